@@ -1,0 +1,1 @@
+"""Function containers: the SDK's own entrypoint, its inputs and outputs, and the bridge from HTTP."""

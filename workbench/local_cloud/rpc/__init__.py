@@ -1,0 +1,1 @@
+"""The gRPC handlers of the local cloud, one module per noun of the protocol."""

@@ -1,0 +1,86 @@
+"""Owns the cloud's one SQLite connection.
+
+Calls are made from the event loop's thread only: every statement is small, and WAL with synchronous=FULL makes each
+transaction survive a kill at any moment. Each noun's module creates the tables that it alone reads and writes.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+
+
+class StaleStateError(Exception):
+    """The state directory was written by another version of the local cloud."""
+
+
+class Database:
+    """One SQLite file, with foreign keys on, rows by name, and explicit transactions (re-entrant)."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._connection.row_factory = sqlite3.Row
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if found not in (0, SCHEMA_VERSION):
+            self._connection.close()
+            raise StaleStateError(
+                f"the state in {path.parent} has version {found}, this local cloud writes version {SCHEMA_VERSION}: "
+                "run `workbench cloud reset` to start with an empty one"
+            )
+        self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def script(self, ddl: str) -> None:
+        """Create tables; every statement must be idempotent (IF NOT EXISTS)."""
+        with self._lock:
+            self._connection.executescript(ddl)
+
+    def execute(self, sql: str, parameters: tuple[object, ...] = ()) -> int:
+        """Run one statement and return the number of rows it changed."""
+        with self._lock:
+            return self._connection.execute(sql, parameters).rowcount
+
+    def executemany(self, sql: str, rows: list[tuple[object, ...]]) -> None:
+        """Run one statement for each row."""
+        with self._lock:
+            self._connection.executemany(sql, rows)
+
+    def all(self, sql: str, parameters: tuple[object, ...] = ()) -> list[sqlite3.Row]:
+        """Every row of a query."""
+        with self._lock:
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def one(self, sql: str, parameters: tuple[object, ...] = ()) -> sqlite3.Row | None:
+        """The first row of a query, or None."""
+        with self._lock:
+            row: sqlite3.Row | None = self._connection.execute(sql, parameters).fetchone()
+            return row
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything inside, or nothing. The body must not await."""
+        with self._lock:
+            if self._depth == 0:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._depth -= 1
+            if self._depth == 0:
+                self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file; further calls raise."""
+        with self._lock:
+            self._connection.close()

@@ -1,0 +1,1 @@
+"""Volumes: committed state, and the private working copies that mounts are."""
