@@ -68,11 +68,14 @@ class Objects:
             raise not_found(f"{kind.capitalize()} {object_id} not found.")
         return str(row["environment"]), str(row["name"] or ""), float(row["created_at"])
 
-    def list(self, kind: str, *, environment: str) -> list[tuple[str, str, float]]:
-        """Named objects as (object id, name, created_at), newest first."""
+    def list(
+        self, kind: str, *, environment: str, created_before: float = 0, limit: int = 0
+    ) -> list[tuple[str, str, float]]:
+        """Named objects as (object id, name, created_at), newest first; 0 means no bound."""
         rows = self._db.all(
-            "SELECT * FROM objects WHERE kind=? AND environment=? AND name IS NOT NULL ORDER BY created_at DESC",
-            (kind, environment or DEFAULT_ENVIRONMENT),
+            "SELECT * FROM objects WHERE kind=? AND environment=? AND name IS NOT NULL AND (?=0 OR created_at<?) "
+            "ORDER BY created_at DESC LIMIT ?",
+            (kind, environment or DEFAULT_ENVIRONMENT, created_before, created_before, limit or -1),
         )
         return [(str(row["object_id"]), str(row["name"]), float(row["created_at"])) for row in rows]
 

@@ -1,0 +1,227 @@
+"""Owns apps and functions: their definitions, names, deployments and web addresses, all of it in SQLite."""
+
+import json
+import re
+import time
+from dataclasses import dataclass
+
+from modal_proto import api_pb2
+
+from workbench.local_cloud.ids import new_id
+from workbench.local_cloud.rpc.failures import invalid, not_found
+from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT
+
+_DDL = """
+CREATE TABLE IF NOT EXISTS apps (
+  app_id TEXT PRIMARY KEY, environment TEXT NOT NULL, description TEXT NOT NULL, name TEXT, state INTEGER NOT NULL,
+  created_at REAL NOT NULL, deployed_at REAL NOT NULL DEFAULT 0, stopped_at REAL NOT NULL DEFAULT 0,
+  heartbeat_at REAL NOT NULL, version INTEGER NOT NULL DEFAULT 0, tags TEXT NOT NULL DEFAULT '{}',
+  function_ids TEXT NOT NULL DEFAULT '{}', class_ids TEXT NOT NULL DEFAULT '{}'
+);
+CREATE UNIQUE INDEX IF NOT EXISTS apps_by_name ON apps (environment, name) WHERE name IS NOT NULL AND stopped_at=0;
+CREATE TABLE IF NOT EXISTS deployments (
+  app_id TEXT NOT NULL, version INTEGER NOT NULL, at REAL NOT NULL, tag TEXT NOT NULL, client_version TEXT NOT NULL,
+  PRIMARY KEY (app_id, version)
+);
+CREATE TABLE IF NOT EXISTS functions (
+  function_id TEXT PRIMARY KEY, app_id TEXT NOT NULL, name TEXT NOT NULL, definition_id TEXT NOT NULL,
+  definition BLOB NOT NULL, port INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+
+@dataclass(frozen=True)
+class App:
+    """One app as stored."""
+
+    app_id: str
+    environment: str
+    description: str
+    name: str | None
+    state: int
+    created_at: float
+    deployed_at: float
+    stopped_at: float
+    version: int
+    function_ids: dict[str, str]
+    class_ids: dict[str, str]
+
+
+class Apps:
+    """Reads and writes apps and functions; raises RpcFailure NOT_FOUND for what does not exist."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        database.script(_DDL)
+
+    def create(self, *, environment: str, description: str, state: int) -> str:
+        """Make an app that has no deployment name yet."""
+        app_id = new_id("ap")
+        now = time.time()
+        self._db.execute(
+            "INSERT INTO apps (app_id, environment, description, state, created_at, heartbeat_at) VALUES (?,?,?,?,?,?)",
+            (app_id, environment or DEFAULT_ENVIRONMENT, description, state, now, now),
+        )
+        return app_id
+
+    def get(self, app_id: str) -> App:
+        """One app by id."""
+        row = self._db.one("SELECT * FROM apps WHERE app_id=?", (app_id,))
+        if row is None:
+            raise not_found(f"App {app_id} not found.")
+        return App(
+            app_id=row["app_id"],
+            environment=row["environment"],
+            description=row["description"],
+            name=row["name"],
+            state=row["state"],
+            created_at=row["created_at"],
+            deployed_at=row["deployed_at"],
+            stopped_at=row["stopped_at"],
+            version=row["version"],
+            function_ids=json.loads(row["function_ids"]),
+            class_ids=json.loads(row["class_ids"]),
+        )
+
+    def find(self, name: str, *, environment: str) -> App | None:
+        """The live deployment of that name."""
+        row = self._db.one(
+            "SELECT app_id FROM apps WHERE name=? AND environment=? AND stopped_at=0",
+            (name, environment or DEFAULT_ENVIRONMENT),
+        )
+        return None if row is None else self.get(row["app_id"])
+
+    def all(self, *, environment: str) -> list[App]:
+        """Every app of an environment, newest first."""
+        rows = self._db.all(
+            "SELECT app_id FROM apps WHERE environment=? ORDER BY created_at DESC",
+            (environment or DEFAULT_ENVIRONMENT,),
+        )
+        return [self.get(row["app_id"]) for row in rows]
+
+    def publish(self, request: api_pb2.AppPublishRequest) -> App:
+        """Make the given functions the app's layout, and for a deployment its name and next version."""
+        app = self.get(request.app_id)
+        deployed = request.app_state == api_pb2.APP_STATE_DEPLOYED
+        now = time.time()
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE apps SET state=?, function_ids=?, class_ids=?, tags=?, version=version+?, deployed_at=?, name=? "
+                "WHERE app_id=?",
+                (
+                    request.app_state,
+                    json.dumps(dict(request.function_ids)),
+                    json.dumps(dict(request.class_ids)),
+                    json.dumps(dict(request.tags)),
+                    int(deployed),
+                    now if deployed else app.deployed_at,
+                    request.name if deployed else app.name,
+                    app.app_id,
+                ),
+            )
+            if deployed:
+                self._db.execute(
+                    "INSERT INTO deployments VALUES (?,?,?,?,?)",
+                    (app.app_id, app.version + 1, now, request.deployment_tag, request.client_version),
+                )
+        return self.get(app.app_id)
+
+    def get_or_create(self, name: str, *, environment: str, create: bool) -> App:
+        """Look an app up by its deployment name, as `App.lookup` does, making an empty one when asked to."""
+        found = self.find(name, environment=environment)
+        if found is None and not create:
+            raise not_found(f"App '{name}' not found in environment '{environment or DEFAULT_ENVIRONMENT}'.")
+        if found is None:
+            app_id = self.create(environment=environment, description=name, state=api_pb2.APP_STATE_DEPLOYED)
+            self._db.execute("UPDATE apps SET name=?, deployed_at=? WHERE app_id=?", (name, time.time(), app_id))
+            found = self.get(app_id)
+        return found
+
+    def stop(self, app_id: str) -> None:
+        """Mark an app as stopped; its name becomes free."""
+        self.get(app_id)
+        self._db.execute(
+            "UPDATE apps SET state=?, stopped_at=? WHERE app_id=? AND stopped_at=0",
+            (api_pb2.APP_STATE_STOPPED, time.time(), app_id),
+        )
+
+    def beat(self, app_id: str) -> None:
+        """Note that the client of an ephemeral app is alive."""
+        self._db.execute("UPDATE apps SET heartbeat_at=? WHERE app_id=?", (time.time(), app_id))
+
+    def abandoned(self, *, silence_s: float) -> list[str]:
+        """Ephemeral apps whose client has been silent for longer than `silence_s` seconds."""
+        rows = self._db.all(
+            "SELECT app_id FROM apps WHERE stopped_at=0 AND heartbeat_at<? AND state IN (?,?)",
+            (time.time() - silence_s, api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING),
+        )
+        return [row["app_id"] for row in rows]
+
+    def history(self, app_id: str) -> list[tuple[int, float, str, str]]:
+        """Deployments as (version, Unix time, tag, client version), newest first."""
+        rows = self._db.all("SELECT * FROM deployments WHERE app_id=? ORDER BY version DESC", (app_id,))
+        return [(row["version"], row["at"], row["tag"], row["client_version"]) for row in rows]
+
+    def precreate_function(self, app_id: str, *, name: str, existing_id: str, definition: api_pb2.Function) -> str:
+        """Reserve an id for a function that is about to be defined."""
+        self.get(app_id)
+        if existing_id:
+            self.function(existing_id)
+            return existing_id
+        function_id = new_id("fu")
+        self._db.execute(
+            "INSERT INTO functions (function_id, app_id, name, definition_id, definition) VALUES (?,?,?,?,?)",
+            (function_id, app_id, name, "", definition.SerializeToString()),
+        )
+        return function_id
+
+    def define_function(self, app_id: str, function_id: str, definition: api_pb2.Function) -> str:
+        """Store a function's definition and return its id."""
+        if not function_id:
+            function_id = self.precreate_function(
+                app_id, name=definition.function_name, existing_id="", definition=definition
+            )
+        if not re.fullmatch(r"[\w.*<>-]{1,256}", definition.function_name):
+            raise invalid("A function's name must be 1 to 256 letters, digits, dots, dashes or underscores.")
+        self._db.execute(
+            "UPDATE functions SET definition=?, definition_id=?, name=? WHERE function_id=? AND app_id=?",
+            (definition.SerializeToString(), new_id("de"), definition.function_name, function_id, app_id),
+        )
+        return function_id
+
+    def function(self, function_id: str) -> api_pb2.Function:
+        """A function's definition by id."""
+        row = self._db.one("SELECT definition FROM functions WHERE function_id=?", (function_id,))
+        if row is None:
+            raise not_found(f"Function {function_id} not found.")
+        return api_pb2.Function.FromString(row["definition"])
+
+    def app_of(self, function_id: str) -> App:
+        """The app that a function belongs to."""
+        row = self._db.one("SELECT app_id FROM functions WHERE function_id=?", (function_id,))
+        if row is None:
+            raise not_found(f"Function {function_id} not found.")
+        return self.get(row["app_id"])
+
+    def definition_id(self, function_id: str) -> str:
+        """The id of a function's present definition: another one means other code."""
+        row = self._db.one("SELECT definition_id FROM functions WHERE function_id=?", (function_id,))
+        return "" if row is None else str(row["definition_id"])
+
+    def port(self, function_id: str) -> int:
+        """The loopback port that serves a web function, 0 before it has one."""
+        row = self._db.one("SELECT port FROM functions WHERE function_id=?", (function_id,))
+        return 0 if row is None else int(row["port"])
+
+    def set_port(self, function_id: str, port: int) -> None:
+        """Remember a web function's port, so that its URL survives a restart."""
+        self._db.execute("UPDATE functions SET port=? WHERE function_id=?", (port, function_id))
+
+    def web_functions(self) -> list[str]:
+        """Functions of live deployments that have a port."""
+        rows = self._db.all(
+            "SELECT function_id FROM functions JOIN apps USING (app_id) WHERE port>0 AND stopped_at=0 AND state=?",
+            (api_pb2.APP_STATE_DEPLOYED,),
+        )
+        return [row["function_id"] for row in rows]

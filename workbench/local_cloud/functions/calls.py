@@ -1,0 +1,162 @@
+"""Function calls in flight: their inputs, their results, and the two streams of data that a web call has.
+
+All of it is in memory: a call belongs to the cloud that took it and ends with it. Nothing here starts containers.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from modal_proto import api_pb2
+
+from workbench.local_cloud.ids import new_id
+from workbench.local_cloud.rpc.failures import not_found
+
+DATA_WINDOW_BYTES = 4 * 1024 * 1024  # what one side of a call may be ahead of the other
+_FINISHED_CALLS_KEPT = 1000
+
+
+class DataStream:
+    """Chunks numbered from 1, read once; the writer waits while the reader is a window behind."""
+
+    def __init__(self) -> None:
+        self._chunks: list[api_pb2.DataChunk] = []
+        self._last_index = 0
+        self._buffered = 0
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    async def put(self, chunk: api_pb2.DataChunk) -> None:
+        """Append a chunk; one whose index was already taken is a retry and is dropped."""
+        while self._buffered >= DATA_WINDOW_BYTES and not self._closed:
+            await self._wait()
+        if self._closed or (chunk.index and chunk.index <= self._last_index):
+            return
+        self._last_index = chunk.index = chunk.index or self._last_index + 1
+        self._chunks.append(chunk)
+        self._buffered += len(chunk.data)
+        self._notify()
+
+    def close(self) -> None:
+        """End the stream: readers get what is left, writers are released."""
+        self._closed = True
+        self._notify()
+
+    async def read(self, *, after: int = 0) -> AsyncIterator[api_pb2.DataChunk]:
+        """Yield chunks with an index above `after` until the stream is closed."""
+        while True:
+            while self._chunks and self._chunks[0].index <= after:
+                self._drop_first()
+            if self._chunks:
+                after = self._chunks[0].index
+                yield self._chunks[0]
+            elif self._closed:
+                return
+            else:
+                await self._wait()
+
+    def _drop_first(self) -> None:
+        self._buffered -= len(self._chunks.pop(0).data)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _wait(self) -> None:
+        await self._changed.wait()
+
+
+@dataclass(eq=False)
+class Input:
+    """One input of a call, and its output once there is one."""
+
+    call: "Call"
+    idx: int
+    payload: api_pb2.FunctionInput
+    input_id: str = field(default_factory=lambda: new_id("in"))
+    retry_count: int = 0
+    task_id: str = ""
+    started_at: float = 0
+    output: api_pb2.FunctionPutOutputsItem | None = None
+    cancelled: bool = False
+
+    def finish(self, result: api_pb2.GenericResult) -> None:
+        """Give the input a result made here rather than by a container."""
+        if self.output is None:
+            self.call.finish(
+                self, api_pb2.FunctionPutOutputsItem(input_id=self.input_id, result=result, output_created_at=time.time())
+            )
+
+
+class Call:
+    """One call of a function with one or more inputs."""
+
+    def __init__(self, function_id: str, invocation: int) -> None:
+        self.call_id = new_id("fc")
+        self.function_id = function_id
+        self.invocation = invocation
+        self.inputs: dict[str, Input] = {}
+        self.outputs: list[Input] = []
+        self.data_in = DataStream()
+        self.data_out = DataStream()
+        self._changed = asyncio.Event()
+
+    def add(self, idx: int, payload: api_pb2.FunctionInput) -> Input:
+        """Add an input."""
+        item = Input(self, idx, payload)
+        self.inputs[item.input_id] = item
+        return item
+
+    def finish(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
+        """Record an input's output, once; later ones are retries and are dropped."""
+        if item.output is not None:
+            return
+        item.output = output
+        self.outputs.append(item)
+        if self.done:
+            self.data_out.close()
+            self.data_in.close()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether every input has an output."""
+        return len(self.outputs) == len(self.inputs)
+
+    async def wait_for_output(self, *, after: int, timeout_s: float) -> None:
+        """Return when there are more than `after` outputs, or after `timeout_s` seconds."""
+        deadline = time.monotonic() + timeout_s
+        while len(self.outputs) <= after and (left := deadline - time.monotonic()) > 0:
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except TimeoutError:
+                return
+
+
+class Calls:
+    """Calls by id; finished ones are kept for a while so that late readers find them."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, Call] = {}
+
+    def create(self, function_id: str, invocation: int = api_pb2.FUNCTION_CALL_INVOCATION_TYPE_SYNC) -> Call:
+        """Open a call."""
+        if len(self._calls) > _FINISHED_CALLS_KEPT:
+            for old in [call for call in self._calls.values() if call.done][: _FINISHED_CALLS_KEPT // 2]:
+                del self._calls[old.call_id]
+        call = Call(function_id, invocation)
+        self._calls[call.call_id] = call
+        return call
+
+    def get(self, call_id: str) -> Call:
+        """One call by id; raises RpcFailure NOT_FOUND."""
+        if call_id not in self._calls:
+            raise not_found(f"Function call {call_id} not found.")
+        return self._calls[call_id]
+
+    def forget(self, call: Call) -> None:
+        """Drop a call that nobody will ask for again."""
+        self._calls.pop(call.call_id, None)

@@ -1,0 +1,148 @@
+"""One function container: the SDK's own entrypoint in a bubblewrap of its own.
+
+The code that runs here is the deployer's, not a job's. It gets its own root, process ids and volume mounts, so that
+paths are those of Modal and one kill ends everything; it shares the host's network, because it must reach the cloud.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from modal_proto import api_pb2
+
+from workbench.local_cloud.volumes.working_copies import WorkingCopy
+
+CODE_ROOT = "/root"
+_ETC = ("ssl", "ca-certificates", "resolv.conf", "hosts", "passwd", "group", "nsswitch.conf", "localtime", "ld.so.cache",
+        "alternatives", "mime.types")
+_MAX_LINE_BYTES = 16 * 1024
+_REAP_S = 5.0
+
+
+class Container:
+    """A running container process; `exited` is set when it is gone, whatever ended it."""
+
+    def __init__(
+        self,
+        *,
+        task_id: str,
+        arguments: api_pb2.ContainerArguments,
+        env: Mapping[str, str],
+        mounts: Mapping[str, WorkingCopy],
+        read_only: frozenset[str],
+        lay_out: Callable[[Path], list[str]],
+        on_output: Callable[[str, int], None],
+        scratch: Path,
+    ) -> None:
+        self.task_id = task_id
+        self.arguments = arguments
+        self.mounts = mounts
+        self.exited = asyncio.Event()
+        self.exit_code: int | None = None
+        self._env = env
+        self._read_only = read_only
+        self._lay_out = lay_out
+        self._on_output = on_output
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=scratch))
+        self._process: asyncio.subprocess.Process | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Lay out the code and start the entrypoint. Raises OSError when bubblewrap cannot be started."""
+        arguments_path = self._directory / "arguments.pb"
+        arguments_path.write_bytes(self.arguments.SerializeToString())
+        code = self._directory / "code"
+        code.mkdir()
+        tops = await asyncio.to_thread(self._lay_out, code)
+        argv = [*self._bubblewrap(code, tops), sys.executable, "-m", "modal._container_entrypoint"]
+        self._process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(self._env) | {"MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"},
+            limit=_MAX_LINE_BYTES,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._tasks = [
+            asyncio.create_task(self._forward(self._process.stdout, api_pb2.FILE_DESCRIPTOR_STDOUT)),
+            asyncio.create_task(self._forward(self._process.stderr, api_pb2.FILE_DESCRIPTOR_STDERR)),
+            asyncio.create_task(self._reap()),
+        ]
+
+    @property
+    def pid(self) -> int:
+        """The process id of the container's bubblewrap, 0 before it runs."""
+        return self._process.pid if self._process is not None else 0
+
+    def kill(self) -> None:
+        """End every process of the container at once."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def aclose(self, *, grace_s: float = 0) -> None:
+        """Give the entrypoint `grace_s` seconds to end by itself, then kill it; release all it held. Idempotent."""
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self.exited.wait(), grace_s)
+            except TimeoutError:
+                self.kill()
+            await asyncio.wait(self._tasks, timeout=_REAP_S)
+        for mount in self.mounts.values():
+            await mount.discard()
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    def _bubblewrap(self, code: Path, tops: list[str]) -> list[str]:
+        argv = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "modal"]
+        argv += ["--uid", str(os.getuid()), "--gid", str(os.getgid()), "--cap-drop", "ALL", "--die-with-parent"]
+        argv += ["--ro-bind", "/usr", "/usr"]
+        for name in ("bin", "sbin", "lib", "lib64", "lib32"):
+            path = Path("/") / name
+            if path.is_symlink():
+                argv += ["--symlink", os.readlink(path), f"/{name}"]
+            elif path.is_dir():
+                argv += ["--ro-bind", f"/{name}", f"/{name}"]
+        for name in _ETC:
+            argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", CODE_ROOT]
+        for prefix in _interpreter_paths():
+            argv += ["--ro-bind", prefix, prefix]
+        for top in tops:
+            source = str(code.joinpath(*Path(top).parts[1:]))
+            argv += ["--ro-bind", source, top]
+        for target, mount in self.mounts.items():
+            argv += ["--ro-bind" if target in self._read_only else "--bind", str(mount.path), target]
+        argv += ["--ro-bind", str(self._directory / "arguments.pb"), "/run/modal/arguments.pb"]
+        return [*argv, "--chdir", CODE_ROOT, "--"]
+
+    async def _forward(self, stream: asyncio.StreamReader, fd: int) -> None:
+        """Hand output on line by line; a line that never ends is cut."""
+        while True:
+            try:
+                line = await stream.readuntil(b"\n")
+            except asyncio.IncompleteReadError as error:
+                line = error.partial
+            except asyncio.LimitOverrunError as error:
+                line = await stream.readexactly(error.consumed) + b"\n"
+            if not line:
+                return
+            self._on_output(line.decode(errors="replace"), fd)
+
+    async def _reap(self) -> None:
+        assert self._process is not None
+        self.exit_code = await self._process.wait()
+        self.exited.set()
+
+
+def _interpreter_paths() -> list[str]:
+    """Where this interpreter and its packages live, outside of /usr."""
+    found = {os.path.realpath(sys.executable), sys.prefix, sys.base_prefix}
+    paths = {str(Path(path)) for path in found if not path.startswith("/usr/")}
+    executable = os.path.realpath(sys.executable)
+    return sorted(path for path in paths if not (path == executable and executable.startswith(sys.base_prefix)))

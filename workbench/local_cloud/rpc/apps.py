@@ -1,0 +1,223 @@
+"""App RPCs: create, publish, look up, list, stop, and read their logs."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from google.protobuf import empty_pb2
+from modal_proto import api_pb2
+
+from workbench.local_cloud.apps import App, Apps
+from workbench.local_cloud.logs import AppLogs
+from workbench.local_cloud.rpc.functions import handle_metadata
+
+_LOG_POLL_S = 5.0
+
+
+class AppRpcs:
+    """Answers about apps; `stop_app` ends everything that runs for one."""
+
+    def __init__(
+        self,
+        apps: Apps,
+        logs: AppLogs,
+        *,
+        running_tasks: Callable[[str], int],
+        web_url: Callable[[str], str],
+        stop_app: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._apps = apps
+        self._logs = logs
+        self._running_tasks = running_tasks
+        self._web_url = web_url
+        self._stop_app = stop_app
+
+    async def AppCreate(self, request: api_pb2.AppCreateRequest, context: Any) -> api_pb2.AppCreateResponse:
+        """Make an app."""
+        app_id = self._apps.create(
+            environment=request.environment_name, description=request.description, state=request.app_state
+        )
+        return api_pb2.AppCreateResponse(app_id=app_id)
+
+    async def AppGetByDeploymentName(
+        self, request: api_pb2.AppGetByDeploymentNameRequest, context: Any
+    ) -> api_pb2.AppGetByDeploymentNameResponse:
+        """Find a deployment; an unknown name is an empty id, not an error."""
+        app = self._apps.find(request.name, environment=request.environment_name)
+        if app is None:
+            return api_pb2.AppGetByDeploymentNameResponse()
+        return api_pb2.AppGetByDeploymentNameResponse(
+            app_id=app.app_id, environment_name=app.environment, lifecycle=_lifecycle(app)
+        )
+
+    async def AppGetOrCreate(
+        self, request: api_pb2.AppGetOrCreateRequest, context: Any
+    ) -> api_pb2.AppGetOrCreateResponse:
+        """Find a deployment by name, or make an empty one."""
+        app = self._apps.get_or_create(
+            request.app_name,
+            environment=request.environment_name,
+            create=request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING,
+        )
+        return api_pb2.AppGetOrCreateResponse(app_id=app.app_id, handle_metadata=self._handle(app))
+
+    async def AppGetLayout(self, request: api_pb2.AppGetLayoutRequest, context: Any) -> api_pb2.AppGetLayoutResponse:
+        """The functions of an app with what the SDK must know of each."""
+        return api_pb2.AppGetLayoutResponse(app_layout=self.layout(request.app_id))
+
+    def layout(self, app_id: str) -> api_pb2.AppLayout:
+        """Build an app's layout."""
+        app = self._apps.get(app_id)
+        layout = api_pb2.AppLayout(function_ids=app.function_ids, class_ids=app.class_ids)
+        for function_id in app.function_ids.values():
+            metadata = handle_metadata(self._apps, function_id, self._web_url(function_id))
+            layout.objects.add(object_id=function_id, function_handle_metadata=metadata)
+        return layout
+
+    async def AppPublish(self, request: api_pb2.AppPublishRequest, context: Any) -> api_pb2.AppPublishResponse:
+        """Publish a layout; containers of older definitions take no further inputs."""
+        app = self._apps.publish(request)
+        return api_pb2.AppPublishResponse(url=f"local-cloud://apps/{app.app_id}", deployed_at=app.deployed_at)
+
+    async def AppHeartbeat(self, request: api_pb2.AppHeartbeatRequest, context: Any) -> empty_pb2.Empty:
+        """Keep an ephemeral app alive."""
+        self._apps.beat(request.app_id)
+        return empty_pb2.Empty()
+
+    async def AppClientDisconnect(self, request: api_pb2.AppClientDisconnectRequest, context: Any) -> empty_pb2.Empty:
+        """Stop an ephemeral app whose client leaves; deployments and detached apps stay."""
+        app = self._apps.get(request.app_id)
+        if app.state in (api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING):
+            await self._stop_app(app.app_id)
+        return empty_pb2.Empty()
+
+    async def AppStop(self, request: api_pb2.AppStopRequest, context: Any) -> empty_pb2.Empty:
+        """Stop an app and everything that runs for it."""
+        self._apps.get(request.app_id)
+        await self._stop_app(request.app_id)
+        return empty_pb2.Empty()
+
+    async def AppList(self, request: api_pb2.AppListRequest, context: Any) -> api_pb2.AppListResponse:
+        """List apps, newest first; ephemeral ones only while they run."""
+        response = api_pb2.AppListResponse()
+        for app in self._apps.all(environment=request.environment_name):
+            response.apps.add(
+                app_id=app.app_id,
+                description=app.description,
+                state=app.state,  # type: ignore[arg-type]  # stored as the enum's number
+                created_at=app.created_at,
+                stopped_at=app.stopped_at,
+                n_running_tasks=self._running_tasks(app.app_id),
+                name=app.name or "",
+                metadata=self._handle(app),
+            )
+        return response
+
+    async def AppGetLifecycle(
+        self, request: api_pb2.AppGetLifecycleRequest, context: Any
+    ) -> api_pb2.AppGetLifecycleResponse:
+        """An app's state and times."""
+        return api_pb2.AppGetLifecycleResponse(lifecycle=_lifecycle(self._apps.get(request.app_id)))
+
+    async def AppDeploymentHistory(
+        self, request: api_pb2.AppDeploymentHistoryRequest, context: Any
+    ) -> api_pb2.AppDeploymentHistoryResponse:
+        """An app's deployments, newest first."""
+        response = api_pb2.AppDeploymentHistoryResponse()
+        for version, at, tag, client_version in self._apps.history(request.app_id):
+            response.app_deployment_histories.add(
+                app_id=request.app_id,
+                version=version,
+                deployed_at=at,
+                tag=tag,
+                client_version=client_version,
+                deployed_by="local",
+            )
+        return response
+
+    async def AppGetLogs(
+        self, request: api_pb2.AppGetLogsRequest, context: Any
+    ) -> AsyncIterator[api_pb2.TaskLogsBatch]:
+        """Follow an app's output from an entry on, for as long as the client asked."""
+        app_id = request.app_id or (self._apps.app_of(request.function_id).app_id if request.function_id else "")
+        self._apps.get(app_id)
+        after = int(request.last_entry_id) if request.last_entry_id.isdigit() else 0
+        deadline = time.monotonic() + min(max(request.timeout, 0.0), 60.0)
+        while True:
+            for entry, at, fd, task_id, function_id, data in self._logs.rows(app_id, after=after):
+                after = entry
+                yield _batch(entry, at, fd, task_id, function_id, data)
+            if self._apps.get(app_id).stopped_at:
+                yield api_pb2.TaskLogsBatch(app_done=True, entry_id=str(after))
+                return
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return
+            await self._logs.wait(app_id, timeout_s=min(remaining, _LOG_POLL_S))
+
+    async def AppFetchLogs(
+        self, request: api_pb2.AppFetchLogsRequest, context: Any
+    ) -> api_pb2.AppFetchLogsResponse:
+        """Read an app's output between two times."""
+        self._apps.get(request.app_id)
+        rows = self._logs.rows(
+            request.app_id,
+            since=request.since.ToNanoseconds() / 1e9 if request.HasField("since") else 0,
+            until=request.until.ToNanoseconds() / 1e9 if request.HasField("until") else 0,
+            newest=request.limit,
+            search=request.search_text,
+        )
+        return api_pb2.AppFetchLogsResponse(batches=[_batch(*row) for row in rows])
+
+    async def AppCountLogs(
+        self, request: api_pb2.AppCountLogsRequest, context: Any
+    ) -> api_pb2.AppCountLogsResponse:
+        """Count log rows in buckets of equal length."""
+        since, until = request.since.ToNanoseconds() / 1e9, request.until.ToNanoseconds() / 1e9
+        width = max(request.bucket_secs, 1)
+        rows = self._logs.rows(request.app_id, since=since, until=until, search=request.search_text)
+        counts: dict[int, int] = {}
+        for _, at, *_rest in rows:
+            counts[int((at - since) // width)] = counts.get(int((at - since) // width), 0) + 1
+        response = api_pb2.AppCountLogsResponse()
+        for index, count in sorted(counts.items()):
+            bucket = response.buckets.add(stdout_logs=count)
+            bucket.bucket_start_at.FromNanoseconds(int((since + index * width) * 1e9))
+        return response
+
+    def _handle(self, app: App) -> api_pb2.AppHandleMetadata:
+        return api_pb2.AppHandleMetadata(
+            description=app.description,
+            app_id=app.app_id,
+            environment_name=app.environment,
+            lifecycle=_lifecycle(app),
+            functions=app.function_ids,
+        )
+
+
+def _lifecycle(app: App) -> api_pb2.AppLifecycle:
+    return api_pb2.AppLifecycle(
+        app_state=app.state,  # type: ignore[arg-type]  # stored as the enum's number
+        created_at=app.created_at,
+        created_by="local",
+        deployed_at=app.deployed_at,
+        deployed_by="local" if app.deployed_at else "",
+        version=app.version,
+        stopped_at=app.stopped_at,
+    )
+
+
+def _batch(entry: int, at: float, fd: int, task_id: str, function_id: str, data: str) -> api_pb2.TaskLogsBatch:
+    return api_pb2.TaskLogsBatch(
+        task_id=task_id,
+        function_id=function_id,
+        entry_id=str(entry),
+        items=[
+            api_pb2.TaskLogs(
+                data=data,
+                timestamp=at,
+                timestamp_ns=int(at * 1e9),
+                file_descriptor=fd,  # type: ignore[arg-type]  # stored as the enum's number
+            )
+        ],
+    )

@@ -1,0 +1,104 @@
+"""Who calls: decides from a call's metadata whether it may pass and as whom.
+
+A person's SDK shows the cloud's token; a function container shows the secret of its own task; a connection to the task
+command router shows a token signed for one sandbox. Nothing else passes, and every comparison takes constant time.
+"""
+
+import hmac
+import secrets
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import jwt
+from grpc import StatusCode
+
+from workbench.local_cloud.rpc.failures import RpcFailure
+
+TASK_HEADER = "x-local-cloud-task"
+_AUTH_TOKEN_TTL_S = 20 * 60
+
+
+@dataclass(frozen=True)
+class Caller:
+    """One authenticated caller: `task_id` is set for function containers only."""
+
+    kind: str  # "client" | "container" | "router"
+    task_id: str | None = None
+
+
+caller: ContextVar[Caller] = ContextVar("caller")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The token that a person's SDK must show, and the key that signs what the cloud hands out."""
+
+    token_id: str
+    token_secret: str
+    signing_key: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(token_id={self.token_id!r})"
+
+    @staticmethod
+    def new() -> "Credentials":
+        """Make fresh random credentials."""
+        return Credentials(
+            token_id=f"ak-{secrets.token_hex(11)}",
+            token_secret=f"as-{secrets.token_urlsafe(32)}",
+            signing_key=secrets.token_urlsafe(48),
+        )
+
+
+class Gate:
+    """Checks credentials and signs tokens."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._task_secrets: dict[str, str] = {}
+
+    def admit_task(self, task_id: str) -> str:
+        """Return the header value that makes its bearer the container `task_id`."""
+        secret = self._task_secrets.setdefault(task_id, secrets.token_urlsafe(24))
+        return f"{task_id}.{secret}"
+
+    def dismiss_task(self, task_id: str) -> None:
+        """Make a container's secret worthless."""
+        self._task_secrets.pop(task_id, None)
+
+    def sign(self, **claims: str) -> str:
+        """Return a short-lived JWT with these claims."""
+        now = int(time.time())
+        return jwt.encode({**claims, "iat": now, "exp": now + _AUTH_TOKEN_TTL_S}, self._credentials.signing_key, "HS256")
+
+    def identify(self, metadata: Mapping[str, str]) -> Caller:
+        """Return who shows this metadata to the control plane; raises RpcFailure UNAUTHENTICATED."""
+        if shown := metadata.get(TASK_HEADER):
+            task_id, _, secret = shown.partition(".")
+            expected = self._task_secrets.get(task_id)
+            if expected is not None and hmac.compare_digest(expected.encode(), secret.encode()):
+                return Caller("container", task_id)
+        token_id, token_secret = metadata.get("x-modal-token-id", ""), metadata.get("x-modal-token-secret", "")
+        good_id = hmac.compare_digest(self._credentials.token_id.encode(), token_id.encode())
+        good_secret = hmac.compare_digest(self._credentials.token_secret.encode(), token_secret.encode())
+        if good_id and good_secret:
+            return Caller("client")
+        raise RpcFailure(
+            StatusCode.UNAUTHENTICATED,
+            "The local cloud does not know this token. Run `eval \"$(workbench cloud env)\"` in this shell.",
+        )
+
+    def identify_router(self, metadata: Mapping[str, str]) -> Caller:
+        """Return whose sandbox a router call may reach; raises RpcFailure UNAUTHENTICATED."""
+        scheme, _, token = metadata.get("authorization", "").partition(" ")
+        try:
+            claims = jwt.decode(
+                token, self._credentials.signing_key, algorithms=["HS256"], options={"require": ["exp", "task_id"]}
+            )
+        except jwt.InvalidTokenError as error:
+            raise RpcFailure(StatusCode.UNAUTHENTICATED, "The router token is missing, wrong or expired.") from error
+        if scheme.lower() != "bearer":
+            raise RpcFailure(StatusCode.UNAUTHENTICATED, "The router takes bearer tokens only.")
+        return Caller("router", str(claims["task_id"]))

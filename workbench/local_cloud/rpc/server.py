@@ -1,0 +1,152 @@
+"""Serves the two gRPC services on one loopback port, from handlers grouped by noun.
+
+Every method of the protocol is registered: one without a handler answers UNIMPLEMENTED with its name. Each call is
+authenticated here, before its handler runs; a handler's RpcFailure becomes the status, any other exception a bare
+INTERNAL whose details stay in the log.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf import empty_pb2, message_factory
+from google.protobuf.message import Message
+from grpc import StatusCode
+from modal_proto import api_pb2, task_command_router_pb2
+
+from workbench.local_cloud.rpc.callers import Caller, Gate, caller
+from workbench.local_cloud.rpc.failures import RpcFailure
+
+_log = structlog.get_logger(__name__)
+
+MAX_MESSAGE_BYTES = 128 * 1024 * 1024  # the SDK's own limit for one message
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # a second cloud on the same port must fail, not share it
+    ("grpc.max_concurrent_streams", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+# Calls that the SDK makes before it shows a token. They reveal nothing.
+OPEN_METHODS = frozenset[str]()
+
+
+class PortInUseError(Exception):
+    """The address cannot be bound."""
+
+
+class RpcServer:
+    """The gRPC side of the cloud."""
+
+    def __init__(self, gate: Gate, *, control: Iterable[object], router: Iterable[object]) -> None:
+        self._gate = gate
+        self.unimplemented: Counter[str] = Counter()
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers(
+            (
+                self._service(api_pb2.DESCRIPTOR.services_by_name["ModalClient"], control, gate.identify),
+                self._service(
+                    task_command_router_pb2.DESCRIPTOR.services_by_name["TaskCommandRouter"],
+                    router,
+                    gate.identify_router,
+                ),
+            )
+        )
+
+    async def start(self, port: int) -> int:
+        """Listen on 127.0.0.1 and return the port; 0 picks a free one. Raises PortInUseError."""
+        try:
+            bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        except RuntimeError as error:
+            raise PortInUseError(f"port {port} on 127.0.0.1 is in use: choose another with --port") from error
+        await self._server.start()
+        return bound
+
+    async def aclose(self, *, grace_s: float = 0.5) -> None:
+        """Stop accepting calls and end those that run after `grace_s` seconds."""
+        await self._server.stop(grace_s)
+
+    def _service(
+        self, service: Any, groups: Iterable[object], identify: Callable[[dict[str, str]], Caller]
+    ) -> grpc.GenericRpcHandler:
+        members = list(groups)
+        methods = {}
+        for method in service.methods:
+            handler = next((getattr(group, method.name) for group in members if hasattr(group, method.name)), None)
+            request_class: type[Message] = message_factory.GetMessageClass(method.input_type)
+            make = {
+                (False, False): grpc.unary_unary_rpc_method_handler,
+                (False, True): grpc.unary_stream_rpc_method_handler,
+                (True, False): grpc.stream_unary_rpc_method_handler,
+                (True, True): grpc.stream_stream_rpc_method_handler,
+            }[(method.client_streaming, method.server_streaming)]
+            wrap = self._streaming if method.server_streaming else self._unary
+            methods[method.name] = make(
+                wrap(method.name, handler, identify),
+                request_deserializer=request_class.FromString,
+                response_serializer=_serialize,
+            )
+        return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+    def _admit(self, name: str, handler: object, context: Any, identify: Callable[[dict[str, str]], Caller]) -> None:
+        if name not in OPEN_METHODS:
+            caller.set(identify({key: str(value) for key, value in context.invocation_metadata() or ()}))
+        if handler is None:
+            self.unimplemented[name] += 1
+            _log.warning("rpc.unimplemented", rpc=name)
+            raise RpcFailure(
+                StatusCode.UNIMPLEMENTED, f"{name} is not implemented by the local cloud; Modal itself has it."
+            )
+
+    def _unary(
+        self,
+        name: str,
+        handler: Callable[[Any, Any], Awaitable[Message]] | None,
+        identify: Callable[[dict[str, str]], Caller],
+    ) -> Callable[[Any, Any], Awaitable[Message]]:
+        async def call(request: Any, context: Any) -> Message:
+            try:
+                self._admit(name, handler, context, identify)
+                assert handler is not None
+                return await handler(request, context)
+            except Exception as error:  # noqa: BLE001  # the boundary: everything becomes a status
+                await _abort(name, context, error)
+                raise AssertionError("abort always raises") from error
+
+        return call
+
+    def _streaming(
+        self,
+        name: str,
+        handler: Callable[[Any, Any], AsyncIterator[Message]] | None,
+        identify: Callable[[dict[str, str]], Caller],
+    ) -> Callable[[Any, Any], AsyncIterator[Message]]:
+        async def call(request: Any, context: Any) -> AsyncIterator[Message]:
+            try:
+                self._admit(name, handler, context, identify)
+                assert handler is not None
+                async for response in handler(request, context):
+                    yield response
+            except Exception as error:  # noqa: BLE001  # the boundary: everything becomes a status
+                await _abort(name, context, error)
+
+        return call
+
+
+def _serialize(message: Message | None) -> bytes:
+    return (empty_pb2.Empty() if message is None else message).SerializeToString()
+
+
+async def _abort(name: str, context: Any, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
+        raise error
+    if isinstance(error, RpcFailure):
+        await context.abort(error.code, error.message)
+    _log.error("rpc.failed", rpc=name, exc_info=error)
+    await context.abort(StatusCode.INTERNAL, f"{name} failed inside the local cloud; see its log.")
