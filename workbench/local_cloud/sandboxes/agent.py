@@ -1,0 +1,203 @@
+"""Process 1 of every sandbox. Runs under the system's own Python with nothing but its standard library.
+
+It starts programs that the host asks for, reports how they end, and passes `sync` on. It takes orders only from the
+inherited socket on descriptor 3; when that ends, it ends, and with it every process of the sandbox.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+
+CONTROL_FD = 3
+SYNC_ADDRESS = "\0workbench-sync"  # an abstract name: it lives in the sandbox's own network namespace
+MAX_MESSAGE = 256 * 1024
+MAX_SYNC_WAITING = 16
+PR_SET_DUMPABLE = 4
+
+
+def main():
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    processes = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    wake_read, wake_write = os.pipe()
+    for descriptor in (wake_read, wake_write):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(wake_write)
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    control = socket.socket(fileno=CONTROL_FD)
+    os.set_inheritable(CONTROL_FD, False)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(SYNC_ADDRESS)
+    listener.listen(MAX_SYNC_WAITING)
+    listener.setblocking(False)
+    Agent(control, listener, wake_read).run()
+
+
+class Agent:
+    def __init__(self, control, listener, wake):
+        self.control = control
+        self.listener = listener
+        self.wake = wake
+        self.children = {}
+        self.syncs = {}
+        self.sync_number = 0
+        self.selector = selectors.DefaultSelector()
+        for source in (control, listener, wake):
+            self.selector.register(source, selectors.EVENT_READ)
+
+    def run(self):
+        self.tell({"op": "ready", "uid": os.getuid()})
+        while True:
+            for key, _ in self.selector.select():
+                if key.fileobj is self.control:
+                    if not self.obey():
+                        return
+                elif key.fileobj is self.listener:
+                    self.accept()
+                elif key.fileobj is self.wake:
+                    self.reap()
+                else:
+                    self.hear(key.fileobj)
+
+    def tell(self, message):
+        self.control.send(json.dumps(message).encode())
+
+    def obey(self):
+        data, descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 3)
+        if not data:
+            return False
+        order = json.loads(data)
+        if order["op"] == "exec":
+            self.start(order, descriptors)
+        elif order["op"] == "kill":
+            for pid, name in list(self.children.items()):
+                if name == order["id"]:
+                    kill_family(pid)
+        elif order["op"] == "synced":
+            peer = self.syncs.pop(order["number"], None)
+            if peer is not None:
+                self.answer(peer, int(order["code"]))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return True
+
+    def start(self, order, descriptors):
+        pid = os.fork()
+        if pid == 0:
+            become(order, descriptors)
+        self.children[pid] = order["id"]
+
+    def reap(self):
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.wake, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            name = self.children.pop(pid, None)
+            if name is not None:
+                code = os.waitstatus_to_exitcode(status)
+                self.tell({"op": "exit", "id": name, "code": code})
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            peer, _ = self.listener.accept()
+            peer.setblocking(False)
+            if len(self.syncs) >= MAX_SYNC_WAITING:
+                self.answer(peer, 1)
+                return
+            self.selector.register(peer, selectors.EVENT_READ)
+
+    def hear(self, peer):
+        self.selector.unregister(peer)
+        try:
+            path = peer.recv(4096).decode("utf-8", "replace")
+        except OSError:
+            path = ""
+        if not path:
+            peer.close()
+            return
+        self.sync_number += 1
+        self.syncs[self.sync_number] = peer
+        self.tell({"op": "sync", "number": self.sync_number, "path": path[:4096]})
+
+    def answer(self, peer, code):
+        with contextlib.suppress(OSError):
+            peer.send(str(code).encode())
+        peer.close()
+
+
+def become(order, descriptors):
+    """Turn the forked child into the program that was asked for; never returns."""
+    code = 127
+    try:
+        os.setsid()
+        for target, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, target, inheritable=True)
+        os.closerange(3, 1024)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            os.chdir(order["cwd"])
+            os.execvpe(order["argv"][0], order["argv"], order["env"])
+        except FileNotFoundError:
+            complain(order["argv"][0] + ": not found, or no such working directory: " + order["cwd"])
+        except OSError as error:
+            code = 126
+            complain(order["argv"][0] + ": " + str(error.strerror))
+    finally:
+        os._exit(code)
+
+
+def complain(text):
+    with contextlib.suppress(OSError):
+        os.write(2, (text + "\n").encode("utf-8", "replace"))
+
+
+def kill_family(pid):
+    """Kill a process group and every descendant that can be found, again until none is left."""
+    for _ in range(20):
+        family = descendants(pid)
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+        for member in family:
+            with contextlib.suppress(OSError):
+                os.kill(member, signal.SIGKILL)
+        if not family - {pid}:
+            return
+
+
+def descendants(root):
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and name != "1":
+            try:
+                with open("/proc/" + name + "/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != b"Z":
+                parents[int(name)] = (int(fields[1]), int(fields[3]))
+    found = {root} & set(parents)
+    found |= {pid for pid, (_, session) in parents.items() if session == root}
+    while True:
+        more = {pid for pid, (parent, _) in parents.items() if parent in found} - found
+        if not more:
+            return found
+        found |= more
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The flags and filters that make a sandbox, each for a reason that was tested; nothing runs with fewer.
+
+As root the caller drops to an unprivileged user before bubblewrap starts, so that "uid 1000" inside is never host root.
+Descriptors carry everything that user could not read by path.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyseccomp
+
+from workbench.local_cloud.sandboxes.spec import HOME, IsolationUnavailableError, SandboxSpec
+
+SANDBOX_UID = 1000
+_ETC = {
+    "passwd": f"root:x:0:0:root:/root:/bin/sh\nsandbox:x:{SANDBOX_UID}:{SANDBOX_UID}:sandbox:{HOME}:/bin/sh\n",
+    "group": f"root:x:0:\nsandbox:x:{SANDBOX_UID}:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "resolv.conf": "",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+_ETC_FROM_HOST = ("ld.so.cache", "alternatives", "ssl", "ca-certificates", "localtime", "mime.types", "python3")
+_DENIED = (
+    "add_key request_key keyctl bpf perf_event_open userfaultfd io_uring_setup io_uring_enter io_uring_register mount "
+    "umount2 pivot_root chroot unshare setns ptrace process_vm_readv process_vm_writev kexec_load kexec_file_load "
+    "init_module finit_module delete_module reboot swapon swapoff acct quotactl open_by_handle_at name_to_handle_at "
+    "move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr personality lookup_dcookie nfsservctl vhangup"
+).split()
+_ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_HERE = Path(__file__).parent
+
+
+def system_python() -> str:
+    """The interpreter that every sandbox can see below /usr; raises IsolationUnavailableError."""
+    for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
+        if Path(path).exists() and os.path.realpath(path).startswith("/usr/"):
+            return path
+    raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
+
+
+def bubblewrap() -> str:
+    """The bubblewrap program; raises IsolationUnavailableError."""
+    if sys.platform != "linux":
+        raise IsolationUnavailableError("Sandboxes need Linux. Run this inside a Linux VM (Lima, Docker Desktop).")
+    found = shutil.which("bwrap")
+    if found is None:
+        raise IsolationUnavailableError("bubblewrap is not installed. Run: sudo apt-get install -y bubblewrap")
+    return found
+
+
+def seccomp_program() -> bytes:
+    """Build the filter: dangerous calls, exotic socket families and terminal injection answer EPERM."""
+    program = pyseccomp.SyscallFilter(defaction=pyseccomp.ALLOW)
+    refuse = pyseccomp.ERRNO(errno.EPERM)
+    for name in _DENIED:
+        try:
+            program.add_rule(refuse, name)
+        except (ValueError, RuntimeError, OSError):  # a call that this architecture does not have
+            continue
+    highest = 64
+    for family in range(highest):
+        if family not in _ALLOWED_FAMILIES:
+            program.add_rule(refuse, "socket", pyseccomp.Arg(0, pyseccomp.EQ, family))
+            program.add_rule(refuse, "socketpair", pyseccomp.Arg(0, pyseccomp.EQ, family))
+    program.add_rule(refuse, "socket", pyseccomp.Arg(0, pyseccomp.GE, highest))
+    for request in (_TIOCSTI, _TIOCLINUX):
+        program.add_rule(refuse, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, request))
+    with tempfile.TemporaryFile() as file:
+        program.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+@contextmanager
+def command(spec: SandboxSpec, *, seccomp: bytes, info_fd: int) -> Iterator[tuple[list[str], list[int]]]:
+    """Yield bubblewrap's arguments and the descriptors it must inherit; they are closed afterwards."""
+    descriptors: list[int] = []
+
+    def data(content: bytes) -> str:
+        descriptor = os.memfd_create("workbench", os.MFD_CLOEXEC)
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        descriptors.append(descriptor)
+        return str(descriptor)
+
+    python = system_python()
+    argv = [bubblewrap(), "--unshare-all", "--unshare-user", "--disable-userns"]
+    argv += ["--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "sandbox", "--as-pid-1"]
+    argv += ["--new-session", "--cap-drop", "ALL", "--clearenv", "--info-fd", str(info_fd)]
+    argv += ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib64", "lib32"):
+        path = Path("/") / name
+        if path.is_symlink():
+            argv += ["--symlink", os.readlink(path), f"/{name}"]
+        elif path.is_dir():
+            argv += ["--ro-bind", f"/{name}", f"/{name}"]
+    for name, text in _ETC.items():
+        argv += ["--perms", "0644", "--ro-bind-data", data(text.encode()), f"/etc/{name}"]
+    for name in _ETC_FROM_HOST:
+        argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    argv += ["--seccomp", data(seccomp), "--proc", "/proc", "--dev", "/dev"]
+    for target in ("/tmp", "/dev/shm", HOME):  # noqa: S108  # paths inside the sandbox
+        argv += ["--perms", "1777", "--size", str(spec.tmpfs_bytes), "--tmpfs", target]
+    agent = (_HERE / "agent.py").read_bytes()
+    argv += ["--perms", "0444", "--ro-bind-data", data(agent), "/run/agent.py"]
+    sync = f"#!{python} -IS\n".encode() + (_HERE / "sync.py").read_bytes()
+    argv += ["--perms", "0555", "--ro-bind-data", data(sync), os.path.realpath("/usr/bin/sync")]
+    for mount in spec.mounts:
+        argv += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]
+    argv += ["--remount-ro", "/", "--chdir", "/", python, "-I", "-S", "/run/agent.py", str(spec.process_limit)]
+    try:
+        yield argv, descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -1,0 +1,50 @@
+"""What a sandbox is made from, and how its programs end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HOME = "/root"
+DEFAULT_ENV = {
+    "PATH": "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin",
+    "HOME": HOME,
+    "LANG": "C.UTF-8",
+}
+
+
+class IsolationUnavailableError(Exception):
+    """This machine cannot isolate a sandbox; the message says why and which command fixes it."""
+
+
+class SandboxStartFailedError(Exception):
+    """Isolation works here, and yet this sandbox did not start."""
+
+
+@dataclass(frozen=True)
+class BindMount:
+    """A directory of the host at a path inside."""
+
+    source: Path
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxSpec:
+    """One sandbox: `uid` is the unprivileged host user it runs as when the cloud is root."""
+
+    sandbox_id: str
+    uid: int
+    mounts: tuple[BindMount, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = HOME
+    process_limit: int = 512
+    tmpfs_bytes: int = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a program ended: exactly one of `code` and `signal` is set."""
+
+    code: int | None = None
+    signal: int | None = None
