@@ -1,7 +1,7 @@
 """Process 1 of every sandbox. Runs under the system's own Python with nothing but its standard library.
 
 It starts programs that the host asks for, reports how they end, and passes `sync` on. It takes orders only from the
-inherited socket on descriptor 3; when that ends, it ends, and with it every process of the sandbox.
+inherited socket whose number is its second argument; when that ends, it ends, and with it every process of the sandbox.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 
-CONTROL_FD = 3
 SYNC_ADDRESS = "\0workbench-sync"  # an abstract name: it lives in the sandbox's own network namespace
 MAX_MESSAGE = 256 * 1024
 MAX_SYNC_WAITING = 16
@@ -32,8 +31,8 @@ def main():
     signal.set_wakeup_fd(wake_write)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    control = socket.socket(fileno=CONTROL_FD)
-    os.set_inheritable(CONTROL_FD, False)
+    control = socket.socket(fileno=int(sys.argv[2]))
+    control.set_inheritable(False)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(SYNC_ADDRESS)
     listener.listen(MAX_SYNC_WAITING)

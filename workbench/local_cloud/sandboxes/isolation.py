@@ -80,7 +80,7 @@ def seccomp_program() -> bytes:
 
 
 @contextmanager
-def command(spec: SandboxSpec, *, seccomp: bytes, info_fd: int) -> Iterator[tuple[list[str], list[int]]]:
+def command(spec: SandboxSpec, *, seccomp: bytes, info_fd: int, control_fd: int) -> Iterator[tuple[list[str], list[int]]]:
     """Yield bubblewrap's arguments and the descriptors it must inherit; they are closed afterwards."""
     descriptors: list[int] = []
 
@@ -115,7 +115,8 @@ def command(spec: SandboxSpec, *, seccomp: bytes, info_fd: int) -> Iterator[tupl
     argv += ["--perms", "0555", "--ro-bind-data", data(sync), os.path.realpath("/usr/bin/sync")]
     for mount in spec.mounts:
         argv += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]
-    argv += ["--remount-ro", "/", "--chdir", "/", python, "-I", "-S", "/run/agent.py", str(spec.process_limit)]
+    argv += ["--remount-ro", "/", "--chdir", "/", python, "-I", "-S", "/run/agent.py"]
+    argv += [str(spec.process_limit), str(control_fd)]
     try:
         yield argv, descriptors
     finally:

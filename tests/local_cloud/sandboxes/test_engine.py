@@ -1,0 +1,209 @@
+"""Sandboxes run real programs, isolated, and leave nothing behind."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from workbench.local_cloud.sandboxes.engine import Engine, Sandbox, isolation_uid
+from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec
+
+DEADLINE_S = 60
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="workbench-test-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+async def engine(root: Path) -> AsyncIterator[Engine]:
+    engine = Engine(root / "sandboxes")
+    yield engine
+    await engine.aclose()
+    assert list((root / "sandboxes").iterdir()) == []
+
+
+@pytest.fixture
+def workspace(root: Path) -> Path:
+    path = root / "workspace"
+    path.mkdir()
+    if os.geteuid() == 0:
+        os.chown(path, isolation_uid(1), isolation_uid(1))
+    return path
+
+
+@pytest.fixture
+async def sandbox(engine: Engine, workspace: Path) -> Sandbox:
+    spec = SandboxSpec(
+        sandbox_id="sb-test", uid=isolation_uid(1), mounts=(BindMount(workspace, "/workspace"),), workdir="/workspace"
+    )
+    return await engine.create(spec)
+
+
+async def run(sandbox: Sandbox, *argv: str, stdin: bytes = b"", timeout_s: float | None = None) -> tuple[ExitStatus, str, str]:
+    process = await sandbox.exec(argv, exec_id=os.urandom(8).hex(), timeout_s=timeout_s)
+    await process.write_stdin(stdin, offset=0, eof=True)
+    status = await asyncio.wait_for(process.wait(), DEADLINE_S)
+    out = await process.stdout.read(0)
+    err = await process.stderr.read(0)
+    return status, out.decode(), err.decode()
+
+
+async def test_a_program_runs_with_its_output_and_exit_code(sandbox: Sandbox) -> None:
+    """The plainest promise."""
+    status, out, err = await run(sandbox, "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (status, out, err) == (ExitStatus(code=3), "out\n", "err\n")
+
+
+async def test_a_signal_is_reported_as_one(sandbox: Sandbox) -> None:
+    """A killed program must never look like one that ended by itself."""
+    status, _, _ = await run(sandbox, "sh", "-c", "kill -TERM $$")
+    assert status == ExitStatus(signal=int(signal.SIGTERM))
+
+
+async def test_stdin_arrives_once_whatever_is_sent_again(sandbox: Sandbox) -> None:
+    """The SDK writes again after a broken connection."""
+    process = await sandbox.exec(["cat"], exec_id="cat")
+    await process.write_stdin(b"hello ", offset=0, eof=False)
+    await process.write_stdin(b"hello world", offset=0, eof=True)
+    await asyncio.wait_for(process.wait(), DEADLINE_S)
+    assert await process.stdout.read(0) == b"hello world"
+    with pytest.raises(ValueError, match="cannot write at"):
+        await process.write_stdin(b"x", offset=99, eof=False)
+
+
+async def test_a_missing_program_is_127(sandbox: Sandbox) -> None:
+    """As from a shell."""
+    status, _, err = await run(sandbox, "no-such-program")
+    assert status == ExitStatus(code=127)
+    assert "no-such-program" in err
+
+
+async def test_a_job_is_not_root_and_sees_neither_host_nor_network(sandbox: Sandbox) -> None:
+    """The walls: user, environment, files, network."""
+    _, uid, _ = await run(sandbox, "id", "-u")
+    assert uid == "1000\n"
+    script = textwrap.dedent("""
+        import os, socket
+        print(sorted(os.listdir("/root")), os.path.exists("/etc/shadow"), os.path.exists("/work"))
+        try:
+            print(len(open("/proc/1/environ").read()))
+        except PermissionError:
+            print(0)
+        try:
+            socket.create_connection(("1.1.1.1", 53), 2)
+        except OSError as error:
+            print("no network")
+        for family in (40, 38, 17):
+            try:
+                socket.socket(family, socket.SOCK_STREAM)
+                print("open", family)
+            except OSError:
+                pass
+        try:
+            open("/usr/x", "w")
+        except OSError:
+            print("read-only")
+    """)
+    _, out, _ = await run(sandbox, "python3", "-c", script)
+    assert out.splitlines() == ["[] False False", "0", "no network", "read-only"]
+
+
+async def test_a_timeout_kills_what_the_program_started(sandbox: Sandbox) -> None:
+    """No grandchild outlives its exec, even in a session of its own."""
+    script = "setsid sleep 1000 & sleep 1000 & wait"
+    status, _, _ = await run(sandbox, "bash", "-c", script, timeout_s=0.5)
+    assert status == ExitStatus(signal=int(signal.SIGKILL))
+    _, out, _ = await run(sandbox, "sh", "-c", "cat /proc/[0-9]*/comm 2>/dev/null | grep -c sleep || true")
+    assert out == "0\n"
+
+
+async def test_sync_asks_the_host_and_reports_its_answer(engine: Engine, workspace: Path) -> None:
+    """`sync` is how a sandbox commits; its exit code is the commit's."""
+    asked: list[str] = []
+
+    async def on_sync(path: str) -> int:
+        asked.append(path)
+        return 0 if path == "/workspace" else 7
+
+    spec = SandboxSpec(sandbox_id="sb", uid=isolation_uid(1), mounts=(BindMount(workspace, "/workspace"),))
+    sandbox = await engine.create(spec, on_sync=on_sync)
+    assert (await run(sandbox, "sh", "-c", "sync /workspace"))[0] == ExitStatus(code=0)
+    assert (await run(sandbox, "sync", "/tmp"))[0] == ExitStatus(code=7)
+    assert asked == ["/workspace", "/tmp"]
+
+
+async def test_files_written_in_the_workspace_are_the_hosts_to_read(sandbox: Sandbox, workspace: Path) -> None:
+    """The mount is the working copy."""
+    await run(sandbox, "sh", "-c", "echo hi > /workspace/a")
+    assert (workspace / "a").read_text() == "hi\n"
+
+
+async def test_termination_ends_everything_inside(sandbox: Sandbox) -> None:
+    """Double forks and new sessions do not help."""
+    await sandbox.exec(["sh", "-c", "setsid sh -c 'sleep 1000 & sleep 1000' & sleep 1000"], exec_id="a")
+    children = psutil.Process(sandbox.pid).children(recursive=True)
+    await sandbox.terminate()
+    await sandbox.terminate()
+    psutil.wait_procs(children, timeout=10)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    process = sandbox.find_exec("a")
+    assert process is not None
+    assert process.poll() == ExitStatus(signal=9)
+
+
+async def test_endless_output_waits_instead_of_filling_memory(sandbox: Sandbox) -> None:
+    """A job that prints for ever is held back when nobody reads."""
+    process = await sandbox.exec(["sh", "-c", "yes | head -c 100000000"], exec_id="yes")
+    offset = 0
+    while chunk := await asyncio.wait_for(process.stdout.read(offset), DEADLINE_S):
+        offset += len(chunk)
+    assert offset == 100_000_000
+    assert await process.wait() == ExitStatus(code=0)
+
+
+async def test_twenty_sandboxes_at_once(engine: Engine) -> None:
+    """They neither block nor see one another."""
+    specs = [SandboxSpec(sandbox_id=f"sb-{i}", uid=isolation_uid(i)) for i in range(20)]
+    sandboxes = await asyncio.gather(*(engine.create(spec) for spec in specs))
+    results = await asyncio.gather(*(run(box, "sh", "-c", f"echo {i}") for i, box in enumerate(sandboxes)))
+    assert [out for _, out, _ in results] == [f"{i}\n" for i in range(20)]
+
+
+def test_a_killed_cloud_leaves_no_sandbox(root: Path) -> None:
+    """The kernel closes the socket of a dead cloud; the agent ends and its whole sandbox with it."""
+    program = textwrap.dedent("""
+        import asyncio, sys
+        from pathlib import Path
+        from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
+        from workbench.local_cloud.sandboxes.spec import SandboxSpec
+
+        async def main():
+            sandbox = await Engine(Path(sys.argv[1])).create(SandboxSpec(sandbox_id="x", uid=isolation_uid(2)))
+            await sandbox.exec(["sleep", "1000"], exec_id="s")
+            print(sandbox.pid, flush=True)
+            await asyncio.sleep(1000)
+
+        asyncio.run(main())
+    """)
+    with subprocess.Popen([sys.executable, "-c", program, str(root / "x")], stdout=subprocess.PIPE, text=True) as cloud:
+        assert cloud.stdout is not None
+        bwrap = psutil.Process(int(cloud.stdout.readline()))
+        family = [bwrap, *bwrap.children(recursive=True)]
+        cloud.kill()
+    gone, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+    assert gone
