@@ -1,31 +1,40 @@
 """The committed state of volumes: a manifest per volume and the change set of every commit, in SQLite.
 
-Commits are per-file last-write-wins. Paths are relative, with `/` between names and none at either end.
+Commits are per-file last-write-wins. Paths are relative, with `/` between names and none at either end. What a commit
+really changed, implied parents and replaced subtrees included, is its change set: history and diff come from it.
 """
 
+import sqlite3
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from workbench.local_cloud.rpc.failures import invalid
+from workbench.local_cloud.rpc.failures import invalid, not_found
 from workbench.local_cloud.store.database import Database
 
+MAX_PATH_BYTES = 4096  # the kernel's own limit for one path
+MAX_NAME_BYTES = 255
+
 _DDL = """
-CREATE TABLE IF NOT EXISTS commits (
-  volume_id TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, author TEXT NOT NULL, PRIMARY KEY (volume_id, number)
+CREATE TABLE IF NOT EXISTS volumes (volume_id TEXT PRIMARY KEY, version INTEGER NOT NULL, seen_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS volume_commits (
+  volume_id TEXT NOT NULL REFERENCES volumes ON DELETE CASCADE, number INTEGER NOT NULL, parent INTEGER NOT NULL,
+  at REAL NOT NULL, author TEXT NOT NULL, PRIMARY KEY (volume_id, number)
 );
-CREATE TABLE IF NOT EXISTS changes (
-  volume_id TEXT NOT NULL, number INTEGER NOT NULL, path TEXT NOT NULL, kind TEXT, mode INTEGER, size INTEGER,
-  sha256 TEXT, target TEXT, mtime REAL, PRIMARY KEY (volume_id, number, path)
+CREATE TABLE IF NOT EXISTS volume_changes (
+  volume_id TEXT NOT NULL REFERENCES volumes ON DELETE CASCADE, number INTEGER NOT NULL, path TEXT NOT NULL, kind TEXT,
+  mode INTEGER, size INTEGER, sha256 TEXT, target TEXT, mtime REAL, PRIMARY KEY (volume_id, path, number)
 );
-CREATE TABLE IF NOT EXISTS entries (
-  volume_id TEXT NOT NULL, path TEXT NOT NULL, kind TEXT NOT NULL, mode INTEGER NOT NULL, size INTEGER NOT NULL,
-  sha256 TEXT NOT NULL, target TEXT NOT NULL, mtime REAL NOT NULL, PRIMARY KEY (volume_id, path)
+CREATE TABLE IF NOT EXISTS volume_entries (
+  volume_id TEXT NOT NULL REFERENCES volumes ON DELETE CASCADE, path TEXT NOT NULL, kind TEXT NOT NULL,
+  mode INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, target TEXT NOT NULL, mtime REAL NOT NULL,
+  PRIMARY KEY (volume_id, path)
 );
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One file, directory or symbolic link of a volume. `mtime` is in Unix seconds, `size` in bytes."""
 
@@ -37,12 +46,26 @@ class Entry:
     target: str = ""
     mtime: float = 0
 
+    def same_as(self, other: "Entry") -> bool:
+        """Whether both hold the same thing; times do not count."""
+        return (self.kind, self.mode, self.sha256, self.target) == (other.kind, other.mode, other.sha256, other.target)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Removal:
-    """A path that a commit takes away."""
+    """A path that a commit takes away. A directory stays while it holds entries that the commit does not remove."""
 
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit: `parent` is the newest commit that its author had seen, `author` is `kind:id`."""
+
+    number: int
+    parent: int
+    at: float
+    author: str
 
 
 def clean(path: str) -> str:
@@ -52,101 +75,169 @@ def clean(path: str) -> str:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise invalid("A volume path must not hold '..'.")
+    if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        raise invalid(f"A volume path is at most {MAX_PATH_BYTES} bytes, each name in it {MAX_NAME_BYTES}.")
     return "/".join(parts)
+
+
+def parents(path: str) -> list[str]:
+    """The directories above a path, outermost first, without the root."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+class CommittedVolumes:
+    """Publishes change sets and reads manifests. May be called from any thread: the database serialises."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        database.script(_DDL)
+
+    def create(self, volume_id: str, *, version: int) -> None:
+        """Make an empty volume; nothing happens when it is there."""
+        self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?,?,?)", (volume_id, version, time.time()))
+
+    def version(self, volume_id: str) -> int:
+        """The volume's file system version, 1 or 2; raises RpcFailure NOT_FOUND."""
+        row = self._db.one("SELECT version FROM volumes WHERE volume_id=?", (volume_id,))
+        if row is None:
+            raise not_found(f"Volume {volume_id} not found.")
+        return int(row["version"])
+
+    def touch(self, volume_id: str) -> None:
+        """Note that an ephemeral volume's owner is alive."""
+        self._db.execute("UPDATE volumes SET seen_at=? WHERE volume_id=?", (time.time(), volume_id))
+
+    def unseen_since(self, at: float) -> set[str]:
+        """The volumes that were neither made nor touched after a time in Unix seconds."""
+        return {str(row["volume_id"]) for row in self._db.all("SELECT volume_id FROM volumes WHERE seen_at<?", (at,))}
+
+    def drop(self, volume_id: str) -> None:
+        """Forget a volume's entries and commits."""
+        self._db.execute("DELETE FROM volumes WHERE volume_id=?", (volume_id,))
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Make reads and a publish that depends on them one step."""
+        return self._db.transaction()
+
+    def publish(self, volume_id: str, changes: list[Entry | Removal], *, author: str, parent: int | None = None) -> int:
+        """Apply a change set as one commit and return its number; all of it or nothing.
+
+        `parent` is the newest commit that the author had seen, by default the newest. Raises RpcFailure NOT_FOUND
+        when the volume is gone.
+        """
+        with self._db.transaction():
+            self.version(volume_id)
+            number = self.head(volume_id) + 1
+            self._db.execute(
+                "INSERT INTO volume_commits VALUES (?,?,?,?,?)",
+                (volume_id, number, number - 1 if parent is None else parent, time.time(), author),
+            )
+            removals = [change.path for change in changes if isinstance(change, Removal)]
+            for path in sorted(removals, reverse=True):  # what is below a directory before the directory
+                self._remove(volume_id, number, path)
+            known: set[str] = set()
+            for entry in sorted((c for c in changes if isinstance(c, Entry)), key=lambda entry: entry.path):
+                self._add_parents(volume_id, number, entry.path, known)
+                self._put(volume_id, number, entry)
+        return number
+
+    def _remove(self, volume_id: str, number: int, path: str) -> None:
+        low, high = _below(path)
+        removed = self._db.execute(
+            "DELETE FROM volume_entries WHERE volume_id=? AND path=? AND NOT EXISTS "
+            "(SELECT 1 FROM volume_entries WHERE volume_id=? AND path>? AND path<?)",
+            (volume_id, path, volume_id, low, high),
+        )
+        if removed:
+            self._log_removal(volume_id, number, path)
+
+    def _add_parents(self, volume_id: str, number: int, path: str, known: set[str]) -> None:
+        for parent in parents(path):
+            if parent in known:
+                continue
+            found = self.entry(volume_id, parent)
+            if found is None or found.kind != "dir":
+                self._put(volume_id, number, Entry(parent, "dir", 0o755, mtime=time.time()))
+            known.add(parent)
+
+    def _put(self, volume_id: str, number: int, entry: Entry) -> None:
+        if entry.kind != "dir":
+            low, high = _below(entry.path)
+            where = "volume_id=? AND path>? AND path<?"
+            for row in self._db.all(f"SELECT path FROM volume_entries WHERE {where}", (volume_id, low, high)):  # noqa: S608  # fixed text
+                self._log_removal(volume_id, number, str(row["path"]))
+            self._db.execute(f"DELETE FROM volume_entries WHERE {where}", (volume_id, low, high))  # noqa: S608  # fixed text
+        values = (entry.kind, entry.mode, entry.size, entry.sha256, entry.target, entry.mtime)
+        self._db.execute(
+            "INSERT OR REPLACE INTO volume_entries VALUES (?,?,?,?,?,?,?,?)", (volume_id, entry.path, *values)
+        )
+        self._db.execute(
+            "INSERT OR REPLACE INTO volume_changes VALUES (?,?,?,?,?,?,?,?,?)", (volume_id, number, entry.path, *values)
+        )
+
+    def _log_removal(self, volume_id: str, number: int, path: str) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO volume_changes (volume_id, number, path) VALUES (?,?,?)", (volume_id, number, path)
+        )
+
+    def entry(self, volume_id: str, path: str) -> Entry | None:
+        """One entry; the root is always a directory."""
+        if path == "":
+            return Entry("", "dir", 0o755)
+        row = self._db.one("SELECT * FROM volume_entries WHERE volume_id=? AND path=?", (volume_id, path))
+        return None if row is None else _entry(row)
+
+    def below(self, volume_id: str, path: str, *, recursive: bool = True) -> list[Entry]:
+        """Every entry below a directory, in order of paths; without `recursive` its own entries only."""
+        low, high = _below(path) if path else ("", "\U0010ffff")
+        skip = len(path) + 1 if path else 0
+        rows = self._db.all(
+            "SELECT * FROM volume_entries WHERE volume_id=? AND path>? AND path<? "
+            "AND (? OR instr(substr(path, ?), '/')=0) ORDER BY path",
+            (volume_id, low, high, recursive, skip + 1),
+        )
+        return [_entry(row) for row in rows]
+
+    def at(self, volume_id: str, sub_path: str) -> dict[str, Entry]:
+        """The entries below a sub-path, by paths relative to it."""
+        skip = len(sub_path) + 1 if sub_path else 0
+        entries = [replace(entry, path=entry.path[skip:]) for entry in self.below(volume_id, sub_path)]
+        return {entry.path: entry for entry in entries}
+
+    def head(self, volume_id: str) -> int:
+        """The number of the newest commit, 0 for none."""
+        row = self._db.one("SELECT MAX(number) AS last FROM volume_commits WHERE volume_id=?", (volume_id,))
+        return int(row["last"] or 0) if row is not None else 0
+
+    def commits(self, volume_id: str, *, limit: int = 100) -> list[Commit]:
+        """The newest commits, newest first."""
+        rows = self._db.all(
+            "SELECT number, parent, at, author FROM volume_commits WHERE volume_id=? ORDER BY number DESC LIMIT ?",
+            (volume_id, limit),
+        )
+        return [Commit(**dict(row)) for row in rows]
+
+    def changes(self, volume_id: str, number: int) -> list[Entry | Removal]:
+        """What one commit changed, in order of paths."""
+        rows = self._db.all(
+            "SELECT * FROM volume_changes WHERE volume_id=? AND number=? ORDER BY path", (volume_id, number)
+        )
+        return [Removal(str(row["path"])) if row["kind"] is None else _entry(row) for row in rows]
+
+    def as_of(self, volume_id: str, number: int) -> list[Entry]:
+        """Every entry of the volume as it was right after a commit, in order of paths."""
+        rows = self._db.all(
+            "SELECT * FROM (SELECT *, MAX(number) FROM volume_changes WHERE volume_id=? AND number<=? GROUP BY path) "
+            "WHERE kind IS NOT NULL ORDER BY path",
+            (volume_id, number),
+        )
+        return [_entry(row) for row in rows]
 
 
 def _below(path: str) -> tuple[str, str]:
     return path + "/", path + "0"  # "0" follows "/" in ASCII: the range holds exactly what is below
 
 
-class CommittedVolumes:
-    """Publishes change sets and reads manifests."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
-        database.script(_DDL)
-
-    def publish(self, volume_id: str, changes: list[Entry | Removal], *, author: str) -> int:
-        """Apply a change set as one commit and return its number; all of it or nothing."""
-        with self._db.transaction():
-            row = self._db.one("SELECT COALESCE(MAX(number), 0) AS last FROM commits WHERE volume_id=?", (volume_id,))
-            assert row is not None
-            number = int(row["last"]) + 1
-            self._db.execute("INSERT INTO commits VALUES (?,?,?,?)", (volume_id, number, time.time(), author))
-            for change in changes:
-                if isinstance(change, Removal):
-                    low, high = _below(change.path)
-                    self._db.execute(
-                        "DELETE FROM entries WHERE volume_id=? AND (path=? OR (path>? AND path<?))",
-                        (volume_id, change.path, low, high),
-                    )
-                    self._log(volume_id, number, change.path, None)
-                else:
-                    self._parents(volume_id, change.path)
-                    self._put(volume_id, change)
-                    self._log(volume_id, number, change.path, change)
-        return number
-
-    def _parents(self, volume_id: str, path: str) -> None:
-        parts = path.split("/")[:-1]
-        for end in range(1, len(parts) + 1):
-            parent = "/".join(parts[:end])
-            found = self.entry(volume_id, parent)
-            if found is None or found.kind != "dir":
-                self._put(volume_id, Entry(parent, "dir", 0o755, mtime=time.time()))
-
-    def _put(self, volume_id: str, entry: Entry) -> None:
-        if entry.kind != "dir":
-            low, high = _below(entry.path)
-            self._db.execute("DELETE FROM entries WHERE volume_id=? AND path>? AND path<?", (volume_id, low, high))
-        self._db.execute(
-            "INSERT OR REPLACE INTO entries VALUES (?,?,?,?,?,?,?,?)",
-            (volume_id, entry.path, entry.kind, entry.mode, entry.size, entry.sha256, entry.target, entry.mtime),
-        )
-
-    def _log(self, volume_id: str, number: int, path: str, entry: Entry | None) -> None:
-        values = (entry.kind, entry.mode, entry.size, entry.sha256, entry.target, entry.mtime) if entry else (None,) * 6
-        self._db.execute("INSERT OR REPLACE INTO changes VALUES (?,?,?,?,?,?,?,?,?)", (volume_id, number, path, *values))
-
-    def entry(self, volume_id: str, path: str) -> Entry | None:
-        """One entry; the root is always a directory."""
-        if path == "":
-            return Entry("", "dir", 0o755)
-        row = self._db.one("SELECT * FROM entries WHERE volume_id=? AND path=?", (volume_id, path))
-        return None if row is None else _entry(row)
-
-    def below(self, volume_id: str, path: str, *, recursive: bool = True) -> list[Entry]:
-        """Every entry below a directory, in order of paths; without `recursive` its own entries only."""
-        if path:
-            low, high = _below(path)
-            rows = self._db.all(
-                "SELECT * FROM entries WHERE volume_id=? AND path>? AND path<? ORDER BY path", (volume_id, low, high)
-            )
-        else:
-            rows = self._db.all("SELECT * FROM entries WHERE volume_id=? ORDER BY path", (volume_id,))
-        skip = len(path) + 1 if path else 0
-        return [_entry(row) for row in rows if recursive or "/" not in row["path"][skip:]]
-
-    def at(self, volume_id: str, sub_path: str) -> dict[str, Entry]:
-        """The entries below a sub-path, by paths relative to it."""
-        skip = len(sub_path) + 1 if sub_path else 0
-        return {
-            entry.path[skip:]: replace(entry, path=entry.path[skip:]) for entry in self.below(volume_id, sub_path)
-        }
-
-    def head(self, volume_id: str) -> int:
-        """The number of the newest commit, 0 for none."""
-        row = self._db.one("SELECT MAX(number) AS last FROM commits WHERE volume_id=?", (volume_id,))
-        return int(row["last"] or 0) if row is not None else 0
-
-    def drop(self, volume_id: str) -> None:
-        """Forget a volume's entries and commits."""
-        with self._db.transaction():
-            for table in ("entries", "changes", "commits"):
-                self._db.execute(f"DELETE FROM {table} WHERE volume_id=?", (volume_id,))  # noqa: S608  # fixed names
-
-
-def _entry(row: object) -> Entry:
-    values = dict(row)  # type: ignore[call-overload]  # a sqlite3.Row is a mapping
-    values.pop("volume_id")
-    return Entry(**values)
+def _entry(row: sqlite3.Row) -> Entry:
+    return Entry(row["path"], row["kind"], row["mode"], row["size"], row["sha256"], row["target"], row["mtime"])

@@ -1,0 +1,78 @@
+"""Contents are kept once, whole, and never change."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.local_cloud.store.content import CHUNK_BYTES, ContentStore
+
+
+def _files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.binary(max_size=2000), zeros=st.integers(0, 3))
+def test_what_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, data: bytes, zeros: int) -> None:
+    """Runs of zeros become holes on the disk, never in what is read."""
+    store = ContentStore(tmp_path_factory.mktemp("content"))
+    whole = bytes(zeros * CHUNK_BYTES) + data
+    sha256 = store.add_file(io.BytesIO(whole))
+    assert sha256 == hashlib.sha256(whole).hexdigest() == store.add_bytes(whole)
+    assert store.size(sha256) == len(whole)
+    with store.open(sha256) as file:
+        assert file.read() == whole
+    copy = store.path(sha256).with_name("copy")
+    store.copy_to(sha256, copy)
+    assert copy.read_bytes() == whole
+
+
+def test_equal_contents_are_one_file(tmp_path: Path) -> None:
+    """A project copied a thousand times costs one."""
+    store = ContentStore(tmp_path)
+    assert store.add_bytes(b"same") == store.add_file(io.BytesIO(b"same"))
+    assert len(_files(tmp_path)) == 1
+
+
+def test_a_copy_is_not_the_original(tmp_path: Path) -> None:
+    """A guest writes into its copy: the stored content must not be the same inode."""
+    store = ContentStore(tmp_path / "content")
+    sha256 = store.add_bytes(b"original")
+    store.copy_to(sha256, tmp_path / "copy")
+    (tmp_path / "copy").write_bytes(b"changed!")
+    assert store.path(sha256).read_bytes() == b"original"
+
+
+def test_an_interrupted_add_leaves_nothing(tmp_path: Path) -> None:
+    """A source that fails halfway must not leave half a file, under any name."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 0:
+                raise OSError("gone")
+            return super().read(4)
+
+    store = ContentStore(tmp_path)
+    with pytest.raises(OSError, match="gone"):
+        store.add_file(Broken(b"half of it"))
+    assert _files(tmp_path) == []
+
+
+def test_a_crash_before_the_rename_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    """Temporary files of a killed cloud do not pile up."""
+    ContentStore(tmp_path)
+    (tmp_path / "tmp" / "left").write_bytes(b"x")
+    ContentStore(tmp_path)
+    assert _files(tmp_path) == []
+
+
+def test_a_bound_ends_an_endless_file(tmp_path: Path) -> None:
+    """A file that grows as fast as it is read is taken up to its bound."""
+    store = ContentStore(tmp_path)
+    with Path("/dev/zero").open("rb") as endless:
+        sha256 = store.add_file(endless, max_bytes=CHUNK_BYTES + 7)
+    assert store.size(sha256) == CHUNK_BYTES + 7

@@ -1,0 +1,159 @@
+"""Lays entries out in a working copy, the first time and on reload, while the guest may be looking.
+
+Everything is made ready in a scratch directory that the guest cannot reach and then renamed into place, so that a guest
+sees a whole file or none, and no name of its choosing is ever written through.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from pathlib import Path
+
+from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.volumes.committed import Entry, parents
+from workbench.local_cloud.volumes.scan import Known, identity
+from workbench.local_cloud.volumes.trees import opened_dir, opened_parent
+
+_NEW = "new"
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_GUESTS_DOING = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENAMETOOLONG,
+    }
+)
+
+
+class Layout:
+    """Puts one working copy's directory in the state that a manifest describes."""
+
+    def __init__(self, tree: Path, scratch: Path, owner_uid: int | None, content: ContentStore) -> None:
+        self._tree = tree
+        self._scratch = scratch
+        self._owner = owner_uid
+        self._content = content
+
+    def apply(
+        self, before: Mapping[str, Known], target: Mapping[str, Entry], *, keep: AbstractSet[str], live: bool
+    ) -> dict[str, Known]:
+        """Turn `before` into `target`, leaving the paths of `keep` and what holds them; returns what is known now.
+
+        `live` says that a guest may be writing. What it makes impossible meanwhile stays as it was before. Stamps are
+        taken only when no guest is there: before one starts, the file system's clock has ticked.
+        """
+        held = set(keep) | {parent for path in keep for parent in parents(path)}
+        known = dict(before)
+        placed: list[Entry] = []
+        with opened_dir(self._tree) as root, opened_dir(self._scratch) as scratch:
+            for path in sorted(before.keys() - target.keys(), reverse=True):
+                if path not in held and _remove(root, path):
+                    del known[path]
+            for path in sorted(target):
+                entry, old = target[path], before.get(path)
+                if path in held or (old is not None and old.entry.same_as(entry)):
+                    continue
+                done = self._place_dir(root, entry) if entry.kind == "dir" else self._place(root, scratch, entry)
+                if done is not None:
+                    known[path] = done if not live else Known(entry, None)
+                    placed.append(entry)
+            for entry in reversed(placed):  # a directory's mode comes last: it may keep us out
+                if entry.kind == "dir":
+                    _set_mode(root, entry)
+        return known
+
+    def _place_dir(self, root: int, entry: Entry) -> Known | None:
+        try:
+            with opened_parent(root, entry.path) as (directory, name):
+                _make_way(directory, name, for_directory=True)
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=directory)
+                with opened_dir(name, dir_fd=directory) as made:
+                    if self._owner is not None:
+                        os.fchown(made, self._owner, self._owner)
+        except OSError as error:
+            _raise_unless_guests(error)
+            return None
+        return Known(entry, None)
+
+    def _place(self, root: int, scratch: int, entry: Entry) -> Known | None:
+        with suppress(FileNotFoundError):
+            os.unlink(_NEW, dir_fd=scratch)
+        if entry.kind == "symlink":
+            os.symlink(entry.target, _NEW, dir_fd=scratch)
+            if self._owner is not None:
+                os.chown(_NEW, self._owner, self._owner, dir_fd=scratch, follow_symlinks=False)
+            return Known(entry, None) if _rename_into(root, scratch, entry.path) else None
+        descriptor = os.open(_NEW, _NEW_FILE, 0o600, dir_fd=scratch)
+        try:
+            self._content.copy_into(entry.sha256, descriptor)
+            if self._owner is not None:
+                os.fchown(descriptor, self._owner, self._owner)
+            os.fchmod(descriptor, entry.mode & 0o777)
+            os.utime(descriptor, (entry.mtime, entry.mtime))
+            if not _rename_into(root, scratch, entry.path):
+                return None
+            return Known(entry, identity(os.fstat(descriptor)))  # after the rename, which changes the ctime
+        finally:
+            os.close(descriptor)
+
+
+def _rename_into(root: int, scratch: int, path: str) -> bool:
+    try:
+        with opened_parent(root, path) as (directory, name):
+            _make_way(directory, name, for_directory=False)
+            os.rename(_NEW, name, src_dir_fd=scratch, dst_dir_fd=directory)
+    except OSError as error:
+        _raise_unless_guests(error)
+        return False
+    return True
+
+
+def _make_way(directory: int, name: str, *, for_directory: bool) -> None:
+    """Remove what cannot be replaced by a rename or a mkdir: a directory only when it is empty."""
+    try:
+        is_directory = stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return
+    if is_directory and not for_directory:
+        os.rmdir(name, dir_fd=directory)
+    elif not is_directory and for_directory:
+        os.unlink(name, dir_fd=directory)
+
+
+def _remove(root: int, path: str) -> bool:
+    """Take one path away, a directory only when it is empty; False when the guest stands in the way."""
+    try:
+        with opened_parent(root, path) as (directory, name):
+            if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                os.rmdir(name, dir_fd=directory)
+            else:
+                os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        _raise_unless_guests(error)
+        return False
+    return True
+
+
+def _set_mode(root: int, entry: Entry) -> None:
+    try:
+        with opened_parent(root, entry.path) as (directory, name), opened_dir(name, dir_fd=directory) as descriptor:
+            os.fchmod(descriptor, entry.mode & 0o777)
+    except OSError as error:
+        _raise_unless_guests(error)
+
+
+def _raise_unless_guests(error: OSError) -> None:
+    if error.errno not in _GUESTS_DOING:
+        raise error

@@ -1,0 +1,168 @@
+"""Compares a working copy with what was last known of it. It reads, hashes and stores; the copy stays as it is."""
+
+import hashlib
+import os
+import stat
+import time
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from grpc import StatusCode
+
+from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.store.content import ContentStore, read_chunks
+from workbench.local_cloud.volumes.committed import Entry, Removal
+from workbench.local_cloud.volumes.trees import Found, Skipped, open_regular, walk
+
+Stamp = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
+# A file that changed this shortly before its stamp was taken may change again within the same tick of the file
+# system's clock, so that its stamp proves nothing: it is hashed once more.
+_SETTLED_NS = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScanLimits:
+    """What one mount may hold: v1 volumes end at 500,000 inodes; the rest keeps a hostile job from filling the disk."""
+
+    max_entries: int = 500_000
+    max_file_bytes: int = 16 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An entry as it was when its stamp was taken; without a stamp the file must be hashed to be compared."""
+
+    entry: Entry
+    stamp: Stamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What differs, what is known now, and what was left out."""
+
+    changes: list[Entry | Removal]
+    known: dict[str, Known]
+    files_changed: int
+    bytes_changed: int
+    skipped: tuple[Skipped, ...]
+
+
+def _stamp_of(status: os.stat_result) -> Stamp | None:
+    """The identity of a file's state; None while it is too fresh to tell."""
+    if status.st_ctime_ns + _SETTLED_NS > time.time_ns():
+        return None
+    return identity(status)
+
+
+def scan(root: int, known: dict[str, Known], *, content: ContentStore | None, limits: ScanLimits) -> Scan:
+    """Compare the open directory `root` with `known`; without a content store files are hashed but not kept.
+
+    A file that vanishes meanwhile counts as removed, one that grows is taken as long as it was when opened. Raises
+    RpcFailure RESOURCE_EXHAUSTED when there are too many entries.
+    """
+    skipped: list[Skipped] = []
+    seen: dict[str, Known] = {}
+    changes: list[Entry | Removal] = []
+    files = moved = 0
+    for found in walk(root, skipped):
+        if len(seen) >= limits.max_entries:
+            raise RpcFailure(StatusCode.RESOURCE_EXHAUSTED, f"A volume holds at most {limits.max_entries} entries.")
+        before = known.get(found.path)
+        try:
+            now = _look(found, before, content, limits, skipped)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            skipped.append(Skipped(found.path, f"cannot be read ({error.strerror})"))
+            continue
+        if now is None:
+            continue
+        seen[found.path] = now
+        if before is None or not now.entry.same_as(before.entry):
+            changes.append(now.entry)
+            if now.entry.kind != "dir":
+                files += 1
+                moved += now.entry.size
+    kept_out = {item.path for item in skipped}
+    for path, before in known.items():
+        if path in seen:
+            continue
+        if _is_at_or_below(path, kept_out):
+            seen[path] = before
+        else:
+            changes.append(Removal(path))
+            files += before.entry.kind != "dir"
+    return Scan(changes, seen, files, moved, tuple(skipped))
+
+
+def _look(
+    found: Found, before: Known | None, content: ContentStore | None, limits: ScanLimits, skipped: list[Skipped]
+) -> Known | None:
+    status, path = found.status, found.path
+    mode = stat.S_IMODE(status.st_mode) & 0o777
+    if stat.S_ISDIR(status.st_mode):
+        return Known(Entry(path, "dir", mode, mtime=status.st_mtime), None)
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(found.name, dir_fd=found.directory)
+        if not _is_text(target):
+            skipped.append(Skipped(path, "the link's target is not UTF-8"))
+            return None
+        return Known(Entry(path, "symlink", 0o777, target=target, mtime=status.st_mtime), None)
+    if not stat.S_ISREG(status.st_mode):
+        skipped.append(Skipped(path, "neither a file, a directory nor a symbolic link"))
+        return None
+    if before is not None and before.entry.kind == "file" and before.stamp == identity(status):
+        entry = before.entry
+        if entry.mode != mode:
+            entry = Entry(path, "file", mode, entry.size, entry.sha256, "", entry.mtime)
+        return Known(entry, before.stamp)
+    if status.st_size > limits.max_file_bytes:
+        skipped.append(Skipped(path, f"larger than {limits.max_file_bytes} bytes"))
+        return None
+    return _read(found, content, limits)
+
+
+def _read(found: Found, content: ContentStore | None, limits: ScanLimits) -> Known | None:
+    descriptor = open_regular(found.name, dir_fd=found.directory)
+    if descriptor is None:
+        return None
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        stamp = _stamp_of(status)
+        limit = min(status.st_size, limits.max_file_bytes)
+        if content is not None:
+            sha256 = content.add_file(file, max_bytes=limit)
+            size = content.size(sha256)
+        else:
+            sha256, size = _hash(file, limit)
+    mode = stat.S_IMODE(status.st_mode) & 0o777
+    return Known(Entry(found.path, "file", mode, size, sha256, "", status.st_mtime), stamp)
+
+
+def _hash(file: BinaryIO, limit: int) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    for chunk in read_chunks(file, max_bytes=limit):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def identity(status: os.stat_result) -> Stamp:
+    """What changes whenever a file does."""
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_at_or_below(path: str, roots: set[str]) -> bool:
+    while path:
+        if path in roots:
+            return True
+        path = path.rpartition("/")[0]
+    return False
