@@ -1,0 +1,212 @@
+"""Sandbox RPCs of the control plane: create, wait, terminate, names, tags and lists."""
+
+import asyncio
+from typing import Any
+
+from google.protobuf import empty_pb2
+from modal_proto import api_pb2
+
+from workbench.local_cloud.apps import Apps
+from workbench.local_cloud.images import Images
+from workbench.local_cloud.rpc.callers import Gate
+from workbench.local_cloud.rpc.failures import failed_precondition, invalid, not_found
+from workbench.local_cloud.rpc.secrets import SecretRpcs
+from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT
+from workbench.local_cloud.volumes.committed import clean
+
+_MAX_WAIT_S = 60.0
+_MAX_NAME = 63
+_PAGE = 100
+
+
+class SandboxRpcs:
+    """Answers about V2 sandboxes."""
+
+    def __init__(
+        self, sandboxes: Sandboxes, apps: Apps, images: Images, secrets: SecretRpcs, gate: Gate, *, router_url: "Url"
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._apps = apps
+        self._images = images
+        self._secrets = secrets
+        self._gate = gate
+        self._router_url = router_url
+
+    async def SandboxCreateV2(
+        self, request: api_pb2.SandboxCreateV2Request, context: Any
+    ) -> api_pb2.SandboxCreateV2Response:
+        """Start a sandbox; what this machine cannot give is refused by name before anything is made."""
+        definition = request.definition
+        app = self._apps.get(request.app_id)
+        if definition.resources.gpu_config.gpu_type or definition.resources.gpu_config.type:
+            raise invalid("GPUs are not available on the local cloud.")
+        if definition.cloud_bucket_mounts or definition.nfs_mounts:
+            raise invalid("Bucket mounts and network file systems are not implemented by the local cloud.")
+        if len(definition.name) > _MAX_NAME:
+            raise invalid(f"A sandbox's name is at most {_MAX_NAME} characters.")
+        if len({mount.volume_id for mount in definition.volume_mounts}) != len(definition.volume_mounts):
+            raise invalid("The same volume cannot be mounted twice in one sandbox.")
+        for mount in definition.volume_mounts:
+            clean(mount.sub_path)
+            if not clean(mount.mount_path) or not mount.mount_path.startswith("/"):
+                raise invalid("A volume must be mounted at an absolute path other than '/'.")
+        meaning = self._images.get(definition.image_id)
+        if meaning.failure:
+            raise failed_precondition(meaning.failure)
+        env = {
+            **meaning.env,
+            **self._secrets.resolve(definition.secret_ids),
+            **self._secrets.resolve(request.secret_sources),
+        }
+        record = await self._sandboxes.create(
+            app_id=app.app_id,
+            app_name=app.name or app.description,
+            environment=app.environment,
+            definition=definition,
+            tags={tag.tag_name: tag.tag_value for tag in request.tags},
+            env=env,
+            workdir=meaning.workdir,
+        )
+        return api_pb2.SandboxCreateV2Response(
+            sandbox_id=record.sandbox_id,
+            task_id=record.task_id,
+            metadata=api_pb2.SandboxHandleMetadata(app_id=record.app_id),
+            command_router_access=api_pb2.CommandRouterAccess(jwt=self._token(record), url=self._router_url()),
+        )
+
+    def _token(self, record: Record) -> str:
+        return self._gate.sign(task_id=record.task_id)
+
+    async def SandboxGetCommandRouterAccess(
+        self, request: api_pb2.SandboxGetCommandRouterAccessRequest, context: Any
+    ) -> api_pb2.SandboxGetCommandRouterAccessResponse:
+        """Give a fresh token for one sandbox's router."""
+        record = (
+            self._sandboxes.get(request.sandbox_id)
+            if request.sandbox_id
+            else self._sandboxes.by_task(request.task_id)
+        )
+        return api_pb2.SandboxGetCommandRouterAccessResponse(jwt=self._token(record), url=self._router_url())
+
+    async def SandboxWaitV2(
+        self, request: api_pb2.SandboxWaitRequest, context: Any
+    ) -> api_pb2.SandboxWaitResponse:
+        """Wait for a sandbox's end; no result means that it still runs."""
+        record = self._sandboxes.get(request.sandbox_id)
+        if request.timeout > 0 and record.result is None:
+            try:
+                await asyncio.wait_for(record.ended.wait(), min(request.timeout, _MAX_WAIT_S))
+            except TimeoutError:
+                pass
+        metadata = api_pb2.SandboxHandleMetadata(result=record.result, app_id=record.app_id)
+        return api_pb2.SandboxWaitResponse(result=record.result, metadata=metadata)
+
+    async def SandboxTerminateV2(
+        self, request: api_pb2.SandboxTerminateRequest, context: Any
+    ) -> api_pb2.SandboxTerminateResponse:
+        """End a sandbox."""
+        record = self._sandboxes.get(request.sandbox_id)
+        existing = record.result
+        await self._sandboxes.terminate(record)
+        return api_pb2.SandboxTerminateResponse(existing_result=existing)
+
+    async def SandboxGetTaskIdV2(
+        self, request: api_pb2.SandboxGetTaskIdRequest, context: Any
+    ) -> api_pb2.SandboxGetTaskIdResponse:
+        """A sandbox's task id, known from the start."""
+        record = self._sandboxes.get(request.sandbox_id)
+        return api_pb2.SandboxGetTaskIdResponse(task_id=record.task_id, task_result=record.result)
+
+    async def SandboxGetFromNameV2(
+        self, request: api_pb2.SandboxGetFromNameRequest, context: Any
+    ) -> api_pb2.SandboxGetFromNameResponse:
+        """Find a sandbox by its app's name and its own."""
+        record = self._sandboxes.find(
+            request.app_name,
+            request.sandbox_name,
+            environment=request.environment_name or DEFAULT_ENVIRONMENT,
+            finished=request.include_terminated,
+        )
+        if record is None:
+            raise not_found(f"Sandbox '{request.sandbox_name}' of app '{request.app_name}' not found.")
+        return api_pb2.SandboxGetFromNameResponse(
+            sandbox_id=record.sandbox_id,
+            metadata=api_pb2.SandboxHandleMetadata(result=record.result, app_id=record.app_id),
+        )
+
+    async def SandboxGetFromName(
+        self, request: api_pb2.SandboxGetFromNameRequest, context: Any
+    ) -> api_pb2.SandboxGetFromNameResponse:
+        """The V1 family has no sandboxes here; the SDK asks it as well."""
+        raise not_found(f"Sandbox '{request.sandbox_name}' of app '{request.app_name}' not found.")
+
+    async def SandboxListV2(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
+        """A page of sandboxes, newest first."""
+        wanted = {tag.tag_name: tag.tag_value for tag in request.tags}
+        response = api_pb2.SandboxListResponse()
+        for record in self._sandboxes.all():
+            if (
+                (request.app_id and record.app_id != request.app_id)
+                or (request.before_timestamp and record.created_at >= request.before_timestamp)
+                or (record.result is not None and not request.include_finished)
+                or (request.environment_name and record.environment != request.environment_name)
+                or not wanted.items() <= record.tags.items()
+            ):
+                continue
+            response.sandboxes.add(
+                id=record.sandbox_id,
+                created_at=record.created_at,
+                app_id=record.app_id,
+                name=record.name,
+                tags=[api_pb2.SandboxTag(tag_name=key, tag_value=value) for key, value in record.tags.items()],
+                image_id=record.definition.image_id,
+                timeout_secs=record.definition.timeout_secs,
+                task_info=api_pb2.TaskInfo(
+                    id=record.task_id,
+                    started_at=record.created_at,
+                    finished_at=record.finished_at,
+                    result=record.result,
+                    sandbox_id=record.sandbox_id,
+                ),
+            )
+            if len(response.sandboxes) >= _PAGE:
+                break
+        return response
+
+    async def SandboxList(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
+        """The V1 family has no sandboxes here."""
+        return api_pb2.SandboxListResponse()
+
+    async def SandboxTagsSetV2(self, request: api_pb2.SandboxTagsSetRequest, context: Any) -> empty_pb2.Empty:
+        """Replace a sandbox's tags."""
+        record = self._sandboxes.get(request.sandbox_id)
+        record.tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        return empty_pb2.Empty()
+
+    async def SandboxTagsGetV2(
+        self, request: api_pb2.SandboxTagsGetRequest, context: Any
+    ) -> api_pb2.SandboxTagsGetResponse:
+        """A sandbox's tags."""
+        tags = self._sandboxes.get(request.sandbox_id).tags
+        return api_pb2.SandboxTagsGetResponse(
+            tags=[api_pb2.SandboxTag(tag_name=key, tag_value=value) for key, value in tags.items()]
+        )
+
+    async def SandboxGetTunnelsV2(
+        self, request: api_pb2.SandboxGetTunnelsRequest, context: Any
+    ) -> api_pb2.SandboxGetTunnelsResponse:
+        """There are no tunnels: sandboxes have no network here yet."""
+        self._sandboxes.get(request.sandbox_id)
+        return api_pb2.SandboxGetTunnelsResponse()
+
+
+class Url:
+    """A call that returns the router's URL, known once the server listens."""
+
+    def __init__(self) -> None:
+        self.value = ""
+
+    def __call__(self) -> str:
+        """Return the URL."""
+        return self.value

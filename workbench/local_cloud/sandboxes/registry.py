@@ -1,0 +1,227 @@
+"""Sandboxes as Modal knows them: ids, names, tags, timeouts, volumes, results. The engine knows only processes."""
+
+import asyncio
+import time
+import zlib
+from dataclasses import dataclass, field
+
+import structlog
+from modal_proto import api_pb2
+
+from workbench.local_cloud.ids import new_id
+from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
+from workbench.local_cloud.sandboxes.engine import Engine, Exec, Sandbox, isolation_uid
+from workbench.local_cloud.sandboxes.spec import BindMount, IsolationUnavailableError, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
+
+_log = structlog.get_logger(__name__)
+
+BACKGROUND_COMMIT_S = 5.0
+FINISHED_KEPT = 200
+ENTRYPOINT_EXEC_ID = "entrypoint"
+_EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
+
+
+@dataclass(eq=False)
+class Record:
+    """One sandbox from its creation to long after its end."""
+
+    sandbox_id: str
+    task_id: str
+    app_id: str
+    app_name: str
+    environment: str
+    name: str
+    definition: api_pb2.Sandbox
+    tags: dict[str, str]
+    created_at: float = field(default_factory=time.time)
+    sandbox: Sandbox | None = None
+    mounts: dict[str, WorkingCopy] = field(default_factory=dict)
+    result: api_pb2.GenericResult | None = None
+    finished_at: float = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Task[None] | None = None
+
+    @property
+    def entrypoint(self) -> Exec | None:
+        """The program that the sandbox was created with."""
+        return self.sandbox.find_exec(ENTRYPOINT_EXEC_ID) if self.sandbox is not None else None
+
+
+class Sandboxes:
+    """Creates, finds and ends sandboxes; a sandbox ends by its entrypoint, its timeout, or on request."""
+
+    def __init__(self, engine: Engine, copies: WorkingCopies) -> None:
+        self._engine = engine
+        self._copies = copies
+        self._records: dict[str, Record] = {}
+        self._by_task: dict[str, Record] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def create(
+        self, *, app_id: str, app_name: str, environment: str, definition: api_pb2.Sandbox, tags: dict[str, str],
+        env: dict[str, str], workdir: str | None,
+    ) -> Record:
+        """Start a sandbox. A name that a running sandbox of the app has is ALREADY_EXISTS."""
+        if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
+            raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
+        record = Record(
+            sandbox_id=new_id("sb", length=26),
+            task_id=new_id("ta", length=24) + "V",
+            app_id=app_id,
+            app_name=app_name,
+            environment=environment,
+            name=definition.name,
+            definition=definition,
+            tags=tags,
+        )
+        self._records[record.sandbox_id] = self._by_task[record.task_id] = record
+        try:
+            await self._start(record, env, workdir)
+        except BaseException as error:
+            await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
+            if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
+                raise failed_precondition(f"The sandbox does not start: {error}") from error
+            raise
+        return record
+
+    async def _start(self, record: Record, env: dict[str, str], workdir: str | None) -> None:
+        definition = record.definition
+        project = "".join(f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only)
+        uid = isolation_uid(zlib.crc32((project or record.sandbox_id).encode()))
+        binds = []
+        for mount in definition.volume_mounts:
+            copy = await self._copies.mount(
+                mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only, owner_uid=uid
+            )
+            record.mounts[mount.mount_path.rstrip("/")] = copy
+            binds.append(BindMount(copy.path, mount.mount_path, mount.read_only))
+        spec = SandboxSpec(
+            sandbox_id=record.sandbox_id, uid=uid, mounts=tuple(binds), env=env, workdir=definition.workdir or workdir or "/root"
+        )
+
+        async def on_sync(path: str) -> int:
+            return await self._commit(record, path, author=f"sandbox:{record.sandbox_id}")
+
+        record.sandbox = await self._engine.create(spec, on_sync=on_sync)
+        _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
+        if definition.entrypoint_args:
+            await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
+        self._spawn(self._watch(record))
+        if any(not mount.read_only for mount in definition.volume_mounts):
+            self._spawn(self._commit_in_background(record))
+
+    def get(self, sandbox_id: str) -> Record:
+        """One sandbox by id; raises RpcFailure NOT_FOUND."""
+        if sandbox_id not in self._records:
+            raise not_found(f"Sandbox {sandbox_id} not found.")
+        return self._records[sandbox_id]
+
+    def by_task(self, task_id: str) -> Record:
+        """One sandbox by its task's id; raises RpcFailure NOT_FOUND."""
+        if task_id not in self._by_task:
+            raise not_found(f"Task {task_id} not found.")
+        return self._by_task[task_id]
+
+    def find(self, app_name: str, name: str, *, environment: str, finished: bool = False) -> Record | None:
+        """The newest sandbox of that name, running unless `finished` ones count too."""
+        for record in reversed(self._records.values()):
+            same = (record.app_name, record.name, record.environment) == (app_name, name, environment)
+            if same and (finished or record.result is None):
+                return record
+        return None
+
+    def all(self) -> list[Record]:
+        """Every sandbox, newest first."""
+        return sorted(self._records.values(), key=lambda record: record.created_at, reverse=True)
+
+    async def terminate(self, record: Record) -> None:
+        """End a sandbox now; returns when it is gone and its volumes are committed. Idempotent."""
+        await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, _EXIT_TERMINATED)
+
+    async def reload_volumes(self, record: Record) -> None:
+        """Make newer commits visible in its mounts."""
+        for copy in record.mounts.values():
+            await copy.reload()
+
+    async def stop_app(self, app_id: str) -> None:
+        """End every sandbox of an app."""
+        await asyncio.gather(*(self.terminate(r) for r in self.all() if r.app_id == app_id and r.result is None))
+
+    async def aclose(self) -> None:
+        """End every sandbox. Idempotent."""
+        await asyncio.gather(*(self.terminate(record) for record in self.all() if record.result is None))
+        for record in self.all():
+            if record.sandbox is not None:
+                await self._engine.discard(record.sandbox)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+
+    async def _watch(self, record: Record) -> None:
+        assert record.sandbox is not None
+        timeout_s = record.definition.timeout_secs or 300
+        entrypoint = record.entrypoint
+        waits = [asyncio.ensure_future(record.sandbox.wait_closed())]
+        if entrypoint is not None:
+            waits.append(asyncio.ensure_future(entrypoint.wait()))  # type: ignore[arg-type]  # only waited for
+        try:
+            done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        status = entrypoint.poll() if entrypoint is not None else None
+        if not done:
+            await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT, _EXIT_TIMEOUT)
+        elif status is None or record.sandbox.closed:
+            await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, _EXIT_TERMINATED)
+        else:
+            code = status.code if status.code is not None else 128 + (status.signal or 0)
+            good, bad = api_pb2.GenericResult.GENERIC_STATUS_SUCCESS, api_pb2.GenericResult.GENERIC_STATUS_FAILURE
+            await self._finish(record, bad if code else good, code)
+
+    async def _finish(self, record: Record, status: "api_pb2.GenericResult.GenericStatus.ValueType", code: int) -> None:
+        if record.ending is None:
+            record.ending = asyncio.ensure_future(self._end(record, status, code))
+        await asyncio.shield(record.ending)
+
+    async def _end(self, record: Record, status: "api_pb2.GenericResult.GenericStatus.ValueType", code: int) -> None:
+        try:
+            if record.sandbox is not None:
+                await record.sandbox.terminate()
+            for copy in record.mounts.values():
+                await copy.commit(f"sandbox:{record.sandbox_id}:final")
+        finally:
+            for copy in record.mounts.values():
+                await copy.discard()
+            record.result = api_pb2.GenericResult(status=status, exitcode=code)
+            record.finished_at = time.time()
+            record.ended.set()
+            _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
+            await self._forget_oldest()
+
+    async def _forget_oldest(self) -> None:
+        finished = [record for record in self._records.values() if record.result is not None]
+        for record in finished[:-FINISHED_KEPT]:
+            del self._records[record.sandbox_id], self._by_task[record.task_id]
+            if record.sandbox is not None:
+                await self._engine.discard(record.sandbox)
+
+    async def _commit(self, record: Record, path: str, *, author: str) -> int:
+        """Commit the mounts at, above or below a path; the exit code that `sync` shall have."""
+        for target, copy in record.mounts.items():
+            if path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/"):
+                await copy.commit(author)
+        return 0
+
+    async def _commit_in_background(self, record: Record) -> None:
+        while record.ending is None:
+            await asyncio.sleep(BACKGROUND_COMMIT_S)
+            if record.ending is None:
+                await self._commit(record, "/", author=f"sandbox:{record.sandbox_id}:background")
+
+    def _spawn(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[arg-type,var-annotated]  # coroutines only
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
