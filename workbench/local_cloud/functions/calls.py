@@ -86,7 +86,8 @@ class Input:
         """Give the input a result made here rather than by a container."""
         if self.output is None:
             self.call.finish(
-                self, api_pb2.FunctionPutOutputsItem(input_id=self.input_id, result=result, output_created_at=time.time())
+                self,
+                api_pb2.FunctionPutOutputsItem(input_id=self.input_id, result=result, output_created_at=time.time()),
             )
 
 

@@ -17,8 +17,19 @@ from modal_proto import api_pb2
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
-_ETC = ("ssl", "ca-certificates", "resolv.conf", "hosts", "passwd", "group", "nsswitch.conf", "localtime", "ld.so.cache",
-        "alternatives", "mime.types")
+_ETC = (
+    "ssl",
+    "ca-certificates",
+    "resolv.conf",
+    "hosts",
+    "passwd",
+    "group",
+    "nsswitch.conf",
+    "localtime",
+    "ld.so.cache",
+    "alternatives",
+    "mime.types",
+)
 _MAX_LINE_BYTES = 16 * 1024
 _REAP_S = 5.0
 

@@ -230,9 +230,7 @@ class Pools:
                 self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
             if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
                 reason = "The function's container does not start; see `modal app logs`."
-                self._fail_waiting(
-                    task.function_id, _result(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
-                )
+                self._fail_waiting(task.function_id, _result(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason))
             else:
                 self._scale(task.function_id)
 
@@ -273,7 +271,9 @@ class Pools:
                 idle_s = function.autoscaler_settings.scaledown_window or function.task_idle_timeout_secs
                 floor = function.autoscaler_settings.min_containers or function.warm_pool_size
                 peers = sum(1 for t in self._tasks.values() if t.function_id == task.function_id and not t.draining)
-                idle = task.hello and not task.inputs and time.monotonic() - task.idle_since > (idle_s or DEFAULT_IDLE_S)
+                idle = (
+                    task.hello and not task.inputs and time.monotonic() - task.idle_since > (idle_s or DEFAULT_IDLE_S)
+                )
                 if idle and peers > floor:
                     self._drain(task)
 

@@ -3,22 +3,20 @@
 import asyncio
 import base64
 import hashlib
-import hmac
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from workbench.local_cloud.http.links import Links
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 
 MAX_BLOB_BYTES = 4 * 1024**3  # Modal's limit for a request body
-_URL_TTL_S = 3600
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS blobs (blob_id TEXT PRIMARY KEY, sha256 TEXT, size INTEGER NOT NULL, created_at REAL NOT NULL);
@@ -28,13 +26,10 @@ CREATE TABLE IF NOT EXISTS blobs (blob_id TEXT PRIMARY KEY, sha256 TEXT, size IN
 class BlobRoutes:
     """Promises blobs, takes their bytes and gives them back."""
 
-    def __init__(
-        self, database: Database, content: ContentStore, *, signing_key: bytes, base_url: Callable[[], str], tmp: Path
-    ) -> None:
+    def __init__(self, database: Database, content: ContentStore, links: Links, *, tmp: Path) -> None:
         self._db = database
         self._content = content
-        self._key = signing_key
-        self._base_url = base_url
+        self._links = links
         self._tmp = tmp
         database.script(_DDL)
         self.routes = [
@@ -73,26 +68,10 @@ class BlobRoutes:
         return self._url(blob_id, "GET")
 
     def _url(self, blob_id: str, method: str) -> str:
-        expires = int(time.time()) + _URL_TTL_S
-        return f"{self._base_url()}/blobs/{blob_id}?expires={expires}&signature={self._sign(blob_id, method, expires)}"
-
-    def _sign(self, blob_id: str, method: str, expires: int) -> str:
-        return hmac.new(self._key, f"{method}\0{blob_id}\0{expires}".encode(), hashlib.sha256).hexdigest()
-
-    def _refusal(self, request: Request) -> Response | None:
-        blob_id, expires = request.path_params["blob_id"], request.query_params.get("expires", "")
-        signature = request.query_params.get("signature", "")
-        method = "GET" if request.method == "HEAD" else request.method
-        if not (expires.isascii() and expires.isdigit() and len(expires) < 16):
-            return PlainTextResponse("bad link", 403)
-        if not hmac.compare_digest(self._sign(blob_id, method, int(expires)).encode(), signature.encode()):
-            return PlainTextResponse("bad signature", 403)
-        if int(expires) < time.time():
-            return PlainTextResponse("this link has expired", 403)
-        return None
+        return self._links.make(method, f"/blobs/{blob_id}")
 
     async def _put(self, request: Request) -> Response:
-        if (refusal := self._refusal(request)) is not None:
+        if (refusal := self._links.refusal(request)) is not None:
             return refusal
         blob_id = request.path_params["blob_id"]
         md5 = hashlib.md5(usedforsecurity=False)
@@ -113,7 +92,7 @@ class BlobRoutes:
         return Response(status_code=200, headers={"ETag": f'"{md5.hexdigest()}"'})
 
     async def _get(self, request: Request) -> Response:
-        if (refusal := self._refusal(request)) is not None:
+        if (refusal := self._links.refusal(request)) is not None:
             return refusal
         sha256 = self.sha256(request.path_params["blob_id"])
         if sha256 is None:

@@ -155,9 +155,7 @@ class AppRpcs:
                 return
             await self._logs.wait(app_id, timeout_s=min(remaining, _LOG_POLL_S))
 
-    async def AppFetchLogs(
-        self, request: api_pb2.AppFetchLogsRequest, context: Any
-    ) -> api_pb2.AppFetchLogsResponse:
+    async def AppFetchLogs(self, request: api_pb2.AppFetchLogsRequest, context: Any) -> api_pb2.AppFetchLogsResponse:
         """Read an app's output between two times."""
         self._apps.get(request.app_id)
         rows = self._logs.rows(
@@ -169,9 +167,7 @@ class AppRpcs:
         )
         return api_pb2.AppFetchLogsResponse(batches=[_batch(*row) for row in rows])
 
-    async def AppCountLogs(
-        self, request: api_pb2.AppCountLogsRequest, context: Any
-    ) -> api_pb2.AppCountLogsResponse:
+    async def AppCountLogs(self, request: api_pb2.AppCountLogsRequest, context: Any) -> api_pb2.AppCountLogsResponse:
         """Count log rows in buckets of equal length."""
         since, until = request.since.ToNanoseconds() / 1e9, request.until.ToNanoseconds() / 1e9
         width = max(request.bucket_secs, 1)

@@ -71,7 +71,9 @@ class Gate:
     def sign(self, **claims: str) -> str:
         """Return a short-lived JWT with these claims."""
         now = int(time.time())
-        return jwt.encode({**claims, "iat": now, "exp": now + _AUTH_TOKEN_TTL_S}, self._credentials.signing_key, "HS256")
+        return jwt.encode(
+            {**claims, "iat": now, "exp": now + _AUTH_TOKEN_TTL_S}, self._credentials.signing_key, "HS256"
+        )
 
     def identify(self, metadata: Mapping[str, str]) -> Caller:
         """Return who shows this metadata to the control plane; raises RpcFailure UNAUTHENTICATED."""
@@ -87,7 +89,7 @@ class Gate:
             return Caller("client")
         raise RpcFailure(
             StatusCode.UNAUTHENTICATED,
-            "The local cloud does not know this token. Run `eval \"$(workbench cloud env)\"` in this shell.",
+            'The local cloud does not know this token. Run `eval "$(workbench cloud env)"` in this shell.',
         )
 
     def identify_router(self, metadata: Mapping[str, str]) -> Caller:

@@ -71,8 +71,12 @@ class FunctionRpcs:
         function = request.function
         if function.resources.gpu_config.type or function.resources.gpu_config.gpu_type:
             raise invalid("GPUs are not available on the local cloud.")
-        if function.webhook_config.type not in (api_pb2.WEBHOOK_TYPE_UNSPECIFIED, api_pb2.WEBHOOK_TYPE_ASGI_APP,
-                                                api_pb2.WEBHOOK_TYPE_FUNCTION, api_pb2.WEBHOOK_TYPE_WSGI_APP):
+        if function.webhook_config.type not in (
+            api_pb2.WEBHOOK_TYPE_UNSPECIFIED,
+            api_pb2.WEBHOOK_TYPE_ASGI_APP,
+            api_pb2.WEBHOOK_TYPE_FUNCTION,
+            api_pb2.WEBHOOK_TYPE_WSGI_APP,
+        ):
             raise invalid("web_server functions are not implemented by the local cloud; use asgi_app.")
         if function.is_server:
             raise invalid("modal.Server is not implemented by the local cloud; use asgi_app.")
@@ -104,7 +108,8 @@ class FunctionRpcs:
         if function_id is None:
             raise not_found(f"Function '{request.object_tag}' of app '{request.app_name}' not found.")
         return api_pb2.FunctionGetResponse(
-            function_id=function_id, handle_metadata=handle_metadata(self._apps, function_id, self._web.url(function_id))
+            function_id=function_id,
+            handle_metadata=handle_metadata(self._apps, function_id, self._web.url(function_id)),
         )
 
     async def FunctionMap(self, request: api_pb2.FunctionMapRequest, context: Any) -> api_pb2.FunctionMapResponse:
@@ -193,9 +198,7 @@ class FunctionRpcs:
             )
         return response
 
-    async def ContainerStop(
-        self, request: api_pb2.ContainerStopRequest, context: Any
-    ) -> api_pb2.ContainerStopResponse:
+    async def ContainerStop(self, request: api_pb2.ContainerStopRequest, context: Any) -> api_pb2.ContainerStopResponse:
         """Stop one container; its inputs fail."""
         await asyncio.wait_for(self._pools.stop_task(request.task_id), _MAX_WAIT_S)
         return api_pb2.ContainerStopResponse()

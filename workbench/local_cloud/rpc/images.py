@@ -23,14 +23,18 @@ class ImageRpcs:
         meaning = self._images.get(image_id)
         if meaning.failure:
             return api_pb2.ImageGetOrCreateResponse(image_id=image_id)
-        return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_result(""), metadata=_metadata(meaning.workdir))
+        return api_pb2.ImageGetOrCreateResponse(
+            image_id=image_id, result=_result(""), metadata=_metadata(meaning.workdir)
+        )
 
     async def ImageJoinStreaming(
         self, request: api_pb2.ImageJoinStreamingRequest, context: Any
     ) -> AsyncIterator[api_pb2.ImageJoinStreamingResponse]:
         """Send the interpretation's log, then its result."""
         meaning = self._images.get(request.image_id)
-        log = [api_pb2.TaskLogs(data=line + "\n", file_descriptor=api_pb2.FILE_DESCRIPTOR_STDOUT) for line in meaning.log]
+        log = [
+            api_pb2.TaskLogs(data=line + "\n", file_descriptor=api_pb2.FILE_DESCRIPTOR_STDOUT) for line in meaning.log
+        ]
         if meaning.failure:
             log.append(
                 api_pb2.TaskLogs(data=f"refused: {meaning.failure}\n", file_descriptor=api_pb2.FILE_DESCRIPTOR_STDERR)

@@ -43,9 +43,7 @@ class MountRpcs:
         missing = [digest for digest in request.sha256_hex_hashes if not self._content.has(_digest(digest))]
         return api_pb2.MountBatchedCheckExistenceResponse(missing_sha256_hex_hashes=missing, checked_at=_now())
 
-    async def MountPutFile(
-        self, request: api_pb2.MountPutFileRequest, context: Any
-    ) -> api_pb2.MountPutFileResponse:
+    async def MountPutFile(self, request: api_pb2.MountPutFileRequest, context: Any) -> api_pb2.MountPutFileResponse:
         """Keep a file; an empty request asks whether it is here. The bytes must match the hash."""
         digest = _digest(request.sha256_hex)
         match request.WhichOneof("data_oneof"):

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from google.protobuf import empty_pb2
 from grpc import StatusCode
 from modal_proto import task_command_router_pb2 as tcr
 
@@ -133,10 +132,12 @@ class RouterRpcs:
         await _write(run, request.data, request.offset, request.eof)
         return tcr.SandboxStdinWriteV2Response()
 
-    async def TaskReloadVolumes(self, request: tcr.TaskReloadVolumesRequest, context: Any) -> empty_pb2.Empty:
+    async def TaskReloadVolumes(
+        self, request: tcr.TaskReloadVolumesRequest, context: Any
+    ) -> tcr.TaskReloadVolumesResponse:
         """Make newer commits visible in the sandbox's mounts."""
         await self._sandboxes.reload_volumes(self._own(request.task_id))
-        return empty_pb2.Empty()
+        return tcr.TaskReloadVolumesResponse()
 
     def _own(self, task_id: str) -> Record:
         if caller.get().task_id != task_id:

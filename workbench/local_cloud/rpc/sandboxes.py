@@ -83,15 +83,11 @@ class SandboxRpcs:
     ) -> api_pb2.SandboxGetCommandRouterAccessResponse:
         """Give a fresh token for one sandbox's router."""
         record = (
-            self._sandboxes.get(request.sandbox_id)
-            if request.sandbox_id
-            else self._sandboxes.by_task(request.task_id)
+            self._sandboxes.get(request.sandbox_id) if request.sandbox_id else self._sandboxes.by_task(request.task_id)
         )
         return api_pb2.SandboxGetCommandRouterAccessResponse(jwt=self._token(record), url=self._router_url())
 
-    async def SandboxWaitV2(
-        self, request: api_pb2.SandboxWaitRequest, context: Any
-    ) -> api_pb2.SandboxWaitResponse:
+    async def SandboxWaitV2(self, request: api_pb2.SandboxWaitRequest, context: Any) -> api_pb2.SandboxWaitResponse:
         """Wait for a sandbox's end; no result means that it still runs."""
         record = self._sandboxes.get(request.sandbox_id)
         if request.timeout > 0 and record.result is None:

@@ -42,9 +42,7 @@ class SessionRpcs:
         token_id = dict(context.invocation_metadata() or ()).get("x-modal-token-id", "")
         return api_pb2.TokenInfoGetResponse(token_id=token_id, workspace_name=WORKSPACE)
 
-    async def WorkspaceNameLookup(
-        self, request: empty_pb2.Empty, context: Any
-    ) -> api_pb2.WorkspaceNameLookupResponse:
+    async def WorkspaceNameLookup(self, request: empty_pb2.Empty, context: Any) -> api_pb2.WorkspaceNameLookupResponse:
         """Name the one workspace."""
         return api_pb2.WorkspaceNameLookupResponse(workspace_name=WORKSPACE, username=WORKSPACE)
 

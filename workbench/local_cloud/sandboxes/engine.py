@@ -146,9 +146,10 @@ class Sandbox:
         if os.geteuid() == 0:
             drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
         try:
-            with isolation.command(
-                self._spec, seccomp=seccomp, info_fd=info_write, control_fd=theirs.fileno()
-            ) as (argv, descriptors):
+            with isolation.command(self._spec, seccomp=seccomp, info_fd=info_write, control_fd=theirs.fileno()) as (
+                argv,
+                descriptors,
+            ):
                 self._bwrap = await asyncio.create_subprocess_exec(
                     *argv,
                     stdin=asyncio.subprocess.DEVNULL,
@@ -416,5 +417,7 @@ def _explain(said: str) -> str:
             "--security-opt seccomp=unconfined --security-opt apparmor=unconfined."
         )
     if "nknown option" in said:
-        return f"This bubblewrap is too old ({said}); version 0.8 or newer is needed. Run: sudo apt-get install bubblewrap"
+        return (
+            f"This bubblewrap is too old ({said}); version 0.8 or newer is needed. Run: sudo apt-get install bubblewrap"
+        )
     return f"Sandboxes do not start here: {said}"

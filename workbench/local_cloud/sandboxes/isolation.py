@@ -80,7 +80,9 @@ def seccomp_program() -> bytes:
 
 
 @contextmanager
-def command(spec: SandboxSpec, *, seccomp: bytes, info_fd: int, control_fd: int) -> Iterator[tuple[list[str], list[int]]]:
+def command(
+    spec: SandboxSpec, *, seccomp: bytes, info_fd: int, control_fd: int
+) -> Iterator[tuple[list[str], list[int]]]:
     """Yield bubblewrap's arguments and the descriptors it must inherit; they are closed afterwards."""
     descriptors: list[int] = []
 

@@ -11,7 +11,12 @@ from modal_proto import api_pb2
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
 from workbench.local_cloud.sandboxes.engine import Engine, Exec, Sandbox, isolation_uid
-from workbench.local_cloud.sandboxes.spec import BindMount, IsolationUnavailableError, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.spec import (
+    BindMount,
+    IsolationUnavailableError,
+    SandboxSpec,
+    SandboxStartFailedError,
+)
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
 _log = structlog.get_logger(__name__)
@@ -59,8 +64,15 @@ class Sandboxes:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def create(
-        self, *, app_id: str, app_name: str, environment: str, definition: api_pb2.Sandbox, tags: dict[str, str],
-        env: dict[str, str], workdir: str | None,
+        self,
+        *,
+        app_id: str,
+        app_name: str,
+        environment: str,
+        definition: api_pb2.Sandbox,
+        tags: dict[str, str],
+        env: dict[str, str],
+        workdir: str | None,
     ) -> Record:
         """Start a sandbox. A name that a running sandbox of the app has is ALREADY_EXISTS."""
         if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
@@ -87,7 +99,9 @@ class Sandboxes:
 
     async def _start(self, record: Record, env: dict[str, str], workdir: str | None) -> None:
         definition = record.definition
-        project = "".join(f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only)
+        project = "".join(
+            f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
+        )
         uid = isolation_uid(zlib.crc32((project or record.sandbox_id).encode()))
         binds = []
         for mount in definition.volume_mounts:
@@ -97,7 +111,11 @@ class Sandboxes:
             record.mounts[mount.mount_path.rstrip("/")] = copy
             binds.append(BindMount(copy.path, mount.mount_path, mount.read_only))
         spec = SandboxSpec(
-            sandbox_id=record.sandbox_id, uid=uid, mounts=tuple(binds), env=env, workdir=definition.workdir or workdir or "/root"
+            sandbox_id=record.sandbox_id,
+            uid=uid,
+            mounts=tuple(binds),
+            env=env,
+            workdir=definition.workdir or workdir or "/root",
         )
 
         async def on_sync(path: str) -> int:

@@ -1,0 +1,1 @@
+"""The HTTP side of the cloud: large values and volume blocks by signed links."""
