@@ -21,6 +21,9 @@ from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import not_found
 from workbench.local_cloud.store.database import Database
 
+# The SDK's debian_slim installs compilers for packages without wheels; nothing is compiled here.
+_COMPILERS = frozenset(("gcc", "gfortran", "build-essential"))
+
 _DDL = """
 CREATE TABLE IF NOT EXISTS images (
   image_id TEXT PRIMARY KEY, definition BLOB NOT NULL UNIQUE, env TEXT NOT NULL, workdir TEXT, log TEXT NOT NULL,
@@ -163,7 +166,7 @@ def _pip(arguments: list[str]) -> str:
 def _apt(arguments: list[str]) -> str:
     if not arguments or arguments[0] != "install":
         return ""
-    wanted = [name for name in arguments[1:] if not name.startswith("-")]
+    wanted = [name for name in arguments[1:] if not name.startswith("-") and name not in _COMPILERS]
     missing = [name for name in wanted if not _on_host(name)]
     return f"not installed on this machine: run `sudo apt-get install -y {' '.join(missing)}`." if missing else ""
 

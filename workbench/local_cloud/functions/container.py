@@ -47,6 +47,7 @@ class Container:
         read_only: frozenset[str],
         lay_out: Callable[[Path], list[str]],
         on_output: Callable[[str, int], None],
+        on_end: Callable[[], None],
         scratch: Path,
     ) -> None:
         self.task_id = task_id
@@ -58,6 +59,7 @@ class Container:
         self._read_only = read_only
         self._lay_out = lay_out
         self._on_output = on_output
+        self._on_end = on_end
         self._directory = Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=scratch))
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -105,6 +107,7 @@ class Container:
             except TimeoutError:
                 self.kill()
             await asyncio.wait(self._tasks, timeout=_REAP_S)
+        self._on_end()
         for mount in self.mounts.values():
             await mount.discard()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)

@@ -24,12 +24,14 @@ class AppRpcs:
         *,
         running_tasks: Callable[[str], int],
         web_url: Callable[[str], str],
+        published: Callable[[str], None],
         stop_app: Callable[[str], Awaitable[None]],
     ) -> None:
         self._apps = apps
         self._logs = logs
         self._running_tasks = running_tasks
         self._web_url = web_url
+        self._published = published
         self._stop_app = stop_app
 
     async def AppCreate(self, request: api_pb2.AppCreateRequest, context: Any) -> api_pb2.AppCreateResponse:
@@ -77,6 +79,7 @@ class AppRpcs:
     async def AppPublish(self, request: api_pb2.AppPublishRequest, context: Any) -> api_pb2.AppPublishResponse:
         """Publish a layout; containers of older definitions take no further inputs."""
         app = self._apps.publish(request)
+        self._published(app.app_id)
         return api_pb2.AppPublishResponse(url=f"local-cloud://apps/{app.app_id}", deployed_at=app.deployed_at)
 
     async def AppHeartbeat(self, request: api_pb2.AppHeartbeatRequest, context: Any) -> empty_pb2.Empty:

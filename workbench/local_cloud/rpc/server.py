@@ -7,7 +7,7 @@ INTERNAL whose details stay in the log.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -59,14 +59,16 @@ class RpcServer:
             )
         )
 
-    async def start(self, port: int) -> int:
-        """Listen on 127.0.0.1 and return the port; 0 picks a free one. Raises PortInUseError."""
-        try:
-            bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        except RuntimeError as error:
-            raise PortInUseError(f"port {port} on 127.0.0.1 is in use: choose another with --port") from error
-        await self._server.start()
-        return bound
+    async def start(self, ports: Sequence[int]) -> int:
+        """Listen on 127.0.0.1 on the first port that is free, 0 being any; raises PortInUseError when none is."""
+        for port in ports:
+            try:
+                bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
+            except RuntimeError:
+                continue
+            await self._server.start()
+            return bound
+        raise PortInUseError(f"port {ports[-1]} on 127.0.0.1 is in use: choose another with --port")
 
     async def aclose(self, *, grace_s: float = 0.5) -> None:
         """Stop accepting calls and end those that run after `grace_s` seconds."""

@@ -141,7 +141,7 @@ class VolumeRpcs:
     def _batches(
         self, request: api_pb2.VolumeListFiles2Request | api_pb2.VolumeListFilesRequest
     ) -> Iterator[list[api_pb2.FileEntry]]:
-        found = self._files.list(request.volume_id, request.path, recursive=request.recursive)
+        found = self._files.entries(request.volume_id, request.path, recursive=request.recursive)
         if request.HasField("max_entries"):
             found = found[: request.max_entries]
         for start in range(0, len(found), _PAGE):

@@ -17,7 +17,7 @@ class VolumeFiles:
     def __init__(self, committed: CommittedVolumes) -> None:
         self._committed = committed
 
-    def list(self, volume_id: str, path: str, *, recursive: bool) -> list[Entry]:
+    def entries(self, volume_id: str, path: str, *, recursive: bool) -> list[Entry]:
         """A directory's entries, or the one entry when the path is no directory; NOT_FOUND when it is missing."""
         self._committed.version(volume_id)
         found = self._existing(volume_id, clean(path))

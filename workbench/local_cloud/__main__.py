@@ -1,0 +1,100 @@
+"""The local cloud as a process: `python -m workbench.local_cloud --state DIR`. Started by `workbench cloud start`.
+
+Its first line of output is JSON: how to reach it, or `{"error": …}` in one sentence. SIGTERM and SIGINT end it cleanly.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import modal
+import structlog
+
+from workbench.local_cloud.cloud import LocalCloud
+from workbench.local_cloud.rpc.server import PortInUseError
+from workbench.local_cloud.rpc.session import SDK_VERSION
+from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError
+from workbench.local_cloud.state import State, StateInUseError
+from workbench.local_cloud.store.database import StaleStateError
+
+
+class WrongSdkError(Exception):
+    """The installed SDK speaks another protocol."""
+
+
+def main() -> int:
+    """Run a cloud until a signal comes."""
+    parser = argparse.ArgumentParser(prog="python -m workbench.local_cloud", description=__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="state directory")
+    parser.add_argument("--port", type=int, default=None, help="port on 127.0.0.1 (default: the last one, or a free one)")
+    arguments = parser.parse_args()
+    os.umask(0o077)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    try:
+        asyncio.run(_run(State(arguments.state.absolute()), arguments.port))
+    except (PortInUseError, StateInUseError, StaleStateError, IsolationUnavailableError, WrongSdkError) as error:
+        _say({"error": str(error)})
+        return 1
+    return 0
+
+
+async def _run(state: State, port: int | None) -> None:
+    if modal.__version__ != SDK_VERSION:
+        raise WrongSdkError(
+            f"modal {modal.__version__} is installed, this local cloud speaks {SDK_VERSION}: "
+            f"run `pip install modal=={SDK_VERSION}`"
+        )
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with state.locked() as run:
+        janitor = _start_janitor(run)
+        try:
+            credentials = state.credentials()
+            ports = (port,) if port is not None else (state.port(), 0)
+            async with LocalCloud.running(state.root, run, credentials, ports=ports) as cloud:
+                state.remember_port(int(cloud.url.rpartition(":")[2]))
+                running = state.announce(cloud.url, credentials)
+                _say({"url": running.url, "pid": running.pid})
+                await stop.wait()
+                state.withdraw()
+        finally:
+            assert janitor.stdin is not None
+            janitor.stdin.close()
+            janitor.wait(timeout=30)
+
+
+def _start_janitor(run: Path) -> "subprocess.Popen[bytes]":
+    script = Path(__file__).with_name("janitor.py")
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(script), str(run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def _say(message: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""Puts the local cloud together: who owns what, in the order in which it starts, and the reverse in which it ends.
+
+One process, loopback only. Everything that must outlive it is in the state directory; everything that must not is in one
+run directory, which the cloud removes when it ends and its janitor removes when it is killed.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from modal_proto import api_pb2
+from starlette.applications import Starlette
+
+from workbench.local_cloud.apps import Apps
+from workbench.local_cloud.functions.calls import Calls
+from workbench.local_cloud.functions.container import CODE_ROOT, Container
+from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.functions.web import Ingress, QuietServer
+from workbench.local_cloud.http.blob_routes import BlobRoutes
+from workbench.local_cloud.http.links import Links
+from workbench.local_cloud.http.volume_routes import VolumeRoutes
+from workbench.local_cloud.images import Images
+from workbench.local_cloud.logs import AppLogs
+from workbench.local_cloud.ports import listen
+from workbench.local_cloud.rpc.apps import AppRpcs
+from workbench.local_cloud.rpc.callers import TASK_HEADER, Credentials, Gate
+from workbench.local_cloud.rpc.containers import ContainerRpcs
+from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.rpc.functions import FunctionRpcs
+from workbench.local_cloud.rpc.images import ImageRpcs
+from workbench.local_cloud.rpc.mounts import MountRpcs
+from workbench.local_cloud.rpc.router import RouterRpcs
+from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
+from workbench.local_cloud.rpc.secrets import SecretRpcs
+from workbench.local_cloud.rpc.server import RpcServer
+from workbench.local_cloud.rpc.session import SessionRpcs
+from workbench.local_cloud.rpc.volumes import VolumeRpcs
+from workbench.local_cloud.sandboxes.engine import Engine
+from workbench.local_cloud.sandboxes.registry import Sandboxes
+from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.objects import Objects
+from workbench.local_cloud.volumes.committed import CommittedVolumes
+from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
+
+_log = structlog.get_logger(__name__)
+
+APP_SILENCE_S = 60.0  # an ephemeral app whose client has been silent for longer is stopped
+_TEND_S = 5.0
+_STOP_S = 5.0
+
+
+class LocalCloud:
+    """A running local cloud; made by `LocalCloud.running`."""
+
+    def __init__(self, state: Path, run: Path, credentials: Credentials) -> None:
+        self._stack = contextlib.AsyncExitStack()
+        self._gate = Gate(credentials)
+        self._router_url = Url()
+        self._http_url = Url()
+        database = Database(state / "cloud.sqlite")
+        self._stack.callback(database.close)
+        self._scratch = _directory(run / "containers")
+        objects = Objects(database)
+        content = ContentStore(_directory(state / "content"))
+        committed = CommittedVolumes(database)
+        links = Links(credentials.signing_key.encode(), self._http_url)
+        blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))
+        blocks = VolumeRoutes(content, links)
+        self._routes = [*blobs.routes, *blocks.routes]
+        self._copies = WorkingCopies(run / "copies", committed, content)
+        self._engine = Engine(run / "sandboxes")
+        self._apps = Apps(database)
+        self._logs = AppLogs(database)
+        self._images = Images(database)
+        self._sandboxes = Sandboxes(self._engine, self._copies)
+        self._secrets = SecretRpcs(database, objects)
+        self._mounts = MountRpcs(database, content, blobs)
+        calls = Calls()
+        self._pools = Pools(self._apps, calls, make_container=self._make_container)
+        self._ingress = Ingress(self._apps, calls, self._pools, read_blob=blobs.read)
+        self._volumes = VolumeRpcs(objects, committed, content, blocks, mounts_of=self._mounts_of)
+        self._app_rpcs = AppRpcs(
+            self._apps,
+            self._logs,
+            running_tasks=self._pools.running_tasks,
+            web_url=self._ingress.url,
+            published=self._pools.redeployed,
+            stop_app=self.stop_app,
+        )
+        self._rpc = RpcServer(
+            self._gate,
+            control=[
+                SessionRpcs(self._gate, objects),
+                self._secrets,
+                self._mounts,
+                ImageRpcs(self._images),
+                self._volumes,
+                self._app_rpcs,
+                FunctionRpcs(self._apps, calls, self._pools, self._ingress),
+                ContainerRpcs(self._apps, calls, self._pools, self._logs),
+                SandboxRpcs(
+                    self._sandboxes, self._apps, self._images, self._secrets, self._gate, router_url=self._router_url
+                ),
+            ],
+            router=[RouterRpcs(self._sandboxes, self._secrets)],
+        )
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(
+        cls, state: Path, run: Path, credentials: Credentials, *, ports: Sequence[int] = (0,)
+    ) -> AsyncIterator["LocalCloud"]:
+        """Run a cloud with its durable state in one directory and everything else in another.
+
+        The first of `ports` that is free is taken, 0 being any. Raises PortInUseError, StaleStateError or IsolationUnavailableError; nothing is left then.
+        """
+        cloud = cls(state, run, credentials)
+        async with cloud._stack:
+            await cloud._start(ports)
+            yield cloud
+
+    @property
+    def url(self) -> str:
+        """What MODAL_SERVER_URL must be."""
+        return self._router_url.value
+
+    async def _start(self, ports: Sequence[int]) -> None:
+        self._owns(self._engine.aclose)
+        await self._engine.probe()
+        self._owns(self._sandboxes.aclose)
+        self._owns(self._pools.aclose)
+        self._owns(self._ingress.aclose)
+        self._http_url.value = self._serve_http()
+        self._owns(self._rpc.aclose)
+        self._router_url.value = f"http://127.0.0.1:{await self._rpc.start(ports)}"
+        for function_id in self._apps.web_functions():
+            await self._ingress.serve(function_id)
+        for app_id in self._apps.abandoned(silence_s=0):
+            await self.stop_app(app_id)
+        tending = asyncio.create_task(self._tend())
+        self._owns(partial(_end, tending))
+
+    def _owns(self, close: Callable[[], Awaitable[None]]) -> None:
+        self._stack.push_async_callback(close)
+
+    def _serve_http(self) -> str:
+        listener = listen(0)
+        config = uvicorn.Config(
+            Starlette(routes=self._routes),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = QuietServer(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+
+        async def stop() -> None:
+            server.should_exit = True
+            await asyncio.wait([task], timeout=_STOP_S)
+
+        self._owns(stop)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    async def stop_app(self, app_id: str) -> None:
+        """Stop an app, its containers and its sandboxes; its web addresses are given up."""
+        functions = list(self._apps.get(app_id).function_ids.values())
+        self._apps.stop(app_id)
+        await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
+        await self._pools.stop_app(app_id)
+        await self._sandboxes.stop_app(app_id)
+
+    def _mounts_of(self, task_id: str) -> list[WorkingCopy]:
+        try:
+            container = self._pools.task(task_id).container
+        except RpcFailure:
+            return []
+        return list(container.mounts.values()) if container is not None else []
+
+    async def _make_container(self, task_id: str, function_id: str, definition_id: str) -> Container:
+        function = self._apps.function(function_id)
+        app = self._apps.app_of(function_id)
+        image = self._images.get(function.image_id)
+        env = {
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")),
+            "HOME": CODE_ROOT,
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": CODE_ROOT,
+            "PYTHONUNBUFFERED": "1",
+            **image.env,
+            **self._secrets.resolve(function.secret_ids),
+            "MODAL_IS_REMOTE": "1",
+            "MODAL_SERVER_URL": self.url,
+            "MODAL_TASK_ID": task_id,
+            "MODAL_ENVIRONMENT": app.environment,
+            "MODAL_IMAGE_ID": function.image_id,
+            "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{self._gate.admit_task(task_id)}",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        layout = self._app_rpcs.layout(app.app_id)
+        for dependency in function.object_dependencies:
+            if dependency.object_id not in {item.object_id for item in layout.objects}:
+                layout.objects.append(self._described(dependency.object_id))
+        mounts: dict[str, WorkingCopy] = {}
+        try:
+            for mount in function.volume_mounts:
+                mounts[mount.mount_path] = await self._copies.mount(
+                    mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only
+                )
+        except BaseException:
+            for copy in mounts.values():
+                await copy.discard()
+            raise
+
+        def on_output(text: str, fd: int) -> None:
+            self._logs.append(app.app_id, text, fd=fd, task_id=task_id, function_id=function_id)
+
+        return Container(
+            task_id=task_id,
+            arguments=api_pb2.ContainerArguments(
+                task_id=task_id,
+                function_id=function_id,
+                app_id=app.app_id,
+                function_def=function,
+                environment_name=app.environment,
+                app_layout=layout,
+            ),
+            env=env,
+            mounts=mounts,
+            read_only=frozenset(mount.mount_path for mount in function.volume_mounts if mount.read_only),
+            lay_out=partial(self._mounts.lay_out, list(function.mount_ids)),
+            on_output=on_output,
+            on_end=partial(self._gate.dismiss_task, task_id),
+            scratch=self._scratch,
+        )
+
+    def _described(self, object_id: str) -> api_pb2.Object:
+        if object_id.startswith("vo-"):
+            return api_pb2.Object(object_id=object_id, volume_metadata=self._volumes.metadata(object_id))
+        return api_pb2.Object(object_id=object_id)
+
+    async def _tend(self) -> None:
+        """Stop what its owner has left behind."""
+        while True:
+            await asyncio.sleep(_TEND_S)
+            try:
+                for app_id in self._apps.abandoned(silence_s=APP_SILENCE_S):
+                    await self.stop_app(app_id)
+                self._volumes.drop_abandoned()
+            except Exception as error:  # noqa: BLE001  # one failure must not end the tending
+                _log.error("cloud.tend_failed", exc_info=error)
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task], timeout=_STOP_S)
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path

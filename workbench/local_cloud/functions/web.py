@@ -1,0 +1,241 @@
+"""Web ingress: one loopback port per web function, each request one call of the function, bytes passed on as they come.
+
+What an HTTP client sends is hostile; it is bounded here and parsed by the function. A function that dies in the middle
+of a response breaks the connection: a cut stream never looks complete.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+from modal._serialization import deserialize_data_format, serialize_data_format
+from modal_proto import api_pb2
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from workbench.local_cloud.apps import Apps
+from workbench.local_cloud.functions.calls import Call, Calls
+from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.ports import listen
+from workbench.local_cloud.rpc.failures import RpcFailure
+
+_log = structlog.get_logger(__name__)
+
+HEADERS_TIMEOUT_S = 150.0  # Modal's: past it the client is sent to poll with GET
+MAX_BODY_BYTES = 4 * 1024**3  # Modal's
+_RESUME_PARAMETER = "__modal_function_call_id"
+_STOP_S = 3.0
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class StreamBrokenError(Exception):
+    """The function ended in the middle of a response."""
+
+
+class QuietServer(uvicorn.Server):
+    """A uvicorn server that leaves signals to its owner."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Install nothing."""
+        yield
+
+
+class Ingress:
+    """Serves web functions; `read_blob` gives the bytes of chunks that were too large for one message."""
+
+    def __init__(self, apps: Apps, calls: Calls, pools: Pools, *, read_blob: Callable[[str], bytes]) -> None:
+        self._apps = apps
+        self._calls = calls
+        self._pools = pools
+        self._read_blob = read_blob
+        self._servers: dict[str, tuple[uvicorn.Server, asyncio.Task[None]]] = {}
+        self._waiting: dict[str, Call] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def serve(self, function_id: str) -> str:
+        """Serve a function on the port it had before, or on a free one, and return its URL. Idempotent."""
+        if function_id not in self._servers:
+            self._start(function_id, self._apps.port(function_id))
+        return self.url(function_id)
+
+    def url(self, function_id: str) -> str:
+        """A served function's URL, or an empty string."""
+        return f"http://127.0.0.1:{self._apps.port(function_id)}" if function_id in self._servers else ""
+
+    async def drop(self, function_id: str) -> None:
+        """Stop serving a function. Idempotent."""
+        entry = self._servers.pop(function_id, None)
+        if entry is not None:
+            server, task = entry
+            server.should_exit = True
+            _, pending = await asyncio.wait([task], timeout=_STOP_S)
+            if pending:
+                server.force_exit = True
+                task.cancel()
+                await asyncio.wait([task], timeout=_STOP_S)
+
+    async def aclose(self) -> None:
+        """Stop serving everything. Idempotent."""
+        await asyncio.gather(*(self.drop(function_id) for function_id in list(self._servers)))
+        for job in list(self._background):
+            job.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=_STOP_S)
+
+    def _start(self, function_id: str, port: int) -> None:
+        listener = self._listener(port)
+        self._apps.set_port(function_id, listener.getsockname()[1])
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            await self._handle(function_id, scope, receive, send)
+
+        guarded = TrustedHostMiddleware(app, allowed_hosts=["127.0.0.1", "localhost"])  # against DNS rebinding
+        config = uvicorn.Config(
+            guarded,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = QuietServer(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        self._servers[function_id] = (server, task)
+
+    def _listener(self, port: int) -> socket.socket:
+        try:
+            return listen(port)
+        except OSError:
+            return listen(0)  # somebody else has the old port now: the URL changes, and `endpoint` tells it
+
+    async def _handle(self, function_id: str, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        resumed = self._resumed(scope)
+        if resumed is not None:
+            call, start = resumed, None
+            if scope["method"] != "GET":
+                await _answer(send, 400, "modal-http: only GET may resume a request")
+                return
+        else:
+            try:
+                call = self._call(function_id, scope)
+            except RpcFailure as error:
+                await _answer(send, 404, f"modal-http: {error.message}")
+                return
+            start = asyncio.create_task(self._send_body(call, receive))
+        try:
+            await self._respond(call, scope, send)
+        finally:
+            if start is not None:
+                start.cancel()
+            if call.call_id not in self._waiting and not call.done:
+                self._spawn(self._leave(call))
+
+    def _resumed(self, scope: Message) -> Call | None:
+        for pair in bytes(scope["query_string"]).split(b"&"):
+            name, _, value = pair.partition(b"=")
+            if name.decode("latin-1") == _RESUME_PARAMETER:
+                return self._waiting.get(value.decode("latin-1"))
+        return None
+
+    def _call(self, function_id: str, scope: Message) -> Call:
+        self._apps.function(function_id)
+        passed = {
+            "type": "http",
+            "http_version": scope["http_version"],
+            "method": scope["method"],
+            "scheme": scope["scheme"],
+            "path": scope["path"],
+            "raw_path": scope.get("raw_path", b""),
+            "query_string": scope["query_string"],
+            "headers": [(bytes(name), bytes(value)) for name, value in scope["headers"]],
+            "client": tuple(scope["client"]) if scope.get("client") else None,
+            "server": tuple(scope["server"]) if scope.get("server") else None,
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "root_path": "",
+            "extensions": {},
+        }
+        call = self._calls.create(function_id)
+        payload = api_pb2.FunctionInput(
+            args=serialize_data_format(((passed,), {}), api_pb2.DATA_FORMAT_PICKLE),
+            data_format=api_pb2.DATA_FORMAT_PICKLE,
+        )
+        self._pools.submit(call.add(0, payload))
+        return call
+
+    async def _send_body(self, call: Call, receive: Receive) -> None:
+        """Pass the request's body on, and the client's leaving."""
+        size = 0
+        while True:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY_BYTES:
+                message = {"type": "http.disconnect"}
+            data = serialize_data_format(message, api_pb2.DATA_FORMAT_ASGI)
+            await call.data_in.put(api_pb2.DataChunk(data_format=api_pb2.DATA_FORMAT_ASGI, data=data))
+            if message["type"] == "http.disconnect":
+                return
+
+    async def _respond(self, call: Call, scope: Message, send: Send) -> None:
+        messages = self._messages(call)
+        deadline = time.monotonic() + HEADERS_TIMEOUT_S
+        first = asyncio.ensure_future(anext(messages, None))
+        done, _ = await asyncio.wait([first], timeout=deadline - time.monotonic())
+        if not done:
+            first.cancel()
+            self._waiting[call.call_id] = call
+            await self._redirect(call, scope, send)
+            return
+        self._waiting.pop(call.call_id, None)
+        message = first.result()
+        if message is None:
+            await _answer(send, 500, "modal-http: the function failed before it answered; see `modal app logs`")
+            return
+        complete = False
+        while message is not None:
+            await send(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body")
+            message = await anext(messages, None)
+        if not complete:
+            _log.warning("web.stream_broken", function_id=call.function_id)
+            raise StreamBrokenError
+
+    async def _messages(self, call: Call) -> Any:
+        async for chunk in call.data_out.read():
+            data = self._read_blob(chunk.data_blob_id) if chunk.WhichOneof("data_oneof") == "data_blob_id" else chunk.data
+            if chunk.data_format == api_pb2.DATA_FORMAT_ASGI:
+                yield deserialize_data_format(data, chunk.data_format, None)
+
+    async def _redirect(self, call: Call, scope: Message, send: Send) -> None:
+        location = f"{scope['path']}?{_RESUME_PARAMETER}={call.call_id}".encode()
+        await send({"type": "http.response.start", "status": 303, "headers": [(b"location", location)]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _leave(self, call: Call) -> None:
+        """Tell the function that its client has gone, and let it end in its own time without being held up."""
+        data = serialize_data_format({"type": "http.disconnect"}, api_pb2.DATA_FORMAT_ASGI)
+        await call.data_in.put(api_pb2.DataChunk(data_format=api_pb2.DATA_FORMAT_ASGI, data=data))
+        async for _ in call.data_out.read():
+            pass
+        self._calls.forget(call)
+
+    def _spawn(self, work: Any) -> None:
+        job = asyncio.ensure_future(work)
+        self._background.add(job)
+        job.add_done_callback(self._background.discard)
+
+
+async def _answer(send: Send, status: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
