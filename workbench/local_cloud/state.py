@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -148,9 +147,6 @@ class State:
         """Note the port for the next start."""
         (self.root / "port").write_text(str(port))
 
-    def reset(self) -> None:
-        """Remove everything; the cloud must not be running."""
-        shutil.rmtree(self.root, ignore_errors=True)
 
 
 def _write_private(path: Path, content: dict[str, object]) -> None:
