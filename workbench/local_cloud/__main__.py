@@ -33,7 +33,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workbench.local_cloud", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="state directory")
     parser.add_argument("--port", type=int, default=None, help="port on 127.0.0.1 (default: the last one, or a free one)")
+    parser.add_argument("--detach", action="store_true", help="go on in the background")
     arguments = parser.parse_args()
+    if arguments.detach and os.fork() != 0:
+        os._exit(0)
     os.umask(0o077)
     structlog.configure(
         processors=[
@@ -94,6 +97,9 @@ def _start_janitor(run: Path) -> "subprocess.Popen[bytes]":
 def _say(message: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())  # whoever waits for this line must not wait for the process
+    os.close(null)
 
 
 if __name__ == "__main__":

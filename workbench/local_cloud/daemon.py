@@ -6,6 +6,7 @@ and start time.
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -41,23 +42,20 @@ def start(state: State, *, port: int | None = None, timeout_s: float = START_TIM
         raise CloudStartFailedError(
             f"the state directory {state.root} cannot be used ({error.strerror}): set WORKBENCH_STATE_DIR to another"
         ) from error
-    command = [sys.executable, "-m", "workbench.local_cloud", "--state", str(state.root)]
+    command = [sys.executable, "-m", "workbench.local_cloud", "--detach", "--state", str(state.root)]
     if port is not None:
         command += ["--port", str(port)]
     env = {**os.environ, "GRPC_VERBOSITY": "ERROR", "GRPC_ENABLE_FORK_SUPPORT": "0"}
     for name in ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
         env.pop(name, None)
-    with log:
-        process = subprocess.Popen(
+    with (
+        log,
+        subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=env, start_new_session=True
-        )
-    try:
+        ) as process,
+    ):
         said = _first_line(process, timeout_s)
-    finally:
-        assert process.stdout is not None
-        process.stdout.close()
     if "error" in said:
-        process.wait(timeout=STOP_TIMEOUT_S)
         raise CloudStartFailedError(str(said["error"]))
     running = state.running()
     if running is None:
@@ -90,19 +88,20 @@ def reset(state: State) -> None:
 
 
 def _first_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> dict[str, object]:
+    """What the cloud says first; it detaches from `process`, and only keeps its output open until then."""
     assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
+    descriptor = process.stdout.fileno()
     deadline = time.monotonic() + timeout_s
     data = b""
     while not data.endswith(b"\n"):
-        chunk = process.stdout.read()
-        if chunk == b"" or (chunk is None and process.poll() is not None):
-            return {"error": "the local cloud ended as it started; see its log, cloud.log in the state directory"}
-        data += chunk or b""
-        if time.monotonic() > deadline:
-            process.kill()
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            os.killpg(process.pid, signal.SIGKILL)
             return {"error": f"the local cloud did not start within {timeout_s:g} s; see cloud.log"}
-        time.sleep(0.02)
+        chunk = os.read(descriptor, 4096)
+        if not chunk:
+            return {"error": "the local cloud ended as it started; see cloud.log in the state directory"}
+        data += chunk
     found: dict[str, object] = json.loads(data)
     return found
 

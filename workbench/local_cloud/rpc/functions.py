@@ -85,19 +85,10 @@ class FunctionRpcs:
         if url:
             function.web_url = url
             self._apps.define_function(request.app_id, function_id, function)
-        data = api_pb2.FunctionData()
-        for field, value in function.ListFields():
-            target = api_pb2.FunctionData.DESCRIPTOR.fields_by_name.get(field.name)
-            if target is not None and target.type == field.type:
-                if target.is_repeated or target.message_type is not None:
-                    getattr(data, field.name).MergeFrom(value)
-                else:
-                    setattr(data, field.name, value)
-        data.ranked_functions.add(rank=0, function=function)
         return api_pb2.FunctionCreateResponse(
             function_id=function_id,
             function=function,
-            function_data=data,
+            function_data=function_data(function),
             handle_metadata=handle_metadata(self._apps, function_id, url),
         )
 
@@ -109,6 +100,7 @@ class FunctionRpcs:
             raise not_found(f"Function '{request.object_tag}' of app '{request.app_name}' not found.")
         return api_pb2.FunctionGetResponse(
             function_id=function_id,
+            function=function_data(self._apps.function(function_id)),
             handle_metadata=handle_metadata(self._apps, function_id, self._web.url(function_id)),
         )
 
@@ -202,6 +194,20 @@ class FunctionRpcs:
         """Stop one container; its inputs fail."""
         await asyncio.wait_for(self._pools.stop_task(request.task_id), _MAX_WAIT_S)
         return api_pb2.ContainerStopResponse()
+
+
+def function_data(function: api_pb2.Function) -> api_pb2.FunctionData:
+    """The same definition in the shape that the SDK reads back, whose one ranked function is the definition itself."""
+    data = api_pb2.FunctionData()
+    for field, value in function.ListFields():
+        target = api_pb2.FunctionData.DESCRIPTOR.fields_by_name.get(field.name)
+        if target is not None and target.type == field.type:
+            if target.is_repeated or target.message_type is not None:
+                getattr(data, field.name).MergeFrom(value)
+            else:
+                setattr(data, field.name, value)
+    data.ranked_functions.add(rank=0, function=function)
+    return data
 
 
 def handle_metadata(

@@ -1,0 +1,97 @@
+"""The unmodified SDK and CLI deploy an ordinary app here, and it behaves as on Modal."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import modal
+import pytest
+from tests.conftest import Cli
+
+APP = Path(__file__).parent / "apps" / "echo.py"
+
+
+@pytest.fixture(scope="module")
+def url(modal_cli: Cli) -> Iterator[str]:
+    modal_cli("secret", "create", "echo-secret", "WORD=hush", "--force")
+    said = modal_cli("deploy", str(APP))
+    found = re.search(r"http://127\.0\.0\.1:\d+", said)
+    assert found, said
+    yield found.group()
+    modal_cli("app", "stop", "echo", "--yes")
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def test_a_container_gets_its_image_and_secrets_and_no_token(client: httpx.Client) -> None:
+    assert client.get("/").json() == {"secret": "hush", "colour": "blue", "token": False}
+
+
+def test_bodies_and_headers_arrive(client: httpx.Client) -> None:
+    answer = client.post("/echo", content="é" * 100_000, headers={"x-word": "yes"}).json()
+    assert answer == {"body": "é" * 100_000, "header": "yes"}
+
+
+def test_a_response_larger_than_one_message_arrives_whole(client: httpx.Client) -> None:
+    assert len(client.get("/large", params={"size": 50_000_000}).content) == 50_000_000
+
+
+def test_a_stream_arrives_piece_by_piece(client: httpx.Client) -> None:
+    with client.stream("GET", "/stream", params={"count": 5}) as response:
+        pieces = list(response.iter_raw())
+    assert b"".join(pieces) == b"".join(b"data: %d\n\n" % number for number in range(5))
+    assert len(pieces) > 1
+
+
+def test_a_container_that_dies_breaks_the_stream_and_the_next_request_gets_another(client: httpx.Client) -> None:
+    with pytest.raises(httpx.RemoteProtocolError), client.stream("GET", "/die") as response:
+        for _ in response.iter_raw():
+            pass
+    assert client.get("/").status_code == 200
+
+
+def test_writes_are_visible_outside_after_commit_and_not_before(client: httpx.Client) -> None:
+    volume = modal.Volume.from_name("echo-data")
+    client.get("/write", params={"text": "one", "commit": True})
+    assert b"".join(volume.read_file("note.txt")) == b"one"
+    client.get("/write", params={"text": "two", "commit": False})
+    assert b"".join(volume.read_file("note.txt")) == b"one"
+
+
+def test_the_stock_commands_list_apps_and_show_logs(modal_cli: Cli, client: httpx.Client) -> None:
+    client.get("/")
+    assert "echo" in modal_cli("app", "list")
+    assert "a line in the log" in modal_cli("app", "logs", "echo")
+
+
+def test_functions_are_called_and_their_errors_come_back(url: str) -> None:
+    double = modal.Function.from_name("echo", "double")
+    assert double.remote(21) == 42
+    assert list(double.map([1, 2, 3])) == [2, 4, 6]
+    with pytest.raises(ValueError, match="not today"):
+        modal.Function.from_name("echo", "fail").remote()
+
+
+def test_another_host_name_is_refused(client: httpx.Client) -> None:
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_an_unknown_token_is_refused(modal_cli: Cli, cloud: object) -> None:
+    bad = Cli({"MODAL_TOKEN_ID": "ak-wrong", "MODAL_TOKEN_SECRET": "as-wrong"})
+    assert "does not know this token" in bad("app", "list", check=False)
+
+
+def test_an_image_step_that_cannot_be_had_here_is_refused_with_the_command(modal_cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "strange.py"
+    source.write_text(
+        "import modal\napp = modal.App('strange')\n"
+        "@app.function(image=modal.Image.debian_slim(python_version='3.11').pip_install('no-such-thing'))\n"
+        "def f(): ...\n"
+    )
+    said = modal_cli("deploy", str(source), check=False)
+    assert "no-such-thing is not installed here" in said

@@ -1,0 +1,179 @@
+"""Sandboxes through the stock SDK."""
+
+import io
+import time
+from collections.abc import Iterator
+
+import modal
+import pytest
+
+from workbench.local_cloud.state import Running
+
+
+@pytest.fixture(scope="module")
+def app(cloud: Running) -> modal.App:
+    return modal.App.lookup("sandbox-tests", create_if_missing=True)
+
+
+@pytest.fixture
+def sandbox(app: modal.App) -> Iterator[modal.Sandbox]:
+    sandbox = modal.Sandbox.create(app=app, timeout=120)
+    yield sandbox
+    sandbox.terminate()
+
+
+def test_output_and_exit_code_come_back(sandbox: modal.Sandbox) -> None:
+    process = sandbox.exec("sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (process.stdout.read(), process.stderr.read(), process.wait()) == ("out\n", "err\n", 3)
+
+
+def test_stdin_reaches_the_program(sandbox: modal.Sandbox) -> None:
+    process = sandbox.exec("cat")
+    process.stdin.write("one\n")
+    process.stdin.drain()
+    process.stdin.write("two\n")
+    process.stdin.write_eof()
+    process.stdin.drain()
+    assert (process.stdout.read(), process.wait()) == ("one\ntwo\n", 0)
+
+
+def test_large_output_is_byte_exact(sandbox: modal.Sandbox) -> None:
+    process = sandbox.exec("sh", "-c", "head -c 5000000 /dev/zero | tr '\\0' x", text=False)
+    assert process.stdout.read() == b"x" * 5_000_000
+    assert process.wait() == 0
+
+
+def test_a_program_that_is_not_there_fails_as_in_a_shell(sandbox: modal.Sandbox) -> None:
+    assert sandbox.exec("no-such-program").wait() == 127
+
+
+def test_a_timeout_of_an_exec_ends_the_program(sandbox: modal.Sandbox) -> None:
+    process = sandbox.exec("sh", "-c", "sleep 600", timeout=1)
+    assert process.wait() == -1
+    assert "sleep" not in sandbox.exec("sh", "-c", "cat /proc/[0-9]*/comm | grep -v sh").stdout.read()
+
+
+def test_environment_and_working_directory(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create(app=app, timeout=60, env={"A": "1"}, secrets=[modal.Secret.from_dict({"B": "2"})])
+    try:
+        process = sandbox.exec("sh", "-c", "echo $A$B; pwd", workdir="/tmp")
+        assert process.stdout.read() == "12\n/tmp\n"
+    finally:
+        sandbox.terminate()
+
+
+def test_an_entrypoint_gives_the_sandbox_its_output_and_exit_code(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create("sh", "-c", "read word; echo got $word; exit 5", app=app, timeout=60)
+    sandbox.stdin.write("it\n")
+    sandbox.stdin.drain()
+    assert sandbox.stdout.read() == "got it\n"
+    sandbox.wait(raise_on_termination=False)
+    assert sandbox.returncode == 5
+
+
+def test_a_sandbox_ends_at_its_timeout(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create(app=app, timeout=1)
+    with pytest.raises(modal.exception.SandboxTimeoutError):
+        sandbox.wait()
+    assert sandbox.returncode == 124
+
+
+def test_a_terminated_sandbox_says_so(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create(app=app, timeout=60)
+    assert sandbox.poll() is None
+    sandbox.terminate(wait=True)
+    assert sandbox.poll() == 137
+
+
+def test_names_are_unique_while_they_run_and_found_by_name(app: modal.App) -> None:
+    first = modal.Sandbox.create(app=app, name="only-one", timeout=60)
+    try:
+        with pytest.raises(modal.exception.AlreadyExistsError):
+            modal.Sandbox.create(app=app, name="only-one", timeout=60)
+        assert modal.Sandbox.from_name("sandbox-tests", "only-one").object_id == first.object_id
+    finally:
+        first.terminate(wait=True)
+    second = modal.Sandbox.create(app=app, name="only-one", timeout=60)
+    second.terminate(wait=True)
+
+
+def test_sandboxes_are_listed_by_tags(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create(app=app, timeout=60, tags={"run": "r1"})
+    try:
+        found = list(modal.Sandbox.list(app_id=app.app_id, tags={"run": "r1"}))
+        assert [item.object_id for item in found] == [sandbox.object_id]
+        sandbox.set_tags({"run": "r2"})
+        assert list(modal.Sandbox.list(app_id=app.app_id, tags={"run": "r1"})) == []
+        assert sandbox.get_tags() == {"run": "r2"}
+    finally:
+        sandbox.terminate()
+
+
+def test_writes_become_visible_at_sync_and_at_the_end(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        mount = volume.with_mount_options(sub_path="/projects/one")
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/workspace": mount})
+        sandbox.exec("sh", "-c", "echo 1 > /workspace/synced").wait()
+        assert sandbox.exec("sync", "/workspace").wait() == 0
+        assert b"".join(volume.read_file("projects/one/synced")) == b"1\n"
+        sandbox.exec("sh", "-c", "echo 2 > /workspace/final").wait()
+        sandbox.terminate(wait=True)
+        assert b"".join(volume.read_file("projects/one/final")) == b"2\n"
+
+
+def test_a_sandbox_sees_its_sub_path_and_nothing_else(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        for name in ("one", "two"):
+            sandbox = modal.Sandbox.create(
+                app=app, timeout=60, volumes={"/workspace": volume.with_mount_options(sub_path=f"/projects/{name}")}
+            )
+            sandbox.exec("sh", "-c", f"echo {name} > /workspace/me").wait()
+            assert sandbox.exec("ls", "-A", "/workspace").stdout.read() == "me\n"
+            sandbox.terminate(wait=True)
+        assert sorted(entry.path for entry in volume.iterdir("projects") if entry.type.name == "FILE") == [
+            "projects/one/me",
+            "projects/two/me",
+        ]
+
+
+def test_a_read_only_mount_cannot_be_written(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        sandbox = modal.Sandbox.create(
+            app=app, timeout=60, volumes={"/global": volume.with_mount_options(read_only=True)}
+        )
+        try:
+            assert sandbox.exec("touch", "/global/x").wait() != 0
+        finally:
+            sandbox.terminate()
+
+
+def test_reload_shows_newer_commits(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/v": volume})
+        with volume.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"late"), "/late")
+        assert sandbox.exec("cat", "/v/late").wait() != 0
+        sandbox.reload_volumes()
+        assert sandbox.exec("cat", "/v/late").stdout.read() == "late"
+        sandbox.terminate()
+
+
+def test_jobs_are_not_root_and_hold_no_token(sandbox: modal.Sandbox) -> None:
+    assert sandbox.exec("id", "-u").stdout.read().strip() != "0"
+    assert "MODAL_TOKEN" not in sandbox.exec("env").stdout.read()
+
+
+def test_what_is_not_implemented_is_refused_by_name(sandbox: modal.Sandbox) -> None:
+    with pytest.raises(modal.exception.Error, match="TaskSnapshotFilesystem is not implemented"):
+        sandbox.snapshot_filesystem()
+
+
+def test_background_commits_come_by_themselves(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/v": volume})
+        sandbox.exec("sh", "-c", "echo 1 > /v/f").wait()
+        deadline = time.monotonic() + 60
+        while not volume.listdir("/") and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert b"".join(volume.read_file("f")) == b"1\n"
+        sandbox.terminate()

@@ -1,0 +1,102 @@
+"""What all tests share: one real local cloud for the session, and proof that nothing is left behind."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from workbench.local_cloud import daemon
+from workbench.local_cloud.state import STATE_VARIABLE, Running, State
+
+COMMAND_TIMEOUT_S = 120
+
+
+def descendants() -> dict[int, str]:
+    """Every live process below this one: pid to command line."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = " ".join(process.cmdline())[:200]
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def processes_of(state: State) -> list[str]:
+    """The command lines of every process that has to do with a state directory."""
+    found = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return [line for line in found if str(state.root) in line]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_is_left() -> Iterator[None]:
+    """No process of ours outlives the session, whoever started it."""
+    before = descendants()
+    yield
+    _, alive = psutil.wait_procs(
+        [process for process in psutil.Process().children(recursive=True) if process.pid not in before], timeout=10
+    )
+    assert [" ".join(process.cmdline()) for process in alive] == []
+
+
+@pytest.fixture(scope="session")
+def state() -> Iterator[State]:
+    """An empty state directory that sandboxes' users can pass through."""
+    root = Path(tempfile.mkdtemp(prefix="workbench-test-"))
+    root.chmod(0o711)
+    os.environ[STATE_VARIABLE] = str(root / "state")
+    yield State(root / "state")
+    del os.environ[STATE_VARIABLE]
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def cloud(state: State) -> Iterator[Running]:
+    """One local cloud as its users have it: a process of its own. The SDK of this process talks to it."""
+    running, started = daemon.start(state)
+    assert started
+    saved = {name: os.environ.get(name) for name in running.env()}
+    os.environ.update(running.env())
+    yield running
+    for name, value in saved.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    assert daemon.stop(state)
+    assert list((state.root / "run").iterdir()) == [], daemon.tail(state.log)
+    assert processes_of(state) == []
+
+
+class Cli:
+    """Stock command lines against the local cloud."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = {**os.environ, **env, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "250"}
+
+    def __call__(self, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
+        """Run `modal …` and return what it printed; fail with it when `check` and the exit code is not 0."""
+        done = subprocess.run(
+            [sys.executable, "-m", "modal", *arguments],
+            env=self._env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"modal {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def modal_cli(cloud: Running) -> Cli:
+    """The stock `modal` command."""
+    return Cli(cloud.env())
