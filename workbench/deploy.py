@@ -48,6 +48,8 @@ def deploy(
     _ensure_secret(target, app_name, rotate=rotate_secret)
     command = [sys.executable, "-m", "modal", "deploy", "-m", "modal_app.app"]
     env = {**os.environ, **target.env, "WORKBENCH_APP_NAME": app_name, "NO_COLOR": "1", "TERM": "dumb"}
+    if target.kind == "local":
+        env.setdefault("WORKBENCH_MIN_CONTAINERS", "1")  # it costs nothing here, and the first run need not wait
     lines: list[str] = []
     with subprocess.Popen(
         command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -128,7 +128,7 @@ def _env_pairs(rest: str) -> list[tuple[str, str]]:
 
 def _run(command: str) -> str:
     try:
-        words = shlex.split(re.sub(r"--mount=\S+", "", command))
+        words = shlex.split(re.sub(r"--mount=\S+", "", re.sub(r"\$\(command -v (\w+)\)", r"\1", command)))
     except ValueError:
         return "This step cannot be read."
     if not words or words[0] in ("rm", "true", "mkdir", "echo"):

@@ -1,0 +1,136 @@
+"""Action `files`: lists and reads what is committed, through the volume API; writes inside the sandbox, all or nothing.
+
+Neither way follows a link: a project's links are written by its jobs and may point anywhere.
+"""
+
+import base64
+import json
+from pathlib import Path, PurePosixPath
+
+import modal
+import modal.exception
+from modal.volume import FileEntry, FileEntryType
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from modal_app.actions import git
+from modal_app.actions.output import Captured, Output
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.limits import MAX_LIST_ENTRIES, MAX_READ_BYTES
+from modal_app.contract.requests import FilesDelete, FilesList, FilesMove, FilesRead, FilesRequest, FilesWrite
+from modal_app.sandbox import WORKSPACE, Job, sub_path
+
+_SCRIPT = Path(__file__).with_name("write_set.py")
+_REFUSED = 3
+_TYPES = {FileEntryType.FILE: "file", FileEntryType.DIRECTORY: "directory", FileEntryType.SYMLINK: "link"}
+
+
+async def read(request: FilesList | FilesRead, volume: modal.Volume) -> JsonValue:
+    """Answer from the committed state; raises ContractError `not_found`, `invalid_request`, `too_large`."""
+    root = sub_path(request.user_id, request.project_id)
+    if isinstance(request, FilesRead):
+        return await _read(volume, root, request.path)
+    if request.path is not None:
+        await _resolve(volume, root, request.path, wanted=FileEntryType.DIRECTORY)
+    entries: dict[str, JsonValue] = {}
+    for entry in await _entries(volume, f"{root}/{request.path or ''}".rstrip("/"), recursive=True):
+        path = str(PurePosixPath("/", entry.path).relative_to(root))
+        if request.path is None and PurePosixPath(path).parts[0] == ".git":
+            continue  # git's own files are listed when they are asked for by path
+        kind = _TYPES.get(entry.type, "other")
+        entries[path] = {"path": path, "type": kind, "size": entry.size, "mtime": entry.mtime}
+    return {"path": request.path or "", "entries": [entries[path] for path in sorted(entries)]}
+
+
+async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
+    """Write, delete or move in the sandbox; raises ContractError with nothing changed."""
+    asked: dict[str, object]
+    match request:
+        case FilesWrite():
+            files = [{"path": file.path, "data": base64.b64encode(file.data()).decode()} for file in request.files]
+            asked = {"op": "write", "files": files}
+        case FilesDelete():
+            asked = {"op": "delete", "path": request.path}
+        case FilesMove():
+            asked = {"op": "move", "path": request.path, "to": request.to}
+        case _:
+            raise AssertionError("reads need no sandbox")
+    captured = Captured(output)
+    code = await job.exec(
+        ["python3", "-I", "-c", _SCRIPT.read_text(), WORKSPACE],
+        stdin=json.dumps(asked).encode(),
+        on_output=captured,
+        timeout_s=request.timeout_s,
+    )
+    await output.flush()
+    if code == _REFUSED:
+        raise _refusal(bytes(captured.data))
+    if code != 0:
+        raise ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed", exit_code=code)
+    result: dict[str, JsonValue] = json.loads(captured.data)
+    if isinstance(request, FilesWrite) and request.message is not None:
+        result |= await git.commit_writes(job, output, request.message, request.timeout_s)
+    return result
+
+
+class _Refusal(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    code: str
+    message: str
+
+
+def _refusal(answer: bytes) -> ContractError:
+    try:
+        refusal = _Refusal.model_validate_json(answer)
+        return ContractError(ErrorCode(refusal.code), refusal.message[:2000])
+    except (ValidationError, ValueError):
+        return ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed")
+
+
+async def _entries(volume: modal.Volume, path: str, *, recursive: bool) -> list[FileEntry]:
+    found: list[FileEntry] = []
+    try:
+        async for entry in volume.iterdir.aio(path, recursive=recursive):
+            found.append(entry)
+            if len(found) > MAX_LIST_ENTRIES:
+                raise ContractError(ErrorCode.TOO_LARGE, f"more than {MAX_LIST_ENTRIES} entries: list a directory of it")
+    except (modal.exception.NotFoundError, FileNotFoundError):
+        return []
+    return found
+
+
+async def _resolve(volume: modal.Volume, root: str, path: str, *, wanted: FileEntryType) -> FileEntry:
+    """The entry of a path whose every component was seen to be no link; raises ContractError."""
+    at = root
+    entry = None
+    parts = path.split("/")
+    for depth, part in enumerate(parts):
+        named = {PurePosixPath(one.path).name: one for one in await _entries(volume, at, recursive=False)}
+        entry = named.get(part)
+        if entry is None:
+            raise ContractError(ErrorCode.NOT_FOUND, f"there is no {path}")
+        expected = wanted if depth == len(parts) - 1 else FileEntryType.DIRECTORY
+        if entry.type is not expected:
+            kind = _TYPES.get(entry.type, "special file")
+            raise ContractError(ErrorCode.INVALID_REQUEST, f"{'/'.join(parts[: depth + 1])} is a {kind}")
+        at = f"{at}/{part}"
+    assert entry is not None
+    return entry
+
+
+async def _read(volume: modal.Volume, root: str, path: str) -> JsonValue:
+    entry = await _resolve(volume, root, path, wanted=FileEntryType.FILE)
+    if entry.size > MAX_READ_BYTES:
+        raise ContractError(ErrorCode.TOO_LARGE, f"{path} is larger than {MAX_READ_BYTES} bytes: use the volume API")
+    data = bytearray()
+    try:
+        async for chunk in volume.read_file.aio(f"{root}/{path}"):
+            data += chunk
+            if len(data) > MAX_READ_BYTES:
+                raise ContractError(ErrorCode.TOO_LARGE, f"{path} is larger than {MAX_READ_BYTES} bytes")
+    except (modal.exception.NotFoundError, FileNotFoundError):
+        raise ContractError(ErrorCode.NOT_FOUND, f"there is no {path}") from None
+    try:
+        return {"path": path, "size": len(data), "encoding": "utf-8", "content": data.decode()}
+    except UnicodeDecodeError:
+        return {"path": path, "size": len(data), "encoding": "base64", "content": base64.b64encode(data).decode()}

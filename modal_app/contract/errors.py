@@ -1,0 +1,94 @@
+"""The one table of error codes: the HTTP status each has before a stream, whether a retry can help, what it means."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class ErrorCode(StrEnum):
+    """Why a request was refused or a run failed."""
+
+    UNAUTHORIZED = "unauthorized"
+    INVALID_REQUEST = "invalid_request"
+    NOT_FOUND = "not_found"
+    GONE = "gone"
+    PROJECT_BUSY = "project_busy"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    TOO_LARGE = "too_large"
+    OVER_CAPACITY = "over_capacity"
+    PROCESS_FAILED = "process_failed"
+    PROCESS_TIMEOUT = "process_timeout"
+    RUN_TIMEOUT = "run_timeout"
+    CANCELLED = "cancelled"
+    STALLED = "stalled"
+    OUTPUT_LIMIT = "output_limit"
+    OUT_OF_MEMORY = "out_of_memory"
+    MODEL_ERROR = "model_error"
+    MODEL_INVALID_OUTPUT = "model_invalid_output"
+    PERMISSION_DENIED = "permission_denied"
+    SANDBOX_UNAVAILABLE = "sandbox_unavailable"
+    SANDBOX_LOST = "sandbox_lost"
+    STREAM_LOST = "stream_lost"
+    CONTAINER_LOST = "container_lost"
+    COMMIT_FAILED = "commit_failed"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True)
+class ErrorInfo:
+    """One row: `status` is the HTTP status when no stream has begun, `recoverable` whether the same request may succeed."""
+
+    status: int
+    recoverable: bool
+    meaning: str
+
+
+ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
+    {
+        ErrorCode.UNAUTHORIZED: ErrorInfo(401, False, "the secret is missing or wrong"),
+        ErrorCode.INVALID_REQUEST: ErrorInfo(400, False, "the request does not follow the contract"),
+        ErrorCode.NOT_FOUND: ErrorInfo(404, False, "there is no such run, file or commit"),
+        ErrorCode.GONE: ErrorInfo(410, False, "the run is no longer kept"),
+        ErrorCode.PROJECT_BUSY: ErrorInfo(409, True, "another run holds the project"),
+        ErrorCode.IDEMPOTENCY_CONFLICT: ErrorInfo(409, False, "the same Idempotency-Key came with another body"),
+        ErrorCode.TOO_LARGE: ErrorInfo(413, False, "the body, a field or the answer is over its limit"),
+        ErrorCode.OVER_CAPACITY: ErrorInfo(429, True, "too many runs at once"),
+        ErrorCode.PROCESS_FAILED: ErrorInfo(422, False, "the job's process ended with an exit code other than 0"),
+        ErrorCode.PROCESS_TIMEOUT: ErrorInfo(504, True, "the job's process did not end in its time"),
+        ErrorCode.RUN_TIMEOUT: ErrorInfo(504, True, "the run as a whole did not end in its time"),
+        ErrorCode.CANCELLED: ErrorInfo(499, True, "the run was cancelled, or its reader left"),
+        ErrorCode.STALLED: ErrorInfo(504, True, "the job showed no life for too long"),
+        ErrorCode.OUTPUT_LIMIT: ErrorInfo(413, False, "the job printed more than a run may"),
+        ErrorCode.OUT_OF_MEMORY: ErrorInfo(507, False, "the job used more memory than its sandbox has"),
+        ErrorCode.MODEL_ERROR: ErrorInfo(502, True, "the model's service failed"),
+        ErrorCode.MODEL_INVALID_OUTPUT: ErrorInfo(502, True, "the model's output does not have the form asked for"),
+        ErrorCode.PERMISSION_DENIED: ErrorInfo(403, False, "the job needed a permission that it was not given"),
+        ErrorCode.SANDBOX_UNAVAILABLE: ErrorInfo(503, True, "no sandbox could be started"),
+        ErrorCode.SANDBOX_LOST: ErrorInfo(502, True, "the sandbox ended before its job"),
+        ErrorCode.STREAM_LOST: ErrorInfo(502, True, "the stream ended without a terminal event"),
+        ErrorCode.CONTAINER_LOST: ErrorInfo(502, True, "the endpoint's container ended during the run"),
+        ErrorCode.COMMIT_FAILED: ErrorInfo(500, True, "the job succeeded but its files could not be committed"),
+        ErrorCode.INTERNAL: ErrorInfo(500, True, "an error of the endpoint itself; its log has the details"),
+    }
+)
+
+
+class ContractError(Exception):
+    """A refusal or failure that its caller may read: a code from the table and a sentence without secrets."""
+
+    def __init__(self, code: ErrorCode, message: str, *, exit_code: int | None = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.exit_code = exit_code
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that the error becomes before a stream."""
+        return ERRORS[self.code].status
+
+    @property
+    def recoverable(self) -> bool:
+        """Whether the same request may succeed later."""
+        return ERRORS[self.code].recoverable

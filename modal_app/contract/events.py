@@ -1,0 +1,119 @@
+"""What a run tells: `status`, `stream`, then exactly one `done` or `error`. Frozen values, one JSON object each."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from modal_app.contract.errors import ErrorCode
+
+
+class Phase(StrEnum):
+    """Where a run is."""
+
+    ACCEPTED = "accepted"
+    SANDBOX_STARTING = "sandbox_starting"
+    SANDBOX_READY = "sandbox_ready"
+    RUNNING = "running"
+    COMMITTING = "committing"
+    TERMINATING = "terminating"
+
+
+Channel = Literal["stdout", "stderr"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer endpoint may say more
+
+
+class Commit(_Part):
+    """What became of the sandbox's writes; `committed` is true when the platform has confirmed them."""
+
+    committed: bool
+    elapsed_ms: int = Field(ge=0)
+
+
+class SandboxFacts(_Part):
+    """The sandbox that the run had; `uid` is the user its job ran as, `terminated` whether its end was confirmed."""
+
+    id: str
+    uid: int = Field(ge=0, description="0 while it is not known")
+    terminated: bool
+
+
+class _Event(_Part):
+    """What every event has: `seq` counts from 1 without gaps, `at_ms` is Unix time, `elapsed_ms` runs from acceptance."""
+
+    type: str
+    run_id: str
+    seq: int = Field(ge=1)
+    at_ms: int = Field(ge=0)
+    elapsed_ms: int = Field(ge=0)
+
+
+class StatusEvent(_Event):
+    """The run entered a phase."""
+
+    type: Literal["status"] = "status"
+    phase: Phase
+    message: str
+    cold_start: bool | None = None
+    timings: dict[str, int] | None = Field(None, description="milliseconds by step")
+
+
+class StreamEvent(_Event):
+    """The job printed `text`; pieces of one channel, joined, are its output."""
+
+    type: Literal["stream"] = "stream"
+    channel: Channel
+    text: str
+
+
+class DoneEvent(_Event):
+    """The job's process was seen to end with exit code 0 and what it wrote is committed."""
+
+    type: Literal["done"] = "done"
+    exit_code: Literal[0] = 0
+    result: JsonValue = None
+    commit: Commit | None = None
+    sandbox: SandboxFacts | None = None
+
+
+class ErrorEvent(_Event):
+    """The run failed; `exit_code` is there when the job's process was seen to end."""
+
+    type: Literal["error"] = "error"
+    code: ErrorCode
+    message: str
+    recoverable: bool
+    exit_code: int | None = None
+    sandbox: SandboxFacts | None = None
+
+
+Event = StatusEvent | StreamEvent | DoneEvent | ErrorEvent
+TerminalEvent = DoneEvent | ErrorEvent
+TERMINAL = (DoneEvent, ErrorEvent)
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+
+class UnknownEventError(ValueError):
+    """The data is not an event that this version knows."""
+
+
+def parse_event(data: str | bytes) -> Event:
+    """Parse one event's JSON; raises UnknownEventError."""
+    try:
+        return _ADAPTER.validate_json(data)
+    except ValidationError as error:
+        raise UnknownEventError(str(error.errors(include_url=False, include_input=False)[0]["msg"])) from None
+
+
+def dump_event(event: Event) -> str:
+    """One event's JSON, on one line; absent facts are left out."""
+    return event.model_dump_json(exclude_none=True)
+
+
+def event_schema() -> dict[str, object]:
+    """The JSON Schema of an event."""
+    return _ADAPTER.json_schema()

@@ -1,0 +1,21 @@
+"""Every cap of the contract, each with its reason. Bytes are bytes of UTF-8."""
+
+MAX_BODY_BYTES = 32 * 1024 * 1024  # a set of project files fits; a container holds several at once
+MAX_CODE_BYTES = 1024 * 1024  # a program written by a model is thousands of times smaller
+MAX_STDIN_BYTES = 16 * 1024 * 1024  # half a body: JSON escapes may double it
+MAX_ARGUMENTS = 256
+MAX_ARGUMENTS_BYTES = 32 * 1024  # Modal refuses more than 65,536 for one exec; ours come on top
+MAX_PATH_BYTES = 1024  # well under PATH_MAX with the mount's prefix
+MAX_NAME_BYTES = 255  # NAME_MAX
+MAX_PATH_DEPTH = 32  # each component is checked by a call of its own when a file is read
+MAX_FILES = 1000  # files in one write set
+MAX_PATHS = 1000  # paths in one restore
+MAX_MESSAGE_BYTES = 16 * 1024  # a commit message
+MAX_LOG_ENTRIES = 1000
+MAX_LIST_ENTRIES = 10_000
+MAX_READ_BYTES = 8 * 1024 * 1024  # a file read through JSON; larger ones belong to the volume API
+MAX_RESULT_BYTES = 8 * 1024 * 1024  # what a command may print as its result: a diff, a log
+MAX_STREAM_TEXT_BYTES = 64 * 1024  # text in one event: readers hold one event in memory
+MAX_OUTPUT_BYTES = 256 * 1024 * 1024  # what a run may print before it is ended
+MAX_TIMEOUT_S = 24 * 3600  # Modal's own limit for a sandbox
+MIN_SECRET_CHARS = 16

@@ -1,0 +1,46 @@
+"""Server-Sent Events as bytes (WHATWG HTML, "Server-sent events"), and output cut into texts that fit an event."""
+
+import codecs
+
+from modal_app.contract.events import Event, dump_event
+from modal_app.contract.limits import MAX_STREAM_TEXT_BYTES
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",  # no-transform: proxies that compress would buffer
+    "X-Accel-Buffering": "no",
+}
+HEARTBEAT = b": heartbeat\n\n"
+"""A comment: readers skip it, hops in between see a live connection."""
+
+
+def frame(event: Event) -> bytes:
+    """One event; its type stands in the data too, for clients that read only `data:` lines."""
+    return f"id: {event.seq}\nevent: {event.type}\ndata: {dump_event(event)}\n\n".encode()
+
+
+class TextSplitter:
+    """Turns a program's bytes into texts of at most 64 KiB, cut between characters; what is not UTF-8 becomes U+FFFD."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, data: bytes) -> list[str]:
+        """The texts that these bytes complete."""
+        return _pieces(self._decoder.decode(data))
+
+    def flush(self) -> list[str]:
+        """What is left at the end of the output."""
+        return _pieces(self._decoder.decode(b"", final=True))
+
+
+def _pieces(text: str) -> list[str]:
+    pieces = []
+    while text:
+        piece = text[:MAX_STREAM_TEXT_BYTES]
+        encoded = piece.encode()
+        if len(encoded) > MAX_STREAM_TEXT_BYTES:
+            piece = encoded[:MAX_STREAM_TEXT_BYTES].decode(errors="ignore")  # only the cut character is dropped
+        pieces.append(piece)
+        text = text[len(piece) :]
+    return pieces

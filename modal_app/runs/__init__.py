@@ -1,0 +1,1 @@
+"""One run's life: who owns it, what it says, how it ends."""
