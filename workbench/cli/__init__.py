@@ -1,4 +1,4 @@
-"""The `workbench` command: one function a subcommand, each a thin layer over what notebooks import."""
+"""The `workbench` command: one module a group of commands, each a thin layer over what notebooks import."""
 
 import subprocess
 import sys
@@ -7,35 +7,41 @@ from typing import Annotated
 
 import typer
 
-from workbench import prerequisites
+from workbench.cli import bench, cloud, demo, deploy, lab, notebooks, run
+from workbench.cli.common import failing, prepare
+from workbench.prerequisites import TEST
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Run and debug AI jobs in Modal Sandboxes, on this machine or on Modal.",
+    help="Run and debug AI jobs in Modal Sandboxes, on this machine or on Modal. Start with `workbench demo`.",
 )
+app.command()(demo.demo)
+app.command()(lab.lab)
+app.command()(deploy.deploy)
+app.command()(deploy.endpoint)
+app.add_typer(run.app, name="run")
+app.add_typer(cloud.app, name="cloud")
+app.add_typer(notebooks.app, name="notebooks")
+app.command()(bench.bench)
 
 _TEST_TIMEOUT_S = 85 * 60
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(
     arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to pytest, e.g. `-k volumes`.")] = None,
 ) -> None:
-    """Check prerequisites, then run the whole test suite."""
-    _prepare(prerequisites.TEST)
+    """Check prerequisites, then run the whole test suite, notebooks and browser included."""
     root = Path(__file__).resolve().parents[2]
+    if not (root / "tests").is_dir():
+        typer.echo("error: the tests are not installed; run this in a checkout of the project", err=True)
+        raise typer.Exit(2)
+    with failing():
+        prepare(TEST)
     command = [sys.executable, "-m", "pytest", *(arguments or [])]
     raise typer.Exit(subprocess.run(command, cwd=root, timeout=_TEST_TIMEOUT_S, check=False).returncode)
-
-
-def _prepare(wanted: tuple[prerequisites.Prerequisite, ...]) -> None:
-    try:
-        prerequisites.ensure(wanted, say=lambda text: typer.echo(text, err=True))
-    except prerequisites.PrerequisitesMissingError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
 
 
 def main() -> None:

@@ -1,0 +1,60 @@
+"""An event loop in a thread of its own: runs go on while a notebook's cell blocks, and starting one never blocks a cell.
+
+The thread is a daemon: a notebook or script that forgets `close()` can still end.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_STOP_S = 10.0
+
+
+class BackgroundLoop:
+    """Runs coroutines for blocking callers. `close` cancels what is left and ends the thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="workbench", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Start a coroutine; its result is the future's."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def call(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
+        """Run a coroutine to its end; raises TimeoutError, and cancels it then or when the caller is interrupted."""
+        future = self.submit(work)
+        try:
+            return future.result(timeout_s)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Cancel what runs, wait for its cleanup, end the thread. Idempotent."""
+        if self._loop.is_closed():
+            return
+        try:
+            self.call(self._cancel_all(), timeout_s=_STOP_S)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_STOP_S)
+            if not self._thread.is_alive():
+                self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _cancel_all(self) -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOP_S / 2)
+        await self._loop.shutdown_asyncgens()

@@ -1,0 +1,85 @@
+"""`workbench cloud`: the local cloud as a process."""
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from workbench.cli.common import JsonOption, failing, prepare, print_json, say
+from workbench.local_cloud import daemon
+from workbench.local_cloud.state import Running, State, default_state_dir
+
+app = typer.Typer(no_args_is_help=True, help="The local cloud: Modal's own protocol, served on this machine.")
+
+
+def _state() -> State:
+    return State(default_state_dir())
+
+
+@app.command()
+def start(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the local cloud, unless it runs already."""
+    with failing():
+        prepare()
+        say("starting the local cloud …")
+        running, started = daemon.start(_state(), port=port)
+        if as_json:
+            print_json(_facts(running))
+        else:
+            typer.echo(f"{'started' if started else 'runs already'}: {running.url} (pid {running.pid})")
+            typer.echo('To use it from this shell: eval "$(workbench cloud env)"')
+
+
+@app.command()
+def status(as_json: JsonOption = False) -> None:
+    """Tell whether it runs; exit code 3 when it does not."""
+    state = _state()
+    running = state.running()
+    if as_json:
+        print_json(_facts(running) if running is not None else {"running": False, "state_dir": str(state.root)})
+    elif running is not None:
+        typer.echo(f"running: {running.url} (pid {running.pid}), state in {state.root}, log in {state.log}")
+    else:
+        typer.echo(f"not running; its state is in {state.root}. Start it with `workbench cloud start`.")
+    raise typer.Exit(0 if running is not None else 3)
+
+
+@app.command()
+def env(as_json: JsonOption = False) -> None:
+    """Print the exports that make any stock `modal` command or program talk to the local cloud.
+
+    They hold its token: `eval "$(workbench cloud env)"` keeps it off the screen.
+    """
+    running = _state().running()
+    if running is None:
+        typer.echo("error: the local cloud does not run; start it with `workbench cloud start`", err=True)
+        raise typer.Exit(3)
+    if as_json:
+        print_json(running.env())
+        return
+    for name, value in running.env().items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def stop() -> None:
+    """End the local cloud and everything that runs in it. Its state stays."""
+    say("stopping …")
+    typer.echo("stopped" if daemon.stop(_state()) else "it was not running")
+
+
+@app.command()
+def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """End the local cloud and remove its state: apps, secrets, volumes and their history."""
+    state = _state()
+    if not yes:
+        typer.confirm(f"Remove everything in {state.root}?", abort=True)
+    daemon.reset(state)
+    typer.echo("the local cloud is empty")
+
+
+def _facts(running: Running) -> dict[str, object]:
+    return {"running": True, "url": running.url, "pid": running.pid, "state_dir": str(_state().root)}

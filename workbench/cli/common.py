@@ -1,0 +1,112 @@
+"""What the commands share: options, one sentence for every known failure, events drawn for people or as JSON."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from modal_app.contract.errors import ContractError
+from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent, dump_event
+from workbench import prerequisites
+from workbench.client import RequestRefusedError, StreamLostError
+from workbench.deploy import APP_NAME, DeployFailedError
+from workbench.local_cloud.daemon import CloudStartFailedError
+from workbench.notebooks import NotebookFailedError
+from workbench.targets import TargetUnavailableError
+
+TargetOption = Annotated[
+    str, typer.Option("--target", "-t", envvar="WORKBENCH_TARGET", help="local, modal, or the URL of an endpoint.")
+]
+AppNameOption = Annotated[str, typer.Option("--app-name", envvar="WORKBENCH_APP_NAME", help="Name of the deployed app.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+DEFAULT_APP_NAME = APP_NAME
+
+_FAILURES = (
+    CloudStartFailedError,
+    ContractError,
+    DeployFailedError,
+    NotebookFailedError,
+    RequestRefusedError,
+    StreamLostError,
+    TargetUnavailableError,
+    TimeoutError,
+    prerequisites.PrerequisitesMissingError,
+)
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Turn a known failure into one sentence and an exit code: 2 for what was asked wrongly, 1 for the rest."""
+    try:
+        yield
+    except _FAILURES as error:
+        message = error.message if isinstance(error, ContractError) else str(error)
+        typer.echo(f"error: {message}", err=True)
+        wrong = isinstance(error, ContractError | prerequisites.PrerequisitesMissingError)
+        raise typer.Exit(2 if wrong else 1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+
+
+def prepare(wanted: tuple[prerequisites.Prerequisite, ...] = prerequisites.RUN) -> None:
+    """Check the prerequisites and install what may be installed; raises PrerequisitesMissingError."""
+    prerequisites.ensure(wanted, say=say)
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr: stdout is for results."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON object on one line, at once."""
+    sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
+    sys.stdout.flush()
+
+
+class EventPrinter:
+    """Prints events as they arrive: JSON lines, or text in which the job's own output stands out by its indentation."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._line_open = False
+
+    def __call__(self, event: Event) -> None:
+        """Print one event."""
+        if self._as_json:
+            print_json(dump_event(event))
+            return
+        match event:
+            case StreamEvent():
+                self._output(event.text)
+            case StatusEvent():
+                self._line(f"{event.elapsed_ms:>7} ms  {event.phase:<17} {event.message}")
+            case DoneEvent():
+                self._line(f"{event.elapsed_ms:>7} ms  done")
+                if event.result is not None:
+                    self._line(typer.style(json.dumps(event.result, indent=2, ensure_ascii=False), dim=True))
+            case ErrorEvent():
+                hint = "; the same request may succeed later" if event.recoverable else ""
+                self._line(typer.style(f"{event.elapsed_ms:>7} ms  error {event.code}: {event.message}{hint}", fg="red"))
+
+    def _output(self, text: str) -> None:
+        for piece in text.splitlines(keepends=True):
+            sys.stdout.write(printable(piece) if self._line_open else f"{'':>12}│ {printable(piece)}")
+            self._line_open = not piece.endswith("\n")
+        sys.stdout.flush()
+
+    def _line(self, text: str) -> None:
+        if self._line_open:
+            sys.stdout.write("\n")
+            self._line_open = False
+        typer.echo(text)
+
+
+def printable(text: str) -> str:
+    """Guest output without the control characters that could drive a terminal."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)

@@ -1,0 +1,97 @@
+"""`workbench demo`: the whole path once, from an empty machine to committed files."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from modal_app.contract.events import TerminalEvent
+from workbench.cli.common import EventPrinter, JsonOption, failing, prepare, print_json, say
+from workbench.cli.run import follow
+from workbench.local_cloud import daemon
+from workbench.local_cloud.state import State, default_state_dir
+from workbench.run import Run
+from workbench.session import Project, Workbench, connect
+
+_CODE = """\
+import os, pathlib, sys
+print(f"Python {sys.version.split()[0]} as uid {os.getuid()} in {os.getcwd()}")
+for number in range(1, 4):
+    pathlib.Path(f"note-{number}.txt").write_text(f"note {number}\\n")
+    print("wrote", f"note-{number}.txt")
+pathlib.Path("src").mkdir(exist_ok=True)
+pathlib.Path("src/main.py").write_text("print('hello')\\n")
+"""
+
+
+def demo(
+    as_json: JsonOption = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the local cloud running afterwards.")] = False,
+) -> None:
+    """See it work: start a local cloud, deploy the endpoint, run a Python and a git job, look at the files."""
+    began = time.monotonic()
+    with failing():
+        prepare()
+        state = State(default_state_dir())
+        say("starting the local cloud …")
+        running, started = daemon.start(state)
+        say(f"{'started' if started else 'runs already'}: {running.url}")
+        try:
+            with connect("local") as workbench:
+                _show(workbench, began, as_json=as_json)
+        finally:
+            if started and not keep:
+                say("stopping the local cloud …")
+                daemon.stop(state)
+
+
+def _show(workbench: Workbench, began: float, *, as_json: bool) -> None:
+    say("deploying modal_app with the stock modal command …")
+    endpoint = workbench.deploy()
+    say(f"deployed: {endpoint.url}/generate")
+    project = Project.new()
+    show = EventPrinter(as_json=as_json)
+    runs: list[Run] = []
+    ends: list[TerminalEvent] = []
+    for title, action, fields in (
+        ("a Python job on a new project", "python", {"code": _CODE}),
+        ("git init", "git", {"op": "init"}),
+        ("git commit", "git", {"op": "commit", "message": "what the job wrote"}),
+    ):
+        say(f"\n{title}")
+        run = workbench.launch(project, action, **fields)
+        ends.append(follow(run, show))
+        runs.append(run)
+    ok = all(end.type == "done" for end in ends)
+    first_event_s = runs[0].received[0].at - began
+    volume = workbench.volume(project)
+    if as_json:
+        print_json(
+            {
+                "type": "summary",
+                "ok": ok,
+                "url": endpoint.url,
+                "user_id": project.user_id,
+                "project_id": project.project_id,
+                "first_event_s": round(first_event_s, 3),
+                "runs": [
+                    {"run_id": run.run_id, "outcome": end.type, "elapsed_ms": end.elapsed_ms, "timeline": _spans(run)}
+                    for run, end in zip(runs, ends, strict=True)
+                ],
+                "files": [entry.path for entry in volume.entries() if not entry.path.startswith(".git")],
+            }
+        )
+    else:
+        for run in runs:
+            typer.echo(f"\ntimeline of {run.request.action} run {run.run_id}")
+            typer.echo("\n".join(run.timeline.lines()))
+        typer.echo(f"\ncommitted files of project {project.project_id}")
+        typer.echo(volume.tree())
+        typer.echo(f"\nfirst event {first_event_s:.1f} s after the command began")
+        say("Next: `workbench lab` opens the same in JupyterLab; `workbench run python -c 'print(1)'` runs a job.")
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _spans(run: Run) -> dict[str, int]:
+    return {span.name: span.length_ms for span in run.timeline.spans}

@@ -1,0 +1,43 @@
+"""`workbench deploy` and `workbench endpoint`."""
+
+from typing import Annotated
+
+import typer
+
+from workbench.cli.common import DEFAULT_APP_NAME, AppNameOption, JsonOption, TargetOption, failing, prepare, print_json, say
+from workbench.session import connect
+
+
+def deploy(
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    rotate_secret: Annotated[
+        bool, typer.Option(help="Make a new secret; the one before stays accepted until the next rotation.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Deploy the endpoint with the stock `modal` command."""
+    with failing():
+        if target == "local":
+            prepare()
+        say(f"deploying to {target} …")
+        with connect(target, app_name=app_name) as workbench:
+            endpoint = workbench.deploy(rotate_secret=rotate_secret, on_line=say)
+        if as_json:
+            print_json({"url": endpoint.url})
+        else:
+            typer.echo(endpoint.url)
+
+
+def endpoint(
+    target: TargetOption = "local", app_name: AppNameOption = DEFAULT_APP_NAME, as_json: JsonOption = False
+) -> None:
+    """Tell how to call what is deployed: its URL and, with --json, its secret."""
+    with failing():
+        with connect(target, app_name=app_name) as workbench:
+            found = workbench.endpoint
+        if as_json:
+            print_json({"url": found.url, "secret": found.secret.get_secret_value()})
+        else:
+            typer.echo(found.url)
+            typer.echo("The secret is printed with --json; send it as the header X-Modal-Secret.", err=True)

@@ -1,0 +1,74 @@
+"""`workbench lab`: the same set-up as the demo, then JupyterLab on the quickstart notebook."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.cli.common import failing, prepare, say
+from workbench.local_cloud import daemon
+from workbench.local_cloud.state import State, default_state_dir
+from workbench.notebooks import notebook_dir
+from workbench.session import connect
+
+_STOP_S = 15.0
+QUICKSTART = "01_quickstart.ipynb"
+
+
+def lab(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="JupyterLab's port on 127.0.0.1.")] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Open JupyterLab on the quickstart notebook, with a local cloud and the endpoint ready. Ctrl-C ends both."""
+    with failing():
+        prepare()
+        directory = notebook_dir()
+        state = State(default_state_dir())
+        say("starting the local cloud …")
+        _, started = daemon.start(state)
+        try:
+            say("deploying modal_app …")
+            with connect("local") as workbench:
+                say(f"deployed: {workbench.deploy().url}/generate")
+            say("starting JupyterLab; its address with the token follows")
+            code = _jupyter(directory, port, browser=browser)
+        finally:
+            if started:
+                say("stopping the local cloud …")
+                daemon.stop(state)
+    raise typer.Exit(code)
+
+
+def _jupyter(directory: Path, port: int, *, browser: bool) -> int:
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        f"--ServerApp.root_dir={directory}",
+        f"--LabApp.default_url=/lab/tree/{QUICKSTART}",
+        "--LabApp.extension_manager=readonly",
+    ]
+    if not browser:
+        command.append("--no-browser")
+    if os.geteuid() == 0:
+        command.append("--allow-root")
+    process = subprocess.Popen(command, start_new_session=True)
+    stop = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, stop)
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(_STOP_S)

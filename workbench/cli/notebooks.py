@@ -1,0 +1,67 @@
+"""`workbench notebooks`: the notebooks as regression tests."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench import notebooks as books
+from workbench.cli.common import JsonOption, TargetOption, failing, prepare, print_json, say
+
+app = typer.Typer(no_args_is_help=True, help="The notebooks, run as regression tests.")
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Name the notebooks."""
+    with failing():
+        for path in books.find([]):
+            typer.echo(path.stem)
+
+
+@app.command()
+def run(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or prefixes, e.g. 02; all when there are none.")] = None,
+    target: TargetOption = "local",
+    output_dir: Annotated[Path | None, typer.Option(help="Where the executed notebooks go; a new directory else.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value, value in JSON or text.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run notebooks with papermill and print the facts that they assert. Exit code 1 when one fails."""
+    with failing():
+        if target == "local":
+            prepare()
+        parameters: dict[str, Any] = {"target": target, **dict(_parameter(text) for text in parameter or [])}
+        failed = False
+        for path in books.find(names or []):
+            say(f"{path.stem} …")
+            started = time.monotonic()
+            try:
+                result = books.run(path, output_dir=output_dir, parameters=parameters)
+            except books.NotebookFailedError as error:
+                failed = True
+                _report(path.stem, False, time.monotonic() - started, {"error": str(error)}, error.output, as_json=as_json)
+                continue
+            _report(path.stem, True, time.monotonic() - started, result.facts, result.output, as_json=as_json)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _report(name: str, ok: bool, seconds: float, facts: dict[str, Any], output: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"notebook": name, "ok": ok, "seconds": round(seconds, 2), "facts": facts, "output": str(output)})
+        return
+    typer.echo(f"{'passed' if ok else 'FAILED'}  {name}  {seconds:.1f} s  {output}")
+    for key, value in facts.items():
+        typer.echo(f"        {key}: {value}")
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise typer.BadParameter(f"'{text}' is not name=value")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,79 @@
+"""What a reader knows of a run, as a pure function of its events. Widgets, the shell and tests draw the same state."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pydantic import JsonValue
+
+from modal_app.contract.events import (
+    Channel,
+    Commit,
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    SandboxFacts,
+    StatusEvent,
+    StreamEvent,
+)
+
+Condition = Literal["waiting", "running", "done", "error", "lost"]
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """One moment of a run. `bytes` counts UTF-8 bytes of output by channel."""
+
+    condition: Condition = "waiting"
+    run_id: str = ""
+    phase: str = ""
+    message: str = ""
+    elapsed_ms: int = 0
+    cold_start: bool | None = None
+    events: int = 0
+    bytes: dict[Channel, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
+    result: JsonValue = None
+    commit: Commit | None = None
+    sandbox: SandboxFacts | None = None
+    code: str = ""
+    exit_code: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.condition in ("done", "error", "lost")
+
+
+def reduce(state: ViewState, event: Event) -> ViewState:
+    """The state after an event."""
+    state = replace(state, run_id=event.run_id, elapsed_ms=event.elapsed_ms, events=state.events + 1)
+    match event:
+        case StatusEvent():
+            cold = state.cold_start if event.cold_start is None else event.cold_start
+            return replace(state, condition="running", phase=event.phase, message=event.message, cold_start=cold)
+        case StreamEvent():
+            counts = state.bytes | {event.channel: state.bytes[event.channel] + len(event.text.encode())}
+            return replace(state, bytes=counts)
+        case DoneEvent():
+            return replace(
+                state,
+                condition="done",
+                message="done",
+                exit_code=0,
+                result=event.result,
+                commit=event.commit,
+                sandbox=event.sandbox,
+            )
+        case ErrorEvent():
+            return replace(
+                state,
+                condition="error",
+                message=event.message,
+                code=str(event.code),
+                exit_code=event.exit_code,
+                sandbox=event.sandbox,
+            )
+
+
+def lost(state: ViewState, code: str, message: str) -> ViewState:
+    """The state when the stream was refused or lost: how the run ended is not known."""
+    return replace(state, condition="lost", code=code, message=message)

@@ -1,0 +1,110 @@
+"""A project's files as they are committed, read through the SDK's volume API: no mount, no link ever followed.
+
+What a sandbox has written but not committed is not here; that is the point of looking.
+"""
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import modal
+from modal.exception import NotFoundError
+from modal.volume import FileEntryType
+
+from modal_app.contract.limits import MAX_LIST_ENTRIES
+from modal_app.contract.paths import check_path
+
+PREVIEW_BYTES = 64 * 1024
+_KINDS: dict[FileEntryType, "Kind"] = {
+    FileEntryType.FILE: "file",
+    FileEntryType.DIRECTORY: "directory",
+    FileEntryType.SYMLINK: "link",
+}
+Kind = Literal["file", "directory", "link", "other"]
+
+
+@dataclass(frozen=True)
+class VolumeEntry:
+    """A file or directory; `path` is relative to the project, `size` in bytes, `mtime` Unix time in seconds."""
+
+    path: str
+    kind: Kind
+    size: int
+    mtime: int
+
+
+class ProjectVolume:
+    """One project's part of the project volume."""
+
+    def __init__(self, volume: modal.Volume, user_id: str, project_id: str) -> None:
+        self.user_id = user_id
+        self.project_id = project_id
+        self._volume = volume
+        self._root = f"/projects/{user_id}/{project_id}"
+
+    def entries(self) -> list[VolumeEntry]:
+        """Everything that is committed, by path; empty for a project that has nothing yet."""
+        found: list[VolumeEntry] = []
+        try:
+            for entry in self._volume.iterdir(self._root, recursive=True):
+                path = str(PurePosixPath("/", entry.path).relative_to(self._root))
+                found.append(VolumeEntry(path, _KINDS.get(entry.type, "other"), entry.size, entry.mtime))
+                if len(found) >= MAX_LIST_ENTRIES:
+                    break
+        except (NotFoundError, FileNotFoundError):
+            return []
+        return sorted(found, key=lambda entry: entry.path)
+
+    def read(self, path: str, *, limit: int | None = None) -> bytes:
+        """A file's bytes, at most `limit` of them.
+
+        Raises ValueError for a path that cannot be in a project, FileNotFoundError, IsADirectoryError for what is no file.
+        """
+        check_path(path)
+        by_path = {entry.path: entry for entry in self.entries()}
+        entry = by_path.get(path)
+        if entry is None:
+            raise FileNotFoundError(path)
+        if entry.kind != "file":
+            raise IsADirectoryError(f"{path} is a {entry.kind}")
+        data = bytearray()
+        for chunk in self._volume.read_file(f"{self._root}/{path}"):
+            data += chunk
+            if limit is not None and len(data) >= limit:
+                return bytes(data[:limit])
+        return bytes(data)
+
+    def read_text(self, path: str) -> str:
+        """A file as text, with U+FFFD for what is not UTF-8."""
+        return self.read(path).decode(errors="replace")
+
+    def tree(self, *, git: bool = False) -> str:
+        """The files as an indented tree; git's own directory only when asked for."""
+        shown = [entry for entry in self.entries() if git or entry.path.split("/")[0] != ".git"]
+        return "\n".join(_lines(shown)) or "(nothing committed)"
+
+    def __repr__(self) -> str:
+        return f"ProjectVolume({self._root})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        shown = [entry for entry in self.entries() if entry.path.split("/")[0] != ".git"]
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{html.escape(entry.path)}</td><td>{entry.kind}</td><td>{entry.size}</td>"
+            f"<td>{datetime.fromtimestamp(entry.mtime, UTC):%Y-%m-%d %H:%M:%S}</td></tr>"
+            for entry in shown[:1000]
+        )
+        table = f"<table><tr><th>path</th><th>kind</th><th>bytes</th><th>modified (UTC)</th></tr>{rows}</table>"
+        return {"text/plain": "\n".join(_lines(shown)) or "(nothing committed)", "text/html": table}
+
+
+def _lines(entries: Iterable[VolumeEntry]) -> list[str]:
+    lines = []
+    for entry in entries:
+        depth = entry.path.count("/")
+        name = entry.path.rsplit("/", 1)[-1]
+        detail = "/" if entry.kind == "directory" else f"  {entry.size} B" if entry.kind == "file" else f"  ({entry.kind})"
+        lines.append("  " * depth + name + detail)
+    return lines
