@@ -9,9 +9,10 @@ from importlib.metadata import version
 
 import modal
 
+from modal_app import DEFAULT_APP_NAME
 from modal_app.settings import Timeouts
 
-APP_NAME = os.environ.get("WORKBENCH_APP_NAME", "modal-workbench")
+APP_NAME = os.environ.get("WORKBENCH_APP_NAME", DEFAULT_APP_NAME)
 PROJECTS = f"{APP_NAME}-projects"
 SHARED = f"{APP_NAME}-global"
 MAX_INPUTS = 60  # more than runs: probes and cancellations must get through
@@ -43,7 +44,7 @@ app = modal.App(APP_NAME)
 )
 @modal.concurrent(max_inputs=MAX_INPUTS)
 @modal.asgi_app()
-def generate():  # type: ignore[no-untyped-def]  # noqa: ANN201  # what the SDK wants is an ASGI app of any kind
+def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI app of any kind
     """The endpoint. Refuses to start with bad settings."""
     from modal_app.sandbox import Platform
     from modal_app.settings import Settings

@@ -258,7 +258,19 @@ class ProjectSandbox:
 
     async def _own_workspace(self) -> None:
         """Give the job's user what others (uploads through the volume API) have put into the project."""
-        command = ["find", WORKSPACE, "!", "-uid", str(JOB_UID), "-exec", "chown", "-h", f"{JOB_UID}:{JOB_UID}", "{}", "+"]
+        command = [
+            "find",
+            WORKSPACE,
+            "!",
+            "-uid",
+            str(JOB_UID),
+            "-exec",
+            "chown",
+            "-h",
+            f"{JOB_UID}:{JOB_UID}",
+            "{}",
+            "+",
+        ]
         await self._exec(command, on_output=_ignore, timeout_s=self._timeouts.start_s)
 
     async def _keep(self) -> None:
@@ -318,9 +330,7 @@ async def terminate_run(platform: Platform, run_id: str) -> bool:
     return found
 
 
-async def _create(
-    platform: Platform, timeouts: Timeouts, run_id: str, user_id: str, project_id: str
-) -> modal.Sandbox:
+async def _create(platform: Platform, timeouts: Timeouts, run_id: str, user_id: str, project_id: str) -> modal.Sandbox:
     try:
         async with asyncio.timeout(timeouts.start_s):
             return await modal.Sandbox.create.aio(

@@ -27,7 +27,9 @@ class Timeouts(BaseSettings):
     commit_s: Seconds = 60
     terminate_s: Seconds = 30
     lease_s: Seconds = 30  # a sandbox that has not heard from its run for so long ends itself
-    heartbeat_s: Annotated[float, Field(gt=0, le=15)] = 10  # quiet streams are cut by hops in between; theirs is 30 s or more
+    heartbeat_s: Annotated[float, Field(gt=0, le=15)] = (
+        10  # quiet streams are cut by hops in between; theirs is 30 s or more
+    )
     disconnect_grace_s: Annotated[float, Field(ge=0)] = 5
 
     @model_validator(mode="after")

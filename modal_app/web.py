@@ -221,7 +221,7 @@ def _documented(timeouts: Timeouts) -> "dict[str, object]":
                 "description": "the run's events; with Accept: application/json its terminal event",
                 "content": {"text/event-stream": {"schema": event_schema()}},
             },
-            **{status: refusal for status in statuses},
+            **dict.fromkeys(statuses, refusal),
         },
         "openapi_extra": {
             "requestBody": {"required": True, "content": {"application/json": {"schema": request_schema()}}},

@@ -1,21 +1,61 @@
 """Deploy the endpoint, launch jobs, watch their events, look into their volumes: what engineers import in a notebook.
 
-    wb = workbench.connect()            # the local cloud; "modal" for Modal itself
-    wb.deploy()
-    run = wb.launch(workbench.Project.new(), "python", code="print('hello')")
-    run.wait()
+wb = workbench.connect()            # the local cloud; "modal" for Modal itself
+wb.deploy()
+run = wb.launch(workbench.Project.new(), "python", code="print('hello')")
+run.wait()
 """
 
-from modal_app.contract.errors import ContractError, ErrorCode
-from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
-from workbench.deploy import DeployFailedError
-from workbench.endpoint import Endpoint
-from workbench.run import Run
-from workbench.session import Project, Workbench, connect, make_request
-from workbench.targets import Target, TargetUnavailableError
-from workbench.timeline import Timeline
-from workbench.view_state import ViewState
-from workbench.volumes import ProjectVolume, VolumeEntry
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modal_app.contract.errors import ContractError, ErrorCode
+    from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
+    from workbench.deploy import DeployFailedError
+    from workbench.endpoint import Endpoint
+    from workbench.project import Project, make_request
+    from workbench.run import Run
+    from workbench.session import Workbench, connect
+    from workbench.targets import Target, TargetUnavailableError
+    from workbench.timeline import Timeline
+    from workbench.view_state import ViewState
+    from workbench.volumes import ProjectVolume, VolumeEntry
+
+# Why by hand: the SDK alone takes most of a second to import, and `workbench cloud start` must not wait for it.
+_HOMES = {
+    "ContractError": "modal_app.contract.errors",
+    "ErrorCode": "modal_app.contract.errors",
+    "AsyncClient": "workbench.client",
+    "Received": "workbench.client",
+    "RequestRefusedError": "workbench.client",
+    "StreamLostError": "workbench.client",
+    "DeployFailedError": "workbench.deploy",
+    "Endpoint": "workbench.endpoint",
+    "Run": "workbench.run",
+    "Project": "workbench.project",
+    "Workbench": "workbench.session",
+    "connect": "workbench.session",
+    "make_request": "workbench.project",
+    "Target": "workbench.targets",
+    "TargetUnavailableError": "workbench.targets",
+    "Timeline": "workbench.timeline",
+    "ViewState": "workbench.view_state",
+    "ProjectVolume": "workbench.volumes",
+    "VolumeEntry": "workbench.volumes",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'workbench' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __all__ = [
     "connect",

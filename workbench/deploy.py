@@ -17,13 +17,13 @@ from modal.exception import Error as ModalError
 from modal.exception import NotFoundError
 from pydantic import SecretStr
 
+from modal_app import DEFAULT_APP_NAME
 from workbench.endpoint import Endpoint
 from workbench.targets import Target, TargetUnavailableError
 
-APP_NAME = "modal-workbench"
 FUNCTION_NAME = "generate"
 SECRET_VARIABLE = "WORKBENCH_SECRET"  # noqa: S105  # the name of the variable, not its value
-PREVIOUS_VARIABLE = "WORKBENCH_SECRET_PREVIOUS"  # noqa: S105  # see above
+PREVIOUS_VARIABLE = "WORKBENCH_SECRET_PREVIOUS"  # see above
 DEPLOY_TIMEOUT_S = 900.0
 
 
@@ -34,7 +34,7 @@ class DeployFailedError(Exception):
 def deploy(
     target: Target,
     *,
-    app_name: str = APP_NAME,
+    app_name: str = DEFAULT_APP_NAME,
     rotate_secret: bool = False,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> Endpoint:
@@ -68,7 +68,7 @@ def deploy(
     return endpoint(target, app_name=app_name)
 
 
-def endpoint(target: Target, *, app_name: str = APP_NAME) -> Endpoint:
+def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
     """How to call what is deployed; raises DeployFailedError when nothing is."""
     if target.kind == "url":
         assert target.url is not None

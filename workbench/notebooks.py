@@ -4,11 +4,10 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
-import papermill
-from papermill.exceptions import PapermillException, PapermillExecutionError
+if TYPE_CHECKING:
+    import nbformat
 
 CELL_TIMEOUT_S = 300
 START_TIMEOUT_S = 60
@@ -76,6 +75,9 @@ def run(
     cell_timeout_s: int = CELL_TIMEOUT_S,
 ) -> NotebookResult:
     """Run a notebook to its end and save it with its output. Raises NotebookFailedError."""
+    import papermill  # here, because it takes a second and every other command would pay it
+    from papermill.exceptions import PapermillException, PapermillExecutionError
+
     directory = output_dir or Path(tempfile.mkdtemp(prefix="workbench-notebooks-"))
     directory.mkdir(parents=True, exist_ok=True)
     output = directory / notebook.name
@@ -92,7 +94,8 @@ def run(
         )
     except PapermillExecutionError as error:
         raise NotebookFailedError(
-            f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}; the notebook is in {output}", output
+            f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}; the notebook is in {output}",
+            output,
         ) from None
     except (PapermillException, RuntimeError, OSError, TimeoutError) as error:
         raise NotebookFailedError(f"{notebook.name}: {error}; the notebook is in {output}", output) from None

@@ -1,22 +1,20 @@
 """The one object that an engineer holds: a target, what is deployed there, and the runs launched from here."""
 
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import modal
-from pydantic_core import to_json
 
-from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.requests import Request, parse_request
+from modal_app import DEFAULT_APP_NAME
+from modal_app.contract.requests import Request
 from workbench import deploy as deployment
 from workbench import targets
 from workbench.background import BackgroundLoop
 from workbench.client import AsyncClient
 from workbench.endpoint import Endpoint
+from workbench.project import Project, make_request
 from workbench.run import Run
 from workbench.targets import Target, TargetUnavailableError
 from workbench.volumes import ProjectVolume
@@ -24,23 +22,10 @@ from workbench.volumes import ProjectVolume
 _CLOSE_S = 15.0
 
 
-@dataclass(frozen=True)
-class Project:
-    """Whose project a run works on: two canonical UUIDs."""
-
-    user_id: str
-    project_id: str
-
-    @classmethod
-    def new(cls) -> "Project":
-        """A project that nobody has used."""
-        return cls(str(uuid.uuid4()), str(uuid.uuid4()))
-
-
 class Workbench:
     """A connection to one target. Close it, or use it as a context manager; runs under way end with it."""
 
-    def __init__(self, target: Target, *, app_name: str = deployment.APP_NAME) -> None:
+    def __init__(self, target: Target, *, app_name: str = DEFAULT_APP_NAME) -> None:
         self.target = target
         self.app_name = app_name
         self._endpoint: Endpoint | None = None
@@ -57,9 +42,7 @@ class Workbench:
 
     def deploy(self, *, rotate_secret: bool = False, on_line: Callable[[str], None] = lambda line: None) -> Endpoint:
         """Deploy the endpoint with the stock `modal` command. Raises DeployFailedError, TargetUnavailableError."""
-        self._use(
-            deployment.deploy(self.target, app_name=self.app_name, rotate_secret=rotate_secret, on_line=on_line)
-        )
+        self._use(deployment.deploy(self.target, app_name=self.app_name, rotate_secret=rotate_secret, on_line=on_line))
         return self.endpoint
 
     @property
@@ -86,7 +69,9 @@ class Workbench:
     def volume(self, project: Project) -> ProjectVolume:
         """A project's committed files."""
         if self.target.kind == "url":
-            raise TargetUnavailableError("an endpoint given by URL has no volume API: launch the action 'files' instead")
+            raise TargetUnavailableError(
+                "an endpoint given by URL has no volume API: launch the action 'files' instead"
+            )
         self.target.point_sdk()
         volume = modal.Volume.from_name(f"{self.app_name}-projects", create_if_missing=True, version=2)
         return ProjectVolume(volume, project.user_id, project.project_id)
@@ -108,18 +93,9 @@ class Workbench:
         return f"Workbench(target={self.target.kind!r}, app_name={self.app_name!r})"
 
 
-def connect(target: str = "local", *, app_name: str = deployment.APP_NAME, state_dir: Path | None = None) -> Workbench:
+def connect(target: str = "local", *, app_name: str = DEFAULT_APP_NAME, state_dir: Path | None = None) -> Workbench:
     """Connect to `local` (started when it is not running), `modal`, or the URL of an endpoint.
 
     Raises TargetUnavailableError with what to do.
     """
     return Workbench(targets.resolve(target, state_dir=state_dir), app_name=app_name)
-
-
-def make_request(project: Project, action: str, **fields: Any) -> Request:
-    """A checked request; raises ContractError `invalid_request`."""
-    try:
-        body = to_json({"user_id": project.user_id, "project_id": project.project_id, "action": action, **fields})
-    except ValueError as error:
-        raise ContractError(ErrorCode.INVALID_REQUEST, f"a field is not JSON: {error}") from None
-    return parse_request(body)

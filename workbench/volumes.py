@@ -105,6 +105,8 @@ def _lines(entries: Iterable[VolumeEntry]) -> list[str]:
     for entry in entries:
         depth = entry.path.count("/")
         name = entry.path.rsplit("/", 1)[-1]
-        detail = "/" if entry.kind == "directory" else f"  {entry.size} B" if entry.kind == "file" else f"  ({entry.kind})"
+        detail = (
+            "/" if entry.kind == "directory" else f"  {entry.size} B" if entry.kind == "file" else f"  ({entry.kind})"
+        )
         lines.append("  " * depth + name + detail)
     return lines

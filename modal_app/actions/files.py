@@ -93,7 +93,9 @@ async def _entries(volume: modal.Volume, path: str, *, recursive: bool) -> list[
         async for entry in volume.iterdir.aio(path, recursive=recursive):
             found.append(entry)
             if len(found) > MAX_LIST_ENTRIES:
-                raise ContractError(ErrorCode.TOO_LARGE, f"more than {MAX_LIST_ENTRIES} entries: list a directory of it")
+                raise ContractError(
+                    ErrorCode.TOO_LARGE, f"more than {MAX_LIST_ENTRIES} entries: list a directory of it"
+                )
     except (modal.exception.NotFoundError, FileNotFoundError):
         return []
     return found

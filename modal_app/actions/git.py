@@ -69,16 +69,20 @@ class _Repository:
 
     async def head(self) -> str | None:
         """The hash of HEAD, None before the first commit."""
-        code, text = await self.ask(
-            "rev-parse", "--verify", "--quiet", "HEAD", accept=(0, 1, _NO_COMMITS), quiet=True
-        )
+        code, text = await self.ask("rev-parse", "--verify", "--quiet", "HEAD", accept=(0, 1, _NO_COMMITS), quiet=True)
         found = text.strip()
         return found if code == 0 and _HASH.fullmatch(found) else None
 
     async def commit_id(self, revision: str) -> str:
         """The full hash of a commit; raises ContractError `not_found`."""
         code, text = await self.ask(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", accept=(0, 1, 128), quiet=True
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            f"{revision}^{{commit}}",
+            accept=(0, 1, 128),
+            quiet=True,
         )
         found = text.strip()
         if code != 0 or not _HASH.fullmatch(found):

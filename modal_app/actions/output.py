@@ -11,9 +11,7 @@ from modal_app.contract.sse import TextSplitter
 class Output:
     """Writes both channels of a run's commands."""
 
-    def __init__(
-        self, write: Callable[[Channel, str], Awaitable[None]], *, max_bytes: int = MAX_OUTPUT_BYTES
-    ) -> None:
+    def __init__(self, write: Callable[[Channel, str], Awaitable[None]], *, max_bytes: int = MAX_OUTPUT_BYTES) -> None:
         self._write = write
         self._left = max_bytes
         self._splitters: dict[Channel, TextSplitter] = {"stdout": TextSplitter(), "stderr": TextSplitter()}

@@ -207,9 +207,7 @@ class FilesWrite(_FilesRequest):
     """Write a set of files, all or none; with a `message` they become a git commit."""
 
     op: Literal["write"] = "write"
-    files: Annotated[
-        tuple[FileContent, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=MAX_FILES)
-    ]
+    files: Annotated[tuple[FileContent, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=MAX_FILES)]
     message: Message | None = None
 
     @model_validator(mode="after")
@@ -296,4 +294,3 @@ def _sentence(error: ValidationError) -> str:
         case "union_tag_invalid":
             message = "unknown 'action' or 'op': action is one of " + ", ".join(ACTIONS)
     return f"{where}: {message}" if where else message
-

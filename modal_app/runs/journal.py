@@ -26,6 +26,7 @@ from modal_app.contract.events import (
 )
 from modal_app.contract.order import Order
 
+
 class _Stamp(TypedDict):
     run_id: str
     seq: int
@@ -66,9 +67,7 @@ class Journal:
         self, phase: Phase, message: str, *, cold_start: bool | None = None, timings: dict[str, int] | None = None
     ) -> None:
         """Tell a phase."""
-        self._append(
-            StatusEvent(**self._stamp(), phase=phase, message=message, cold_start=cold_start, timings=timings)
-        )
+        self._append(StatusEvent(**self._stamp(), phase=phase, message=message, cold_start=cold_start, timings=timings))
 
     async def stream(self, channel: Channel, text: str) -> None:
         """Tell a piece of output; waits while the reader is a window behind."""

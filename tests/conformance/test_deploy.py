@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import modal
 import pytest
+
 from tests.conftest import Cli
 
 APP = Path(__file__).parent / "apps" / "echo.py"

@@ -9,8 +9,8 @@ import modal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.conftest import Cli
 
+from tests.conftest import Cli
 from workbench.local_cloud.state import Running
 
 BLOCK = 8 * 1024 * 1024

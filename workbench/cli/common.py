@@ -11,31 +11,35 @@ import typer
 from modal_app.contract.errors import ContractError
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent, dump_event
 from workbench import prerequisites
-from workbench.client import RequestRefusedError, StreamLostError
-from workbench.deploy import APP_NAME, DeployFailedError
 from workbench.local_cloud.daemon import CloudStartFailedError
 from workbench.notebooks import NotebookFailedError
-from workbench.targets import TargetUnavailableError
 
 TargetOption = Annotated[
     str, typer.Option("--target", "-t", envvar="WORKBENCH_TARGET", help="local, modal, or the URL of an endpoint.")
 ]
-AppNameOption = Annotated[str, typer.Option("--app-name", envvar="WORKBENCH_APP_NAME", help="Name of the deployed app.")]
+AppNameOption = Annotated[
+    str, typer.Option("--app-name", envvar="WORKBENCH_APP_NAME", help="Name of the deployed app.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
-DEFAULT_APP_NAME = APP_NAME
 
-_FAILURES = (
-    CloudStartFailedError,
-    ContractError,
-    DeployFailedError,
-    NotebookFailedError,
-    RequestRefusedError,
-    StreamLostError,
-    TargetUnavailableError,
-    TimeoutError,
-    prerequisites.PrerequisitesMissingError,
-)
+def _failures() -> tuple[type[Exception], ...]:
+    """The failures that have a sentence of their own. Imported late: by then the command has imported what raises them."""
+    from workbench.client import RequestRefusedError, StreamLostError
+    from workbench.deploy import DeployFailedError
+    from workbench.targets import TargetUnavailableError
+
+    return (
+        CloudStartFailedError,
+        ContractError,
+        DeployFailedError,
+        NotebookFailedError,
+        RequestRefusedError,
+        StreamLostError,
+        TargetUnavailableError,
+        TimeoutError,
+        prerequisites.PrerequisitesMissingError,
+    )
 
 
 @contextmanager
@@ -43,7 +47,11 @@ def failing() -> Iterator[None]:
     """Turn a known failure into one sentence and an exit code: 2 for what was asked wrongly, 1 for the rest."""
     try:
         yield
-    except _FAILURES as error:
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if not isinstance(error, _failures()):
+            raise
         message = error.message if isinstance(error, ContractError) else str(error)
         typer.echo(f"error: {message}", err=True)
         wrong = isinstance(error, ContractError | prerequisites.PrerequisitesMissingError)
@@ -92,7 +100,9 @@ class EventPrinter:
                     self._line(typer.style(json.dumps(event.result, indent=2, ensure_ascii=False), dim=True))
             case ErrorEvent():
                 hint = "; the same request may succeed later" if event.recoverable else ""
-                self._line(typer.style(f"{event.elapsed_ms:>7} ms  error {event.code}: {event.message}{hint}", fg="red"))
+                self._line(
+                    typer.style(f"{event.elapsed_ms:>7} ms  error {event.code}: {event.message}{hint}", fg="red")
+                )
 
     def _output(self, text: str) -> None:
         for piece in text.splitlines(keepends=True):

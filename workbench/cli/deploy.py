@@ -4,8 +4,16 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.common import DEFAULT_APP_NAME, AppNameOption, JsonOption, TargetOption, failing, prepare, print_json, say
-from workbench.session import connect
+from workbench.cli.common import (
+    DEFAULT_APP_NAME,
+    AppNameOption,
+    JsonOption,
+    TargetOption,
+    failing,
+    prepare,
+    print_json,
+    say,
+)
 
 
 def deploy(
@@ -17,6 +25,8 @@ def deploy(
     as_json: JsonOption = False,
 ) -> None:
     """Deploy the endpoint with the stock `modal` command."""
+    from workbench.session import connect
+
     with failing():
         if target == "local":
             prepare()
@@ -33,6 +43,8 @@ def endpoint(
     target: TargetOption = "local", app_name: AppNameOption = DEFAULT_APP_NAME, as_json: JsonOption = False
 ) -> None:
     """Tell how to call what is deployed: its URL and, with --json, its secret."""
+    from workbench.session import connect
+
     with failing():
         with connect(target, app_name=app_name) as workbench:
             found = workbench.endpoint

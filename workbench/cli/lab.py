@@ -13,7 +13,6 @@ from workbench.cli.common import failing, prepare, say
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import State, default_state_dir
 from workbench.notebooks import notebook_dir
-from workbench.session import connect
 
 _STOP_S = 15.0
 QUICKSTART = "01_quickstart.ipynb"
@@ -24,6 +23,8 @@ def lab(
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Open JupyterLab on the quickstart notebook, with a local cloud and the endpoint ready. Ctrl-C ends both."""
+    from workbench.session import connect
+
     with failing():
         prepare()
         directory = notebook_dir()

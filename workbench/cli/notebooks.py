@@ -23,10 +23,16 @@ def list_() -> None:
 
 @app.command()
 def run(
-    names: Annotated[list[str] | None, typer.Argument(help="Names or prefixes, e.g. 02; all when there are none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names or prefixes, e.g. 02; all when there are none.")
+    ] = None,
     target: TargetOption = "local",
-    output_dir: Annotated[Path | None, typer.Option(help="Where the executed notebooks go; a new directory else.")] = None,
-    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value, value in JSON or text.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where the executed notebooks go; a new directory else.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="name=value, value in JSON or text.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run notebooks with papermill and print the facts that they assert. Exit code 1 when one fails."""
@@ -42,7 +48,9 @@ def run(
                 result = books.run(path, output_dir=output_dir, parameters=parameters)
             except books.NotebookFailedError as error:
                 failed = True
-                _report(path.stem, False, time.monotonic() - started, {"error": str(error)}, error.output, as_json=as_json)
+                _report(
+                    path.stem, False, time.monotonic() - started, {"error": str(error)}, error.output, as_json=as_json
+                )
                 continue
             _report(path.stem, True, time.monotonic() - started, result.facts, result.output, as_json=as_json)
     raise typer.Exit(1 if failed else 0)

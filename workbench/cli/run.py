@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +15,11 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent
 from modal_app.contract.requests import parse_request
 from workbench.cli.common import DEFAULT_APP_NAME, AppNameOption, EventPrinter, JsonOption, TargetOption, failing, say
-from workbench.run import Run
-from workbench.session import Project, Workbench, connect
+from workbench.project import Project
+
+if TYPE_CHECKING:
+    from workbench.run import Run
+    from workbench.session import Workbench
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -128,14 +131,16 @@ def _launch(
         _finish(target, app_name, as_json, lambda workbench: workbench.launch(project, action, **given))
 
 
-def _finish(target: str, app_name: str, as_json: bool, launch: Callable[[Workbench], Run]) -> None:
+def _finish(target: str, app_name: str, as_json: bool, launch: "Callable[[Workbench], Run]") -> None:
+    from workbench.session import connect
+
     with connect(target, app_name=app_name) as workbench:
         terminal = follow(launch(workbench), EventPrinter(as_json=as_json))
     if terminal.type == "error":
         raise typer.Exit(1)
 
 
-def follow(run: Run, show: EventPrinter) -> TerminalEvent:
+def follow(run: "Run", show: EventPrinter) -> TerminalEvent:
     """Print a run's events up to its end; Ctrl-C cancels it and waits until its sandbox is gone."""
     try:
         for event in run.follow():

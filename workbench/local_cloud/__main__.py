@@ -32,7 +32,9 @@ def main() -> int:
     """Run a cloud until a signal comes."""
     parser = argparse.ArgumentParser(prog="python -m workbench.local_cloud", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="state directory")
-    parser.add_argument("--port", type=int, default=None, help="port on 127.0.0.1 (default: the last one, or a free one)")
+    parser.add_argument(
+        "--port", type=int, default=None, help="port on 127.0.0.1 (default: the last one, or a free one)"
+    )
     parser.add_argument("--detach", action="store_true", help="go on in the background")
     arguments = parser.parse_args()
     if arguments.detach and os.fork() != 0:

@@ -148,7 +148,6 @@ class State:
         (self.root / "port").write_text(str(port))
 
 
-
 def _write_private(path: Path, content: dict[str, object]) -> None:
     temporary = path.with_suffix(f".{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

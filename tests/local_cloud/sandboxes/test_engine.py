@@ -53,7 +53,9 @@ async def sandbox(engine: Engine, workspace: Path) -> Sandbox:
     return await engine.create(spec)
 
 
-async def run(sandbox: Sandbox, *argv: str, stdin: bytes = b"", timeout_s: float | None = None) -> tuple[ExitStatus, str, str]:
+async def run(
+    sandbox: Sandbox, *argv: str, stdin: bytes = b"", timeout_s: float | None = None
+) -> tuple[ExitStatus, str, str]:
     process = await sandbox.exec(argv, exec_id=os.urandom(8).hex(), timeout_s=timeout_s)
     await process.write_stdin(stdin, offset=0, eof=True)
     status = await asyncio.wait_for(process.wait(), DEADLINE_S)

@@ -212,7 +212,9 @@ class Ingress:
 
     async def _messages(self, call: Call) -> Any:
         async for chunk in call.data_out.read():
-            data = self._read_blob(chunk.data_blob_id) if chunk.WhichOneof("data_oneof") == "data_blob_id" else chunk.data
+            data = (
+                self._read_blob(chunk.data_blob_id) if chunk.WhichOneof("data_oneof") == "data_blob_id" else chunk.data
+            )
             if chunk.data_format == api_pb2.DATA_FORMAT_ASGI:
                 yield deserialize_data_format(data, chunk.data_format, None)
 

@@ -117,7 +117,7 @@ class RpcServer:
                 self._admit(name, handler, context, identify)
                 assert handler is not None
                 return await handler(request, context)
-            except Exception as error:  # noqa: BLE001  # the boundary: everything becomes a status
+            except Exception as error:  # the boundary: everything becomes a status
                 await _abort(name, context, error)
                 raise AssertionError("abort always raises") from error
 

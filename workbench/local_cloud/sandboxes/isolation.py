@@ -27,12 +27,7 @@ _ETC = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 _ETC_FROM_HOST = ("ld.so.cache", "alternatives", "ssl", "ca-certificates", "localtime", "mime.types", "python3")
-_DENIED = (
-    "add_key request_key keyctl bpf perf_event_open userfaultfd io_uring_setup io_uring_enter io_uring_register mount "
-    "umount2 pivot_root chroot unshare setns ptrace process_vm_readv process_vm_writev kexec_load kexec_file_load "
-    "init_module finit_module delete_module reboot swapon swapoff acct quotactl open_by_handle_at name_to_handle_at "
-    "move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr personality lookup_dcookie nfsservctl vhangup"
-).split()
+_DENIED = ["add_key", "request_key", "keyctl", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "ptrace", "process_vm_readv", "process_vm_writev", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot", "swapon", "swapoff", "acct", "quotactl", "open_by_handle_at", "name_to_handle_at", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "personality", "lookup_dcookie", "nfsservctl", "vhangup"]
 _ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _HERE = Path(__file__).parent
