@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from workbench.cli.common import (
-    DEFAULT_APP_NAME,
     AppNameOption,
     JsonOption,
     TargetOption,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent
 from modal_app.contract.requests import parse_request
-from workbench.cli.common import DEFAULT_APP_NAME, AppNameOption, EventPrinter, JsonOption, TargetOption, failing, say
+from workbench.cli.common import AppNameOption, EventPrinter, JsonOption, TargetOption, failing, say
 from workbench.project import Project
 
 if TYPE_CHECKING:
