@@ -24,7 +24,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """The failures that have a sentence of their own. Imported late: by then the command has imported what raises them."""
+    """The failures with a sentence of their own. Imported late: by then the command has imported what raises them."""
     from workbench.client import RequestRefusedError, StreamLostError
     from workbench.deploy import DeployFailedError
     from workbench.targets import TargetUnavailableError

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from modal_app import DEFAULT_APP_NAME
 from workbench.cli.common import (
     AppNameOption,
     JsonOption,

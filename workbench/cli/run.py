@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Launch a job and print its events as they arrive. Exit code 0 for `done`, 1 for `error`. Ctrl-C cancels the run.",
+    help="Launch a job and print its events as they arrive. Exit code 0 for done, 1 for error. Ctrl-C cancels the run.",
 )
 
 _SHELL = uuid.uuid5(uuid.NAMESPACE_URL, "modal-workbench/shell")
