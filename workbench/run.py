@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
 from modal_app.contract.requests import Request
@@ -17,6 +17,9 @@ from workbench.background import BackgroundLoop
 from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
 from workbench.timeline import Timeline, timeline
 from workbench.view_state import ViewState, lost, reduce
+
+if TYPE_CHECKING:
+    from workbench.widgets.run_view import RunView
 
 MAX_KEPT = 100_000
 _TAIL_LINES = 40
@@ -39,6 +42,7 @@ class Run:
         self._terminal: TerminalEvent | None = None
         self._failure: RequestRefusedError | StreamLostError | None = None
         self._listeners: list[Listener] = []
+        self._end_listeners: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._future: Future[None] = loop.submit(self._follow())
 
@@ -150,6 +154,14 @@ class Run:
 
         return stop
 
+    def on_end(self, listener: Callable[[], None]) -> None:
+        """Call `listener` once when the run has ended, at once when it has already."""
+        with self._changed:
+            if not self._state.ended:
+                self._end_listeners.append(listener)
+                return
+        listener()
+
     def _take(self, received: Received) -> None:
         event = received.event
         with self._changed:
@@ -167,6 +179,8 @@ class Run:
             self._changed.notify_all()
         for listener in listeners:
             listener(received)
+        if self._terminal is not None:
+            self._end()
 
     async def _follow(self) -> None:
         try:
@@ -185,6 +199,13 @@ class Run:
             self._failure = failure
             self._state = lost(self._state, code, message)
             self._changed.notify_all()
+        self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            listeners, self._end_listeners = self._end_listeners, []
+        for listener in listeners:
+            listener()
 
     async def _cancel_quietly(self) -> None:
         try:
@@ -194,6 +215,12 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.run_id or 'not accepted yet'}, {self._state.condition})"
+
+    def view(self) -> "RunView":
+        """A live view for JupyterLab."""
+        from workbench.widgets.run_view import RunView  # late: the widgets follow runs, not the other way round
+
+        return RunView(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": self._plain(), "text/html": self._html()}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import modal
 from modal.exception import NotFoundError
@@ -16,6 +16,9 @@ from modal.volume import FileEntryType
 
 from modal_app.contract.limits import MAX_LIST_ENTRIES
 from modal_app.contract.paths import check_path
+
+if TYPE_CHECKING:
+    from workbench.widgets.volume_browser import VolumeBrowser
 
 PREVIEW_BYTES = 64 * 1024
 _KINDS: dict[FileEntryType, "Kind"] = {
@@ -61,7 +64,8 @@ class ProjectVolume:
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """A file's bytes, at most `limit` of them.
 
-        Raises ValueError for a path that cannot be in a project, FileNotFoundError, IsADirectoryError for what is no file.
+        Raises ValueError for a path that cannot be in a project, FileNotFoundError, and IsADirectoryError for what is
+        no file.
         """
         check_path(path)
         by_path = {entry.path: entry for entry in self.entries()}
@@ -85,6 +89,12 @@ class ProjectVolume:
         """The files as an indented tree; git's own directory only when asked for."""
         shown = [entry for entry in self.entries() if git or entry.path.split("/")[0] != ".git"]
         return "\n".join(_lines(shown)) or "(nothing committed)"
+
+    def browse(self) -> "VolumeBrowser":
+        """A browser for JupyterLab."""
+        from workbench.widgets.volume_browser import VolumeBrowser  # late: the widget shows volumes
+
+        return VolumeBrowser(self)
 
     def __repr__(self) -> str:
         return f"ProjectVolume({self._root})"
