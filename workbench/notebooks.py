@@ -1,6 +1,8 @@
-"""Runs notebooks as tests: papermill with parameters and deadlines; the failed notebook is saved before anything is raised."""
+"""Runs notebooks as tests: papermill with parameters and deadlines.
 
-import tempfile
+A failed notebook is saved with its output before anything is raised.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +72,7 @@ def find(names: list[str]) -> list[Path]:
 def run(
     notebook: Path,
     *,
-    output_dir: Path | None = None,
+    output_dir: Path,
     parameters: Mapping[str, Any] | None = None,
     cell_timeout_s: int = CELL_TIMEOUT_S,
 ) -> NotebookResult:
@@ -78,9 +80,8 @@ def run(
     import papermill  # here, because it takes a second and every other command would pay it
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
-    directory = output_dir or Path(tempfile.mkdtemp(prefix="workbench-notebooks-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    output = directory / notebook.name
+    output_dir.mkdir(parents=True, exist_ok=True)
+    output = output_dir / notebook.name
     try:
         executed = papermill.execute_notebook(
             str(notebook),

@@ -32,6 +32,13 @@ class Workbench:
         self._client: AsyncClient | None = None
         self._loop = BackgroundLoop()
 
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> "Workbench":
+        """A connection to one endpoint, and to nothing else of its target."""
+        workbench = cls(Target("url", Path(), url=endpoint.url))
+        workbench._use(endpoint)
+        return workbench
+
     def __enter__(self) -> "Workbench":
         return self
 

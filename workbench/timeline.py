@@ -51,6 +51,6 @@ def timeline(events: Iterable[Event]) -> Timeline:
             starts.append((str(event.phase), event.elapsed_ms))
         elif isinstance(event, StreamEvent) and first_output is None:
             first_output = event.elapsed_ms
-    ends = [start for _, start in starts[1:]] + [last]
+    ends = [start for _, start in starts[1:]] + [last] * bool(starts)
     spans = tuple(Span(name, start, end) for (name, start), end in zip(starts, ends, strict=True))
     return Timeline(spans, first_output, last)

@@ -1,6 +1,7 @@
 """`workbench notebooks`: the notebooks as regression tests."""
 
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,12 +41,13 @@ def run(
         if target == "local":
             prepare()
         parameters: dict[str, Any] = {"target": target, **dict(_parameter(text) for text in parameter or [])}
+        directory = output_dir or Path(tempfile.mkdtemp(prefix="workbench-notebooks-"))
         failed = False
         for path in books.find(names or []):
             say(f"{path.stem} …")
             started = time.monotonic()
             try:
-                result = books.run(path, output_dir=output_dir, parameters=parameters)
+                result = books.run(path, output_dir=directory, parameters=parameters)
             except books.NotebookFailedError as error:
                 failed = True
                 _report(

@@ -63,8 +63,8 @@ class RunView(anywidget.AnyWidget):
         self._scheduled = False
         self.on_msg(self._on_message)
         self._stop = run.listen(self._on_event)
-        run.on_end(self._flush)
-        self._update()
+        run.on_end(self._send_pending)
+        self._sync_state()
 
     def close(self) -> None:
         """Stop following the run. Idempotent."""
@@ -78,17 +78,17 @@ class RunView(anywidget.AnyWidget):
             if self._scheduled:
                 return
             self._scheduled = True
-        asyncio.get_running_loop().call_later(BATCH_S, self._flush)
+        asyncio.get_running_loop().call_later(BATCH_S, self._send_pending)
 
-    def _flush(self) -> None:
+    def _send_pending(self) -> None:
         with self._lock:
             events, self._pending = self._pending, []
             self._scheduled = False
         if events:
-            self._send(events, reset=False)
-        self._update()
+            self._send_events(events, reset=False)
+        self._sync_state()
 
-    def _update(self) -> None:
+    def _sync_state(self) -> None:
         state = self.run.state
         with self.hold_sync():
             self.condition = state.condition
@@ -102,12 +102,12 @@ class RunView(anywidget.AnyWidget):
     def _on_message(self, _widget: object, content: object, _buffers: object) -> None:
         match content:
             case {"type": "hello"}:
-                self._send(list(self.run.events[-SNAPSHOT_EVENTS:]), reset=True)
-                self._update()
+                self._send_events(list(self.run.events[-SNAPSHOT_EVENTS:]), reset=True)
+                self._sync_state()
             case {"type": "cancel"}:
                 self.run.request_cancel()
 
-    def _send(self, events: list[Event], *, reset: bool) -> None:
+    def _send_events(self, events: list[Event], *, reset: bool) -> None:
         batch: Batch = {"type": "events", "reset": reset}
         data = json.dumps([_drawn(event) for event in events]).encode()
         self.send(batch, buffers=[data])

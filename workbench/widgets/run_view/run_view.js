@@ -42,7 +42,31 @@ class Lines {
   }
 }
 
-function render({ model, el }) {
+// One widget: its lines belong to the model, which is there before any view and hears every message.
+export default () => {
+  const lines = new Lines();
+  const painters = new Set();
+
+  const onMessage = (model, message, buffers) => {
+    if (message.type !== "events") return;
+    if (message.reset) lines.clear();
+    const events = JSON.parse(decoder.decode(buffers[0]));
+    const missing = events.length > 0 && events[0].s > lines.seen + 1;
+    events.forEach((event) => lines.add(event));
+    if (missing && !message.reset) model.send({ type: "hello" }); // a snapshot will fill the gap
+    painters.forEach((paint) => paint());
+  };
+
+  return {
+    initialize({ model }) {
+      model.on("msg:custom", (message, buffers) => onMessage(model, message, buffers));
+      model.send({ type: "hello" });
+    },
+    render: ({ model, el }) => render({ model, el, lines, painters }),
+  };
+};
+
+function render({ model, el, lines, painters }) {
   const root = element("div", "wb-run");
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", "Run");
@@ -66,7 +90,6 @@ function render({ model, el }) {
   root.append(head, view);
   el.append(root);
 
-  const lines = new Lines();
   const pool = [];
   let following = true;
   let painting = 0;
@@ -118,23 +141,14 @@ function render({ model, el }) {
   };
   const ticking = setInterval(tick, 100);
 
-  const onMessage = (message, buffers) => {
-    if (message.type !== "events") return;
-    if (message.reset) lines.clear();
-    const data = buffers[0];
-    for (const event of JSON.parse(decoder.decode(data.buffer ? data : new DataView(data)))) lines.add(event);
-    soon();
-  };
   const onLost = () => {
     root.dataset.condition = "lost";
     badge.textContent = "disconnected";
     cancel.disabled = true;
   };
-  model.on("msg:custom", onMessage);
+  painters.add(soon);
   model.on("change", header);
-  model.on("comm_live_update", () => {
-    if (model.comm_live === false) onLost();
-  });
+  model.on("comm_live_update", onLost);
   const onScroll = () => {
     following = view.scrollTop + view.clientHeight >= view.scrollHeight - ROW;
     soon();
@@ -152,15 +166,14 @@ function render({ model, el }) {
   const resized = new ResizeObserver(soon);
   resized.observe(view);
   header();
-  model.send({ type: "hello" });
+  soon();
 
   return () => {
     clearInterval(ticking);
     cancelAnimationFrame(painting);
     resized.disconnect();
-    model.off("msg:custom", onMessage);
+    painters.delete(soon);
     model.off("change", header);
+    model.off("comm_live_update", onLost);
   };
 }
-
-export default { render };
