@@ -1,0 +1,58 @@
+"""The notebooks are regression tests: papermill runs them, and their facts are compared here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workbench import notebooks
+from workbench.local_cloud.state import Running
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTS = {
+    "01_quickstart": {
+        "outcome": "done",
+        "uid_is_root": False,
+        "committed": True,
+        "sandbox_terminated": True,
+        "files": ["report.txt"],
+        "failure": "process_failed",
+        "failure_exit_code": 3,
+    },
+    "02_missing_commit": {
+        "naive_exit_code": 0,
+        "naive_visible_at_done": False,
+        "naive_visible_after_sync": True,
+        "ours_visible_at_done": True,
+        "ours_committed": True,
+    },
+    "03_buffered_stream": {"same_output": True, "clean_is_live": True, "buffered_is_live": False},
+}
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_every_notebook_is_tested() -> None:
+    assert {path.stem for path in notebooks.find([])} == set(FACTS)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_notebook_shows_its_behaviour(cloud: Running, tmp_path: Path, name: str) -> None:
+    (path,) = notebooks.find([name])
+    result = notebooks.run(path, output_dir=tmp_path, parameters={"target": "local"})
+    assert result.facts == FACTS[name]
+
+
+def test_a_failed_notebook_is_saved_and_named(cloud: Running, tmp_path: Path) -> None:
+    """Whoever looks at a red build must find the cell and what it printed."""
+    (path,) = notebooks.find(["01_quickstart"])
+    with pytest.raises(notebooks.NotebookFailedError, match="TargetUnavailableError") as caught:
+        notebooks.run(path, output_dir=tmp_path, parameters={"target": "nowhere"})
+    assert "unknown target" in caught.value.output.read_text()
+
+
+def test_nbval_accepts_them(cloud: Running) -> None:
+    """`pytest --nbval-lax notebooks` is what people try first."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "notebooks"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=390, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
