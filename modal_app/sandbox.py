@@ -28,6 +28,7 @@ WORKSPACE = "/workspace"
 GLOBAL = "/global"
 JOB_UID = 1000
 _PROBE_S = 20
+_SIGNALLED = 128  # exit codes from here on tell of a signal
 # Modal starts sandboxes as root and has no setting for it: privileges are dropped for each command.
 _AS_JOB = (
     "setpriv",
@@ -221,12 +222,18 @@ class ProjectSandbox:
             raise await self._lost(_first(others or errors)) from None
         except _PLATFORM_ERRORS as error:
             raise await self._lost(error) from None
-        if code != 0 and await self._ended():
-            raise await self._lost(None)
+        if code >= _SIGNALLED and not await self._alive():
+            raise await self._lost(None)  # the command did not fail: its sandbox was ended underneath
         return code
 
-    async def _ended(self) -> bool:
-        return await self._sandbox.poll.aio() is not None
+    async def _alive(self) -> bool:
+        """Whether the sandbox still runs commands: its own exit code may come later than its commands'."""
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                probe = await self._sandbox.exec.aio("true", timeout=_PROBE_S)
+                return bool(await probe.wait.aio() == 0)
+        except _PLATFORM_ERRORS:
+            return False
 
     async def _lost(self, error: Exception | None) -> Exception:
         """What it means that a command broke off: an error of ours passes, everything else is the sandbox's end."""

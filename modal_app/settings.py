@@ -53,7 +53,7 @@ class Timeouts(BaseSettings):
 class Settings(BaseSettings):
     """What a container of the endpoint needs. During rotation `secret_previous` is accepted beside `secret`."""
 
-    model_config = SettingsConfigDict(env_prefix="WORKBENCH_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="WORKBENCH_", frozen=True, hide_input_in_errors=True)
 
     secret: SecretStr
     secret_previous: SecretStr | None = None

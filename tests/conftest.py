@@ -5,12 +5,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import httpx
+import modal
 import psutil
 import pytest
 
+from workbench import Project, Workbench, connect
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
 
@@ -100,3 +104,52 @@ class Cli:
 def modal_cli(cloud: Running) -> Cli:
     """The stock `modal` command."""
     return Cli(cloud.env())
+
+
+# Short, so that what waits for them need not wait long. The app reads them when it is deployed.
+FAST = {
+    "WORKBENCH_TIMEOUT_LEASE_S": "6",
+    "WORKBENCH_TIMEOUT_HEARTBEAT_S": "0.5",
+    "WORKBENCH_TIMEOUT_DISCONNECT_GRACE_S": "0.5",
+}
+
+
+@pytest.fixture(scope="session")
+def wb(cloud: Running) -> Iterator[Workbench]:
+    """A workbench with the endpoint deployed as an app of its own, with short timeouts."""
+    os.environ.update(FAST)
+    try:
+        with connect("local", app_name="endpoint-tests") as workbench:
+            workbench.deploy()
+            yield workbench
+    finally:
+        for name in FAST:
+            del os.environ[name]
+
+
+@pytest.fixture
+def project() -> Project:
+    """A project that nobody has used."""
+    return Project.new()
+
+
+@pytest.fixture(scope="session")
+def http(wb: Workbench) -> Iterator[httpx.Client]:
+    """The endpoint as any HTTP client sees it, with the secret shown."""
+    headers = {"X-Modal-Secret": wb.endpoint.secret.get_secret_value()}
+    with httpx.Client(base_url=wb.endpoint.url, headers=headers, timeout=60, trust_env=False) as client:
+        yield client
+
+
+def live_sandboxes(app_name: str = "endpoint-tests") -> list[str]:
+    """The ids of an app's sandboxes that have not ended."""
+    app = modal.App.lookup(app_name)
+    return [sandbox.object_id for sandbox in modal.Sandbox.list(app_id=app.app_id)]
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+    """Return when a condition holds; fail with its description when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
