@@ -121,7 +121,7 @@ class State:
         """The cloud that runs on this directory, None when there is none."""
         try:
             found = Running(**json.loads((self.root / "running.json").read_text()))
-        except (FileNotFoundError, PermissionError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             return None
         return found if found.alive else None
 

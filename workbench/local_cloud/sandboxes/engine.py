@@ -386,7 +386,7 @@ class Engine:
         spec = SandboxSpec(sandbox_id="probe", uid=isolation_uid(0))
         try:
             await self.discard(await self.create(spec))
-        except SandboxStartFailedError as error:
+        except (SandboxStartFailedError, OSError) as error:
             raise IsolationUnavailableError(_explain(str(error))) from error
 
     async def aclose(self) -> None:
@@ -410,7 +410,7 @@ def _pidfd_from(info: int) -> int:
 
 
 def _explain(said: str) -> str:
-    if "uid map" in said or "Permission denied" in said or "Operation not permitted" in said:
+    if any(sign in said for sign in ("uid map", "ermission", "not permitted")):
         return (
             f"This machine does not allow unprivileged user namespaces ({said}). On Ubuntu 24.04 run: "
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; in Docker, run the container with "

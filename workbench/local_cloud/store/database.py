@@ -25,9 +25,16 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._connection.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise StaleStateError(
+                f"the state in {path.parent} cannot be read ({error}): run `workbench cloud reset` to start with an "
+                "empty one"
+            ) from None
         if found not in (0, SCHEMA_VERSION):
             self._connection.close()
             raise StaleStateError(

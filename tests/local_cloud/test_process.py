@@ -1,0 +1,155 @@
+"""The cloud as a process: it starts once, or says in one sentence why not and what to do."""
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import processes_of
+from workbench.local_cloud import daemon
+from workbench.local_cloud.daemon import CloudStartFailedError
+from workbench.local_cloud.state import State
+
+
+@pytest.fixture
+def fresh() -> Iterator[State]:
+    root = Path(tempfile.mkdtemp(prefix="workbench-process-"))
+    root.chmod(0o711)
+    state = State(root / "state")
+    yield state
+    daemon.stop(state)
+    shutil.rmtree(root)
+
+
+def test_it_starts_once_and_stops(fresh: State) -> None:
+    running, started = daemon.start(fresh)
+    again, started_again = daemon.start(fresh)
+    assert (started, started_again, again) == (True, False, running)
+    assert daemon.stop(fresh)
+    assert not daemon.stop(fresh)
+    assert processes_of(fresh) == []
+
+
+def test_its_address_and_token_survive_a_restart(fresh: State) -> None:
+    first, _ = daemon.start(fresh)
+    daemon.stop(fresh)
+    second, _ = daemon.start(fresh)
+    assert second.env() == first.env()
+
+
+def test_what_is_secret_is_readable_by_its_owner_only(fresh: State) -> None:
+    daemon.start(fresh)
+    for name in ("credentials.json", "running.json", "cloud.sqlite"):
+        assert (fresh.root / name).stat().st_mode & 0o077 == 0, name
+    secret = fresh.credentials().token_secret
+    assert secret not in fresh.log.read_text()
+    lines = [" ".join(process) for process in _command_lines()]
+    assert not [line for line in lines if secret in line]
+
+
+def _command_lines() -> list[list[str]]:
+    return [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+
+
+def test_it_listens_on_loopback_only(fresh: State) -> None:
+    running, _ = daemon.start(fresh)
+    addresses = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for connection in psutil.Process(running.pid).net_connections("inet")
+    }
+    assert addresses == {"127.0.0.1"}
+
+
+def test_a_port_that_is_taken_is_told(fresh: State) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CloudStartFailedError, match=f"{port}.*--port|port {port}"):
+            daemon.start(fresh, port=port)
+    assert fresh.running() is None
+
+
+def test_a_state_of_another_version_is_told_and_kept(fresh: State) -> None:
+    fresh.create()
+    with sqlite3.connect(fresh.root / "cloud.sqlite") as database:
+        database.execute("PRAGMA user_version=999")
+    with pytest.raises(CloudStartFailedError, match="workbench cloud reset"):
+        daemon.start(fresh)
+    with sqlite3.connect(fresh.root / "cloud.sqlite") as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (999,)
+
+
+def test_a_state_that_cannot_be_read_is_told(fresh: State) -> None:
+    fresh.create()
+    (fresh.root / "cloud.sqlite").write_bytes(b"not a database, " * 1000)
+    with pytest.raises(CloudStartFailedError, match="workbench cloud reset"):
+        daemon.start(fresh)
+
+
+def test_a_state_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CloudStartFailedError, match="WORKBENCH_STATE_DIR"):
+        daemon.start(State(tmp_path / "file" / "state"))
+
+
+def test_leftovers_of_a_dead_cloud_are_no_obstacle(fresh: State) -> None:
+    """A machine that lost power leaves an announcement and a run directory behind."""
+    running, _ = daemon.start(fresh)
+    daemon.stop(fresh)
+    (fresh.root / "running.json").write_text(json.dumps({**running.__dict__, "pid": 2**22 - 1}))
+    (fresh.root / "run" / "deadbeef").mkdir()
+    _, started = daemon.start(fresh)
+    assert started
+    assert not (fresh.root / "run" / "deadbeef").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (None, "apt-get install -y bubblewrap"),
+        ("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n", "namespace"),
+    ],
+    ids=["no bubblewrap", "no user namespaces"],
+)
+def test_without_isolation_it_refuses(
+    fresh: State, monkeypatch: pytest.MonkeyPatch, script: str | None, told: str
+) -> None:
+    """Nothing ever runs with less than the whole isolation."""
+    programs = fresh.root.parent / "bin"
+    programs.mkdir(mode=0o755)
+    if script is not None:
+        (programs / "bwrap").write_text(script)
+        (programs / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    with pytest.raises(CloudStartFailedError, match=told):
+        daemon.start(fresh)
+    assert fresh.running() is None
+
+
+def test_another_version_of_the_sdk_is_told(fresh: State) -> None:
+    code = (
+        "import modal, sys; modal.__version__ = '1.0.0'; import workbench.local_cloud.__main__ as cloud; "
+        f"sys.argv = ['cloud', '--state', {str(fresh.root)!r}]; sys.exit(cloud.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "pip install modal==" in json.loads(done.stdout)["error"]
+
+
+def test_a_caller_without_the_token_gets_nothing(fresh: State) -> None:
+    running, _ = daemon.start(fresh)
+    env = {**os.environ, **running.env(), "MODAL_TOKEN_SECRET": "wrong"}
+    command = [sys.executable, "-m", "modal", "app", "list"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "oken" in done.stdout + done.stderr
