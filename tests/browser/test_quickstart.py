@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 from playwright.sync_api import Page, expect
+
 from tests.browser.conftest import Lab, picture, run_all, wait_for_kernel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

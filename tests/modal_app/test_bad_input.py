@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import httpx
 import modal
 import pytest
-from tests.conftest import live_sandboxes
-from tests.modal_app.contract.test_requests import BAD, BAD_IDS, BAD_PATHS
 
 from modal_app.contract.limits import MAX_BODY_BYTES
+from tests.conftest import live_sandboxes
+from tests.modal_app.contract.test_requests import BAD, BAD_IDS, BAD_PATHS
 from workbench import Project, Workbench
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import httpx
 import modal
-import pytest
-from tests.conftest import live_sandboxes, wait_until
 
 from modal_app.contract.events import DoneEvent, ErrorEvent, StatusEvent, StreamEvent
+from tests.conftest import live_sandboxes, wait_until
 from workbench import Project, Run, Workbench
 
 
