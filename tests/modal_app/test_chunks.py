@@ -1,0 +1,76 @@
+"""A line is one piece, however many writes it took; nothing is lost, held for long, or put out of order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modal_app.chunks import MAX_HELD_BYTES, whole_lines
+
+
+async def of(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def collect(chunks: AsyncIterator[bytes], **options: float) -> list[bytes]:
+    return [chunk async for chunk in whole_lines(chunks, **options)]
+
+
+async def test_the_writes_of_one_print_are_one_piece() -> None:
+    """`print("line", 1)` without a buffer writes four times."""
+    assert await collect(of(b"line", b" ", b"1", b"\n", b"line", b" 2\n"), hold_s=60) == [b"line 1\n", b"line 2\n"]
+
+
+async def test_the_beginning_of_a_line_does_not_wait_for_ever() -> None:
+    """A prompt or a progress bar has no line end."""
+    released = asyncio.Event()
+
+    async def prompt() -> AsyncIterator[bytes]:
+        yield b"name? "
+        await released.wait()
+        yield b"ok\n"
+
+    pieces = whole_lines(prompt())
+    assert await asyncio.wait_for(anext(pieces), 30) == b"name? "
+    released.set()
+    assert [piece async for piece in pieces] == [b"ok\n"]
+
+
+async def test_a_drip_without_line_ends_is_held_from_its_first_byte_only() -> None:
+    """Each further byte must not start the time anew."""
+
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b"."
+            await asyncio.sleep(0.001)
+
+    pieces = whole_lines(drip(), hold_s=0.01)
+    assert len(await asyncio.wait_for(anext(pieces), 30)) < 1000
+    await pieces.aclose()  # type: ignore[attr-defined]  # it is an async generator
+
+
+async def test_what_is_held_is_bounded() -> None:
+    piece = b"x" * 1000
+    sizes = [len(chunk) for chunk in await collect(of(*[piece] * 200), hold_s=60)]
+    assert sum(sizes) == 200_000
+    assert max(sizes) < MAX_HELD_BYTES + len(piece)
+
+
+async def test_an_error_of_the_source_is_passed_on() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"a\n"
+        raise OSError("gone")
+
+    pieces = whole_lines(broken())
+    assert await anext(pieces) == b"a\n"
+    with pytest.raises(OSError, match="gone"):
+        await anext(pieces)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=8)))
+@settings(deadline=None)
+def test_nothing_is_lost_or_put_out_of_order(chunks: list[bytes]) -> None:
+    assert b"".join(asyncio.run(collect(of(*chunks)))) == b"".join(chunks)
