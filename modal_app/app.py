@@ -1,7 +1,7 @@
 """Modal wiring only: image, secret, volumes, functions. `modal deploy -m modal_app.app` takes it to any Modal.
 
-At deploy time WORKBENCH_APP_NAME gives the name, WORKBENCH_TIMEOUT_* the deadlines (both travel into the container), and
-WORKBENCH_MIN_CONTAINERS how many containers are kept warm.
+At deploy time WORKBENCH_APP_NAME gives the name, WORKBENCH_TIMEOUT_* the deadlines (both travel into the container),
+and WORKBENCH_MIN_CONTAINERS how many containers are kept warm.
 """
 
 import os

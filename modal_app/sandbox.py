@@ -1,8 +1,8 @@
 """The only module that calls `modal.Sandbox`: one project's sandbox, from its creation to its confirmed end.
 
 A sandbox sees its project's sub-path of the project volume at /workspace and, read-only, the global volume at /global.
-Its entrypoint is a watchdog on stdin: when the run that owns the sandbox falls silent, whatever the reason, it exits and
-the sandbox ends with it. Jobs never run as uid 0.
+Its entrypoint is a watchdog on stdin: when the run that owns the sandbox falls silent, whatever the reason, it exits
+and the sandbox ends with it. Jobs never run as uid 0.
 """
 
 import asyncio

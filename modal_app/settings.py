@@ -1,6 +1,10 @@
-"""The endpoint's settings, from its environment, checked once at start: a container with bad settings serves nothing."""
+"""The endpoint's settings, from its environment, checked once at start.
+
+A container with bad settings serves nothing.
+"""
 
 import hmac
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -12,8 +16,9 @@ Seconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]
 
 
 class Timeouts(BaseSettings):
-    """Every deadline in seconds. A later one in the chain process < sandbox < function < upstream leaves room for cleanup.
+    """Every deadline in seconds.
 
+    A later one in the chain process < sandbox < function < upstream leaves room for cleanup.
     `upstream_s` is what the caller in front of the endpoint grants a response.
     """
 
@@ -37,7 +42,7 @@ class Timeouts(BaseSettings):
         chain = {"process_s": self.process_s, "sandbox_s": self.sandbox_s, "function_s": self.function_s}
         chain["upstream_s"] = self.upstream_s
         names = list(chain)
-        for inner, outer in zip(names, names[1:], strict=False):
+        for inner, outer in pairwise(names):
             if chain[inner] >= chain[outer]:
                 raise ValueError(f"{inner} ({chain[inner]} s) must be shorter than {outer} ({chain[outer]} s)")
         if self.process_s + self.commit_s >= self.sandbox_s:
@@ -81,4 +86,4 @@ class Settings(BaseSettings):
         """Whether a caller's secret is one of ours, in a time that tells nothing about them."""
         given = shown.encode()
         known = [secret.get_secret_value().encode() for secret in (self.secret, self.secret_previous) if secret]
-        return any([hmac.compare_digest(given, one) for one in known])  # a list: every secret is compared
+        return any([hmac.compare_digest(given, one) for one in known])  # noqa: C419  # a list: every secret is compared

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -196,7 +197,7 @@ async def _left(receive: Callable[[], Awaitable[object]]) -> None:
             return
 
 
-def _documented(timeouts: Timeouts) -> "dict[str, object]":
+def _documented(timeouts: Timeouts) -> dict[str, Any]:
     """What OpenAPI says of POST /generate beyond what FastAPI sees."""
     refusal = {
         "description": "refused",

@@ -1,5 +1,6 @@
-"""An event loop in a thread of its own: runs go on while a notebook's cell blocks, and starting one never blocks a cell.
+"""An event loop in a thread of its own.
 
+Runs go on while a notebook's cell blocks, and starting one never blocks a cell.
 The thread is a daemon: a notebook or script that forgets `close()` can still end.
 """
 

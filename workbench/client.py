@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 import httpx
 from httpx_sse import EventSource, SSEError
@@ -79,7 +80,7 @@ class AsyncClient:
             trust_env=False,  # a proxy from the environment would see the secret
         )
 
-    async def __aenter__(self) -> "AsyncClient":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -6,6 +6,7 @@ It exists to be seen failing: events arrive all at once, at the end. Loopback on
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
+from typing import Self
 
 import httpx
 import uvicorn
@@ -38,7 +39,7 @@ class BufferingHop:
             self.close()
             raise
 
-    def __enter__(self) -> "BufferingHop":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import modal
 
@@ -39,7 +39,7 @@ class Workbench:
         workbench._use(endpoint)
         return workbench
 
-    def __enter__(self) -> "Workbench":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

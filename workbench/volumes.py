@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import modal
 from modal.exception import NotFoundError
-from modal.volume import FileEntryType
+from modal.types import FileEntryType
 
 from modal_app.contract.limits import MAX_LIST_ENTRIES
 from modal_app.contract.paths import check_path

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import modal
 import modal.exception
-from modal.volume import FileEntry, FileEntryType
+from modal.types import FileEntry, FileEntryType
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from modal_app.actions import git

@@ -1,4 +1,4 @@
-"""Action `git`: a few operations with checked arguments, run inside the sandbox, with no hook and no outside setting."""
+"""Action `git`: a few operations with checked arguments, run inside the sandbox, with no hook, no outside setting."""
 
 import re
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ import sys
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The change is not possible; nothing was changed."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -43,12 +43,12 @@ class Workspace:
                 following = os.open(part, DIRECTORY, dir_fd=current)
             except FileNotFoundError:
                 if not create:
-                    raise Refused("not_found", f"there is no {path}") from None
+                    raise RefusedError("not_found", f"there is no {path}") from None
                 os.mkdir(part, 0o755, dir_fd=current)
                 self.undo.append(("rmdir", os.dup(current), part, ""))
                 following = os.open(part, DIRECTORY, dir_fd=current)
             except OSError:
-                raise Refused("invalid_request", f"a component of {path} is not a directory, or a link") from None
+                raise RefusedError("invalid_request", f"a component of {path} is not a directory, or a link") from None
             os.close(current)
             current = following
         return current, name
@@ -69,7 +69,7 @@ class Workspace:
         parent, name = self.parent(path, create=True)
         kind = self.kind(parent, name)
         if kind not in ("file", "nothing"):
-            raise Refused("invalid_request", f"{path} is a {kind}")
+            raise RefusedError("invalid_request", f"{path} is a {kind}")
         mode = 0o644
         if kind == "file":
             mode = stat.S_IMODE(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
@@ -84,17 +84,17 @@ class Workspace:
         """Delete a file, a link itself, or a directory."""
         parent, name = self.parent(path, create=False)
         if self.kind(parent, name) == "nothing":
-            raise Refused("not_found", f"there is no {path}")
+            raise RefusedError("not_found", f"there is no {path}")
         self.put_away(parent, name)
 
     def move(self, path: str, to: str) -> None:
         """Move what is at a path to one where nothing is."""
         parent, name = self.parent(path, create=False)
         if self.kind(parent, name) == "nothing":
-            raise Refused("not_found", f"there is no {path}")
+            raise RefusedError("not_found", f"there is no {path}")
         target, new_name = self.parent(to, create=True)
         if self.kind(target, new_name) != "nothing":
-            raise Refused("invalid_request", f"{to} is there already")
+            raise RefusedError("invalid_request", f"{to} is there already")
         os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=target)
 
     def put_away(self, parent: int, name: str) -> None:
@@ -146,7 +146,7 @@ def main() -> int:
         except BaseException:
             workspace.roll_back()
             raise
-    except Refused as error:
+    except RefusedError as error:
         json.dump({"code": error.code, "message": error.message}, sys.stdout)
         return 3
     except OSError as error:

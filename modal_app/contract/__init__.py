@@ -1,4 +1,4 @@
-"""The words of `/generate`: requests, events, errors, limits, the order of events, SSE framing. No I/O, no clock, no SDK.
+"""The words of `/generate`: requests, events, errors, limits, the order of events, SSE framing.
 
-Both sides import it: the endpoint to speak, the workbench to listen.
+No I/O, no clock, no SDK. Both sides import it: the endpoint to speak, the workbench to listen.
 """

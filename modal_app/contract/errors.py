@@ -37,7 +37,10 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True)
 class ErrorInfo:
-    """One row: `status` is the HTTP status when no stream has begun, `recoverable` whether the same request may succeed."""
+    """One row.
+
+    `status` is the HTTP status when no stream has begun, `recoverable` whether the same request may succeed.
+    """
 
     status: int
     recoverable: bool

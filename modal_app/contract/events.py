@@ -42,7 +42,10 @@ class SandboxFacts(_Part):
 
 
 class _Event(_Part):
-    """What every event has: `seq` counts from 1 without gaps, `at_ms` is Unix time, `elapsed_ms` runs from acceptance."""
+    """What every event has.
+
+    `seq` counts from 1 without gaps, `at_ms` is Unix time, `elapsed_ms` runs from acceptance.
+    """
 
     type: str
     run_id: str

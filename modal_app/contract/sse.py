@@ -20,7 +20,10 @@ def frame(event: Event) -> bytes:
 
 
 class TextSplitter:
-    """Turns a program's bytes into texts of at most 64 KiB, cut between characters; what is not UTF-8 becomes U+FFFD."""
+    """Turns a program's bytes into texts of at most 64 KiB, cut between characters.
+
+    What is not UTF-8 becomes U+FFFD.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

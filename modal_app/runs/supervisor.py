@@ -1,7 +1,9 @@
-"""Owns runs. Each run is one task that holds its sandbox, ends it on every path, and only then tells how the run ended.
+"""Owns runs.
 
-Responses are readers of a run, never its owner: a client that leaves, a response that is collected late or never, change
-nothing about who cleans up.
+Each run is one task that holds its sandbox, ends it on every path, and only then tells how the run ended.
+
+Responses are readers of a run, never its owner: a client that leaves, a response that is collected late or never,
+change nothing about who cleans up.
 """
 
 import asyncio
@@ -70,7 +72,7 @@ class Run:
                 self._work.cancel()
                 await asyncio.wait([self._work])
             outcome.settle(self._work, cancelled=self._cancelled)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the boundary: a broken run still has a terminal event
             _log.exception("run.broken")
             outcome.error = _internal()
         finally:

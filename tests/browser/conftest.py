@@ -97,7 +97,10 @@ def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser for one module: while its driver runs, this thread has a running event loop, which other tests must not."""
+    """A browser for one module.
+
+    While its driver runs, this thread has a running event loop, which other tests must not.
+    """
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert path, "Chromium is missing: run `workbench test`, which installs it, or `apt-get install -y chromium`"
     with sync_playwright() as playwright:

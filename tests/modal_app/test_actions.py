@@ -66,13 +66,15 @@ def test_a_repository_cannot_make_git_run_its_programs(wb: Workbench, project: P
         project,
         """
 import os, pathlib, stat, subprocess
-trap = pathlib.Path("trap.sh"); trap.write_text("#!/bin/sh\\necho sprung >> /workspace/sprung\\ncat\\n"); trap.chmod(0o755)
+trap = pathlib.Path("trap.sh"); trap.write_text("#!/bin/sh\\necho sprung >> /workspace/sprung\\ncat\\n")
+trap.chmod(0o755)
 hooks = pathlib.Path(".git/hooks"); hooks.mkdir(exist_ok=True)
 for name in ("pre-commit", "post-commit", "commit-msg", "prepare-commit-msg", "post-index-change", "post-checkout"):
     (hooks / name).write_text(trap.read_text()); (hooks / name).chmod(0o755)
 path = "/workspace/trap.sh"
 with open(".git/config", "a") as config:
-    config.write(f"[core]\\n fsmonitor = {path}\\n pager = {path}\\n editor = {path}\\n hooksPath = /workspace/.git/hooks\\n")
+    config.write(f"[core]\\n fsmonitor = {path}\\n pager = {path}\\n editor = {path}\\n")
+    config.write(" hooksPath = /workspace/.git/hooks\\n")
     config.write(f"[diff]\\n external = {path}\\n[gpg]\\n program = {path}\\n[commit]\\n gpgSign = true\\n")
     config.write(f"[pager]\\n log = {path}\\n diff = {path}\\n status = {path}\\n")
 """,

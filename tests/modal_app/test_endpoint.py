@@ -215,15 +215,12 @@ def test_curl_prints_line_by_line(wb: Workbench, project: Project) -> None:
     code = "import time\nfor n in range(4): print('line', n, flush=True); time.sleep(0.3)"
     command = ["curl", "-sN", f"{wb.endpoint.url}/generate", "--max-time", "60", "-H", "@-", "-d"]
     command.append(json.dumps(body(project, action="python", code=code)))
-    arrivals = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as curl:
         assert curl.stdin is not None
         assert curl.stdout is not None
         curl.stdin.write(f"X-Modal-Secret: {wb.endpoint.secret.get_secret_value()}\n")
         curl.stdin.close()
-        for line in curl.stdout:
-            if '"text":"line ' in line:
-                arrivals.append(time.monotonic())
+        arrivals = [time.monotonic() for line in curl.stdout if '"text":"line ' in line]
     assert len(arrivals) == 4
     assert arrivals[-1] - arrivals[0] > 0.5
 

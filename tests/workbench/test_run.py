@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from modal_app.contract import sse
-from modal_app.contract.events import StreamEvent
+from modal_app.contract.events import Event, StreamEvent
 from tests.conftest import wait_until
 from tests.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
 from workbench import Endpoint, Project, RequestRefusedError, StreamLostError, Workbench
@@ -78,13 +78,13 @@ def test_the_html_shows_guest_text_as_text() -> None:
         EVENTS[2].model_copy(update={"text": "<script>alert(1)</script>&amp;"}),
         EVENTS[3],
     ]
-    with serving([HEAD, *(chunk(sse.frame(event)) for event in evil), chunk(b"")]) as endpoint:
-        with Workbench.of(endpoint) as wb:
-            run = wb.launch(Project.new(), "python", code="1")
-            run.wait(30)
-            page = run._repr_mimebundle_()["text/html"]
-            assert "<script>" not in page
-            assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;" in page
+    frames = [HEAD, *(chunk(sse.frame(event)) for event in evil), chunk(b"")]
+    with serving(frames) as endpoint, Workbench.of(endpoint) as wb:
+        run = wb.launch(Project.new(), "python", code="1")
+        run.wait(30)
+        page = run._repr_mimebundle_()["text/html"]
+        assert "<script>" not in page
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;" in page
 
 
 def test_a_closed_workbench_ends_its_runs_and_closes_twice() -> None:

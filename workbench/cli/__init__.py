@@ -31,7 +31,7 @@ _TEST_TIMEOUT_S = 85 * 60
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(
-    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to pytest, e.g. `-k volumes`.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to pytest, e.g. `-k volumes`.")] = None,  # noqa: PT028  # a command, not a test
 ) -> None:
     """Check prerequisites, then run the whole test suite, notebooks and browser included."""
     root = Path(__file__).resolve().parents[2]

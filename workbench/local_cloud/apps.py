@@ -107,8 +107,8 @@ class Apps:
         now = time.time()
         with self._db.transaction():
             self._db.execute(
-                "UPDATE apps SET state=?, function_ids=?, class_ids=?, tags=?, version=version+?, deployed_at=?, name=? "
-                "WHERE app_id=?",
+                "UPDATE apps SET state=?, function_ids=?, class_ids=?, tags=?, version=version+?, deployed_at=?, "
+                "name=? WHERE app_id=?",
                 (
                     request.app_state,
                     json.dumps(dict(request.function_ids)),
@@ -195,7 +195,8 @@ class Apps:
         row = self._db.one("SELECT definition FROM functions WHERE function_id=?", (function_id,))
         if row is None:
             raise not_found(f"Function {function_id} not found.")
-        return api_pb2.Function.FromString(row["definition"])
+        definition: api_pb2.Function = api_pb2.Function.FromString(row["definition"])
+        return definition
 
     def app_of(self, function_id: str) -> App:
         """The app that a function belongs to."""

@@ -1,7 +1,7 @@
 """Puts the local cloud together: who owns what, in the order in which it starts, and the reverse in which it ends.
 
-One process, loopback only. Everything that must outlive it is in the state directory; everything that must not is in one
-run directory, which the cloud removes when it ends and its janitor removes when it is killed.
+One process, loopback only. Everything that must outlive it is in the state directory; everything that must not is in
+one run directory, which the cloud removes when it ends and its janitor removes when it is killed.
 """
 
 import asyncio
@@ -120,7 +120,8 @@ class LocalCloud:
     ) -> AsyncIterator["LocalCloud"]:
         """Run a cloud with its durable state in one directory and everything else in another.
 
-        The first of `ports` that is free is taken, 0 being any. Raises PortInUseError, StaleStateError or IsolationUnavailableError; nothing is left then.
+        The first of `ports` that is free is taken, 0 being any. Raises PortInUseError, StaleStateError or
+        IsolationUnavailableError; nothing is left then.
         """
         cloud = cls(state, run, credentials)
         async with cloud._stack:

@@ -1,4 +1,6 @@
-"""Starts, finds and ends the local cloud's process. Blocking calls, for command lines and notebooks; never imports the cloud.
+"""Starts, finds and ends the local cloud's process.
+
+Blocking calls, for command lines and notebooks; never imports the cloud.
 
 The process outlives who started it and ends on `stop`. Nothing here is trusted by name: a process is known by its id
 and start time.

@@ -86,7 +86,10 @@ class State:
 
     @contextmanager
     def locked(self) -> Iterator[Path]:
-        """Own the directory and yield a fresh run directory; raises StateInUseError. Leftovers of the dead are removed."""
+        """Own the directory and yield a fresh run directory; raises StateInUseError.
+
+        Leftovers of the dead are removed.
+        """
         self.create()
         lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

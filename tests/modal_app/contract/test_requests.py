@@ -107,7 +107,7 @@ BAD_IDS = {
     "newline": ID + "\n",
     "number": 7,
     "null": None,
-    "wide": ID.replace("0", "０"),
+    "wide": ID.replace("0", "\uff10"),
 }
 
 
@@ -167,7 +167,7 @@ def test_defaults_and_types() -> None:
 
 @given(st.text(max_size=60))
 def test_a_path_that_passes_stays_below_its_root(path: str) -> None:
-    """Whatever the characters: what passes is relative, has no empty, `.` or `..` component and no control character."""
+    """Whatever the characters: what passes is relative, has no empty, `.` or `..` component, no control character."""
     try:
         check_path(path)
     except (ValueError, UnicodeEncodeError):

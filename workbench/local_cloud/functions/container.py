@@ -119,12 +119,12 @@ class Container:
         for name in ("bin", "sbin", "lib", "lib64", "lib32"):
             path = Path("/") / name
             if path.is_symlink():
-                argv += ["--symlink", os.readlink(path), f"/{name}"]
+                argv += ["--symlink", str(path.readlink()), f"/{name}"]
             elif path.is_dir():
                 argv += ["--ro-bind", f"/{name}", f"/{name}"]
         for name in _ETC:
             argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", CODE_ROOT]
+        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", CODE_ROOT]  # noqa: S108  # inside the container
         for prefix in _interpreter_paths():
             argv += ["--ro-bind", prefix, prefix]
         for top in tops:

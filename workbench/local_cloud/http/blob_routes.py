@@ -19,7 +19,9 @@ from workbench.local_cloud.store.database import Database
 MAX_BLOB_BYTES = 4 * 1024**3  # Modal's limit for a request body
 
 _DDL = """
-CREATE TABLE IF NOT EXISTS blobs (blob_id TEXT PRIMARY KEY, sha256 TEXT, size INTEGER NOT NULL, created_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS blobs (
+  blob_id TEXT PRIMARY KEY, sha256 TEXT, size INTEGER NOT NULL, created_at REAL NOT NULL
+);
 """
 
 

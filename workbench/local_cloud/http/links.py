@@ -1,4 +1,7 @@
-"""Signed, expiring links: whoever holds one may do the one thing it names, once the signature and the time are checked."""
+"""Signed, expiring links.
+
+Whoever holds one may do the one thing it names, once the signature and the time are checked.
+"""
 
 import hashlib
 import hmac

@@ -107,7 +107,7 @@ class AppRpcs:
             response.apps.add(
                 app_id=app.app_id,
                 description=app.description,
-                state=app.state,  # type: ignore[arg-type]  # stored as the enum's number
+                state=app.state,
                 created_at=app.created_at,
                 stopped_at=app.stopped_at,
                 n_running_tasks=self._running_tasks(app.app_id),

@@ -1,4 +1,7 @@
-"""The RPCs that a function container's own client makes. Who calls is known from its task's secret, never from the request."""
+"""The RPCs that a function container's own client makes.
+
+Who calls is known from its task's secret, never from the request.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -50,7 +53,7 @@ class ContainerRpcs:
                 input_id=item.input_id,
                 input=item.payload,
                 function_call_id=item.call.call_id,
-                function_call_invocation_type=item.call.invocation,  # type: ignore[arg-type]  # the enum's number
+                function_call_invocation_type=item.call.invocation,
                 retry_count=item.retry_count,
             )
         elif self._pools.task(task_id).draining:

@@ -71,9 +71,9 @@ class MountRpcs:
             if row is None and not name.startswith(CLIENT_MOUNT_PREFIX):
                 raise not_found(f"Mount '{name}' not found.")
             if row is None:
-                row = {"mount_id": new_id("mo"), "checksum": hashlib.sha256(name.encode()).hexdigest()}  # type: ignore[assignment]  # read by key only
-                self._db.execute("INSERT INTO mounts VALUES (?,?,?)", (row["mount_id"], row["checksum"], name))
-            assert row is not None
+                mount_id, checksum = new_id("mo"), hashlib.sha256(name.encode()).hexdigest()
+                self._db.execute("INSERT INTO mounts VALUES (?,?,?)", (mount_id, checksum, name))
+                return _answer(mount_id, checksum)
             return _answer(row["mount_id"], row["checksum"])
         for file in request.files:
             path = PurePosixPath(file.filename)

@@ -76,7 +76,7 @@ class RpcServer:
 
     def _service(
         self, service: Any, groups: Iterable[object], identify: Callable[[dict[str, str]], Caller]
-    ) -> grpc.GenericRpcHandler:
+    ) -> "grpc.GenericRpcHandler[Any, Any]":
         members = list(groups)
         methods = {}
         for method in service.methods:
@@ -142,7 +142,8 @@ class RpcServer:
 
 
 def _serialize(message: Message | None) -> bytes:
-    return (empty_pb2.Empty() if message is None else message).SerializeToString()
+    data: bytes = (empty_pb2.Empty() if message is None else message).SerializeToString()
+    return data
 
 
 async def _abort(name: str, context: Any, error: Exception) -> None:

@@ -29,7 +29,8 @@ class SessionRpcs:
         if version != SDK_VERSION:
             response.server_warnings.add(
                 type=api_pb2.Warning.WARNING_TYPE_UNSPECIFIED,
-                message=f"the local cloud speaks the protocol of modal {SDK_VERSION}; this client is {version or 'unknown'}",
+                message=f"the local cloud speaks the protocol of modal {SDK_VERSION}; "
+                f"this client is {version or 'unknown'}",
             )
         return response
 

@@ -4,6 +4,8 @@ It starts programs that the host asks for, reports how they end, and passes `syn
 inherited socket whose number is its second argument; when that ends, it ends, and with it every process of the sandbox.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import json
@@ -14,13 +16,17 @@ import signal
 import socket
 import sys
 
+TYPE_CHECKING = False  # typing itself is a slow import
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
 SYNC_ADDRESS = "\0workbench-sync"  # an abstract name: it lives in the sandbox's own network namespace
 MAX_MESSAGE = 256 * 1024
 MAX_SYNC_WAITING = 16
 PR_SET_DUMPABLE = 4
 
 
-def main():
+def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     processes = int(sys.argv[1])
@@ -41,18 +47,18 @@ def main():
 
 
 class Agent:
-    def __init__(self, control, listener, wake):
+    def __init__(self, control: socket.socket, listener: socket.socket, wake: int) -> None:
         self.control = control
         self.listener = listener
         self.wake = wake
-        self.children = {}
-        self.syncs = {}
+        self.children: dict[int, str] = {}
+        self.syncs: dict[int, socket.socket] = {}
         self.sync_number = 0
         self.selector = selectors.DefaultSelector()
         for source in (control, listener, wake):
             self.selector.register(source, selectors.EVENT_READ)
 
-    def run(self):
+    def run(self) -> None:
         self.tell({"op": "ready", "uid": os.getuid()})
         while True:
             for key, _ in self.selector.select():
@@ -63,13 +69,13 @@ class Agent:
                     self.accept()
                 elif key.fileobj is self.wake:
                     self.reap()
-                else:
+                elif isinstance(key.fileobj, socket.socket):
                     self.hear(key.fileobj)
 
-    def tell(self, message):
+    def tell(self, message: dict[str, object]) -> None:
         self.control.send(json.dumps(message).encode())
 
-    def obey(self):
+    def obey(self) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 3)
         if not data:
             return False
@@ -88,13 +94,13 @@ class Agent:
             os.close(descriptor)
         return True
 
-    def start(self, order, descriptors):
+    def start(self, order: dict[str, Any], descriptors: list[int]) -> None:
         pid = os.fork()
         if pid == 0:
             become(order, descriptors)
         self.children[pid] = order["id"]
 
-    def reap(self):
+    def reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake, 4096)
         while True:
@@ -109,7 +115,7 @@ class Agent:
                 code = os.waitstatus_to_exitcode(status)
                 self.tell({"op": "exit", "id": name, "code": code})
 
-    def accept(self):
+    def accept(self) -> None:
         with contextlib.suppress(OSError):
             peer, _ = self.listener.accept()
             peer.setblocking(False)
@@ -118,7 +124,7 @@ class Agent:
                 return
             self.selector.register(peer, selectors.EVENT_READ)
 
-    def hear(self, peer):
+    def hear(self, peer: socket.socket) -> None:
         self.selector.unregister(peer)
         try:
             path = peer.recv(4096).decode("utf-8", "replace")
@@ -131,13 +137,13 @@ class Agent:
         self.syncs[self.sync_number] = peer
         self.tell({"op": "sync", "number": self.sync_number, "path": path[:4096]})
 
-    def answer(self, peer, code):
+    def answer(self, peer: socket.socket, code: int) -> None:
         with contextlib.suppress(OSError):
             peer.send(str(code).encode())
         peer.close()
 
 
-def become(order, descriptors):
+def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
     """Turn the forked child into the program that was asked for; never returns."""
     code = 127
     try:
@@ -150,7 +156,7 @@ def become(order, descriptors):
             signal.signal(number, signal.SIG_DFL)
         try:
             os.chdir(order["cwd"])
-            os.execvpe(order["argv"][0], order["argv"], order["env"])
+            os.execvpe(order["argv"][0], order["argv"], order["env"])  # noqa: S606  # no shell is the point
         except FileNotFoundError:
             complain(order["argv"][0] + ": not found, or no such working directory: " + order["cwd"])
         except OSError as error:
@@ -160,12 +166,12 @@ def become(order, descriptors):
         os._exit(code)
 
 
-def complain(text):
+def complain(text: str) -> None:
     with contextlib.suppress(OSError):
         os.write(2, (text + "\n").encode("utf-8", "replace"))
 
 
-def kill_family(pid):
+def kill_family(pid: int) -> None:
     """Kill a process group and every descendant that can be found, again until none is left."""
     for _ in range(20):
         family = descendants(pid)
@@ -178,7 +184,7 @@ def kill_family(pid):
             return
 
 
-def descendants(root):
+def descendants(root: int) -> set[int]:
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and name != "1":

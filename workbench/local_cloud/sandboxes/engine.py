@@ -1,6 +1,7 @@
 """Creates sandboxes, runs programs in them and ends them. Everything the agent says is treated as a guest's word.
 
-A sandbox lives exactly as long as our end of its socket: if this process dies, the kernel closes it and the sandbox ends.
+A sandbox lives exactly as long as our end of its socket: if this process dies, the kernel closes it and the sandbox
+ends.
 """
 
 import asyncio
@@ -207,7 +208,7 @@ class Sandbox:
                 for descriptor in inside:
                     os.fchown(descriptor, self._spec.uid, self._spec.uid)
             await run.connect(pipes[0][1], pipes[1][0], pipes[2][0])
-            order = {
+            order: dict[str, object] = {
                 "op": "exec",
                 "id": exec_id,
                 "argv": list(argv),
@@ -416,7 +417,7 @@ def _explain(said: str) -> str:
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; in Docker, run the container with "
             "--security-opt seccomp=unconfined --security-opt apparmor=unconfined."
         )
-    if "nknown option" in said:
+    if "unknown option" in said.lower():
         return (
             f"This bubblewrap is too old ({said}); version 0.8 or newer is needed. Run: sudo apt-get install bubblewrap"
         )

@@ -27,7 +27,30 @@ _ETC = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 _ETC_FROM_HOST = ("ld.so.cache", "alternatives", "ssl", "ca-certificates", "localtime", "mime.types", "python3")
-_DENIED = ["add_key", "request_key", "keyctl", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "ptrace", "process_vm_readv", "process_vm_writev", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot", "swapon", "swapoff", "acct", "quotactl", "open_by_handle_at", "name_to_handle_at", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "personality", "lookup_dcookie", "nfsservctl", "vhangup"]
+# fmt: off
+_DENIED = (
+    # keyrings, which are not namespaced
+    "add_key", "request_key", "keyctl",
+    # large and often broken parts of the kernel
+    "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
+    # mounts, old and new way
+    "mount", "umount2", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
+    # another root or other namespaces
+    "pivot_root", "chroot", "unshare", "setns",
+    # files by handle, past every path
+    "open_by_handle_at", "name_to_handle_at",
+    # other processes' memory
+    "ptrace", "process_vm_readv", "process_vm_writev",
+    # another kernel, or more in this one
+    "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
+    # the machine as a whole, and its terminals
+    "reboot", "swapon", "swapoff", "acct", "quotactl", "vhangup",
+    # a way to switch off the randomisation of addresses
+    "personality",
+    # leftovers that no program needs
+    "lookup_dcookie", "nfsservctl",
+)
+# fmt: on
 _ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _HERE = Path(__file__).parent
@@ -96,7 +119,7 @@ def command(
     for name in ("bin", "sbin", "lib", "lib64", "lib32"):
         path = Path("/") / name
         if path.is_symlink():
-            argv += ["--symlink", os.readlink(path), f"/{name}"]
+            argv += ["--symlink", str(path.readlink()), f"/{name}"]
         elif path.is_dir():
             argv += ["--ro-bind", f"/{name}", f"/{name}"]
     for name, text in _ETC.items():

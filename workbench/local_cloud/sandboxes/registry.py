@@ -3,7 +3,9 @@
 import asyncio
 import time
 import zlib
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from modal_proto import api_pb2
@@ -239,7 +241,7 @@ class Sandboxes:
             if record.ending is None:
                 await self._commit(record, "/", author=f"sandbox:{record.sandbox_id}:background")
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type,var-annotated]  # coroutines only
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -13,7 +13,7 @@ DEFAULT_ENV = {
 
 
 class IsolationUnavailableError(Exception):
-    """This machine cannot isolate a sandbox; the message says why and which command fixes it."""
+    """This machine cannot isolate a sandbox; the message says why and which command fixes it."""  # noqa: D404  # the machine is meant
 
 
 class SandboxStartFailedError(Exception):

@@ -1,5 +1,7 @@
 """Stands in for `sync` inside a sandbox: asks the agent to commit a volume and exits with the commit's exit code."""
 
+from __future__ import annotations
+
 import os
 import socket
 import sys
@@ -7,7 +9,7 @@ import sys
 DEADLINE_S = 120
 
 
-def main():
+def main() -> int:
     paths = [argument for argument in sys.argv[1:] if not argument.startswith("-")] or ["/"]
     for path in paths:
         if not os.path.lexists(path):

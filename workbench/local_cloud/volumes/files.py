@@ -1,6 +1,7 @@
-"""Changes to a volume's files from outside of any container, as `modal volume put|rm|cp` makes them: commits of their own.
+"""Changes to a volume's files from outside of any container, as `modal volume put|rm|cp` makes them.
 
-Works on the committed state alone: no mount, no link is followed, and a request that fails changes nothing.
+They are commits of their own. Works on the committed state alone: no mount, no link is followed, and a request that
+fails changes nothing.
 """
 
 from dataclasses import replace
@@ -87,8 +88,8 @@ class VolumeFiles:
                 elif (clash := self._committed.entry(volume_id, to)) is not None and clash.kind == "dir":
                     raise already_exists(f"'{to}' is a directory.")
                 copies.append(replace(found, path=to))
-                for entry in self._committed.below(volume_id, found.path) if found.kind == "dir" else []:
-                    copies.append(replace(entry, path=to + entry.path[len(found.path) :]))
+                below = self._committed.below(volume_id, found.path) if found.kind == "dir" else []
+                copies.extend(replace(entry, path=to + entry.path[len(found.path) :]) for entry in below)
             self._committed.publish(volume_id, copies, author=AUTHOR)
 
     def _existing(self, volume_id: str, path: str) -> Entry:

@@ -41,7 +41,7 @@ class Batch(TypedDict):
     reset: bool
 
 
-class RunView(anywidget.AnyWidget):
+class RunView(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
     """Shows a run as it goes. Its `run` goes on whether anybody looks or not."""
 
     _esm = _HERE / "run_view.js"

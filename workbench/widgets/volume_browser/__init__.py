@@ -29,14 +29,14 @@ class Preview(TypedDict):
     note: str
 
 
-class VolumeBrowser(anywidget.AnyWidget):
+class VolumeBrowser(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
     """Shows what is committed. `refresh` looks again."""
 
     _esm = _HERE / "volume_browser.js"
     _css = _HERE / "volume_browser.css"
 
     title = traitlets.Unicode("").tag(sync=True)
-    entries = traitlets.List().tag(sync=True)
+    entries: traitlets.List[Entry] = traitlets.List().tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, volume: ProjectVolume) -> None:
