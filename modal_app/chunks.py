@@ -1,6 +1,8 @@
-"""Puts the small writes of one line together: an unbuffered `print("a", 1)` is four writes, and readers want one event.
+"""Cuts a program's output into pieces that make good events: whole lines, at once when little comes, together when much.
 
-A chunk that ends a line goes on at once; the beginning of a line waits for its rest, but only for a moment.
+An unbuffered `print("a", 1)` is four writes, and readers want one event; a program that writes without a break would make
+thousands of events a second, each with a cost in four processes. So the beginning of a line waits a moment for its rest,
+and after a piece the next one waits a moment too.
 """
 
 import asyncio
@@ -8,28 +10,39 @@ import time
 from collections.abc import AsyncIterator
 
 HOLD_S = 0.02  # nobody sees it, and the writes of one print are microseconds apart
+PAUSE_S = 0.005  # 200 pieces a second are more than anybody reads
 MAX_HELD_BYTES = 64 * 1024
 
 
-async def whole_lines(chunks: AsyncIterator[bytes], *, hold_s: float = HOLD_S) -> AsyncIterator[bytes]:
-    """Yield the same bytes in the same order, cut after line ends where the lines come within `hold_s` seconds."""
+async def pieces(
+    chunks: AsyncIterator[bytes], *, hold_s: float = HOLD_S, pause_s: float = PAUSE_S
+) -> AsyncIterator[bytes]:
+    """Yield the same bytes in the same order.
+
+    A piece ends with a line, unless the line's rest does not come within `hold_s` seconds; between two pieces of less
+    than MAX_HELD_BYTES are at least `pause_s` seconds.
+    """
     held = bytearray()
-    deadline = 0.0
+    held_since = paused_until = 0.0
     following = asyncio.ensure_future(anext(chunks, None))
     try:
         while True:
-            left = max(0.0, deadline - time.monotonic()) if held else None
-            done, _ = await asyncio.wait([following], timeout=left)
-            chunk = following.result() if done else b""
-            if chunk is None:
-                break
-            if chunk:
-                following = asyncio.ensure_future(anext(chunks, None))
-                deadline = deadline if held else time.monotonic() + hold_s
-                held += chunk
-            if held and (not done or held.endswith(b"\n") or len(held) >= MAX_HELD_BYTES):
+            now = time.monotonic()
+            due = paused_until if held.endswith(b"\n") else max(paused_until, held_since + hold_s)
+            if held and (now >= due or len(held) >= MAX_HELD_BYTES):
                 yield bytes(held)
                 held.clear()
+                paused_until = time.monotonic() + pause_s
+                continue
+            done, _ = await asyncio.wait([following], timeout=due - now if held else None)
+            if not done:
+                continue
+            chunk = following.result()
+            if chunk is None:
+                break
+            held_since = held_since if held else time.monotonic()
+            held += chunk
+            following = asyncio.ensure_future(anext(chunks, None))
     finally:
         following.cancel()
     if held:

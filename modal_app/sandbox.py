@@ -18,7 +18,7 @@ import modal.exception
 import structlog
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from modal_app.chunks import whole_lines
+from modal_app.chunks import pieces
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Commit, SandboxFacts
 from modal_app.settings import Timeouts
@@ -207,7 +207,7 @@ class ProjectSandbox:
                 await process.stdin.drain.aio()
 
             async def read(channel: str, stream: AsyncIterator[bytes]) -> None:
-                async for chunk in whole_lines(aiter(stream)):
+                async for chunk in pieces(aiter(stream)):
                     await on_output(channel, chunk)
 
             async with asyncio.TaskGroup() as group:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modal_app.chunks import MAX_HELD_BYTES, whole_lines
+from modal_app.chunks import MAX_HELD_BYTES, pieces
 
 
 async def of(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -16,12 +16,34 @@ async def of(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 async def collect(chunks: AsyncIterator[bytes], **options: float) -> list[bytes]:
-    return [chunk async for chunk in whole_lines(chunks, **options)]
+    return [piece async for piece in pieces(chunks, **options)]
 
 
 async def test_the_writes_of_one_print_are_one_piece() -> None:
     """`print("line", 1)` without a buffer writes four times."""
-    assert await collect(of(b"line", b" ", b"1", b"\n", b"line", b" 2\n"), hold_s=60) == [b"line 1\n", b"line 2\n"]
+    writes = of(b"line", b" ", b"1", b"\n", b"line", b" 2\n")
+    assert await collect(writes, hold_s=60, pause_s=0) == [b"line 1\n", b"line 2\n"]
+
+
+async def test_what_comes_in_a_burst_is_one_piece() -> None:
+    """The first line goes on at once, what follows within the pause goes together."""
+    assert await collect(of(*[b"line\n"] * 100), pause_s=60) == [b"line\n", b"line\n" * 99]
+
+
+async def test_a_line_after_a_pause_goes_on_at_once() -> None:
+    waited = asyncio.Event()
+
+    async def calm() -> AsyncIterator[bytes]:
+        yield b"one\n"
+        await waited.wait()
+        yield b"two\n"
+        await asyncio.Event().wait()
+
+    found = pieces(calm())
+    assert await asyncio.wait_for(anext(found), 30) == b"one\n"
+    waited.set()
+    assert await asyncio.wait_for(anext(found), 30) == b"two\n"
+    await found.aclose()  # type: ignore[attr-defined]  # it is an async generator
 
 
 async def test_the_beginning_of_a_line_does_not_wait_for_ever() -> None:
@@ -33,10 +55,10 @@ async def test_the_beginning_of_a_line_does_not_wait_for_ever() -> None:
         await released.wait()
         yield b"ok\n"
 
-    pieces = whole_lines(prompt())
-    assert await asyncio.wait_for(anext(pieces), 30) == b"name? "
+    found = pieces(prompt())
+    assert await asyncio.wait_for(anext(found), 30) == b"name? "
     released.set()
-    assert [piece async for piece in pieces] == [b"ok\n"]
+    assert [piece async for piece in found] == [b"ok\n"]
 
 
 async def test_a_drip_without_line_ends_is_held_from_its_first_byte_only() -> None:
@@ -47,9 +69,9 @@ async def test_a_drip_without_line_ends_is_held_from_its_first_byte_only() -> No
             yield b"."
             await asyncio.sleep(0.001)
 
-    pieces = whole_lines(drip(), hold_s=0.01)
-    assert len(await asyncio.wait_for(anext(pieces), 30)) < 1000
-    await pieces.aclose()  # type: ignore[attr-defined]  # it is an async generator
+    found = pieces(drip(), hold_s=0.01)
+    assert len(await asyncio.wait_for(anext(found), 30)) < 1000
+    await found.aclose()  # type: ignore[attr-defined]  # it is an async generator
 
 
 async def test_what_is_held_is_bounded() -> None:
@@ -64,13 +86,13 @@ async def test_an_error_of_the_source_is_passed_on() -> None:
         yield b"a\n"
         raise OSError("gone")
 
-    pieces = whole_lines(broken())
-    assert await anext(pieces) == b"a\n"
+    found = pieces(broken())
+    assert await anext(found) == b"a\n"
     with pytest.raises(OSError, match="gone"):
-        await anext(pieces)
+        await anext(found)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8)))
 @settings(deadline=None)
 def test_nothing_is_lost_or_put_out_of_order(chunks: list[bytes]) -> None:
-    assert b"".join(asyncio.run(collect(of(*chunks)))) == b"".join(chunks)
+    assert b"".join(asyncio.run(collect(of(*chunks), pause_s=0))) == b"".join(chunks)

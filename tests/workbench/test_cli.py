@@ -199,19 +199,18 @@ def test_lab_opens_the_quickstart_and_ends_with_ctrl_c(wb: Workbench, state: Sta
         port = probe.getsockname()[1]
     command = [*WORKBENCH, "lab", "--no-browser", "--port", str(port)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as lab:
-        assert lab.stderr is not None
-        address = b""
-        for line in lab.stderr:
-            if b"?token=" in line:
-                address = line.split()[-1]
-                break
-        assert b"/lab/tree/01_quickstart.ipynb" in address
-        base, _, token = address.decode().partition("/lab/tree/01_quickstart.ipynb?token=")
-        with urllib.request.urlopen(f"{base}/api/contents/01_quickstart.ipynb?token={token}", timeout=30) as answer:
-            assert json.load(answer)["type"] == "notebook"
-        lab.send_signal(signal.SIGINT)
-        lab.stderr.read()
-        assert lab.wait(60) in (0, 130)
+        try:
+            assert lab.stderr is not None
+            address = next(line for line in lab.stderr if b"?token=" in line).split()[-1].decode()
+            base, _, token = address.partition("/lab/tree/01_quickstart.ipynb?token=")
+            wait_until(lambda: _listening(port), "JupyterLab does not listen")  # it tells its address before
+            with urllib.request.urlopen(f"{base}/api/contents/01_quickstart.ipynb?token={token}", timeout=30) as answer:
+                assert json.load(answer)["type"] == "notebook"
+            lab.send_signal(signal.SIGINT)
+            lab.stderr.read()
+            assert lab.wait(60) == 0
+        finally:
+            lab.terminate()
     wait_until(lambda: not _listening(port), "JupyterLab still listens")
     assert state.running() == cloud
 

@@ -59,17 +59,23 @@ def _jupyter(directory: Path, port: int, *, browser: bool) -> int:
         command.append("--no-browser")
     if os.geteuid() == 0:
         command.append("--allow-root")
-    process = subprocess.Popen(command, start_new_session=True)
-    stop = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, stop)
-        process.terminate()
+    # Signals go through handlers of our own: Ctrl-C must work under a shell that made its children ignore it, too, and
+    # JupyterLab, in a session of its own, would ask the terminal whether it is meant.
+    ends = (signal.SIGINT, signal.SIGTERM)
+    with subprocess.Popen(command, start_new_session=True) as process:
+        before = {number: signal.signal(number, lambda *_: process.terminate()) for number in ends}
         try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(_STOP_S)
+            code = process.wait()
+            return 0 if code in (-signal.SIGTERM, 128 + signal.SIGTERM) else code
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()

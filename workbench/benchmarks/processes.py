@@ -1,0 +1,56 @@
+"""The same work as a bare child process of this machine: what the baselines are made of."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+TIMEOUT_S = 300
+_CHUNK_BYTES = 256 * 1024
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    work()
+    return (time.perf_counter() - started) * 1000
+
+
+def to_first_output(argv: Sequence[str]) -> float:
+    """Milliseconds from the start of a process to its first output; the process is ended then."""
+    started = time.perf_counter()
+    with running(argv) as process:
+        assert process.stdout is not None
+        process.stdout.read1(64)  # type: ignore[attr-defined]  # a buffered reader
+        return (time.perf_counter() - started) * 1000
+
+
+def to_end(argv: Sequence[str]) -> float:
+    """Milliseconds that a process takes as a whole."""
+    return milliseconds(lambda: subprocess.run(argv, stdout=subprocess.DEVNULL, check=True, timeout=TIMEOUT_S))
+
+
+def chunks(argv: Sequence[str]) -> Iterator[tuple[float, bytes]]:
+    """What a process prints, each chunk with the time (monotonic, seconds) at which it was read."""
+    with running(argv) as process:
+        assert process.stdout is not None
+        while data := process.stdout.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]  # a buffered reader
+            yield time.monotonic(), data
+        if process.wait(TIMEOUT_S) != 0:
+            raise RuntimeError(f"{argv[0]} ended with exit code {process.returncode}")
+
+
+def python(code: str) -> list[str]:
+    """A command that runs a program as the endpoint does: unbuffered, without site packages' start-up cost."""
+    return [sys.executable, "-S", "-u", "-c", code]
+
+
+@contextmanager
+def running(argv: Sequence[str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """A process that is gone afterwards."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

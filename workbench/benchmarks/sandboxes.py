@@ -1,0 +1,78 @@
+"""What a sandbox costs through the stock SDK, beside the same program as a bare child process."""
+
+import time
+from collections.abc import Iterator
+
+import modal
+
+from workbench.benchmarks import processes
+from workbench.benchmarks.figures import Figure, Samples
+
+_APP = "workbench-bench"
+_BLOCK = "import os\nblock = b'x' * 65535 + b'\\n'\nfor _ in range({count}): os.write(1, block)"
+_SAYS_READY = ("sh", "-c", "echo ready; cat")
+
+
+def _sandbox(app: modal.App, *argv: str) -> modal.Sandbox:
+    return modal.Sandbox.create(*argv, app=app, image=modal.Image.debian_slim(), timeout=600, block_network=True)
+
+
+def measure(repeat: int) -> Iterator[Figure]:
+    """Yield figures of creation, execution and output; `repeat` is how many samples a creation gets."""
+    app = modal.App.lookup(_APP, create_if_missing=True)
+    yield _creation(app, repeat)
+    sandbox = _sandbox(app)
+    try:
+        yield from _execution(sandbox, repeat * 5)
+        yield _output(sandbox, max(3, repeat // 4))
+    finally:
+        sandbox.terminate(wait=True)
+
+
+def _creation(app: modal.App, repeat: int) -> Figure:
+    ours, bare = [], []
+    for round_ in range(repeat + 1):
+        started = time.perf_counter()
+        sandbox = _sandbox(app, *_SAYS_READY)
+        try:
+            next(iter(sandbox.stdout))
+            taken = (time.perf_counter() - started) * 1000
+        finally:
+            sandbox.terminate(wait=True)
+        if round_:  # the first one builds the image and opens connections
+            ours.append(taken)
+            bare.append(processes.to_first_output(_SAYS_READY))
+    return Figure(
+        "sandbox create → first output", "ms", "less", _samples(ours), (Samples("subprocess", tuple(bare)),)
+    )
+
+
+def _execution(sandbox: modal.Sandbox, repeat: int) -> Iterator[Figure]:
+    ends: tuple[list[float], list[float]] = ([], [])
+    lines: tuple[list[float], list[float]] = ([], [])
+    sandbox.exec("true").wait()
+    for _ in range(repeat):
+        ends[0].append(processes.milliseconds(lambda: sandbox.exec("true").wait()))
+        ends[1].append(processes.to_end(["true"]))
+        lines[0].append(processes.milliseconds(lambda: next(iter(sandbox.exec("echo", "ready").stdout))))
+        lines[1].append(processes.to_first_output(["echo", "ready"]))
+    yield Figure("warm exec → exit code", "ms", "less", _samples(ends[0]), (Samples("subprocess", tuple(ends[1])),))
+    yield Figure("warm exec → first line", "ms", "less", _samples(lines[0]), (Samples("subprocess", tuple(lines[1])),))
+
+
+def _output(sandbox: modal.Sandbox, repeat: int) -> Figure:
+    ours, bare = [], []
+    code = _BLOCK.format(count=2048)
+    for _ in range(repeat):
+        started = time.perf_counter()
+        process = sandbox.exec("python3", "-S", "-u", "-c", code, text=False)
+        size = sum(len(chunk) for chunk in process.stdout)
+        ours.append(size / 1e6 / (time.perf_counter() - started))
+        started = time.perf_counter()
+        size = sum(len(data) for _, data in processes.chunks(processes.python(code)))
+        bare.append(size / 1e6 / (time.perf_counter() - started))
+    return Figure("stdout of one exec", "MB/s", "more", _samples(ours), (Samples("pipe", tuple(bare)),))
+
+
+def _samples(values: list[float]) -> Samples:
+    return Samples("local cloud", tuple(values))
