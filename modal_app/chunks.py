@@ -1,8 +1,8 @@
-"""Cuts a program's output into pieces that make good events: whole lines, at once when little comes, together when much.
+"""Cuts a program's output into pieces that make good events: at once when little comes, together when much comes.
 
-An unbuffered `print("a", 1)` is four writes, and readers want one event; a program that writes without a break would make
-thousands of events a second, each with a cost in four processes. So the beginning of a line waits a moment for its rest,
-and after a piece the next one waits a moment too.
+An unbuffered `print("a", 1)` is four writes, and readers want one event; a program that writes without a break would
+make thousands of events a second, each with a cost in four processes. So the beginning of a line waits a moment for its
+rest, and after a piece the next one waits a moment too.
 """
 
 import asyncio

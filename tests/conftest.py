@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,11 @@ def processes_of(state: State) -> list[str]:
     """The command lines of every process that has to do with a state directory."""
     found = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     return [line for line in found if str(state.root) in line]
+
+
+def pytest_sessionstart() -> None:
+    """Make an end by signal an end like any other: fixtures must stop what they have started."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 
 @pytest.fixture(autouse=True, scope="session")

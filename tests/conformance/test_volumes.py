@@ -56,6 +56,16 @@ def test_listing_removing_and_copying(volume: modal.Volume) -> None:
     assert volume.listdir("d") == []
 
 
+@pytest.mark.parametrize("source", ["/", "d"])
+def test_a_directory_is_not_copied_into_itself(cloud: Running, source: str) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        with volume.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"1"), "/d/e/one")
+        with pytest.raises(modal.exception.InvalidError, match="into itself"):
+            volume.copy_files([source], "d/e", recursive=True)
+        assert [e.path for e in volume.listdir("/", recursive=True)] == ["d", "d/e", "d/e/one"]
+
+
 @pytest.mark.parametrize("path", ["../up", "a/../../b", "x" * 300, "a\0b"])
 def test_paths_that_lead_elsewhere_are_refused(volume: modal.Volume, path: str) -> None:
     with pytest.raises(modal.exception.InvalidError):

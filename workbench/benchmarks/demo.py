@@ -13,7 +13,7 @@ from workbench.local_cloud.state import STATE_VARIABLE
 
 
 def measure(repeat: int) -> Figure:
-    """Time whole processes; the baseline is a process that only imports the SDK, which the demo does three times over."""
+    """Time whole processes; the baseline only imports the SDK, which the demo does three times over."""
     ours, bare = [], []
     for _ in range(repeat):
         with tempfile.TemporaryDirectory(prefix="workbench-bench-") as directory:

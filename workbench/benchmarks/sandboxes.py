@@ -42,9 +42,7 @@ def _creation(app: modal.App, repeat: int) -> Figure:
         if round_:  # the first one builds the image and opens connections
             ours.append(taken)
             bare.append(processes.to_first_output(_SAYS_READY))
-    return Figure(
-        "sandbox create → first output", "ms", "less", _samples(ours), (Samples("subprocess", tuple(bare)),)
-    )
+    return Figure("sandbox create → first output", "ms", "less", _samples(ours), (Samples("subprocess", tuple(bare)),))
 
 
 def _execution(sandbox: modal.Sandbox, repeat: int) -> Iterator[Figure]:

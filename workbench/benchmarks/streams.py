@@ -1,8 +1,9 @@
-"""What the endpoint adds to a program's output on its way to a client, beside a pipe and beside a bare uvicorn stream."""
+"""What the endpoint adds to a program's output on its way to a client, beside a pipe and a bare uvicorn stream."""
 
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 from httpx_sse import EventSource
@@ -18,7 +19,7 @@ _TICKS = """
 import sys, time
 for _ in range({count}):
     sys.stdout.write(str(time.monotonic_ns()) + "\\n")
-    time.sleep(0.005)
+    time.sleep({every})
 """
 _LINES = """
 import os
@@ -31,6 +32,7 @@ block = (b"x" * 127 + b"\\n") * 512
 for _ in range({count}):
     os.write(1, block)
 """
+_CROWD = 8
 Source = Callable[[str], Iterator[tuple[float, str]]]
 
 
@@ -46,9 +48,11 @@ def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
             for _ in source("print('warm')"):
                 pass
         yield _figure("event latency, write → client", "ms", "less", _latencies(sources, repeat))
-        yield from _talking(sources, max(3, repeat // 5))
-        code = _BLOCKS.format(count=512)
-        yield _figure("output through the endpoint", "MB/s", "more", _rates(sources, code, max(3, repeat // 5), 1e6))
+        few = max(3, repeat // 5)
+        yield _figure(f"events of {_CROWD} runs at once", "events/s", "more", _crowd(sources, few))
+        lines, blocks = _LINES.format(count=50_000), _BLOCKS.format(count=512)
+        yield _figure("short lines, one write each", "lines/s", "more", _rates(sources, lines, few, _count_lines))
+        yield _figure("output through the endpoint", "MB/s", "more", _rates(sources, blocks, few, _count_megabytes))
 
 
 def _figure(name: str, unit: str, better: str, samples: dict[str, list[float]]) -> Figure:
@@ -60,38 +64,44 @@ def _latencies(sources: dict[str, Source], repeat: int) -> dict[str, list[float]
     found: dict[str, list[float]] = {name: [] for name in sources}
     for _ in range(max(2, repeat // 5)):
         for name, source in sources.items():
-            for at, text in source(_TICKS.format(count=200)):
+            for at, text in source(_TICKS.format(count=100, every=0.02)):
                 found[name] += [at * 1000 - int(stamp) / 1e6 for stamp in text.splitlines() if stamp.isdigit()]
     return found
 
 
-def _talking(sources: dict[str, Source], repeat: int) -> Iterator[Figure]:
-    """A program that writes short lines as fast as it can: lines and events that arrive in a second."""
-    lines: dict[str, list[float]] = {name: [] for name in sources}
-    events: dict[str, list[float]] = {name: [] for name in sources}
-    count = 50_000
-    for _ in range(repeat):
-        for name, source in sources.items():
-            started = time.monotonic()
-            pieces = [text for _, text in source(_LINES.format(count=count))]
-            taken = time.monotonic() - started
-            arrived = sum(text.count("\n") for text in pieces)
-            if arrived != count:
-                raise RuntimeError(f"{name}: {arrived} of {count} lines arrived")
-            lines[name].append(count / taken)
-            events[name].append(len(pieces) / taken)
-    yield _figure("short lines, one write each", "lines/s", "more", lines)
-    yield _figure("events that carry them", "events/s", "more", events)
+def _crowd(sources: dict[str, Source], repeat: int) -> dict[str, list[float]]:
+    """Events that arrive in a second from several programs at once, each of which writes a line every few ms."""
+    found: dict[str, list[float]] = {name: [] for name in sources}
+    with ThreadPoolExecutor(_CROWD) as pool:
+        for _ in range(repeat):
+            for name, source in sources.items():
+                code = _TICKS.format(count=500, every=0.006)
+                streams: list[list[tuple[float, str]]] = list(pool.map(list, [source(code) for _ in range(_CROWD)]))
+                arrivals = sorted(at for stream in streams for at, _ in stream)
+                found[name].append((len(arrivals) - 1) / (arrivals[-1] - arrivals[0]))
+    return found
 
 
-def _rates(sources: dict[str, Source], code: str, repeat: int, scale: float) -> dict[str, list[float]]:
+def _rates(sources: dict[str, Source], code: str, repeat: int, count: Callable[[str], float]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in sources}
     for _ in range(repeat):
+        sums = set()
         for name, source in sources.items():
             started = time.monotonic()
-            size = sum(len(text) for _, text in source(code))
-            found[name].append(size / scale / (time.monotonic() - started))
+            total = sum(count(text) for _, text in source(code))
+            found[name].append(total / (time.monotonic() - started))
+            sums.add(round(total, 6))
+        if len(sums) != 1:
+            raise RuntimeError(f"not everything arrived everywhere: {sums}")
     return found
+
+
+def _count_lines(text: str) -> float:
+    return text.count("\n")
+
+
+def _count_megabytes(text: str) -> float:
+    return len(text) / 1e6
 
 
 def _endpoint(workbench: Workbench, code: str) -> Iterator[tuple[float, str]]:

@@ -101,4 +101,3 @@ def _table(figures: "list[Figure]") -> None:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-

@@ -19,6 +19,7 @@ from modal_proto import api_pb2
 from starlette.applications import Starlette
 
 from workbench.local_cloud.apps import Apps
+from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.functions.calls import Calls
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.functions.pool import Pools
@@ -30,7 +31,7 @@ from workbench.local_cloud.images import Images
 from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.ports import listen
 from workbench.local_cloud.rpc.apps import AppRpcs
-from workbench.local_cloud.rpc.callers import TASK_HEADER, Credentials, Gate
+from workbench.local_cloud.rpc.callers import TASK_HEADER, Gate
 from workbench.local_cloud.rpc.containers import ContainerRpcs
 from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.rpc.functions import FunctionRpcs

@@ -16,7 +16,7 @@ from pathlib import Path
 import platformdirs
 import psutil
 
-from workbench.local_cloud.rpc.callers import Credentials
+from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.volumes.trees import remove_tree
 
 STATE_VARIABLE = "WORKBENCH_STATE_DIR"

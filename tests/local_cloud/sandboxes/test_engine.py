@@ -154,6 +154,56 @@ async def test_files_written_in_the_workspace_are_the_hosts_to_read(sandbox: San
     assert (workspace / "a").read_text() == "hi\n"
 
 
+async def test_an_exec_that_could_not_be_sent_can_be_tried_again(sandbox: Sandbox) -> None:
+    """A retry with the same id must not wait for a program that was never started."""
+    with pytest.raises(ValueError, match="too large"):
+        await sandbox.exec(["true", "x" * 300_000], exec_id="same")
+    process = await sandbox.exec(["true"], exec_id="same")
+    assert await asyncio.wait_for(process.wait(), DEADLINE_S) == ExitStatus(code=0)
+
+
+async def test_a_guest_that_uses_up_its_processes_keeps_its_sandbox(sandbox: Sandbox) -> None:
+    """Further programs fail with a reason; the ones that run go on."""
+    code = (
+        "import os, signal, time\n"
+        "children = []\n"
+        "try:\n"
+        "  while True:\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0: time.sleep(600)\n"
+        "    children.append(pid)\n"
+        "except BlockingIOError: print('full', flush=True)\n"
+        "input()\n"
+        "for pid in children: os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)\n"
+        "print('free', flush=True)\n"
+        "input()"
+    )
+    greedy = await sandbox.exec(["python3", "-c", code], exec_id="greedy")
+    assert await asyncio.wait_for(greedy.stdout.read(0), DEADLINE_S) == b"full\n"
+    status, _, error = await run(sandbox, "true")
+    assert (status, error) == (ExitStatus(code=126), "the sandbox has no room for another process\n")
+    await greedy.write_stdin(b"\n", offset=0, eof=False)
+    assert await asyncio.wait_for(greedy.stdout.read(5), DEADLINE_S) == b"free\n"
+    assert (await run(sandbox, "true"))[0] == ExitStatus(code=0)
+
+
+async def test_silent_callers_of_sync_do_not_use_the_agent_up(engine: Engine, workspace: Path) -> None:
+    """A guest may hold as many connections as it likes: the agent keeps few, and goes on."""
+    spec = SandboxSpec(sandbox_id="sb-silent", uid=isolation_uid(1), mounts=(BindMount(workspace, "/workspace"),))
+    sandbox = await engine.create(spec)
+    code = (
+        "import socket\n"
+        "held = []\n"
+        "for _ in range(500):\n"
+        "  peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "  peer.connect('\\0workbench-sync')\n"
+        "  held.append(peer)\n"
+        "print(sum(peer.recv(16) == b'1' for peer in held[16:]))"
+    )
+    assert await run(sandbox, "python3", "-c", code) == (ExitStatus(code=0), "484\n", "")
+    assert (await run(sandbox, "sync", "/workspace"))[0] == ExitStatus(code=0)
+
+
 async def test_termination_ends_everything_inside(sandbox: Sandbox) -> None:
     """Double forks and new sessions do not help."""
     await sandbox.exec(["sh", "-c", "setsid sh -c 'sleep 1000 & sleep 1000' & sleep 1000"], exec_id="a")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import jwt
 from grpc import StatusCode
 
+from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.rpc.failures import RpcFailure
 
 TASK_HEADER = "x-local-cloud-task"
@@ -29,27 +30,6 @@ class Caller:
 
 
 caller: ContextVar[Caller] = ContextVar("caller")
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """The token that a person's SDK must show, and the key that signs what the cloud hands out."""
-
-    token_id: str
-    token_secret: str
-    signing_key: str
-
-    def __repr__(self) -> str:
-        return f"Credentials(token_id={self.token_id!r})"
-
-    @staticmethod
-    def new() -> "Credentials":
-        """Make fresh random credentials."""
-        return Credentials(
-            token_id=f"ak-{secrets.token_hex(11)}",
-            token_secret=f"as-{secrets.token_urlsafe(32)}",
-            signing_key=secrets.token_urlsafe(48),
-        )
 
 
 class Gate:

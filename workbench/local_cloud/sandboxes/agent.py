@@ -53,6 +53,7 @@ class Agent:
         self.wake = wake
         self.children: dict[int, str] = {}
         self.syncs: dict[int, socket.socket] = {}
+        self.silent: set[socket.socket] = set()
         self.sync_number = 0
         self.selector = selectors.DefaultSelector()
         for source in (control, listener, wake):
@@ -95,7 +96,12 @@ class Agent:
         return True
 
     def start(self, order: dict[str, Any], descriptors: list[int]) -> None:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # the guest's own processes have used the limit up
+            os.write(descriptors[2], b"the sandbox has no room for another process\n")
+            self.tell({"op": "exit", "id": order["id"], "code": 126})
+            return
         if pid == 0:
             become(order, descriptors)
         self.children[pid] = order["id"]
@@ -119,13 +125,15 @@ class Agent:
         with contextlib.suppress(OSError):
             peer, _ = self.listener.accept()
             peer.setblocking(False)
-            if len(self.syncs) >= MAX_SYNC_WAITING:
+            if len(self.syncs) + len(self.silent) >= MAX_SYNC_WAITING:
                 self.answer(peer, 1)
                 return
+            self.silent.add(peer)
             self.selector.register(peer, selectors.EVENT_READ)
 
     def hear(self, peer: socket.socket) -> None:
         self.selector.unregister(peer)
+        self.silent.discard(peer)
         try:
             path = peer.recv(4096).decode("utf-8", "replace")
         except OSError:

@@ -103,7 +103,9 @@ class Exec:
         self.stderr.fill_from(stderr)
 
     def discard(self) -> None:
-        """Release its output."""
+        """Release its pipes and its output."""
+        if self._stdin is not None:
+            self._stdin.close()
         self.stdout.discard()
         self.stderr.discard()
 
@@ -216,6 +218,9 @@ class Sandbox:
                 "cwd": workdir or self._spec.workdir,
             }
             await self._send(order, inside)
+        except BaseException:
+            self._execs.pop(exec_id).discard()  # nothing runs: the same id may be tried again
+            raise
         finally:
             for descriptor in inside:
                 os.close(descriptor)

@@ -83,7 +83,7 @@ class VolumeFiles:
                 if found.kind == "dir":
                     if not recursive:
                         raise invalid(f"'{source}' is a directory: use recursive (modal volume cp -r).")
-                    if (to + "/").startswith(found.path + "/"):
+                    if not found.path or (to + "/").startswith(found.path + "/"):
                         raise invalid(f"'{source}' cannot be copied into itself.")
                 elif (clash := self._committed.entry(volume_id, to)) is not None and clash.kind == "dir":
                     raise already_exists(f"'{to}' is a directory.")

@@ -1,0 +1,65 @@
+"""What the benchmark says of its samples is right; how fast the machine is, is not tested."""
+
+import json
+import os
+import subprocess
+import sys
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.benchmarks import bare_stream, processes
+from workbench.benchmarks.figures import Figure, Samples
+from workbench.local_cloud.state import Running
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 50), (0.95, 95), (0.951, 96), (0.99, 99), (1.0, 100)])
+def test_quantiles_are_nearest_ranks(share: float, expected: float) -> None:
+    assert Samples("s", tuple(range(100, 0, -1))).quantile(share) == expected
+
+
+@given(st.lists(st.floats(0.001, 1e6), min_size=1), st.floats(0, 1))
+def test_a_quantile_is_a_sample(values: list[float], share: float) -> None:
+    assert Samples("s", tuple(values)).quantile(share) in values
+
+
+def test_a_ratio_is_of_medians() -> None:
+    figure = Figure("f", "ms", "less", Samples("ours", (2, 100, 4)), (Samples("bare", (1, 2, 3)),))
+    assert figure.facts()["baselines"][0]["ratio"] == 2  # type: ignore[index]  # a list of dicts
+
+
+def test_a_baseline_that_fails_is_no_baseline() -> None:
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        list(processes.chunks([sys.executable, "-c", "raise SystemExit(3)"]))
+
+
+def test_the_bare_stream_carries_the_program_s_output_and_ends() -> None:
+    with bare_stream.serving() as url:
+        answer = httpx.post(url, content=b"print('one')", timeout=30, trust_env=False)
+        data = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+        assert "".join(one.get("text", "") for one in data) == "one\n"
+        assert answer.text.endswith("event: done\ndata: {}\n\n")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+
+
+def test_the_command_tells_figures_with_their_baselines(cloud: Running) -> None:
+    """A cloud of its own is started and ended; the one that runs already is left alone."""
+    command = [sys.executable, "-m", "workbench", "bench", "--only", "sandboxes", "--repeat", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    assert {figure["figure"] for figure in figures} >= {"sandbox create → first output", "warm exec → exit code"}
+    for figure in figures:
+        assert figure["median"] > 0
+        assert [baseline["median"] > 0 and baseline["ratio"] > 0 for baseline in figure["baselines"]]
+    assert cloud.alive
+
+
+def test_an_unknown_group_is_refused() -> None:
+    command = [sys.executable, "-m", "workbench", "bench", "--only", "everything"]
+    env = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "sandboxes, streams, demo" in done.stderr) == (2, True)
