@@ -34,6 +34,11 @@ def descendants() -> dict[int, str]:
     return found
 
 
+def _temporary() -> set[Path]:
+    """Whatever of ours is in the system's temporary directory."""
+    return set(Path(tempfile.gettempdir()).glob("workbench-*"))
+
+
 def processes_of(state: State) -> list[str]:
     """The command lines of every process that has to do with a state directory."""
     found = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
@@ -47,9 +52,11 @@ def pytest_sessionstart() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_is_left() -> Iterator[None]:
-    """No process of ours outlives the session, whoever started it."""
+    """No process and no directory of ours outlives the session, whoever made it."""
     before = descendants()
+    directories = _temporary()
     yield
+    assert _temporary() - directories == set()
     _, alive = psutil.wait_procs(
         [process for process in psutil.Process().children(recursive=True) if process.pid not in before], timeout=10
     )

@@ -62,6 +62,7 @@ def lab(cloud: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
         **os.environ,
         **{name: str(home / name.lower()) for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")},
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "TMPDIR": str(home),  # the server leaves directories behind
         "PYTHONPATH": str(ROOT),
     }
     with (home / "lab.log").open("wb") as log:

@@ -41,9 +41,10 @@ def run(
         if target == "local":
             prepare()
         parameters: dict[str, Any] = {"target": target, **dict(_parameter(text) for text in parameter or [])}
+        found = books.find(names or [])
         directory = output_dir or Path(tempfile.mkdtemp(prefix="workbench-notebooks-"))
         failed = False
-        for path in books.find(names or []):
+        for path in found:
             say(f"{path.stem} …")
             started = time.monotonic()
             try:
