@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import modal
 import pytest
 
+from tests.conftest import wait_until
 from workbench.local_cloud.state import Running
 
 
@@ -49,8 +50,9 @@ def test_a_program_that_is_not_there_fails_as_in_a_shell(sandbox: modal.Sandbox)
 
 def test_a_timeout_of_an_exec_ends_the_program(sandbox: modal.Sandbox) -> None:
     process = sandbox.exec("sh", "-c", "sleep 600", timeout=1)
-    assert process.wait() == -1
-    assert "sleep" not in sandbox.exec("sh", "-c", "cat /proc/[0-9]*/comm | grep -v sh").stdout.read()
+    assert process.wait() == -1  # by the client's own clock, which may be a moment ahead of ours
+    programs = ("sh", "-c", "cat /proc/[0-9]*/comm")
+    wait_until(lambda: "sleep" not in sandbox.exec(*programs).stdout.read(), "the program outlived its timeout")
 
 
 def test_environment_and_working_directory(app: modal.App) -> None:
@@ -106,6 +108,18 @@ def test_sandboxes_are_listed_by_tags(app: modal.App) -> None:
         assert list(modal.Sandbox.list(app_id=app.app_id, tags={"run": "r1"})) == []
         assert sandbox.get_tags() == {"run": "r2"}
     finally:
+        sandbox.terminate()
+
+
+def test_a_sync_that_leaves_a_file_out_fails(app: modal.App) -> None:
+    """An exit code of 0 means that everything is committed; sockets and pipes are in no volume anyway."""
+    with modal.Volume.ephemeral(version=2) as volume:
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/workspace": volume})
+        sandbox.exec("sh", "-c", "echo 1 > /workspace/good; mkfifo /workspace/pipe").wait()
+        assert sandbox.exec("sync", "/workspace").wait() == 0
+        sandbox.exec("python3", "-c", "open(b'/workspace/\\xff', 'w').write('2')").wait()
+        assert sandbox.exec("sync", "/workspace").wait() == 1
+        assert [entry.path for entry in volume.listdir("/")] == ["good"]
         sandbox.terminate()
 
 

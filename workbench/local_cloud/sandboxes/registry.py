@@ -19,6 +19,7 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxSpec,
     SandboxStartFailedError,
 )
+from workbench.local_cloud.volumes.trees import Skipped
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +28,7 @@ BACKGROUND_COMMIT_S = 5.0
 FINISHED_KEPT = 200
 ENTRYPOINT_EXEC_ID = "entrypoint"
 _EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
+_LOSSES_TOLD = 10
 
 
 @dataclass(eq=False)
@@ -230,10 +232,14 @@ class Sandboxes:
 
     async def _commit(self, record: Record, path: str, *, author: str) -> int:
         """Commit the mounts at, above or below a path; the exit code that `sync` shall have."""
+        losses: list[Skipped] = []
         for target, copy in record.mounts.items():
             if path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/"):
-                await copy.commit(author)
-        return 0
+                losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
+        if losses:
+            told = [str(loss) for loss in losses[:_LOSSES_TOLD]]
+            _log.warning("sandbox.commit_incomplete", sandbox_id=record.sandbox_id, losses=len(losses), first=told)
+        return 1 if losses else 0
 
     async def _commit_in_background(self, record: Record) -> None:
         while record.ending is None:

@@ -109,7 +109,7 @@ def _look(
             return None
         return Known(Entry(path, "symlink", 0o777, target=target, mtime=status.st_mtime), None)
     if not stat.S_ISREG(status.st_mode):
-        skipped.append(Skipped(path, "neither a file, a directory nor a symbolic link"))
+        skipped.append(Skipped(path, "neither a file, a directory nor a symbolic link", is_loss=False))
         return None
     if before is not None and before.entry.kind == "file" and before.stamp == identity(status):
         entry = before.entry

@@ -31,10 +31,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that is not taken, and why. The path is printable."""
+    """Something that is not taken, and why. The path is printable.
+
+    What no volume can hold (a socket, a device) is no loss; whatever else is skipped is.
+    """
 
     path: str
     reason: str
+    is_loss: bool = True
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
