@@ -141,7 +141,13 @@ def test_a_workbench_that_is_killed_leaves_no_sandbox(wb: Workbench, project: Pr
 def test_ctrl_c_in_the_shell_cancels_the_run(wb: Workbench, project: Project) -> None:
     command = [sys.executable, "-m", "workbench", "run", "python", "-c", TALKING, "--app-name", wb.app_name]
     command += ["--user", project.user_id, "--project", project.project_id]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shell:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored where the tests run
+    ) as shell:
         assert shell.stdout is not None
         for line in shell.stdout:
             if b"tick" in line:
