@@ -44,7 +44,7 @@ from workbench.local_cloud.rpc.server import RpcServer
 from workbench.local_cloud.rpc.session import SessionRpcs
 from workbench.local_cloud.rpc.volumes import VolumeRpcs
 from workbench.local_cloud.sandboxes.engine import Engine
-from workbench.local_cloud.sandboxes.registry import Sandboxes
+from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.objects import Objects
@@ -81,7 +81,7 @@ class LocalCloud:
         self._apps = Apps(database)
         self._logs = AppLogs(database)
         self._images = Images(database)
-        self._sandboxes = Sandboxes(self._engine, self._copies)
+        self._sandboxes = Sandboxes(self._engine, self._copies, on_notice=self._notice)
         self._secrets = SecretRpcs(database, objects)
         self._mounts = MountRpcs(database, content, blobs)
         calls = Calls()
@@ -180,6 +180,12 @@ class LocalCloud:
         await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
         await self._pools.stop_app(app_id)
         await self._sandboxes.stop_app(app_id)
+
+    def _notice(self, record: Record, text: str) -> None:
+        line = f"[local cloud] sandbox {record.sandbox_id}: {text}\n"
+        self._logs.append(
+            record.app_id, line, fd=api_pb2.FILE_DESCRIPTOR_STDERR, task_id=record.task_id, function_id=""
+        )
 
     def _mounts_of(self, task_id: str) -> list[WorkingCopy]:
         try:

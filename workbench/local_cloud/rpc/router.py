@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from grpc import StatusCode
+from modal_proto import api_pb2
 from modal_proto import task_command_router_pb2 as tcr
 
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import RpcFailure, failed_precondition, invalid, not_found
 from workbench.local_cloud.rpc.secrets import SecretRpcs
-from workbench.local_cloud.sandboxes.engine import Exec
+from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
 from workbench.local_cloud.sandboxes.spec import ExitStatus, SandboxStartFailedError
-from workbench.local_cloud.sandboxes.spool import Spool
+from workbench.local_cloud.sandboxes.spool import OutputForgottenError, Spool
 
 _LONG_POLL_S = 55.0
 _MAX_ARGUMENT_CHARS = 65_536  # Modal's limit for all arguments together
@@ -31,8 +32,6 @@ class RouterRpcs:
         record = self._own(request.task_id)
         if request.container_id:
             raise RpcFailure(StatusCode.UNIMPLEMENTED, "Sidecar containers are not implemented by the local cloud.")
-        if request.HasField("pty_info") and request.pty_info.enabled:
-            raise RpcFailure(StatusCode.UNIMPLEMENTED, "Terminals (pty) are not implemented by the local cloud yet.")
         if not request.command_args or sum(map(len, request.command_args)) > _MAX_ARGUMENT_CHARS:
             raise invalid(f"A program needs arguments, together at most {_MAX_ARGUMENT_CHARS} characters.")
         env = {
@@ -42,6 +41,9 @@ class RouterRpcs:
         }
         if record.sandbox is None or record.result is not None:
             raise failed_precondition("The sandbox has ended.")
+        terminal = _terminal(request.pty_info) if request.pty_info.enabled else None
+        if terminal is not None:
+            env = {**_terminal_env(request.pty_info), **env}
         try:
             await record.sandbox.exec(
                 list(request.command_args),
@@ -49,6 +51,7 @@ class RouterRpcs:
                 env=env,
                 workdir=request.workdir or None,
                 timeout_s=request.timeout_secs or None,
+                terminal=terminal,
             )
         except (SandboxStartFailedError, ValueError) as error:
             raise failed_precondition(str(error)) from error
@@ -126,9 +129,11 @@ class RouterRpcs:
         self, request: tcr.SandboxStdinWriteV2Request, context: Any
     ) -> tcr.SandboxStdinWriteV2Response:
         """Write to the entrypoint's input."""
-        run = self._own(request.task_id).entrypoint
-        if run is None:
+        record = self._own(request.task_id)
+        run = record.entrypoint
+        if run is None or record.sandbox is None:
             raise failed_precondition("The sandbox was created without a program.")
+        record.sandbox.touch()
         await _write(run, request.data, request.offset, request.eof)
         return tcr.SandboxStdinWriteV2Response()
 
@@ -153,9 +158,12 @@ class RouterRpcs:
 
 
 async def _chunks(spool: Spool, offset: int) -> AsyncIterator[tuple[int, bytes]]:
-    while data := await spool.read(offset):
-        yield offset, data
-        offset += len(data)
+    try:
+        while data := await spool.read(offset):
+            yield offset, data
+            offset += len(data)
+    except OutputForgottenError as error:
+        raise RpcFailure(StatusCode.DATA_LOSS, f"{str(error).capitalize()}.") from error
 
 
 async def _write(run: Exec, data: bytes, offset: int, eof: bool) -> None:
@@ -163,6 +171,16 @@ async def _write(run: Exec, data: bytes, offset: int, eof: bool) -> None:
         await run.write_stdin(data, offset=offset, eof=eof)
     except ValueError as error:
         raise invalid(str(error)) from error
+
+
+def _terminal(info: api_pb2.PTYInfo) -> tuple[int, int]:
+    """Rows and columns, as many as a terminal can have."""
+    return min(info.winsz_rows or 24, 1000), min(info.winsz_cols or 80, 1000)
+
+
+def _terminal_env(info: api_pb2.PTYInfo) -> dict[str, str]:
+    named = {"TERM": info.env_term, "COLORTERM": info.env_colorterm, "TERM_PROGRAM": info.env_term_program}
+    return {name: value for name, value in named.items() if value}
 
 
 def _status(status: ExitStatus) -> dict[str, int]:

@@ -1,20 +1,24 @@
 """Process 1 of every sandbox. Runs under the system's own Python with nothing but its standard library.
 
-It starts programs that the host asks for, reports how they end, and passes `sync` on. It takes orders only from the
-inherited socket whose number is its second argument; when that ends, it ends, and with it every process of the sandbox.
+It starts programs that the host asks for, on pipes or on a terminal of this sandbox, reports how they end, and passes
+`sync` on. First it hands out a listening socket of the sandbox's loopback, behind which the host serves the only way to
+the network. It takes orders only from the inherited socket; when that ends, it ends, and with it every process here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import resource
 import selectors
 import signal
 import socket
+import struct
 import sys
+import termios
 
 TYPE_CHECKING = False  # typing itself is a slow import
 if TYPE_CHECKING:
@@ -23,21 +27,26 @@ if TYPE_CHECKING:
 SYNC_ADDRESS = "\0workbench-sync"  # an abstract name: it lives in the sandbox's own network namespace
 MAX_MESSAGE = 256 * 1024
 MAX_SYNC_WAITING = 16
+MAX_PROXY_WAITING = 128
 PR_SET_DUMPABLE = 4
+OOM_SCORE = b"500"  # a program goes before this process does, when memory is used up
+
+
+LIBC = ctypes.CDLL(None)
 
 
 def main() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    processes = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    for limit, value in ((resource.RLIMIT_NPROC, int(sys.argv[2])), (resource.RLIMIT_FSIZE, int(sys.argv[3]))):
+        resource.setrlimit(limit, (value, value))
     wake_read, wake_write = os.pipe()
     for descriptor in (wake_read, wake_write):
         os.set_blocking(descriptor, False)
     signal.set_wakeup_fd(wake_write)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    control = socket.socket(fileno=int(sys.argv[2]))
+    control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(SYNC_ADDRESS)
@@ -60,7 +69,10 @@ class Agent:
             self.selector.register(source, selectors.EVENT_READ)
 
     def run(self) -> None:
-        self.tell({"op": "ready", "uid": os.getuid()})
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as proxy:
+            proxy.bind(("127.0.0.1", 0))
+            proxy.listen(MAX_PROXY_WAITING)
+            self.tell({"op": "ready", "uid": os.getuid()}, proxy.fileno())
         while True:
             for key, _ in self.selector.select():
                 if key.fileobj is self.control:
@@ -73,8 +85,8 @@ class Agent:
                 elif isinstance(key.fileobj, socket.socket):
                     self.hear(key.fileobj)
 
-    def tell(self, message: dict[str, object]) -> None:
-        self.control.send(json.dumps(message).encode())
+    def tell(self, message: dict[str, object], *descriptors: int) -> None:
+        socket.send_fds(self.control, [json.dumps(message).encode()], descriptors)
 
     def obey(self) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 3)
@@ -96,15 +108,24 @@ class Agent:
         return True
 
     def start(self, order: dict[str, Any], descriptors: list[int]) -> None:
+        terminal = []
+        if order["terminal"] is not None:
+            rows, columns = order["terminal"]
+            terminal = list(os.openpty())
+            fcntl.ioctl(terminal[1], termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            self.tell({"op": "terminal", "id": order["id"]}, terminal[0])
+            descriptors = [terminal[1]] * 3
         try:
             pid = os.fork()
+            if pid == 0:
+                become(order, descriptors)
+            self.children[pid] = order["id"]
         except OSError:  # the guest's own processes have used the limit up
             os.write(descriptors[2], b"the sandbox has no room for another process\n")
             self.tell({"op": "exit", "id": order["id"], "code": 126})
-            return
-        if pid == 0:
-            become(order, descriptors)
-        self.children[pid] = order["id"]
+        finally:
+            for descriptor in terminal:
+                os.close(descriptor)
 
     def reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -158,7 +179,12 @@ def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
         os.setsid()
         for target, descriptor in enumerate(descriptors):
             os.dup2(descriptor, target, inheritable=True)
+        if order["terminal"] is not None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         os.closerange(3, 1024)
+        LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # else the next file is not ours; exec would do the same
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(OOM_SCORE)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)

@@ -7,6 +7,7 @@ ends.
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -18,7 +19,10 @@ from typing import Any
 
 import structlog
 
-from workbench.local_cloud.sandboxes import isolation
+from workbench.local_cloud.sandboxes import cgroups, isolation
+from workbench.local_cloud.sandboxes.cgroups import Group
+from workbench.local_cloud.sandboxes.execs import Exec
+from workbench.local_cloud.sandboxes.limits import MEBIBYTE
 from workbench.local_cloud.sandboxes.spec import (
     DEFAULT_ENV,
     ExitStatus,
@@ -26,7 +30,7 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxSpec,
     SandboxStartFailedError,
 )
-from workbench.local_cloud.sandboxes.spool import Spool
+from workbench.local_cloud.sandboxes.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
 
@@ -34,91 +38,31 @@ READY_TIMEOUT_S = 20.0
 _MESSAGE_BYTES = 256 * 1024
 _MAX_EXECS = 4096  # of one sandbox, kept for late readers
 _CLOSE_S = 10.0
+_TERMINAL_S = 10.0
+_MESSAGES_AT_ONCE = 64
+_SYNCS_AT_ONCE = 32
 
 OnSync = Callable[[str], Awaitable[int]]
-
-
-class Exec:
-    """One program in a sandbox."""
-
-    def __init__(self, sandbox: "Sandbox", exec_id: str, directory: Path) -> None:
-        self.exec_id = exec_id
-        self.stdout = Spool(directory)
-        self.stderr = Spool(directory)
-        self.stdin_bytes_written = 0
-        self.stdin_closed = False
-        self.timed_out = False
-        self._sandbox = sandbox
-        self._status: ExitStatus | None = None
-        self._ended = asyncio.Event()
-        self._stdin: asyncio.StreamWriter | None = None
-        self._stdin_lock = asyncio.Lock()
-
-    def poll(self) -> ExitStatus | None:
-        """How it ended, or None while it runs."""
-        return self._status
-
-    async def wait(self) -> ExitStatus:
-        """Wait for its end."""
-        await self._ended.wait()
-        assert self._status is not None
-        return self._status
-
-    async def write_stdin(self, data: bytes, *, offset: int, eof: bool) -> None:
-        """Write at an offset; bytes already taken are skipped, so that a retry does no harm. ValueError for a gap."""
-        async with self._stdin_lock:
-            if offset > self.stdin_bytes_written:
-                raise ValueError(f"stdin has {self.stdin_bytes_written} bytes, cannot write at {offset}")
-            fresh = data[self.stdin_bytes_written - offset :]
-            if self._stdin is not None and not self.stdin_closed:
-                try:
-                    if fresh:
-                        self._stdin.write(fresh)
-                        await self._stdin.drain()
-                    if eof:
-                        self._stdin.close()
-                except OSError:
-                    pass  # the program closed its end: its exit code tells the rest
-            self.stdin_bytes_written += len(fresh)
-            self.stdin_closed = self.stdin_closed or eof
-
-    def finish(self, status: ExitStatus) -> None:
-        """Record the end, once."""
-        if self._status is None:
-            self._status = status
-            for spool in (self.stdout, self.stderr):
-                spool.drain()
-            if self._stdin is not None:
-                self._stdin.close()
-            self._ended.set()
-
-    async def connect(self, stdin: int, stdout: int, stderr: int) -> None:
-        """Take over the host's ends of its pipes."""
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.connect_write_pipe(
-            asyncio.streams.FlowControlMixin, os.fdopen(stdin, "wb", buffering=0)
-        )
-        self._stdin = asyncio.StreamWriter(transport, protocol, None, loop)
-        self.stdout.fill_from(stdout)
-        self.stderr.fill_from(stderr)
-
-    def discard(self) -> None:
-        """Release its pipes and its output."""
-        if self._stdin is not None:
-            self._stdin.close()
-        self.stdout.discard()
-        self.stderr.discard()
+OnNotice = Callable[[str], None]
 
 
 class Sandbox:
     """One running sandbox."""
 
-    def __init__(self, spec: SandboxSpec, on_sync: OnSync | None, directory: Path) -> None:
+    def __init__(
+        self, spec: SandboxSpec, on_sync: OnSync | None, on_notice: OnNotice, directory: Path, group: Group
+    ) -> None:
         self.sandbox_id = spec.sandbox_id
         self.created_at = time.time()
-        self.last_activity = time.monotonic()
+        self.exceeded: str | None = None  # which limit ended it, in words
+        self.proxy_listener: socket.socket | None = None
+        self._last_activity = time.monotonic()
         self._spec = spec
+        self._group = group
+        self._memory_kills = 0
         self._on_sync = on_sync
+        self._on_notice = on_notice
+        self._syncing = 0
         self._directory = directory
         self._execs: dict[str, Exec] = {}
         self._closed = asyncio.Event()
@@ -143,16 +87,17 @@ class Sandbox:
         """Start bubblewrap and wait until the agent answers; raises SandboxStartFailedError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         info_read, info_write = os.pipe()
+        block_read, block_write = os.pipe()
         self._control = ours
         ours.setblocking(False)
         drop: dict[str, Any] = {}
         if os.geteuid() == 0:
             drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
+        pid = 0
         try:
-            with isolation.command(self._spec, seccomp=seccomp, info_fd=info_write, control_fd=theirs.fileno()) as (
-                argv,
-                descriptors,
-            ):
+            with isolation.command(
+                self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
+            ) as (argv, descriptors):
                 self._bwrap = await asyncio.create_subprocess_exec(
                     *argv,
                     stdin=asyncio.subprocess.DEVNULL,
@@ -160,23 +105,26 @@ class Sandbox:
                     stderr=asyncio.subprocess.PIPE,
                     env={},
                     cwd="/",
-                    pass_fds=[*descriptors, info_write, theirs.fileno()],
+                    pass_fds=[*descriptors, info_write, block_read, theirs.fileno()],
                     start_new_session=True,
                     **drop,
                 )
+            self._spawn(self._watch(self._bwrap))
+            theirs.close()
+            info_write = _closed(info_write)
+            pid, self._pidfd = await asyncio.to_thread(_pidfd_from, info_read)
+            if pid:
+                self._group.add(pid)  # nothing of the guest has run yet
+            os.write(block_write, b".")
         finally:
             theirs.close()
-            os.close(info_write)
-        try:
-            self._pidfd = await asyncio.to_thread(_pidfd_from, info_read)
-        finally:
-            os.close(info_read)
-        self._spawn(self._listen())
-        self._spawn(self._watch())
-        try:
-            await asyncio.wait_for(self._ready_or_closed(), READY_TIMEOUT_S)
-        except TimeoutError:
-            pass
+            for descriptor in (info_read, info_write, block_read, block_write):
+                _closed(descriptor)
+        if not self.closed:
+            asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
+        if pid:
+            self._spawn(self._watchdog(pid).run())
+        await self._ready_or_closed()
         if not self._ready.is_set():
             await self.terminate()
             assert self._bwrap.stderr is not None
@@ -191,18 +139,42 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         workdir: str | None = None,
         timeout_s: float | None = None,
+        terminal: tuple[int, int] | None = None,
     ) -> Exec:
-        """Start a program; idempotent by `exec_id`. Raises SandboxStartFailedError when the sandbox is gone."""
+        """Start a program, on pipes or on a terminal of (rows, columns); idempotent by `exec_id`.
+
+        Raises SandboxStartFailedError when the sandbox is gone, ValueError for arguments that are too large.
+        """
         if exec_id in self._execs:
             return self._execs[exec_id]
         if self.closed or self._control is None:
             raise SandboxStartFailedError("the sandbox has ended")
-        if len(self._execs) >= _MAX_EXECS:
-            oldest = next((key for key, item in self._execs.items() if item.poll() is not None), None)
-            if oldest is None:
-                raise SandboxStartFailedError(f"the sandbox already runs {_MAX_EXECS} programs")
-            self._execs.pop(oldest).discard()
-        run = self._execs[exec_id] = Exec(self, exec_id, self._directory)
+        self._make_room()
+        run = self._execs[exec_id] = Exec(exec_id, self._directory)
+        order: dict[str, object] = {
+            "op": "exec",
+            "id": exec_id,
+            "argv": list(argv),
+            "env": {**DEFAULT_ENV, **self._spec.env, **(env or {})},
+            "cwd": workdir or self._spec.workdir,
+            "terminal": terminal,
+        }
+        try:
+            if terminal is None:
+                await self._send_with_pipes(order, run)
+            else:
+                await self._send(order, [])
+                await asyncio.wait_for(run.connected(), _TERMINAL_S)
+        except BaseException as error:
+            self._execs.pop(exec_id).discard()  # the same id may be tried again
+            if isinstance(error, TimeoutError):
+                raise SandboxStartFailedError("the sandbox gave no terminal") from error
+            raise
+        if timeout_s is not None:
+            self._spawn(self._expire(run, timeout_s))
+        return run
+
+    async def _send_with_pipes(self, order: dict[str, object], run: Exec) -> None:
         pipes = [os.pipe() for _ in range(3)]
         inside = [pipes[0][0], pipes[1][1], pipes[2][1]]
         try:
@@ -210,23 +182,17 @@ class Sandbox:
                 for descriptor in inside:
                     os.fchown(descriptor, self._spec.uid, self._spec.uid)
             await run.connect(pipes[0][1], pipes[1][0], pipes[2][0])
-            order: dict[str, object] = {
-                "op": "exec",
-                "id": exec_id,
-                "argv": list(argv),
-                "env": {**DEFAULT_ENV, **self._spec.env, **(env or {})},
-                "cwd": workdir or self._spec.workdir,
-            }
             await self._send(order, inside)
-        except BaseException:
-            self._execs.pop(exec_id).discard()  # nothing runs: the same id may be tried again
-            raise
         finally:
             for descriptor in inside:
                 os.close(descriptor)
-        if timeout_s is not None:
-            self._spawn(self._expire(run, timeout_s))
-        return run
+
+    def _make_room(self) -> None:
+        if len(self._execs) >= _MAX_EXECS:
+            oldest = next((key for key, item in self._execs.items() if item.poll() is not None), None)
+            if oldest is None:
+                raise SandboxStartFailedError(f"the sandbox already runs {_MAX_EXECS} programs")
+            self._execs.pop(oldest).discard()
 
     def find_exec(self, exec_id: str) -> Exec | None:
         """A program by its id."""
@@ -236,19 +202,28 @@ class Sandbox:
         """Kill a program, its process group and its descendants."""
         await self._send({"op": "kill", "id": exec_id}, [])
 
+    def idle_s(self, *, apart_from: str) -> float:
+        """Seconds since a program other than `apart_from` last ran, or wrote or was written to; 0 while one runs."""
+        if any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
+            self._last_activity = time.monotonic()
+        return time.monotonic() - self._last_activity
+
+    def touch(self) -> None:
+        """Note that somebody uses the sandbox."""
+        self._last_activity = time.monotonic()
+
     async def terminate(self) -> None:
         """Kill process 1, and with it everything inside; returns when it is gone. Idempotent."""
-        if self._pidfd >= 0 and not self.closed:
-            try:
+        if self._bwrap is None or self.closed:
+            return
+        try:
+            if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        if self._control is not None:
-            self._control.close() if self.closed else None
-        if self._bwrap is not None and not self.closed:
-            if self._pidfd < 0:
+            else:
                 self._bwrap.kill()
-            await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
+        except ProcessLookupError:
+            pass
+        await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
 
     async def wait_closed(self) -> None:
         """Return when process 1 is gone, whatever ended it."""
@@ -283,41 +258,65 @@ class Sandbox:
                     return
             raise SandboxStartFailedError("the sandbox's agent does not answer")
 
-    async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _on_readable(self) -> None:
+        """Take a few messages; the event loop calls again when there are more."""
         assert self._control is not None
-        while True:
+        for _ in range(_MESSAGES_AT_ONCE):
             try:
-                data = await loop.sock_recv(self._control, _MESSAGE_BYTES)
+                data, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
             except OSError:
-                return
+                data, descriptors = b"", []
             if not data:
+                asyncio.get_running_loop().remove_reader(self._control.fileno())
                 return
             try:
-                self._hear(json.loads(data))
-            except (ValueError, KeyError, TypeError) as error:
+                self._hear(json.loads(data), descriptors)
+            except (ValueError, KeyError, TypeError, OSError) as error:
                 _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=type(error).__name__)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Take one message of the agent. It is a guest's word: everything is checked, descriptors above all."""
         match message["op"]:
-            case "ready":
+            case "ready" if not self._ready.is_set():
+                self.proxy_listener = _listening(descriptors.pop())
                 self._ready.set()
+            case "terminal":
+                run = self._execs.get(str(message["id"]))
+                if run is not None:
+                    self._spawn(self._connect_terminal(run, descriptors.pop()))
             case "exit":
                 run = self._execs.get(str(message["id"]))
                 code = int(message["code"])
                 if run is not None and -64 <= code <= 255:
+                    self.touch()
+                    if code == -signal.SIGKILL:
+                        self._notice_memory()
                     run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
-            case "sync":
+            case "sync" if self._syncing < _SYNCS_AT_ONCE:
                 self._spawn(self._sync(int(message["number"]), str(message["path"])))
+
+    async def _connect_terminal(self, run: Exec, master: int) -> None:
+        try:
+            await run.connect_terminal(master)
+        except ValueError as error:
+            _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=str(error))
 
     async def _sync(self, number: int, path: str) -> None:
         code = 0
-        if self._on_sync is not None:
-            try:
+        self._syncing += 1
+        try:
+            if self._on_sync is not None:
                 code = await self._on_sync(path)
-            except Exception as error:  # noqa: BLE001  # the guest is told by an exit code, the log has the rest
-                _log.error("sandbox.sync_failed", sandbox_id=self.sandbox_id, exc_info=error)
-                code = 1
+        except Exception as error:  # noqa: BLE001  # the guest is told by an exit code, the log has the rest
+            _log.error("sandbox.sync_failed", sandbox_id=self.sandbox_id, exc_info=error)
+            code = 1
+        finally:
+            self._syncing -= 1
         try:
             await self._send({"op": "synced", "number": number, "code": code}, [])
         except SandboxStartFailedError:
@@ -333,24 +332,50 @@ class Sandbox:
             except SandboxStartFailedError:
                 pass
 
-    async def _watch(self) -> None:
+    def _watchdog(self, pid: int) -> Watchdog:
+        def exceeded(reason: str) -> None:
+            self.exceeded = reason
+            self._on_notice(f"the sandbox is ended: {reason}")
+            self._spawn(self.terminate())
+
+        return Watchdog(
+            self._spec.limits,
+            [mount.source for mount in self._spec.mounts if not mount.read_only],
+            pid=pid,
+            watch_memory=self._group.version == "none",
+            exceeded=exceeded,
+        )
+
+    async def _watch(self, bwrap: asyncio.subprocess.Process) -> None:
         """Notice the end of bubblewrap, which is the end of everything inside."""
-        assert self._bwrap is not None
-        await self._bwrap.wait()
+        await bwrap.wait()
+        self._notice_memory()
         self._closed.set()
         for run in self._execs.values():
             run.finish(ExitStatus(signal=int(signal.SIGKILL)))
         if self._control is not None:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._control.close()
+            self._control = None
         if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+            self._pidfd = _closed(self._pidfd)
+        if self.proxy_listener is not None:
+            self.proxy_listener.close()
+        await asyncio.to_thread(self._group.remove)
+
+    def _notice_memory(self) -> None:
+        """Tell of programs that the kernel killed since the last time, because the sandbox's memory was used up."""
+        kills = self._group.out_of_memory_kills()
+        if kills > self._memory_kills:
+            self._memory_kills = kills
+            self._on_notice(
+                f"a program was killed: more than {self._spec.limits.memory_bytes // MEBIBYTE} MiB of memory"
+            )
 
     async def _ready_or_closed(self) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in (self._ready, self._closed)]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -370,10 +395,16 @@ class Engine:
         self._root = root
         self._sandboxes: set[Sandbox] = set()
         self._seccomp = isolation.seccomp_program()
+        cgroups.reap()
+        self._cgroups = cgroups.Cgroups.detect()
+        (root / cgroups.NOTE).write_text("".join(f"{path}\n" for path in self._cgroups.directories))
 
-    async def create(self, spec: SandboxSpec, *, on_sync: OnSync | None = None) -> Sandbox:
+    async def create(
+        self, spec: SandboxSpec, *, on_sync: OnSync | None = None, on_notice: OnNotice = lambda text: None
+    ) -> Sandbox:
         """Start a sandbox; raises IsolationUnavailableError or SandboxStartFailedError, and then nothing is left."""
-        sandbox = Sandbox(spec, on_sync, Path(tempfile.mkdtemp(dir=self._root)))
+        group = self._cgroups.create(secrets.token_hex(8), spec.limits)
+        sandbox = Sandbox(spec, on_sync, on_notice, Path(tempfile.mkdtemp(dir=self._root)), group)
         self._sandboxes.add(sandbox)
         try:
             await sandbox.start(seccomp=self._seccomp)
@@ -398,6 +429,8 @@ class Engine:
     async def aclose(self) -> None:
         """End every sandbox. Idempotent."""
         await asyncio.gather(*(self.discard(sandbox) for sandbox in list(self._sandboxes)))
+        await asyncio.to_thread(self._cgroups.close)
+        (self._root / cgroups.NOTE).unlink(missing_ok=True)
 
 
 def isolation_uid(index: int) -> int:
@@ -405,14 +438,32 @@ def isolation_uid(index: int) -> int:
     return 210_000 + index % 50_000
 
 
-def _pidfd_from(info: int) -> int:
-    """Read process 1's id from bubblewrap and hold it by a pidfd; -1 when bubblewrap ended before."""
+def _pidfd_from(info: int) -> tuple[int, int]:
+    """Read process 1's id from bubblewrap and hold it by a pidfd; (0, -1) when bubblewrap ended before."""
     with os.fdopen(os.dup(info), "rb") as file:
         text = file.read()
     try:
-        return os.pidfd_open(int(json.loads(text)["child-pid"]))
+        pid = int(json.loads(text)["child-pid"])
+        return pid, os.pidfd_open(pid)
     except (ValueError, KeyError, OSError):
-        return -1
+        return 0, -1
+
+
+def _listening(descriptor: int) -> socket.socket:
+    """The listening TCP socket of the sandbox's loopback; raises ValueError for anything else."""
+    found = socket.socket(fileno=descriptor)
+    good = found.family == socket.AF_INET and found.type == socket.SOCK_STREAM
+    if not good or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        found.close()
+        raise ValueError("not a listening socket")
+    found.setblocking(False)
+    return found
+
+
+def _closed(descriptor: int) -> int:
+    if descriptor >= 0:
+        os.close(descriptor)
+    return -1
 
 
 def _explain(said: str) -> str:

@@ -99,7 +99,7 @@ def seccomp_program() -> bytes:
 
 @contextmanager
 def command(
-    spec: SandboxSpec, *, seccomp: bytes, info_fd: int, control_fd: int
+    spec: SandboxSpec, *, seccomp: bytes, info_fd: int, block_fd: int, control_fd: int
 ) -> Iterator[tuple[list[str], list[int]]]:
     """Yield bubblewrap's arguments and the descriptors it must inherit; they are closed afterwards."""
     descriptors: list[int] = []
@@ -115,6 +115,7 @@ def command(
     argv = [bubblewrap(), "--unshare-all", "--unshare-user", "--disable-userns"]
     argv += ["--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "sandbox", "--as-pid-1"]
     argv += ["--new-session", "--cap-drop", "ALL", "--clearenv", "--info-fd", str(info_fd)]
+    argv += ["--block-fd", str(block_fd)]
     argv += ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib64", "lib32"):
         path = Path("/") / name
@@ -128,7 +129,7 @@ def command(
         argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     argv += ["--seccomp", data(seccomp), "--proc", "/proc", "--dev", "/dev"]
     for target in ("/tmp", "/dev/shm", HOME):  # noqa: S108  # paths inside the sandbox
-        argv += ["--perms", "1777", "--size", str(spec.tmpfs_bytes), "--tmpfs", target]
+        argv += ["--perms", "1777", "--size", str(spec.limits.tmpfs_bytes), "--tmpfs", target]
     agent = (_HERE / "agent.py").read_bytes()
     argv += ["--perms", "0444", "--ro-bind-data", data(agent), "/run/agent.py"]
     sync = f"#!{python} -IS\n".encode() + (_HERE / "sync.py").read_bytes()
@@ -136,7 +137,7 @@ def command(
     for mount in spec.mounts:
         argv += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]
     argv += ["--remount-ro", "/", "--chdir", "/", python, "-I", "-S", "/run/agent.py"]
-    argv += [str(spec.process_limit), str(control_fd)]
+    argv += [str(control_fd), str(spec.limits.processes), str(spec.limits.workspace_bytes)]
     try:
         yield argv, descriptors
     finally:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
-from workbench.local_cloud.sandboxes.engine import Engine, Exec, Sandbox, isolation_uid
+from workbench.local_cloud.sandboxes.engine import Engine, Sandbox, isolation_uid
+from workbench.local_cloud.sandboxes.execs import Exec
+from workbench.local_cloud.sandboxes.limits import limits_of
 from workbench.local_cloud.sandboxes.spec import (
     BindMount,
     IsolationUnavailableError,
@@ -24,7 +26,10 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingC
 
 _log = structlog.get_logger(__name__)
 
+OnNotice = Callable[["Record", str], None]
+
 BACKGROUND_COMMIT_S = 5.0
+DEFAULT_TIMEOUT_S = 300  # Modal's
 FINISHED_KEPT = 200
 ENTRYPOINT_EXEC_ID = "entrypoint"
 _EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
@@ -60,9 +65,11 @@ class Record:
 class Sandboxes:
     """Creates, finds and ends sandboxes; a sandbox ends by its entrypoint, its timeout, or on request."""
 
-    def __init__(self, engine: Engine, copies: WorkingCopies) -> None:
+    def __init__(self, engine: Engine, copies: WorkingCopies, *, on_notice: OnNotice) -> None:
+        """`on_notice` gets what the cloud has to say of a sandbox, for its app's log."""
         self._engine = engine
         self._copies = copies
+        self._on_notice = on_notice
         self._records: dict[str, Record] = {}
         self._by_task: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,12 +127,22 @@ class Sandboxes:
             mounts=tuple(binds),
             env=env,
             workdir=definition.workdir or workdir or "/root",
+            limits=limits_of(
+                memory_mb=definition.resources.memory_mb,
+                memory_mb_max=definition.resources.memory_mb_max,
+                milli_cpu=definition.resources.milli_cpu,
+                milli_cpu_max=definition.resources.milli_cpu_max,
+            ),
         )
 
         async def on_sync(path: str) -> int:
             return await self._commit(record, path, author=f"sandbox:{record.sandbox_id}")
 
-        record.sandbox = await self._engine.create(spec, on_sync=on_sync)
+        def on_notice(text: str) -> None:
+            _log.warning("sandbox.notice", sandbox_id=record.sandbox_id, text=text)
+            self._on_notice(record, text)
+
+        record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=on_notice)
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if definition.entrypoint_args:
             await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
@@ -183,25 +200,45 @@ class Sandboxes:
 
     async def _watch(self, record: Record) -> None:
         assert record.sandbox is not None
-        timeout_s = record.definition.timeout_secs or 300
         entrypoint = record.entrypoint
         waits = [asyncio.ensure_future(record.sandbox.wait_closed())]
         if entrypoint is not None:
             waits.append(asyncio.ensure_future(entrypoint.wait()))  # type: ignore[arg-type]  # only waited for
         try:
-            done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            overdue = await self._wait_for_the_end(record, record.sandbox, waits)
         finally:
             for wait in waits:
                 wait.cancel()
         status = entrypoint.poll() if entrypoint is not None else None
-        if not done:
-            await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT, _EXIT_TIMEOUT)
+        results = api_pb2.GenericResult
+        if overdue is not None:
+            await self._finish(record, overdue, _EXIT_TIMEOUT)
         elif status is None or record.sandbox.closed:
-            await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, _EXIT_TERMINATED)
+            memory = record.sandbox.exceeded is not None and "memory" in record.sandbox.exceeded
+            ended = results.GENERIC_STATUS_KERNEL_OOM_KILL if memory else results.GENERIC_STATUS_TERMINATED
+            await self._finish(record, ended, _EXIT_TERMINATED)
         else:
             code = status.code if status.code is not None else 128 + (status.signal or 0)
-            good, bad = api_pb2.GenericResult.GENERIC_STATUS_SUCCESS, api_pb2.GenericResult.GENERIC_STATUS_FAILURE
-            await self._finish(record, bad if code else good, code)
+            await self._finish(record, results.GENERIC_STATUS_FAILURE if code else results.GENERIC_STATUS_SUCCESS, code)
+
+    async def _wait_for_the_end(
+        self, record: Record, sandbox: Sandbox, waits: "Sequence[asyncio.Future[None]]"
+    ) -> "api_pb2.GenericResult.GenericStatus.ValueType | None":
+        """Wait for an end, the timeout or the idle timeout; returns which of the two it was, None for an end."""
+        deadline = time.monotonic() + (record.definition.timeout_secs or DEFAULT_TIMEOUT_S)
+        idle_limit_s = float(record.definition.idle_timeout_secs or 0)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT
+            if idle_limit_s:
+                idle_left = idle_limit_s - sandbox.idle_s(apart_from=ENTRYPOINT_EXEC_ID)
+                if idle_left <= 0:
+                    return api_pb2.GenericResult.GENERIC_STATUS_IDLE_TIMEOUT
+                left = min(left, idle_left)
+            done, _ = await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return None
 
     async def _finish(self, record: Record, status: "api_pb2.GenericResult.GenericStatus.ValueType", code: int) -> None:
         if record.ending is None:
@@ -217,7 +254,8 @@ class Sandboxes:
         finally:
             for copy in record.mounts.values():
                 await copy.discard()
-            record.result = api_pb2.GenericResult(status=status, exitcode=code)
+            exceeded = record.sandbox.exceeded if record.sandbox is not None else None
+            record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=exceeded or "")
             record.finished_at = time.time()
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)

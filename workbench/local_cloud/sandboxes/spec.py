@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workbench.local_cloud.sandboxes.limits import Limits
+
 HOME = "/root"
 DEFAULT_ENV = {
     "PATH": "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin",
@@ -38,8 +40,7 @@ class SandboxSpec:
     mounts: tuple[BindMount, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = HOME
-    process_limit: int = 512
-    tmpfs_bytes: int = 512 * 1024 * 1024
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,38 @@
-"""Keeps a stream of output on disk, addressable by offset; memory never grows with what a job prints.
+"""Keeps a stream of output on disk, addressable by offset; neither memory nor disk grows with what a job prints.
 
-When nobody has read for a window's length the pipe is no longer emptied, and the job waits, as on any full pipe.
+When nobody has read for a window's length the pipe is no longer emptied, and the job waits, as on any full pipe. What
+was read long ago is forgotten, segment by segment: a reader that resumes after a broken connection is never that late.
 """
 
 import asyncio
 import os
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 WINDOW_BYTES = 64 * 1024 * 1024  # how far a job may print ahead of its furthest reader
+KEPT_BYTES = 64 * 1024 * 1024  # how much of what was read already can be read again
+SEGMENT_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
+_MAX_PIPE_BYTES = 1024 * 1024  # what the kernel holds at most for an unprivileged user
+
+
+class OutputForgottenError(Exception):
+    """The offset lies before what is kept."""
 
 
 class Spool:
-    """One stream: filled from a pipe's read end, read by any number of readers."""
+    """One stream: filled from a pipe's or terminal's read end, read by any number of readers."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # closed by discard
+        self._directory = directory
+        self._segments: dict[int, BinaryIO] = {}
         self._source: int | None = None
         self._reading = False
         self._furthest = 0
         self._changed = asyncio.Event()
         self.size = 0
+        self.kept_from = 0
         self.finished = False
 
     def fill_from(self, descriptor: int) -> None:
@@ -30,29 +41,55 @@ class Spool:
         self._source = descriptor
         self._resume()
 
-    async def read(self, offset: int, *, max_bytes: int = 256 * 1024) -> bytes:
-        """Wait for bytes at `offset` and return some; b"" is the end of the stream."""
+    async def read(self, offset: int, *, max_bytes: int = 1024 * 1024) -> bytes:
+        """Wait for bytes at `offset` and return some; b"" is the end of the stream. Raises OutputForgottenError."""
         while True:
             if offset > self._furthest:
                 self._furthest = min(offset, self.size)
+                self._forget()
                 self._resume()
+            if offset < self.kept_from:
+                raise OutputForgottenError(f"the first {self.kept_from} bytes of this output are no longer kept")
             if offset < self.size:
-                return os.pread(self._file.fileno(), max_bytes, offset)
+                return self._at(offset, max_bytes)
             if self.finished:
                 return b""
             await self._changed.wait()
 
     def drain(self) -> None:
         """The writer has ended: take what is in the pipe now, and finish even if a stray process still holds it."""
-        while self._source is not None and self._take():
-            pass
+        left = _MAX_PIPE_BYTES  # a stray process may go on writing
+        while self._source is not None and left > 0 and (taken := self._take()):
+            left -= taken
         self._finish()
 
     def discard(self) -> None:
-        """Release the file and the pipe; readers see the end. Idempotent."""
+        """Release the files and the pipe; readers see the end. Idempotent."""
         self._finish()
-        self._file.close()
-        self.size = 0
+        for file in self._segments.values():
+            file.close()
+        self._segments.clear()
+        self.size = self.kept_from = 0
+
+    def _at(self, offset: int, max_bytes: int) -> bytes:
+        number, within = divmod(offset, SEGMENT_BYTES)
+        return os.pread(self._segments[number].fileno(), min(max_bytes, SEGMENT_BYTES - within), within)
+
+    def _append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            number, within = divmod(self.size, SEGMENT_BYTES)
+            if number not in self._segments:
+                self._segments[number] = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  # kept open
+            written = os.pwrite(self._segments[number].fileno(), view[: SEGMENT_BYTES - within], within)
+            view = view[written:]
+            self.size += written
+
+    def _forget(self) -> None:
+        while (self.kept_from // SEGMENT_BYTES + 1) * SEGMENT_BYTES <= self._furthest - KEPT_BYTES:
+            number = self.kept_from // SEGMENT_BYTES
+            self._segments.pop(number).close()
+            self.kept_from = (number + 1) * SEGMENT_BYTES
 
     def _resume(self) -> None:
         if self._source is not None and not self._reading:
@@ -70,24 +107,31 @@ class Spool:
         else:
             self._take()
 
-    def _take(self) -> bool:
+    def _take(self) -> int:
+        """Move what is in the pipe to the disk, at most a chunk; returns how many bytes it was."""
         assert self._source is not None
         try:
             data = os.read(self._source, _CHUNK_BYTES)
         except BlockingIOError:
-            return False
-        except OSError:
+            return 0
+        except OSError:  # a terminal whose last program has ended
             data = b""
-        if not data:
+        try:
+            self._append(data)
+        except OSError as error:  # the host's disk is full: the job must see an end rather than this process
+            self._append_notice(error)
+            data = b""
+        if data:
+            self._notify()
+        else:
             self._finish()
-            return False
-        view = memoryview(data)
-        while view:
-            written = os.write(self._file.fileno(), view)
-            view = view[written:]
-        self.size += len(data)
-        self._notify()
-        return self.size - self._furthest < WINDOW_BYTES
+        return len(data)
+
+    def _append_notice(self, error: OSError) -> None:
+        try:
+            self._append(f"\n[output cannot be kept: {error.strerror}]\n".encode())
+        except OSError:
+            pass  # not even that: the end of the stream must do
 
     def _finish(self) -> None:
         self._pause()

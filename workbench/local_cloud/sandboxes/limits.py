@@ -1,0 +1,36 @@
+"""What one sandbox may use, each number with its reason. Modal's own defaults where it has one."""
+
+import os
+from dataclasses import dataclass
+
+MEBIBYTE = 1024 * 1024
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bytes, counts and CPUs of one sandbox; `cpus` None means that only the machine limits them."""
+
+    memory_bytes: int = min(4096 * MEBIBYTE, _machine_memory() // 2)  # a laptop with one hostile job stays usable
+    cpus: float | None = None
+    processes: int = 512  # builds and browsers fit, a fork bomb ends quickly
+    tmpfs_bytes: int = 512 * MEBIBYTE  # of each of /tmp, /dev/shm and the home; it is memory
+    workspace_bytes: int = 8192 * MEBIBYTE  # of all writable mounts together, on the host's disk
+    workspace_entries: int = 500_000  # as many as a v1 volume holds
+
+
+def limits_of(*, memory_mb: int, memory_mb_max: int, milli_cpu: int, milli_cpu_max: int) -> Limits:
+    """Limits from a sandbox's resources as the protocol gives them, 0 being "not given".
+
+    A request above the default raises the limit; a hard limit is taken as it is, up to what the machine has.
+    """
+    memory = max(Limits.memory_bytes, memory_mb * MEBIBYTE)
+    if memory_mb_max:
+        memory = memory_mb_max * MEBIBYTE
+    cpus = milli_cpu_max / 1000 if milli_cpu_max else None
+    if cpus is not None and milli_cpu > milli_cpu_max:
+        cpus = milli_cpu / 1000
+    return Limits(memory_bytes=min(memory, _machine_memory()), cpus=cpus)

@@ -1,0 +1,190 @@
+"""Looks after what the kernel does not limit for us: disk in the workspace always, memory where there are no cgroups.
+
+It measures, and its owner acts: a sandbox over a limit is ended with a reason. Walking a large workspace costs, so it
+is walked when the disk's free space has fallen, and else the more rarely the longer it takes.
+"""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from workbench.local_cloud.sandboxes.limits import MEBIBYTE, Limits
+from workbench.local_cloud.volumes.trees import opened_dir
+
+INTERVAL_S = 0.2
+MAX_DEPTH = 200  # one descriptor is open per level while walking
+_WALK_EVERY_S = 5.0
+_WALK_COST_SHARE = 20  # a walk may take a twentieth of the time
+_FREE_FALL_BYTES = 64 * MEBIBYTE  # a disk that fills this much calls for a walk at once
+
+Inode = tuple[int, int]
+
+
+class UnmeasurableError(Exception):
+    """A tree is made so that it cannot be measured; the message says how."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a directory tree holds: bytes on the disk, and entries."""
+
+    size: int = 0
+    entries: int = 0
+
+
+def measure(directory: Path, *, enough: Limits, seen: set[Inode]) -> Usage:
+    """Measure a tree without following links, each inode once; stops early once it is over the limits.
+
+    Raises OSError for the root, and UnmeasurableError for what hides below it.
+    """
+    size = entries = 0
+    with opened_dir(directory) as root:
+        for status in _below(root, MAX_DEPTH):
+            entries += 1
+            inode = (status.st_dev, status.st_ino)
+            if inode not in seen:
+                size += status.st_blocks * 512
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                seen.add(inode)
+            if size > enough.workspace_bytes or entries > enough.workspace_entries:
+                break
+    return Usage(size, entries)
+
+
+def _below(directory: int, depth: int) -> Iterator[os.stat_result]:
+    """Every entry below an open directory, whatever its name is made of."""
+    if depth == 0:
+        raise UnmeasurableError(f"its directories are more than {MAX_DEPTH} deep")
+    with os.scandir(directory) as listing:
+        for entry in listing:
+            try:
+                status = entry.stat(follow_symlinks=False)
+                yield status
+                if stat.S_ISDIR(status.st_mode):
+                    with opened_dir(entry.name, dir_fd=directory) as inner:
+                        yield from _below(inner, depth - 1)
+            except PermissionError:
+                raise UnmeasurableError("it has a directory that cannot be looked into") from None
+            except OSError:
+                continue  # it was there a moment ago
+
+
+def unnamed(pid: int, device: int, *, seen: set[Inode]) -> int:
+    """Bytes on a disk in files that have no name any more but are held open by a process or its descendants."""
+    total = 0
+    for process in _family(pid):
+        try:
+            with os.scandir(f"/proc/{process.pid}/fd") as listing:
+                names = [entry.path for entry in listing]
+        except OSError:
+            continue
+        for name in names:
+            try:
+                status = Path(name).stat()
+            except OSError:
+                continue
+            inode = (status.st_dev, status.st_ino)
+            if stat.S_ISREG(status.st_mode) and not status.st_nlink and status.st_dev == device and inode not in seen:
+                seen.add(inode)
+                total += status.st_blocks * 512
+    return total
+
+
+def private_memory(pid: int) -> int:
+    """Bytes of memory that a process and its descendants have for themselves; 0 for one that is gone."""
+    total = 0
+    for process in _family(pid):
+        try:
+            memory = process.memory_info()
+        except psutil.Error:
+            continue
+        total += memory.rss - memory.shared
+    return total
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        top = psutil.Process(pid)
+        return [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+class Watchdog:
+    """Watches one sandbox; `exceeded` is called once, with a sentence, when it is over a limit."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        directories: Sequence[Path],
+        *,
+        pid: int,
+        watch_memory: bool,
+        exceeded: Callable[[str], None],
+    ) -> None:
+        """`directories` are the writable mounts, `pid` is process 1 of the sandbox."""
+        self._limits = limits
+        self._directories = tuple(directories)
+        self._pid = pid
+        self._watch_memory = watch_memory
+        self._exceeded = exceeded
+        self._next_walk = time.monotonic()
+        self._free = self._free_now()
+
+    async def run(self) -> None:
+        """Watch until cancelled or a limit is exceeded."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            reason = await self._look()
+            if reason is not None:
+                self._exceeded(reason)
+                return
+
+    async def _look(self) -> str | None:
+        if self._watch_memory:
+            used = await asyncio.to_thread(private_memory, self._pid)
+            if used > self._limits.memory_bytes:
+                return f"it used more than {self._limits.memory_bytes // MEBIBYTE} MiB of memory"
+        free = self._free_now()
+        if not self._directories or (time.monotonic() < self._next_walk and free > self._free - _FREE_FALL_BYTES):
+            return None
+        started = time.monotonic()
+        try:
+            usage = await asyncio.to_thread(self._measure)
+        except UnmeasurableError as error:
+            return str(error)
+        taken = time.monotonic() - started
+        self._next_walk = time.monotonic() + max(_WALK_EVERY_S, taken * _WALK_COST_SHARE)
+        self._free = self._free_now()
+        if usage.size > self._limits.workspace_bytes:
+            return f"its files took more than {self._limits.workspace_bytes // MEBIBYTE} MiB of disk"
+        if usage.entries > self._limits.workspace_entries:
+            return f"it made more than {self._limits.workspace_entries} files"
+        return None
+
+    def _measure(self) -> Usage:
+        size = entries = 0
+        seen: set[Inode] = set()
+        for directory in self._directories:
+            try:
+                usage = measure(directory, enough=self._limits, seen=seen)
+                size += usage.size + unnamed(self._pid, directory.stat().st_dev, seen=seen)
+            except OSError:  # it is being removed
+                continue
+            entries += usage.entries
+        return Usage(size, entries)
+
+    def _free_now(self) -> int:
+        for directory in self._directories:
+            try:
+                status = os.statvfs(directory)
+            except OSError:
+                continue
+            return status.f_bavail * status.f_frsize
+        return 0
