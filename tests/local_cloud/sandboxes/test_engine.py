@@ -1,67 +1,18 @@
 """Sandboxes run real programs, isolated, and leave nothing behind."""
 
 import asyncio
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.local_cloud.sandboxes.conftest import DEADLINE_S, run
 from workbench.local_cloud.sandboxes.engine import Engine, Sandbox, isolation_uid
 from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec
-
-DEADLINE_S = 60
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="workbench-test-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-async def engine(root: Path) -> AsyncIterator[Engine]:
-    engine = Engine(root / "sandboxes")
-    yield engine
-    await engine.aclose()
-    assert list((root / "sandboxes").iterdir()) == []
-
-
-@pytest.fixture
-def workspace(root: Path) -> Path:
-    path = root / "workspace"
-    path.mkdir()
-    if os.geteuid() == 0:
-        os.chown(path, isolation_uid(1), isolation_uid(1))
-    return path
-
-
-@pytest.fixture
-async def sandbox(engine: Engine, workspace: Path) -> Sandbox:
-    spec = SandboxSpec(
-        sandbox_id="sb-test", uid=isolation_uid(1), mounts=(BindMount(workspace, "/workspace"),), workdir="/workspace"
-    )
-    return await engine.create(spec)
-
-
-async def run(
-    sandbox: Sandbox, *argv: str, stdin: bytes = b"", timeout_s: float | None = None
-) -> tuple[ExitStatus, str, str]:
-    process = await sandbox.exec(argv, exec_id=os.urandom(8).hex(), timeout_s=timeout_s)
-    await process.write_stdin(stdin, offset=0, eof=True)
-    status = await asyncio.wait_for(process.wait(), DEADLINE_S)
-    out = await process.stdout.read(0)
-    err = await process.stderr.read(0)
-    return status, out.decode(), err.decode()
 
 
 async def test_a_program_runs_with_its_output_and_exit_code(sandbox: Sandbox) -> None:

@@ -64,7 +64,7 @@ class Group:
             while directory.is_dir():
                 try:
                     directory.rmdir()
-                except FileNotFoundError:
+                except (FileNotFoundError, PermissionError):
                     break
                 except OSError:
                     if time.monotonic() > deadline:
@@ -136,14 +136,15 @@ class Cgroups:
 
 
 def reap() -> int:
-    """Remove the groups of clouds that are gone; returns how many there were. At start only."""
+    """Remove the groups of this user's clouds that are gone; returns how many there were. At start only."""
     found = 0
     for own in (*_own_v2(), *_own_v1()):
         for parent in own.directory.glob(f"{PREFIX}*-*"):
-            identity = parent.name.removeprefix(PREFIX)
-            if identity != _identity(int(identity.partition("-")[0])):
-                found += 1
-                _dissolve(parent)
+            with contextlib.suppress(OSError, ValueError):  # somebody else's, or gone meanwhile
+                identity = parent.name.removeprefix(PREFIX)
+                if parent.stat().st_uid == os.geteuid() and identity != _identity(int(identity.partition("-")[0])):
+                    _dissolve(parent)
+                    found += 1
     return found
 
 
