@@ -6,6 +6,7 @@ enforces what it can. Groups lie below this process's own, so that a limit that 
 
 import contextlib
 import os
+import secrets
 import signal
 import time
 from dataclasses import dataclass
@@ -100,11 +101,11 @@ class Cgroups:
         for version, owns in candidates:
             if not owns:
                 continue
-            name = f"{PREFIX}{_identity(os.getpid())}"
+            name = f"{PREFIX}{_identity(os.getpid())}-{secrets.token_hex(3)}"
             found = cls(version, tuple(_Place(own.controller, own.directory / name) for own in owns))
             try:
                 for place in found._places:
-                    place.directory.mkdir(exist_ok=True)
+                    place.directory.mkdir()
                     if version == "v2":
                         _enable(place.directory.parent)
                         _enable(place.directory)
@@ -139,9 +140,9 @@ def reap() -> int:
     """Remove the groups of this user's clouds that are gone; returns how many there were. At start only."""
     found = 0
     for own in (*_own_v2(), *_own_v1()):
-        for parent in own.directory.glob(f"{PREFIX}*-*"):
+        for parent in own.directory.glob(f"{PREFIX}*-*-*"):
             with contextlib.suppress(OSError, ValueError):  # somebody else's, or gone meanwhile
-                identity = parent.name.removeprefix(PREFIX)
+                identity = parent.name.removeprefix(PREFIX).rpartition("-")[0]
                 if parent.stat().st_uid == os.geteuid() and identity != _identity(int(identity.partition("-")[0])):
                     _dissolve(parent)
                     found += 1

@@ -58,7 +58,7 @@ class Sandbox:
         self.proxy_listener: socket.socket | None = None
         self._last_activity = time.monotonic()
         self._spec = spec
-        self._group = group
+        self.group = group
         self._memory_kills = 0
         self._on_sync = on_sync
         self._on_notice = on_notice
@@ -67,6 +67,7 @@ class Sandbox:
         self._execs: dict[str, Exec] = {}
         self._closed = asyncio.Event()
         self._ready = asyncio.Event()
+        self._released = asyncio.Event()
         self._pidfd = -1
         self._bwrap: asyncio.subprocess.Process | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,7 +115,7 @@ class Sandbox:
             info_write = _closed(info_write)
             pid, self._pidfd = await asyncio.to_thread(_pidfd_from, info_read)
             if pid:
-                self._group.add(pid)  # nothing of the guest has run yet
+                self.group.add(pid)  # nothing of the guest has run yet
             os.write(block_write, b".")
         finally:
             theirs.close()
@@ -232,6 +233,10 @@ class Sandbox:
     async def discard(self) -> None:
         """Terminate and release the spools. Idempotent."""
         await self.terminate()
+        if self._bwrap is not None:
+            await asyncio.wait_for(self._released.wait(), _CLOSE_S)
+        else:
+            await asyncio.to_thread(self.group.remove)
         for run in self._execs.values():
             run.discard()
         for task in self._tasks:
@@ -342,7 +347,7 @@ class Sandbox:
             self._spec.limits,
             [mount.source for mount in self._spec.mounts if not mount.read_only],
             pid=pid,
-            watch_memory=self._group.version == "none",
+            watch_memory=self.group.version == "none",
             exceeded=exceeded,
         )
 
@@ -361,11 +366,12 @@ class Sandbox:
             self._pidfd = _closed(self._pidfd)
         if self.proxy_listener is not None:
             self.proxy_listener.close()
-        await asyncio.to_thread(self._group.remove)
+        await asyncio.to_thread(self.group.remove)
+        self._released.set()
 
     def _notice_memory(self) -> None:
         """Tell of programs that the kernel killed since the last time, because the sandbox's memory was used up."""
-        kills = self._group.out_of_memory_kills()
+        kills = self.group.out_of_memory_kills()
         if kills > self._memory_kills:
             self._memory_kills = kills
             self._on_notice(
