@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import modal
 import pytest
 
-from tests.conftest import wait_until
+from tests.conftest import Cli, wait_until
 from workbench.local_cloud.state import Running
 
 
@@ -191,3 +191,50 @@ def test_background_commits_come_by_themselves(app: modal.App) -> None:
             time.sleep(0.5)
         assert b"".join(volume.read_file("f")) == b"1\n"
         sandbox.terminate()
+
+
+def test_a_terminal_is_one(sandbox: modal.Sandbox) -> None:
+    """Allocated inside: the program has a controlling terminal, its size and its name; output is one stream."""
+    code = (
+        "import os, sys\n"
+        "print(all(os.isatty(n) for n in (0, 1, 2)), os.ttyname(0), os.environ['TERM'], sep=' ')\n"
+        "print('in', input(), file=sys.stderr)\n"
+        "open('/dev/tty', 'w').write('to the terminal\\n')\n"
+    )
+    process = sandbox.exec("python3", "-c", code, pty=True)
+    process.stdin.write("typed\n")
+    process.stdin.drain()
+    lines = process.stdout.read().splitlines()
+    assert any(line.startswith("True /dev/pts/") for line in lines)
+    assert "in typed" in lines
+    assert "to the terminal" in lines
+    assert process.wait() == 0
+
+
+def test_a_shell_in_a_terminal_ends_with_its_input(sandbox: modal.Sandbox) -> None:
+    process = sandbox.exec("sh", pty=True)
+    process.stdin.write("echo $((40 + 2))\n")
+    process.stdin.drain()
+    process.stdin.write_eof()
+    process.stdin.drain()
+    assert process.wait() == 0
+    assert "42" in process.stdout.read()
+
+
+def test_an_idle_sandbox_ends_and_a_busy_one_does_not(app: modal.App) -> None:
+    """Programs keep it alive; the program that it was created with does not, as on Modal."""
+    sandbox = modal.Sandbox.create("sleep", "600", app=app, timeout=120, idle_timeout=2)
+    assert sandbox.exec("sleep", "4").wait() == 0
+    assert sandbox.poll() is None
+    wait_until(lambda: sandbox.poll() is not None, "an idle sandbox did not end")
+
+
+def test_memory_beyond_the_limit_is_told_in_the_app_s_log(app: modal.App, modal_cli: Cli) -> None:
+    sandbox = modal.Sandbox.create(app=app, timeout=120, memory=(64, 128))
+    code = "data = []\nwhile True: data.append(bytearray(b'x' * (1 << 20)))"
+    assert sandbox.exec("python3", "-c", code).wait() == 137
+    wait_until(
+        lambda: "more than 128 MiB of memory" in modal_cli("app", "logs", "sandbox-tests", "--since", "1h"),
+        "the log does not tell",
+    )
+    sandbox.terminate()
