@@ -1,14 +1,17 @@
 """What a sandbox costs through the stock SDK, beside the same program as a bare child process."""
 
+import sys
 import time
 from collections.abc import Iterator
 
 import modal
+import psutil
 
 from workbench.benchmarks import processes
 from workbench.benchmarks.figures import Figure, Samples
 
 _APP = "workbench-bench"
+_IDLE = 10  # sandboxes at once, when their memory is measured
 _BLOCK = "import os\nblock = b'x' * 65535 + b'\\n'\nfor _ in range({count}): os.write(1, block)"
 _SAYS_READY = ("sh", "-c", "echo ready; cat")
 
@@ -21,6 +24,7 @@ def measure(repeat: int) -> Iterator[Figure]:
     """Yield figures of creation, execution and output; `repeat` is how many samples a creation gets."""
     app = modal.App.lookup(_APP, create_if_missing=True)
     yield _creation(app, repeat)
+    yield _memory(app)
     sandbox = _sandbox(app)
     try:
         yield from _execution(sandbox, repeat * 5)
@@ -43,6 +47,34 @@ def _creation(app: modal.App, repeat: int) -> Figure:
             ours.append(taken)
             bare.append(processes.to_first_output(_SAYS_READY))
     return Figure("sandbox create → first output", "ms", "less", _samples(ours), (Samples("subprocess", tuple(bare)),))
+
+
+def _memory(app: modal.App) -> Figure:
+    """What idle sandboxes cost in memory of their own: bubblewrap and the agent, as the kernel counts it (PSS)."""
+    before = set(_bubblewraps())
+    sandboxes = [_sandbox(app) for _ in range(_IDLE)]
+    try:
+        ours = []
+        for process in set(_bubblewraps()) - before:
+            if (parent := process.parent()) is not None and parent.name() != "bwrap":
+                family = [process, *process.children(recursive=True)]
+                ours.append(sum(one.memory_full_info().pss for one in family) / 1e6)
+        with processes.running([sys.executable, "-I", "-S", "-c", "input()"]) as bare:
+            time.sleep(0.2)  # until it has started
+            baseline = psutil.Process(bare.pid).memory_full_info().pss / 1e6
+    finally:
+        for sandbox in sandboxes:
+            sandbox.terminate(wait=True)
+    return Figure("memory of an idle sandbox", "MB", "less", _samples(ours), (Samples("python3 -IS", (baseline,)),))
+
+
+def _bubblewraps() -> list[psutil.Process]:
+    """Sandboxes' own: containers of functions run under bubblewrap, too, and have no agent."""
+    return [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "bwrap" and "/run/agent.py" in (process.info["cmdline"] or ())
+    ]
 
 
 def _execution(sandbox: modal.Sandbox, repeat: int) -> Iterator[Figure]:
