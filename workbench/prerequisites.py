@@ -12,6 +12,9 @@ from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.local_cloud.sandboxes.diagnosis import MORE
+
+LINUX_ONLY = "The local cloud needs Linux: run it inside a Linux VM such as Lima or Docker Desktop"
 _INSTALL_TIMEOUT_S = 900
 
 
@@ -48,15 +51,15 @@ TEST = (*RUN, Prerequisite("chromium", "the browser of the JupyterLab tests", _c
 def ensure(wanted: tuple[Prerequisite, ...] = RUN, *, say: Callable[[str], None] = print) -> None:
     """Install what is missing, or raise PrerequisitesMissingError with the command that does."""
     if sys.platform != "linux":
-        raise PrerequisitesMissingError("The local cloud needs Linux: run it inside a Linux VM (Lima, Docker Desktop).")
+        raise PrerequisitesMissingError(f"{LINUX_ONLY} {MORE}")
     missing = [item for item in wanted if not item.present()]
     if not missing:
         return
     packages = [item.package for item in missing]
-    command = f"sudo apt-get update && sudo apt-get install -y {' '.join(packages)}"
+    command = installation(*packages)
     prefix = _privilege()
     if shutil.which("apt-get") is None or prefix is None:
-        raise PrerequisitesMissingError(f"Missing: {', '.join(packages)}. Run: {command}")
+        raise PrerequisitesMissingError(f"Missing: {', '.join(packages)}. Run: {command} {MORE}")
     for item in missing:
         say(f"installing {item.package}: {item.why}")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -70,6 +73,11 @@ def ensure(wanted: tuple[Prerequisite, ...] = RUN, *, say: Callable[[str], None]
     still = [item.package for item in wanted if not item.present()]
     if still:
         raise PrerequisitesMissingError(f"Still missing after installation: {', '.join(still)}.")
+
+
+def installation(*packages: str) -> str:
+    """The command that installs packages of Debian or Ubuntu."""
+    return f"sudo apt-get update && sudo apt-get install -y {' '.join(packages)}"
 
 
 def _privilege() -> list[str] | None:

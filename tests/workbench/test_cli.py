@@ -60,6 +60,7 @@ COMMANDS = [
     ["run", "files"],
     ["run", "request"],
     ["bench"],
+    ["doctor"],
     ["notebooks"],
     ["notebooks", "run"],
     ["cloud"],

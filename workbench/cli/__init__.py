@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import bench, cloud, demo, deploy, lab, notebooks, run
+from workbench.cli import bench, cloud, demo, deploy, doctor, lab, notebooks, run
 from workbench.cli.common import failing, prepare
 from workbench.prerequisites import TEST
 
@@ -25,6 +25,7 @@ app.add_typer(run.app, name="run")
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(notebooks.app, name="notebooks")
 app.command()(bench.bench)
+app.command()(doctor.doctor)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -19,6 +19,7 @@ import structlog
 from workbench.local_cloud.cloud import LocalCloud
 from workbench.local_cloud.rpc.server import PortInUseError
 from workbench.local_cloud.rpc.session import SDK_VERSION
+from workbench.local_cloud.sandboxes.diagnosis import MORE
 from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError
 from workbench.local_cloud.state import State, StateInUseError
 from workbench.local_cloud.store.database import StaleStateError
@@ -52,7 +53,10 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     try:
         asyncio.run(_run(State(arguments.state.absolute()), arguments.port))
-    except (PortInUseError, StateInUseError, StaleStateError, IsolationUnavailableError, WrongSdkError) as error:
+    except IsolationUnavailableError as error:
+        _say({"error": f"{error} {MORE}"})
+        return 1
+    except (PortInUseError, StateInUseError, StaleStateError, WrongSdkError) as error:
         _say({"error": str(error)})
         return 1
     return 0

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from workbench.local_cloud.state import Running, State
+from workbench.local_cloud.sandboxes.diagnosis import MORE
+from workbench.local_cloud.state import Running, State, StateUnusableError
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
@@ -38,12 +39,11 @@ def start(state: State, *, port: int | None = None, timeout_s: float = START_TIM
             )
         return running, False
     try:
-        state.create()
-        log = state.log.open("ab")
-    except OSError as error:
-        raise CloudStartFailedError(
-            f"the state directory {state.root} cannot be used ({error.strerror}): set WORKBENCH_STATE_DIR to another"
-        ) from error
+        state.try_out()
+    except StateUnusableError as error:
+        raise CloudStartFailedError(f"{error} {MORE}") from error
+    state.create()
+    log = state.log.open("ab")
     command = [sys.executable, "-m", "workbench.local_cloud", "--detach", "--state", str(state.root)]
     if port is not None:
         command += ["--port", str(port)]

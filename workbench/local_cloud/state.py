@@ -8,6 +8,8 @@ import fcntl
 import json
 import os
 import secrets
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,10 +22,20 @@ from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.volumes.trees import remove_tree
 
 STATE_VARIABLE = "WORKBENCH_STATE_DIR"
+_ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # sandboxes have users of their own, who cannot enter root's home
 
 
 class StateInUseError(Exception):
     """Another local cloud uses this state directory."""
+
+
+class StateUnusableError(Exception):
+    """A directory cannot hold a cloud's state. `reason` and `fix` are sentences without full stop."""
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(f"{reason}: {fix}")
+        self.reason = reason
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ def default_state_dir() -> Path:
     if chosen := os.environ.get(STATE_VARIABLE):
         return Path(chosen).absolute()
     if os.geteuid() == 0:
-        return Path("/var/lib/modal-workbench")  # sandboxes have users of their own, who cannot enter root's home
+        return _ROOT_STATE_DIR
     return Path(platformdirs.user_state_dir("modal-workbench"))
 
 
@@ -78,6 +90,30 @@ class State:
     def log(self) -> Path:
         """The cloud's own log, one JSON object per line."""
         return self.root / "cloud.log"
+
+    def try_out(self) -> None:
+        """Find out by doing whether the directory can be used, and leave nothing there; raises StateUnusableError."""
+        another = f"set {STATE_VARIABLE} to another"
+        try:
+            with tempfile.TemporaryDirectory(dir=self.nearest):
+                pass
+        except OSError as error:
+            raise StateUnusableError(
+                f"the state directory {self.root} cannot be used ({error.strerror})", another
+            ) from error
+        if os.geteuid() == 0:
+            nearest = self.nearest.resolve()
+            for parent in (*nearest.parents, *([] if nearest == self.root.resolve() else [nearest])):
+                if not parent.stat().st_mode & stat.S_IXOTH:
+                    raise StateUnusableError(
+                        f"sandboxes have users of their own, who cannot reach {self.root}: {parent} is closed to them",
+                        f"{another}, such as {_ROOT_STATE_DIR}, or run: chmod o+x {parent}",
+                    )
+
+    @property
+    def nearest(self) -> Path:
+        """The directory itself, or as long as there is none, the one above that it would be made in."""
+        return next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
 
     def create(self) -> None:
         """Make the directory. As root, other users may pass through it but not list it."""

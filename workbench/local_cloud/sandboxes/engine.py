@@ -21,6 +21,7 @@ import structlog
 
 from workbench.local_cloud.sandboxes import cgroups, isolation
 from workbench.local_cloud.sandboxes.cgroups import Group
+from workbench.local_cloud.sandboxes.diagnosis import explain
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
 from workbench.local_cloud.sandboxes.spec import (
@@ -430,7 +431,7 @@ class Engine:
         try:
             await self.discard(await self.create(spec))
         except (SandboxStartFailedError, OSError) as error:
-            raise IsolationUnavailableError(_explain(str(error))) from error
+            raise IsolationUnavailableError(explain(str(error))) from error
 
     async def aclose(self) -> None:
         """End every sandbox. Idempotent."""
@@ -470,17 +471,3 @@ def _closed(descriptor: int) -> int:
     if descriptor >= 0:
         os.close(descriptor)
     return -1
-
-
-def _explain(said: str) -> str:
-    if any(sign in said for sign in ("uid map", "ermission", "not permitted")):
-        return (
-            f"This machine does not allow unprivileged user namespaces ({said}). On Ubuntu 24.04 run: "
-            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; in Docker, run the container with "
-            "--security-opt seccomp=unconfined --security-opt apparmor=unconfined."
-        )
-    if "unknown option" in said.lower():
-        return (
-            f"This bubblewrap is too old ({said}); version 0.8 or newer is needed. Run: sudo apt-get install bubblewrap"
-        )
-    return f"Sandboxes do not start here: {said}"
