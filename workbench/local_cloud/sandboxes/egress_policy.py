@@ -1,0 +1,120 @@
+"""Who a sandbox may talk to, as Modal defines it: anybody, nobody, or lists of address ranges and domains. No I/O.
+
+A domain is allowed at port 443 only; an address range at every port. Whatever is allowed, addresses of this machine and
+its neighbourhood (private, loopback, link-local with cloud metadata, multicast, reserved) are never dialled.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+TLS_PORT = 443
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """These addresses may be dialled, and no others."""
+
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Nothing may be dialled; `reason` is for the sandbox's log."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class EgressPolicy:
+    """What one sandbox may reach; made by one of the constructors below."""
+
+    kind: Literal["open", "blocked", "allowlist"]
+    cidrs: tuple[Network, ...] = ()
+    domains: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls) -> "EgressPolicy":
+        """Every public address."""
+        return cls("open")
+
+    @classmethod
+    def blocked(cls) -> "EgressPolicy":
+        """Nothing."""
+        return cls("blocked")
+
+    @classmethod
+    def allowlist(cls, cidrs: Sequence[str], domains: Sequence[str]) -> "EgressPolicy":
+        """The given ranges and domains; raises ValueError with the value that is none."""
+        return cls("allowlist", tuple(_cidr(value) for value in cidrs), tuple(_domain(value) for value in domains))
+
+    def verdict(
+        self, host: str, port: int, addresses: Sequence[Address], *, test_networks: Sequence[Network] = ()
+    ) -> Allowed | Refused:
+        """Decide after `host` was resolved; only what is allowed of its addresses may be dialled.
+
+        `test_networks` are exceptions from what is never dialled, for tests on loopback.
+        """
+        if self.kind == "blocked":
+            return Refused("the sandbox has no network")
+        outside = [one for one in addresses if is_public(one) or any(one in network for network in test_networks)]
+        if not outside:
+            return Refused("it is an address of this machine or a private network")
+        if self.kind == "open" or (port == TLS_PORT and self._names(host)):
+            return Allowed(tuple(outside))
+        listed = [one for one in outside if any(one in cidr for cidr in self.cidrs)]
+        return Allowed(tuple(listed)) if listed else Refused("it is not on the allowlist")
+
+    def _names(self, host: str) -> bool:
+        try:
+            ip_address(host)
+        except ValueError:
+            name = host.lower().rstrip(".")
+        else:
+            return False  # a domain is a name: who dials an address needs its range
+        return any(
+            domain == "*" or name == domain or (domain.startswith("*.") and name.endswith(domain[1:]))
+            for domain in self.domains
+        )
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address lies on the internet, whatever form it hides in."""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if address in _NAT64:
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+def _cidr(value: str) -> Network:
+    try:
+        return ip_network(value)
+    except ValueError:
+        raise ValueError(f"'{value[:100]}' is not a CIDR range, such as 203.0.113.0/24") from None
+
+
+def _domain(value: str) -> str:
+    wrong = ValueError(f"'{value[:100]}' is not a domain, such as example.com or *.example.com")
+    if value == "*":
+        return value
+    prefix, name = ("*.", value[2:]) if value.startswith("*.") else ("", value)
+    try:
+        name = name.rstrip(".").lower().encode("idna").decode()
+    except UnicodeError:
+        raise wrong from None
+    labels = name.split(".")
+    if len(name) > 253 or len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise wrong
+    if labels[-1].isdigit():
+        raise wrong  # an address
+    return prefix + name
