@@ -17,9 +17,11 @@ import pytest
 
 from workbench import Project, Workbench, connect
 from workbench.local_cloud import daemon
+from workbench.local_cloud.__main__ import TEST_NETWORKS_VARIABLE
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
 
 COMMAND_TIMEOUT_S = 120
+REACHABLE = "127.0.0.2"  # the one address nearby that sandboxes of the tests' cloud may reach, when they may at all
 
 
 def descendants() -> dict[int, str]:
@@ -69,8 +71,9 @@ def state() -> Iterator[State]:
     root = Path(tempfile.mkdtemp(prefix="workbench-test-"))
     root.chmod(0o711)
     os.environ[STATE_VARIABLE] = str(root / "state")
+    os.environ[TEST_NETWORKS_VARIABLE] = f"{REACHABLE}/32"
     yield State(root / "state")
-    del os.environ[STATE_VARIABLE]
+    del os.environ[STATE_VARIABLE], os.environ[TEST_NETWORKS_VARIABLE]
     shutil.rmtree(root)
 
 

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 import modal
@@ -23,6 +24,8 @@ from workbench.local_cloud.sandboxes.diagnosis import MORE
 from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError
 from workbench.local_cloud.state import State, StateInUseError
 from workbench.local_cloud.store.database import StaleStateError
+
+TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # CIDR ranges nearby that sandboxes may reach, for tests
 
 
 class WrongSdkError(Exception):
@@ -76,7 +79,10 @@ async def _run(state: State, port: int | None) -> None:
         try:
             credentials = state.credentials()
             ports = (port,) if port is not None else (state.port(), 0)
-            async with LocalCloud.running(state.root, run, credentials, ports=ports) as cloud:
+            nearby = [ip_network(text) for text in os.environ.get(TEST_NETWORKS_VARIABLE, "").split()]
+            async with LocalCloud.running(
+                state.root, run, credentials, ports=ports, egress_test_networks=nearby
+            ) as cloud:
                 state.remember_port(int(cloud.url.rpartition(":")[2]))
                 running = state.announce(cloud.url, credentials)
                 _say({"url": running.url, "pid": running.pid})

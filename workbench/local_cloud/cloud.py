@@ -43,6 +43,7 @@ from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
 from workbench.local_cloud.rpc.session import SessionRpcs
 from workbench.local_cloud.rpc.volumes import VolumeRpcs
+from workbench.local_cloud.sandboxes.egress_policy import Network
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
 from workbench.local_cloud.store.content import ContentStore
@@ -61,7 +62,9 @@ _STOP_S = 5.0
 class LocalCloud:
     """A running local cloud; made by `LocalCloud.running`."""
 
-    def __init__(self, state: Path, run: Path, credentials: Credentials) -> None:
+    def __init__(
+        self, state: Path, run: Path, credentials: Credentials, *, egress_test_networks: Sequence[Network] = ()
+    ) -> None:
         self._stack = contextlib.AsyncExitStack()
         self._gate = Gate(credentials)
         self._router_url = Url()
@@ -81,7 +84,9 @@ class LocalCloud:
         self._apps = Apps(database)
         self._logs = AppLogs(database)
         self._images = Images(database)
-        self._sandboxes = Sandboxes(self._engine, self._copies, on_notice=self._notice)
+        self._sandboxes = Sandboxes(
+            self._engine, self._copies, on_notice=self._notice, egress_test_networks=egress_test_networks
+        )
         self._secrets = SecretRpcs(database, objects)
         self._mounts = MountRpcs(database, content, blobs)
         calls = Calls()
@@ -117,14 +122,20 @@ class LocalCloud:
     @classmethod
     @contextlib.asynccontextmanager
     async def running(
-        cls, state: Path, run: Path, credentials: Credentials, *, ports: Sequence[int] = (0,)
+        cls,
+        state: Path,
+        run: Path,
+        credentials: Credentials,
+        *,
+        ports: Sequence[int] = (0,),
+        egress_test_networks: Sequence[Network] = (),
     ) -> AsyncIterator["LocalCloud"]:
         """Run a cloud with its durable state in one directory and everything else in another.
 
         The first of `ports` that is free is taken, 0 being any. Raises PortInUseError, StaleStateError or
         IsolationUnavailableError; nothing is left then.
         """
-        cloud = cls(state, run, credentials)
+        cloud = cls(state, run, credentials, egress_test_networks=egress_test_networks)
         async with cloud._stack:
             await cloud._start(ports)
             yield cloud

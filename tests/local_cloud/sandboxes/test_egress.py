@@ -174,7 +174,7 @@ def test_a_range_that_is_none_is_named(cidr: str) -> None:
 
 @pytest.mark.parametrize(
     "domain",
-    "|com|*.com|a..b|-a.com|a.com:443|https://a.com|a.com/x|*.*.com|a.*.com|1.2.3.4|a b.com|a\0.com".split("|"),
+    ["", "com", "*.com", "a..b", "-a.com", "a.com:443", "https://a.com", "a.com/x", "*.*.com", "a.*.com", "1.2.3.4"],
 )
 def test_a_domain_that_is_none_is_named(domain: str) -> None:
     with pytest.raises(ValueError, match="is not a domain"):

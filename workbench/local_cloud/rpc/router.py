@@ -10,6 +10,7 @@ from modal_proto import task_command_router_pb2 as tcr
 
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import RpcFailure, failed_precondition, invalid, not_found
+from workbench.local_cloud.rpc.sandboxes import egress_policy
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
@@ -144,6 +145,17 @@ class RouterRpcs:
         await self._sandboxes.reload_volumes(self._own(request.task_id))
         return tcr.TaskReloadVolumesResponse()
 
+    async def TaskSetNetworkAccess(
+        self, request: tcr.TaskSetNetworkAccessRequest, context: Any
+    ) -> tcr.TaskSetNetworkAccessResponse:
+        """Change what the sandbox may reach; what it no longer may is cut."""
+        record = self._own(request.task_id)
+        policy = egress_policy(request.network_access)
+        if record.proxy is None or record.result is not None:
+            raise failed_precondition("The sandbox has ended.")
+        record.proxy.set_policy(policy)
+        return tcr.TaskSetNetworkAccessResponse()
+
     def _own(self, task_id: str) -> Record:
         if caller.get().task_id != task_id:
             raise RpcFailure(StatusCode.PERMISSION_DENIED, "This token opens another sandbox.")
@@ -163,7 +175,7 @@ async def _chunks(spool: Spool, offset: int) -> AsyncIterator[tuple[int, bytes]]
             yield offset, data
             offset += len(data)
     except OutputForgottenError as error:
-        raise RpcFailure(StatusCode.DATA_LOSS, f"{str(error).capitalize()}.") from error
+        raise RpcFailure(StatusCode.DATA_LOSS, f"{error}.") from error
 
 
 async def _write(run: Exec, data: bytes, offset: int, eof: bool) -> None:

@@ -11,6 +11,7 @@ from workbench.local_cloud.images import Images
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.failures import failed_precondition, invalid, not_found
 from workbench.local_cloud.rpc.secrets import SecretRpcs
+from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
 from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT
 from workbench.local_cloud.volumes.committed import clean
@@ -59,6 +60,11 @@ class SandboxRpcs:
             **self._secrets.resolve(definition.secret_ids),
             **self._secrets.resolve(request.secret_sources),
         }
+        if definition.HasField("outbound_policy") or definition.HasField("experimental_outbound_policy"):
+            raise invalid("Outbound policies are not implemented by the local cloud: use the allowlists.")
+        egress = egress_policy(definition.network_access)
+        if definition.block_network:
+            egress = EgressPolicy.blocked()
         record = await self._sandboxes.create(
             app_id=app.app_id,
             app_name=app.name or app.description,
@@ -67,6 +73,7 @@ class SandboxRpcs:
             tags={tag.tag_name: tag.tag_value for tag in request.tags},
             env=env,
             workdir=meaning.workdir,
+            egress=egress,
         )
         return api_pb2.SandboxCreateV2Response(
             sandbox_id=record.sandbox_id,
@@ -195,6 +202,20 @@ class SandboxRpcs:
         """There are no tunnels: sandboxes have no network here yet."""
         self._sandboxes.get(request.sandbox_id)
         return api_pb2.SandboxGetTunnelsResponse()
+
+
+def egress_policy(access: api_pb2.NetworkAccess) -> EgressPolicy:
+    """What a request says of the network; raises RpcFailure INVALID_ARGUMENT with the value that is wrong."""
+    match access.network_access_type:
+        case api_pb2.NetworkAccess.BLOCKED:
+            return EgressPolicy.blocked()
+        case api_pb2.NetworkAccess.ALLOWLIST:
+            try:
+                return EgressPolicy.allowlist(access.allowed_cidrs, access.allowed_domains)
+            except ValueError as error:
+                raise invalid(f"{error}.") from None
+        case _:
+            return EgressPolicy.open()
 
 
 class Url:

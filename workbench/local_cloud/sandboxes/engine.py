@@ -56,7 +56,8 @@ class Sandbox:
         self.sandbox_id = spec.sandbox_id
         self.created_at = time.time()
         self.exceeded: str | None = None  # which limit ended it, in words
-        self.proxy_listener: socket.socket | None = None
+        self.env: dict[str, str] = {}  # what every program gets beneath its own environment
+        self._proxy_listener: socket.socket | None = None
         self._last_activity = time.monotonic()
         self._spec = spec
         self.group = group
@@ -157,7 +158,7 @@ class Sandbox:
             "op": "exec",
             "id": exec_id,
             "argv": list(argv),
-            "env": {**DEFAULT_ENV, **self._spec.env, **(env or {})},
+            "env": {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})},
             "cwd": workdir or self._spec.workdir,
             "terminal": terminal,
         }
@@ -203,6 +204,12 @@ class Sandbox:
     async def kill_exec(self, exec_id: str) -> None:
         """Kill a program, its process group and its descendants."""
         await self._send({"op": "kill", "id": exec_id}, [])
+
+    def take_proxy_listener(self) -> socket.socket:
+        """The listening socket of the sandbox's own loopback, for the caller to serve and to close; once."""
+        assert self._proxy_listener is not None, "a sandbox that has started has handed it out"
+        found, self._proxy_listener = self._proxy_listener, None
+        return found
 
     def idle_s(self, *, apart_from: str) -> float:
         """Seconds since a program other than `apart_from` last ran, or wrote or was written to; 0 while one runs."""
@@ -289,7 +296,7 @@ class Sandbox:
         """Take one message of the agent. It is a guest's word: everything is checked, descriptors above all."""
         match message["op"]:
             case "ready" if not self._ready.is_set():
-                self.proxy_listener = _listening(descriptors.pop())
+                self._proxy_listener = _listening(descriptors.pop())
                 self._ready.set()
             case "terminal":
                 run = self._execs.get(str(message["id"]))
@@ -365,8 +372,8 @@ class Sandbox:
             self._control = None
         if self._pidfd >= 0:
             self._pidfd = _closed(self._pidfd)
-        if self.proxy_listener is not None:
-            self.proxy_listener.close()
+        if self._proxy_listener is not None:
+            self._proxy_listener.close()
         await asyncio.to_thread(self.group.remove)
         self._released.set()
 

@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -12,6 +13,8 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
+from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
+from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, Sandbox, isolation_uid
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import limits_of
@@ -34,6 +37,7 @@ FINISHED_KEPT = 200
 ENTRYPOINT_EXEC_ID = "entrypoint"
 _EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
 _LOSSES_TOLD = 10
+_REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
 
 
 @dataclass(eq=False)
@@ -55,6 +59,8 @@ class Record:
     finished_at: float = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     ending: asyncio.Task[None] | None = None
+    proxy: EgressProxy | None = None
+    refusals: int = 0
 
     @property
     def entrypoint(self) -> Exec | None:
@@ -65,8 +71,19 @@ class Record:
 class Sandboxes:
     """Creates, finds and ends sandboxes; a sandbox ends by its entrypoint, its timeout, or on request."""
 
-    def __init__(self, engine: Engine, copies: WorkingCopies, *, on_notice: OnNotice) -> None:
-        """`on_notice` gets what the cloud has to say of a sandbox, for its app's log."""
+    def __init__(
+        self,
+        engine: Engine,
+        copies: WorkingCopies,
+        *,
+        on_notice: OnNotice,
+        egress_test_networks: Sequence[Network] = (),
+    ) -> None:
+        """`on_notice` gets what the cloud has to say of a sandbox, for its app's log.
+
+        `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
+        """
+        self._egress_test_networks = tuple(egress_test_networks)
         self._engine = engine
         self._copies = copies
         self._on_notice = on_notice
@@ -84,6 +101,7 @@ class Sandboxes:
         tags: dict[str, str],
         env: dict[str, str],
         workdir: str | None,
+        egress: EgressPolicy,
     ) -> Record:
         """Start a sandbox. A name that a running sandbox of the app has is ALREADY_EXISTS."""
         if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
@@ -100,7 +118,7 @@ class Sandboxes:
         )
         self._records[record.sandbox_id] = self._by_task[record.task_id] = record
         try:
-            await self._start(record, env, workdir)
+            await self._start(record, env, workdir, egress)
         except BaseException as error:
             await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
             if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
@@ -108,7 +126,7 @@ class Sandboxes:
             raise
         return record
 
-    async def _start(self, record: Record, env: dict[str, str], workdir: str | None) -> None:
+    async def _start(self, record: Record, env: dict[str, str], workdir: str | None, egress: EgressPolicy) -> None:
         definition = record.definition
         project = "".join(
             f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
@@ -138,17 +156,33 @@ class Sandboxes:
         async def on_sync(path: str) -> int:
             return await self._commit(record, path, author=f"sandbox:{record.sandbox_id}")
 
-        def on_notice(text: str) -> None:
-            _log.warning("sandbox.notice", sandbox_id=record.sandbox_id, text=text)
-            self._on_notice(record, text)
-
-        record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=on_notice)
+        record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
+        await self._open_the_way_out(record, record.sandbox, egress)
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if definition.entrypoint_args:
             await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
         self._spawn(self._watch(record))
         if any(not mount.read_only for mount in definition.volume_mounts):
             self._spawn(self._commit_in_background(record))
+
+    async def _open_the_way_out(self, record: Record, sandbox: Sandbox, policy: EgressPolicy) -> None:
+        listener = sandbox.take_proxy_listener()
+        sandbox.env = proxy_env(listener.getsockname()[1])
+        record.proxy = EgressProxy(
+            listener, policy, on_refused=partial(self._refused, record), test_networks=self._egress_test_networks
+        )
+        await record.proxy.start()
+
+    def _refused(self, record: Record, host: str, port: int, reason: str) -> None:
+        record.refusals += 1
+        if record.refusals <= _REFUSALS_TOLD:
+            self._notice(record, f"a connection to {host}:{port} was refused: {reason}")
+        if record.refusals == _REFUSALS_TOLD:
+            self._notice(record, "further refusals are not told")
+
+    def _notice(self, record: Record, text: str) -> None:
+        _log.warning("sandbox.notice", sandbox_id=record.sandbox_id, text=text)
+        self._on_notice(record, text)
 
     def get(self, sandbox_id: str) -> Record:
         """One sandbox by id; raises RpcFailure NOT_FOUND."""
@@ -249,6 +283,8 @@ class Sandboxes:
         try:
             if record.sandbox is not None:
                 await record.sandbox.terminate()
+            if record.proxy is not None:
+                await record.proxy.aclose()
             for copy in record.mounts.values():
                 await copy.commit(f"sandbox:{record.sandbox_id}:final")
         finally:
