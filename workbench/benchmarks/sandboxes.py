@@ -13,6 +13,15 @@ from workbench.benchmarks.figures import Figure, Samples
 _APP = "workbench-bench"
 _IDLE = 10  # sandboxes at once, when their memory is measured
 _BLOCK = "import os\nblock = b'x' * 65535 + b'\\n'\nfor _ in range({count}): os.write(1, block)"
+_BOMB = """
+import os
+full = False
+while True:
+    try:
+        os.fork()
+    except OSError:
+        full = full or print("full") or True
+"""
 _SAYS_READY = ("sh", "-c", "echo ready; cat")
 
 
@@ -25,6 +34,7 @@ def measure(repeat: int) -> Iterator[Figure]:
     app = modal.App.lookup(_APP, create_if_missing=True)
     yield _creation(app, repeat)
     yield _memory(app)
+    yield _termination(app, max(3, repeat // 2))
     sandbox = _sandbox(app)
     try:
         yield from _execution(sandbox, repeat * 5)
@@ -66,6 +76,21 @@ def _memory(app: modal.App) -> Figure:
         for sandbox in sandboxes:
             sandbox.terminate(wait=True)
     return Figure("memory of an idle sandbox", "MB", "less", _samples(ours), (Samples("python3 -IS", (baseline,)),))
+
+
+def _termination(app: modal.App, repeat: int) -> Figure:
+    """Ending a sandbox in which a fork bomb goes off, until it is confirmed."""
+    ours, bare = [], []
+    for _ in range(repeat):
+        sandbox = _sandbox(app)
+        bomb = sandbox.exec("python3", "-S", "-u", "-c", _BOMB)
+        next(iter(bomb.stdout))  # the limit on processes is reached
+        ours.append(processes.milliseconds(lambda sandbox=sandbox: sandbox.terminate(wait=True)))  # type: ignore[misc]  # bound now
+        with processes.running(["sleep", "600"]) as process:
+            bare.append(processes.milliseconds(lambda process=process: (process.kill(), process.wait())))  # type: ignore[misc]  # bound now
+    return Figure(
+        "terminate in a fork bomb", "ms", "less", _samples(ours), (Samples("kill a subprocess", tuple(bare)),)
+    )
 
 
 def _bubblewraps() -> list[psutil.Process]:

@@ -232,6 +232,7 @@ class Sandbox:
                 self._bwrap.kill()
         except ProcessLookupError:
             pass
+        await asyncio.to_thread(self.group.hurry)
         await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
 
     async def wait_closed(self) -> None:
