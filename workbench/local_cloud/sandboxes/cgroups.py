@@ -126,8 +126,8 @@ class Cgroups:
 
     def create(self, name: str, limits: Limits) -> Group:
         """Make a group with limits, an empty one where there are none. Raises OSError, and nothing is left then."""
-        # Each program of a group for CPUs waits its turn in the group's own queue, to die, too: ending a fork bomb takes
-        # twenty times as long there. So only a sandbox with a limit on CPUs is in one.
+        # Programs of a group for CPUs wait their turn in the group's own queue, to die, too: a fork bomb takes twenty
+        # times as long to end there. So only a sandbox with a limit on CPUs is in one.
         places = [place for place in self._places if place.controller != "cpu" or limits.cpus is not None]
         if limits.cpus is not None and self.version == "v2":
             _enable(self._places[0].directory.parent, "cpu")

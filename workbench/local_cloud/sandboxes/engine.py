@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -297,12 +298,12 @@ class Sandbox:
         """Take one message of the agent. It is a guest's word: everything is checked, descriptors above all."""
         match message["op"]:
             case "ready" if not self._ready.is_set():
-                self._proxy_listener = _listening(descriptors.pop())
+                self._proxy_listener = _listening(descriptors[0])
                 self._ready.set()
             case "terminal":
                 run = self._execs.get(str(message["id"]))
                 if run is not None:
-                    self._spawn(self._connect_terminal(run, descriptors.pop()))
+                    self._spawn(self._connect_terminal(run, os.dup(descriptors[0])))
             case "exit":
                 run = self._execs.get(str(message["id"]))
                 code = int(message["code"])
@@ -312,6 +313,7 @@ class Sandbox:
                         self._notice_memory()
                     run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
             case "sync" if self._syncing < _SYNCS_AT_ONCE:
+                self._syncing += 1
                 self._spawn(self._sync(int(message["number"]), str(message["path"])))
 
     async def _connect_terminal(self, run: Exec, master: int) -> None:
@@ -322,7 +324,6 @@ class Sandbox:
 
     async def _sync(self, number: int, path: str) -> None:
         code = 0
-        self._syncing += 1
         try:
             if self._on_sync is not None:
                 code = await self._on_sync(path)
@@ -465,8 +466,10 @@ def _pidfd_from(info: int) -> tuple[int, int]:
 
 
 def _listening(descriptor: int) -> socket.socket:
-    """The listening TCP socket of the sandbox's loopback; raises ValueError for anything else."""
-    found = socket.socket(fileno=descriptor)
+    """The listening TCP socket of the sandbox's loopback; raises ValueError or OSError for anything else."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        raise ValueError("not a socket")
+    found = socket.socket(fileno=os.dup(descriptor))
     good = found.family == socket.AF_INET and found.type == socket.SOCK_STREAM
     if not good or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         found.close()
