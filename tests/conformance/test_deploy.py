@@ -1,5 +1,6 @@
 """The unmodified SDK and CLI deploy an ordinary app here, and it behaves as on Modal."""
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,18 @@ def test_writes_are_visible_outside_after_commit_and_not_before(client: httpx.Cl
     assert b"".join(volume.read_file("note.txt")) == b"one"
     client.get("/write", params={"text": "two", "commit": False})
     assert b"".join(volume.read_file("note.txt")) == b"one"
+
+
+def test_a_container_reloads_unless_it_has_a_file_open(client: httpx.Client) -> None:
+    """On Modal the reload fails as busy; here the refusal also names who holds what."""
+    volume = modal.Volume.from_name("echo-data")
+    client.get("/write", params={"text": "old", "commit": True})
+    with volume.batch_upload(force=True) as batch:
+        batch.put_file(io.BytesIO(b"new"), "/note.txt")
+    refused = client.get("/reload", params={"hold": True}).json()["refused"]
+    assert "open files preventing the operation" in refused
+    assert "has open /data/note.txt" in refused
+    assert client.get("/reload", params={"hold": False}).json() == {"text": "new"}
 
 
 def test_the_stock_commands_list_apps_and_show_logs(modal_cli: Cli, client: httpx.Client) -> None:

@@ -172,6 +172,30 @@ def test_reload_shows_newer_commits(app: modal.App) -> None:
         sandbox.terminate()
 
 
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [("exec 3< /v/kept; echo on; cat", "has open /v/kept"), ("cd /v; echo on; cat", "works in /v")],
+)
+def test_a_busy_volume_is_not_reloaded_and_the_holder_is_named(app: modal.App, program: str, told: str) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        with volume.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"1"), "/kept")
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/v": volume})
+        process = sandbox.exec("sh", "-c", program)
+        next(iter(process.stdout))
+        with volume.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"late"), "/late")
+        with pytest.raises(modal.exception.Error, match=told):
+            sandbox.reload_volumes()
+        assert sandbox.exec("cat", "/v/late", workdir="/").wait() != 0
+        process.stdin.write_eof()
+        process.stdin.drain()
+        process.wait()
+        sandbox.reload_volumes()
+        assert sandbox.exec("cat", "/v/late", workdir="/").wait() == 0
+        sandbox.terminate()
+
+
 def test_jobs_are_not_root_and_hold_no_token(sandbox: modal.Sandbox) -> None:
     assert sandbox.exec("id", "-u").stdout.read().strip() != "0"
     assert "MODAL_TOKEN" not in sandbox.exec("env").stdout.read()

@@ -42,7 +42,7 @@ from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
 from workbench.local_cloud.rpc.session import SessionRpcs
-from workbench.local_cloud.rpc.volumes import VolumeRpcs
+from workbench.local_cloud.rpc.volumes import Mounts, VolumeRpcs
 from workbench.local_cloud.sandboxes.egress_policy import Network
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
@@ -198,12 +198,12 @@ class LocalCloud:
             record.app_id, line, fd=api_pb2.FILE_DESCRIPTOR_STDERR, task_id=record.task_id, function_id=""
         )
 
-    def _mounts_of(self, task_id: str) -> list[WorkingCopy]:
+    def _mounts_of(self, task_id: str) -> Mounts:
         try:
             container = self._pools.task(task_id).container
         except RpcFailure:
-            return []
-        return list(container.mounts.values()) if container is not None else []
+            return Mounts()
+        return Mounts(container.pid, container.mounts) if container is not None else Mounts()
 
     async def _make_container(self, task_id: str, function_id: str, definition_id: str) -> Container:
         function = self._apps.function(function_id)

@@ -50,6 +50,19 @@ def web():
         if commit:
             await volume.commit.aio()
 
+    @api.get("/reload")
+    async def reload(hold: bool):
+        held = open("/data/note.txt") if hold else None  # noqa: ASYNC230, SIM115  # as anybody would forget it
+        try:
+            await volume.reload.aio()
+        except Exception as error:  # noqa: BLE001  # the caller wants to read it
+            return {"refused": str(error)}
+        finally:
+            if held is not None:
+                held.close()
+        with open("/data/note.txt") as file:  # noqa: ASYNC230  # as anybody would read it
+            return {"text": file.read()}
+
     @api.get("/die")
     async def die():
         async def lines():

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -15,6 +16,7 @@ from workbench.local_cloud.store.content import EMPTY_SHA256, ContentStore
 from workbench.local_cloud.store.objects import Objects
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, clean
 from workbench.local_cloud.volumes.files import VolumeFiles
+from workbench.local_cloud.volumes.holders import holders, sentence
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 EPHEMERAL_SILENCE_S = 15 * 60  # an ephemeral volume whose owner has been silent for longer is dropped
@@ -23,8 +25,16 @@ _MAX_FILE_BYTES = 1 << 40  # Modal's limit for one file
 _KINDS = {"file": api_pb2.FileEntry.FILE, "dir": api_pb2.FileEntry.DIRECTORY, "symlink": api_pb2.FileEntry.SYMLINK}
 
 
+@dataclass(frozen=True)
+class Mounts:
+    """What a function container has mounted, by path, and its process id; none for one that is gone."""
+
+    pid: int = 0
+    copies: Mapping[str, WorkingCopy] = field(default_factory=dict)
+
+
 class VolumeRpcs:
-    """Answers about volumes; `mounts_of` gives the working copies of a function container."""
+    """Answers about volumes; `mounts_of` tells what a function container has mounted."""
 
     def __init__(
         self,
@@ -33,7 +43,7 @@ class VolumeRpcs:
         content: ContentStore,
         routes: VolumeRoutes,
         *,
-        mounts_of: Callable[[str], list[WorkingCopy]],
+        mounts_of: Callable[[str], Mounts],
     ) -> None:
         self._objects = objects
         self._committed = committed
@@ -248,23 +258,27 @@ class VolumeRpcs:
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest, context: Any) -> api_pb2.VolumeCommitResponse:
         """Commit the calling container's own mount; a sandbox's writes are not in it, exactly as on Modal."""
-        for copy in self._own_mounts(request.volume_id):
+        for copy in self._own_mounts(request.volume_id).copies.values():
             await copy.commit(f"container:{caller.get().task_id}")
         return api_pb2.VolumeCommitResponse(skip_reload=False)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest, context: Any) -> empty_pb2.Empty:
-        """Make newer commits visible in the calling container's own mount."""
-        for copy in self._own_mounts(request.volume_id):
+        """Make newer commits visible in the calling container's own mount; refused while that is busy."""
+        own = self._own_mounts(request.volume_id)
+        for path in own.copies:
+            if found := await asyncio.to_thread(holders, own.pid, path):
+                raise failed_precondition(sentence(found))
+        for copy in own.copies.values():
             await copy.reload()
         return empty_pb2.Empty()
 
-    def _own_mounts(self, volume_id: str) -> list[WorkingCopy]:
+    def _own_mounts(self, volume_id: str) -> Mounts:
         self._committed.version(volume_id)
-        task_id = caller.get().task_id
-        mounts = [copy for copy in self._mounts_of(task_id or "") if copy.volume_id == volume_id]
-        if not mounts:
+        mounts = self._mounts_of(caller.get().task_id or "")
+        own = {path: copy for path, copy in mounts.copies.items() if copy.volume_id == volume_id}
+        if not own:
             raise failed_precondition("commit() and reload() work only inside a container that mounts the volume.")
-        return mounts
+        return Mounts(mounts.pid, own)
 
 
 def _hash(digest: bytes) -> str:

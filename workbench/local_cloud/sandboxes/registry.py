@@ -24,6 +24,7 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxSpec,
     SandboxStartFailedError,
 )
+from workbench.local_cloud.volumes.holders import holders, sentence
 from workbench.local_cloud.volumes.trees import Skipped
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
@@ -213,7 +214,12 @@ class Sandboxes:
         await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, _EXIT_TERMINATED)
 
     async def reload_volumes(self, record: Record) -> None:
-        """Make newer commits visible in its mounts."""
+        """Make newer commits visible in its mounts; FAILED_PRECONDITION, and nothing changed, while one is busy."""
+        if record.sandbox is not None:
+            for target in record.mounts:
+                found = await asyncio.to_thread(holders, record.sandbox.pid, target)
+                if found:
+                    raise failed_precondition(sentence(found))
         for copy in record.mounts.values():
             await copy.reload()
 
