@@ -7,7 +7,7 @@ its neighbourhood (private, loopback, link-local with cloud metadata, multicast,
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Literal
 
 Address = IPv4Address | IPv6Address
@@ -15,7 +15,16 @@ Network = IPv4Network | IPv6Network
 
 TLS_PORT = 443
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # of all else, IANA has given nothing out; fec0::/10 among it is site-local
+# Beside what `ipaddress` knows, which differs from one Python to the next.
+_NEARBY: tuple[Network, ...] = (
+    IPv4Network("192.0.0.0/24"),  # port control by anycast is the nearest router; Oracle's metadata is at .192
+    IPv4Network("192.88.99.0/24"),  # the nearest 6to4 relay
+    IPv4Network("168.63.129.16/32"),  # Azure's platform on every machine there
+    IPv6Network("3fff::/20"),  # documentation
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class EgressPolicy:
         """
         if self.kind == "blocked":
             return Refused("the sandbox has no network")
+        if not addresses:
+            return Refused("it has no address")
         outside = [one for one in addresses if is_public(one) or any(one in network for network in test_networks)]
         if not outside:
             return Refused("it is an address of this machine or a private network")
@@ -73,12 +84,9 @@ class EgressPolicy:
         return Allowed(tuple(listed)) if listed else Refused("it is not on the allowlist")
 
     def _names(self, host: str) -> bool:
-        try:
-            ip_address(host)
-        except ValueError:
-            name = host.lower().rstrip(".")
-        else:
-            return False  # a domain is a name: who dials an address needs its range
+        name = host.lower().rstrip(".")
+        if ":" in name or _NUMBER.fullmatch(name.rpartition(".")[2]):
+            return False  # an address, to the resolver even as 0x7f.1: it needs its range, a domain is a name
         return any(
             domain == "*" or name == domain or (domain.startswith("*.") and name.endswith(domain[1:]))
             for domain in self.domains
@@ -93,6 +101,10 @@ def is_public(address: Address) -> bool:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
+        if address not in _GLOBAL_UNICAST:
+            return False
+    if any(address in network for network in _NEARBY):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
@@ -109,12 +121,12 @@ def _domain(value: str) -> str:
         return value
     prefix, name = ("*.", value[2:]) if value.startswith("*.") else ("", value)
     try:
-        name = name.rstrip(".").lower().encode("idna").decode()
+        name = name.removesuffix(".").lower().encode("idna").decode()
     except UnicodeError:
         raise wrong from None
     labels = name.split(".")
     if len(name) > 253 or len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):
         raise wrong
-    if labels[-1].isdigit():
+    if _NUMBER.fullmatch(labels[-1]):
         raise wrong  # an address
     return prefix + name
