@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
     from workbench.deploy import DeployFailedError
     from workbench.endpoint import Endpoint
+    from workbench.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
     from workbench.project import Project, make_request
     from workbench.run import Run
     from workbench.session import Workbench, connect
@@ -32,6 +33,11 @@ _HOMES = {
     "StreamLostError": "workbench.client",
     "DeployFailedError": "workbench.deploy",
     "Endpoint": "workbench.endpoint",
+    "BlamedLine": "workbench.history",
+    "CommitInfo": "workbench.history",
+    "FileChange": "workbench.history",
+    "HistoryError": "workbench.history",
+    "HistoryUnavailableError": "workbench.history",
     "Run": "workbench.run",
     "Project": "workbench.project",
     "Workbench": "workbench.session",
@@ -64,6 +70,9 @@ __all__ = [
     "Run",
     "ProjectVolume",
     "VolumeEntry",
+    "CommitInfo",
+    "FileChange",
+    "BlamedLine",
     "Timeline",
     "ViewState",
     "AsyncClient",
@@ -77,4 +86,6 @@ __all__ = [
     "StreamLostError",
     "DeployFailedError",
     "TargetUnavailableError",
+    "HistoryError",
+    "HistoryUnavailableError",
 ]

@@ -14,6 +14,7 @@ from workbench import targets
 from workbench.background import BackgroundLoop
 from workbench.client import AsyncClient
 from workbench.endpoint import Endpoint
+from workbench.history import HistoryClient
 from workbench.project import Project, make_request
 from workbench.run import Run
 from workbench.targets import Target, TargetUnavailableError
@@ -80,8 +81,14 @@ class Workbench:
                 "an endpoint given by URL has no volume API: launch the action 'files' instead"
             )
         self.target.point_sdk()
-        volume = modal.Volume.from_name(f"{self.app_name}-projects", create_if_missing=True, version=2)
-        return ProjectVolume(volume, project.user_id, project.project_id)
+        name = f"{self.app_name}-projects"
+        volume = modal.Volume.from_name(name, create_if_missing=True, version=2)
+        history = None
+        if self.target.history_url is not None:
+            volume.hydrate()  # it is made now, so that its history can be asked for
+            root = f"projects/{project.user_id}/{project.project_id}"
+            history = HistoryClient(self.target.history_url, self.target.env, name, root=root)
+        return ProjectVolume(volume, project.user_id, project.project_id, history=history)
 
     def close(self) -> None:
         """Leave every run and end the background thread. Idempotent."""

@@ -31,6 +31,7 @@ class Target:
     private: Path
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     url: str | None = None
+    history_url: str | None = None  # the local cloud's; Modal keeps no history of volumes
 
     def point_sdk(self) -> None:
         """Make the SDK of this process talk to this target from now on."""
@@ -51,7 +52,7 @@ def resolve(name: str = "local", *, state_dir: Path | None = None) -> Target:
             running, _ = daemon.start(state)
         except daemon.CloudStartFailedError as error:
             raise TargetUnavailableError(str(error)) from error
-        return Target("local", state.root / "endpoints", running.env())
+        return Target("local", state.root / "endpoints", running.env(), history_url=running.http_url)
     if name == "modal":
         return _modal()
     parts = urlsplit(name)

@@ -1,6 +1,7 @@
 """A project's files as they are committed, read through the SDK's volume API: no mount, no link ever followed.
 
-What a sandbox has written but not committed is not here; that is the point of looking.
+What a sandbox has written but not committed is not among them; that is the point of looking. On the local cloud they
+have a history, too: who committed what and when, what differs, and the way back.
 """
 
 import html
@@ -16,6 +17,14 @@ from modal.types import FileEntryType
 
 from modal_app.contract.limits import MAX_LIST_ENTRIES
 from modal_app.contract.paths import check_path
+from workbench.history import (
+    BlamedLine,
+    CommitInfo,
+    FileChange,
+    HistoryClient,
+    HistoryUnavailableError,
+    UncommittedMount,
+)
 
 if TYPE_CHECKING:
     from workbench.widgets.volume_browser import VolumeBrowser
@@ -42,7 +51,11 @@ class VolumeEntry:
 class ProjectVolume:
     """One project's part of the project volume."""
 
-    def __init__(self, volume: modal.Volume, user_id: str, project_id: str) -> None:
+    def __init__(
+        self, volume: modal.Volume, user_id: str, project_id: str, *, history: HistoryClient | None = None
+    ) -> None:
+        """`history` is there on the local cloud only: Modal keeps none."""
+        self._history = history
         self.user_id = user_id
         self.project_id = project_id
         self._volume = volume
@@ -89,6 +102,55 @@ class ProjectVolume:
         """The files as an indented tree; git's own directory only when asked for."""
         shown = [entry for entry in self.entries() if git or entry.path.split("/")[0] != ".git"]
         return "\n".join(_lines(shown)) or "(nothing committed)"
+
+    def history(self, path: str = "", *, limit: int = 100) -> list[CommitInfo]:
+        """The newest commits that touched a path, the project when there is none, newest first.
+
+        This and what follows raise HistoryUnavailableError where no history is kept.
+        """
+        return self._machine.commits(self._below(path), limit=limit)
+
+    def diff(self, base: int = 0, head: int = 0, *, path: str = "") -> list[FileChange]:
+        """What differs between two commits; a `base` of 0 is the empty project, a `head` of 0 the newest state."""
+        return self._machine.diff(self._below(path), base=base, head=head)
+
+    def read_at(self, path: str, commit: int) -> bytes:
+        """A file's bytes as they were right after a commit; raises HistoryError when it was not there."""
+        return self._machine.content(self._below(path), commit=commit)
+
+    def diff_text(self, path: str, base: int, head: int = 0) -> str:
+        """The unified diff of a file between two commits."""
+        return self._machine.text_diff(self._below(path), base=base, head=head, name=path)
+
+    def blame(self, path: str) -> list[BlamedLine]:
+        """Each line of a file as it is now, with the commit that brought it."""
+        return self._machine.blame(self._below(path))
+
+    def restore(self, commit: int, path: str = "") -> int | None:
+        """Bring a path, the project when there is none, back to how it was right after a commit.
+
+        That is a new commit, whose number is returned; None when nothing differs. Nothing is lost: what was there
+        before stays in the history.
+        """
+        return self._machine.restore(self._below(path), commit=commit)
+
+    def uncommitted(self) -> list[UncommittedMount]:
+        """What live mounts of this project have written that nobody else can see yet."""
+        return self._machine.uncommitted(self._below(""))
+
+    @property
+    def _machine(self) -> HistoryClient:
+        if self._history is None:
+            raise HistoryUnavailableError(
+                "Modal keeps no history of volumes: diff, blame and restore are there on the target local; "
+                "put the project under git (action `git`) to have them everywhere"
+            )
+        return self._history
+
+    def _below(self, path: str) -> str:
+        if path:
+            check_path(path)
+        return f"{self._root}/{path}".strip("/")
 
     def browse(self) -> "VolumeBrowser":
         """A browser for JupyterLab."""

@@ -27,12 +27,17 @@ def _failures() -> tuple[type[Exception], ...]:
     """The failures with a sentence of their own. Imported late: by then the command has imported what raises them."""
     from workbench.client import RequestRefusedError, StreamLostError
     from workbench.deploy import DeployFailedError
+    from workbench.history import HistoryError, HistoryUnavailableError
     from workbench.targets import TargetUnavailableError
 
     return (
         CloudStartFailedError,
         ContractError,
         DeployFailedError,
+        FileNotFoundError,
+        HistoryError,
+        HistoryUnavailableError,
+        IsADirectoryError,
         NotebookFailedError,
         RequestRefusedError,
         StreamLostError,

@@ -84,7 +84,7 @@ async def _run(state: State, port: int | None) -> None:
                 state.root, run, credentials, ports=ports, egress_test_networks=nearby
             ) as cloud:
                 state.remember_port(int(cloud.url.rpartition(":")[2]))
-                running = state.announce(cloud.url, credentials)
+                running = state.announce(cloud.url, cloud.http_url, credentials)
                 _say({"url": running.url, "pid": running.pid})
                 await stop.wait()
                 state.withdraw()

@@ -25,6 +25,7 @@ from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.functions.web import Ingress, QuietServer
 from workbench.local_cloud.http.blob_routes import BlobRoutes
+from workbench.local_cloud.http.history_routes import HistoryRoutes, Uncommitted
 from workbench.local_cloud.http.links import Links
 from workbench.local_cloud.http.volume_routes import VolumeRoutes
 from workbench.local_cloud.images import Images
@@ -78,7 +79,6 @@ class LocalCloud:
         links = Links(credentials.signing_key.encode(), self._http_url)
         blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))
         blocks = VolumeRoutes(content, links)
-        self._routes = [*blobs.routes, *blocks.routes]
         self._copies = WorkingCopies(run / "copies", committed, content)
         self._engine = Engine(run / "sandboxes")
         self._apps = Apps(database)
@@ -93,6 +93,10 @@ class LocalCloud:
         self._pools = Pools(self._apps, calls, make_container=self._make_container)
         self._ingress = Ingress(self._apps, calls, self._pools, read_blob=blobs.read)
         self._volumes = VolumeRpcs(objects, committed, content, blocks, mounts_of=self._mounts_of)
+        history = HistoryRoutes(
+            self._gate, committed, content, volume_id=self._volumes.named, uncommitted=self._uncommitted
+        )
+        self._routes = [*blobs.routes, *blocks.routes, *history.routes]
         self._app_rpcs = AppRpcs(
             self._apps,
             self._logs,
@@ -144,6 +148,11 @@ class LocalCloud:
     def url(self) -> str:
         """What MODAL_SERVER_URL must be."""
         return self._router_url.value
+
+    @property
+    def http_url(self) -> str:
+        """Where its HTTP side is: blobs, blocks, and the history of volumes."""
+        return self._http_url.value
 
     async def _start(self, ports: Sequence[int]) -> None:
         self._owns(self._engine.aclose)
@@ -204,6 +213,26 @@ class LocalCloud:
         except RpcFailure:
             return Mounts()
         return Mounts(container.pid, container.mounts) if container is not None else Mounts()
+
+    async def _uncommitted(self, volume_id: str) -> list[Uncommitted]:
+        """What every live mount of a volume holds that is not committed."""
+        mounts = [
+            (holder, path, copy)
+            for holder, copies in (
+                *((record.sandbox_id, record.mounts) for record in self._sandboxes.all() if record.result is None),
+                *((task.task_id, task.container.mounts) for task in self._pools.tasks() if task.container is not None),
+            )
+            for path, copy in copies.items()
+            if copy.volume_id == volume_id and not copy.read_only
+        ]
+        found = []
+        for holder, path, copy in mounts:
+            try:
+                pending = await copy.uncommitted()
+            except RpcFailure:  # it has ended meanwhile
+                continue
+            found.append(Uncommitted(holder, path, copy.sub_path, pending.files, pending.size, pending.paths))
+        return found
 
     async def _make_container(self, task_id: str, function_id: str, definition_id: str) -> Container:
         function = self._apps.function(function_id)

@@ -45,6 +45,7 @@ class Running:
     pid: int
     pid_started_at: float
     url: str
+    http_url: str
     token_id: str
     token_secret: str
 
@@ -164,10 +165,12 @@ class State:
             return None
         return found if found.alive else None
 
-    def announce(self, url: str, credentials: Credentials) -> Running:
+    def announce(self, url: str, http_url: str, credentials: Credentials) -> Running:
         """Tell others how to reach the cloud that this process is."""
         process = psutil.Process()
-        running = Running(process.pid, process.create_time(), url, credentials.token_id, credentials.token_secret)
+        running = Running(
+            process.pid, process.create_time(), url, http_url, credentials.token_id, credentials.token_secret
+        )
         _write_private(self.root / "running.json", asdict(running))
         return running
 

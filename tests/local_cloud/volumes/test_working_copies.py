@@ -20,7 +20,8 @@ async def test_a_forgotten_commit_is_invisible_elsewhere(service: Service) -> No
     """The classic mistake on Modal must fail here in the same way."""
     writer = await service.mount()
     (writer.path / "result.txt").write_text("done")
-    assert await writer.uncommitted() == (1, 4)
+    pending = await writer.uncommitted()
+    assert (pending.files, pending.size) == (1, 4)
     assert service.paths() == []
     assert list((await service.mount()).path.iterdir()) == []
     await writer.discard()
@@ -41,7 +42,7 @@ async def test_a_commit_shows_in_new_mounts_and_after_reload_in_old_ones(service
     for copy in (old, await service.mount()):
         assert (copy.path / "link").read_bytes() == b"1"
         assert (copy.path / "d" / "f").stat().st_mode & 0o777 == 0o755
-        assert await copy.uncommitted() == (0, 0)
+        assert (await copy.uncommitted()).paths == ()
         assert (await copy.commit("test:2")).number is None
 
 
@@ -65,7 +66,7 @@ async def test_commits_tell_edits_modes_removals_and_changed_kinds(service: Serv
     changed = {change.path for change in service.committed.changes(VOLUME, 2)}
     assert changed == {"edited", "mode", "gone", "file-to-dir", "file-to-dir/x", "dir-to-file", "dir-to-file/deep"}
     assert service.read("edited") == b"EDITED"
-    assert await (await service.mount()).uncommitted() == (0, 0)
+    assert (await (await service.mount()).uncommitted()).paths == ()
 
 
 async def test_an_edit_of_the_same_size_within_one_clock_tick_is_not_missed(service: Service) -> None:

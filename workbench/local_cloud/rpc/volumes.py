@@ -76,6 +76,13 @@ class VolumeRpcs:
             metadata=self.metadata(volume_id),
         )
 
+    def named(self, name: str) -> str:
+        """The id of a volume of the default environment by its name; raises RpcFailure NOT_FOUND."""
+        volume_id, _ = self._objects.get_or_create(
+            "volume", "vo", environment="", name=name, creation_type=api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED
+        )
+        return volume_id
+
     def metadata(self, volume_id: str) -> api_pb2.VolumeMetadata:
         """What the SDK must know of a volume."""
         _, name, created_at = self._objects.describe("volume", volume_id)

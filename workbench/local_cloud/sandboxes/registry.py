@@ -38,6 +38,7 @@ FINISHED_KEPT = 200
 ENTRYPOINT_EXEC_ID = "entrypoint"
 _EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
 _LOSSES_TOLD = 10
+_AUTHOR_TAGS_CHARS = 200
 _REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
 
 
@@ -155,7 +156,7 @@ class Sandboxes:
         )
 
         async def on_sync(path: str) -> int:
-            return await self._commit(record, path, author=f"sandbox:{record.sandbox_id}")
+            return await self._commit(record, path, author=_author(record))
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
@@ -292,7 +293,7 @@ class Sandboxes:
             if record.proxy is not None:
                 await record.proxy.aclose()
             for copy in record.mounts.values():
-                await copy.commit(f"sandbox:{record.sandbox_id}:final")
+                await copy.commit(f"{_author(record)} (final)")
         finally:
             for copy in record.mounts.values():
                 await copy.discard()
@@ -325,9 +326,15 @@ class Sandboxes:
         while record.ending is None:
             await asyncio.sleep(BACKGROUND_COMMIT_S)
             if record.ending is None:
-                await self._commit(record, "/", author=f"sandbox:{record.sandbox_id}:background")
+                await self._commit(record, "/", author=f"{_author(record)} (background)")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _author(record: Record) -> str:
+    """Who commits what a sandbox wrote, with its tags: they say on whose behalf."""
+    tags = "".join(f" {name}={value}" for name, value in sorted(record.tags.items()))
+    return f"sandbox:{record.sandbox_id}{tags[:_AUTHOR_TAGS_CHARS]}"

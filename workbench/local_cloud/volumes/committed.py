@@ -218,21 +218,45 @@ class CommittedVolumes:
         )
         return [Commit(**dict(row)) for row in rows]
 
-    def changes(self, volume_id: str, number: int) -> list[Entry | Removal]:
-        """What one commit changed, in order of paths."""
+    def changes(self, volume_id: str, number: int, *, below: str = "") -> list[Entry | Removal]:
+        """What one commit changed at or below a path, in order of paths."""
         rows = self._db.all(
-            "SELECT * FROM volume_changes WHERE volume_id=? AND number=? ORDER BY path", (volume_id, number)
+            "SELECT * FROM volume_changes WHERE volume_id=? AND number=? AND (path=? OR (path>? AND path<?)) "
+            "ORDER BY path",
+            (volume_id, number, *_range(below)),
         )
         return [Removal(str(row["path"])) if row["kind"] is None else _entry(row) for row in rows]
 
-    def as_of(self, volume_id: str, number: int) -> list[Entry]:
-        """Every entry of the volume as it was right after a commit, in order of paths."""
+    def as_of(self, volume_id: str, number: int, *, below: str = "") -> list[Entry]:
+        """Every entry at or below a path as it was right after a commit, in order of paths."""
         rows = self._db.all(
-            "SELECT * FROM (SELECT *, MAX(number) FROM volume_changes WHERE volume_id=? AND number<=? GROUP BY path) "
-            "WHERE kind IS NOT NULL ORDER BY path",
-            (volume_id, number),
+            "SELECT * FROM (SELECT *, MAX(number) FROM volume_changes WHERE volume_id=? AND number<=? "
+            "AND (path=? OR (path>? AND path<?)) GROUP BY path) WHERE kind IS NOT NULL ORDER BY path",
+            (volume_id, number, *_range(below)),
         )
         return [_entry(row) for row in rows]
+
+    def touching(self, volume_id: str, path: str, *, limit: int) -> list[Commit]:
+        """The newest commits that changed something at or below a path, newest first."""
+        rows = self._db.all(
+            "SELECT number, parent, at, author FROM volume_commits WHERE volume_id=? AND number IN "
+            "(SELECT number FROM volume_changes WHERE volume_id=? AND (path=? OR (path>? AND path<?))) "
+            "ORDER BY number DESC LIMIT ?",
+            (volume_id, volume_id, *_range(path), limit),
+        )
+        return [Commit(**dict(row)) for row in rows]
+
+    def versions(self, volume_id: str, path: str) -> list[tuple[int, Entry | None]]:
+        """Every state that a path was ever committed in, with the commit, oldest first; None where it was removed."""
+        rows = self._db.all(
+            "SELECT * FROM volume_changes WHERE volume_id=? AND path=? ORDER BY number", (volume_id, path)
+        )
+        return [(int(row["number"]), None if row["kind"] is None else _entry(row)) for row in rows]
+
+
+def _range(path: str) -> tuple[str, str, str]:
+    """The parameters of "at or below a path": the path itself, and bounds that what is below it lies between."""
+    return (path, *_below(path)) if path else ("", "", "\U0010ffff")
 
 
 def _below(path: str) -> tuple[str, str]:

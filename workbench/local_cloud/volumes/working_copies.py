@@ -32,6 +32,15 @@ class CommitResult:
     skipped: tuple[Skipped, ...] = ()
 
 
+@dataclass(frozen=True)
+class Pending:
+    """What a mount holds that nobody else can see yet: files, their bytes, and every path that differs."""
+
+    files: int
+    size: int
+    paths: tuple[str, ...]
+
+
 class WorkingCopies:
     """Makes working copies below one directory that nobody else may list."""
 
@@ -135,10 +144,10 @@ class WorkingCopy:
             return CommitResult(None, 0, 0)
         return await self._run(lambda: self._commit(author))
 
-    async def uncommitted(self) -> tuple[int, int]:
-        """Count (files, bytes) that were written or removed but not committed."""
+    async def uncommitted(self) -> Pending:
+        """What was written or removed but not committed."""
         found = await self._run(lambda: self._scan(None))
-        return found.files_changed, found.bytes_changed
+        return Pending(found.files_changed, found.bytes_changed, tuple(change.path for change in found.changes))
 
     async def reload(self) -> None:
         """Make the committed state of this moment visible.

@@ -1,0 +1,152 @@
+"""The time machine over HTTP: what Modal's protocol has no words for. Who asks shows the token that the SDK shows.
+
+JSON, except for contents. Failures carry the protocol's words: `{"error": …}` with 401, 404, 400 or 409.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from grpc import StatusCode
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from workbench.local_cloud.rpc.callers import Gate
+from workbench.local_cloud.rpc.failures import RpcFailure, not_found
+from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean
+from workbench.local_cloud.volumes.history import History
+
+MAX_COMMITS = 1000
+_STATUSES = {
+    StatusCode.UNAUTHENTICATED: 401,
+    StatusCode.NOT_FOUND: 404,
+    StatusCode.INVALID_ARGUMENT: 400,
+    StatusCode.FAILED_PRECONDITION: 409,
+}
+
+
+class _Question(BaseModel):
+    """What a request asks; `path` is relative to the volume, "" being all of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = ""
+    limit: int = Field(100, ge=1, le=MAX_COMMITS)
+    base: int = Field(0, ge=0)
+    head: int = Field(0, ge=0)
+    commit: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class Uncommitted:
+    """What one live mount holds that nobody else can see yet; `holder` is the sandbox or container."""
+
+    holder: str
+    mount_path: str
+    sub_path: str
+    files: int
+    size: int
+    paths: tuple[str, ...]
+
+
+class HistoryRoutes:
+    """Answers about the volumes of the default environment, by name."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        committed: CommittedVolumes,
+        content: ContentStore,
+        *,
+        volume_id: Callable[[str], str],
+        uncommitted: Callable[[str], Awaitable[list[Uncommitted]]],
+    ) -> None:
+        """`volume_id` finds a volume by its name; `uncommitted` looks into the mounts of one."""
+        self._gate = gate
+        self._committed = committed
+        self._content = content
+        self._history = History(committed)
+        self._volume_id = volume_id
+        self._uncommitted = uncommitted
+        self.routes = [
+            Route("/history/{volume}/commits", self._answering(self._commits)),
+            Route("/history/{volume}/diff", self._answering(self._diff)),
+            Route("/history/{volume}/versions", self._answering(self._versions)),
+            Route("/history/{volume}/content", self._answering(self._file)),
+            Route("/history/{volume}/uncommitted", self._answering(self._mounts)),
+            Route("/history/{volume}/restore", self._answering(self._restore), methods=["POST"]),
+        ]
+
+    def _answering(
+        self, answer: Callable[[str, _Question], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                if self._gate.identify(request.headers).kind != "client":
+                    raise RpcFailure(StatusCode.UNAUTHENTICATED, "A container has no business here.")
+                question = _Question.model_validate(dict(request.query_params))
+                return await answer(self._volume_id(request.path_params["volume"]), question)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 400)
+            except RpcFailure as error:
+                return JSONResponse({"error": error.message}, _STATUSES.get(error.code, 500))
+
+        return endpoint
+
+    async def _commits(self, volume_id: str, question: _Question) -> Response:
+        found = self._history.commits(volume_id, clean(question.path), limit=question.limit)
+        return JSONResponse(
+            [{**asdict(commit), "changes": [_change(change) for change in changes]} for commit, changes in found]
+        )
+
+    async def _diff(self, volume_id: str, question: _Question) -> Response:
+        head = question.head or self._committed.head(volume_id)
+        changes = self._history.diff(volume_id, clean(question.path), question.base, head)
+        return JSONResponse(
+            [
+                {"path": one.path, "what": one.what, "before": _facts(one.before), "after": _facts(one.after)}
+                for one in changes
+            ]
+        )
+
+    async def _versions(self, volume_id: str, question: _Question) -> Response:
+        commits = {one.number: one for one in self._committed.touching(volume_id, clean(question.path), limit=10_000)}
+        return JSONResponse(
+            [
+                {**asdict(commits[number]), "entry": _facts(entry)}
+                for number, entry in self._committed.versions(volume_id, clean(question.path))
+                if number in commits
+            ]
+        )
+
+    async def _file(self, volume_id: str, question: _Question) -> Response:
+        number = question.commit or self._committed.head(volume_id)
+        entry = self._history.file_at(volume_id, clean(question.path), number)
+        return FileResponse(self._content.path(entry.sha256), media_type="application/octet-stream")
+
+    async def _mounts(self, volume_id: str, question: _Question) -> Response:
+        below = clean(question.path)
+        found = await self._uncommitted(volume_id)
+        scoped = [one for one in found if not below or (one.sub_path + "/").startswith(below + "/")]
+        return JSONResponse([asdict(one) for one in scoped])
+
+    async def _restore(self, volume_id: str, question: _Question) -> Response:
+        if not question.commit:
+            raise not_found("Which commit? Give its number.")
+        number = await asyncio.to_thread(self._history.restore, volume_id, clean(question.path), question.commit)
+        return JSONResponse({"commit": number})
+
+
+def _facts(entry: Entry | None) -> Mapping[str, Any] | None:
+    return None if entry is None else asdict(entry)
+
+
+def _change(change: Entry | Removal) -> dict[str, Any]:
+    if isinstance(change, Removal):
+        return {"path": change.path, "removed": True, "kind": None, "size": 0}
+    return {"path": change.path, "removed": False, "kind": change.kind, "size": change.size}
