@@ -1,6 +1,9 @@
 """`workbench cloud`: the local cloud as a process."""
 
 import shlex
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -10,6 +13,9 @@ from workbench.local_cloud import daemon
 from workbench.local_cloud.state import Running, State, default_state_dir
 
 app = typer.Typer(no_args_is_help=True, help="The local cloud: Modal's own protocol, served on this machine.")
+
+
+_TELL_S = 2.0
 
 
 def _state() -> State:
@@ -81,5 +87,53 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     typer.echo("the local cloud is empty")
 
 
+@app.command()
+def fsck(as_json: JsonOption = False) -> None:
+    """Check everything that the local cloud keeps: each content by its hash, each volume against its history.
+
+    The cloud must not run. Exit code 1 when something is damaged or missing.
+    """
+    from workbench.local_cloud import maintenance
+
+    state = _state()
+    with failing(), state.locked():
+        report = maintenance.fsck(state.root, progress=_telling())
+    if as_json:
+        print_json(asdict(report))
+    else:
+        for problem in report.problems:
+            typer.echo(problem)
+        typer.echo(
+            f"{report.contents} contents ({report.size} bytes), {report.volumes} volumes, {report.commits} commits; "
+            f"{report.unreferenced} are not used any more ({report.unreferenced_size} bytes): `workbench cloud gc`"
+        )
+        typer.echo(f"{len(report.problems)} problems" if report.problems else "all of it is there and whole")
+    raise typer.Exit(1 if report.problems else 0)
+
+
+@app.command()
+def gc() -> None:
+    """Remove contents that no volume, no commit and no app refers to. The cloud must not run."""
+    from workbench.local_cloud import maintenance
+
+    state = _state()
+    with failing(), state.locked():
+        removed, size = maintenance.gc(state.root)
+    typer.echo(f"removed {removed} contents, {size} bytes")
+
+
 def _facts(running: Running) -> dict[str, object]:
     return {"running": True, "url": running.url, "pid": running.pid, "state_dir": str(_state().root)}
+
+
+def _telling() -> "Callable[[int, int], None]":
+    """Tell every few seconds how far it is: a large state takes minutes."""
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _TELL_S:
+            last = time.monotonic()
+            say(f"{done} of {total} contents …")
+
+    return tell

@@ -28,6 +28,8 @@ def _failures() -> tuple[type[Exception], ...]:
     from workbench.client import RequestRefusedError, StreamLostError
     from workbench.deploy import DeployFailedError
     from workbench.history import HistoryError, HistoryUnavailableError
+    from workbench.local_cloud.state import StateInUseError
+    from workbench.local_cloud.store.database import StaleStateError
     from workbench.targets import TargetUnavailableError
 
     return (
@@ -40,6 +42,8 @@ def _failures() -> tuple[type[Exception], ...]:
         IsADirectoryError,
         NotebookFailedError,
         RequestRefusedError,
+        StaleStateError,
+        StateInUseError,
         StreamLostError,
         TargetUnavailableError,
         TimeoutError,

@@ -32,6 +32,12 @@ class ContentStore:
         """Where a content is, or would be."""
         return self._root / sha256[:2] / sha256[2:]
 
+    def paths(self) -> Iterator[Path]:
+        """Every content's file; its parent's name and its own are its hash."""
+        for directory in sorted(self._root.iterdir()):
+            if directory != self._tmp and directory.is_dir():
+                yield from sorted(directory.iterdir())
+
     def has(self, sha256: str) -> bool:
         """Whether a content is here."""
         return self.path(sha256).is_file()

@@ -1,0 +1,133 @@
+"""What is kept is checked, what is not needed any more is removed, and nothing that is needed."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from workbench.local_cloud import daemon, maintenance
+from workbench.local_cloud.state import STATE_VARIABLE, State
+from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A volume with a history: a file, another content for it, and its removal."""
+    database, content = Database(tmp_path / maintenance.DATABASE), ContentStore(tmp_path / maintenance.CONTENT)
+    volumes = CommittedVolumes(database)
+    volumes.create("vo-1", version=2)
+    for data in (b"one", b"two"):
+        sha256 = content.add_bytes(data)
+        volumes.publish("vo-1", [Entry("a/b", "file", 0o644, 3, sha256)], author="test:")
+    volumes.publish("vo-1", [Removal("a/b")], author="test:")
+    content.add_bytes(b"nobody's")
+    database.close()
+    return tmp_path
+
+
+def test_what_is_whole_is_good(state: Path) -> None:
+    report = maintenance.fsck(state)
+    assert report.problems == []
+    assert (report.contents, report.volumes, report.commits, report.unreferenced) == (3, 1, 3, 1)
+
+
+def test_only_what_nobody_needs_is_removed(state: Path) -> None:
+    """Contents of the past are needed: somebody may go back."""
+    assert maintenance.gc(state) == (1, len(b"nobody's"))
+    assert maintenance.gc(state) == (0, 0)
+    report = maintenance.fsck(state)
+    assert (report.problems, report.contents, report.unreferenced) == ([], 2, 0)
+
+
+def test_damage_is_found(state: Path) -> None:
+    content = ContentStore(state / maintenance.CONTENT)
+    content.path(hashlib.sha256(b"one").hexdigest()).write_bytes(b"else")
+    content.path(hashlib.sha256(b"two").hexdigest()).unlink()
+    problems = maintenance.fsck(state).problems
+    assert len(problems) == 2
+    assert any("is damaged" in problem for problem in problems)
+    assert any("is missing (volume_changes)" in problem for problem in problems)
+
+
+def test_a_manifest_that_is_not_its_history_is_found(state: Path) -> None:
+    database = Database(state / maintenance.DATABASE)
+    database.execute("INSERT INTO volume_entries VALUES ('vo-1','x/y','file',420,0,'','',0)")
+    database.close()
+    assert {problem.partition(": ")[2] for problem in maintenance.fsck(state).problems} == {
+        "its files are not what its history says",
+        "'x/y' lies in no directory",
+    }
+
+
+WRITER = """
+import io, os, sys, modal
+name = sys.argv[1]
+volume = modal.Volume.from_name(name, create_if_missing=True, version=2)
+print('on', flush=True)
+for number in range(10_000):
+    with volume.batch_upload(force=True) as batch:
+        for part in range(5):
+            batch.put_file(io.BytesIO(os.urandom(20_000)), f'/{number % 7}/{part}')
+    print(number, flush=True)
+"""
+
+
+@pytest.fixture
+def own_state() -> Iterator[State]:
+    with tempfile.TemporaryDirectory(prefix="workbench-kill-") as directory:
+        Path(directory).chmod(0o711)
+        state = State(Path(directory) / "state")
+        yield state
+        daemon.stop(state)
+
+
+@pytest.mark.timeout(180)
+def test_a_kill_at_any_moment_leaves_the_last_commit_whole(own_state: State) -> None:
+    """Whatever was acknowledged is there after the next start, and nothing is half there."""
+    chance = random.Random(4)
+    for kill in range(5):
+        running, _ = daemon.start(own_state)
+        env = {**os.environ, **running.env(), "MODAL_MAX_THROTTLE_WAIT": "1"}
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, f"volume-{kill}"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as writer:
+            assert writer.stdout is not None
+            for _ in range(chance.randint(2, 8)):
+                writer.stdout.readline()
+            cloud = psutil.Process(running.pid)
+            cloud.kill()
+            cloud.wait(30)
+            writer.kill()
+        with own_state.locked():
+            report = maintenance.fsck(own_state.root)
+            assert report.problems == []
+            assert report.commits >= kill
+
+
+def test_the_command_line_checks_and_cleans(own_state: State) -> None:
+    env = {**os.environ, STATE_VARIABLE: str(own_state.root)}
+
+    def cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "workbench", "cloud", *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    daemon.start(own_state)
+    refused = cli("fsck")
+    assert (refused.returncode, "already runs" in refused.stderr) == (1, True)
+    daemon.stop(own_state)
+    assert json.loads(cli("fsck", "--json").stdout)["problems"] == []
+    assert "removed 0 contents" in cli("gc").stdout

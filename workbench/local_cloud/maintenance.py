@@ -1,0 +1,121 @@
+"""Looks after what a cloud keeps: checks that all of it is there and whole, and removes what nothing refers to.
+
+Works on the state directory of a cloud that does not run; its lock is the caller's to hold.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workbench.local_cloud.store.content import ContentStore, read_chunks
+from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.volumes.committed import CommittedVolumes, parents
+
+DATABASE = "cloud.sqlite"
+CONTENT = "content"
+_REFERENCES = {
+    "volume_entries": "SELECT DISTINCT sha256 FROM volume_entries WHERE sha256<>''",
+    "volume_changes": "SELECT DISTINCT sha256 FROM volume_changes WHERE sha256<>'' AND sha256 IS NOT NULL",
+    "mount_files": "SELECT DISTINCT sha256 FROM mount_files",
+    "blobs": "SELECT DISTINCT sha256 FROM blobs WHERE sha256 IS NOT NULL",
+}
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Report:
+    """What a check found; it is good when `problems` is empty. Sizes in bytes."""
+
+    contents: int = 0
+    size: int = 0
+    volumes: int = 0
+    commits: int = 0
+    problems: list[str] = field(default_factory=list)
+    unreferenced: int = 0
+    unreferenced_size: int = 0
+
+
+def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Report:
+    """Check every content against its hash, every reference, and every manifest against its history."""
+    report = Report()
+    database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
+    try:
+        _check_contents(database, content, report, progress)
+        _check_volumes(database, report)
+    finally:
+        database.close()
+    return report
+
+
+def gc(state: Path, *, older_than_s: float = 0) -> tuple[int, int]:
+    """Remove contents that nothing refers to; returns how many, and their bytes. History refers to all it needs."""
+    database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
+    try:
+        wanted = set(_references(database))
+        removed = size = 0
+        for path in content.paths():
+            status = path.stat()
+            if path.parent.name + path.name not in wanted and status.st_mtime <= time.time() - older_than_s:
+                path.unlink()
+                removed, size = removed + 1, size + status.st_size
+        return removed, size
+    finally:
+        database.close()
+
+
+def _references(database: Database) -> dict[str, str]:
+    """Every hash that is spoken of, with the table that does."""
+    there = {str(row["name"]) for row in database.all("SELECT name FROM sqlite_master WHERE type='table'")}
+    return {
+        str(row["sha256"]): table
+        for table, query in _REFERENCES.items()
+        if table in there
+        for row in database.all(query)
+    }
+
+
+def _check_contents(database: Database, content: ContentStore, report: Report, progress: Progress) -> None:
+    wanted = _references(database)
+    paths = list(content.paths())
+    for done, path in enumerate(paths):
+        progress(done, len(paths))
+        name = path.parent.name + path.name
+        size = path.stat().st_size
+        report.contents += 1
+        report.size += size
+        if name not in wanted:
+            report.unreferenced += 1
+            report.unreferenced_size += size
+        if _hash(path) != name:
+            report.problems.append(f"the content {name} is damaged" + (f" ({wanted[name]})" if name in wanted else ""))
+        wanted.pop(name, None)
+    report.problems += [f"the content {name} is missing ({table})" for name, table in wanted.items()]
+
+
+def _check_volumes(database: Database, report: Report) -> None:
+    committed = CommittedVolumes(database)
+    for row in database.all("SELECT volume_id FROM volumes"):
+        volume_id = str(row["volume_id"])
+        head = committed.head(volume_id)
+        report.volumes += 1
+        report.commits += head
+        manifest = committed.below(volume_id, "")
+        if manifest != committed.as_of(volume_id, head):
+            report.problems.append(f"volume {volume_id}: its files are not what its history says")
+        kinds = {entry.path: entry.kind for entry in manifest}
+        for entry in manifest:
+            if any(kinds.get(parent) != "dir" for parent in parents(entry.path)):
+                report.problems.append(f"volume {volume_id}: '{entry.path}' lies in no directory")
+        if len(committed.commits(volume_id, limit=head + 1)) != head:
+            report.problems.append(f"volume {volume_id}: a commit is missing")
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        chunks: Iterator[bytes] = read_chunks(file)
+        for chunk in chunks:
+            digest.update(chunk)
+    return digest.hexdigest()
