@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
 
 _WIDTH = 140  # of a table that goes to a file
-GROUPS = ("sandboxes", "streams", "demo")
+GROUPS = ("sandboxes", "volumes", "streams", "demo")
 
 
 def bench(
@@ -54,12 +54,13 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
         say("starting a local cloud of its own …")
         daemon.start(state)
         try:
-            from workbench.benchmarks import demo, sandboxes, streams
+            from workbench.benchmarks import demo, sandboxes, streams, volumes
             from workbench.session import connect
 
             with connect("local", state_dir=state.root) as workbench:
                 measures: dict[str, Callable[[], Iterator[Figure]]] = {
                     "sandboxes": lambda: sandboxes.measure(repeat),
+                    "volumes": lambda: volumes.measure(repeat),
                     "streams": lambda: streams.measure(workbench, repeat),
                     "demo": lambda: iter([demo.measure(max(1, repeat // 6))]),
                 }

@@ -62,7 +62,12 @@ class Layout:
                 entry, old = target[path], before.get(path)
                 if path in held or (old is not None and old.entry.same_as(entry)):
                     continue
-                done = self._place_dir(root, entry) if entry.kind == "dir" else self._place(root, scratch, entry)
+                if entry.kind == "dir":
+                    done = self._place_dir(root, entry)
+                elif live or before:
+                    done = self._place(root, scratch, entry)
+                else:
+                    done = self._place_first(root, entry)
                 if done is not None:
                     known[path] = done if not live else Known(entry, None)
                     placed.append(entry)
@@ -85,6 +90,27 @@ class Layout:
             return None
         return Known(entry, None)
 
+    def _place_first(self, root: int, entry: Entry) -> Known:
+        """Write into an empty tree, where nobody is yet: nothing need be hidden or replaced."""
+        if entry.kind == "symlink":
+            os.symlink(entry.target, entry.path, dir_fd=root)
+            if self._owner is not None:
+                os.chown(entry.path, self._owner, self._owner, dir_fd=root, follow_symlinks=False)
+            return Known(entry, None)
+        descriptor = os.open(entry.path, _NEW_FILE, 0o600, dir_fd=root)
+        try:
+            return self._fill(descriptor, entry)
+        finally:
+            os.close(descriptor)
+
+    def _fill(self, descriptor: int, entry: Entry) -> Known:
+        self._content.copy_into(entry.sha256, descriptor)
+        if self._owner is not None:
+            os.fchown(descriptor, self._owner, self._owner)
+        os.fchmod(descriptor, entry.mode & 0o777)
+        os.utime(descriptor, (entry.mtime, entry.mtime))
+        return Known(entry, identity(os.fstat(descriptor)))
+
     def _place(self, root: int, scratch: int, entry: Entry) -> Known | None:
         with suppress(FileNotFoundError):
             os.unlink(_NEW, dir_fd=scratch)
@@ -95,11 +121,7 @@ class Layout:
             return Known(entry, None) if _rename_into(root, scratch, entry.path) else None
         descriptor = os.open(_NEW, _NEW_FILE, 0o600, dir_fd=scratch)
         try:
-            self._content.copy_into(entry.sha256, descriptor)
-            if self._owner is not None:
-                os.fchown(descriptor, self._owner, self._owner)
-            os.fchmod(descriptor, entry.mode & 0o777)
-            os.utime(descriptor, (entry.mtime, entry.mtime))
+            self._fill(descriptor, entry)
             if not _rename_into(root, scratch, entry.path):
                 return None
             return Known(entry, identity(os.fstat(descriptor)))  # after the rename, which changes the ctime
