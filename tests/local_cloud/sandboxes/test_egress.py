@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.local_cloud.sandboxes.egress_policy import Address, Allowed, EgressPolicy, Refused, is_public
-from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, Stream, dial, proxy_env
+from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, Stream, dial, own_addresses, proxy_env
 
 DEADLINE_S = 60
 LOOPBACK = [ip_network("127.0.0.0/8")]
@@ -217,6 +217,16 @@ async def test_other_ways_to_write_loopback_are_loopback(way: Way, host: str) ->
     way.proxy._test_networks = ()
     assert await way.say(f"GET http://{host}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode()) == b""
     assert len(way.refused) == 1
+
+
+async def test_a_public_address_of_this_machine_is_not_dialled(way: Way) -> None:
+    """From within, it would pass the machine's own firewall."""
+    assert ip_address("127.0.0.1") in own_addresses()
+    way.proxy._own_addresses = lambda: {PUBLIC}
+    way.names["me.example"] = [["93.184.216.34"]]
+    assert await way.tunnel("me.example:443") is None
+    assert way.refused == [("me.example", 443, "it is an address of this machine")]
+    assert way.dialled == []
 
 
 async def test_the_address_that_was_checked_is_the_one_that_is_dialled(way: Way, echo: int) -> None:

@@ -8,10 +8,12 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
 import h11
+import psutil
 
 from workbench.local_cloud.sandboxes.egress_policy import Address, Allowed, EgressPolicy, Network, Refused
 from workbench.local_cloud.sandboxes.egress_relay import (
@@ -61,6 +63,13 @@ def _addresses(host: str, port: int) -> list[Address]:
     return [ip_address(address[0].partition("%")[0]) for *_, address in found if isinstance(address[0], str)]
 
 
+def own_addresses() -> AbstractSet[Address]:
+    """Every address that this machine has at the moment."""
+    found = [one for interface in psutil.net_if_addrs().values() for one in interface]
+    families = (socket.AF_INET, socket.AF_INET6)
+    return {ip_address(one.address.partition("%")[0]) for one in found if one.family in families}
+
+
 async def dial(address: Address, port: int) -> Stream:
     """A connection to an address; raises OSError."""
     return await asyncio.open_connection(str(address), port, limit=CHUNK_BYTES)
@@ -78,6 +87,7 @@ class EgressProxy:
         test_networks: Sequence[Network] = (),
         resolve: Resolve | None = None,
         dial: Dial = dial,
+        own_addresses: Callable[[], AbstractSet[Address]] = own_addresses,
         head_s: float = HEAD_S,
         idle_s: float = IDLE_S,
     ) -> None:
@@ -91,6 +101,7 @@ class EgressProxy:
         self._test_networks = tuple(test_networks)
         self._resolve = resolve or self._look_up
         self._dial = dial
+        self._own_addresses = own_addresses
         self._head_s = head_s
         self._idle_s = idle_s
         # Threads of its own: a guest chooses how long names take, and the watchdog measures in the loop's few.
@@ -216,7 +227,12 @@ class EgressProxy:
         return await asyncio.get_running_loop().run_in_executor(self._lookups, _addresses, host, port)
 
     def _verdict(self, target: Target, addresses: Sequence[Address]) -> Allowed | Refused:
-        return self._policy.verdict(target.host, target.port, addresses, test_networks=self._test_networks)
+        own = self._own_addresses()
+        exceptions = self._test_networks
+        others = [one for one in addresses if one not in own or any(one in network for network in exceptions)]
+        if addresses and not others and self._policy.kind != "blocked":
+            return Refused("it is an address of this machine")  # a public one would pass its firewall from within
+        return self._policy.verdict(target.host, target.port, others, test_networks=exceptions)
 
     def _refusal(self, target: Target, reason: str) -> _RefusedError:
         self._on_refused(target.shown, target.port, reason)
