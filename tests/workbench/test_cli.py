@@ -61,6 +61,8 @@ COMMANDS = [
     ["run", "request"],
     ["bench"],
     ["doctor"],
+    ["soak"],
+    ["soak", "sandboxes"],
     ["notebooks"],
     ["notebooks", "run"],
     ["cloud"],

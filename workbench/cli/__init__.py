@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import bench, cloud, demo, deploy, doctor, lab, notebooks, run, volume
+from workbench.cli import bench, cloud, demo, deploy, doctor, lab, notebooks, run, soak, volume
 from workbench.cli.common import failing, prepare
 from workbench.prerequisites import TEST
 
@@ -26,6 +26,7 @@ app.add_typer(volume.app, name="volume")
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(notebooks.app, name="notebooks")
 app.command()(bench.bench)
+app.add_typer(soak.app, name="soak")
 app.command()(doctor.doctor)
 
 

@@ -1,0 +1,117 @@
+"""`workbench soak`: long counts of promises, to be left alone for a while."""
+
+import random
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+
+from workbench.cli.common import JsonOption, failing, prepare, print_json, say
+from workbench.soak.progress import PHASES, Phase, Progress, ProgressUnreadableError
+
+if TYPE_CHECKING:
+    from workbench.soak.sandboxes import Report
+
+app = typer.Typer(no_args_is_help=True, help="Long counts of promises, to be left alone for a while.")
+_DEFAULTS: dict[Phase, int] = {"cycles": 1000, "concurrent": 50, "kills": 200}
+_SEEDS = 2**32
+_DONE = {"cycles": "sandboxes created and ended", "concurrent": "sandboxes heard at once", "kills": "clouds killed"}
+
+
+@app.command()
+def sandboxes(
+    cycles: Annotated[
+        int | None, typer.Option(min=0, help="Sandboxes made and ended in turn; 1000 when not given.")
+    ] = None,
+    kills: Annotated[int | None, typer.Option(min=0, help="Clouds killed and restarted; 200 when not given.")] = None,
+    concurrent: Annotated[
+        int | None, typer.Option(min=0, help="Sandboxes that talk at once; 50 when not given.")
+    ] = None,
+    talk_s: Annotated[float, typer.Option(min=0.1, help="Seconds that those talk.")] = 5.0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on from this file, and keep the progress there.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count on it: no process, mount, socket, namespace, control group or directory of a sandbox is ever left.
+
+    Sandboxes are made and ended at random moments; many talk at once; clouds are killed at random moments and started
+    again. After each the machine is looked at. Exit code 1 and a list of what was left when a promise is not kept. An
+    interrupted soak says how to go on.
+    """
+    given: dict[Phase, int | None] = {"cycles": cycles, "concurrent": concurrent, "kills": kills}
+    progress = _progress(given, seed, resume)
+    path = resume or Path(tempfile.gettempdir()) / f"workbench-soak-{progress.seed}.json"
+    say(f"seed {progress.seed}")
+    with failing():
+        prepare()
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the result
+        progress.save(path)
+        try:
+            report = _run(progress, path, talk_s)
+        except KeyboardInterrupt:
+            say(f"to go on: workbench soak sandboxes --resume {shlex.quote(str(path))}")
+            raise
+    if not report.failure:
+        path.unlink()
+    if as_json:
+        print_json(report.facts())
+    else:
+        _tell(report, path)
+    if report.failure:
+        raise typer.Exit(1)
+
+
+def _progress(given: dict[Phase, int | None], seed: int | None, resume: Path | None) -> Progress:
+    if resume is not None and resume.exists():
+        try:
+            progress = Progress.load(resume)
+        except ProgressUnreadableError as error:
+            raise typer.BadParameter(str(error)) from error
+        changed = [phase for phase in PHASES if given[phase] not in (None, progress.asked[phase])]
+        if changed or seed not in (None, progress.seed):
+            raise typer.BadParameter(f"{resume} is of another soak: leave seed and counts out, or name another file")
+        return progress
+    asked = {phase: _DEFAULTS[phase] if (count := given[phase]) is None else count for phase in PHASES}
+    return Progress.new(random.randrange(_SEEDS) if seed is None else seed, asked)  # noqa: S311  # no secret
+
+
+def _run(progress: Progress, path: Path, talk_s: float) -> "Report":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from workbench.soak.sandboxes import run
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        tasks = {
+            phase: bars.add_task(phase, total=progress.asked[phase], completed=progress.done[phase], start=False)
+            for phase in PHASES
+            if progress.asked[phase]
+        }
+
+        def advance(phase: Phase) -> None:
+            progress.save(path)
+            bars.start_task(tasks[phase])
+            bars.update(tasks[phase], completed=progress.done[phase])
+
+        return run(progress, talk_s=talk_s, advance=advance)
+
+
+def _tell(report: "Report", path: Path) -> None:
+    progress = report.progress
+    for phase in (phase for phase in PHASES if progress.asked[phase]):
+        typer.echo(f"{progress.done[phase]:>6} {_DONE[phase]} in {progress.seconds[phase]:,.1f} s")
+        for name, value in report.figures.get(phase, {}).items():
+            typer.echo(f"{'':>7}{name}: {value}")
+    if not report.failure:
+        typer.echo("nothing was left")
+        return
+    typer.echo(f"error: {report.failure}", err=True)
+    for thing in report.left:
+        typer.echo(f"  left: {thing}", err=True)
+    say(f"to try that again: workbench soak sandboxes --resume {shlex.quote(str(path))}")

@@ -1,0 +1,109 @@
+"""Runs the phases in a private directory, with everything that they start below this process, and says how it went.
+
+However it ends, by success, failure, Ctrl-C or SIGTERM, nothing of it stays on the machine.
+"""
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from workbench.local_cloud.volumes.trees import remove_tree
+from workbench.soak import crowd, cycles, kills, orphans
+from workbench.soak.failures import SoakFailedError
+from workbench.soak.leftovers import Scene
+from workbench.soak.progress import PHASES, Phase, Progress
+
+
+@dataclass
+class Report:
+    """How a soak went. `failure` is empty when every promise was kept; `left` is what was left behind, in words."""
+
+    progress: Progress
+    figures: dict[Phase, dict[str, object]] = field(default_factory=dict)
+    failure: str = ""
+    left: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, object]:
+        """For JSON."""
+        facts = {"figures": self.figures, "failure": self.failure, "left": list(self.left)}
+        return {"ok": not self.failure, **asdict(self.progress), **facts}
+
+
+def run(progress: Progress, *, talk_s: float, advance: Callable[[Phase], None]) -> Report:
+    """Do what is still to be done. `advance` is called as a phase begins and whenever `progress` has changed."""
+    report = Report(progress)
+    with _interruptible(), _private_directory() as root, orphans.adopted():
+        for phase in PHASES:
+            numbers = range(progress.done[phase], progress.asked[phase])
+            if not numbers:
+                continue
+            try:
+                report.figures[phase] = _phase(phase, root, progress, numbers, talk_s=talk_s, advance=advance)
+            except SoakFailedError as error:
+                report.failure, report.left = f"{phase}: {error}", error.left
+                break
+    return report
+
+
+def _phase(
+    phase: Phase,
+    root: Path,
+    progress: Progress,
+    numbers: range,
+    *,
+    talk_s: float,
+    advance: Callable[[Phase], None],
+) -> dict[str, object]:
+    scene = Scene(root, watched=(root / "tmp",))
+    spent_s, began = progress.seconds[phase], time.monotonic()
+
+    def one_more() -> None:
+        progress.done[phase] += 1
+        progress.seconds[phase] = round(spent_s + time.monotonic() - began, 3)
+        advance(phase)
+
+    advance(phase)
+    match phase:
+        case "cycles":
+            return asyncio.run(cycles.run(scene, progress.seed, numbers, advance=one_more))
+        case "kills":
+            return kills.run(scene, progress.seed, numbers, advance=one_more)
+        case "concurrent":
+            progress.done[phase] = 0  # all at once is the point: a part of them is not worth resuming
+            return crowd.run(scene, progress.asked[phase], talk_s=talk_s, advance=one_more)
+
+
+@contextmanager
+def _private_directory() -> Iterator[Path]:
+    """A directory that is removed; it also takes what anybody below this process makes in the temporary directory."""
+    root = Path(tempfile.mkdtemp(prefix="workbench-soak-"))
+    saved = os.environ.get("TMPDIR")
+    try:
+        root.chmod(0o711)  # as root, sandboxes have users of their own
+        (root / "tmp").mkdir(mode=0o711)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(root / "tmp")
+        yield root
+    finally:
+        tempfile.tempdir = None
+        os.environ.pop("TMPDIR")
+        if saved is not None:
+            os.environ["TMPDIR"] = saved
+        remove_tree(root)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make both signals that ask for an end a KeyboardInterrupt, also under a shell that has them ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
