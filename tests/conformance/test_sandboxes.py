@@ -111,6 +111,28 @@ def test_sandboxes_are_listed_by_tags(app: modal.App) -> None:
         sandbox.terminate()
 
 
+def test_a_sync_commits_nothing_of_a_volume_of_version_1(app: modal.App) -> None:
+    """There, only the sandbox's end and the background do."""
+    with modal.Volume.ephemeral(version=1) as volume:
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/workspace": volume})
+        script = "echo 1 > /workspace/f; sync /workspace"
+        assert sandbox.exec("sh", "-c", script).wait() == 0
+        assert [entry.path for entry in volume.listdir("/")] == []
+        sandbox.terminate(wait=True)
+        assert [entry.path for entry in volume.listdir("/")] == ["f"]
+
+
+def test_eight_sandboxes_that_commit_at_once_lose_nothing(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        sandboxes = [modal.Sandbox.create(app=app, timeout=120, volumes={"/v": volume}) for _ in range(8)]
+        script = "for n in 1 2 3 4 5; do echo $0 > /v/$0-$n; sync /v || exit 1; done"
+        running = [sandbox.exec("sh", "-c", script, str(at)) for at, sandbox in enumerate(sandboxes)]
+        assert [process.wait() for process in running] == [0] * 8
+        assert {entry.path for entry in volume.listdir("/")} == {f"{at}-{n}" for at in range(8) for n in range(1, 6)}
+        for sandbox in sandboxes:
+            sandbox.terminate()
+
+
 def test_a_sync_that_leaves_a_file_out_fails(app: modal.App) -> None:
     """An exit code of 0 means that everything is committed; sockets and pipes are in no volume anyway."""
     with modal.Volume.ephemeral(version=2) as volume:

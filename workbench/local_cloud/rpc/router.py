@@ -18,6 +18,8 @@ from workbench.local_cloud.sandboxes.spec import ExitStatus, SandboxStartFailedE
 from workbench.local_cloud.sandboxes.spool import OutputForgottenError, Spool
 
 _LONG_POLL_S = 55.0
+# The client gives up by its own clock and tells -1, as on Modal; killed first, the program would end with a signal.
+_CLIENT_AHEAD_S = 0.5
 _MAX_ARGUMENT_CHARS = 65_536  # Modal's limit for all arguments together
 
 
@@ -51,7 +53,7 @@ class RouterRpcs:
                 exec_id=request.exec_id,
                 env=env,
                 workdir=request.workdir or None,
-                timeout_s=request.timeout_secs or None,
+                timeout_s=request.timeout_secs + _CLIENT_AHEAD_S if request.timeout_secs else None,
                 terminal=terminal,
             )
         except (SandboxStartFailedError, ValueError) as error:

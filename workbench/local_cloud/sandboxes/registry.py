@@ -156,7 +156,7 @@ class Sandboxes:
         )
 
         async def on_sync(path: str) -> int:
-            return await self._commit(record, path, author=_author(record))
+            return await self._commit(record, path, author=_author(record), by_sync=True)
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
@@ -311,10 +311,15 @@ class Sandboxes:
             if record.sandbox is not None:
                 await self._engine.discard(record.sandbox)
 
-    async def _commit(self, record: Record, path: str, *, author: str) -> int:
-        """Commit the mounts at, above or below a path; the exit code that `sync` shall have."""
+    async def _commit(self, record: Record, path: str, *, author: str, by_sync: bool = False) -> int:
+        """Commit the mounts at, above or below a path; the exit code that `sync` shall have.
+
+        `sync` commits volumes of version 2 only: with version 1 it does nothing, and says so no more than on Modal.
+        """
         losses: list[Skipped] = []
         for target, copy in record.mounts.items():
+            if by_sync and copy.version == api_pb2.VOLUME_FS_VERSION_V1:
+                continue
             if path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/"):
                 losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
         if losses:

@@ -76,7 +76,15 @@ class WorkingCopies:
         holder = Path(tempfile.mkdtemp(dir=self._root))
         owner = owner_uid if os.geteuid() == 0 else None
         copy = WorkingCopy(
-            holder, volume_id, below, read_only, owner, self._limits, committed=self._committed, content=self._content
+            holder,
+            volume_id,
+            self._committed.version(volume_id),
+            below,
+            read_only,
+            owner,
+            self._limits,
+            committed=self._committed,
+            content=self._content,
         )
         try:
             await copy.reload()
@@ -103,6 +111,7 @@ class WorkingCopy:
         self,
         holder: Path,
         volume_id: str,
+        version: int,
         sub_path: str,
         read_only: bool,
         owner_uid: int | None,
@@ -113,6 +122,7 @@ class WorkingCopy:
     ) -> None:
         self.path = holder / "tree"
         self.volume_id = volume_id
+        self.version = version
         self.sub_path = sub_path
         self.read_only = read_only
         self._holder = holder
