@@ -63,6 +63,13 @@ COMMANDS = [
     ["doctor"],
     ["soak"],
     ["soak", "sandboxes"],
+    ["soak", "volumes"],
+    ["volume"],
+    ["volume", "history"],
+    ["volume", "diff"],
+    ["volume", "blame"],
+    ["volume", "restore"],
+    ["volume", "uncommitted"],
     ["notebooks"],
     ["notebooks", "run"],
     ["cloud"],
@@ -71,6 +78,8 @@ COMMANDS = [
     ["cloud", "env"],
     ["cloud", "stop"],
     ["cloud", "reset"],
+    ["cloud", "fsck"],
+    ["cloud", "gc"],
     ["test"],
 ]
 

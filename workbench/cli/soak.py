@@ -4,6 +4,7 @@ import random
 import shlex
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,12 @@ import structlog
 import typer
 
 from workbench.cli.common import JsonOption, failing, prepare, print_json, say
+from workbench.local_cloud import daemon
 from workbench.soak.progress import PHASES, Phase, Progress, ProgressUnreadableError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
     from workbench.soak.sandboxes import Report
 
 app = typer.Typer(no_args_is_help=True, help="Long counts of promises, to be left alone for a while.")
@@ -65,6 +69,54 @@ def sandboxes(
         raise typer.Exit(1)
 
 
+@app.command()
+def volumes(
+    kills: Annotated[int, typer.Option(min=0, help="Clouds killed while files are written.")] = 200,
+    size_mb: Annotated[int, typer.Option(min=0, help="Size of one large file, in MiB.")] = 1024,
+    files: Annotated[int, typer.Option(min=0, help="How many small files.")] = 50_000,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count on it: whatever was acknowledged is there after a kill at any moment, whole, and nothing is there in part.
+
+    After each kill the state is checked as by `workbench cloud fsck`. Then a large file and many small ones are taken
+    there and back. Exit code 1 when a promise is not kept.
+    """
+    from workbench.local_cloud.state import State
+    from workbench.soak import volumes as soak
+    from workbench.soak.failures import SoakFailedError
+    from workbench.soak.sandboxes import private_directory
+
+    chosen = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311  # no secret
+    say(f"seed {chosen}")
+    figures, failure = soak.Figures(), ""
+    left: tuple[str, ...] = ()
+    with failing():
+        prepare()
+        with private_directory() as root, _bars() as bars:
+            state = State(root / "state")
+            try:
+                for _ in bars.track(soak.kills(state, chosen, range(kills), figures), kills, description="kills"):
+                    pass
+                task = bars.add_task("large and many", total=size_mb * 1024 * 1024 + files)
+                soak.large(
+                    state, size_mb=size_mb, files=files, advance=lambda _, n: bars.advance(task, n), figures=figures
+                )
+            except SoakFailedError as error:
+                failure, left = str(error), error.left
+            finally:
+                daemon.stop(state)
+    if as_json:
+        print_json({"ok": not failure, "seed": chosen, **asdict(figures), "failure": failure, "left": list(left)})
+    else:
+        for name, value in asdict(figures).items():
+            typer.echo(f"{name}: {value}")
+        for line in (failure, *left):
+            typer.echo(line, err=True) if line else None
+    if failure:
+        raise typer.Exit(1)
+
+
 def _progress(given: dict[Phase, int | None], seed: int | None, resume: Path | None) -> Progress:
     if resume is not None and resume.exists():
         try:
@@ -80,14 +132,9 @@ def _progress(given: dict[Phase, int | None], seed: int | None, resume: Path | N
 
 
 def _run(progress: Progress, path: Path, talk_s: float) -> "Report":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
     from workbench.soak.sandboxes import run
 
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
-    with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+    with _bars() as bars:
         tasks = {
             phase: bars.add_task(phase, total=progress.asked[phase], completed=progress.done[phase], start=False)
             for phase in PHASES
@@ -100,6 +147,15 @@ def _run(progress: Progress, path: Path, talk_s: float) -> "Report":
             bars.update(tasks[phase], completed=progress.done[phase])
 
         return run(progress, talk_s=talk_s, advance=advance)
+
+
+def _bars() -> "Bars":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
+    return Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
 
 
 def _tell(report: "Report", path: Path) -> None:

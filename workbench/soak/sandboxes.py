@@ -38,7 +38,7 @@ class Report:
 def run(progress: Progress, *, talk_s: float, advance: Callable[[Phase], None]) -> Report:
     """Do what is still to be done. `advance` is called as a phase begins and whenever `progress` has changed."""
     report = Report(progress)
-    with _interruptible(), _private_directory() as root, orphans.adopted():
+    with _interruptible(), private_directory() as root, orphans.adopted():
         for phase in PHASES:
             numbers = range(progress.done[phase], progress.asked[phase])
             if not numbers:
@@ -80,7 +80,7 @@ def _phase(
 
 
 @contextmanager
-def _private_directory() -> Iterator[Path]:
+def private_directory() -> Iterator[Path]:
     """A directory that is removed; it also takes what anybody below this process makes in the temporary directory."""
     root = Path(tempfile.mkdtemp(prefix="workbench-soak-"))
     saved = os.environ.get("TMPDIR")
