@@ -119,11 +119,15 @@ class HistoryClient:
         """A file's bytes right after a commit, 0 being the newest."""
         return self._get("content", path=path, commit=commit)
 
-    def text_diff(self, path: str, *, base: int, head: int, name: str) -> str:
-        """The unified diff of a file."""
-        before, after = (self._lines(path, commit) for commit in (base, head))
-        labels = (f"{name} at {base}", f"{name} at {head or 'now'}")
-        return "".join(difflib.unified_diff(before, after, *labels))
+    def working(self, path: str, *, holder: str) -> bytes:
+        """A file as a live mount has it, committed or not."""
+        return self._get("working", path=path, holder=holder)
+
+    def text_diff(self, path: str, *, base: int, head: int | str, name: str) -> str:
+        """The unified diff of a file; a `head` that is a text names the holder of a live mount."""
+        before = self._lines(path, base)
+        after = self._lines(path, head) if isinstance(head, int) else _lines(self.working(path, holder=head))
+        return "".join(difflib.unified_diff(before, after, f"{name} at {base or 'now'}", f"{name} at {head or 'now'}"))
 
     def blame(self, path: str) -> list[BlamedLine]:
         """Each line of a file as it is now, with the commit that brought it; HistoryError for what is no file."""
@@ -157,7 +161,7 @@ class HistoryClient:
         return _MOUNTS.validate_json(self._get("uncommitted", path=path))
 
     def _lines(self, path: str, commit: int) -> list[str]:
-        return self.content(path, commit=commit).decode(errors="replace").splitlines(keepends=True)
+        return _lines(self.content(path, commit=commit))
 
     def _get(self, what: str, **question: Any) -> bytes:
         response = httpx.get(
@@ -180,6 +184,10 @@ class HistoryClient:
 
     def _shortened(self, change: ChangedPath) -> ChangedPath:
         return change.model_copy(update={"path": self._short(change.path)})
+
+
+def _lines(data: bytes) -> list[str]:
+    return data.decode(errors="replace").splitlines(keepends=True)
 
 
 def _carried_over(blamed: list[BlamedLine], lines: list[str], version: CommitInfo) -> list[BlamedLine]:

@@ -118,8 +118,11 @@ class ProjectVolume:
         """A file's bytes as they were right after a commit; raises HistoryError when it was not there."""
         return self._machine.content(self._below(path), commit=commit)
 
-    def diff_text(self, path: str, base: int, head: int = 0) -> str:
-        """The unified diff of a file between two commits."""
+    def diff_text(self, path: str, base: int, head: int | str = 0) -> str:
+        """The unified diff of a file between two commits, 0 being the newest.
+
+        A `head` that is a text is the `holder` of a live mount, as `uncommitted` tells it: its working copy.
+        """
         return self._machine.text_diff(self._below(path), base=base, head=head, name=path)
 
     def blame(self, path: str) -> list[BlamedLine]:

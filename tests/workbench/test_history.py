@@ -98,19 +98,25 @@ def test_a_project_sees_its_own_history_only(wb: Workbench, volume: ProjectVolum
 
 def test_what_is_written_and_not_committed_is_told(wb: Workbench, project: Project) -> None:
     """The commit doctor: a job that goes on has files that nobody else can see."""
-    code = "open('draft', 'w').write('12345'); print('on', flush=True); input()"
-    run = wb.launch(project, "python", code=f"import time\n{code.replace('input()', 'time.sleep(600)')}")
-    wait_until(lambda: run.text() == "on\n", "the job did not speak")
+    assert wb.launch(project, "python", code="open('draft', 'w').write('old\\n')").wait().type == "done"
+    write = "open('draft', 'w').write(f'{time.time()}\\n'); print('on', flush=True); time.sleep(0.2)"
+    code = f"import time\nwhile True: {write}"
+    run = wb.launch(project, "python", code=code)
+    wait_until(lambda: run.text().startswith("on\n"), "the job did not speak")
     volume = wb.volume(project)
     (mount,) = volume.uncommitted()
     assert mount.mount_path == "/workspace"
-    if mount.paths:  # unless a background commit came in between
-        assert (mount.files, mount.size, mount.paths) == (1, 5, ("draft",))
+    assert set(mount.paths) <= {"draft"}
+    first = volume.history("draft")[-1].number
+    text = volume.diff_text("draft", first, mount.holder)
+    assert "-old\n+" in text
+    with pytest.raises(HistoryError, match="holds no file"):
+        volume.diff_text("draft", first, "sb-nobody")
     run.cancel()
     assert volume.uncommitted() == []
 
 
-@pytest.mark.parametrize("path", ["commits", "diff", "versions", "content", "uncommitted"])
+@pytest.mark.parametrize("path", ["commits", "diff", "versions", "content", "uncommitted", "working"])
 def test_the_history_is_not_told_without_the_token(wb: Workbench, cloud: Running, path: str) -> None:
     address = f"{cloud.http_url}/history/{wb.app_name}-projects/{path}"
     assert httpx.get(address, trust_env=False).status_code == 401

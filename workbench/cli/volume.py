@@ -91,6 +91,9 @@ def diff(
     base: Annotated[int, typer.Argument(min=0, help="From this commit; 0: from nothing.")],
     head: Annotated[int, typer.Argument(min=0, help="To this one; 0: to what is there now.")] = 0,
     path: Annotated[str, typer.Option(help="Only this path; for a file, its lines.")] = "",
+    holder: Annotated[
+        str, typer.Option(help="With --path: to the working copy of this sandbox, as `uncommitted` names it.")
+    ] = "",
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
     target: TargetOption = "local",
@@ -99,10 +102,9 @@ def diff(
 ) -> None:
     """Tell what differs between two commits."""
     with _volume(target, app_name, user, project) as volume:
-        found = volume.diff(base, head, path=path)
-        text = ""
-        if path and [one.path for one in found] == [path] and found[0].what == "modified" and not as_json:
-            text = volume.diff_text(path, base, head)
+        found = [] if holder else volume.diff(base, head, path=path)
+        lines = bool(path) and [(one.path, one.what) for one in found] == [(path, "modified")] and not as_json
+        text = volume.diff_text(path, base, holder or head) if lines or (path and holder) else ""
     if text:
         typer.echo(printable(text), nl=False)
     else:

@@ -94,7 +94,12 @@ class LocalCloud:
         self._ingress = Ingress(self._apps, calls, self._pools, read_blob=blobs.read)
         self._volumes = VolumeRpcs(objects, committed, content, blocks, mounts_of=self._mounts_of)
         history = HistoryRoutes(
-            self._gate, committed, content, volume_id=self._volumes.named, uncommitted=self._uncommitted
+            self._gate,
+            committed,
+            content,
+            volume_id=self._volumes.named,
+            uncommitted=self._uncommitted,
+            working=lambda volume_id, holder: [copy for who, _, copy in self._live(volume_id) if who == holder],
         )
         self._routes = [*blobs.routes, *blocks.routes, *history.routes]
         self._app_rpcs = AppRpcs(
@@ -214,19 +219,21 @@ class LocalCloud:
             return Mounts()
         return Mounts(container.pid, container.mounts) if container is not None else Mounts()
 
-    async def _uncommitted(self, volume_id: str) -> list[Uncommitted]:
-        """What every live mount of a volume holds that is not committed."""
-        mounts = [
+    def _live(self, volume_id: str) -> list[tuple[str, str, WorkingCopy]]:
+        """Every live mount of a volume that can be written, with who has it and where."""
+        sandboxes = ((one.sandbox_id, one.mounts) for one in self._sandboxes.all() if one.result is None)
+        containers = ((one.task_id, one.container.mounts) for one in self._pools.tasks() if one.container is not None)
+        return [
             (holder, path, copy)
-            for holder, copies in (
-                *((record.sandbox_id, record.mounts) for record in self._sandboxes.all() if record.result is None),
-                *((task.task_id, task.container.mounts) for task in self._pools.tasks() if task.container is not None),
-            )
+            for holder, copies in (*sandboxes, *containers)
             for path, copy in copies.items()
             if copy.volume_id == volume_id and not copy.read_only
         ]
+
+    async def _uncommitted(self, volume_id: str) -> list[Uncommitted]:
+        """What every live mount of a volume holds that is not committed."""
         found = []
-        for holder, path, copy in mounts:
+        for holder, path, copy in self._live(volume_id):
             try:
                 pending = await copy.uncommitted()
             except RpcFailure:  # it has ended meanwhile

@@ -19,8 +19,10 @@ from workbench.local_cloud.rpc.failures import RpcFailure, not_found
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean
 from workbench.local_cloud.volumes.history import History
+from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 MAX_COMMITS = 1000
+MAX_WORKING_BYTES = 8 * 1024 * 1024  # a file that somebody reads; larger ones are there once they are committed
 _STATUSES = {
     StatusCode.UNAUTHENTICATED: 401,
     StatusCode.NOT_FOUND: 404,
@@ -39,6 +41,7 @@ class _Question(BaseModel):
     base: int = Field(0, ge=0)
     head: int = Field(0, ge=0)
     commit: int = Field(0, ge=0)
+    holder: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,26 @@ class HistoryRoutes:
         *,
         volume_id: Callable[[str], str],
         uncommitted: Callable[[str], Awaitable[list[Uncommitted]]],
+        working: Callable[[str, str], list[WorkingCopy]],
     ) -> None:
-        """`volume_id` finds a volume by its name; `uncommitted` looks into the mounts of one."""
+        """`volume_id` finds a volume by its name; `uncommitted` looks into the mounts of one.
+
+        `working` gives the mounts that a sandbox or container has of a volume.
+        """
         self._gate = gate
         self._committed = committed
         self._content = content
         self._history = History(committed)
         self._volume_id = volume_id
         self._uncommitted = uncommitted
+        self._working = working
         self.routes = [
             Route("/history/{volume}/commits", self._answering(self._commits)),
             Route("/history/{volume}/diff", self._answering(self._diff)),
             Route("/history/{volume}/versions", self._answering(self._versions)),
             Route("/history/{volume}/content", self._answering(self._file)),
             Route("/history/{volume}/uncommitted", self._answering(self._mounts)),
+            Route("/history/{volume}/working", self._answering(self._working_file)),
             Route("/history/{volume}/restore", self._answering(self._restore), methods=["POST"]),
         ]
 
@@ -134,6 +143,16 @@ class HistoryRoutes:
         found = await self._uncommitted(volume_id)
         scoped = [one for one in found if not below or (one.sub_path + "/").startswith(below + "/")]
         return JSONResponse([asdict(one) for one in scoped])
+
+    async def _working_file(self, volume_id: str, question: _Question) -> Response:
+        path = clean(question.path)
+        for copy in self._working(volume_id, question.holder):
+            prefix = copy.sub_path + "/" if copy.sub_path else ""
+            if path.startswith(prefix):
+                data = await copy.read(path.removeprefix(prefix), max_bytes=MAX_WORKING_BYTES)
+                if data is not None:
+                    return Response(data, media_type="application/octet-stream")
+        raise not_found(f"'{question.holder}' holds no file '{path}'.")
 
     async def _restore(self, volume_id: str, question: _Question) -> Response:
         if not question.commit:

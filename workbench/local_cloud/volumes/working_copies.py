@@ -17,7 +17,7 @@ from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 from workbench.local_cloud.volumes.layout import Layout
 from workbench.local_cloud.volumes.scan import Known, Scan, ScanLimits, scan
-from workbench.local_cloud.volumes.trees import Skipped, opened_dir, remove_tree
+from workbench.local_cloud.volumes.trees import Skipped, open_regular, opened_dir, opened_parent, remove_tree
 
 _T = TypeVar("_T")
 
@@ -159,6 +159,10 @@ class WorkingCopy:
         found = await self._run(lambda: self._scan(None))
         return Pending(found.files_changed, found.bytes_changed, tuple(change.path for change in found.changes))
 
+    async def read(self, path: str, *, max_bytes: int) -> bytes | None:
+        """A regular file as the guest sees it, cut at `max_bytes`; None for what is none. No link is followed."""
+        return await self._run(lambda: self._read(path, max_bytes))
+
     async def reload(self) -> None:
         """Make the committed state of this moment visible.
 
@@ -184,6 +188,18 @@ class WorkingCopy:
         self._refuse_discarded()
         with opened_dir(self.path) as root:
             return scan(root, self._known, content=content, limits=self._limits)
+
+    def _read(self, path: str, max_bytes: int) -> bytes | None:
+        self._refuse_discarded()
+        try:
+            with opened_dir(self.path) as root, opened_parent(root, path) as (directory, name):
+                descriptor = open_regular(name, dir_fd=directory)
+        except OSError:
+            return None
+        if descriptor is None:
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(max_bytes)
 
     def _commit(self, author: str) -> CommitResult:
         found = self._scan(self._content)
