@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.local_cloud.sandboxes.conftest import DEADLINE_S, run
+from tests.local_cloud.sandboxes.conftest import DEADLINE_S, run, spec_of
 from workbench.local_cloud.sandboxes.engine import Engine, Sandbox, isolation_uid
 from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec
 
@@ -136,6 +136,17 @@ async def test_a_guest_that_uses_up_its_processes_keeps_its_sandbox(sandbox: San
     await greedy.write_stdin(b"\n", offset=0, eof=False)
     assert await asyncio.wait_for(greedy.stdout.read(5), DEADLINE_S) == b"free\n"
     assert (await run(sandbox, "true"))[0] == ExitStatus(code=0)
+
+
+@pytest.mark.parametrize("after_ms", [0, 0.2, 1, 3, 8, 15, 20, 30, 45])
+async def test_a_creation_that_is_cut_off_leaves_nothing(engine: Engine, workspace: Path, after_ms: float) -> None:
+    """Whoever asked may leave at any moment of it; the engine's fixture checks that nothing is left."""
+    creating = asyncio.ensure_future(engine.create(spec_of(workspace)))
+    await asyncio.sleep(after_ms / 1000)
+    creating.cancel()
+    await asyncio.wait_for(asyncio.wait([creating]), DEADLINE_S)
+    await asyncio.wait_for(engine.aclose(), DEADLINE_S)
+    assert [one for one in psutil.Process().children() if one.name() == "bwrap" and one.status() != "zombie"] == []
 
 
 async def test_silent_callers_of_sync_do_not_use_the_agent_up(engine: Engine, workspace: Path) -> None:

@@ -166,9 +166,12 @@ def reap() -> int:
 def _identity(pid: int) -> str:
     """Name a process so that another one with the same number, later, is not taken for it."""
     try:
-        return f"{pid}-{int(psutil.Process(pid).create_time())}"
+        process = psutil.Process(pid)
+        if process.status() != psutil.STATUS_ZOMBIE:  # dead, and merely not waited for
+            return f"{pid}-{int(process.create_time())}"
     except psutil.NoSuchProcess:
-        return f"{pid}-gone"
+        pass
+    return f"{pid}-gone"
 
 
 def _dissolve(parent: Path) -> None:

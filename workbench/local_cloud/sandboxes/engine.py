@@ -422,12 +422,20 @@ class Engine:
         group = self._cgroups.create(secrets.token_hex(8), spec.limits)
         sandbox = Sandbox(spec, on_sync, on_notice, Path(tempfile.mkdtemp(dir=self._root)), group)
         self._sandboxes.add(sandbox)
+        starting = asyncio.ensure_future(sandbox.start(seccomp=self._seccomp))
         try:
-            await sandbox.start(seccomp=self._seccomp)
+            await asyncio.shield(starting)
         except BaseException:
-            await asyncio.shield(self.discard(sandbox))
+            await asyncio.shield(self._give_up(sandbox, starting))
             raise
         return sandbox
+
+    async def _give_up(self, sandbox: Sandbox, starting: "asyncio.Future[None]") -> None:
+        """Let a start come to its end, then undo it: one that is cut off leaves processes that nobody can name."""
+        await asyncio.wait([starting])
+        if not starting.cancelled():
+            starting.exception()  # its waiter is told, or has gone
+        await self.discard(sandbox)
 
     async def discard(self, sandbox: Sandbox) -> None:
         """Terminate a sandbox and release what it held."""
