@@ -47,7 +47,7 @@ def root() -> Iterator[Path]:
 
 def test_a_short_soak_keeps_every_promise_and_says_what_it_did() -> None:
     """All phases, every way to end a sandbox, every kind of kill; a seed makes it the same each time."""
-    seed, cycles, kills = 499, 20, 3
+    seed, cycles, kills = 29, 20, 3
     assert {Cycle.choose(seed, number).end for number in range(cycles)} == set(ENDS)
     assert {Kill.choose(seed, number).then for number in range(kills)} == set(THENS)
     counts = ("--cycles", f"{cycles}", "--kills", f"{kills}", "--concurrent", "8", "--talk-s", "2")
