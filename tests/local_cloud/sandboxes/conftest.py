@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud.sandboxes.engine import Engine, Sandbox, isolation_uid
+from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
 from workbench.local_cloud.sandboxes.limits import Limits
+from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec
 
 DEADLINE_S = 60

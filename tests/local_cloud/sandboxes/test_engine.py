@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from tests.local_cloud.sandboxes.conftest import DEADLINE_S, run, spec_of
-from workbench.local_cloud.sandboxes.engine import Engine, Sandbox, isolation_uid
+from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
+from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec
 
 

@@ -20,7 +20,8 @@ import pytest
 
 from tests.local_cloud.sandboxes.attempts import ATTEMPTS, program
 from tests.local_cloud.sandboxes.conftest import DEADLINE_S, run, spec_of
-from workbench.local_cloud.sandboxes.engine import Engine, Sandbox
+from workbench.local_cloud.sandboxes.engine import Engine
+from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import ExitStatus
 
 ROOT = Path(__file__).resolve().parents[3]

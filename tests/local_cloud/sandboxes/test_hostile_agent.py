@@ -11,8 +11,8 @@ import pytest
 
 from tests.local_cloud.sandboxes.conftest import DEADLINE_S, spec_of
 from workbench.local_cloud.sandboxes.cgroups import Group
-from workbench.local_cloud.sandboxes.engine import Sandbox
 from workbench.local_cloud.sandboxes.execs import Exec
+from workbench.local_cloud.sandboxes.sandbox import Sandbox
 
 Say = Callable[..., None]
 

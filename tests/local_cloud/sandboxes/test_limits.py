@@ -9,8 +9,9 @@ import pytest
 from tests.local_cloud.sandboxes.conftest import DEADLINE_S, run, spec_of
 from workbench.local_cloud.sandboxes import cgroups
 from workbench.local_cloud.sandboxes.cgroups import Cgroups
-from workbench.local_cloud.sandboxes.engine import Engine, Sandbox
+from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE, Limits, limits_of
+from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import ExitStatus
 from workbench.local_cloud.sandboxes.watchdog import UnmeasurableError, measure
 

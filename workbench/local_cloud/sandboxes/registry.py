@@ -15,9 +15,10 @@ from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
-from workbench.local_cloud.sandboxes.engine import Engine, Sandbox, isolation_uid
+from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import limits_of
+from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import (
     BindMount,
     IsolationUnavailableError,

@@ -1,0 +1,427 @@
+"""One running sandbox: started, given programs to run, ended. Everything its agent says is treated as a guest's word.
+
+It lives exactly as long as our end of its socket: if this process dies, the kernel closes it and the sandbox ends.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from workbench.local_cloud.sandboxes import isolation
+from workbench.local_cloud.sandboxes.cgroups import Group
+from workbench.local_cloud.sandboxes.execs import Exec
+from workbench.local_cloud.sandboxes.limits import MEBIBYTE
+from workbench.local_cloud.sandboxes.spec import (
+    DEFAULT_ENV,
+    ExitStatus,
+    SandboxSpec,
+    SandboxStartFailedError,
+)
+from workbench.local_cloud.sandboxes.watchdog import Watchdog
+
+_log = structlog.get_logger(__name__)
+
+READY_TIMEOUT_S = 20.0
+_MESSAGE_BYTES = 256 * 1024
+_MAX_EXECS = 4096  # of one sandbox, kept for late readers
+_CLOSE_S = 10.0
+_TERMINAL_S = 10.0
+_MESSAGES_AT_ONCE = 64
+_SYNCS_AT_ONCE = 32
+
+OnSync = Callable[[str], Awaitable[int]]
+OnNotice = Callable[[str], None]
+
+
+class Sandbox:
+    """One running sandbox."""
+
+    def __init__(
+        self, spec: SandboxSpec, on_sync: OnSync | None, on_notice: OnNotice, directory: Path, group: Group
+    ) -> None:
+        self.sandbox_id = spec.sandbox_id
+        self.created_at = time.time()
+        self.exceeded: str | None = None  # which limit ended it, in words
+        self.env: dict[str, str] = {}  # what every program gets beneath its own environment
+        self._proxy_listener: socket.socket | None = None
+        self._last_activity = time.monotonic()
+        self._spec = spec
+        self.group = group
+        self._memory_kills = 0
+        self._on_sync = on_sync
+        self._on_notice = on_notice
+        self._syncing = 0
+        self._directory = directory
+        self._execs: dict[str, Exec] = {}
+        self._closed = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._released = asyncio.Event()
+        self._pidfd = -1
+        self._bwrap: asyncio.subprocess.Process | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._send_lock = asyncio.Lock()
+        self._control: socket.socket | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether its process 1 is gone."""
+        return self._closed.is_set()
+
+    @property
+    def pid(self) -> int:
+        """The host's process id of its bubblewrap, 0 before it runs."""
+        return self._bwrap.pid if self._bwrap is not None else 0
+
+    async def start(self, *, seccomp: bytes) -> None:
+        """Start bubblewrap and wait until the agent answers; raises SandboxStartFailedError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        info_read, info_write = os.pipe()
+        block_read, block_write = os.pipe()
+        self._control = ours
+        ours.setblocking(False)
+        drop: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
+        pid = 0
+        try:
+            with isolation.command(
+                self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
+            ) as (argv, descriptors):
+                self._bwrap = await asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                    env={},
+                    cwd="/",
+                    pass_fds=[*descriptors, info_write, block_read, theirs.fileno()],
+                    start_new_session=True,
+                    **drop,
+                )
+            self._spawn(self._watch(self._bwrap))
+            theirs.close()
+            info_write = _closed(info_write)
+            pid, self._pidfd = await asyncio.to_thread(_pidfd_from, info_read)
+            if pid:
+                self.group.add(pid)  # nothing of the guest has run yet
+            os.write(block_write, b".")
+        finally:
+            theirs.close()
+            for descriptor in (info_read, info_write, block_read, block_write):
+                _closed(descriptor)
+        if not self.closed:
+            asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
+        if pid:
+            self._spawn(self._watchdog(pid).run())
+        await self._ready_or_closed()
+        if not self._ready.is_set():
+            await self.terminate()
+            assert self._bwrap.stderr is not None
+            said = (await self._bwrap.stderr.read(2000)).decode(errors="replace").strip()
+            raise SandboxStartFailedError(said or "the sandbox's agent did not answer in time")
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        exec_id: str,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        timeout_s: float | None = None,
+        terminal: tuple[int, int] | None = None,
+    ) -> Exec:
+        """Start a program, on pipes or on a terminal of (rows, columns); idempotent by `exec_id`.
+
+        Raises SandboxStartFailedError when the sandbox is gone, ValueError for arguments that are too large.
+        """
+        if exec_id in self._execs:
+            return self._execs[exec_id]
+        if self.closed or self._control is None:
+            raise SandboxStartFailedError("the sandbox has ended")
+        self._make_room()
+        run = self._execs[exec_id] = Exec(exec_id, self._directory)
+        order: dict[str, object] = {
+            "op": "exec",
+            "id": exec_id,
+            "argv": list(argv),
+            "env": {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})},
+            "cwd": workdir or self._spec.workdir,
+            "terminal": terminal,
+        }
+        try:
+            if terminal is None:
+                await self._send_with_pipes(order, run)
+            else:
+                await self._send(order, [])
+                await asyncio.wait_for(run.connected(), _TERMINAL_S)
+        except BaseException as error:
+            self._execs.pop(exec_id).discard()  # the same id may be tried again
+            if isinstance(error, TimeoutError):
+                raise SandboxStartFailedError("the sandbox gave no terminal") from error
+            raise
+        if timeout_s is not None:
+            self._spawn(self._expire(run, timeout_s))
+        return run
+
+    async def _send_with_pipes(self, order: dict[str, object], run: Exec) -> None:
+        pipes = [os.pipe() for _ in range(3)]
+        inside = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        try:
+            if os.geteuid() == 0:
+                for descriptor in inside:
+                    os.fchown(descriptor, self._spec.uid, self._spec.uid)
+            await run.connect(pipes[0][1], pipes[1][0], pipes[2][0])
+            await self._send(order, inside)
+        finally:
+            for descriptor in inside:
+                os.close(descriptor)
+
+    def _make_room(self) -> None:
+        if len(self._execs) >= _MAX_EXECS:
+            oldest = next((key for key, item in self._execs.items() if item.poll() is not None), None)
+            if oldest is None:
+                raise SandboxStartFailedError(f"the sandbox already runs {_MAX_EXECS} programs")
+            self._execs.pop(oldest).discard()
+
+    def find_exec(self, exec_id: str) -> Exec | None:
+        """A program by its id."""
+        return self._execs.get(exec_id)
+
+    async def kill_exec(self, exec_id: str) -> None:
+        """Kill a program, its process group and its descendants."""
+        await self._send({"op": "kill", "id": exec_id}, [])
+
+    def take_proxy_listener(self) -> socket.socket:
+        """The listening socket of the sandbox's own loopback, for the caller to serve and to close; once."""
+        assert self._proxy_listener is not None, "a sandbox that has started has handed it out"
+        found, self._proxy_listener = self._proxy_listener, None
+        return found
+
+    def idle_s(self, *, apart_from: str) -> float:
+        """Seconds since a program other than `apart_from` last ran, or wrote or was written to; 0 while one runs."""
+        if any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
+            self._last_activity = time.monotonic()
+        return time.monotonic() - self._last_activity
+
+    def touch(self) -> None:
+        """Note that somebody uses the sandbox."""
+        self._last_activity = time.monotonic()
+
+    async def terminate(self) -> None:
+        """Kill process 1, and with it everything inside; returns when it is gone. Idempotent."""
+        if self._bwrap is None or self.closed:
+            return
+        try:
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            else:
+                self._bwrap.kill()
+        except ProcessLookupError:
+            pass
+        await asyncio.to_thread(self.group.hurry)
+        await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
+
+    async def wait_closed(self) -> None:
+        """Return when process 1 is gone, whatever ended it."""
+        await self._closed.wait()
+
+    async def discard(self) -> None:
+        """Terminate and release the spools. Idempotent."""
+        await self.terminate()
+        if self._bwrap is not None:
+            await asyncio.wait_for(self._released.wait(), _CLOSE_S)
+        else:
+            await asyncio.to_thread(self.group.remove)
+        for run in self._execs.values():
+            run.discard()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    async def _send(self, order: dict[str, object], descriptors: list[int]) -> None:
+        message = json.dumps(order).encode()
+        if len(message) > _MESSAGE_BYTES // 2:
+            raise ValueError("the program's arguments and environment are too large")
+        async with self._send_lock:
+            for _ in range(1000):
+                if self._control is None or self.closed:
+                    raise SandboxStartFailedError("the sandbox has ended")
+                try:
+                    socket.send_fds(self._control, [message], descriptors)
+                except BlockingIOError:
+                    await asyncio.sleep(0.005)
+                except OSError as error:
+                    raise SandboxStartFailedError("the sandbox has ended") from error
+                else:
+                    return
+            raise SandboxStartFailedError("the sandbox's agent does not answer")
+
+    def _on_readable(self) -> None:
+        """Take a few messages; the event loop calls again when there are more."""
+        assert self._control is not None
+        for _ in range(_MESSAGES_AT_ONCE):
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                asyncio.get_running_loop().remove_reader(self._control.fileno())
+                return
+            try:
+                self._hear(json.loads(data), descriptors)
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=type(error).__name__)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Take one message of the agent. It is a guest's word: everything is checked, descriptors above all."""
+        match message["op"]:
+            case "ready" if not self._ready.is_set():
+                self._proxy_listener = _listening(descriptors[0])
+                self._ready.set()
+            case "terminal":
+                run = self._execs.get(str(message["id"]))
+                if run is not None:
+                    self._spawn(self._connect_terminal(run, os.dup(descriptors[0])))
+            case "exit":
+                run = self._execs.get(str(message["id"]))
+                code = int(message["code"])
+                if run is not None and -64 <= code <= 255:
+                    self.touch()
+                    if code == -signal.SIGKILL:
+                        self._notice_memory()
+                    run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
+            case "sync" if self._syncing < _SYNCS_AT_ONCE:
+                self._syncing += 1
+                self._spawn(self._sync(int(message["number"]), str(message["path"])))
+
+    async def _connect_terminal(self, run: Exec, master: int) -> None:
+        try:
+            await run.connect_terminal(master)
+        except ValueError as error:
+            _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=str(error))
+
+    async def _sync(self, number: int, path: str) -> None:
+        code = 0
+        try:
+            if self._on_sync is not None:
+                code = await self._on_sync(path)
+        except Exception as error:  # noqa: BLE001  # the guest is told by an exit code, the log has the rest
+            _log.error("sandbox.sync_failed", sandbox_id=self.sandbox_id, exc_info=error)
+            code = 1
+        finally:
+            self._syncing -= 1
+        try:
+            await self._send({"op": "synced", "number": number, "code": code}, [])
+        except SandboxStartFailedError:
+            pass
+
+    async def _expire(self, run: Exec, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(run.wait(), timeout_s)
+        except TimeoutError:
+            run.timed_out = True
+            try:
+                await self.kill_exec(run.exec_id)
+            except SandboxStartFailedError:
+                pass
+
+    def _watchdog(self, pid: int) -> Watchdog:
+        def exceeded(reason: str) -> None:
+            self.exceeded = reason
+            self._on_notice(f"the sandbox is ended: {reason}")
+            self._spawn(self.terminate())
+
+        return Watchdog(
+            self._spec.limits,
+            [mount.source for mount in self._spec.mounts if not mount.read_only],
+            pid=pid,
+            watch_memory=self.group.version == "none",
+            exceeded=exceeded,
+        )
+
+    async def _watch(self, bwrap: asyncio.subprocess.Process) -> None:
+        """Notice the end of bubblewrap, which is the end of everything inside."""
+        await bwrap.wait()
+        self._notice_memory()
+        self._closed.set()
+        for run in self._execs.values():
+            run.finish(ExitStatus(signal=int(signal.SIGKILL)))
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+        if self._pidfd >= 0:
+            self._pidfd = _closed(self._pidfd)
+        if self._proxy_listener is not None:
+            self._proxy_listener.close()
+        await asyncio.to_thread(self.group.remove)
+        self._released.set()
+
+    def _notice_memory(self) -> None:
+        """Tell of programs that the kernel killed since the last time, because the sandbox's memory was used up."""
+        kills = self.group.out_of_memory_kills()
+        if kills > self._memory_kills:
+            self._memory_kills = kills
+            self._on_notice(
+                f"a program was killed: more than {self._spec.limits.memory_bytes // MEBIBYTE} MiB of memory"
+            )
+
+    async def _ready_or_closed(self) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._ready, self._closed)]
+        try:
+            await asyncio.wait(waits, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _pidfd_from(info: int) -> tuple[int, int]:
+    """Read process 1's id from bubblewrap and hold it by a pidfd; (0, -1) when bubblewrap ended before."""
+    with os.fdopen(os.dup(info), "rb") as file:
+        text = file.read()
+    try:
+        pid = int(json.loads(text)["child-pid"])
+        return pid, os.pidfd_open(pid)
+    except (ValueError, KeyError, OSError):
+        return 0, -1
+
+
+def _listening(descriptor: int) -> socket.socket:
+    """The listening TCP socket of the sandbox's loopback; raises ValueError or OSError for anything else."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        raise ValueError("not a socket")
+    found = socket.socket(fileno=os.dup(descriptor))
+    good = found.family == socket.AF_INET and found.type == socket.SOCK_STREAM
+    if not good or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        found.close()
+        raise ValueError("not a listening socket")
+    found.setblocking(False)
+    return found
+
+
+def _closed(descriptor: int) -> int:
+    if descriptor >= 0:
+        os.close(descriptor)
+    return -1
