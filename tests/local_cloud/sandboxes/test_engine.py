@@ -1,10 +1,12 @@
 """Sandboxes run real programs, isolated, and leave nothing behind."""
 
 import asyncio
+import random
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import psutil
@@ -196,6 +198,45 @@ async def test_twenty_sandboxes_at_once(engine: Engine) -> None:
     sandboxes = await asyncio.gather(*(engine.create(spec) for spec in specs))
     results = await asyncio.gather(*(run(box, "sh", "-c", f"echo {i}") for i, box in enumerate(sandboxes)))
     assert [out for _, out, _ in results] == [f"{i}\n" for i in range(20)]
+
+
+STARTING = """
+import asyncio, sys
+from pathlib import Path
+from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
+from workbench.local_cloud.sandboxes.spec import SandboxSpec
+
+async def main():
+    engine = Engine(Path(sys.argv[1]))
+    print("on", flush=True)
+    while True:
+        sandbox = await engine.create(SandboxSpec(sandbox_id="x", uid=isolation_uid(2)))
+        await sandbox.terminate()
+
+asyncio.run(main())
+"""
+
+
+def test_a_cloud_that_is_killed_while_a_sandbox_starts_leaves_none(root: Path) -> None:
+    """At any moment of the start: bubblewrap itself must not die of it, or process 1 would wait for it for ever."""
+    chance = random.Random(3)
+    before = _bubblewraps()
+    for number in range(25):
+        command = [sys.executable, "-c", STARTING, str(root / f"{number}")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as cloud:
+            assert cloud.stdout is not None
+            cloud.stdout.readline()
+            time.sleep(chance.uniform(0, 0.12))
+            cloud.kill()
+    left = [psutil.Process(pid) for pid in _bubblewraps() - before if psutil.pid_exists(pid)]
+    _, alive = psutil.wait_procs(left, timeout=20)
+    assert alive == []
+
+
+def _bubblewraps() -> set[int]:
+    """The sandboxes that run now, whoever's child they are."""
+    found = psutil.process_iter(["cmdline"])
+    return {process.pid for process in found if "/run/agent.py" in (process.info["cmdline"] or ())}
 
 
 def test_a_killed_cloud_leaves_no_sandbox(root: Path) -> None:

@@ -37,6 +37,9 @@ LIBC = ctypes.CDLL(None)
 
 def main() -> None:
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    inherited = int(sys.argv[1])
+    os.closerange(3, inherited)  # what bubblewrap has left open
+    os.closerange(inherited + 1, 256)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for limit, value in ((resource.RLIMIT_NPROC, int(sys.argv[2])), (resource.RLIMIT_FSIZE, int(sys.argv[3]))):
         resource.setrlimit(limit, (value, value))
@@ -46,7 +49,7 @@ def main() -> None:
     signal.set_wakeup_fd(wake_write)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    control = socket.socket(fileno=int(sys.argv[1]))
+    control = socket.socket(fileno=inherited)
     control.set_inheritable(False)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(SYNC_ADDRESS)

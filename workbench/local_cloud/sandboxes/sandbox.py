@@ -104,7 +104,9 @@ class Sandbox:
                     stderr=asyncio.subprocess.PIPE,
                     env={},
                     cwd="/",
-                    pass_fds=[*descriptors, info_write, block_read, theirs.fileno()],
+                    # It holds both ends of its pipe to us: if we die before it has written, it must not die of that
+                    # and leave process 1 behind, which would wait for it for ever.
+                    pass_fds=[*descriptors, info_read, info_write, block_read, theirs.fileno()],
                     start_new_session=True,
                     **drop,
                 )
