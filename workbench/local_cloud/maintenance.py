@@ -4,7 +4,6 @@ Works on the state directory of a cloud that does not run; its lock is the calle
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,17 +48,16 @@ def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Repor
     return report
 
 
-def gc(state: Path, *, older_than_s: float = 0) -> tuple[int, int]:
+def gc(state: Path) -> tuple[int, int]:
     """Remove contents that nothing refers to; returns how many, and their bytes. History refers to all it needs."""
     database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
     try:
         wanted = set(_references(database))
         removed = size = 0
         for path in content.paths():
-            status = path.stat()
-            if path.parent.name + path.name not in wanted and status.st_mtime <= time.time() - older_than_s:
+            if path.parent.name + path.name not in wanted:
+                removed, size = removed + 1, size + path.stat().st_size
                 path.unlink()
-                removed, size = removed + 1, size + status.st_size
         return removed, size
     finally:
         database.close()

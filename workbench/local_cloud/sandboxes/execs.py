@@ -21,7 +21,6 @@ class Exec:
         self.stderr = Spool(directory)
         self.stdin_bytes_written = 0
         self.stdin_closed = False
-        self.timed_out = False
         self._status: ExitStatus | None = None
         self._ended = asyncio.Event()
         self._connected = asyncio.Event()

@@ -256,7 +256,7 @@ class Sandboxes:
         if overdue is not None:
             await self._finish(record, overdue, _EXIT_TIMEOUT)
         elif status is None or record.sandbox.closed:
-            memory = record.sandbox.exceeded is not None and "memory" in record.sandbox.exceeded
+            memory = record.sandbox.exceeded is not None and record.sandbox.exceeded.what == "memory"
             ended = results.GENERIC_STATUS_KERNEL_OOM_KILL if memory else results.GENERIC_STATUS_TERMINATED
             await self._finish(record, ended, _EXIT_TERMINATED)
         else:
@@ -299,7 +299,7 @@ class Sandboxes:
             for copy in record.mounts.values():
                 await copy.discard()
             exceeded = record.sandbox.exceeded if record.sandbox is not None else None
-            record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=exceeded or "")
+            record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=str(exceeded or ""))
             record.finished_at = time.time()
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)

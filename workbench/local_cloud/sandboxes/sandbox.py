@@ -27,7 +27,7 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxSpec,
     SandboxStartFailedError,
 )
-from workbench.local_cloud.sandboxes.watchdog import Watchdog
+from workbench.local_cloud.sandboxes.watchdog import Exceeded, Watchdog
 
 _log = structlog.get_logger(__name__)
 
@@ -50,8 +50,7 @@ class Sandbox:
         self, spec: SandboxSpec, on_sync: OnSync | None, on_notice: OnNotice, directory: Path, group: Group
     ) -> None:
         self.sandbox_id = spec.sandbox_id
-        self.created_at = time.time()
-        self.exceeded: str | None = None  # which limit ended it, in words
+        self.exceeded: Exceeded | None = None  # the limit that ended it
         self.env: dict[str, str] = {}  # what every program gets beneath its own environment
         self._proxy_listener: socket.socket | None = None
         self._last_activity = time.monotonic()
@@ -338,14 +337,13 @@ class Sandbox:
         try:
             await asyncio.wait_for(run.wait(), timeout_s)
         except TimeoutError:
-            run.timed_out = True
             try:
                 await self.kill_exec(run.exec_id)
             except SandboxStartFailedError:
                 pass
 
     def _watchdog(self, pid: int) -> Watchdog:
-        def exceeded(reason: str) -> None:
+        def exceeded(reason: Exceeded) -> None:
             self.exceeded = reason
             self._on_notice(f"the sandbox is ended: {reason}")
             self._spawn(self.terminate())

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
+from workbench.local_cloud.processes import family
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE, Limits
 from workbench.local_cloud.volumes.trees import opened_dir
 
@@ -28,6 +30,17 @@ Inode = tuple[int, int]
 
 class UnmeasurableError(Exception):
     """A tree is made so that it cannot be measured; the message says how."""
+
+
+@dataclass(frozen=True)
+class Exceeded:
+    """Which limit a sandbox is over, and the same in words."""
+
+    what: Literal["memory", "workspace"]
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ def _below(directory: int, depth: int) -> Iterator[os.stat_result]:
 def unnamed(pid: int, device: int, *, seen: set[Inode]) -> int:
     """Bytes on a disk in files that have no name any more but are held open by a process or its descendants."""
     total = 0
-    for process in _family(pid):
+    for process in family(pid):
         try:
             with os.scandir(f"/proc/{process.pid}/fd") as listing:
                 names = [entry.path for entry in listing]
@@ -99,21 +112,13 @@ def unnamed(pid: int, device: int, *, seen: set[Inode]) -> int:
 def private_memory(pid: int) -> int:
     """Bytes of memory that a process and its descendants have for themselves; 0 for one that is gone."""
     total = 0
-    for process in _family(pid):
+    for process in family(pid):
         try:
             memory = process.memory_info()
         except psutil.Error:
             continue
         total += memory.rss - memory.shared
     return total
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        top = psutil.Process(pid)
-        return [top, *top.children(recursive=True)]
-    except psutil.Error:
-        return []
 
 
 class Watchdog:
@@ -126,7 +131,7 @@ class Watchdog:
         *,
         pid: int,
         watch_memory: bool,
-        exceeded: Callable[[str], None],
+        exceeded: Callable[[Exceeded], None],
     ) -> None:
         """`directories` are the writable mounts, `pid` is process 1 of the sandbox."""
         self._limits = limits
@@ -146,11 +151,11 @@ class Watchdog:
                 self._exceeded(reason)
                 return
 
-    async def _look(self) -> str | None:
+    async def _look(self) -> Exceeded | None:
         if self._watch_memory:
             used = await asyncio.to_thread(private_memory, self._pid)
             if used > self._limits.memory_bytes:
-                return f"it used more than {self._limits.memory_bytes // MEBIBYTE} MiB of memory"
+                return Exceeded("memory", f"it used more than {self._limits.memory_bytes // MEBIBYTE} MiB of memory")
         free = self._free_now()
         if not self._directories or (time.monotonic() < self._next_walk and free > self._free - _FREE_FALL_BYTES):
             return None
@@ -158,14 +163,15 @@ class Watchdog:
         try:
             usage = await asyncio.to_thread(self._measure)
         except UnmeasurableError as error:
-            return str(error)
+            return Exceeded("workspace", str(error))
         taken = time.monotonic() - started
         self._next_walk = time.monotonic() + max(_WALK_EVERY_S, taken * _WALK_COST_SHARE)
         self._free = self._free_now()
         if usage.size > self._limits.workspace_bytes:
-            return f"its files took more than {self._limits.workspace_bytes // MEBIBYTE} MiB of disk"
+            limit = self._limits.workspace_bytes // MEBIBYTE
+            return Exceeded("workspace", f"its files took more than {limit} MiB of disk")
         if usage.entries > self._limits.workspace_entries:
-            return f"it made more than {self._limits.workspace_entries} files"
+            return Exceeded("workspace", f"it made more than {self._limits.workspace_entries} files")
         return None
 
     def _measure(self) -> Usage:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from workbench.local_cloud.processes import family
+
 _SHOWN = 5
 
 
@@ -28,12 +30,7 @@ class Holder:
 def holders(pid: int, mount_path: str) -> list[Holder]:
     """Everything that a process and its descendants hold below a mount's path."""
     found: list[Holder] = []
-    try:
-        top = psutil.Process(pid)
-        family = [top, *top.children(recursive=True)]
-    except psutil.Error:
-        return []
-    for process in family:
+    for process in family(pid):
         try:
             name = process.name()
         except psutil.Error:
