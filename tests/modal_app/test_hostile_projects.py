@@ -77,8 +77,11 @@ def test_links_out_of_a_project_are_not_followed(wb: Workbench, project: Project
         list(volume.read_file(f"projects/{project.user_id}/{project.project_id}/link"))
 
 
-def test_a_mount_is_gone_when_its_run_is(wb: Workbench, project: Project, state: State) -> None:
-    """Nothing of a project lies in a working copy between its runs."""
-    assert wb.launch(project, "python", code="open('f', 'w').write('needle-in-a-mount')").wait().type == "done"
-    copies = [path for path in (state.root / "run").rglob("f") if path.is_file()]
-    assert copies == []
+def test_what_a_run_did_not_commit_is_gone_with_its_mount(wb: Workbench, project: Project, state: State) -> None:
+    """A working copy may serve a project's next run: with what is committed in it, and nothing else."""
+    code = "import os, socket; open('f', 'w').write('kept'); socket.socket(socket.AF_UNIX).bind('s'); os.link('f', 'g')"
+    assert wb.launch(project, "python", code=code).wait().type == "done"
+    assert [path for path in (state.root / "run").rglob("*") if path.name in ("f", "g", "s")] == []
+    listed = wb.launch(project, "python", code="import os; print(sorted(os.listdir()), os.stat('f').st_nlink)")
+    assert listed.wait().type == "done"
+    assert listed.text() == "['f', 'g'] 1\n"

@@ -64,7 +64,7 @@ def _follow(files: Files, other: Files, paths: set[str]) -> Files:
 STEP = st.one_of(
     st.tuples(st.just("write"), st.integers(0, MOUNTS - 1), st.sampled_from(PATHS), st.text("xyz", max_size=3)),
     st.tuples(st.just("remove"), st.integers(0, MOUNTS - 1), st.sampled_from(PATHS)),
-    st.tuples(st.sampled_from(["commit", "reload", "kill"]), st.integers(0, MOUNTS - 1)),
+    st.tuples(st.sampled_from(["commit", "reload", "kill", "end"]), st.integers(0, MOUNTS - 1)),
 )
 
 
@@ -104,11 +104,15 @@ async def _play(steps: list[tuple[object, ...]]) -> None:
                 case "reload", _:
                     await mount.reload()
                     model.reload(number)
+                case "end", _:  # its directory serves the next one, if it holds nothing but what is committed
+                    await mount.release()
+                    mounts[number] = await copies.mount(VOLUME)
+                    model.mount(number)
                 case _:  # killed: what it had not committed is gone, and a new one takes its place
                     await mount.discard()
                     mounts[number] = await copies.mount(VOLUME)
                     model.mount(number)
-            assert _shown(mount if what != "kill" else mounts[number]) == model.mounts[number].shown
+            assert _shown(mounts[number]) == model.mounts[number].shown
             assert _files(committed, root) == model.committed
         for number, mount in mounts.items():
             assert _shown(mount) == model.mounts[number].shown

@@ -295,6 +295,7 @@ class Sandboxes:
                 await record.proxy.aclose()
             for copy in record.mounts.values():
                 await copy.commit(f"{_author(record)} (final)")
+                await copy.release()
         finally:
             for copy in record.mounts.values():
                 await copy.discard()

@@ -17,6 +17,7 @@ from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 from workbench.local_cloud.volumes.layout import Layout
 from workbench.local_cloud.volumes.scan import Known, Scan, ScanLimits, scan
+from workbench.local_cloud.volumes.spares import Spare, Spares, is_plain
 from workbench.local_cloud.volumes.trees import Skipped, open_regular, opened_dir, opened_parent, remove_tree
 
 _T = TypeVar("_T")
@@ -51,6 +52,7 @@ class WorkingCopies:
         self._committed = committed
         self._content = content
         self._limits = limits or ScanLimits()
+        self._spares = Spares()
         root.mkdir(parents=True, exist_ok=True)
         # Sandboxes are started under uids of their own and must pass through; each holder below lets in one of them.
         root.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -73,8 +75,9 @@ class WorkingCopies:
         """
         below = clean(sub_path or "")
         self._create_sub_path(volume_id, below)
-        holder = Path(tempfile.mkdtemp(dir=self._root))
         owner = owner_uid if os.geteuid() == 0 else None
+        spare = self._spares.take((volume_id, below, owner))
+        holder = spare.holder if spare is not None else Path(tempfile.mkdtemp(dir=self._root))
         copy = WorkingCopy(
             holder,
             volume_id,
@@ -85,6 +88,8 @@ class WorkingCopies:
             self._limits,
             committed=self._committed,
             content=self._content,
+            spares=self._spares,
+            known=spare.known if spare is not None else {},
         )
         try:
             await copy.reload()
@@ -119,7 +124,10 @@ class WorkingCopy:
         *,
         committed: CommittedVolumes,
         content: ContentStore,
+        spares: Spares,
+        known: dict[str, Known],
     ) -> None:
+        """`known` is what the holder's tree is known to hold: nothing, unless it is a spare one."""
         self.path = holder / "tree"
         self.volume_id = volume_id
         self.version = version
@@ -130,7 +138,8 @@ class WorkingCopy:
         self._limits = limits
         self._committed = committed
         self._content = content
-        self._known: dict[str, Known] = {}
+        self._spares = spares
+        self._known = known
         self._head = 0
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[object]] = set()
@@ -138,7 +147,8 @@ class WorkingCopy:
         self._discarded = False
         scratch = holder / "scratch"
         for directory in (self.path, scratch):
-            directory.mkdir(mode=0o700)
+            directory.mkdir(mode=0o700, exist_ok=True)
+            directory.chmod(0o700)
         if owner_uid is not None:
             os.chown(self.path, owner_uid, owner_uid)
             os.chown(holder, 0, owner_uid)  # only the owner's group may pass, whatever mode the guest gives its root
@@ -169,6 +179,10 @@ class WorkingCopy:
         Files with uncommitted changes stay as they are, neither lost nor published; everything else follows the volume.
         """
         await self._run(self._reload)
+
+    async def release(self) -> None:
+        """Like `discard`, for a copy whose guest is gone for certain: its directory may serve the next mount."""
+        await self._run(self._release)
 
     async def discard(self) -> None:
         """Remove the directory; later operations raise RpcFailure. Idempotent."""
@@ -221,10 +235,21 @@ class WorkingCopy:
         self._laid_out = True
         self._head = head
 
-    def _discard(self) -> None:
+    def _release(self) -> None:
+        if self._discarded:
+            return
+        found = self._scan(None)
+        if found.changes or found.skipped or not is_plain(self.path):
+            self._discard()
+            return
         self._discarded = True
-        self._known = {}
-        remove_tree(self._holder)
+        self._spares.keep((self.volume_id, self.sub_path, self._owner), Spare(self._holder, found.known))
+
+    def _discard(self) -> None:
+        if not self._discarded:
+            self._discarded = True
+            self._known = {}
+            remove_tree(self._holder)
 
     def _refuse_discarded(self) -> None:
         if self._discarded:
