@@ -35,7 +35,7 @@ def test_commits_tell_who_when_and_what(wb: Workbench, volume: ProjectVolume, pr
         ["a.txt", "b.txt"],
     ]
     assert [change.path for change in runs[0].changes if change.removed] == ["b.txt"]
-    assert all("run_id=" in commit.author for commit in runs)
+    assert all("run_id=" in commit.author and " exec=" in commit.author for commit in runs)
     assert [commit.at for commit in runs] == sorted((commit.at for commit in runs), reverse=True)
     assert [commit.number for commit in volume.history("a.txt")] == [runs[1].number, runs[2].number]
 

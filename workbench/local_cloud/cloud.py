@@ -214,10 +214,13 @@ class LocalCloud:
 
     def _mounts_of(self, task_id: str) -> Mounts:
         try:
-            container = self._pools.task(task_id).container
+            task = self._pools.task(task_id)
         except RpcFailure:
             return Mounts()
-        return Mounts(container.pid, container.mounts) if container is not None else Mounts()
+        if task.container is None:
+            return Mounts()
+        calls = {item.call.call_id: None for item in task.inputs.values()}
+        return Mounts(task.container.pid, task.container.mounts, tuple(calls))
 
     def _live(self, volume_id: str) -> list[tuple[str, str, WorkingCopy]]:
         """Every live mount of a volume that can be written, with who has it and where."""

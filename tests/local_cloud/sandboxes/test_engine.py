@@ -89,17 +89,27 @@ async def test_a_timeout_kills_what_the_program_started(sandbox: Sandbox) -> Non
 
 async def test_sync_asks_the_host_and_reports_its_answer(engine: Engine, workspace: Path) -> None:
     """`sync` is how a sandbox commits; its exit code is the commit's."""
-    asked: list[str] = []
+    asked: list[tuple[str, str]] = []
 
-    async def on_sync(path: str) -> int:
-        asked.append(path)
-        return 0 if path == "/workspace" else 7
+    async def on_sync(path: str, exec_id: str) -> int:
+        asked.append((path, exec_id))
+        return 0 if path.startswith("/workspace") else 7
 
+    for name in ("d", "e"):
+        (workspace / name).mkdir()
+        (workspace / name).chmod(0o777)
     spec = SandboxSpec(sandbox_id="sb", uid=isolation_uid(1), mounts=(BindMount(workspace, "/workspace"),))
     sandbox = await engine.create(spec, on_sync=on_sync)
     assert (await run(sandbox, "sh", "-c", "sync /workspace"))[0] == ExitStatus(code=0)
     assert (await run(sandbox, "sync", "/tmp"))[0] == ExitStatus(code=7)
-    assert asked == ["/workspace", "/tmp"]
+    for exec_id, argv in (
+        ("first", ["sh", "-c", "sync /workspace/d; true"]),
+        ("second", ["setsid", "-w", "sync", "."]),
+    ):
+        started = await sandbox.exec(argv, exec_id=exec_id, workdir="/workspace/e")
+        assert await asyncio.wait_for(started.wait(), 60) == ExitStatus(code=0)
+    assert [path for path, _ in asked] == ["/workspace", "/tmp", "/workspace/d", "/workspace/e"]
+    assert [exec_id for _, exec_id in asked[2:]] == ["first", ""]  # who has left its session is nobody for certain
 
 
 async def test_files_written_in_the_workspace_are_the_hosts_to_read(sandbox: Sandbox, workspace: Path) -> None:

@@ -132,6 +132,6 @@ async def test_gifts_that_nobody_asked_for_are_closed(hostile: Hostile) -> None:
 
 async def test_a_flood_of_commits_is_bounded(hostile: Hostile) -> None:
     for number in range(200):
-        hostile.say({"op": "sync", "number": number, "path": "/workspace"})
+        hostile.say({"op": "sync", "number": number, "path": "/workspace", "id": "nobody"})
     await heard(hostile)
     assert hostile.syncs <= 32

@@ -21,16 +21,18 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 EPHEMERAL_SILENCE_S = 15 * 60  # an ephemeral volume whose owner has been silent for longer is dropped
 _PAGE = 1000
+_CALLS_TOLD = 4  # a container may work on hundreds at once, and any of them may have written
 _MAX_FILE_BYTES = 1 << 40  # Modal's limit for one file
 _KINDS = {"file": api_pb2.FileEntry.FILE, "dir": api_pb2.FileEntry.DIRECTORY, "symlink": api_pb2.FileEntry.SYMLINK}
 
 
 @dataclass(frozen=True)
 class Mounts:
-    """What a function container has mounted, by path, and its process id; none for one that is gone."""
+    """What a function container has mounted, by path, its process id, and the calls that it works on."""
 
     pid: int = 0
     copies: Mapping[str, WorkingCopy] = field(default_factory=dict)
+    calls: tuple[str, ...] = ()
 
 
 class VolumeRpcs:
@@ -265,8 +267,10 @@ class VolumeRpcs:
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest, context: Any) -> api_pb2.VolumeCommitResponse:
         """Commit the calling container's own mount; a sandbox's writes are not in it, exactly as on Modal."""
-        for copy in self._own_mounts(request.volume_id).copies.values():
-            await copy.commit(f"container:{caller.get().task_id}")
+        own = self._own_mounts(request.volume_id)
+        calls = "".join(f" call={call_id}" for call_id in own.calls[:_CALLS_TOLD])
+        for copy in own.copies.values():
+            await copy.commit(f"container:{caller.get().task_id}{calls}")
         return api_pb2.VolumeCommitResponse(skip_reload=False)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest, context: Any) -> empty_pb2.Empty:
@@ -285,7 +289,7 @@ class VolumeRpcs:
         own = {path: copy for path, copy in mounts.copies.items() if copy.volume_id == volume_id}
         if not own:
             raise failed_precondition("commit() and reload() work only inside a container that mounts the volume.")
-        return Mounts(mounts.pid, own)
+        return Mounts(mounts.pid, own, mounts.calls)
 
 
 def _hash(digest: bytes) -> str:

@@ -29,6 +29,7 @@ MAX_MESSAGE = 256 * 1024
 MAX_SYNC_WAITING = 16
 MAX_PROXY_WAITING = 128
 PR_SET_DUMPABLE = 4
+PEER_CREDENTIALS = struct.Struct("iII")  # process, user, group
 OOM_SCORE = b"500"  # a program goes before this process does, when memory is used up
 
 
@@ -158,8 +159,11 @@ class Agent:
     def hear(self, peer: socket.socket) -> None:
         self.selector.unregister(peer)
         self.silent.discard(peer)
+        name = ""
         try:
             path = peer.recv(4096).decode("utf-8", "replace")
+            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
+            name = self.children.get(os.getsid(PEER_CREDENTIALS.unpack(credentials)[0]), "")  # each leads a session
         except OSError:
             path = ""
         if not path:
@@ -167,7 +171,7 @@ class Agent:
             return
         self.sync_number += 1
         self.syncs[self.sync_number] = peer
-        self.tell({"op": "sync", "number": self.sync_number, "path": path[:4096]})
+        self.tell({"op": "sync", "number": self.sync_number, "path": path[:4096], "id": name})
 
     def answer(self, peer: socket.socket, code: int) -> None:
         with contextlib.suppress(OSError):

@@ -156,8 +156,8 @@ class Sandboxes:
             ),
         )
 
-        async def on_sync(path: str) -> int:
-            return await self._commit(record, path, author=_author(record), by_sync=True)
+        async def on_sync(path: str, exec_id: str) -> int:
+            return await self._commit(record, path, author=_author(record, exec_id), by_sync=True)
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
@@ -341,7 +341,8 @@ class Sandboxes:
         task.add_done_callback(self._tasks.discard)
 
 
-def _author(record: Record) -> str:
-    """Who commits what a sandbox wrote, with its tags: they say on whose behalf."""
+def _author(record: Record, exec_id: str = "") -> str:
+    """Who commits what a sandbox wrote, with the exec that asked and its tags: they say on whose behalf."""
     tags = "".join(f" {name}={value}" for name, value in sorted(record.tags.items()))
-    return f"sandbox:{record.sandbox_id}{tags[:_AUTHOR_TAGS_CHARS]}"
+    asked = f" exec={exec_id}" if exec_id else ""
+    return f"sandbox:{record.sandbox_id}{asked}{tags[:_AUTHOR_TAGS_CHARS]}"

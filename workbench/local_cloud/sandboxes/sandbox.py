@@ -39,7 +39,7 @@ _TERMINAL_S = 10.0
 _MESSAGES_AT_ONCE = 64
 _SYNCS_AT_ONCE = 32
 
-OnSync = Callable[[str], Awaitable[int]]
+OnSync = Callable[[str, str], Awaitable[int]]  # path, and the exec that asks: empty when that is not known
 OnNotice = Callable[[str], None]
 
 
@@ -310,7 +310,9 @@ class Sandbox:
                     run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
             case "sync" if self._syncing < _SYNCS_AT_ONCE:
                 self._syncing += 1
-                self._spawn(self._sync(int(message["number"]), str(message["path"])))
+                exec_id = str(message["id"])
+                known = exec_id if exec_id in self._execs else ""
+                self._spawn(self._sync(int(message["number"]), str(message["path"]), known))
 
     async def _connect_terminal(self, run: Exec, master: int) -> None:
         try:
@@ -318,11 +320,11 @@ class Sandbox:
         except ValueError as error:
             _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=str(error))
 
-    async def _sync(self, number: int, path: str) -> None:
+    async def _sync(self, number: int, path: str, exec_id: str) -> None:
         code = 0
         try:
             if self._on_sync is not None:
-                code = await self._on_sync(path)
+                code = await self._on_sync(path, exec_id)
         except Exception as error:  # noqa: BLE001  # the guest is told by an exit code, the log has the rest
             _log.error("sandbox.sync_failed", sandbox_id=self.sandbox_id, exc_info=error)
             code = 1
