@@ -129,7 +129,7 @@ async def _closing(engine: Engine) -> AsyncIterator[None]:
 
 
 async def _run(engine: Engine, cycle: Cycle, workspace: Path) -> None:
-    async def on_sync(_: str) -> int:
+    async def on_sync(_: str, __: str) -> int:
         return 0
 
     spec = SandboxSpec(
