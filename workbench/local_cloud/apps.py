@@ -1,4 +1,4 @@
-"""Owns apps and functions: their definitions, names, deployments and web addresses, all of it in SQLite."""
+"""Owns apps and functions: their definitions, variants, names, deployments and web addresses, all of it in SQLite."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
+from workbench.local_cloud.functions.options import with_options
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import invalid, not_found
 from workbench.local_cloud.store.database import Database
@@ -26,7 +27,15 @@ CREATE TABLE IF NOT EXISTS deployments (
 );
 CREATE TABLE IF NOT EXISTS functions (
   function_id TEXT PRIMARY KEY, app_id TEXT NOT NULL, name TEXT NOT NULL, definition_id TEXT NOT NULL,
-  definition BLOB NOT NULL, port INTEGER NOT NULL DEFAULT 0
+  definition BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS variants (
+  function_id TEXT PRIMARY KEY, base_id TEXT NOT NULL, params BLOB NOT NULL, options BLOB NOT NULL,
+  UNIQUE (base_id, params, options)
+);
+CREATE TABLE IF NOT EXISTS classes (class_id TEXT PRIMARY KEY, app_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS web_ports (
+  function_id TEXT NOT NULL, method TEXT NOT NULL, port INTEGER NOT NULL, PRIMARY KEY (function_id, method)
 );
 """
 
@@ -44,6 +53,7 @@ class App:
     deployed_at: float
     stopped_at: float
     version: int
+    tags: dict[str, str]
     function_ids: dict[str, str]
     class_ids: dict[str, str]
 
@@ -80,6 +90,7 @@ class Apps:
             deployed_at=row["deployed_at"],
             stopped_at=row["stopped_at"],
             version=row["version"],
+            tags=json.loads(row["tags"]),
             function_ids=json.loads(row["function_ids"]),
             class_ids=json.loads(row["class_ids"]),
         )
@@ -158,6 +169,25 @@ class Apps:
         )
         return [row["app_id"] for row in rows]
 
+    def functions_of(self, app_id: str) -> list[str]:
+        """Every function that an app has defined, whether its last deployment still has it or not."""
+        rows = self._db.all("SELECT function_id FROM functions WHERE app_id=?", (app_id,))
+        return [row["function_id"] for row in rows]
+
+    def scheduled(self) -> list[tuple[str, str]]:
+        """Functions of live deployments that have a schedule, each with the id of its definition."""
+        rows = self._db.all(
+            "SELECT function_ids, function_id, definition_id, definition FROM functions JOIN apps USING (app_id) "
+            "WHERE stopped_at=0 AND state=?",
+            (api_pb2.APP_STATE_DEPLOYED,),
+        )
+        return [
+            (row["function_id"], row["definition_id"])
+            for row in rows
+            if row["function_id"] in json.loads(row["function_ids"]).values()
+            and api_pb2.Function.FromString(row["definition"]).HasField("schedule")
+        ]
+
     def history(self, app_id: str) -> list[tuple[int, float, str, str]]:
         """Deployments as (version, Unix time, tag, client version), newest first."""
         rows = self._db.all("SELECT * FROM deployments WHERE app_id=? ORDER BY version DESC", (app_id,))
@@ -191,38 +221,83 @@ class Apps:
         return function_id
 
     def function(self, function_id: str) -> api_pb2.Function:
-        """A function's definition by id."""
+        """A function's definition by id; that of a variant follows its base's."""
+        variant = self._db.one("SELECT base_id, options FROM variants WHERE function_id=?", (function_id,))
+        if variant is not None:
+            options = api_pb2.FunctionOptions.FromString(variant["options"])
+            return with_options(self.function(variant["base_id"]), options)
         row = self._db.one("SELECT definition FROM functions WHERE function_id=?", (function_id,))
         if row is None:
             raise not_found(f"Function {function_id} not found.")
         definition: api_pb2.Function = api_pb2.Function.FromString(row["definition"])
         return definition
 
+    def bind(self, function_id: str, params: bytes, options: api_pb2.FunctionOptions) -> str:
+        """The id of a function's variant: with a class's parameters, with other options, or both."""
+        self.function(function_id)
+        if self.base_id(function_id) != function_id:
+            raise invalid("A variant has no variants of its own.")
+        key = (function_id, params, options.SerializeToString(deterministic=True))
+        with self._db.transaction():
+            row = self._db.one("SELECT function_id FROM variants WHERE base_id=? AND params=? AND options=?", key)
+            if row is not None:
+                return str(row["function_id"])
+            variant_id = new_id("fu")
+            self._db.execute("INSERT INTO variants VALUES (?,?,?,?)", (variant_id, *key))
+        return variant_id
+
+    def base_id(self, function_id: str) -> str:
+        """The function that a variant is of, or the function itself."""
+        row = self._db.one("SELECT base_id FROM variants WHERE function_id=?", (function_id,))
+        return function_id if row is None else str(row["base_id"])
+
+    def variants(self, base_id: str) -> list[str]:
+        """The variants of a function."""
+        rows = self._db.all("SELECT function_id FROM variants WHERE base_id=?", (base_id,))
+        return [row["function_id"] for row in rows]
+
+    def params(self, function_id: str) -> bytes:
+        """The serialised parameters that a variant is bound to; none for a function itself."""
+        row = self._db.one("SELECT params FROM variants WHERE function_id=?", (function_id,))
+        return b"" if row is None else bytes(row["params"])
+
+    def create_class(self, app_id: str, existing_id: str) -> str:
+        """Reserve an id for a class, or confirm the one that it has."""
+        self.get(app_id)
+        if existing_id:
+            if self._db.one("SELECT 1 FROM classes WHERE class_id=? AND app_id=?", (existing_id, app_id)) is None:
+                raise not_found(f"Class {existing_id} not found.")
+            return existing_id
+        class_id = new_id("cs")
+        self._db.execute("INSERT INTO classes VALUES (?,?)", (class_id, app_id))
+        return class_id
+
     def app_of(self, function_id: str) -> App:
         """The app that a function belongs to."""
-        row = self._db.one("SELECT app_id FROM functions WHERE function_id=?", (function_id,))
+        row = self._db.one("SELECT app_id FROM functions WHERE function_id=?", (self.base_id(function_id),))
         if row is None:
             raise not_found(f"Function {function_id} not found.")
         return self.get(row["app_id"])
 
     def definition_id(self, function_id: str) -> str:
         """The id of a function's present definition: another one means other code."""
-        row = self._db.one("SELECT definition_id FROM functions WHERE function_id=?", (function_id,))
+        row = self._db.one("SELECT definition_id FROM functions WHERE function_id=?", (self.base_id(function_id),))
         return "" if row is None else str(row["definition_id"])
 
-    def port(self, function_id: str) -> int:
-        """The loopback port that serves a web function, 0 before it has one."""
-        row = self._db.one("SELECT port FROM functions WHERE function_id=?", (function_id,))
+    def port(self, function_id: str, method: str = "") -> int:
+        """The loopback port that serves a web function, or a class's web method; 0 before it has one."""
+        row = self._db.one("SELECT port FROM web_ports WHERE function_id=? AND method=?", (function_id, method))
         return 0 if row is None else int(row["port"])
 
-    def set_port(self, function_id: str, port: int) -> None:
+    def set_port(self, function_id: str, method: str, port: int) -> None:
         """Remember a web function's port, so that its URL survives a restart."""
-        self._db.execute("UPDATE functions SET port=? WHERE function_id=?", (port, function_id))
+        self._db.execute("INSERT OR REPLACE INTO web_ports VALUES (?,?,?)", (function_id, method, port))
 
-    def web_functions(self) -> list[str]:
-        """Functions of live deployments that have a port."""
+    def web_functions(self) -> list[tuple[str, str]]:
+        """Functions of live deployments that have a port, each with its method: empty unless it is a class's."""
         rows = self._db.all(
-            "SELECT function_id FROM functions JOIN apps USING (app_id) WHERE port>0 AND stopped_at=0 AND state=?",
+            "SELECT function_id, method FROM web_ports JOIN functions USING (function_id) JOIN apps USING (app_id) "
+            "WHERE stopped_at=0 AND state=?",
             (api_pb2.APP_STATE_DEPLOYED,),
         )
-        return [row["function_id"] for row in rows]
+        return [(row["function_id"], row["method"]) for row in rows]

@@ -19,10 +19,12 @@ from modal_proto import api_pb2
 from starlette.applications import Starlette
 
 from workbench.local_cloud.apps import Apps
+from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.functions.calls import Calls
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.functions.schedules import Schedules
 from workbench.local_cloud.functions.web import Ingress, QuietServer
 from workbench.local_cloud.http.blob_routes import BlobRoutes
 from workbench.local_cloud.http.history_routes import HistoryRoutes, Uncommitted
@@ -33,6 +35,7 @@ from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.ports import listen
 from workbench.local_cloud.rpc.apps import AppRpcs
 from workbench.local_cloud.rpc.callers import TASK_HEADER, Gate
+from workbench.local_cloud.rpc.calls import CallRpcs
 from workbench.local_cloud.rpc.containers import ContainerRpcs
 from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.rpc.functions import FunctionRpcs
@@ -67,6 +70,7 @@ class LocalCloud:
         self, state: Path, run: Path, credentials: Credentials, *, egress_test_networks: Sequence[Network] = ()
     ) -> None:
         self._stack = contextlib.AsyncExitStack()
+        self._clock = Clock()
         self._gate = Gate(credentials)
         self._router_url = Url()
         self._http_url = Url()
@@ -90,8 +94,9 @@ class LocalCloud:
         self._secrets = SecretRpcs(database, objects)
         self._mounts = MountRpcs(database, content, blobs)
         calls = Calls()
-        self._pools = Pools(self._apps, calls, make_container=self._make_container)
-        self._ingress = Ingress(self._apps, calls, self._pools, read_blob=blobs.read)
+        self._pools = Pools(self._apps, self._clock, make_container=self._make_container)
+        self._schedules = Schedules(self._apps, calls, self._pools, self._clock)
+        self._ingress = Ingress(self._apps, calls, self._pools, self._clock, read_blob=blobs.read)
         self._volumes = VolumeRpcs(objects, committed, content, blocks, mounts_of=self._mounts_of)
         history = HistoryRoutes(
             self._gate,
@@ -119,7 +124,8 @@ class LocalCloud:
                 ImageRpcs(self._images),
                 self._volumes,
                 self._app_rpcs,
-                FunctionRpcs(self._apps, calls, self._pools, self._ingress),
+                FunctionRpcs(self._apps, self._pools, self._ingress),
+                CallRpcs(self._apps, calls, self._pools),
                 ContainerRpcs(self._apps, calls, self._pools, self._logs),
                 SandboxRpcs(
                     self._sandboxes, self._apps, self._images, self._secrets, self._gate, router_url=self._router_url
@@ -168,12 +174,12 @@ class LocalCloud:
         self._http_url.value = self._serve_http()
         self._owns(self._rpc.aclose)
         self._router_url.value = f"http://127.0.0.1:{await self._rpc.start(ports)}"
-        for function_id in self._apps.web_functions():
-            await self._ingress.serve(function_id)
+        for function_id, method in self._apps.web_functions():
+            await self._ingress.serve(function_id, method)
         for app_id in self._apps.abandoned(silence_s=0):
             await self.stop_app(app_id)
-        tending = asyncio.create_task(self._tend())
-        self._owns(partial(_end, tending))
+        for work in (self._tend(), self._schedules.run()):
+            self._owns(partial(_end, asyncio.create_task(work)))
 
     def _owns(self, close: Callable[[], Awaitable[None]]) -> None:
         self._stack.push_async_callback(close)
@@ -200,7 +206,7 @@ class LocalCloud:
 
     async def stop_app(self, app_id: str) -> None:
         """Stop an app, its containers and its sandboxes; its web addresses are given up."""
-        functions = list(self._apps.get(app_id).function_ids.values())
+        functions = self._apps.functions_of(app_id)
         self._apps.stop(app_id)
         await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
         await self._pools.stop_app(app_id)
@@ -291,6 +297,7 @@ class LocalCloud:
                 function_def=function,
                 environment_name=app.environment,
                 app_layout=layout,
+                serialized_params=self._apps.params(function_id),
             ),
             env=env,
             mounts=mounts,

@@ -5,7 +5,7 @@ All of it is in memory: a call belongs to the cloud that took it and ends with i
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from modal_proto import api_pb2
@@ -79,6 +79,8 @@ class Input:
     retry_count: int = 0
     task_id: str = ""
     started_at: float = 0
+    overdue: bool = False  # its time is up: what its container still says of this attempt does not count
+    attempt_over: asyncio.Event = field(default_factory=asyncio.Event)
     output: api_pb2.FunctionPutOutputsItem | None = None
     cancelled: bool = False
 
@@ -94,11 +96,14 @@ class Input:
 class Call:
     """One call of a function with one or more inputs."""
 
-    def __init__(self, function_id: str, invocation: int) -> None:
+    def __init__(self, function_id: str, invocation: int, parent_input_id: str = "") -> None:
         self.call_id = new_id("fc")
         self.function_id = function_id
         self.invocation = invocation
+        self.parent_input_id = parent_input_id
+        self.created_at = time.time()
         self.inputs: dict[str, Input] = {}
+        self.by_idx: dict[int, Input] = {}
         self.outputs: list[Input] = []
         self.data_in = DataStream()
         self.data_out = DataStream()
@@ -108,13 +113,21 @@ class Call:
         """Add an input."""
         item = Input(self, idx, payload)
         self.inputs[item.input_id] = item
+        self.by_idx[idx] = item
         return item
+
+    def finished(self, first: int, last: int) -> list[Input]:
+        """Inputs with an index from `first` to `last`, both included, that have an output."""
+        last = min(last, max(self.by_idx, default=-1))
+        found = (self.by_idx.get(idx) for idx in range(first, last + 1))
+        return [item for item in found if item is not None and item.output is not None]
 
     def finish(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
         """Record an input's output, once; later ones are retries and are dropped."""
         if item.output is not None:
             return
         item.output = output
+        item.attempt_over.set()
         self.outputs.append(item)
         if self.done:
             self.data_out.close()
@@ -127,10 +140,10 @@ class Call:
         """Whether every input has an output."""
         return len(self.outputs) == len(self.inputs)
 
-    async def wait_for_output(self, *, after: int, timeout_s: float) -> None:
-        """Return when there are more than `after` outputs, or after `timeout_s` seconds."""
+    async def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
+        """Return when an output has made `ready` true, or after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
-        while len(self.outputs) <= after and (left := deadline - time.monotonic()) > 0:
+        while not ready() and (left := deadline - time.monotonic()) > 0:
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
             except TimeoutError:
@@ -143,12 +156,18 @@ class Calls:
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
 
-    def create(self, function_id: str, invocation: int = api_pb2.FUNCTION_CALL_INVOCATION_TYPE_SYNC) -> Call:
+    def create(
+        self,
+        function_id: str,
+        invocation: int = api_pb2.FUNCTION_CALL_INVOCATION_TYPE_SYNC,
+        *,
+        parent_input_id: str = "",
+    ) -> Call:
         """Open a call."""
         if len(self._calls) > _FINISHED_CALLS_KEPT:
             for old in [call for call in self._calls.values() if call.done][: _FINISHED_CALLS_KEPT // 2]:
                 del self._calls[old.call_id]
-        call = Call(function_id, invocation)
+        call = Call(function_id, invocation, parent_input_id)
         self._calls[call.call_id] = call
         return call
 
@@ -157,6 +176,20 @@ class Calls:
         if call_id not in self._calls:
             raise not_found(f"Function call {call_id} not found.")
         return self._calls[call_id]
+
+    def of_function(self, function_id: str) -> list[Call]:
+        """The calls of one function that are known, oldest first."""
+        return [call for call in self._calls.values() if call.function_id == function_id]
+
+    def below(self, call: Call) -> list[Call]:
+        """A call and those that its inputs have made, and theirs; it comes first."""
+        made: dict[str, list[Call]] = {}
+        for one in self._calls.values():
+            made.setdefault(one.parent_input_id, []).append(one)
+        found = [call]
+        for one in found:
+            found += [child for input_id in one.inputs for child in made.get(input_id, ()) if child is not one]
+        return found
 
     def forget(self, call: Call) -> None:
         """Drop a call that nobody will ask for again."""

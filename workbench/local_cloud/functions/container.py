@@ -7,13 +7,17 @@ paths are those of Modal and one kill ends everything; it shares the host's netw
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from modal_proto import api_pb2
 
+from workbench.local_cloud.processes import family
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
@@ -30,6 +34,7 @@ _ETC = (
     "alternatives",
     "mime.types",
 )
+_ENTRYPOINT = ["-m", "modal._container_entrypoint"]
 _MAX_LINE_BYTES = 16 * 1024
 _REAP_S = 5.0
 
@@ -71,7 +76,7 @@ class Container:
         code = self._directory / "code"
         code.mkdir()
         tops = await asyncio.to_thread(self._lay_out, code)
-        argv = [*self._bubblewrap(code, tops), sys.executable, "-m", "modal._container_entrypoint"]
+        argv = [*self._bubblewrap(code, tops), sys.executable, *_ENTRYPOINT]
         self._process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -93,6 +98,13 @@ class Container:
     def pid(self) -> int:
         """The process id of the container's bubblewrap, 0 before it runs."""
         return self._process.pid if self._process is not None else 0
+
+    def interrupt(self) -> None:
+        """Tell the entrypoint to leave, as Modal does when it takes a machine away."""
+        for process in family(self.pid) if self.pid else ():
+            with suppress(psutil.Error):
+                if process.cmdline()[1:3] == _ENTRYPOINT:
+                    process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
         """End every process of the container at once."""

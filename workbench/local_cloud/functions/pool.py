@@ -4,7 +4,6 @@ Why one pool for a function and not for an app: limits, idle times and definitio
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,7 +12,9 @@ import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import Apps
-from workbench.local_cloud.functions.calls import Call, Calls, Input
+from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.functions import retries
+from workbench.local_cloud.functions.calls import Call, Input
 from workbench.local_cloud.functions.container import Container
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import not_found
@@ -27,7 +28,9 @@ DEFAULT_IDLE_S = 60.0
 DEFAULT_TIMEOUT_S = 300.0
 _CANCEL_GRACE_S = 5.0
 _DRAIN_S = 30.0  # what Modal gives a container that is told to stop
+_END_S = 10.0
 _START_FAILURES_ALLOWED = 2
+_REAL = Clock()  # never advanced: how long a process may take to go is no promise of Modal's
 
 ContainerFactory = Callable[[str, str, str], Awaitable[Container]]
 
@@ -40,7 +43,8 @@ class Task:
     function_id: str
     definition_id: str
     capacity: int
-    enqueued_at: float = field(default_factory=time.time)
+    enqueued_at: float
+    idle_since: float
     started_at: float = 0
     container: Container | None = None
     inputs: dict[str, Input] = field(default_factory=dict)
@@ -48,16 +52,18 @@ class Task:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
     hello: bool = False
-    idle_since: float = field(default_factory=time.monotonic)
+    spent: bool = False  # it was made for one input, which it has
+    preempted: bool = False
 
 
 class Pools:
     """Every function's containers and waiting inputs."""
 
-    def __init__(self, apps: Apps, calls: Calls, *, make_container: ContainerFactory) -> None:
+    def __init__(self, apps: Apps, clock: Clock, *, make_container: ContainerFactory) -> None:
         self._apps = apps
-        self._calls = calls
+        self._clock = clock
         self._make_container = make_container
+        self._overrides: dict[str, api_pb2.AutoscalerSettings] = {}
         self._tasks: dict[str, Task] = {}
         self._waiting: dict[str, deque[Input]] = {}
         self._news: dict[str, asyncio.Event] = {}
@@ -92,6 +98,29 @@ class Pools:
                 _wake(task)
                 self._spawn(self._enforce_cancel(item))
 
+    def backlog(self, function_id: str) -> int:
+        """How many inputs of a function wait for a container."""
+        return len(self._waiting.get(function_id, ()))
+
+    def settings(self, function_id: str) -> api_pb2.AutoscalerSettings:
+        """How a function scales: as it was defined, and as it was told since its last deployment."""
+        function = self._apps.function(function_id)
+        settings = api_pb2.AutoscalerSettings()
+        settings.CopyFrom(function.autoscaler_settings)
+        settings.max_containers = settings.max_containers or function.concurrency_limit
+        settings.min_containers = settings.min_containers or function.warm_pool_size
+        settings.scaledown_window = settings.scaledown_window or function.task_idle_timeout_secs
+        if function_id in self._overrides:
+            settings.MergeFrom(self._overrides[function_id])
+        return settings
+
+    def override(self, function_id: str, settings: api_pb2.AutoscalerSettings) -> api_pb2.AutoscalerSettings:
+        """Make a function scale otherwise until it is deployed again; returns what holds now."""
+        self._apps.function(function_id)
+        self._overrides.setdefault(function_id, api_pb2.AutoscalerSettings()).MergeFrom(settings)
+        self._scale(function_id)
+        return self.settings(function_id)
+
     def running_tasks(self, app_id: str) -> int:
         """How many containers an app has."""
         return sum(1 for task in self._tasks.values() if self._apps.app_of(task.function_id).app_id == app_id)
@@ -114,6 +143,8 @@ class Pools:
                 self._drain(task)
         for function_id in self._apps.get(app_id).function_ids.values():
             self._failures.pop(function_id, None)
+            for variant_id in (function_id, *self._apps.variants(function_id)):
+                self._overrides.pop(variant_id, None)
             self._scale(function_id)
 
     async def stop_app(self, app_id: str) -> None:
@@ -123,6 +154,19 @@ class Pools:
     async def stop_task(self, task_id: str) -> None:
         """End one container at once; its inputs fail."""
         await self._end(self.task(task_id))
+
+    def preempt(self, task_id: str) -> None:
+        """Take a container's machine away: it is told, has 30 s to leave, and its inputs start again elsewhere."""
+        task = self.task(task_id)
+        task.preempted = True
+        self._drain(task)
+        if task.container is not None:
+            task.container.interrupt()
+
+    def redeploy(self, app_id: str) -> None:
+        """Replace an app's containers by new ones, letting each end what it works on."""
+        for task in self.tasks(app_id):
+            self._drain(task)
 
     async def aclose(self) -> None:
         """End every container. Idempotent."""
@@ -135,31 +179,45 @@ class Pools:
 
     # -- what containers do -----------------------------------------------------------------------------------------
 
-    async def take_input(self, task_id: str | None) -> Input | None:
-        """Wait for an input for this container; None after the hold time, for an idle container or a draining one."""
+    async def take_inputs(self, task_id: str | None, *, batch_size: int = 0, linger_s: float = 0) -> list[Input]:
+        """Wait for an input for this container, or for a batch: what is there `linger_s` seconds after its first.
+
+        None after the hold time, and for a draining container.
+        """
         task = self.task(task_id)
-        deadline = time.monotonic() + GET_INPUTS_HOLD_S
-        while not task.draining:
+        taken: list[Input] = []
+        deadline = self._clock.monotonic() + GET_INPUTS_HOLD_S
+        while not task.draining and not task.spent:
             waiting = self._waiting.get(task.function_id)
-            if waiting and len(task.inputs) < task.capacity:
-                item = waiting.popleft()
-                item.task_id, item.started_at = task.task_id, time.time()
-                task.inputs[item.input_id] = item
-                self._spawn(self._enforce_timeout(item))
-                return item
-            if (left := deadline - time.monotonic()) <= 0:
-                return None
+            if waiting and len(task.inputs) < task.capacity and len(taken) < max(batch_size, 1):
+                taken.append(waiting.popleft())
+                self._begin(taken[-1], task)
+                if len(taken) == 1 and batch_size > 1:
+                    deadline = self._clock.monotonic() + linger_s
+                continue
+            left = deadline - self._clock.monotonic()
+            if left <= 0 or (taken and len(taken) >= max(batch_size, 1)):
+                break
             news = self._news.setdefault(task.function_id, asyncio.Event())
-            await _first(news.wait(), task.changed.wait(), timeout_s=left)
-        return None
+            await self._clock.first(news.wait(), task.changed.wait(), timeout_s=left)
+        if taken and is_single_use(self._apps.function(task.function_id)):
+            task.spent = True
+            self._scale(task.function_id)
+        return taken
+
+    def _begin(self, item: Input, task: Task) -> None:
+        item.task_id, item.started_at = task.task_id, self._clock.time()
+        item.overdue, item.attempt_over = False, asyncio.Event()
+        task.inputs[item.input_id] = item
+        self._spawn(self._enforce_timeout(item, task))
 
     async def next_cancellations(self, task_id: str | None) -> list[str]:
         """Wait for inputs that this container must cancel; empty after the heartbeat's hold time."""
         task = self.task(task_id)
         task.hello = True
-        deadline = time.monotonic() + HEARTBEAT_HOLD_S
-        while not task.cancellations and (left := deadline - time.monotonic()) > 0:
-            await _first(task.changed.wait(), timeout_s=left)
+        deadline = self._clock.monotonic() + HEARTBEAT_HOLD_S
+        while not task.cancellations and (left := deadline - self._clock.monotonic()) > 0:
+            await self._clock.first(task.changed.wait(), timeout_s=left)
         cancelled, task.cancellations = task.cancellations, []
         return cancelled
 
@@ -169,15 +227,43 @@ class Pools:
         item = task.inputs.pop(output.input_id, None)
         if item is None:
             return
-        item.call.finish(item, output)
-        task.idle_since = time.monotonic()
+        if not item.overdue:
+            self._settle(item, output)
+        task.idle_since = self._clock.monotonic()
         _wake(task)
         self._notify(task.function_id)
+
+    def _settle(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
+        """Take an attempt's result: as the input's, or as a reason to try it again."""
+        if item.output is not None:
+            return
+        policy = self._apps.function(item.call.function_id).retry_policy
+        delay_s = retries.delay_s(policy, item.retry_count + 1)
+        if output.result.status not in retries.RETRIED or item.cancelled or self._closing or delay_s is None:
+            item.call.finish(item, output)
+            return
+        item.task_id = ""
+        item.retry_count += 1
+        item.attempt_over.set()
+        self._spawn(self._try_again(item, delay_s))
+
+    async def _try_again(self, item: Input, delay_s: float) -> None:
+        await self._clock.sleep(delay_s)
+        if item.output is None:
+            self.submit(item)
+
+    def _give_back(self, item: Input) -> None:
+        """Let an input start again as if it had not been taken."""
+        item.task_id = ""
+        item.attempt_over.set()
+        self._waiting.setdefault(item.call.function_id, deque()).appendleft(item)
+        self._notify(item.call.function_id)
 
     def said_hello(self, task_id: str | None) -> None:
         """Note that the container's client is up."""
         task = self.task(task_id)
-        task.hello, task.started_at = True, time.time()
+        task.hello, task.started_at = True, self._clock.time()
+        task.idle_since = self._clock.monotonic()
         self._failures.pop(task.function_id, None)
 
     def failed_to_start(self, task_id: str | None, result: api_pb2.GenericResult) -> None:
@@ -192,18 +278,25 @@ class Pools:
         if self._closing:
             return
         function = self._apps.function(function_id)
-        live = [t for t in self._tasks.values() if t.function_id == function_id and not t.draining]
         definition_id = self._apps.definition_id(function_id)
-        live = [t for t in live if t.definition_id == definition_id]
-        room = sum(t.capacity - len(t.inputs) for t in live)
-        settings = function.autoscaler_settings
-        limit = settings.max_containers or function.concurrency_limit or MAX_CONTAINERS
-        floor = settings.min_containers or function.warm_pool_size
-        capacity = max(function.max_concurrent_inputs, function.target_concurrent_inputs, 1)
-        missing = len(self._waiting.get(function_id, ())) - room
-        wanted = max(-(-missing // capacity), floor - len(live)) if missing > 0 or floor > len(live) else 0
-        for _ in range(min(wanted, limit - len(live))):
-            task = Task(new_id("ta"), function_id, definition_id, capacity)
+        live = [
+            task
+            for task in self._tasks.values()
+            if task.function_id == function_id and task.definition_id == definition_id
+            if not (task.draining or task.spent)
+        ]
+        settings = self.settings(function_id)
+        batch = max(function.batch_max_size, 1)
+        capacity = max(function.max_concurrent_inputs, function.target_concurrent_inputs, 1) * batch
+        room = sum(task.capacity - len(task.inputs) for task in live)
+        missing = self.backlog(function_id) - room
+        busy = missing > 0 or any(task.inputs for task in live)
+        spare = settings.buffer_containers if busy else 0
+        idle = sum(1 for task in live if not task.inputs)
+        wanted = max(-(-missing // capacity) + spare, spare - idle, settings.min_containers - len(live), 0)
+        for _ in range(min(wanted, (settings.max_containers or _most(function)) - len(live))):
+            now = self._clock.monotonic()
+            task = Task(new_id("ta"), function_id, definition_id, capacity, self._clock.time(), now)
             self._tasks[task.task_id] = task
             self._spawn(self._run(task))
 
@@ -224,9 +317,17 @@ class Pools:
             if task.container is not None:
                 await task.container.aclose()
                 _log.info("container.ended", task_id=task.task_id, exit_code=task.container.exit_code)
-            for item in list(task.inputs.values()):
-                item.finish(_result(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "The container died."))
-            if not task.hello:
+            died = _result(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "The container died.")
+            for item in reversed(list(task.inputs.values())):
+                if item.output is not None or item.overdue:
+                    continue
+                if task.preempted and not item.cancelled:
+                    self._give_back(item)
+                else:
+                    self._settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=died))
+            task.inputs.clear()
+            _wake(task)
+            if not task.hello and not task.preempted:
                 self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
             if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
                 reason = "The function's container does not start; see `modal app logs`."
@@ -255,46 +356,54 @@ class Pools:
     async def _end(self, task: Task) -> None:
         task.draining = True
         _wake(task)
-        deadline = time.monotonic() + 10
-        while task.task_id in self._tasks and time.monotonic() < deadline:
+        deadline = _REAL.monotonic() + _END_S
+        while task.task_id in self._tasks and _REAL.monotonic() < deadline:
             if task.container is not None:
                 task.container.kill()
-                await _first(task.container.exited.wait(), timeout_s=1)
+                await _REAL.first(task.container.exited.wait(), timeout_s=1)
             await asyncio.sleep(0.01)
 
     async def _tend(self) -> None:
         """End containers that have been idle for longer than their function allows."""
         while True:
-            await asyncio.sleep(1)
+            await self._clock.sleep(1)
             for task in list(self._tasks.values()):
-                function = self._apps.function(task.function_id)
-                idle_s = function.autoscaler_settings.scaledown_window or function.task_idle_timeout_secs
-                floor = function.autoscaler_settings.min_containers or function.warm_pool_size
+                settings = self.settings(task.function_id)
                 peers = sum(1 for t in self._tasks.values() if t.function_id == task.function_id and not t.draining)
-                idle = (
-                    task.hello and not task.inputs and time.monotonic() - task.idle_since > (idle_s or DEFAULT_IDLE_S)
-                )
-                if idle and peers > floor:
+                idle_s = self._clock.monotonic() - task.idle_since
+                idle = task.hello and not task.inputs and idle_s > (settings.scaledown_window or DEFAULT_IDLE_S)
+                if idle and peers > settings.min_containers:
                     self._drain(task)
 
-    async def _enforce_timeout(self, item: Input) -> None:
+    async def _enforce_timeout(self, item: Input, task: Task) -> None:
         timeout_s = self._apps.function(item.call.function_id).timeout_secs or DEFAULT_TIMEOUT_S
-        deadline = time.monotonic() + timeout_s
-        while item.output is None and time.monotonic() < deadline:
-            await item.call.wait_for_output(after=len(item.call.outputs), timeout_s=deadline - time.monotonic())
-        if item.output is None:
-            task = self._tasks.get(item.task_id)
-            reason = f"Task's current input hit its timeout of {timeout_s:g}s"
-            item.finish(_result(api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT, reason))
-            if task is not None:
-                task.cancellations.append(item.input_id)
-                _wake(task)
-                await asyncio.sleep(_CANCEL_GRACE_S)
-                if item.input_id in task.inputs and task.container is not None:
-                    task.container.kill()
+        attempt = item.attempt_over
+        await self._clock.first(attempt.wait(), timeout_s=timeout_s)
+        if attempt.is_set():
+            return
+        item.overdue = True
+        reason = f"Task's current input hit its timeout of {timeout_s:g}s"
+        result = _result(api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT, reason)
+        last = retries.delay_s(self._apps.function(item.call.function_id).retry_policy, item.retry_count + 1) is None
+        if last:
+            item.finish(result)
+        task.cancellations.append(item.input_id)
+        _wake(task)
+        await self._leave(item, task)
+        if not last:  # only now: its container must not have the same input twice
+            self._settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=result))
+
+    async def _leave(self, item: Input, task: Task) -> None:
+        """Wait until a container has let go of an input that it was told to cancel; kill it when it does not."""
+        deadline = _REAL.monotonic() + _CANCEL_GRACE_S
+        while item.input_id in task.inputs and (left := deadline - _REAL.monotonic()) > 0:
+            await _REAL.first(task.changed.wait(), timeout_s=left)
+        if item.input_id in task.inputs and task.container is not None:
+            task.container.kill()
+            await _REAL.first(task.container.exited.wait(), timeout_s=_END_S)
 
     async def _enforce_cancel(self, item: Input) -> None:
-        await item.call.wait_for_output(after=len(item.call.outputs), timeout_s=_DRAIN_S)
+        await _REAL.first(item.attempt_over.wait(), timeout_s=_DRAIN_S)
         if item.output is None:
             item.finish(_result(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled."))
 
@@ -314,14 +423,14 @@ def _wake(task: Task) -> None:
     task.changed = asyncio.Event()
 
 
-async def _first(*waits: Awaitable[object], timeout_s: float) -> None:
-    """Return when one of the waits is over or the time is up; the others are cancelled."""
-    jobs = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(jobs, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for job in jobs:
-            job.cancel()
+def is_single_use(function: api_pb2.Function) -> bool:
+    """Whether a container of this function takes one input only."""
+    return function.single_use_containers or function.max_inputs == 1
+
+
+def _most(function: api_pb2.Function) -> int:
+    """How many containers a function may have that sets no limit itself; one, when it serves a port of this machine."""
+    return 1 if function.webhook_config.type == api_pb2.WEBHOOK_TYPE_WEB_SERVER else MAX_CONTAINERS
 
 
 def _result(status: "api_pb2.GenericResult.GenericStatus.ValueType", reason: str) -> api_pb2.GenericResult:

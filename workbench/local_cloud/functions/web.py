@@ -6,7 +6,6 @@ of a response breaks the connection: a cut stream never looks complete.
 
 import asyncio
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from modal_proto import api_pb2
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from workbench.local_cloud.apps import Apps
+from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.functions.calls import Call, Calls
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.ports import listen
@@ -51,28 +51,38 @@ class QuietServer(uvicorn.Server):
 class Ingress:
     """Serves web functions; `read_blob` gives the bytes of chunks that were too large for one message."""
 
-    def __init__(self, apps: Apps, calls: Calls, pools: Pools, *, read_blob: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, apps: Apps, calls: Calls, pools: Pools, clock: Clock, *, read_blob: Callable[[str], bytes]
+    ) -> None:
         self._apps = apps
+        self._clock = clock
         self._calls = calls
         self._pools = pools
         self._read_blob = read_blob
-        self._servers: dict[str, tuple[uvicorn.Server, asyncio.Task[None]]] = {}
+        self._servers: dict[tuple[str, str], tuple[uvicorn.Server, asyncio.Task[None]]] = {}
         self._waiting: dict[str, Call] = {}
         self._background: set[asyncio.Task[None]] = set()
 
-    async def serve(self, function_id: str) -> str:
-        """Serve a function on the port it had before, or on a free one, and return its URL. Idempotent."""
-        if function_id not in self._servers:
-            self._start(function_id, self._apps.port(function_id))
-        return self.url(function_id)
+    async def serve(self, function_id: str, method: str = "") -> str:
+        """Serve a function, or one method of a class, and return its URL. Idempotent.
 
-    def url(self, function_id: str) -> str:
+        The port is the one it had before, or a free one.
+        """
+        if (function_id, method) not in self._servers:
+            self._start(function_id, method, self._apps.port(function_id, method))
+        return self.url(function_id, method)
+
+    def url(self, function_id: str, method: str = "") -> str:
         """A served function's URL, or an empty string."""
-        return f"http://127.0.0.1:{self._apps.port(function_id)}" if function_id in self._servers else ""
+        served = (function_id, method) in self._servers
+        return f"http://127.0.0.1:{self._apps.port(function_id, method)}" if served else ""
 
     async def drop(self, function_id: str) -> None:
-        """Stop serving a function. Idempotent."""
-        entry = self._servers.pop(function_id, None)
+        """Stop serving a function and its methods. Idempotent."""
+        await asyncio.gather(*(self._drop(key) for key in list(self._servers) if key[0] == function_id))
+
+    async def _drop(self, key: tuple[str, str]) -> None:
+        entry = self._servers.pop(key, None)
         if entry is not None:
             server, task = entry
             server.should_exit = True
@@ -84,18 +94,18 @@ class Ingress:
 
     async def aclose(self) -> None:
         """Stop serving everything. Idempotent."""
-        await asyncio.gather(*(self.drop(function_id) for function_id in list(self._servers)))
+        await asyncio.gather(*(self._drop(key) for key in list(self._servers)))
         for job in list(self._background):
             job.cancel()
         if self._background:
             await asyncio.wait(self._background, timeout=_STOP_S)
 
-    def _start(self, function_id: str, port: int) -> None:
+    def _start(self, function_id: str, method: str, port: int) -> None:
         listener = self._listener(port)
-        self._apps.set_port(function_id, listener.getsockname()[1])
+        self._apps.set_port(function_id, method, listener.getsockname()[1])
 
         async def app(scope: Message, receive: Receive, send: Send) -> None:
-            await self._handle(function_id, scope, receive, send)
+            await self._handle(function_id, method, scope, receive, send)
 
         guarded = TrustedHostMiddleware(app, allowed_hosts=["127.0.0.1", "localhost"])  # against DNS rebinding
         config = uvicorn.Config(
@@ -109,7 +119,7 @@ class Ingress:
         )
         server = QuietServer(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        self._servers[function_id] = (server, task)
+        self._servers[function_id, method] = (server, task)
 
     def _listener(self, port: int) -> socket.socket:
         try:
@@ -117,7 +127,7 @@ class Ingress:
         except OSError:
             return listen(0)  # somebody else has the old port now: the URL changes, and `endpoint` tells it
 
-    async def _handle(self, function_id: str, scope: Message, receive: Receive, send: Send) -> None:
+    async def _handle(self, function_id: str, method: str, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         resumed = self._resumed(scope)
@@ -128,7 +138,7 @@ class Ingress:
                 return
         else:
             try:
-                call = self._call(function_id, scope)
+                call = self._call(function_id, method, scope)
             except RpcFailure as error:
                 await _answer(send, 404, f"modal-http: {error.message}")
                 return
@@ -148,7 +158,7 @@ class Ingress:
                 return self._waiting.get(value.decode("latin-1"))
         return None
 
-    def _call(self, function_id: str, scope: Message) -> Call:
+    def _call(self, function_id: str, method: str, scope: Message) -> Call:
         self._apps.function(function_id)
         passed = {
             "type": "http",
@@ -169,6 +179,7 @@ class Ingress:
         payload = api_pb2.FunctionInput(
             args=serialize_data_format(((passed,), {}), api_pb2.DATA_FORMAT_PICKLE),
             data_format=api_pb2.DATA_FORMAT_PICKLE,
+            method_name=method,
         )
         self._pools.submit(call.add(0, payload))
         return call
@@ -188,10 +199,13 @@ class Ingress:
 
     async def _respond(self, call: Call, scope: Message, send: Send) -> None:
         messages = self._messages(call)
-        deadline = time.monotonic() + HEADERS_TIMEOUT_S
         first = asyncio.ensure_future(anext(messages, None))
-        done, _ = await asyncio.wait([first], timeout=deadline - time.monotonic())
-        if not done:
+        try:
+            await self._clock.first(asyncio.shield(first), timeout_s=HEADERS_TIMEOUT_S)
+        except asyncio.CancelledError:
+            first.cancel()
+            raise
+        if not first.done():
             first.cancel()
             self._waiting[call.call_id] = call
             await self._redirect(call, scope, send)

@@ -74,6 +74,8 @@ class AppRpcs:
         for function_id in app.function_ids.values():
             metadata = handle_metadata(self._apps, function_id, self._web_url(function_id))
             layout.objects.add(object_id=function_id, function_handle_metadata=metadata)
+        for class_id in app.class_ids.values():
+            layout.objects.add(object_id=class_id, class_handle_metadata=api_pb2.ClassHandleMetadata())
         return layout
 
     async def AppPublish(self, request: api_pb2.AppPublishRequest, context: Any) -> api_pb2.AppPublishResponse:

@@ -17,6 +17,8 @@ from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import RpcFailure
 
+_MAX_BATCH, _MAX_LINGER_S = 1000, 600.0  # the SDK's own bounds
+
 
 class ContainerRpcs:
     """Gives containers their inputs and takes their outputs."""
@@ -46,17 +48,22 @@ class ContainerRpcs:
     ) -> api_pb2.FunctionGetInputsResponse:
         """Hold the call until there is an input, or tell a draining container to stop."""
         task_id = _task_id()
-        item = await self._pools.take_input(task_id)
+        taken = await self._pools.take_inputs(
+            task_id,
+            batch_size=min(request.batch_max_size, _MAX_BATCH),
+            linger_s=min(request.batch_linger_ms / 1000, _MAX_LINGER_S),
+        )
         response = api_pb2.FunctionGetInputsResponse()
-        if item is not None:
+        for item in taken:
             response.inputs.add(
                 input_id=item.input_id,
                 input=item.payload,
                 function_call_id=item.call.call_id,
                 function_call_invocation_type=item.call.invocation,
                 retry_count=item.retry_count,
+                function_map_idx=item.idx,
             )
-        elif self._pools.task(task_id).draining:
+        if not taken and self._pools.task(task_id).draining:
             response.inputs.add(kill_switch=True)
         return response
 

@@ -30,3 +30,8 @@ def invalid(message: str) -> RpcFailure:
 def failed_precondition(message: str) -> RpcFailure:
     """Build FAILED_PRECONDITION."""
     return RpcFailure(StatusCode.FAILED_PRECONDITION, message)
+
+
+def exhausted(message: str) -> RpcFailure:
+    """Build RESOURCE_EXHAUSTED, after which the SDK tries again for a while."""
+    return RpcFailure(StatusCode.RESOURCE_EXHAUSTED, message)

@@ -1,29 +1,29 @@
-"""Function RPCs for those who deploy and call: create, look up, call, and read outputs."""
+"""Function RPCs for those who deploy: create, look up, bind, scale; their containers are listed and stopped here."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import Apps
-from workbench.local_cloud.functions.calls import Calls
+from workbench.local_cloud.functions import schedules
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.rpc.failures import invalid, not_found
 
 MAX_OBJECT_BYTES = 2 * 1024 * 1024  # larger values travel as blobs
 _MAX_WAIT_S = 60.0
+_NO_GPU = "GPUs are not available on the local cloud."
+_NO_BUCKETS = "CloudBucketMount is not implemented by the local cloud: it has no network of its own; use a Volume."
 
 
 class WebIngress(Protocol):
     """What serves web functions."""
 
-    async def serve(self, function_id: str) -> str:
-        """Serve a function and return its URL."""
+    async def serve(self, function_id: str, method: str = "") -> str:
+        """Serve a function, or a method of a class, and return its URL."""
         ...
 
-    def url(self, function_id: str) -> str:
+    def url(self, function_id: str, method: str = "") -> str:
         """A served function's URL, or an empty string."""
         ...
 
@@ -31,9 +31,8 @@ class WebIngress(Protocol):
 class FunctionRpcs:
     """Answers about functions and their calls."""
 
-    def __init__(self, apps: Apps, calls: Calls, pools: Pools, web: WebIngress) -> None:
+    def __init__(self, apps: Apps, pools: Pools, web: WebIngress) -> None:
         self._apps = apps
-        self._calls = calls
         self._pools = pools
         self._web = web
 
@@ -55,41 +54,44 @@ class FunctionRpcs:
             existing_id=request.existing_function_id,
             definition=definition,
         )
-        url = ""
         if request.webhook_config.type:
-            url = await self._web.serve(function_id)
+            await self._web.serve(function_id)
+        await self._serve_methods(function_id, definition)
         return api_pb2.FunctionPrecreateResponse(
-            function_id=function_id, handle_metadata=handle_metadata(self._apps, function_id, url, definition)
+            function_id=function_id, handle_metadata=self._handle(function_id, definition)
         )
+
+    async def _serve_methods(self, function_id: str, function: api_pb2.Function) -> None:
+        """Serve the web methods of a class and note their addresses in its definition."""
+        for method, definition in function.method_definitions.items():
+            if definition.webhook_config.type:
+                if definition.webhook_config.type == api_pb2.WEBHOOK_TYPE_WEB_SERVER:
+                    raise invalid(f"web_server on the method '{method}' is not implemented by the local cloud.")
+                definition.web_url = await self._web.serve(function_id, method)
+
+    def _handle(self, function_id: str, definition: api_pb2.Function | None = None) -> api_pb2.FunctionHandleMetadata:
+        return handle_metadata(self._apps, function_id, self._web.url(self._apps.base_id(function_id)), definition)
 
     async def FunctionCreate(
         self, request: api_pb2.FunctionCreateRequest, context: Any
     ) -> api_pb2.FunctionCreateResponse:
         """Define a function. What this machine cannot give is refused by name."""
         if request.HasField("function_data"):
-            raise invalid("GPUs are not available on the local cloud.")
+            raise invalid(_NO_GPU)
         function = request.function
-        if function.resources.gpu_config.type or function.resources.gpu_config.gpu_type:
-            raise invalid("GPUs are not available on the local cloud.")
-        if function.webhook_config.type not in (
-            api_pb2.WEBHOOK_TYPE_UNSPECIFIED,
-            api_pb2.WEBHOOK_TYPE_ASGI_APP,
-            api_pb2.WEBHOOK_TYPE_FUNCTION,
-            api_pb2.WEBHOOK_TYPE_WSGI_APP,
-        ):
-            raise invalid("web_server functions are not implemented by the local cloud; use asgi_app.")
-        if function.is_server:
-            raise invalid("modal.Server is not implemented by the local cloud; use asgi_app.")
+        _refuse_what_is_missing(function)
+        schedules.check(function.schedule)
         function_id = self._apps.define_function(request.app_id, request.existing_function_id, function)
-        url = await self._web.serve(function_id) if function.webhook_config.type else ""
-        if url:
-            function.web_url = url
+        if function.webhook_config.type:
+            function.web_url = await self._web.serve(function_id)
+        await self._serve_methods(function_id, function)
+        if function.web_url or function.method_definitions:
             self._apps.define_function(request.app_id, function_id, function)
         return api_pb2.FunctionCreateResponse(
             function_id=function_id,
             function=function,
             function_data=function_data(function),
-            handle_metadata=handle_metadata(self._apps, function_id, url),
+            handle_metadata=self._handle(function_id),
         )
 
     async def FunctionGet(self, request: api_pb2.FunctionGetRequest, context: Any) -> api_pb2.FunctionGetResponse:
@@ -101,71 +103,68 @@ class FunctionRpcs:
         return api_pb2.FunctionGetResponse(
             function_id=function_id,
             function=function_data(self._apps.function(function_id)),
-            handle_metadata=handle_metadata(self._apps, function_id, self._web.url(function_id)),
+            handle_metadata=self._handle(function_id),
         )
 
-    async def FunctionMap(self, request: api_pb2.FunctionMapRequest, context: Any) -> api_pb2.FunctionMapResponse:
-        """Open a call and queue the inputs that came with it."""
-        function = self._apps.function(request.function_id)
-        call = self._calls.create(request.function_id, request.function_call_invocation_type)
-        response = api_pb2.FunctionMapResponse(
-            function_call_id=call.call_id, retry_policy=function.retry_policy, max_inputs_outstanding=1000
+    async def FunctionGetById(
+        self, request: api_pb2.FunctionGetByIdRequest, context: Any
+    ) -> api_pb2.FunctionGetByIdResponse:
+        """Look a function or a variant up by its id."""
+        return api_pb2.FunctionGetByIdResponse(
+            function=function_data(self._apps.function(request.function_id)),
+            handle_metadata=self._handle(request.function_id),
         )
-        for item in request.pipelined_inputs:
-            queued = call.add(item.idx, item.input)
-            self._pools.submit(queued)
-            response.pipelined_inputs.add(idx=item.idx, input_id=queued.input_id, input_jwt=queued.input_id)
-        return response
 
-    async def FunctionPutInputs(
-        self, request: api_pb2.FunctionPutInputsRequest, context: Any
-    ) -> api_pb2.FunctionPutInputsResponse:
-        """Queue more inputs of an open call."""
-        call = self._calls.get(request.function_call_id)
-        response = api_pb2.FunctionPutInputsResponse()
-        for item in request.inputs:
-            queued = call.add(item.idx, item.input)
-            self._pools.submit(queued)
-            response.inputs.add(idx=item.idx, input_id=queued.input_id, input_jwt=queued.input_id)
-        return response
-
-    async def FunctionGetOutputs(
-        self, request: api_pb2.FunctionGetOutputsRequest, context: Any
-    ) -> api_pb2.FunctionGetOutputsResponse:
-        """Wait for outputs that came after the last one seen."""
-        call = self._calls.get(request.function_call_id)
-        after = int(request.last_entry_id) if request.last_entry_id.isdigit() else 0
-        await call.wait_for_output(after=after, timeout_s=min(max(request.timeout, 0), _MAX_WAIT_S))
-        found = call.outputs[after : after + (request.max_values or 1000)]
-        response = api_pb2.FunctionGetOutputsResponse(
-            last_entry_id=str(after + len(found)), num_unfinished_inputs=len(call.inputs) - len(call.outputs)
+    async def FunctionBindParams(
+        self, request: api_pb2.FunctionBindParamsRequest, context: Any
+    ) -> api_pb2.FunctionBindParamsResponse:
+        """Make a variant of a function: a class with its parameters, other options, or both; the same each time."""
+        resources = request.function_options.resources
+        if resources.gpu_config.type or resources.gpu_config.gpu_type:
+            raise invalid(_NO_GPU)
+        if request.function_options.cloud_bucket_mounts:
+            raise invalid(_NO_BUCKETS)
+        variant_id = self._apps.bind(request.function_id, request.serialized_params, request.function_options)
+        return api_pb2.FunctionBindParamsResponse(
+            bound_function_id=variant_id, handle_metadata=self._handle(variant_id)
         )
-        for item in found:
-            assert item.output is not None
-            response.idxs.append(item.idx)
-            response.outputs.add(
-                result=item.output.result,
-                idx=item.idx,
-                input_id=item.input_id,
-                data_format=item.output.data_format,
-                task_id=item.task_id,
-                input_started_at=item.started_at,
-                output_created_at=item.output.output_created_at,
-                retry_count=item.retry_count,
+
+    async def ClassCreate(self, request: api_pb2.ClassCreateRequest, context: Any) -> api_pb2.ClassCreateResponse:
+        """Reserve an id for a class; what it does is its service function's."""
+        return api_pb2.ClassCreateResponse(
+            class_id=self._apps.create_class(request.app_id, request.existing_class_id),
+            handle_metadata=api_pb2.ClassHandleMetadata(),
+        )
+
+    async def ClassGet(self, request: api_pb2.ClassGetRequest, context: Any) -> api_pb2.ClassGetResponse:
+        """Look a deployed class up by its app's name and its own."""
+        app = self._apps.find(request.app_name, environment=request.environment_name)
+        class_id = app.class_ids.get(request.object_tag) if app is not None else None
+        if class_id is None:
+            raise not_found(f"Class '{request.object_tag}' of app '{request.app_name}' not found.")
+        return api_pb2.ClassGetResponse(class_id=class_id, handle_metadata=api_pb2.ClassHandleMetadata())
+
+    async def FunctionUpdateSchedulingParams(
+        self, request: api_pb2.FunctionUpdateSchedulingParamsRequest, context: Any
+    ) -> api_pb2.FunctionUpdateSchedulingParamsResponse:
+        """Change how a function scales, until it is deployed again."""
+        settings = request.settings
+        if settings.max_containers and settings.min_containers > settings.max_containers:
+            raise invalid("min_containers must not be larger than max_containers.")
+        return api_pb2.FunctionUpdateSchedulingParamsResponse(
+            current_settings=self._pools.override(request.function_id, settings)
+        )
+
+    async def FunctionGetSchedulingParams(
+        self, request: api_pb2.FunctionGetSchedulingParamsRequest, context: Any
+    ) -> api_pb2.FunctionGetSchedulingParamsResponse:
+        """How a function scales."""
+        return api_pb2.FunctionGetSchedulingParamsResponse(
+            autoscaler_configuration=api_pb2.AutoscalerConfiguration(
+                settings=self._pools.settings(request.function_id),
+                static_settings=self._apps.function(request.function_id).autoscaler_settings,
             )
-        return response
-
-    async def FunctionCallGetDataOut(
-        self, request: api_pb2.FunctionCallGetDataRequest, context: Any
-    ) -> AsyncIterator[api_pb2.DataChunk]:
-        """Read what a generator yields."""
-        async for chunk in self._calls.get(request.function_call_id).data_out.read(after=request.last_index):
-            yield chunk
-
-    async def FunctionCallCancel(self, request: api_pb2.FunctionCallCancelRequest, context: Any) -> empty_pb2.Empty:
-        """Cancel a call."""
-        self._pools.cancel(self._calls.get(request.function_call_id))
-        return empty_pb2.Empty()
+        )
 
     async def FunctionGetCurrentStats(
         self, request: api_pb2.FunctionGetCurrentStatsRequest, context: Any
@@ -173,7 +172,9 @@ class FunctionRpcs:
         """Count a function's containers."""
         tasks = [task for task in self._pools.tasks() if task.function_id == request.function_id]
         return api_pb2.FunctionStats(
-            num_total_tasks=len(tasks), num_running_inputs=sum(len(task.inputs) for task in tasks)
+            backlog=self._pools.backlog(request.function_id),
+            num_total_tasks=len(tasks),
+            num_running_inputs=sum(len(task.inputs) for task in tasks),
         )
 
     async def TaskList(self, request: api_pb2.TaskListRequest, context: Any) -> api_pb2.TaskListResponse:
@@ -194,6 +195,21 @@ class FunctionRpcs:
         """Stop one container; its inputs fail."""
         await asyncio.wait_for(self._pools.stop_task(request.task_id), _MAX_WAIT_S)
         return api_pb2.ContainerStopResponse()
+
+
+def _refuse_what_is_missing(function: api_pb2.Function) -> None:
+    if function.resources.gpu_config.type or function.resources.gpu_config.gpu_type:
+        raise invalid(_NO_GPU)
+    if function.cloud_bucket_mounts or function.s3_mounts:
+        raise invalid(_NO_BUCKETS)
+    if function.shared_volume_mounts:
+        raise invalid("NetworkFileSystem is not implemented by the local cloud; use a Volume.")
+    if function.proxy_id:
+        raise invalid("Proxies are not implemented by the local cloud: there is no static address to give.")
+    if function.is_server:
+        raise invalid("modal.Server is not implemented by the local cloud; use asgi_app or web_server.")
+    if function._experimental_group_size > 1:
+        raise invalid("Clustered functions are not implemented by the local cloud.")
 
 
 def function_data(function: api_pb2.Function) -> api_pb2.FunctionData:
@@ -219,6 +235,20 @@ def handle_metadata(
         function_name=function.function_name,
         function_type=function.function_type,
         web_url=web_url,
+        method_handle_metadata={
+            name: api_pb2.FunctionHandleMetadata(
+                function_name=method.function_name,
+                function_type=method.function_type,
+                web_url=method.web_url,
+                is_method=True,
+                use_method_name=name,
+                function_schema=method.function_schema,
+                max_object_size_bytes=MAX_OBJECT_BYTES,
+                supported_input_formats=method.supported_input_formats,
+                supported_output_formats=method.supported_output_formats,
+            )
+            for name, method in function.method_definitions.items()
+        },
         is_method=function.is_method,
         definition_id=apps.definition_id(function_id),
         class_parameter_info=function.class_parameter_info,

@@ -1,0 +1,103 @@
+"""Runs functions that have a schedule, by the cloud's clock. A run that was due while the cloud was down is lost.
+
+croniter reads cron lines: their rules about days, ranges and time zones are longer than they look.
+"""
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import structlog
+from croniter import croniter
+from croniter.croniter import CroniterError
+from dateutil.relativedelta import relativedelta
+from modal._serialization import serialize_data_format
+from modal_proto import api_pb2
+
+from workbench.local_cloud.apps import Apps
+from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.functions.calls import Calls
+from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.rpc.failures import RpcFailure, invalid
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_S = 1.0
+
+
+class Schedules:
+    """Queues a call of each scheduled function of a deployment whenever it is due."""
+
+    def __init__(self, apps: Apps, calls: Calls, pools: Pools, clock: Clock) -> None:
+        self._apps = apps
+        self._calls = calls
+        self._pools = pools
+        self._clock = clock
+        self._due: dict[str, tuple[str, float]] = {}  # function: its definition, and when it is due
+
+    async def run(self) -> None:
+        """Look at the clock until cancelled."""
+        while True:
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001  # one bad function must not stop the others' schedules
+                _log.error("schedules.failed", exc_info=error)
+            await self._clock.sleep(_LOOK_S)
+
+    def _look(self) -> None:
+        now = self._clock.time()
+        scheduled = dict(self._apps.scheduled())
+        for gone in self._due.keys() - scheduled.keys():
+            del self._due[gone]
+        for function_id, definition_id in scheduled.items():
+            known, due = self._due.get(function_id, ("", 0.0))
+            schedule = self._apps.function(function_id).schedule
+            if known != definition_id:
+                self._due[function_id] = (definition_id, next_time(schedule, now))
+            elif due <= now:
+                self._due[function_id] = (definition_id, next_time(schedule, now))
+                self._start(function_id)
+
+    def _start(self, function_id: str) -> None:
+        call = self._calls.create(function_id, api_pb2.FUNCTION_CALL_INVOCATION_TYPE_ASYNC)
+        payload = api_pb2.FunctionInput(
+            args=serialize_data_format(((), {}), api_pb2.DATA_FORMAT_PICKLE), data_format=api_pb2.DATA_FORMAT_PICKLE
+        )
+        self._pools.submit(call.add(0, payload))
+        _log.info("schedule.started", function_id=function_id, call_id=call.call_id)
+
+
+def check(schedule: api_pb2.Schedule) -> None:
+    """Refuse a schedule that can never be kept; raises RpcFailure INVALID_ARGUMENT with what is wrong."""
+    if schedule.WhichOneof("schedule_oneof") is not None:
+        next_time(schedule, 0.0)
+
+
+def next_time(schedule: api_pb2.Schedule, now: float) -> float:
+    """When a schedule is due next after `now`, both in Unix seconds; raises RpcFailure INVALID_ARGUMENT."""
+    if schedule.WhichOneof("schedule_oneof") == "cron":
+        return _next_cron(schedule.cron.cron_string, schedule.cron.timezone or "UTC", now)
+    period = schedule.period
+    step = relativedelta(years=period.years, months=period.months, weeks=period.weeks, days=period.days)
+    start = datetime.fromtimestamp(now, UTC)
+    try:
+        span = timedelta(hours=period.hours, minutes=period.minutes, seconds=period.seconds)
+        due = start + step + span
+    except (OverflowError, ValueError) as error:
+        raise invalid(f"This period is out of range: {error}.") from error
+    if due <= start:
+        raise invalid("A period must be longer than nothing.")
+    return due.timestamp()
+
+
+def _next_cron(line: str, timezone: str, now: float) -> float:
+    try:
+        zone = ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise invalid(f"There is no time zone named {timezone[:64]!r}.") from error
+    try:
+        if len(line.split()) != 5:
+            raise invalid(f"A cron line has five fields: {line[:100]!r} has not.")
+        following: datetime = croniter(line, datetime.fromtimestamp(now, zone)).get_next(datetime)
+    except (CroniterError, RpcFailure) as error:
+        raise invalid(f"This cron line is not understood: {error}") from error
+    return following.timestamp()
