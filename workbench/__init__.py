@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from modal_app.contract.errors import ContractError, ErrorCode
     from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
+    from workbench.control import ActiveFault, ControlError, ControlUnavailableError, FaultRule, InjectedFault
     from workbench.deploy import DeployFailedError
     from workbench.endpoint import Endpoint
     from workbench.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
@@ -31,6 +32,11 @@ _HOMES = {
     "Received": "workbench.client",
     "RequestRefusedError": "workbench.client",
     "StreamLostError": "workbench.client",
+    "ActiveFault": "workbench.control",
+    "ControlError": "workbench.control",
+    "ControlUnavailableError": "workbench.control",
+    "FaultRule": "workbench.control",
+    "InjectedFault": "workbench.control",
     "DeployFailedError": "workbench.deploy",
     "Endpoint": "workbench.endpoint",
     "BlamedLine": "workbench.history",
@@ -73,6 +79,9 @@ __all__ = [
     "CommitInfo",
     "FileChange",
     "BlamedLine",
+    "FaultRule",
+    "ActiveFault",
+    "InjectedFault",
     "Timeline",
     "ViewState",
     "AsyncClient",
@@ -88,4 +97,6 @@ __all__ = [
     "TargetUnavailableError",
     "HistoryError",
     "HistoryUnavailableError",
+    "ControlError",
+    "ControlUnavailableError",
 ]

@@ -13,6 +13,7 @@ from workbench import deploy as deployment
 from workbench import targets
 from workbench.background import BackgroundLoop
 from workbench.client import AsyncClient
+from workbench.control import Clock, CloudControl, ControlUnavailableError, Faults
 from workbench.endpoint import Endpoint
 from workbench.history import HistoryClient
 from workbench.project import Project, make_request
@@ -84,11 +85,26 @@ class Workbench:
         name = f"{self.app_name}-projects"
         volume = modal.Volume.from_name(name, create_if_missing=True, version=2)
         history = None
-        if self.target.history_url is not None:
+        if self.target.cloud_url is not None:
             volume.hydrate()  # it is made now, so that its history can be asked for
             root = f"projects/{project.user_id}/{project.project_id}"
-            history = HistoryClient(self.target.history_url, self.target.env, name, root=root)
+            history = HistoryClient(self.target.cloud_url, self.target.env, name, root=root)
         return ProjectVolume(volume, project.user_id, project.project_id, history=history)
+
+    @property
+    def faults(self) -> Faults:
+        """What the local cloud shall do wrong; raises ControlUnavailableError elsewhere."""
+        return Faults(self._control("faults are injected"))
+
+    @property
+    def clock(self) -> Clock:
+        """The local cloud's clock, which can be moved forward; raises ControlUnavailableError elsewhere."""
+        return Clock(self._control("the clock can be moved"))
+
+    def _control(self, what: str) -> CloudControl:
+        if self.target.cloud_url is None:
+            raise ControlUnavailableError(f"{what} on the local cloud only: connect to the target 'local'")
+        return CloudControl(self.target.cloud_url, self.target.env)
 
     def close(self) -> None:
         """Leave every run and end the background thread. Idempotent."""

@@ -31,7 +31,7 @@ class Target:
     private: Path
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     url: str | None = None
-    history_url: str | None = None  # the local cloud's; Modal keeps no history of volumes
+    cloud_url: str | None = None  # the local cloud's HTTP side: history, faults, the clock; Modal has none
 
     def point_sdk(self) -> None:
         """Make the SDK of this process talk to this target from now on."""
@@ -52,7 +52,7 @@ def resolve(name: str = "local", *, state_dir: Path | None = None) -> Target:
             running, _ = daemon.start(state)
         except daemon.CloudStartFailedError as error:
             raise TargetUnavailableError(str(error)) from error
-        return Target("local", state.root / "endpoints", running.env(), history_url=running.http_url)
+        return Target("local", state.root / "endpoints", running.env(), cloud_url=running.http_url)
     if name == "modal":
         return _modal()
     parts = urlsplit(name)

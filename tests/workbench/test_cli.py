@@ -80,6 +80,14 @@ COMMANDS = [
     ["cloud", "reset"],
     ["cloud", "fsck"],
     ["cloud", "gc"],
+    ["cloud", "coverage"],
+    ["cloud", "fault"],
+    ["cloud", "fault", "add"],
+    ["cloud", "fault", "list"],
+    ["cloud", "fault", "clear"],
+    ["cloud", "clock"],
+    ["cloud", "clock", "show"],
+    ["cloud", "clock", "advance"],
     ["test"],
 ]
 

@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from workbench.cli import controls
 from workbench.cli.common import JsonOption, failing, prepare, print_json, say
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import Running, State, default_state_dir
 
 app = typer.Typer(no_args_is_help=True, help="The local cloud: Modal's own protocol, served on this machine.")
-
+app.add_typer(controls.fault, name="fault")
+app.add_typer(controls.clock, name="clock")
+app.command()(controls.coverage)
 
 _TELL_S = 2.0
 

@@ -26,6 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 def _failures() -> tuple[type[Exception], ...]:
     """The failures with a sentence of their own. Imported late: by then the command has imported what raises them."""
     from workbench.client import RequestRefusedError, StreamLostError
+    from workbench.control import ControlError, ControlUnavailableError
     from workbench.deploy import DeployFailedError
     from workbench.history import HistoryError, HistoryUnavailableError
     from workbench.local_cloud.state import StateInUseError
@@ -35,6 +36,8 @@ def _failures() -> tuple[type[Exception], ...]:
     return (
         CloudStartFailedError,
         ContractError,
+        ControlError,
+        ControlUnavailableError,
         DeployFailedError,
         FileNotFoundError,
         HistoryError,

@@ -21,16 +21,19 @@ from starlette.applications import Starlette
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.credentials import Credentials
+from workbench.local_cloud.faults import Faults
 from workbench.local_cloud.functions.calls import Calls
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.functions.schedules import Schedules
 from workbench.local_cloud.functions.web import Ingress, QuietServer
 from workbench.local_cloud.http.blob_routes import BlobRoutes
+from workbench.local_cloud.http.control_routes import ControlRoutes
 from workbench.local_cloud.http.history_routes import HistoryRoutes, Uncommitted
 from workbench.local_cloud.http.links import Links
 from workbench.local_cloud.http.volume_routes import VolumeRoutes
 from workbench.local_cloud.images import Images
+from workbench.local_cloud.injection import Injector
 from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.ports import listen
 from workbench.local_cloud.rpc.apps import AppRpcs
@@ -84,20 +87,29 @@ class LocalCloud:
         blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))
         blocks = VolumeRoutes(content, links)
         self._copies = WorkingCopies(run / "copies", committed, content)
-        self._engine = Engine(run / "sandboxes")
+        self._engine = Engine(run / "sandboxes", self._clock)
         self._apps = Apps(database)
         self._logs = AppLogs(database)
         self._images = Images(database)
         self._sandboxes = Sandboxes(
-            self._engine, self._copies, on_notice=self._notice, egress_test_networks=egress_test_networks
+            self._engine,
+            self._copies,
+            self._clock,
+            on_notice=self._notice,
+            may_commit=self._may_commit,
+            egress_test_networks=egress_test_networks,
         )
         self._secrets = SecretRpcs(database, objects)
         self._mounts = MountRpcs(database, content, blobs)
         calls = Calls()
         self._pools = Pools(self._apps, self._clock, make_container=self._make_container)
         self._schedules = Schedules(self._apps, calls, self._pools, self._clock)
-        self._ingress = Ingress(self._apps, calls, self._pools, self._clock, read_blob=blobs.read)
-        self._volumes = VolumeRpcs(objects, committed, content, blocks, mounts_of=self._mounts_of)
+        faults = Faults(self._clock.time)
+        self._injector = Injector(faults, self._clock, self._apps, self._pools, self._sandboxes)
+        self._ingress = Ingress(self._apps, calls, self._pools, self._clock, self._injector, read_blob=blobs.read)
+        self._volumes = VolumeRpcs(
+            objects, committed, content, blocks, mounts_of=self._mounts_of, may_commit=self._may_commit
+        )
         history = HistoryRoutes(
             self._gate,
             committed,
@@ -106,7 +118,8 @@ class LocalCloud:
             uncommitted=self._uncommitted,
             working=lambda volume_id, holder: [copy for who, _, copy in self._live(volume_id) if who == holder],
         )
-        self._routes = [*blobs.routes, *blocks.routes, *history.routes]
+        control = ControlRoutes(self._gate, faults, self._clock, coverage=lambda: self._rpc.coverage)
+        self._routes = [*blobs.routes, *blocks.routes, *history.routes, *control.routes]
         self._app_rpcs = AppRpcs(
             self._apps,
             self._logs,
@@ -117,6 +130,7 @@ class LocalCloud:
         )
         self._rpc = RpcServer(
             self._gate,
+            self._injector,
             control=[
                 SessionRpcs(self._gate, objects),
                 self._secrets,
@@ -211,6 +225,9 @@ class LocalCloud:
         await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
         await self._pools.stop_app(app_id)
         await self._sandboxes.stop_app(app_id)
+
+    async def _may_commit(self, holder: str, sub_path: str, author: str) -> bool:
+        return await self._injector.on_commit(holder, sub_path, author)
 
     def _notice(self, record: Record, text: str) -> None:
         line = f"[local cloud] sandbox {record.sandbox_id}: {text}\n"

@@ -5,6 +5,7 @@ of a response breaks the connection: a cut stream never looks complete.
 """
 
 import asyncio
+import math
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ from modal_proto import api_pb2
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from workbench.local_cloud.apps import Apps
-from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.clock import MAX_ADVANCE_S, Clock
+from workbench.local_cloud.faults import FaultRule
 from workbench.local_cloud.functions.calls import Call, Calls
 from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.injection import Hop, Injector
 from workbench.local_cloud.ports import listen
 from workbench.local_cloud.rpc.failures import RpcFailure
 
@@ -29,6 +32,7 @@ HEADERS_TIMEOUT_S = 150.0  # Modal's: past it the client is sent to poll with GE
 MAX_BODY_BYTES = 4 * 1024**3  # Modal's
 _RESUME_PARAMETER = "__modal_function_call_id"
 _STOP_S = 3.0
+_WORKER_S = 60.0
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -52,10 +56,18 @@ class Ingress:
     """Serves web functions; `read_blob` gives the bytes of chunks that were too large for one message."""
 
     def __init__(
-        self, apps: Apps, calls: Calls, pools: Pools, clock: Clock, *, read_blob: Callable[[str], bytes]
+        self,
+        apps: Apps,
+        calls: Calls,
+        pools: Pools,
+        clock: Clock,
+        injector: Injector,
+        *,
+        read_blob: Callable[[str], bytes],
     ) -> None:
         self._apps = apps
         self._clock = clock
+        self._injector = injector
         self._calls = calls
         self._pools = pools
         self._read_blob = read_blob
@@ -144,7 +156,8 @@ class Ingress:
                 return
             start = asyncio.create_task(self._send_body(call, receive))
         try:
-            await self._respond(call, scope, send)
+            rules = self._injector.on_web(function_id, scope["path"]) if self._injector.faults else []
+            await (self._respond_badly(rules, call, scope, send) if rules else self._respond(call, scope, send))
         finally:
             if start is not None:
                 start.cancel()
@@ -196,6 +209,34 @@ class Ingress:
             await call.data_in.put(api_pb2.DataChunk(data_format=api_pb2.DATA_FORMAT_ASGI, data=data))
             if message["type"] == "http.disconnect":
                 return
+
+    async def _respond_badly(self, rules: list[FaultRule], call: Call, scope: Message, send: Send) -> None:
+        """Respond as the rules of injected faults say."""
+        await self._clock.sleep(sum(rule.delay_s for rule in rules))
+        refused = next((rule.http_status for rule in rules if rule.http_status), None)
+        if refused is not None:
+            await _answer(send, refused, "modal-http: injected by a fault rule")
+            return
+        for rule in rules:
+            if rule.kill or rule.preempt:
+                await self._injector.harm_container(rule, await self._worker(call))
+        answering = asyncio.ensure_future(self._respond(call, scope, Hop(send, rules, self._clock).send))
+        cut_s = min((rule.cut_after_s for rule in rules if rule.cut_after_s is not None), default=math.inf)
+        try:
+            await self._clock.first(asyncio.shield(answering), timeout_s=min(cut_s, MAX_ADVANCE_S))
+            if not answering.done():
+                raise StreamBrokenError
+            answering.result()
+        finally:
+            answering.cancel()
+
+    async def _worker(self, call: Call) -> str:
+        """The container that works on a call, once there is one."""
+        item = next(iter(call.inputs.values()))
+        deadline = self._clock.monotonic() + _WORKER_S
+        while not item.task_id and item.output is None and self._clock.monotonic() < deadline:
+            await self._clock.sleep(0.01)
+        return item.task_id
 
     async def _respond(self, call: Call, scope: Message, send: Send) -> None:
         messages = self._messages(call)

@@ -1,21 +1,18 @@
-"""The time machine over HTTP: what Modal's protocol has no words for. Who asks shows the token that the SDK shows.
-
-JSON, except for contents. Failures carry the protocol's words: `{"error": …}` with 401, 404, 400 or 409.
-"""
+"""The time machine over HTTP: what Modal's protocol has no words for. JSON, except for contents."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grpc import StatusCode
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from workbench.local_cloud.http.answers import for_clients
 from workbench.local_cloud.rpc.callers import Gate
-from workbench.local_cloud.rpc.failures import RpcFailure, not_found
+from workbench.local_cloud.rpc.failures import not_found
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean
 from workbench.local_cloud.volumes.history import History
@@ -23,12 +20,6 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 MAX_COMMITS = 1000
 MAX_WORKING_BYTES = 8 * 1024 * 1024  # a file that somebody reads; larger ones are there once they are committed
-_STATUSES = {
-    StatusCode.UNAUTHENTICATED: 401,
-    StatusCode.NOT_FOUND: 404,
-    StatusCode.INVALID_ARGUMENT: 400,
-    StatusCode.FAILED_PRECONDITION: 409,
-}
 
 
 class _Question(BaseModel):
@@ -94,18 +85,10 @@ class HistoryRoutes:
         self, answer: Callable[[str, _Question], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            try:
-                if self._gate.identify(request.headers).kind != "client":
-                    raise RpcFailure(StatusCode.UNAUTHENTICATED, "A container has no business here.")
-                question = _Question.model_validate(dict(request.query_params))
-                return await answer(self._volume_id(request.path_params["volume"]), question)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 400)
-            except RpcFailure as error:
-                return JSONResponse({"error": error.message}, _STATUSES.get(error.code, 500))
+            question = _Question.model_validate(dict(request.query_params))
+            return await answer(self._volume_id(request.path_params["volume"]), question)
 
-        return endpoint
+        return for_clients(self._gate, endpoint)
 
     async def _commits(self, volume_id: str, question: _Question) -> Response:
         found = self._history.commits(volume_id, clean(question.path), limit=question.limit)

@@ -8,6 +8,7 @@ INTERNAL whose details stay in the log.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from modal_proto import api_pb2, task_command_router_pb2
 
+from workbench.local_cloud.injection import Injector
 from workbench.local_cloud.rpc.callers import Caller, Gate, caller
 from workbench.local_cloud.rpc.failures import RpcFailure
 
@@ -37,6 +39,15 @@ _OPTIONS = (
 OPEN_METHODS = frozenset[str]()
 
 
+@dataclass
+class Coverage:
+    """Which RPCs of the protocol there are here, which not, and how often a missing one was asked for."""
+
+    implemented: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    asked_for: Counter[str] = field(default_factory=Counter)
+
+
 class PortInUseError(Exception):
     """The address cannot be bound."""
 
@@ -44,9 +55,10 @@ class PortInUseError(Exception):
 class RpcServer:
     """The gRPC side of the cloud."""
 
-    def __init__(self, gate: Gate, *, control: Iterable[object], router: Iterable[object]) -> None:
+    def __init__(self, gate: Gate, injector: Injector, *, control: Iterable[object], router: Iterable[object]) -> None:
         self._gate = gate
-        self.unimplemented: Counter[str] = Counter()
+        self._injector = injector
+        self.coverage = Coverage()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (
@@ -81,6 +93,7 @@ class RpcServer:
         methods = {}
         for method in service.methods:
             handler = next((getattr(group, method.name) for group in members if hasattr(group, method.name)), None)
+            (self.coverage.implemented if handler is not None else self.coverage.missing).append(method.name)
             request_class: type[Message] = message_factory.GetMessageClass(method.input_type)
             make = {
                 (False, False): grpc.unary_unary_rpc_method_handler,
@@ -100,7 +113,7 @@ class RpcServer:
         if name not in OPEN_METHODS:
             caller.set(identify({key: str(value) for key, value in context.invocation_metadata() or ()}))
         if handler is None:
-            self.unimplemented[name] += 1
+            self.coverage.asked_for[name] += 1
             _log.warning("rpc.unimplemented", rpc=name)
             raise RpcFailure(
                 StatusCode.UNIMPLEMENTED, f"{name} is not implemented by the local cloud; Modal itself has it."
@@ -116,7 +129,10 @@ class RpcServer:
             try:
                 self._admit(name, handler, context, identify)
                 assert handler is not None
-                return await handler(request, context)
+                await self._injector.on_call("call", name, request)
+                answer = await handler(request, context)
+                await self._injector.on_call("answer", name, request)
+                return answer
             except Exception as error:  # the boundary: everything becomes a status
                 await _abort(name, context, error)
                 raise AssertionError("abort always raises") from error
@@ -133,7 +149,8 @@ class RpcServer:
             try:
                 self._admit(name, handler, context, identify)
                 assert handler is not None
-                async for response in handler(request, context):
+                await self._injector.on_call("call", name, request)
+                async for response in self._injector.on_stream(name, request, handler(request, context)):
                     yield response
             except Exception as error:  # noqa: BLE001  # the boundary: everything becomes a status
                 await _abort(name, context, error)

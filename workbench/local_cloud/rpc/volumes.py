@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class Mounts:
 
 
 class VolumeRpcs:
-    """Answers about volumes; `mounts_of` tells what a function container has mounted."""
+    """Answers about volumes; `mounts_of` tells what a container has mounted, `may_commit` can lose a commit of it."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class VolumeRpcs:
         routes: VolumeRoutes,
         *,
         mounts_of: Callable[[str], Mounts],
+        may_commit: Callable[[str, str, str], Awaitable[bool]],
     ) -> None:
         self._objects = objects
         self._committed = committed
@@ -53,6 +54,7 @@ class VolumeRpcs:
         self._routes = routes
         self._files = VolumeFiles(committed)
         self._mounts_of = mounts_of
+        self._may_commit = may_commit
 
     # -- names -------------------------------------------------------------------------------------------------------
 
@@ -269,8 +271,10 @@ class VolumeRpcs:
         """Commit the calling container's own mount; a sandbox's writes are not in it, exactly as on Modal."""
         own = self._own_mounts(request.volume_id)
         calls = "".join(f" call={call_id}" for call_id in own.calls[:_CALLS_TOLD])
+        author = f"container:{caller.get().task_id}{calls}"
         for copy in own.copies.values():
-            await copy.commit(f"container:{caller.get().task_id}{calls}")
+            if await self._may_commit(caller.get().task_id or "", copy.sub_path, author):
+                await copy.commit(author)
         return api_pb2.VolumeCommitResponse(skip_reload=False)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest, context: Any) -> empty_pb2.Empty:

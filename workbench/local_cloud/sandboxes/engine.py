@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.sandboxes import cgroups, isolation
 from workbench.local_cloud.sandboxes.diagnosis import explain
 from workbench.local_cloud.sandboxes.sandbox import OnNotice, OnSync, Sandbox
@@ -18,10 +19,11 @@ from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError, Sand
 class Engine:
     """Makes sandboxes below one private directory and ends them all when it is closed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, clock: Clock | None = None) -> None:
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(mode=0o700, parents=True)
         self._root = root
+        self._clock = clock or Clock()
         self._sandboxes: set[Sandbox] = set()
         self._seccomp = isolation.seccomp_program()
         cgroups.reap()
@@ -33,7 +35,7 @@ class Engine:
     ) -> Sandbox:
         """Start a sandbox; raises IsolationUnavailableError or SandboxStartFailedError, and then nothing is left."""
         group = self._cgroups.create(secrets.token_hex(8), spec.limits)
-        sandbox = Sandbox(spec, on_sync, on_notice, Path(tempfile.mkdtemp(dir=self._root)), group)
+        sandbox = Sandbox(spec, on_sync, on_notice, Path(tempfile.mkdtemp(dir=self._root)), group, clock=self._clock)
         self._sandboxes.add(sandbox)
         starting = asyncio.ensure_future(sandbox.start(seccomp=self._seccomp))
         try:

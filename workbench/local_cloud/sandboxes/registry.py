@@ -1,9 +1,8 @@
 """Sandboxes as Modal knows them: ids, names, tags, timeouts, volumes, results. The engine knows only processes."""
 
 import asyncio
-import time
 import zlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import structlog
 from modal_proto import api_pb2
 
+from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.ids import new_id
-from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
+from workbench.local_cloud.rpc.failures import RpcFailure, already_exists, failed_precondition, not_found
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
@@ -32,6 +32,7 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingC
 _log = structlog.get_logger(__name__)
 
 OnNotice = Callable[["Record", str], None]
+MayCommit = Callable[[str, str, str], Awaitable[bool]]  # sandbox, sub-path, author; False loses it without a word
 
 BACKGROUND_COMMIT_S = 5.0
 DEFAULT_TIMEOUT_S = 300  # Modal's
@@ -55,7 +56,7 @@ class Record:
     name: str
     definition: api_pb2.Sandbox
     tags: dict[str, str]
-    created_at: float = field(default_factory=time.time)
+    created_at: float
     sandbox: Sandbox | None = None
     mounts: dict[str, WorkingCopy] = field(default_factory=dict)
     result: api_pb2.GenericResult | None = None
@@ -78,16 +79,20 @@ class Sandboxes:
         self,
         engine: Engine,
         copies: WorkingCopies,
+        clock: Clock,
         *,
         on_notice: OnNotice,
+        may_commit: MayCommit,
         egress_test_networks: Sequence[Network] = (),
     ) -> None:
-        """`on_notice` gets what the cloud has to say of a sandbox, for its app's log.
+        """`on_notice` gets what the cloud has to say of a sandbox, for its app's log; `may_commit` can lose a commit.
 
         `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
         """
         self._egress_test_networks = tuple(egress_test_networks)
         self._engine = engine
+        self._clock = clock
+        self._may_commit = may_commit
         self._copies = copies
         self._on_notice = on_notice
         self._records: dict[str, Record] = {}
@@ -118,6 +123,7 @@ class Sandboxes:
             name=definition.name,
             definition=definition,
             tags=tags,
+            created_at=self._clock.time(),
         )
         self._records[record.sandbox_id] = self._by_task[record.task_id] = record
         try:
@@ -267,10 +273,10 @@ class Sandboxes:
         self, record: Record, sandbox: Sandbox, waits: "Sequence[asyncio.Future[None]]"
     ) -> "api_pb2.GenericResult.GenericStatus.ValueType | None":
         """Wait for an end, the timeout or the idle timeout; returns which of the two it was, None for an end."""
-        deadline = time.monotonic() + (record.definition.timeout_secs or DEFAULT_TIMEOUT_S)
+        deadline = self._clock.monotonic() + (record.definition.timeout_secs or DEFAULT_TIMEOUT_S)
         idle_limit_s = float(record.definition.idle_timeout_secs or 0)
         while True:
-            left = deadline - time.monotonic()
+            left = deadline - self._clock.monotonic()
             if left <= 0:
                 return api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT
             if idle_limit_s:
@@ -278,8 +284,8 @@ class Sandboxes:
                 if idle_left <= 0:
                     return api_pb2.GenericResult.GENERIC_STATUS_IDLE_TIMEOUT
                 left = min(left, idle_left)
-            done, _ = await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if done:
+            await self._clock.first(*map(asyncio.shield, waits), timeout_s=left)
+            if any(wait.done() for wait in waits):
                 return None
 
     async def _finish(self, record: Record, status: "api_pb2.GenericResult.GenericStatus.ValueType", code: int) -> None:
@@ -294,14 +300,15 @@ class Sandboxes:
             if record.proxy is not None:
                 await record.proxy.aclose()
             for copy in record.mounts.values():
-                await copy.commit(f"{_author(record)} (final)")
-                await copy.release()
+                if await self._may_commit(record.sandbox_id, copy.sub_path, f"{_author(record)} (final)"):
+                    await copy.commit(f"{_author(record)} (final)")
+                    await copy.release()
         finally:
             for copy in record.mounts.values():
                 await copy.discard()
             exceeded = record.sandbox.exceeded if record.sandbox is not None else None
             record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=str(exceeded or ""))
-            record.finished_at = time.time()
+            record.finished_at = self._clock.time()
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
             await self._forget_oldest()
@@ -322,7 +329,8 @@ class Sandboxes:
         for target, copy in record.mounts.items():
             if by_sync and copy.version == api_pb2.VOLUME_FS_VERSION_V1:
                 continue
-            if path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/"):
+            meant = path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/")
+            if meant and await self._may_commit(record.sandbox_id, copy.sub_path, author):
                 losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
         if losses:
             told = [str(loss) for loss in losses[:_LOSSES_TOLD]]
@@ -331,9 +339,12 @@ class Sandboxes:
 
     async def _commit_in_background(self, record: Record) -> None:
         while record.ending is None:
-            await asyncio.sleep(BACKGROUND_COMMIT_S)
+            await self._clock.sleep(BACKGROUND_COMMIT_S)
             if record.ending is None:
-                await self._commit(record, "/", author=f"{_author(record)} (background)")
+                try:
+                    await self._commit(record, "/", author=f"{_author(record)} (background)")
+                except RpcFailure as error:  # the next one, or the final one, takes what this one did not
+                    _log.warning("sandbox.commit_failed", sandbox_id=record.sandbox_id, error=error.message)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -10,13 +10,14 @@ import shutil
 import signal
 import socket
 import stat
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.sandboxes import isolation
 from workbench.local_cloud.sandboxes.cgroups import Group
 from workbench.local_cloud.sandboxes.execs import Exec
@@ -47,17 +48,25 @@ class Sandbox:
     """One running sandbox."""
 
     def __init__(
-        self, spec: SandboxSpec, on_sync: OnSync | None, on_notice: OnNotice, directory: Path, group: Group
+        self,
+        spec: SandboxSpec,
+        on_sync: OnSync | None,
+        on_notice: OnNotice,
+        directory: Path,
+        group: Group,
+        *,
+        clock: Clock,
     ) -> None:
         self.sandbox_id = spec.sandbox_id
         self.exceeded: Exceeded | None = None  # the limit that ended it
         self.env: dict[str, str] = {}  # what every program gets beneath its own environment
         self._proxy_listener: socket.socket | None = None
-        self._last_activity = time.monotonic()
+        self._last_activity = clock.monotonic()
         self._spec = spec
         self.group = group
         self._memory_kills = 0
         self._on_sync = on_sync
+        self._clock = clock
         self._on_notice = on_notice
         self._syncing = 0
         self._directory = directory
@@ -211,12 +220,12 @@ class Sandbox:
     def idle_s(self, *, apart_from: str) -> float:
         """Seconds since a program other than `apart_from` last ran, or wrote or was written to; 0 while one runs."""
         if any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
-            self._last_activity = time.monotonic()
-        return time.monotonic() - self._last_activity
+            self._last_activity = self._clock.monotonic()
+        return self._clock.monotonic() - self._last_activity
 
     def touch(self) -> None:
         """Note that somebody uses the sandbox."""
-        self._last_activity = time.monotonic()
+        self._last_activity = self._clock.monotonic()
 
     async def terminate(self) -> None:
         """Kill process 1, and with it everything inside; returns when it is gone. Idempotent."""
@@ -336,26 +345,24 @@ class Sandbox:
             pass
 
     async def _expire(self, run: Exec, timeout_s: float) -> None:
-        try:
-            await asyncio.wait_for(run.wait(), timeout_s)
-        except TimeoutError:
-            try:
+        await self._clock.first(run.wait(), timeout_s=timeout_s)
+        if run.poll() is None:
+            with suppress(SandboxStartFailedError):
                 await self.kill_exec(run.exec_id)
-            except SandboxStartFailedError:
-                pass
+
+    async def exceed(self, reason: Exceeded) -> None:
+        """End the sandbox because it is over a limit."""
+        self.exceeded = reason
+        self._on_notice(f"the sandbox is ended: {reason}")
+        await self.terminate()
 
     def _watchdog(self, pid: int) -> Watchdog:
-        def exceeded(reason: Exceeded) -> None:
-            self.exceeded = reason
-            self._on_notice(f"the sandbox is ended: {reason}")
-            self._spawn(self.terminate())
-
         return Watchdog(
             self._spec.limits,
             [mount.source for mount in self._spec.mounts if not mount.read_only],
             pid=pid,
             watch_memory=self.group.version == "none",
-            exceeded=exceeded,
+            exceeded=lambda reason: self._spawn(self.exceed(reason)),
         )
 
     async def _watch(self, bwrap: asyncio.subprocess.Process) -> None:
