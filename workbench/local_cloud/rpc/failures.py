@@ -30,3 +30,9 @@ def invalid(message: str) -> RpcFailure:
 def failed_precondition(message: str) -> RpcFailure:
     """Build FAILED_PRECONDITION."""
     return RpcFailure(StatusCode.FAILED_PRECONDITION, message)
+
+
+def too_large(what: str, size: int, limit: int) -> RpcFailure:
+    """Build the refusal of too many bytes, which the SDK raises as `modal.exception.RequestSizeError`."""
+    # Modal's front answers such a request with HTTP status 413; the SDK looks for exactly these words (dict.py).
+    return invalid(f"{what} is at most {limit:,} bytes, not {size:,} (status = '413').")
