@@ -1,21 +1,17 @@
 """Queue RPCs: names, the items that `queues.py` keeps, and waiting for more of them."""
 
 import asyncio
-from functools import partial
 from typing import Any
 
-import structlog
 from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
 from workbench.local_cloud.arrivals import Arrivals
-from workbench.local_cloud.queues import MAX_TTL_S, Queues, Taken
+from workbench.local_cloud.queues import MAX_TTL_S, Queues
 from workbench.local_cloud.rpc.failures import invalid
 from workbench.local_cloud.rpc.named import Named
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
-
-_log = structlog.get_logger(__name__)
 
 MAX_WAIT_S = 60.0  # the SDK asks for 50 s at most and then asks again
 _ITEMS_AT_ONCE = 100  # of an iteration; their bytes are bounded by a partition's
@@ -100,18 +96,13 @@ class QueueRpcs:
             if (left_s := deadline - _clock()) <= 0:
                 return api_pb2.QueueGetResponse()
             await self._arrivals.wait(place, timeout_s=left_s)
-        context.add_done_callback(partial(self._put_back_unsent, taken))
-        return api_pb2.QueueGetResponse(values=[item.value for item in taken.items])
-
-    def _put_back_unsent(self, taken: Taken, context: Any) -> None:
-        """Undo a take when the caller went away before it was answered."""
-        if not context.cancelled():
-            return
         try:
+            await context.send_initial_metadata(())  # fails when the caller has gone, which the answer itself would not
+        except BaseException as error:
             self._queues.put_back(taken)
-        except Exception as error:  # noqa: BLE001  # a callback has nobody to tell
-            _log.error("queue.put_back_failed", queue_id=taken.queue_id, exc_info=error)
-        self._arrivals.announce((taken.queue_id, taken.key))
+            self._arrivals.announce(place)
+            raise asyncio.CancelledError from error
+        return api_pb2.QueueGetResponse(values=[item.value for item in taken.items])
 
     async def QueueNextItems(
         self, request: api_pb2.QueueNextItemsRequest, context: Any
