@@ -11,6 +11,7 @@ from modal_proto import api_pb2, api_pb2_grpc
 
 from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.queues import Queues, Taken
+from workbench.local_cloud.rpc import queues as module
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.queues import QueueRpcs
 from workbench.local_cloud.rpc.server import RpcServer
@@ -102,3 +103,24 @@ async def test_a_reader_that_leaves_while_it_waits_takes_nothing(served: Served)
     served.queues.put(served.queue_id, b"", [b"kept"])
     answer = await asyncio.to_thread(served.get().result)
     assert list(answer.values) == [b"kept"]
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan"), float("-inf")])
+async def test_a_timeout_that_makes_no_sense_is_no_wait(served: Served, timeout: float) -> None:
+    answer = await asyncio.to_thread(served.get(timeout=timeout).result)
+    assert list(answer.values) == []
+
+
+async def test_a_wait_is_bounded_whatever_is_asked_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAIT_S", 0.3)
+    answer = await asyncio.to_thread(served.get(timeout=float("inf")).result)
+    assert list(answer.values) == []
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "9" * 19, "\N{SUPERSCRIPT TWO}"])
+async def test_an_entry_id_that_is_none_is_refused(served: Served, last: str) -> None:
+    request = api_pb2.QueueNextItemsRequest(queue_id=served.queue_id, last_entry_id=last)
+    call = served.stub.QueueNextItems.future(request, metadata=served.metadata, timeout=WAIT_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        await asyncio.to_thread(call.result)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
