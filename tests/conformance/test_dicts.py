@@ -110,7 +110,7 @@ def test_large_values_come_back_whole(shared: modal.Dict) -> None:
 def test_what_is_over_a_limit_is_refused_whole(shared: modal.Dict) -> None:
     with pytest.raises(RequestSizeError):
         shared.put("large", bytes(100 * 1024 * 1024 + 1))
-    with pytest.raises(InvalidError, match="10,000"):
+    with pytest.raises(InvalidError):
         shared.update(dict.fromkeys(range(10_001)))
     assert shared.len() == 0
 

@@ -27,7 +27,7 @@ def function(name: str) -> modal.Function:
     return modal.Function.from_name("mailbox", name)
 
 
-def test_a_function_shares_objects_by_name_with_its_callers(deployed: None) -> None:
+def test_a_function_shares_objects_by_name_with_its_callers() -> None:
     """The function waits for its letters in its container while the caller writes them, and the other way round."""
     modal.Dict.from_name("mailbox-words").update({"blau": "blue", "rot": "red"})
     letters = modal.Queue.from_name("mailbox-letters")
@@ -38,7 +38,7 @@ def test_a_function_shares_objects_by_name_with_its_callers(deployed: None) -> N
     assert call.get(timeout=LONG_S) == 3
 
 
-def test_ephemeral_objects_reach_a_function_by_id_and_as_arguments(deployed: None) -> None:
+def test_ephemeral_objects_reach_a_function_by_id_and_as_arguments() -> None:
     with modal.Dict.ephemeral() as words, modal.Queue.ephemeral() as letters:
         function("keep").remote(words.object_id, letters.object_id, "value")
         assert words["kept"] == "value"
@@ -46,7 +46,7 @@ def test_ephemeral_objects_reach_a_function_by_id_and_as_arguments(deployed: Non
         assert letters.len() == 0
 
 
-def test_values_may_hold_other_objects(deployed: None) -> None:
+def test_values_may_hold_other_objects() -> None:
     with modal.Dict.ephemeral() as words, modal.Queue.ephemeral() as letters:
         words["letters"] = letters
         letters.put(words)

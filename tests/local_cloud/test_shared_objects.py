@@ -4,8 +4,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import modal
@@ -16,7 +18,7 @@ from modal_proto import api_pb2
 from tests.conftest import COMMAND_TIMEOUT_S, Cli
 from tests.local_cloud.test_queues import Clock
 from workbench.local_cloud import daemon
-from workbench.local_cloud.dicts import Dicts
+from workbench.local_cloud.dicts import MAX_KEY_BYTES, Dicts
 from workbench.local_cloud.queues import Queues
 from workbench.local_cloud.rpc.dicts import DictRpcs
 from workbench.local_cloud.rpc.failures import RpcFailure
@@ -27,6 +29,7 @@ from workbench.local_cloud.store.ephemeral import SILENCE_S, Ephemeral
 from workbench.local_cloud.store.objects import Objects
 
 KINDS = [modal.Dict, modal.Queue]
+SOON_S = 10.0  # by when what is told at once has arrived, on a busy machine
 EPHEMERAL = api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL
 
 
@@ -82,6 +85,20 @@ def test_an_environment_that_cannot_be_is_refused(cloud: Running, environment: s
             kind.objects.create("name", environment_name=environment)
 
 
+def test_a_waiting_reader_learns_that_its_queue_is_gone(cloud: Running) -> None:
+    name = f"gone-{uuid.uuid4().hex}"
+    shared = modal.Queue.from_name(name, create_if_missing=True)
+    shared.len()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: shared.get(timeout=COMMAND_TIMEOUT_S))
+        time.sleep(0.5)
+        modal.Queue.objects.delete(name)
+        with pytest.raises(NotFoundError):
+            waiting.result(SOON_S)
+    with pytest.raises(NotFoundError):
+        shared.put(1)
+
+
 class Rpcs:
     """The two servicers on a database of their own, with a clock that is moved."""
 
@@ -90,8 +107,8 @@ class Rpcs:
         self.database = Database(Path(":memory:"))
         objects = Objects(self.database)
         ephemeral = Ephemeral(self.database, now=self.clock)
-        self.dicts = DictRpcs(objects, ephemeral, Dicts(self.database, objects, now=self.clock))
-        self.queues = QueueRpcs(objects, ephemeral, Queues(self.database, objects, now=self.clock))
+        self.dicts = DictRpcs(self.database, objects, ephemeral, Dicts(self.database, objects, now=self.clock))
+        self.queues = QueueRpcs(self.database, objects, ephemeral, Queues(self.database, objects, now=self.clock))
 
     async def tidy(self) -> None:
         await self.dicts.tidy()
@@ -166,4 +183,17 @@ async def test_a_creation_type_that_means_nothing_here_is_refused(rpcs: Rpcs) ->
         request = api_pb2.QueueGetOrCreateRequest(deployment_name="q", object_creation_type=creation_type)
         with pytest.raises(RpcFailure, match="creation type"):
             await rpcs.queues.QueueGetOrCreate(request, None)
+    assert rpcs.rows() == 0
+
+
+async def test_a_dict_whose_first_entries_are_refused_is_not_made(rpcs: Rpcs) -> None:
+    """Whatever is made in one call is made whole, or a kill could leave something that nobody ever drops."""
+    for creation_type in (EPHEMERAL, api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING):
+        request = api_pb2.DictGetOrCreateRequest(
+            deployment_name="d",
+            object_creation_type=creation_type,
+            data=[api_pb2.DictEntry(key=b"good"), api_pb2.DictEntry(key=bytes(MAX_KEY_BYTES + 1))],
+        )
+        with pytest.raises(RpcFailure, match="key of a dict"):
+            await rpcs.dicts.DictGetOrCreate(request, None)
     assert rpcs.rows() == 0

@@ -99,8 +99,8 @@ class LocalCloud:
         self._ingress = Ingress(self._apps, calls, self._pools, read_blob=blobs.read)
         self._volumes = VolumeRpcs(objects, committed, content, blocks, mounts_of=self._mounts_of)
         ephemeral = Ephemeral(database)
-        self._dicts = DictRpcs(objects, ephemeral, Dicts(database, objects))
-        self._queues = QueueRpcs(objects, ephemeral, Queues(database, objects))
+        self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects))
+        self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects))
         history = HistoryRoutes(
             self._gate,
             committed,

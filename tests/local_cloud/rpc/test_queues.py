@@ -63,7 +63,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     database = Database(tmp_path / "cloud.sqlite")
     objects = Objects(database)
     queues = Watched(database, objects)
-    rpcs = QueueRpcs(objects, Ephemeral(database), queues)
+    rpcs = QueueRpcs(database, objects, Ephemeral(database), queues)
     queue_id, _ = objects.get_or_create(
         "queue", "qu", environment="", name="q", creation_type=api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING
     )
@@ -115,6 +115,13 @@ async def test_a_wait_is_bounded_whatever_is_asked_for(served: Served, monkeypat
     monkeypatch.setattr(module, "MAX_WAIT_S", 0.3)
     answer = await asyncio.to_thread(served.get(timeout=float("inf")).result)
     assert list(answer.values) == []
+
+
+@pytest.mark.parametrize("count", [0, -1])
+async def test_a_reader_asks_for_at_least_one_value(served: Served, count: int) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        await asyncio.to_thread(served.get(n_values=count).result)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "9" * 19, "\N{SUPERSCRIPT TWO}"])

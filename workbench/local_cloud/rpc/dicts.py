@@ -9,6 +9,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.dicts import Dicts
 from workbench.local_cloud.rpc.named import Named
+from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
 
@@ -16,7 +17,8 @@ from workbench.local_cloud.store.objects import Objects
 class DictRpcs:
     """Answers about dicts."""
 
-    def __init__(self, objects: Objects, ephemeral: Ephemeral, dicts: Dicts) -> None:
+    def __init__(self, database: Database, objects: Objects, ephemeral: Ephemeral, dicts: Dicts) -> None:
+        self._db = database
         self._named = Named("dict", "di", objects, ephemeral)
         self._dicts = dicts
 
@@ -24,13 +26,14 @@ class DictRpcs:
         self, request: api_pb2.DictGetOrCreateRequest, context: Any
     ) -> api_pb2.DictGetOrCreateResponse:
         """Find or create a dict; `data` is what a new one starts with."""
-        dict_id, created = self._named.get_or_create(
-            request.deployment_name,
-            environment=request.environment_name,
-            creation_type=request.object_creation_type,
-        )
-        if created and request.data:
-            self._dicts.update(dict_id, [(entry.key, entry.value) for entry in request.data])
+        with self._db.transaction():
+            dict_id, created = self._named.get_or_create(
+                request.deployment_name,
+                environment=request.environment_name,
+                creation_type=request.object_creation_type,
+            )
+            if created and request.data:
+                self._dicts.update(dict_id, [(entry.key, entry.value) for entry in request.data])
         return api_pb2.DictGetOrCreateResponse(dict_id=dict_id, metadata=self._metadata(dict_id))
 
     def _metadata(self, dict_id: str) -> api_pb2.DictMetadata:

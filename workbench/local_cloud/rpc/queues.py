@@ -10,6 +10,7 @@ from workbench.local_cloud.arrivals import Arrivals
 from workbench.local_cloud.queues import MAX_TTL_S, Queues
 from workbench.local_cloud.rpc.failures import invalid
 from workbench.local_cloud.rpc.named import Named
+from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
 
@@ -20,7 +21,8 @@ _ITEMS_AT_ONCE = 100  # of an iteration; their bytes are bounded by a partition'
 class QueueRpcs:
     """Answers about queues."""
 
-    def __init__(self, objects: Objects, ephemeral: Ephemeral, queues: Queues) -> None:
+    def __init__(self, database: Database, objects: Objects, ephemeral: Ephemeral, queues: Queues) -> None:
+        self._db = database
         self._named = Named("queue", "qu", objects, ephemeral)
         self._queues = queues
         self._arrivals = Arrivals()
@@ -31,11 +33,12 @@ class QueueRpcs:
         self, request: api_pb2.QueueGetOrCreateRequest, context: Any
     ) -> api_pb2.QueueGetOrCreateResponse:
         """Find or create a queue."""
-        queue_id, _ = self._named.get_or_create(
-            request.deployment_name,
-            environment=request.environment_name,
-            creation_type=request.object_creation_type,
-        )
+        with self._db.transaction():
+            queue_id, _ = self._named.get_or_create(
+                request.deployment_name,
+                environment=request.environment_name,
+                creation_type=request.object_creation_type,
+            )
         return api_pb2.QueueGetOrCreateResponse(queue_id=queue_id, metadata=self._metadata(queue_id))
 
     def _metadata(self, queue_id: str) -> api_pb2.QueueMetadata:
