@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import processes_of
+from tests.conftest import processes_of, wait_until
 from tests.workbench.test_cli import cli
 from workbench import doctor, prerequisites
 from workbench.local_cloud import daemon
@@ -61,7 +61,7 @@ def refusal(env: dict[str, str]) -> str:
     assert error.startswith("error: ")
     state = State(Path(env[STATE_VARIABLE]))
     assert state.running() is None
-    assert processes_of(state) == []
+    wait_until(lambda: processes_of(state) == [], "the refused cloud is still there")
     assert not (state.root / "run").exists() or list((state.root / "run").iterdir()) == []
     return error
 

@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.credentials import Credentials
+from workbench.local_cloud.dicts import Dicts
 from workbench.local_cloud.faults import Faults
 from workbench.local_cloud.functions.calls import Calls
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
@@ -36,14 +37,17 @@ from workbench.local_cloud.images import Images
 from workbench.local_cloud.injection import Injector
 from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.ports import listen
+from workbench.local_cloud.queues import Queues
 from workbench.local_cloud.rpc.apps import AppRpcs
 from workbench.local_cloud.rpc.callers import TASK_HEADER, Gate
 from workbench.local_cloud.rpc.calls import CallRpcs
 from workbench.local_cloud.rpc.containers import ContainerRpcs
+from workbench.local_cloud.rpc.dicts import DictRpcs
 from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.rpc.functions import FunctionRpcs
 from workbench.local_cloud.rpc.images import ImageRpcs
 from workbench.local_cloud.rpc.mounts import MountRpcs
+from workbench.local_cloud.rpc.queues import QueueRpcs
 from workbench.local_cloud.rpc.router import RouterRpcs
 from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
 from workbench.local_cloud.rpc.secrets import SecretRpcs
@@ -55,6 +59,7 @@ from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
 from workbench.local_cloud.volumes.committed import CommittedVolumes
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
@@ -110,6 +115,9 @@ class LocalCloud:
         self._volumes = VolumeRpcs(
             objects, committed, content, blocks, mounts_of=self._mounts_of, may_commit=self._may_commit
         )
+        ephemeral = Ephemeral(database)
+        self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=self._clock.time))
+        self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=self._clock.time))
         history = HistoryRoutes(
             self._gate,
             committed,
@@ -137,6 +145,8 @@ class LocalCloud:
                 self._mounts,
                 ImageRpcs(self._images),
                 self._volumes,
+                self._dicts,
+                self._queues,
                 self._app_rpcs,
                 FunctionRpcs(self._apps, self._pools, self._ingress),
                 CallRpcs(self._apps, calls, self._pools),
@@ -338,6 +348,8 @@ class LocalCloud:
                 for app_id in self._apps.abandoned(silence_s=APP_SILENCE_S):
                     await self.stop_app(app_id)
                 self._volumes.drop_abandoned()
+                await self._dicts.tidy()
+                await self._queues.tidy()
             except Exception as error:  # noqa: BLE001  # one failure must not end the tending
                 _log.error("cloud.tend_failed", exc_info=error)
 

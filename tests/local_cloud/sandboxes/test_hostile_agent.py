@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.local_cloud.sandboxes.conftest import DEADLINE_S, spec_of
+from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.sandboxes.cgroups import Group
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
@@ -23,13 +24,14 @@ class Hostile(Sandbox):
     def __init__(self, directory: Path) -> None:
         self.syncs = 0
         self.released = asyncio.Event()
-        super().__init__(spec_of(directory), self._hold, lambda text: None, directory, Group("none", ()))
+        group = Group("none", ())
+        super().__init__(spec_of(directory), self._hold, lambda text: None, directory, group, clock=Clock())
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._control = ours
         asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
 
-    async def _hold(self, path: str) -> int:
+    async def _hold(self, path: str, exec_id: str) -> int:
         self.syncs += 1
         await self.released.wait()
         return 0

@@ -35,3 +35,9 @@ def failed_precondition(message: str) -> RpcFailure:
 def exhausted(message: str) -> RpcFailure:
     """Build RESOURCE_EXHAUSTED, after which the SDK tries again for a while."""
     return RpcFailure(StatusCode.RESOURCE_EXHAUSTED, message)
+
+
+def too_large(what: str, size: int, limit: int) -> RpcFailure:
+    """Build the refusal of too many bytes, which the SDK raises as `modal.exception.RequestSizeError`."""
+    # Modal's front answers such a request with HTTP status 413; the SDK looks for exactly these words (dict.py).
+    return invalid(f"{what} is at most {limit:,} bytes, not {size:,} (status = '413').")
