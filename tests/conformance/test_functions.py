@@ -1,7 +1,6 @@
 """Functions and classes through the stock SDK: called, mapped, retried, cancelled, scaled; found again by name."""
 
 import concurrent.futures
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,15 +17,15 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def urls(modal_cli: Cli) -> Iterator[dict[str, str]]:
-    said = modal_cli("deploy", str(APP))
-    yield dict(re.findall(r"(\S+) => (http://127\.0\.0\.1:\d+)", said))
+def deployed(modal_cli: Cli) -> Iterator[None]:
+    modal_cli("deploy", str(APP))
+    yield
     modal_cli("app", "stop", "calls", "--yes")
     modal.Dict.objects.delete("calls-notes")
 
 
 @pytest.fixture
-def notes(urls: dict[str, str]) -> modal.Dict:
+def notes(deployed: None) -> modal.Dict:
     return modal.Dict.from_name("calls-notes")
 
 
@@ -34,7 +33,7 @@ def function(name: str) -> modal.Function:
     return modal.Function.from_name("calls", name)
 
 
-def test_calls_return_raise_and_yield(urls: dict[str, str]) -> None:
+def test_calls_return_raise_and_yield(deployed: None) -> None:
     assert function("square").remote(3) == 9
     with pytest.raises(ValueError, match="no 4"):
         function("refuse").remote(4)
@@ -43,12 +42,12 @@ def test_calls_return_raise_and_yield(urls: dict[str, str]) -> None:
     assert function("plus_one").remote(4) == 17
 
 
-def test_values_larger_than_a_message_pass_both_ways(urls: dict[str, str]) -> None:
+def test_values_larger_than_a_message_pass_both_ways(deployed: None) -> None:
     assert len(function("big").remote(5_000_000)) == 5_000_000
     assert function("length").remote(b"y" * 5_000_000) == 5_000_000
 
 
-def test_maps_keep_their_order_unless_told_otherwise(urls: dict[str, str]) -> None:
+def test_maps_keep_their_order_unless_told_otherwise(deployed: None) -> None:
     square = function("square")
     assert list(square.map(range(120))) == [x * x for x in range(120)]
     assert sorted(square.map(range(20), order_outputs=False)) == [x * x for x in range(20)]
@@ -57,7 +56,7 @@ def test_maps_keep_their_order_unless_told_otherwise(urls: dict[str, str]) -> No
     assert [str(error) for error in errors] == ["no 0", "no 1"]
 
 
-def test_a_spawned_call_is_found_by_its_id(urls: dict[str, str]) -> None:
+def test_a_spawned_call_is_found_by_its_id(deployed: None) -> None:
     call = function("square").spawn(7)
     again = modal.FunctionCall.from_id(call.object_id)
     assert again.get(timeout=60) == 49
@@ -67,27 +66,27 @@ def test_a_spawned_call_is_found_by_its_id(urls: dict[str, str]) -> None:
     assert root.function_name == "plus_one"
 
 
-def test_a_call_graph_shows_who_called_whom(urls: dict[str, str]) -> None:
+def test_a_call_graph_shows_who_called_whom(deployed: None) -> None:
     call = function("plus_one").spawn(5)
     assert call.get(timeout=60) == 26
     [root] = call.get_call_graph()
     assert [child.function_name for child in root.children] == ["square"]
 
 
-def test_a_call_that_is_not_done_in_time_is_a_timeout_for_its_reader(urls: dict[str, str]) -> None:
+def test_a_call_that_is_not_done_in_time_is_a_timeout_for_its_reader(deployed: None) -> None:
     call = function("sleep").spawn(1.0)
     with pytest.raises(TimeoutError):
         call.get(timeout=0)
     assert call.get(timeout=60) == "slept"
 
 
-def test_a_function_is_ended_at_its_timeout(urls: dict[str, str]) -> None:
+def test_a_function_is_ended_at_its_timeout(deployed: None) -> None:
     with pytest.raises(modal.exception.FunctionTimeoutError):
         function("slow").remote(60)
     assert function("square").remote(2) == 4
 
 
-def test_a_cancelled_call_ends(urls: dict[str, str]) -> None:
+def test_a_cancelled_call_ends(deployed: None) -> None:
     call = function("sleep").spawn(600)
     wait_until(lambda: function("sleep").get_current_stats().num_running_inputs > 0, "the call did not start")
     call.cancel()
@@ -95,7 +94,7 @@ def test_a_cancelled_call_ends(urls: dict[str, str]) -> None:
         call.get(timeout=60)
 
 
-def test_a_failing_input_is_retried_as_its_policy_says(urls: dict[str, str], notes: modal.Dict) -> None:
+def test_a_failing_input_is_retried_as_its_policy_says(deployed: None, notes: modal.Dict) -> None:
     key = uuid.uuid4().hex
     assert function("third_time").remote(key) == 3
     mapped = list(function("third_time").map([uuid.uuid4().hex for _ in range(4)]))
@@ -103,28 +102,28 @@ def test_a_failing_input_is_retried_as_its_policy_says(urls: dict[str, str], not
     assert notes[key] == 3
 
 
-def test_a_container_that_dies_fails_its_input_or_retries_it(urls: dict[str, str]) -> None:
+def test_a_container_that_dies_fails_its_input_or_retries_it(deployed: None) -> None:
     with pytest.raises(modal.exception.Error, match="container died"):
         function("die").remote()
     assert function("dies_once").remote(uuid.uuid4().hex) == "alive"
 
 
-def test_concurrent_inputs_share_a_container(urls: dict[str, str]) -> None:
+def test_concurrent_inputs_share_a_container(deployed: None) -> None:
     found = list(function("together").map(range(8)))
     assert [x for x, _ in found] == list(range(8))
     assert len({task for _, task in found}) == 1
 
 
-def test_inputs_are_batched(urls: dict[str, str]) -> None:
+def test_inputs_are_batched(deployed: None) -> None:
     assert list(function("batch").map(range(8))) == [4] * 8
     assert function("batch").remote(1) == 1  # after the linger
 
 
-def test_a_single_use_container_takes_one_input(urls: dict[str, str]) -> None:
+def test_a_single_use_container_takes_one_input(deployed: None) -> None:
     assert len({function("once").remote() for _ in range(3)}) == 3
 
 
-def test_a_class_keeps_its_state_per_parameters(urls: dict[str, str]) -> None:
+def test_a_class_keeps_its_state_per_parameters(deployed: None) -> None:
     cls = modal.Cls.from_name("calls", "Counter")
     one, five = cls(), cls(start=5)
     assert (one.increase.remote(2), one.increase.remote(2)) == (2, 4)
@@ -133,13 +132,13 @@ def test_a_class_keeps_its_state_per_parameters(urls: dict[str, str]) -> None:
     assert list(five.increase.map([1, 1])) in ([7, 8], [8, 7])
 
 
-def test_a_container_leaves_when_it_is_idle_and_runs_its_exit_handler(urls: dict[str, str], notes: modal.Dict) -> None:
+def test_a_container_leaves_when_it_is_idle_and_runs_its_exit_handler(deployed: None, notes: modal.Dict) -> None:
     counter = modal.Cls.from_name("calls", "Counter")(start=70)
     counter.increase.remote(7)
     wait_until(lambda: notes.get("left-70") == 77, "the exit handler did not run")
 
 
-def test_options_make_a_variant_that_scales_by_itself(urls: dict[str, str]) -> None:
+def test_options_make_a_variant_that_scales_by_itself(deployed: None) -> None:
     cls = modal.Cls.from_name("calls", "Counter")
     variant = cls.with_options(timeout=30, max_containers=1)
     assert variant(start=9).increase.remote() == 10
@@ -147,23 +146,22 @@ def test_options_make_a_variant_that_scales_by_itself(urls: dict[str, str]) -> N
         function("sleep").with_options(timeout=1).remote(60)
 
 
-def test_the_autoscaler_is_told_at_run_time(urls: dict[str, str]) -> None:
+def test_the_autoscaler_is_told_at_run_time(deployed: None) -> None:
     square = function("square")
     square.autoscaler.update(min_containers=2)
     wait_until(lambda: square.get_current_stats().num_total_runners >= 2, "there are no two containers")
     square.autoscaler.update(min_containers=0)
 
 
-def test_web_functions_of_every_kind_answer(urls: dict[str, str]) -> None:
-    assert set(urls) >= {"plain", "double", "served", "Counter.web"}
+def test_web_functions_of_every_kind_answer(deployed: None) -> None:
+    method = modal.Cls.from_name("calls", "Counter")().web
     with httpx.Client(timeout=60, trust_env=False) as client:
-        assert client.get(urls["plain"] + "/a/b").text == "path /a/b"
-        assert client.post(urls["double"], json={"x": 4}).json() == {"doubled": 8}
-        assert client.get(urls["Counter.web"], params={"by": 3}).json() == {"number": 3}
-        assert "calls.py" in client.get(urls["served"]).text
+        assert client.get(f"{function('plain').get_web_url()}/a/b").text == "path /a/b"
+        assert client.post(str(function("double").get_web_url()), json={"x": 4}).json() == {"doubled": 8}
+        assert client.get(str(method.get_web_url()), params={"by": 3}).json() == {"number": 3}
 
 
-def test_many_callers_at_once_get_their_own_answers(urls: dict[str, str]) -> None:
+def test_many_callers_at_once_get_their_own_answers(deployed: None) -> None:
     square = function("square")
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         assert list(pool.map(square.remote, range(64))) == [x * x for x in range(64)]
@@ -174,7 +172,7 @@ def test_modal_run_runs_a_local_entrypoint_and_a_function(modal_cli: Cli) -> Non
     assert "squaring 6" in modal_cli("run", f"{APP}::square", "--x", "6")
 
 
-def test_an_unknown_function_or_class_is_not_found(urls: dict[str, str]) -> None:
+def test_an_unknown_function_or_class_is_not_found(deployed: None) -> None:
     with pytest.raises(modal.exception.NotFoundError):
         function("nothing").remote()
     with pytest.raises(modal.exception.NotFoundError):
@@ -183,7 +181,7 @@ def test_an_unknown_function_or_class_is_not_found(urls: dict[str, str]) -> None
         modal.FunctionCall.from_id("fc-nothing").get(timeout=1)
 
 
-def test_a_deployment_replaces_containers_but_not_what_they_work_on(urls: dict[str, str], modal_cli: Cli) -> None:
+def test_a_deployment_replaces_containers_but_not_what_they_work_on(deployed: None, modal_cli: Cli) -> None:
     call = function("sleep").spawn(4.0)
     started = time.monotonic()
     wait_until(lambda: function("sleep").get_current_stats().num_running_inputs > 0, "the call did not start")

@@ -235,6 +235,7 @@ class LocalCloud:
         await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
         await self._pools.stop_app(app_id)
         await self._sandboxes.stop_app(app_id)
+        self._logs.wake(app_id)
 
     async def _may_commit(self, holder: str, sub_path: str, author: str) -> bool:
         return await self._injector.on_commit(holder, sub_path, author)

@@ -39,6 +39,10 @@ class AppLogs:
                 "DELETE FROM logs WHERE app_id=? AND entry <= (SELECT MAX(entry) FROM logs WHERE app_id=?) - ?",
                 (app_id, app_id, KEPT_ROWS_PER_APP),
             )
+        self.wake(app_id)
+
+    def wake(self, app_id: str) -> None:
+        """Make those who follow an app look again: it printed something, or it has ended."""
         event = self._news.pop(app_id, None)
         if event is not None:
             event.set()

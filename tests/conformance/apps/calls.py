@@ -152,15 +152,6 @@ def double(body: dict[str, int]) -> dict[str, int]:
     return {"doubled": body["x"] * 2}
 
 
-@app.function()
-@modal.web_server(8123, startup_timeout=30)
-def served():
-    import subprocess
-    import sys
-
-    subprocess.Popen([sys.executable, "-m", "http.server", "8123", "--bind", "127.0.0.1", "--directory", "/root"])
-
-
 @app.local_entrypoint()
 def main(n: int = 3):
     print("the square is", square.remote(n))  # noqa: T201  # its output is looked at

@@ -294,7 +294,7 @@ class Pools:
         spare = settings.buffer_containers if busy else 0
         idle = sum(1 for task in live if not task.inputs)
         wanted = max(-(-missing // capacity) + spare, spare - idle, settings.min_containers - len(live), 0)
-        for _ in range(min(wanted, (settings.max_containers or _most(function)) - len(live))):
+        for _ in range(min(wanted, (settings.max_containers or MAX_CONTAINERS) - len(live))):
             now = self._clock.monotonic()
             task = Task(new_id("ta"), function_id, definition_id, capacity, self._clock.time(), now)
             self._tasks[task.task_id] = task
@@ -426,11 +426,6 @@ def _wake(task: Task) -> None:
 def is_single_use(function: api_pb2.Function) -> bool:
     """Whether a container of this function takes one input only."""
     return function.single_use_containers or function.max_inputs == 1
-
-
-def _most(function: api_pb2.Function) -> int:
-    """How many containers a function may have that sets no limit itself; one, when it serves a port of this machine."""
-    return 1 if function.webhook_config.type == api_pb2.WEBHOOK_TYPE_WEB_SERVER else MAX_CONTAINERS
 
 
 def _result(status: "api_pb2.GenericResult.GenericStatus.ValueType", reason: str) -> api_pb2.GenericResult:

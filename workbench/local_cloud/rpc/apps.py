@@ -39,7 +39,7 @@ class AppRpcs:
         app_id = self._apps.create(
             environment=request.environment_name, description=request.description, state=request.app_state
         )
-        return api_pb2.AppCreateResponse(app_id=app_id)
+        return api_pb2.AppCreateResponse(app_id=app_id, app_page_url=_page(app_id))
 
     async def AppGetByDeploymentName(
         self, request: api_pb2.AppGetByDeploymentNameRequest, context: Any
@@ -82,7 +82,7 @@ class AppRpcs:
         """Publish a layout; containers of older definitions take no further inputs."""
         app = self._apps.publish(request)
         self._published(app.app_id)
-        return api_pb2.AppPublishResponse(url=f"local-cloud://apps/{app.app_id}", deployed_at=app.deployed_at)
+        return api_pb2.AppPublishResponse(url=_page(app.app_id), deployed_at=app.deployed_at)
 
     async def AppHeartbeat(self, request: api_pb2.AppHeartbeatRequest, context: Any) -> empty_pb2.Empty:
         """Keep an ephemeral app alive."""
@@ -194,6 +194,11 @@ class AppRpcs:
             lifecycle=_lifecycle(app),
             functions=app.function_ids,
         )
+
+
+def _page(app_id: str) -> str:
+    """What stands where Modal gives the address of an app's page."""
+    return f"local-cloud://apps/{app_id}"
 
 
 def _lifecycle(app: App) -> api_pb2.AppLifecycle:

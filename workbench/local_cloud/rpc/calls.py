@@ -174,7 +174,7 @@ def _output(item: Input) -> api_pb2.FunctionGetOutputsItem:
         task_id=item.task_id,
         input_started_at=item.started_at,
         output_created_at=item.output.output_created_at,
-        retry_count=item.retry_count,
+        retry_count=0,  # those of the client itself, which makes none: another number would seem stale to it
     )
 
 

@@ -13,6 +13,10 @@ from workbench.local_cloud.rpc.failures import invalid, not_found
 MAX_OBJECT_BYTES = 2 * 1024 * 1024  # larger values travel as blobs
 _MAX_WAIT_S = 60.0
 _NO_GPU = "GPUs are not available on the local cloud."
+_NO_SERVERS = (
+    "containers share this machine's network, and a server in one would be open to whoever reaches the machine. "
+    "Use asgi_app or wsgi_app."
+)
 _NO_BUCKETS = "CloudBucketMount is not implemented by the local cloud: it has no network of its own; use a Volume."
 
 
@@ -65,8 +69,7 @@ class FunctionRpcs:
         """Serve the web methods of a class and note their addresses in its definition."""
         for method, definition in function.method_definitions.items():
             if definition.webhook_config.type:
-                if definition.webhook_config.type == api_pb2.WEBHOOK_TYPE_WEB_SERVER:
-                    raise invalid(f"web_server on the method '{method}' is not implemented by the local cloud.")
+                _refuse_servers(definition.webhook_config)
                 definition.web_url = await self._web.serve(function_id, method)
 
     def _handle(self, function_id: str, definition: api_pb2.Function | None = None) -> api_pb2.FunctionHandleMetadata:
@@ -207,9 +210,15 @@ def _refuse_what_is_missing(function: api_pb2.Function) -> None:
     if function.proxy_id:
         raise invalid("Proxies are not implemented by the local cloud: there is no static address to give.")
     if function.is_server:
-        raise invalid("modal.Server is not implemented by the local cloud; use asgi_app or web_server.")
+        raise invalid(f"modal.Server is not implemented by the local cloud: {_NO_SERVERS}")
+    _refuse_servers(function.webhook_config)
     if function._experimental_group_size > 1:
         raise invalid("Clustered functions are not implemented by the local cloud.")
+
+
+def _refuse_servers(config: api_pb2.WebhookConfig) -> None:
+    if config.type == api_pb2.WEBHOOK_TYPE_WEB_SERVER:
+        raise invalid(f"web_server is not implemented by the local cloud: {_NO_SERVERS}")
 
 
 def function_data(function: api_pb2.Function) -> api_pb2.FunctionData:
