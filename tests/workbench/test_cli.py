@@ -238,3 +238,25 @@ def test_lab_opens_the_quickstart_and_ends_with_ctrl_c(wb: Workbench, state: Sta
 def _listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_faults_and_the_clock_from_the_command_line(cloud: Running) -> None:
+    rule_id = cli("cloud", "fault", "add", "rpc=AppList", "status=UNAVAILABLE", "times=1").stdout.strip()
+    [rule] = json.loads(cli("cloud", "fault", "list", "--json").stdout)["rules"]
+    assert (rule["rule_id"], rule["rule"]["status"], rule["injected"]) == (rule_id, "UNAVAILABLE", 0)
+    assert rule_id in cli("cloud", "fault", "list").stdout
+    assert cli("cloud", "fault", "clear", rule_id).stdout == "dropped\n"
+    assert "no rules" in cli("cloud", "fault", "list").stdout
+    before = json.loads(cli("cloud", "clock", "show", "--json").stdout)["offset_s"]
+    assert json.loads(cli("cloud", "clock", "advance", "1.5m", "--json").stdout)["offset_s"] == before + 90
+    for wrong in (["fault", "add", "status"], ["fault", "add", "colour=red"], ["clock", "advance", "ten"]):
+        assert cli("cloud", *wrong).returncode == 2
+    refused = cli("cloud", "fault", "add", "status=FINE")
+    assert (refused.returncode, refused.stderr.startswith("error: status is one of")) == (1, True)
+
+
+def test_coverage_names_every_missing_rpc(cloud: Running) -> None:
+    found = json.loads(cli("cloud", "coverage", "--json").stdout)
+    assert {"FunctionMap", "SandboxCreateV2", "DictGet"} <= set(found["implemented"])
+    assert len(found["implemented"]) + len(found["missing"]) == 308
+    assert "AuditLogList" in found["missing"]

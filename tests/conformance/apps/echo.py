@@ -37,6 +37,11 @@ def web():
 
         return StreamingResponse(lines(), media_type="text/event-stream")
 
+    @api.get("/sleep")
+    async def sleep(seconds: float):
+        await asyncio.sleep(seconds)
+        return "slept"
+
     @api.get("/large")
     async def large(size: int):
         from fastapi import Response
