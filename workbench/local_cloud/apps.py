@@ -11,7 +11,7 @@ from workbench.local_cloud.functions.options import with_options
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import invalid, not_found
 from workbench.local_cloud.store.database import Database
-from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT
+from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT, require_environment
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS apps (
@@ -21,10 +21,6 @@ CREATE TABLE IF NOT EXISTS apps (
   function_ids TEXT NOT NULL DEFAULT '{}', class_ids TEXT NOT NULL DEFAULT '{}'
 );
 CREATE UNIQUE INDEX IF NOT EXISTS apps_by_name ON apps (environment, name) WHERE name IS NOT NULL AND stopped_at=0;
-CREATE TABLE IF NOT EXISTS deployments (
-  app_id TEXT NOT NULL, version INTEGER NOT NULL, at REAL NOT NULL, tag TEXT NOT NULL, client_version TEXT NOT NULL,
-  PRIMARY KEY (app_id, version)
-);
 CREATE TABLE IF NOT EXISTS functions (
   function_id TEXT PRIMARY KEY, app_id TEXT NOT NULL, name TEXT NOT NULL, definition_id TEXT NOT NULL,
   definition BLOB NOT NULL
@@ -67,6 +63,7 @@ class Apps:
 
     def create(self, *, environment: str, description: str, state: int) -> str:
         """Make an app that has no deployment name yet."""
+        require_environment(self._db, environment or DEFAULT_ENVIRONMENT)
         app_id = new_id("ap")
         now = time.time()
         self._db.execute(
@@ -111,32 +108,32 @@ class Apps:
         )
         return [self.get(row["app_id"]) for row in rows]
 
-    def publish(self, request: api_pb2.AppPublishRequest) -> App:
-        """Make the given functions the app's layout, and for a deployment its name and next version."""
-        app = self.get(request.app_id)
-        deployed = request.app_state == api_pb2.APP_STATE_DEPLOYED
-        now = time.time()
-        with self._db.transaction():
-            self._db.execute(
-                "UPDATE apps SET state=?, function_ids=?, class_ids=?, tags=?, version=version+?, deployed_at=?, "
-                "name=? WHERE app_id=?",
-                (
-                    request.app_state,
-                    json.dumps(dict(request.function_ids)),
-                    json.dumps(dict(request.class_ids)),
-                    json.dumps(dict(request.tags)),
-                    int(deployed),
-                    now if deployed else app.deployed_at,
-                    request.name if deployed else app.name,
-                    app.app_id,
-                ),
-            )
-            if deployed:
-                self._db.execute(
-                    "INSERT INTO deployments VALUES (?,?,?,?,?)",
-                    (app.app_id, app.version + 1, now, request.deployment_tag, request.client_version),
-                )
-        return self.get(app.app_id)
+    def set_layout(
+        self,
+        app_id: str,
+        *,
+        function_ids: dict[str, str],
+        class_ids: dict[str, str],
+        tags: dict[str, str],
+        state: int,
+        name: str | None,
+    ) -> None:
+        """Say of what an app consists now, and its deployment name when it gets one."""
+        self.get(app_id)
+        self._db.execute(
+            "UPDATE apps SET state=?, function_ids=?, class_ids=?, tags=?, name=coalesce(?, name) WHERE app_id=?",
+            (state, json.dumps(function_ids), json.dumps(class_ids), json.dumps(tags), name, app_id),
+        )
+
+    def set_tags(self, app_id: str, tags: dict[str, str]) -> None:
+        """Replace an app's tags."""
+        self.get(app_id)
+        self._db.execute("UPDATE apps SET tags=? WHERE app_id=?", (json.dumps(tags), app_id))
+
+    def renew_definitions(self, app_id: str) -> None:
+        """Make every definition of an app another one, though it says the same: its containers are then old."""
+        for function_id in self.functions_of(app_id):
+            self._db.execute("UPDATE functions SET definition_id=? WHERE function_id=?", (new_id("de"), function_id))
 
     def get_or_create(self, name: str, *, environment: str, create: bool) -> App:
         """Look an app up by its deployment name, as `App.lookup` does, making an empty one when asked to."""
@@ -187,11 +184,6 @@ class Apps:
             if row["function_id"] in json.loads(row["function_ids"]).values()
             and api_pb2.Function.FromString(row["definition"]).HasField("schedule")
         ]
-
-    def history(self, app_id: str) -> list[tuple[int, float, str, str]]:
-        """Deployments as (version, Unix time, tag, client version), newest first."""
-        rows = self._db.all("SELECT * FROM deployments WHERE app_id=? ORDER BY version DESC", (app_id,))
-        return [(row["version"], row["at"], row["tag"], row["client_version"]) for row in rows]
 
     def precreate_function(self, app_id: str, *, name: str, existing_id: str, definition: api_pb2.Function) -> str:
         """Reserve an id for a function that is about to be defined."""

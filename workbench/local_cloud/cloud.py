@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.credentials import Credentials
+from workbench.local_cloud.deployments import Deployments
 from workbench.local_cloud.dicts import Dicts
 from workbench.local_cloud.faults import Faults
 from workbench.local_cloud.functions.calls import Calls
@@ -43,6 +44,7 @@ from workbench.local_cloud.rpc.callers import TASK_HEADER, Gate
 from workbench.local_cloud.rpc.calls import CallRpcs
 from workbench.local_cloud.rpc.containers import ContainerRpcs
 from workbench.local_cloud.rpc.dicts import DictRpcs
+from workbench.local_cloud.rpc.environments import EnvironmentRpcs
 from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.rpc.functions import FunctionRpcs
 from workbench.local_cloud.rpc.images import ImageRpcs
@@ -130,6 +132,7 @@ class LocalCloud:
         self._routes = [*blobs.routes, *blocks.routes, *history.routes, *control.routes]
         self._app_rpcs = AppRpcs(
             self._apps,
+            Deployments(database, self._apps),
             self._logs,
             running_tasks=self._pools.running_tasks,
             web_url=self._ingress.url,
@@ -140,7 +143,8 @@ class LocalCloud:
             self._gate,
             self._injector,
             control=[
-                SessionRpcs(self._gate, objects),
+                SessionRpcs(self._gate),
+                EnvironmentRpcs(objects),
                 self._secrets,
                 self._mounts,
                 ImageRpcs(self._images),

@@ -8,6 +8,7 @@ from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import App, Apps
+from workbench.local_cloud.deployments import Deployments
 from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.rpc.functions import handle_metadata
 
@@ -20,6 +21,7 @@ class AppRpcs:
     def __init__(
         self,
         apps: Apps,
+        deployments: Deployments,
         logs: AppLogs,
         *,
         running_tasks: Callable[[str], int],
@@ -28,6 +30,7 @@ class AppRpcs:
         stop_app: Callable[[str], Awaitable[None]],
     ) -> None:
         self._apps = apps
+        self._deployments = deployments
         self._logs = logs
         self._running_tasks = running_tasks
         self._web_url = web_url
@@ -80,9 +83,34 @@ class AppRpcs:
 
     async def AppPublish(self, request: api_pb2.AppPublishRequest, context: Any) -> api_pb2.AppPublishResponse:
         """Publish a layout; containers of older definitions take no further inputs."""
-        app = self._apps.publish(request)
+        app = self._deployments.publish(request, client_version=_client_version(context))
         self._published(app.app_id)
         return api_pb2.AppPublishResponse(url=_page(app.app_id), deployed_at=app.deployed_at)
+
+    async def AppRollback(self, request: api_pb2.AppRollbackRequest, context: Any) -> empty_pb2.Empty:
+        """Make an earlier version the next one."""
+        self._deployments.roll_back(request.app_id, request.version, client_version=_client_version(context))
+        self._published(request.app_id)
+        return empty_pb2.Empty()
+
+    async def AppRollover(self, request: api_pb2.AppRolloverRequest, context: Any) -> api_pb2.AppRolloverResponse:
+        """Replace an app's containers by new ones of the same code."""
+        app = self._deployments.roll_over(request.app_id, client_version=_client_version(context))
+        self._published(app.app_id)
+        return api_pb2.AppRolloverResponse(url=_page(app.app_id), deployed_at=app.deployed_at)
+
+    async def AppGetInfo(self, request: api_pb2.AppGetInfoRequest, context: Any) -> api_pb2.AppGetInfoResponse:
+        """Describe an app."""
+        return api_pb2.AppGetInfoResponse(info=self._handle(self._apps.get(request.app_id)))
+
+    async def AppGetTags(self, request: api_pb2.AppGetTagsRequest, context: Any) -> api_pb2.AppGetTagsResponse:
+        """An app's tags."""
+        return api_pb2.AppGetTagsResponse(tags=self._apps.get(request.app_id).tags)
+
+    async def AppSetTags(self, request: api_pb2.AppSetTagsRequest, context: Any) -> empty_pb2.Empty:
+        """Replace an app's tags."""
+        self._apps.set_tags(request.app_id, dict(request.tags))
+        return empty_pb2.Empty()
 
     async def AppHeartbeat(self, request: api_pb2.AppHeartbeatRequest, context: Any) -> empty_pb2.Empty:
         """Keep an ephemeral app alive."""
@@ -128,17 +156,23 @@ class AppRpcs:
         self, request: api_pb2.AppDeploymentHistoryRequest, context: Any
     ) -> api_pb2.AppDeploymentHistoryResponse:
         """An app's deployments, newest first."""
-        response = api_pb2.AppDeploymentHistoryResponse()
-        for version, at, tag, client_version in self._apps.history(request.app_id):
-            response.app_deployment_histories.add(
-                app_id=request.app_id,
-                version=version,
-                deployed_at=at,
-                tag=tag,
-                client_version=client_version,
-                deployed_by="local",
-            )
-        return response
+        history = self._deployments.history(request.app_id)
+        return api_pb2.AppDeploymentHistoryResponse(
+            app_deployment_histories=[
+                api_pb2.AppDeploymentHistory(
+                    app_id=request.app_id,
+                    version=one.version,
+                    deployed_at=one.at,
+                    tag=one.tag,
+                    client_version=one.client_version,
+                    deployed_by="local",
+                    rollback_version=one.rolled_back_to,
+                    rollback_allowed=True,
+                )
+                for one in history
+            ],
+            production_app_version=history[0].version if history else 0,
+        )
 
     async def AppGetLogs(
         self, request: api_pb2.AppGetLogsRequest, context: Any
@@ -194,6 +228,11 @@ class AppRpcs:
             lifecycle=_lifecycle(app),
             functions=app.function_ids,
         )
+
+
+def _client_version(context: Any) -> str:
+    metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+    return metadata.get("x-modal-client-version", "")[:64]
 
 
 def _page(app_id: str) -> str:

@@ -40,6 +40,8 @@ class Objects:
         Raises RpcFailure NOT_FOUND when it must exist and does not, ALREADY_EXISTS when it must not and does.
         """
         environment = environment or DEFAULT_ENVIRONMENT
+        if kind != "environment":
+            require_environment(self._db, environment)
         anonymous = creation_type in (
             api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL,
             api_pb2.OBJECT_CREATION_TYPE_ANONYMOUS_OWNED_BY_APP,
@@ -79,6 +81,22 @@ class Objects:
         )
         return [(str(row["object_id"]), str(row["name"]), float(row["created_at"])) for row in rows]
 
+    def rename_environment(self, environment_id: str, old: str, new: str) -> None:
+        """Give an environment another name, with all that it holds; raises RpcFailure ALREADY_EXISTS."""
+        with self._db.transaction():
+            self.rename("environment", environment_id, new)
+            for table in ("objects", "apps"):
+                self._db.execute(f"UPDATE {table} SET environment=? WHERE environment=?", (new, old))  # noqa: S608  # our own names
+
+    def held_by(self, environment: str) -> tuple[str, ...]:
+        """What an environment still holds, in words: its live apps and its named objects."""
+        rows = self._db.all(
+            "SELECT 'app' AS kind, name FROM apps WHERE environment=? AND stopped_at=0 AND name IS NOT NULL "
+            "UNION ALL SELECT kind, name FROM objects WHERE environment=? AND name IS NOT NULL LIMIT 10",
+            (environment, environment),
+        )
+        return tuple(f"the {row['kind']} '{row['name']}'" for row in rows)
+
     def rename(self, kind: str, object_id: str, name: str) -> None:
         """Give an object another name; raises RpcFailure NOT_FOUND or ALREADY_EXISTS."""
         environment, _, _ = self.describe(kind, object_id)
@@ -94,3 +112,11 @@ class Objects:
         """Forget an object; raises RpcFailure NOT_FOUND."""
         if self._db.execute("DELETE FROM objects WHERE kind=? AND object_id=?", (kind, object_id)) == 0:
             raise not_found(f"{kind.capitalize()} {object_id} not found.")
+
+
+def require_environment(database: Database, environment: str) -> None:
+    """Raise RpcFailure NOT_FOUND when there is no environment of that name; the default one always exists."""
+    known = "SELECT 1 FROM objects WHERE kind='environment' AND name=?"
+    if environment != DEFAULT_ENVIRONMENT and database.one(known, (environment,)) is None:
+        name = environment[:64]
+        raise not_found(f"Environment '{name}' not found: `modal environment create {name}` makes it.")
