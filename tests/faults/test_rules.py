@@ -137,6 +137,21 @@ def test_a_lost_answer_does_not_start_a_program_twice(faults: Faults, sandbox: m
     )
 
 
+def test_a_call_whose_answer_is_lost_is_not_done_twice(faults: Faults, cloud: Running) -> None:
+    """The SDK asks again with the same key, as it does after any broken connection."""
+    with modal.Queue.ephemeral() as queue, modal.Dict.ephemeral() as store:
+        faults.add(at="answer", rpc="QueuePut", status="UNAVAILABLE", times=2)
+        queue.put_many(["a", "b"])
+        assert queue.len() == 2
+        faults.add(at="answer", rpc="QueueGet", status="UNAVAILABLE", times=1)
+        assert [queue.get(), queue.get()] == ["a", "b"]
+        faults.add(at="answer", rpc="DictUpdate", status="UNAVAILABLE", times=1)
+        assert store.put("lock", "me", skip_if_exists=True)
+        faults.add(at="answer", rpc="DictPop", status="UNAVAILABLE", times=1)
+        assert store.pop("lock") == "me"
+        assert all(one.injected for one in faults.rules())
+
+
 def test_a_status_reaches_the_caller(faults: Faults, sandbox: modal.Sandbox) -> None:
     with (
         faults.injected(rpc="TaskExecStart", status="PERMISSION_DENIED"),

@@ -141,7 +141,7 @@ class LocalCloud:
         )
         self._rpc = RpcServer(
             self._gate,
-            self._injector,
+            injector=self._injector,
             control=[
                 SessionRpcs(self._gate),
                 EnvironmentRpcs(objects),

@@ -19,7 +19,9 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from modal_proto import api_pb2, task_command_router_pb2
 
+from workbench.local_cloud.faults import At
 from workbench.local_cloud.injection import Injector
+from workbench.local_cloud.rpc.answers import Answers, Key
 from workbench.local_cloud.rpc.callers import Caller, Gate, caller
 from workbench.local_cloud.rpc.failures import RpcFailure
 
@@ -55,10 +57,14 @@ class PortInUseError(Exception):
 class RpcServer:
     """The gRPC side of the cloud."""
 
-    def __init__(self, gate: Gate, injector: Injector, *, control: Iterable[object], router: Iterable[object]) -> None:
+    def __init__(
+        self, gate: Gate, *, control: Iterable[object], router: Iterable[object], injector: Injector | None = None
+    ) -> None:
+        """`injector` makes calls fail as rules say; without one none does."""
         self._gate = gate
         self._injector = injector
         self.coverage = Coverage()
+        self._answers = Answers()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (
@@ -119,6 +125,10 @@ class RpcServer:
                 StatusCode.UNIMPLEMENTED, f"{name} is not implemented by the local cloud; Modal itself has it."
             )
 
+    async def _harm(self, at: At, name: str, request: Message) -> None:
+        if self._injector is not None:
+            await self._injector.on_call(at, name, request)
+
     def _unary(
         self,
         name: str,
@@ -129,9 +139,14 @@ class RpcServer:
             try:
                 self._admit(name, handler, context, identify)
                 assert handler is not None
-                await self._injector.on_call("call", name, request)
-                answer = await handler(request, context)
-                await self._injector.on_call("answer", name, request)
+                key = _key(name, context)
+                answer = self._answers.find(key) if key is not None else None
+                if answer is None:
+                    await self._harm("call", name, request)
+                    answer = await handler(request, context)
+                    if key is not None:
+                        self._answers.keep(key, answer)
+                await self._harm("answer", name, request)
                 return answer
             except Exception as error:  # the boundary: everything becomes a status
                 await _abort(name, context, error)
@@ -149,13 +164,20 @@ class RpcServer:
             try:
                 self._admit(name, handler, context, identify)
                 assert handler is not None
-                await self._injector.on_call("call", name, request)
-                async for response in self._injector.on_stream(name, request, handler(request, context)):
+                await self._harm("call", name, request)
+                stream = handler(request, context)
+                async for response in self._injector.on_stream(name, request, stream) if self._injector else stream:
                     yield response
             except Exception as error:  # noqa: BLE001  # the boundary: everything becomes a status
                 await _abort(name, context, error)
 
         return call
+
+
+def _key(name: str, context: Any) -> Key | None:
+    given = next((value for key, value in context.invocation_metadata() or () if key == "x-idempotency-key"), "")
+    who = caller.get()
+    return (f"{who.kind} {who.task_id or ''}", name, str(given)) if given else None
 
 
 def _serialize(message: Message | None) -> bytes:
