@@ -22,21 +22,30 @@ class UnansweredError(Exception):
 
 async def carry(connection: h11.Connection, guest: Stream, far: Stream, *, idle_s: float) -> None:
     """Answer a CONNECT and pass bytes both ways until both sides have ended, or one is lost."""
-    reader, writer = guest
-    far_reader, far_writer = far
+    writer, far_writer = guest[1], far[1]
     try:
         writer.write(connection.send(h11.Response(status_code=200, headers=[], reason=b"connected")) or b"")
         early, _ = connection.trailing_data
         far_writer.write(early)
+        await join(guest, far, idle_s=idle_s)
+    except OSError:
+        pass  # the guest has gone
+    finally:
+        far_writer.transport.abort()
+
+
+async def join(guest: Stream, far: Stream, *, idle_s: float) -> None:
+    """Pass bytes both ways until both sides have ended, or one is lost; the far side is closed then."""
+    try:
         async with asyncio.timeout(idle_s) as limit, asyncio.TaskGroup() as group:
             idle = _Idle(limit, idle_s)
-            group.create_task(_copy(reader, far_writer, idle))
-            group.create_task(_copy(far_reader, writer, idle))
+            group.create_task(_copy(guest[0], far[1], idle))
+            group.create_task(_copy(far[0], guest[1], idle))
         await finish(far, idle_s=idle_s)
     except* (OSError, TimeoutError):
         pass  # either side may leave when it likes
     finally:
-        far_writer.transport.abort()
+        far[1].transport.abort()
 
 
 async def forward(
@@ -109,6 +118,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, idle
         idle.put_off()
     if writer.can_write_eof():
         writer.write_eof()
+    else:  # TLS ends both ways at once
+        writer.close()
 
 
 async def _pass_on(

@@ -18,6 +18,7 @@ from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import limits_of
+from workbench.local_cloud.sandboxes.readiness import Probe, Readiness
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import (
     BindMount,
@@ -25,6 +26,7 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxSpec,
     SandboxStartFailedError,
 )
+from workbench.local_cloud.sandboxes.tunnels import PortSpec, Tunnels
 from workbench.local_cloud.volumes.holders import holders, sentence
 from workbench.local_cloud.volumes.trees import Skipped
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
@@ -64,6 +66,8 @@ class Record:
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None
     refusals: int = 0
+    tunnels: Tunnels | None = None
+    readiness: Readiness | None = None
 
     @property
     def entrypoint(self) -> Exec | None:
@@ -105,6 +109,8 @@ class Sandboxes:
         env: dict[str, str],
         workdir: str | None,
         egress: EgressPolicy,
+        ports: Sequence[PortSpec] = (),
+        probe: Probe | None = None,
     ) -> Record:
         """Start a sandbox. A name that a running sandbox of the app has is ALREADY_EXISTS."""
         if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
@@ -121,15 +127,25 @@ class Sandboxes:
         )
         self._records[record.sandbox_id] = self._by_task[record.task_id] = record
         try:
-            await self._start(record, env, workdir, egress)
+            await self._start(record, env, workdir, egress, ports)
         except BaseException as error:
             await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
             if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
                 raise failed_precondition(f"The sandbox does not start: {error}") from error
             raise
+        if probe is not None and record.sandbox is not None:
+            record.readiness = Readiness(probe)
+            self._spawn(record.readiness.run(record.sandbox))
         return record
 
-    async def _start(self, record: Record, env: dict[str, str], workdir: str | None, egress: EgressPolicy) -> None:
+    async def _start(
+        self,
+        record: Record,
+        env: dict[str, str],
+        workdir: str | None,
+        egress: EgressPolicy,
+        ports: Sequence[PortSpec],
+    ) -> None:
         definition = record.definition
         project = "".join(
             f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
@@ -161,6 +177,8 @@ class Sandboxes:
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
+        record.tunnels = Tunnels(record.sandbox_id, record.sandbox.dial)
+        record.tunnels.add(ports)
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if definition.entrypoint_args:
             await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
@@ -293,6 +311,8 @@ class Sandboxes:
                 await record.sandbox.terminate()
             if record.proxy is not None:
                 await record.proxy.aclose()
+            if record.tunnels is not None:
+                await record.tunnels.aclose()
             for copy in record.mounts.values():
                 await copy.commit(f"{_author(record)} (final)")
                 await copy.release()

@@ -19,6 +19,7 @@ import structlog
 
 from workbench.local_cloud.sandboxes import isolation
 from workbench.local_cloud.sandboxes.cgroups import Group
+from workbench.local_cloud.sandboxes.dialling import Dials
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
 from workbench.local_cloud.sandboxes.spec import (
@@ -62,6 +63,7 @@ class Sandbox:
         self._syncing = 0
         self._directory = directory
         self._execs: dict[str, Exec] = {}
+        self._dials = Dials()
         self._closed = asyncio.Event()
         self._ready = asyncio.Event()
         self._released = asyncio.Event()
@@ -198,6 +200,23 @@ class Sandbox:
         """A program by its id."""
         return self._execs.get(exec_id)
 
+    def forget_exec(self, exec_id: str) -> None:
+        """Release a program's output, which nobody will read; it may still run."""
+        run = self._execs.pop(exec_id, None)
+        if run is not None:
+            run.discard()
+
+    async def dial(self, port: int) -> socket.socket:
+        """Connect to a port of the sandbox's own loopback; raises OSError, which TimeoutError is."""
+
+        async def ask(order: dict[str, object]) -> None:
+            try:
+                await self._send(order, [])
+            except SandboxStartFailedError as error:
+                raise ConnectionRefusedError(str(error)) from error
+
+        return await self._dials.connect(ask, port)
+
     async def kill_exec(self, exec_id: str) -> None:
         """Kill a program, its process group and its descendants."""
         await self._send({"op": "kill", "id": exec_id}, [])
@@ -308,6 +327,8 @@ class Sandbox:
                     if code == -signal.SIGKILL:
                         self._notice_memory()
                     run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
+            case "dialled":
+                self._dials.take(int(message["number"]), descriptors)
             case "sync" if self._syncing < _SYNCS_AT_ONCE:
                 self._syncing += 1
                 exec_id = str(message["id"])
@@ -363,6 +384,7 @@ class Sandbox:
         await bwrap.wait()
         self._notice_memory()
         self._closed.set()
+        self._dials.give_up()
         for run in self._execs.values():
             run.finish(ExitStatus(signal=int(signal.SIGKILL)))
         if self._control is not None:
