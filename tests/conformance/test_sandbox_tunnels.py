@@ -132,12 +132,12 @@ def test_large_bodies_pass_whole_both_ways(sandbox: modal.Sandbox) -> None:
 
 def test_an_unencrypted_port_passes_bytes_as_they_are(sandbox: modal.Sandbox) -> None:
     """The server speaks first, and goes on after the client has said all that it has to say."""
-    with socket.create_connection(sandbox.tunnels()[7000].tcp_socket, timeout=DEADLINE_S) as peer:
-        with peer.makefile("rb") as file:
-            assert file.readline() == b"welcome\n"
-            peer.sendall(b"abc")
-            peer.shutdown(socket.SHUT_WR)
-            assert file.read() == b"ABCbye"
+    address = sandbox.tunnels()[7000].tcp_socket
+    with socket.create_connection(address, timeout=DEADLINE_S) as peer, peer.makefile("rb") as file:
+        assert file.readline() == b"welcome\n"
+        peer.sendall(b"abc")
+        peer.shutdown(socket.SHUT_WR)
+        assert file.read() == b"ABCbye"
 
 
 def test_only_an_unencrypted_port_has_a_plain_socket(sandbox: modal.Sandbox) -> None:

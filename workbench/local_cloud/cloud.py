@@ -39,6 +39,7 @@ from workbench.local_cloud.rpc.functions import FunctionRpcs
 from workbench.local_cloud.rpc.images import ImageRpcs
 from workbench.local_cloud.rpc.mounts import MountRpcs
 from workbench.local_cloud.rpc.router import RouterRpcs
+from workbench.local_cloud.rpc.sandbox_ports import SandboxPortRpcs
 from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
@@ -124,6 +125,7 @@ class LocalCloud:
                 SandboxRpcs(
                     self._sandboxes, self._apps, self._images, self._secrets, self._gate, router_url=self._router_url
                 ),
+                SandboxPortRpcs(self._sandboxes),
             ],
             router=[RouterRpcs(self._sandboxes, self._secrets)],
         )

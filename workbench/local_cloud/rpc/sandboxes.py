@@ -10,18 +10,16 @@ from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.images import Images
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.failures import failed_precondition, invalid, not_found
+from workbench.local_cloud.rpc.sandbox_ports import ports, probe, tunnels
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy
-from workbench.local_cloud.sandboxes.readiness import DEFAULT_INTERVAL_S, Probe
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
-from workbench.local_cloud.sandboxes.tunnels import MAX_PORTS, PortSpec
 from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT
 from workbench.local_cloud.volumes.committed import clean
 
 _MAX_WAIT_S = 60.0
 _MAX_NAME = 63
 _PAGE = 100
-_MAX_PROBE_CHARS = 65_536  # as for any program's arguments
 
 
 class SandboxRpcs:
@@ -68,8 +66,6 @@ class SandboxRpcs:
         egress = egress_policy(definition.network_access)
         if definition.block_network:
             egress = EgressPolicy.blocked()
-        ports = _ports(definition)
-        probe = _probe(definition)
         record = await self._sandboxes.create(
             app_id=app.app_id,
             app_name=app.name or app.description,
@@ -79,14 +75,14 @@ class SandboxRpcs:
             env=env,
             workdir=meaning.workdir,
             egress=egress,
-            ports=ports,
-            probe=probe,
+            ports=ports(definition),
+            probe=probe(definition),
         )
         return api_pb2.SandboxCreateV2Response(
             sandbox_id=record.sandbox_id,
             task_id=record.task_id,
             metadata=api_pb2.SandboxHandleMetadata(app_id=record.app_id),
-            tunnels=_tunnels(record),
+            tunnels=tunnels(record),
             command_router_access=api_pb2.CommandRouterAccess(jwt=self._token(record), url=self._router_url()),
         )
 
@@ -203,53 +199,6 @@ class SandboxRpcs:
         return api_pb2.SandboxTagsGetResponse(
             tags=[api_pb2.SandboxTag(tag_name=key, tag_value=value) for key, value in tags.items()]
         )
-
-    async def SandboxGetTunnelsV2(
-        self, request: api_pb2.SandboxGetTunnelsRequest, context: Any
-    ) -> api_pb2.SandboxGetTunnelsResponse:
-        """Where a sandbox's ports are reached; they are open from its start."""
-        record = self._sandboxes.get(request.sandbox_id)
-        if record.result is not None:
-            raise failed_precondition("The sandbox has ended, and its tunnels with it.")
-        return api_pb2.SandboxGetTunnelsResponse(tunnels=_tunnels(record))
-
-
-def _ports(definition: api_pb2.Sandbox) -> list[PortSpec]:
-    """The ports to open; raises RpcFailure INVALID_ARGUMENT. Only this machine reaches them, whatever is allowed in."""
-    specs = definition.open_ports.ports
-    numbers = [spec.port for spec in specs]
-    if len(specs) > MAX_PORTS or len(set(numbers)) != len(numbers):
-        raise invalid(f"A sandbox has at most {MAX_PORTS} open ports, each named once.")
-    if wrong := [number for number in numbers if not 1 <= number <= 65535]:
-        raise invalid(f"{wrong[0]} is not a port.")
-    return [
-        PortSpec(spec.port, unencrypted=spec.unencrypted, h2=spec.tunnel_type == api_pb2.TUNNEL_TYPE_H2)
-        for spec in specs
-    ]
-
-
-def _probe(definition: api_pb2.Sandbox) -> Probe | None:
-    """The readiness probe, None without one; raises RpcFailure INVALID_ARGUMENT."""
-    if not definition.HasField("readiness_probe"):
-        return None
-    probe = definition.readiness_probe
-    argv = list(probe.exec_command.argv)
-    if not argv and not 1 <= probe.tcp_port <= 65535:
-        raise invalid("A readiness probe needs a port or a program.")
-    if sum(map(len, argv)) > _MAX_PROBE_CHARS:
-        raise invalid(f"The arguments of a readiness probe are together at most {_MAX_PROBE_CHARS} characters.")
-    interval_s = probe.interval_ms / 1000 if probe.interval_ms else DEFAULT_INTERVAL_S
-    return Probe(port=probe.tcp_port, argv=argv, interval_s=interval_s)
-
-
-def _tunnels(record: Record) -> list[api_pb2.TunnelData]:
-    found = []
-    for tunnel in record.tunnels.open if record.tunnels is not None else ():
-        data = api_pb2.TunnelData(host=tunnel.host, port=tunnel.port, container_port=tunnel.inside_port)
-        if tunnel.raw_port:
-            data.unencrypted_host, data.unencrypted_port = tunnel.host, tunnel.raw_port
-        found.append(data)
-    return found
 
 
 def egress_policy(access: api_pb2.NetworkAccess) -> EgressPolicy:

@@ -35,6 +35,8 @@ class Dials:
                 await ask({"op": "dial", "number": number, "port": port})
                 inside = await asyncio.shield(given)
                 await _connected(inside)
+            if inside.getpeername() != ("127.0.0.1", port):
+                raise ConnectionRefusedError("the sandbox gave a connection to something else")
         except BaseException:
             if given.done() and not given.cancelled() and given.exception() is None:
                 given.result().close()
@@ -42,9 +44,6 @@ class Dials:
             raise
         finally:
             self._waiting.pop(number, None)
-        if inside.getpeername() != ("127.0.0.1", port):
-            inside.close()
-            raise ConnectionRefusedError("the sandbox gave a connection to something else")
         return inside
 
     def take(self, number: int, descriptors: Sequence[int]) -> None:

@@ -13,6 +13,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
+from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
@@ -67,6 +68,7 @@ class Record:
     proxy: EgressProxy | None = None
     refusals: int = 0
     tunnels: Tunnels | None = None
+    connect: ConnectEntry | None = None
     readiness: Readiness | None = None
 
     @property
@@ -179,6 +181,7 @@ class Sandboxes:
         await self._open_the_way_out(record, record.sandbox, egress)
         record.tunnels = Tunnels(record.sandbox_id, record.sandbox.dial)
         record.tunnels.add(ports)
+        record.connect = ConnectEntry(record.tunnels.host, record.sandbox.dial)
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if definition.entrypoint_args:
             await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
@@ -313,6 +316,8 @@ class Sandboxes:
                 await record.proxy.aclose()
             if record.tunnels is not None:
                 await record.tunnels.aclose()
+            if record.connect is not None:
+                await record.connect.aclose()
             for copy in record.mounts.values():
                 await copy.commit(f"{_author(record)} (final)")
                 await copy.release()
