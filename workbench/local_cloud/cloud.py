@@ -44,6 +44,7 @@ from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
 from workbench.local_cloud.rpc.session import SessionRpcs
+from workbench.local_cloud.rpc.tasks import TaskRpcs
 from workbench.local_cloud.rpc.volumes import Mounts, VolumeRpcs
 from workbench.local_cloud.sandboxes.egress_policy import Network
 from workbench.local_cloud.sandboxes.engine import Engine
@@ -86,7 +87,11 @@ class LocalCloud:
         self._logs = AppLogs(database)
         self._images = Images(database)
         self._sandboxes = Sandboxes(
-            self._engine, self._copies, on_notice=self._notice, egress_test_networks=egress_test_networks
+            self._engine,
+            self._copies,
+            on_notice=self._notice,
+            on_output=self._output,
+            egress_test_networks=egress_test_networks,
         )
         self._secrets = SecretRpcs(database, objects)
         self._mounts = MountRpcs(database, content, blobs)
@@ -110,6 +115,7 @@ class LocalCloud:
             web_url=self._ingress.url,
             published=self._pools.redeployed,
             stop_app=self.stop_app,
+            task_of_sandbox=lambda sandbox_id: self._sandboxes.get(sandbox_id).task_id,
         )
         self._rpc = RpcServer(
             self._gate,
@@ -126,6 +132,7 @@ class LocalCloud:
                     self._sandboxes, self._apps, self._images, self._secrets, self._gate, router_url=self._router_url
                 ),
                 SandboxPortRpcs(self._sandboxes),
+                TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],
             router=[RouterRpcs(self._sandboxes, self._secrets)],
         )
@@ -210,9 +217,10 @@ class LocalCloud:
 
     def _notice(self, record: Record, text: str) -> None:
         line = f"[local cloud] sandbox {record.sandbox_id}: {text}\n"
-        self._logs.append(
-            record.app_id, line, fd=api_pb2.FILE_DESCRIPTOR_STDERR, task_id=record.task_id, function_id=""
-        )
+        self._logs.append(record.app_id, line, fd=api_pb2.FILE_DESCRIPTOR_INFO, task_id=record.task_id)
+
+    def _output(self, record: Record, fd: "api_pb2.FileDescriptor.ValueType", lines: list[str]) -> None:
+        self._logs.append_all(record.app_id, lines, fd=fd, task_id=record.task_id)
 
     def _mounts_of(self, task_id: str) -> Mounts:
         try:

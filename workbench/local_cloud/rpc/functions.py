@@ -1,6 +1,5 @@
 """Function RPCs for those who deploy and call: create, look up, call, and read outputs."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
@@ -175,25 +174,6 @@ class FunctionRpcs:
         return api_pb2.FunctionStats(
             num_total_tasks=len(tasks), num_running_inputs=sum(len(task.inputs) for task in tasks)
         )
-
-    async def TaskList(self, request: api_pb2.TaskListRequest, context: Any) -> api_pb2.TaskListResponse:
-        """List running containers."""
-        response = api_pb2.TaskListResponse()
-        for task in self._pools.tasks(request.app_id):
-            app = self._apps.app_of(task.function_id)
-            response.tasks.add(
-                task_id=task.task_id,
-                app_id=app.app_id,
-                app_description=app.description,
-                started_at=task.started_at,
-                enqueued_at=task.enqueued_at,
-            )
-        return response
-
-    async def ContainerStop(self, request: api_pb2.ContainerStopRequest, context: Any) -> api_pb2.ContainerStopResponse:
-        """Stop one container; its inputs fail."""
-        await asyncio.wait_for(self._pools.stop_task(request.task_id), _MAX_WAIT_S)
-        return api_pb2.ContainerStopResponse()
 
 
 def function_data(function: api_pb2.Function) -> api_pb2.FunctionData:

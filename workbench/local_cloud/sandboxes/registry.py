@@ -19,6 +19,7 @@ from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import limits_of
+from workbench.local_cloud.sandboxes.output_log import follow
 from workbench.local_cloud.sandboxes.readiness import Probe, Readiness
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import (
@@ -35,6 +36,7 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingC
 _log = structlog.get_logger(__name__)
 
 OnNotice = Callable[["Record", str], None]
+OnOutput = Callable[["Record", "api_pb2.FileDescriptor.ValueType", list[str]], None]
 
 BACKGROUND_COMMIT_S = 5.0
 DEFAULT_TIMEOUT_S = 300  # Modal's
@@ -42,6 +44,7 @@ FINISHED_KEPT = 200
 ENTRYPOINT_EXEC_ID = "entrypoint"
 _EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
 _LOSSES_TOLD = 10
+_LOG_S = 5.0
 _AUTHOR_TAGS_CHARS = 200
 _REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
 
@@ -67,6 +70,7 @@ class Record:
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None
     refusals: int = 0
+    logging: list[asyncio.Future[None]] = field(default_factory=list)
     tunnels: Tunnels | None = None
     connect: ConnectEntry | None = None
     readiness: Readiness | None = None
@@ -86,9 +90,10 @@ class Sandboxes:
         copies: WorkingCopies,
         *,
         on_notice: OnNotice,
+        on_output: OnOutput,
         egress_test_networks: Sequence[Network] = (),
     ) -> None:
-        """`on_notice` gets what the cloud has to say of a sandbox, for its app's log.
+        """`on_notice` gets what the cloud has to say of a sandbox, `on_output` what its program prints, for the log.
 
         `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
         """
@@ -96,6 +101,7 @@ class Sandboxes:
         self._engine = engine
         self._copies = copies
         self._on_notice = on_notice
+        self._on_output = on_output
         self._records: dict[str, Record] = {}
         self._by_task: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,7 +190,12 @@ class Sandboxes:
         record.connect = ConnectEntry(record.tunnels.host, record.sandbox.dial)
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if definition.entrypoint_args:
-            await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
+            run = await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
+            for fd, spool in (
+                (api_pb2.FILE_DESCRIPTOR_STDOUT, run.stdout),
+                (api_pb2.FILE_DESCRIPTOR_STDERR, run.stderr),
+            ):
+                record.logging.append(asyncio.ensure_future(follow(spool, partial(self._on_output, record, fd))))
         self._spawn(self._watch(record))
         if any(not mount.read_only for mount in definition.volume_mounts):
             self._spawn(self._commit_in_background(record))
@@ -318,6 +329,7 @@ class Sandboxes:
                 await record.tunnels.aclose()
             if record.connect is not None:
                 await record.connect.aclose()
+            await self._finish_the_log(record)
             for copy in record.mounts.values():
                 await copy.commit(f"{_author(record)} (final)")
                 await copy.release()
@@ -330,6 +342,16 @@ class Sandboxes:
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
             await self._forget_oldest()
+
+    async def _finish_the_log(self, record: Record) -> None:
+        """Let what was printed arrive in the log before anybody is told of the end."""
+        if record.logging:
+            done, late = await asyncio.wait(record.logging, timeout=_LOG_S)
+            for one in late:
+                one.cancel()
+            for one in done:
+                if not one.cancelled() and (error := one.exception()) is not None:
+                    _log.error("sandbox.log_failed", sandbox_id=record.sandbox_id, exc_info=error)
 
     async def _forget_oldest(self) -> None:
         finished = [record for record in self._records.values() if record.result is not None]
