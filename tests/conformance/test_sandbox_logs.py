@@ -21,9 +21,11 @@ def app(cloud: Running) -> modal.App:
 @pytest.fixture(scope="module")
 def ended(app: modal.App) -> modal.Sandbox:
     """One that has printed ten numbered lines, two words to stderr, and something without an end of line."""
-    script = "for n in $(seq 10); do echo line $n; done; echo wrong >&2; echo grün >&2; printf unended"
+    script = "read go; for n in $(seq 10); do echo line $n; done; echo wrong >&2; echo grün >&2; printf unended"
     sandbox = modal.Sandbox.create("sh", "-c", script, app=app, timeout=60)
     sandbox.exec("echo", "not of the entrypoint").wait()
+    sandbox.stdin.write("go\n")
+    sandbox.stdin.drain()
     sandbox.wait()
     return sandbox
 

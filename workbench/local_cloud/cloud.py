@@ -40,6 +40,7 @@ from workbench.local_cloud.rpc.images import ImageRpcs
 from workbench.local_cloud.rpc.mounts import MountRpcs
 from workbench.local_cloud.rpc.router import RouterRpcs
 from workbench.local_cloud.rpc.sandbox_ports import SandboxPortRpcs
+from workbench.local_cloud.rpc.sandbox_stats import SandboxStatsRpcs
 from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
@@ -132,6 +133,7 @@ class LocalCloud:
                     self._sandboxes, self._apps, self._images, self._secrets, self._gate, router_url=self._router_url
                 ),
                 SandboxPortRpcs(self._sandboxes),
+                SandboxStatsRpcs(self._sandboxes),
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],
             router=[RouterRpcs(self._sandboxes, self._secrets)],

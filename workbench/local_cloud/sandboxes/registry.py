@@ -29,6 +29,7 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxStartFailedError,
 )
 from workbench.local_cloud.sandboxes.tunnels import PortSpec, Tunnels
+from workbench.local_cloud.sandboxes.usage import UsageMeter
 from workbench.local_cloud.volumes.holders import holders, sentence
 from workbench.local_cloud.volumes.trees import Skipped
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
@@ -70,6 +71,7 @@ class Record:
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None
     refusals: int = 0
+    usage: UsageMeter = field(default_factory=UsageMeter)
     logging: list[asyncio.Future[None]] = field(default_factory=list)
     tunnels: Tunnels | None = None
     connect: ConnectEntry | None = None
@@ -188,6 +190,7 @@ class Sandboxes:
         record.tunnels = Tunnels(record.sandbox_id, record.sandbox.dial)
         record.tunnels.add(ports)
         record.connect = ConnectEntry(record.tunnels.host, record.sandbox.dial)
+        self._spawn(record.usage.run(record.sandbox.pid, lambda: record.ending is not None))
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if definition.entrypoint_args:
             run = await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
