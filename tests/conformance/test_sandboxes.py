@@ -224,8 +224,8 @@ def test_jobs_are_not_root_and_hold_no_token(sandbox: modal.Sandbox) -> None:
 
 
 def test_what_is_not_implemented_is_refused_by_name(sandbox: modal.Sandbox) -> None:
-    with pytest.raises(modal.exception.Error, match="TaskSnapshotFilesystem is not implemented"):
-        sandbox.snapshot_filesystem()
+    with pytest.raises(modal.exception.Error, match="TaskSnapshotMemory is not implemented"):
+        sandbox._experimental_snapshot()
 
 
 def test_background_commits_come_by_themselves(app: modal.App) -> None:

@@ -45,11 +45,13 @@ from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
 from workbench.local_cloud.rpc.session import SessionRpcs
+from workbench.local_cloud.rpc.snapshots import SnapshotRpcs
 from workbench.local_cloud.rpc.tasks import TaskRpcs
 from workbench.local_cloud.rpc.volumes import Mounts, VolumeRpcs
 from workbench.local_cloud.sandboxes.egress_policy import Network
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.snapshots import Snapshots
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.objects import Objects
@@ -94,6 +96,7 @@ class LocalCloud:
             on_output=self._output,
             egress_test_networks=egress_test_networks,
         )
+        snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
         self._secrets = SecretRpcs(database, objects)
         self._mounts = MountRpcs(database, content, blobs)
         calls = Calls()
@@ -130,13 +133,22 @@ class LocalCloud:
                 FunctionRpcs(self._apps, calls, self._pools, self._ingress),
                 ContainerRpcs(self._apps, calls, self._pools, self._logs),
                 SandboxRpcs(
-                    self._sandboxes, self._apps, self._images, self._secrets, self._gate, router_url=self._router_url
+                    self._sandboxes,
+                    self._apps,
+                    self._images,
+                    self._secrets,
+                    self._gate,
+                    snapshots=snapshots,
+                    router_url=self._router_url,
                 ),
                 SandboxPortRpcs(self._sandboxes),
                 SandboxStatsRpcs(self._sandboxes),
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],
-            router=[RouterRpcs(self._sandboxes, self._secrets)],
+            router=[
+                RouterRpcs(self._sandboxes, self._secrets),
+                SnapshotRpcs(self._sandboxes, self._images, snapshots),
+            ],
         )
 
     @classmethod

@@ -13,7 +13,10 @@ from workbench.local_cloud.rpc.failures import failed_precondition, invalid, not
 from workbench.local_cloud.rpc.sandbox_ports import ports, probe, tunnels
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.registry import Prepare, Record, Sandboxes
+from workbench.local_cloud.sandboxes.sandbox import Sandbox
+from workbench.local_cloud.sandboxes.snapshots import SnapshotError, Snapshots
+from workbench.local_cloud.sandboxes.spec import SandboxStartFailedError
 from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT
 from workbench.local_cloud.volumes.committed import clean
 
@@ -26,13 +29,22 @@ class SandboxRpcs:
     """Answers about V2 sandboxes."""
 
     def __init__(
-        self, sandboxes: Sandboxes, apps: Apps, images: Images, secrets: SecretRpcs, gate: Gate, *, router_url: "Url"
+        self,
+        sandboxes: Sandboxes,
+        apps: Apps,
+        images: Images,
+        secrets: SecretRpcs,
+        gate: Gate,
+        *,
+        snapshots: Snapshots,
+        router_url: "Url",
     ) -> None:
         self._sandboxes = sandboxes
         self._apps = apps
         self._images = images
         self._secrets = secrets
         self._gate = gate
+        self._snapshots = snapshots
         self._router_url = router_url
 
     async def SandboxCreateV2(
@@ -77,6 +89,7 @@ class SandboxRpcs:
             egress=egress,
             ports=ports(definition),
             probe=probe(definition),
+            prepare=self._with_files_of(definition.image_id),
         )
         return api_pb2.SandboxCreateV2Response(
             sandbox_id=record.sandbox_id,
@@ -85,6 +98,24 @@ class SandboxRpcs:
             tunnels=tunnels(record),
             command_router_access=api_pb2.CommandRouterAccess(jwt=self._token(record), url=self._router_url()),
         )
+
+    def _with_files_of(self, image_id: str) -> Prepare | None:
+        """What puts an image's files into a sandbox, None for an image without; raises RpcFailure."""
+        if self._snapshots.is_expired(image_id):
+            raise not_found(f"Image {image_id} has expired.")
+        snapshot = self._snapshots.find(image_id)
+        if snapshot is None:
+            return None
+        if snapshot.kind != "filesystem":
+            raise invalid("An image made by Sandbox.snapshot_directory can be mounted, not started from.")
+
+        async def prepare(sandbox: Sandbox) -> None:
+            try:
+                await self._snapshots.unpack(sandbox, snapshot, "/")
+            except SnapshotError as error:
+                raise SandboxStartFailedError(f"its image cannot be unpacked: {error}") from error
+
+        return prepare
 
     def _token(self, record: Record) -> str:
         return self._gate.sign(task_id=record.task_id)

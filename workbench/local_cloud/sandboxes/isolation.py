@@ -51,10 +51,12 @@ _DENIED = (
     "lookup_dcookie", "nfsservctl",
 )
 # fmt: on
+SNAPSHOT_PROGRAM = "/__modal/.bin/modal-sandbox-fs-snapshot"
 # What the SDK runs for `Sandbox.filesystem`, at the path where it looks for it.
 _FS_TOOLS = {
     "fs_tools.py": "/__modal/.bin/modal-sandbox-fs-tools",
     "fs_watch.py": "/__modal/.bin/modal-sandbox-fs-watch",
+    "fs_snapshot.py": SNAPSHOT_PROGRAM,
 }
 _ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C

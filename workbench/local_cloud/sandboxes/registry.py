@@ -3,7 +3,7 @@
 import asyncio
 import time
 import zlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingC
 _log = structlog.get_logger(__name__)
 
 OnNotice = Callable[["Record", str], None]
+Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
 OnOutput = Callable[["Record", "api_pb2.FileDescriptor.ValueType", list[str]], None]
 
 BACKGROUND_COMMIT_S = 5.0
@@ -71,6 +72,7 @@ class Record:
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None
     refusals: int = 0
+    mounted: set[str] = field(default_factory=set)  # where images are mounted
     usage: UsageMeter = field(default_factory=UsageMeter)
     logging: list[asyncio.Future[None]] = field(default_factory=list)
     tunnels: Tunnels | None = None
@@ -121,8 +123,12 @@ class Sandboxes:
         egress: EgressPolicy,
         ports: Sequence[PortSpec] = (),
         probe: Probe | None = None,
+        prepare: Prepare | None = None,
     ) -> Record:
-        """Start a sandbox. A name that a running sandbox of the app has is ALREADY_EXISTS."""
+        """Start a sandbox; `prepare` has it before its program does.
+
+        A name that a running sandbox of the app has is ALREADY_EXISTS.
+        """
         if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
             raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
         record = Record(
@@ -137,7 +143,7 @@ class Sandboxes:
         )
         self._records[record.sandbox_id] = self._by_task[record.task_id] = record
         try:
-            await self._start(record, env, workdir, egress, ports)
+            await self._start(record, env, workdir, egress, ports, prepare)
         except BaseException as error:
             await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
             if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
@@ -155,6 +161,7 @@ class Sandboxes:
         workdir: str | None,
         egress: EgressPolicy,
         ports: Sequence[PortSpec],
+        prepare: Prepare | None,
     ) -> None:
         definition = record.definition
         project = "".join(
@@ -187,6 +194,8 @@ class Sandboxes:
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
+        if prepare is not None:
+            await prepare(record.sandbox)
         record.tunnels = Tunnels(record.sandbox_id, record.sandbox.dial)
         record.tunnels.add(ports)
         record.connect = ConnectEntry(record.tunnels.host, record.sandbox.dial)
