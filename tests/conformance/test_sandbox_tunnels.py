@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import modal
 import pytest
 
+from tests.conftest import wait_until
 from workbench.local_cloud.state import Running
 
 DEADLINE_S = 60
@@ -206,6 +207,25 @@ def test_a_tunnel_ends_with_its_sandbox(app: modal.App) -> None:
     peer.close()
     with pytest.raises(OSError):
         socket.create_connection(address, timeout=DEADLINE_S).close()
+
+
+def test_an_open_connection_keeps_an_idle_sandbox_alive(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create(
+        *("python3", "-c", GREETER),
+        app=app,
+        timeout=120,
+        idle_timeout=3,
+        unencrypted_ports=[7000],
+        readiness_probe=modal.Probe.with_tcp(7000),
+    )
+    sandbox.wait_until_ready(timeout=DEADLINE_S)
+    with socket.create_connection(sandbox.tunnels()[7000].tcp_socket, timeout=DEADLINE_S) as peer:
+        assert peer.recv(8) == b"welcome\n"
+        time.sleep(6)
+        assert sandbox.poll() is None
+        peer.sendall(b"still")
+        assert peer.recv(5) == b"STILL"
+    wait_until(lambda: sandbox.poll() is not None, "an idle sandbox did not end")
 
 
 def test_a_sandbox_without_ports_has_no_tunnels(app: modal.App) -> None:

@@ -42,6 +42,7 @@ from workbench.local_cloud.rpc.router import RouterRpcs
 from workbench.local_cloud.rpc.sandbox_ports import SandboxPortRpcs
 from workbench.local_cloud.rpc.sandbox_stats import SandboxStatsRpcs
 from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
+from workbench.local_cloud.rpc.sandboxes_v1 import FirstSandboxRpcs
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
 from workbench.local_cloud.rpc.session import SessionRpcs
@@ -141,6 +142,7 @@ class LocalCloud:
                     snapshots=snapshots,
                     router_url=self._router_url,
                 ),
+                FirstSandboxRpcs(),
                 SandboxPortRpcs(self._sandboxes),
                 SandboxStatsRpcs(self._sandboxes),
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),

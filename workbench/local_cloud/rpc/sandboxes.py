@@ -1,6 +1,7 @@
 """Sandbox RPCs of the control plane: create, wait, terminate, names, tags and lists."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -22,6 +23,8 @@ from workbench.local_cloud.volumes.committed import clean
 
 _MAX_WAIT_S = 60.0
 _MAX_NAME = 63
+_MAX_TAGS = 64
+_MAX_TAG = 256
 _PAGE = 100
 
 
@@ -83,7 +86,7 @@ class SandboxRpcs:
             app_name=app.name or app.description,
             environment=app.environment,
             definition=definition,
-            tags={tag.tag_name: tag.tag_value for tag in request.tags},
+            tags=_tags(request.tags),
             env=env,
             workdir=meaning.workdir,
             egress=egress,
@@ -173,12 +176,6 @@ class SandboxRpcs:
             metadata=api_pb2.SandboxHandleMetadata(result=record.result, app_id=record.app_id),
         )
 
-    async def SandboxGetFromName(
-        self, request: api_pb2.SandboxGetFromNameRequest, context: Any
-    ) -> api_pb2.SandboxGetFromNameResponse:
-        """The V1 family has no sandboxes here; the SDK asks it as well."""
-        raise not_found(f"Sandbox '{request.sandbox_name}' of app '{request.app_name}' not found.")
-
     async def SandboxListV2(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
         """A page of sandboxes, newest first."""
         wanted = {tag.tag_name: tag.tag_value for tag in request.tags}
@@ -212,14 +209,19 @@ class SandboxRpcs:
                 break
         return response
 
-    async def SandboxList(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
-        """The V1 family has no sandboxes here."""
-        return api_pb2.SandboxListResponse()
+    async def SandboxSetName(
+        self, request: api_pb2.SandboxSetNameRequest, context: Any
+    ) -> api_pb2.SandboxSetNameResponse:
+        """Give a running sandbox a name, or another one."""
+        if not 0 < len(request.name) <= _MAX_NAME:
+            raise invalid(f"A sandbox's name has 1 to {_MAX_NAME} characters.")
+        self._sandboxes.rename(self._sandboxes.get(request.sandbox_id), request.name)
+        return api_pb2.SandboxSetNameResponse()
 
     async def SandboxTagsSetV2(self, request: api_pb2.SandboxTagsSetRequest, context: Any) -> empty_pb2.Empty:
         """Replace a sandbox's tags."""
         record = self._sandboxes.get(request.sandbox_id)
-        record.tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        record.tags = _tags(request.tags)
         return empty_pb2.Empty()
 
     async def SandboxTagsGetV2(
@@ -230,6 +232,14 @@ class SandboxRpcs:
         return api_pb2.SandboxTagsGetResponse(
             tags=[api_pb2.SandboxTag(tag_name=key, tag_value=value) for key, value in tags.items()]
         )
+
+
+def _tags(tags: Iterable[api_pb2.SandboxTag]) -> dict[str, str]:
+    """Tags as a dictionary; raises RpcFailure INVALID_ARGUMENT for more than can be kept."""
+    found = {tag.tag_name: tag.tag_value for tag in tags}
+    if len(found) > _MAX_TAGS or any(not 0 < len(name) <= _MAX_TAG or len(found[name]) > _MAX_TAG for name in found):
+        raise invalid(f"A sandbox has at most {_MAX_TAGS} tags, names and values of at most {_MAX_TAG} characters.")
+    return found
 
 
 def egress_policy(access: api_pb2.NetworkAccess) -> EgressPolicy:

@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -38,7 +39,7 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
 IDLE_S = 300.0
 
-Dial = Callable[[int], Awaitable[socket.socket]]
+Visit = Callable[[int], AbstractAsyncContextManager[socket.socket]]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Grant:
 class ConnectEntry:
     """Serves one sandbox from its first token on, until it is closed."""
 
-    def __init__(self, host: str, dial: Dial) -> None:
+    def __init__(self, host: str, visit: Visit) -> None:
         self._host = host
-        self._dial = dial
+        self._visit = visit
         self._grants: dict[bytes, Grant] = {}  # by the token's hash: what is compared is nobody's choice
         self._door: Door | None = None
         self._port = 0
@@ -97,13 +98,16 @@ class ConnectEntry:
             if grant is None:
                 _say(http, client, 401, "a connect token of this sandbox is needed")
                 return
-            far = await asyncio.open_connection(sock=await self._dial(grant.port), limit=CHUNK_BYTES)
-            if _wants_upgrade(request):
-                await _upgrade(http, client, passed_on(request, grant, upgrade=True), far)
-                return
-            cookie = f"{PARAMETER}={token}; Path=/; HttpOnly; SameSite=Lax".encode()
-            extra = [(b"Set-Cookie", cookie)] if by_query else []
-            await forward(http, client, passed_on(request, grant), far, idle_s=IDLE_S, extra=extra)
+            upgrade = _wants_upgrade(request)
+            ours = passed_on(request, grant, upgrade=upgrade)
+            async with self._visit(grant.port) as inside:
+                far = await asyncio.open_connection(sock=inside, limit=CHUNK_BYTES)
+                if upgrade:
+                    await _upgrade(http, client, ours, far)
+                    return
+                cookie = f"{PARAMETER}={token}; Path=/; HttpOnly; SameSite=Lax".encode()
+                extra = [(b"Set-Cookie", cookie)] if by_query else []
+                await forward(http, client, ours, far, idle_s=IDLE_S, extra=extra)
         except (h11.ProtocolError, ValueError) as error:
             status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
             _say(http, client, status, "this is no HTTP request that can be passed on")

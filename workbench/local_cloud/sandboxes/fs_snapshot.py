@@ -70,7 +70,7 @@ class Padded:
     def __init__(self, file: Any) -> None:
         self.file = file
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = 0, /) -> bytes:
         data: bytes = self.file.read(size)
         return data + bytes(size - len(data))
 

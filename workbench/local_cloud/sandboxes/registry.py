@@ -196,9 +196,9 @@ class Sandboxes:
         await self._open_the_way_out(record, record.sandbox, egress)
         if prepare is not None:
             await prepare(record.sandbox)
-        record.tunnels = Tunnels(record.sandbox_id, record.sandbox.dial)
+        record.tunnels = Tunnels(record.sandbox_id, record.sandbox.visit)
         record.tunnels.add(ports)
-        record.connect = ConnectEntry(record.tunnels.host, record.sandbox.dial)
+        record.connect = ConnectEntry(record.tunnels.host, record.sandbox.visit)
         self._spawn(record.usage.run(record.sandbox.pid, lambda: record.ending is not None))
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if definition.entrypoint_args:
@@ -250,6 +250,14 @@ class Sandboxes:
             if same and (finished or record.result is None):
                 return record
         return None
+
+    def rename(self, record: Record, name: str) -> None:
+        """Give a running sandbox a name; ALREADY_EXISTS when another running one of the app has it."""
+        if record.result is not None:
+            raise failed_precondition("The sandbox has ended.")
+        if self.find(record.app_name, name, environment=record.environment) not in (None, record):
+            raise already_exists(f"Sandbox with name '{name}' already exists in app '{record.app_name}'.")
+        record.name = name
 
     def all(self) -> list[Record]:
         """Every sandbox, newest first."""

@@ -11,7 +11,8 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Sandbox:
         self._directory = directory
         self._execs: dict[str, Exec] = {}
         self._dials = Dials()
+        self._visitors = 0
         self._closed = asyncio.Event()
         self._ready = asyncio.Event()
         self._released = asyncio.Event()
@@ -217,6 +219,21 @@ class Sandbox:
 
         return await self._dials.connect(ask, port)
 
+    @asynccontextmanager
+    async def visit(self, port: int) -> AsyncIterator[socket.socket]:
+        """A connection to a port inside for as long as the block lasts, in which the sandbox is not idle.
+
+        Raises OSError.
+        """
+        inside = await self.dial(port)
+        self._visitors += 1
+        try:
+            yield inside
+        finally:
+            self._visitors -= 1
+            self.touch()
+            inside.close()
+
     async def kill_exec(self, exec_id: str) -> None:
         """Kill a program, its process group and its descendants."""
         await self._send({"op": "kill", "id": exec_id}, [])
@@ -228,8 +245,11 @@ class Sandbox:
         return found
 
     def idle_s(self, *, apart_from: str) -> float:
-        """Seconds since a program other than `apart_from` last ran, or wrote or was written to; 0 while one runs."""
-        if any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
+        """Seconds since a program other than `apart_from` last ran, or was written to, or somebody visited a port.
+
+        0 while one runs or somebody does.
+        """
+        if self._visitors or any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
             self._last_activity = time.monotonic()
         return time.monotonic() - self._last_activity
 

@@ -11,6 +11,7 @@ import hashlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
@@ -27,7 +28,7 @@ HANDSHAKE_S = 10.0
 _FIRST_BYTE_S = 1.0  # who has said nothing for so long waits for the server, and speaks no TLS
 _TLS_HANDSHAKE = 0x16  # the first byte of every TLS connection (RFC 8446 5.1)
 
-Dial = Callable[[int], Awaitable[socket.socket]]
+Visit = Callable[[int], AbstractAsyncContextManager[socket.socket]]
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class Tunnel:
 class Tunnels:
     """The tunnels of one sandbox, open until they are closed."""
 
-    def __init__(self, sandbox_id: str, dial: Dial) -> None:
+    def __init__(self, sandbox_id: str, visit: Visit) -> None:
         self.host = loopback_address(sandbox_id)
         self.open: list[Tunnel] = []
-        self._dial = dial
+        self._visit = visit
         self._doors: list[Door] = []
 
     def add(self, specs: Sequence[PortSpec]) -> None:
@@ -78,18 +79,13 @@ class Tunnels:
 
     async def _serve(self, port: int, context: ssl.SSLContext | None, connection: socket.socket) -> None:
         encrypted = context is not None and await _speaks_tls(connection)
-        inside = await self._dial(port)
-        try:
+        async with self._visit(port) as inside:
             client = await _stream(connection, context if encrypted else None)
-        except BaseException:
-            inside.close()
-            raise
-        try:
-            far = await _stream(inside, None)
-            await join(client, far, idle_s=IDLE_S)
-            await finish(client, idle_s=IDLE_S)
-        finally:
-            client[1].transport.abort()
+            try:
+                await join(client, await _stream(inside, None), idle_s=IDLE_S)
+                await finish(client, idle_s=IDLE_S)
+            finally:
+                client[1].transport.abort()
 
 
 def loopback_address(sandbox_id: str) -> str:
