@@ -99,6 +99,45 @@ def test_names_are_unique_while_they_run_and_found_by_name(app: modal.App) -> No
     second.terminate(wait=True)
 
 
+def test_a_sandbox_can_be_named_later(app: modal.App) -> None:
+    first, second = (modal.Sandbox.create(app=app, timeout=60) for _ in range(2))
+    try:
+        first._experimental_set_name("named-later")
+        assert modal.Sandbox.from_name("sandbox-tests", "named-later").object_id == first.object_id
+        with pytest.raises(modal.exception.AlreadyExistsError):
+            second._experimental_set_name("named-later")
+        first.terminate(wait=True)
+        second._experimental_set_name("named-later")
+    finally:
+        first.terminate()
+        second.terminate()
+
+
+def test_a_sandbox_is_found_by_its_id_running_and_ended(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create("sh", "-c", "read word; exit 7", app=app, timeout=60)
+    found = modal.Sandbox.from_id(sandbox.object_id)
+    assert (found.poll(), found.returncode) == (None, None)
+    sandbox.stdin.write_eof()
+    sandbox.stdin.drain()
+    sandbox.wait()
+    assert (found.poll(), found.returncode) == (7, 7)
+    assert modal.Sandbox.from_id(sandbox.object_id).returncode == 7
+    with pytest.raises(modal.exception.NotFoundError):
+        modal.Sandbox.from_id("sb-0123456789abcdefghijklmnop").poll()
+
+
+@pytest.mark.parametrize("tags", [{"n": "x" * 300}, {"": "x"}, {str(n): "x" for n in range(100)}])
+def test_tags_are_bounded(sandbox: modal.Sandbox, tags: dict[str, str]) -> None:
+    with pytest.raises(modal.exception.InvalidError):
+        sandbox.set_tags(tags)
+    assert sandbox.get_tags() == {}
+
+
+def test_a_gpu_is_refused_by_name(app: modal.App) -> None:
+    with pytest.raises(modal.exception.Error, match="gpu is not implemented"):
+        modal.Sandbox.create(app=app, gpu="T4")
+
+
 def test_sandboxes_are_listed_by_tags(app: modal.App) -> None:
     sandbox = modal.Sandbox.create(app=app, timeout=60, tags={"run": "r1"})
     try:
@@ -224,8 +263,8 @@ def test_jobs_are_not_root_and_hold_no_token(sandbox: modal.Sandbox) -> None:
 
 
 def test_what_is_not_implemented_is_refused_by_name(sandbox: modal.Sandbox) -> None:
-    with pytest.raises(modal.exception.Error, match="TaskSnapshotFilesystem is not implemented"):
-        sandbox.snapshot_filesystem()
+    with pytest.raises(modal.exception.Error, match="TaskSnapshotMemory is not implemented"):
+        sandbox._experimental_snapshot()
 
 
 def test_background_commits_come_by_themselves(app: modal.App) -> None:

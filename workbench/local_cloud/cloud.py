@@ -51,14 +51,20 @@ from workbench.local_cloud.rpc.images import ImageRpcs
 from workbench.local_cloud.rpc.mounts import MountRpcs
 from workbench.local_cloud.rpc.queues import QueueRpcs
 from workbench.local_cloud.rpc.router import RouterRpcs
+from workbench.local_cloud.rpc.sandbox_ports import SandboxPortRpcs
+from workbench.local_cloud.rpc.sandbox_stats import SandboxStatsRpcs
 from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
+from workbench.local_cloud.rpc.sandboxes_v1 import FirstSandboxRpcs
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
 from workbench.local_cloud.rpc.session import SessionRpcs
+from workbench.local_cloud.rpc.snapshots import SnapshotRpcs
+from workbench.local_cloud.rpc.tasks import TaskRpcs
 from workbench.local_cloud.rpc.volumes import Mounts, VolumeRpcs
 from workbench.local_cloud.sandboxes.egress_policy import Network
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.snapshots import Snapshots
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import Ephemeral
@@ -104,8 +110,10 @@ class LocalCloud:
             self._clock,
             on_notice=self._notice,
             may_commit=self._may_commit,
+            on_output=self._output,
             egress_test_networks=egress_test_networks,
         )
+        snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
         self._secrets = SecretRpcs(database, objects)
         self._mounts = MountRpcs(database, content, blobs)
         calls = Calls()
@@ -138,6 +146,7 @@ class LocalCloud:
             web_url=self._ingress.url,
             published=self._pools.redeployed,
             stop_app=self.stop_app,
+            task_of_sandbox=lambda sandbox_id: self._sandboxes.get(sandbox_id).task_id,
         )
         self._rpc = RpcServer(
             self._gate,
@@ -156,10 +165,23 @@ class LocalCloud:
                 CallRpcs(self._apps, calls, self._pools),
                 ContainerRpcs(self._apps, calls, self._pools, self._logs),
                 SandboxRpcs(
-                    self._sandboxes, self._apps, self._images, self._secrets, self._gate, router_url=self._router_url
+                    self._sandboxes,
+                    self._apps,
+                    self._images,
+                    self._secrets,
+                    self._gate,
+                    snapshots=snapshots,
+                    router_url=self._router_url,
                 ),
+                FirstSandboxRpcs(),
+                SandboxPortRpcs(self._sandboxes),
+                SandboxStatsRpcs(self._sandboxes),
+                TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],
-            router=[RouterRpcs(self._sandboxes, self._secrets)],
+            router=[
+                RouterRpcs(self._sandboxes, self._secrets),
+                SnapshotRpcs(self._sandboxes, self._images, snapshots),
+            ],
         )
 
     @classmethod
@@ -246,9 +268,10 @@ class LocalCloud:
 
     def _notice(self, record: Record, text: str) -> None:
         line = f"[local cloud] sandbox {record.sandbox_id}: {text}\n"
-        self._logs.append(
-            record.app_id, line, fd=api_pb2.FILE_DESCRIPTOR_STDERR, task_id=record.task_id, function_id=""
-        )
+        self._logs.append(record.app_id, line, fd=api_pb2.FILE_DESCRIPTOR_INFO, task_id=record.task_id)
+
+    def _output(self, record: Record, fd: "api_pb2.FileDescriptor.ValueType", lines: list[str]) -> None:
+        self._logs.append_all(record.app_id, lines, fd=fd, task_id=record.task_id)
 
     def _mounts_of(self, task_id: str) -> Mounts:
         try:

@@ -29,12 +29,19 @@ class AppLogs:
 
     def append(self, app_id: str, data: str, *, fd: int, task_id: str = "", function_id: str = "") -> None:
         """Add one piece of output; `fd` is the protocol's FileDescriptor."""
-        self._db.execute(
-            "INSERT INTO logs (app_id, at, fd, task_id, function_id, data) VALUES (?,?,?,?,?,?)",
-            (app_id, time.time(), fd, task_id, function_id, data[:MAX_ROW_BYTES]),
-        )
-        self._appended[app_id] += 1
-        if self._appended[app_id] % 1000 == 0:
+        self.append_all(app_id, [data], fd=fd, task_id=task_id, function_id=function_id)
+
+    def append_all(self, app_id: str, pieces: list[str], *, fd: int, task_id: str = "", function_id: str = "") -> None:
+        """Add pieces of output in order, in one transaction."""
+        now = time.time()
+        with self._db.transaction():
+            self._db.executemany(
+                "INSERT INTO logs (app_id, at, fd, task_id, function_id, data) VALUES (?,?,?,?,?,?)",
+                [(app_id, now, fd, task_id, function_id, data[:MAX_ROW_BYTES]) for data in pieces],
+            )
+        before = self._appended[app_id]
+        self._appended[app_id] += len(pieces)
+        if before // 1000 != self._appended[app_id] // 1000:
             self._db.execute(
                 "DELETE FROM logs WHERE app_id=? AND entry <= (SELECT MAX(entry) FROM logs WHERE app_id=?) - ?",
                 (app_id, app_id, KEPT_ROWS_PER_APP),
@@ -48,18 +55,59 @@ class AppLogs:
             event.set()
 
     def rows(
-        self, app_id: str, *, after: int = 0, since: float = 0, until: float = 0, newest: int = 0, search: str = ""
+        self,
+        app_id: str,
+        *,
+        after: int = 0,
+        since: float = 0,
+        until: float = 0,
+        newest: int = 0,
+        search: str = "",
+        task_id: str = "",
+        function_id: str = "",
+        fd: int = 0,
     ) -> list[tuple[int, float, int, str, str, str]]:
-        """Rows as (entry, Unix time, fd, task id, function id, text) in order; `newest` keeps only the last so many."""
+        """Rows as (entry, Unix time, fd, task id, function id, text) in order; `newest` keeps only the last so many.
+
+        An empty or zero filter lets everything through.
+        """
+        where, parameters = _where(app_id, since, until, search, task_id, function_id, fd)
         found = self._db.all(
-            "SELECT * FROM logs WHERE app_id=? AND entry>? AND at>=? AND (?=0 OR at<=?) AND instr(data, ?)>0 "
-            "ORDER BY entry DESC LIMIT ?",
-            (app_id, after, since, until, until, search, newest or 5000),
+            f"SELECT * FROM logs WHERE {where} AND entry>? ORDER BY entry DESC LIMIT ?",  # noqa: S608  # constant text
+            (*parameters, after, newest or 5000),
         )
         return [
             (row["entry"], row["at"], row["fd"], row["task_id"], row["function_id"], row["data"])
             for row in reversed(found)
         ]
+
+    def counts(
+        self,
+        app_id: str,
+        *,
+        since: float,
+        until: float,
+        width_s: int,
+        search: str = "",
+        task_id: str = "",
+        function_id: str = "",
+        fd: int = 0,
+    ) -> list[tuple[int, int, int]]:
+        """How many rows there are, as (bucket of `width_s` seconds, fd, rows)."""
+        where, parameters = _where(app_id, since, until, search, task_id, function_id, fd)
+        rows = self._db.all(
+            "SELECT CAST((at-?)/? AS INTEGER) AS bucket, fd, COUNT(*) AS rows FROM logs "  # noqa: S608  # constant text
+            f"WHERE {where} GROUP BY bucket, fd ORDER BY bucket",
+            (since, width_s, *parameters),
+        )
+        return [(row["bucket"], row["fd"], row["rows"]) for row in rows]
+
+    def task(self, task_id: str) -> tuple[str, float, float] | None:
+        """The app of a task that printed something, and the Unix times of its first and last row."""
+        row = self._db.one(
+            "SELECT app_id, MIN(at) AS first, MAX(at) AS last FROM logs WHERE task_id=? GROUP BY app_id", (task_id,)
+        )
+        return None if row is None or not task_id else (row["app_id"], row["first"], row["last"])
 
     async def wait(self, app_id: str, *, timeout_s: float) -> None:
         """Return when the app printed something, or after `timeout_s` seconds."""
@@ -67,3 +115,13 @@ class AppLogs:
             await asyncio.wait_for(self._news[app_id].wait(), timeout_s)
         except TimeoutError:
             pass
+
+
+def _where(
+    app_id: str, since: float, until: float, search: str, task_id: str, function_id: str, fd: int
+) -> tuple[str, tuple[object, ...]]:
+    condition = (
+        "app_id=? AND at>=? AND (?=0 OR at<=?) AND instr(data, ?)>0 AND ? IN ('', task_id) "
+        "AND ? IN ('', function_id) AND ? IN (0, fd)"
+    )
+    return condition, (app_id, since, until, until, search, task_id, function_id, fd)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.local_cloud.sandboxes.conftest import DEADLINE_S, spec_of
 from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.sandboxes import dialling
 from workbench.local_cloud.sandboxes.cgroups import Group
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
@@ -130,6 +131,63 @@ async def test_gifts_that_nobody_asked_for_are_closed(hostile: Hostile) -> None:
     for _ in range(200):
         hostile.say({"op": "exit", "id": "nobody", "code": 0}, *[hostile.theirs.fileno()] * 4)
     await heard(hostile)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialling, "DIAL_S", 0.5)
+
+
+async def dial_answered_by(hostile: Hostile, answer: Callable[[int], None]) -> None:
+    """Ask for a connection to port 80, let the agent answer, and see that none is taken."""
+    waiting = asyncio.ensure_future(hostile.dial(80))
+    order = json.loads(await asyncio.get_running_loop().run_in_executor(None, hostile.theirs.recv, 4096))
+    assert (order["op"], order["port"]) == ("dial", 80)
+    answer(order["number"])
+    with pytest.raises(OSError):
+        await asyncio.wait_for(waiting, DEADLINE_S)
+
+
+async def test_only_a_connection_to_the_port_is_taken_for_one(hostile: Hostile, impatient: None) -> None:
+    """Not a file, not another family, nothing that listens, no connection elsewhere, none that never comes."""
+    file = os.open("/etc/passwd", os.O_RDONLY)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as elsewhere,
+        socket.socket(socket.AF_UNIX) as local,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        socket.socket() as fresh,
+    ):
+        for gift in (server, elsewhere, local, datagrams, fresh):
+            await dial_answered_by(
+                hostile, lambda n, gift=gift: hostile.say({"op": "dialled", "number": n}, gift.fileno())
+            )
+        await dial_answered_by(hostile, lambda n: hostile.say({"op": "dialled", "number": n}, file))
+    os.close(file)
+
+
+async def test_a_dial_that_is_refused_or_not_answered_ends(hostile: Hostile, impatient: None) -> None:
+    await dial_answered_by(hostile, lambda n: hostile.say({"op": "dialled", "number": n}))
+    await dial_answered_by(hostile, lambda n: hostile.say({"op": "dialled", "number": n + 1}))
+    await dial_answered_by(hostile, lambda n: None)
+
+
+async def test_connections_that_nobody_asked_for_are_closed(hostile: Hostile) -> None:
+    for number in ("1", 1, -1, None, 10**30):
+        hostile.say({"op": "dialled", "number": number}, hostile.theirs.fileno())
+    await heard(hostile)
+
+
+async def test_a_dial_that_is_given_up_leaves_nothing(hostile: Hostile) -> None:
+    """The fixture counts descriptors."""
+    waiting = asyncio.ensure_future(hostile.dial(80))
+    order = json.loads(await asyncio.get_running_loop().run_in_executor(None, hostile.theirs.recv, 4096))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as gift:
+        hostile.say({"op": "dialled", "number": order["number"]}, gift.fileno())
+        await heard(hostile)
 
 
 async def test_a_flood_of_commits_is_bounded(hostile: Hostile) -> None:

@@ -151,6 +151,10 @@ class Pools:
         """End every container of an app."""
         await asyncio.gather(*(self._end(task) for task in self.tasks(app_id)))
 
+    def drain_task(self, task_id: str) -> None:
+        """Give one container no further inputs and end it once it has finished those that it has."""
+        self._drain(self.task(task_id))
+
     async def stop_task(self, task_id: str) -> None:
         """End one container at once; its inputs fail."""
         await self._end(self.task(task_id))

@@ -13,6 +13,10 @@ from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.rpc.functions import handle_metadata
 
 _LOG_POLL_S = 5.0
+_COUNTED_AS: dict[int, str] = {
+    api_pb2.FILE_DESCRIPTOR_STDERR: "stderr_logs",
+    api_pb2.FILE_DESCRIPTOR_INFO: "system_logs",
+}
 
 
 class AppRpcs:
@@ -28,6 +32,7 @@ class AppRpcs:
         web_url: Callable[[str], str],
         published: Callable[[str], None],
         stop_app: Callable[[str], Awaitable[None]],
+        task_of_sandbox: Callable[[str], str],
     ) -> None:
         self._apps = apps
         self._deployments = deployments
@@ -36,6 +41,7 @@ class AppRpcs:
         self._web_url = web_url
         self._published = published
         self._stop_app = stop_app
+        self._task_of_sandbox = task_of_sandbox
 
     async def AppCreate(self, request: api_pb2.AppCreateRequest, context: Any) -> api_pb2.AppCreateResponse:
         """Make an app."""
@@ -181,9 +187,10 @@ class AppRpcs:
         app_id = request.app_id or (self._apps.app_of(request.function_id).app_id if request.function_id else "")
         self._apps.get(app_id)
         after = int(request.last_entry_id) if request.last_entry_id.isdigit() else 0
+        wanted = {**self._wanted(request), "fd": request.file_descriptor}
         deadline = time.monotonic() + min(max(request.timeout, 0.0), 60.0)
         while True:
-            for entry, at, fd, task_id, function_id, data in self._logs.rows(app_id, after=after):
+            for entry, at, fd, task_id, function_id, data in self._logs.rows(app_id, after=after, **wanted):
                 after = entry
                 yield _batch(entry, at, fd, task_id, function_id, data)
             if self._apps.get(app_id).stopped_at:
@@ -202,23 +209,30 @@ class AppRpcs:
             since=request.since.ToNanoseconds() / 1e9 if request.HasField("since") else 0,
             until=request.until.ToNanoseconds() / 1e9 if request.HasField("until") else 0,
             newest=request.limit,
-            search=request.search_text,
+            fd=request.source,
+            **self._wanted(request),
         )
         return api_pb2.AppFetchLogsResponse(batches=[_batch(*row) for row in rows])
 
     async def AppCountLogs(self, request: api_pb2.AppCountLogsRequest, context: Any) -> api_pb2.AppCountLogsResponse:
         """Count log rows in buckets of equal length."""
+        self._apps.get(request.app_id)
         since, until = request.since.ToNanoseconds() / 1e9, request.until.ToNanoseconds() / 1e9
         width = max(request.bucket_secs, 1)
-        rows = self._logs.rows(request.app_id, since=since, until=until, search=request.search_text)
-        counts: dict[int, int] = {}
-        for _, at, *_rest in rows:
-            counts[int((at - since) // width)] = counts.get(int((at - since) // width), 0) + 1
+        counts = self._logs.counts(
+            request.app_id, since=since, until=until, width_s=width, fd=request.source, **self._wanted(request)
+        )
         response = api_pb2.AppCountLogsResponse()
-        for index, count in sorted(counts.items()):
-            bucket = response.buckets.add(stdout_logs=count)
+        for index, fd, count in counts:
+            bucket = response.buckets.add(**{_COUNTED_AS.get(fd, "stdout_logs"): count})
             bucket.bucket_start_at.FromNanoseconds(int((since + index * width) * 1e9))
         return response
+
+    def _wanted(
+        self, request: api_pb2.AppGetLogsRequest | api_pb2.AppFetchLogsRequest | api_pb2.AppCountLogsRequest
+    ) -> dict[str, Any]:
+        task_id = request.task_id or (self._task_of_sandbox(request.sandbox_id) if request.sandbox_id else "")
+        return {"task_id": task_id, "function_id": request.function_id, "search": request.search_text}
 
     def _handle(self, app: App) -> api_pb2.AppHandleMetadata:
         return api_pb2.AppHandleMetadata(

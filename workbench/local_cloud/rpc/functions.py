@@ -1,6 +1,5 @@
 """Function RPCs for those who deploy: create, look up, bind, scale; their containers are listed and stopped here."""
 
-import asyncio
 from typing import Any, Protocol
 
 from modal_proto import api_pb2
@@ -11,7 +10,6 @@ from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.rpc.failures import invalid, not_found
 
 MAX_OBJECT_BYTES = 2 * 1024 * 1024  # larger values travel as blobs
-_MAX_WAIT_S = 60.0
 _NO_GPU = "GPUs are not available on the local cloud."
 _NO_SERVERS = (
     "containers share this machine's network, and a server in one would be open to whoever reaches the machine. "
@@ -179,25 +177,6 @@ class FunctionRpcs:
             num_total_tasks=len(tasks),
             num_running_inputs=sum(len(task.inputs) for task in tasks),
         )
-
-    async def TaskList(self, request: api_pb2.TaskListRequest, context: Any) -> api_pb2.TaskListResponse:
-        """List running containers."""
-        response = api_pb2.TaskListResponse()
-        for task in self._pools.tasks(request.app_id):
-            app = self._apps.app_of(task.function_id)
-            response.tasks.add(
-                task_id=task.task_id,
-                app_id=app.app_id,
-                app_description=app.description,
-                started_at=task.started_at,
-                enqueued_at=task.enqueued_at,
-            )
-        return response
-
-    async def ContainerStop(self, request: api_pb2.ContainerStopRequest, context: Any) -> api_pb2.ContainerStopResponse:
-        """Stop one container; its inputs fail."""
-        await asyncio.wait_for(self._pools.stop_task(request.task_id), _MAX_WAIT_S)
-        return api_pb2.ContainerStopResponse()
 
 
 def _refuse_what_is_missing(function: api_pb2.Function) -> None:

@@ -18,6 +18,7 @@ from workbench.local_cloud.sandboxes.spec import ExitStatus, SandboxStartFailedE
 from workbench.local_cloud.sandboxes.spool import OutputForgottenError, Spool
 
 _LONG_POLL_S = 55.0
+_MAX_READY_S = 24 * 3600.0  # no sandbox lives longer
 # The client gives up by its own clock and tells -1, as on Modal; killed first, the program would end with a signal.
 _CLIENT_AHEAD_S = 0.5
 _MAX_ARGUMENT_CHARS = 65_536  # Modal's limit for all arguments together
@@ -139,6 +140,26 @@ class RouterRpcs:
         record.sandbox.touch()
         await _write(run, request.data, request.offset, request.eof)
         return tcr.SandboxStdinWriteV2Response()
+
+    async def SandboxWaitUntilReady(
+        self, request: tcr.SandboxWaitUntilReadyTcrRequest, context: Any
+    ) -> tcr.SandboxWaitUntilReadyTcrResponse:
+        """Wait until the readiness probe of a sandbox succeeds."""
+        record = self._own(request.task_id)
+        if record.readiness is None:
+            raise invalid("The sandbox was created without a readiness_probe.")
+        waits = [asyncio.ensure_future(record.readiness.wait()), asyncio.ensure_future(record.ended.wait())]
+        try:
+            timeout_s = min(max(request.timeout, 0.0), _MAX_READY_S)
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if record.readiness.ready_at:
+            return tcr.SandboxWaitUntilReadyTcrResponse(ready_at=record.readiness.ready_at)
+        if record.result is not None:
+            raise failed_precondition("The sandbox has ended before it was ready.")
+        raise RpcFailure(StatusCode.DEADLINE_EXCEEDED, "The sandbox is not ready yet.")
 
     async def TaskReloadVolumes(
         self, request: tcr.TaskReloadVolumesRequest, context: Any

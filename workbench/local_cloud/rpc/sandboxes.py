@@ -1,6 +1,7 @@
 """Sandbox RPCs of the control plane: create, wait, terminate, names, tags and lists."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -10,14 +11,20 @@ from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.images import Images
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.failures import failed_precondition, invalid, not_found
+from workbench.local_cloud.rpc.sandbox_ports import ports, probe, tunnels
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.registry import Prepare, Record, Sandboxes
+from workbench.local_cloud.sandboxes.sandbox import Sandbox
+from workbench.local_cloud.sandboxes.snapshots import SnapshotError, Snapshots
+from workbench.local_cloud.sandboxes.spec import SandboxStartFailedError
 from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT
 from workbench.local_cloud.volumes.committed import clean
 
 _MAX_WAIT_S = 60.0
 _MAX_NAME = 63
+_MAX_TAGS = 64
+_MAX_TAG = 256
 _PAGE = 100
 
 
@@ -25,13 +32,22 @@ class SandboxRpcs:
     """Answers about V2 sandboxes."""
 
     def __init__(
-        self, sandboxes: Sandboxes, apps: Apps, images: Images, secrets: SecretRpcs, gate: Gate, *, router_url: "Url"
+        self,
+        sandboxes: Sandboxes,
+        apps: Apps,
+        images: Images,
+        secrets: SecretRpcs,
+        gate: Gate,
+        *,
+        snapshots: Snapshots,
+        router_url: "Url",
     ) -> None:
         self._sandboxes = sandboxes
         self._apps = apps
         self._images = images
         self._secrets = secrets
         self._gate = gate
+        self._snapshots = snapshots
         self._router_url = router_url
 
     async def SandboxCreateV2(
@@ -70,17 +86,39 @@ class SandboxRpcs:
             app_name=app.name or app.description,
             environment=app.environment,
             definition=definition,
-            tags={tag.tag_name: tag.tag_value for tag in request.tags},
+            tags=_tags(request.tags),
             env=env,
             workdir=meaning.workdir,
             egress=egress,
+            ports=ports(definition),
+            probe=probe(definition),
+            prepare=self._with_files_of(definition.image_id),
         )
         return api_pb2.SandboxCreateV2Response(
             sandbox_id=record.sandbox_id,
             task_id=record.task_id,
             metadata=api_pb2.SandboxHandleMetadata(app_id=record.app_id),
+            tunnels=tunnels(record),
             command_router_access=api_pb2.CommandRouterAccess(jwt=self._token(record), url=self._router_url()),
         )
+
+    def _with_files_of(self, image_id: str) -> Prepare | None:
+        """What puts an image's files into a sandbox, None for an image without; raises RpcFailure."""
+        if self._snapshots.is_expired(image_id):
+            raise not_found(f"Image {image_id} has expired.")
+        snapshot = self._snapshots.find(image_id)
+        if snapshot is None:
+            return None
+        if snapshot.kind != "filesystem":
+            raise invalid("An image made by Sandbox.snapshot_directory can be mounted, not started from.")
+
+        async def prepare(sandbox: Sandbox) -> None:
+            try:
+                await self._snapshots.unpack(sandbox, snapshot, "/")
+            except SnapshotError as error:
+                raise SandboxStartFailedError(f"its image cannot be unpacked: {error}") from error
+
+        return prepare
 
     def _token(self, record: Record) -> str:
         return self._gate.sign(task_id=record.task_id)
@@ -138,12 +176,6 @@ class SandboxRpcs:
             metadata=api_pb2.SandboxHandleMetadata(result=record.result, app_id=record.app_id),
         )
 
-    async def SandboxGetFromName(
-        self, request: api_pb2.SandboxGetFromNameRequest, context: Any
-    ) -> api_pb2.SandboxGetFromNameResponse:
-        """The V1 family has no sandboxes here; the SDK asks it as well."""
-        raise not_found(f"Sandbox '{request.sandbox_name}' of app '{request.app_name}' not found.")
-
     async def SandboxListV2(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
         """A page of sandboxes, newest first."""
         wanted = {tag.tag_name: tag.tag_value for tag in request.tags}
@@ -177,14 +209,19 @@ class SandboxRpcs:
                 break
         return response
 
-    async def SandboxList(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
-        """The V1 family has no sandboxes here."""
-        return api_pb2.SandboxListResponse()
+    async def SandboxSetName(
+        self, request: api_pb2.SandboxSetNameRequest, context: Any
+    ) -> api_pb2.SandboxSetNameResponse:
+        """Give a running sandbox a name, or another one."""
+        if not 0 < len(request.name) <= _MAX_NAME:
+            raise invalid(f"A sandbox's name has 1 to {_MAX_NAME} characters.")
+        self._sandboxes.rename(self._sandboxes.get(request.sandbox_id), request.name)
+        return api_pb2.SandboxSetNameResponse()
 
     async def SandboxTagsSetV2(self, request: api_pb2.SandboxTagsSetRequest, context: Any) -> empty_pb2.Empty:
         """Replace a sandbox's tags."""
         record = self._sandboxes.get(request.sandbox_id)
-        record.tags = {tag.tag_name: tag.tag_value for tag in request.tags}
+        record.tags = _tags(request.tags)
         return empty_pb2.Empty()
 
     async def SandboxTagsGetV2(
@@ -196,12 +233,13 @@ class SandboxRpcs:
             tags=[api_pb2.SandboxTag(tag_name=key, tag_value=value) for key, value in tags.items()]
         )
 
-    async def SandboxGetTunnelsV2(
-        self, request: api_pb2.SandboxGetTunnelsRequest, context: Any
-    ) -> api_pb2.SandboxGetTunnelsResponse:
-        """There are no tunnels: sandboxes have no network here yet."""
-        self._sandboxes.get(request.sandbox_id)
-        return api_pb2.SandboxGetTunnelsResponse()
+
+def _tags(tags: Iterable[api_pb2.SandboxTag]) -> dict[str, str]:
+    """Tags as a dictionary; raises RpcFailure INVALID_ARGUMENT for more than can be kept."""
+    found = {tag.tag_name: tag.tag_value for tag in tags}
+    if len(found) > _MAX_TAGS or any(not 0 < len(name) <= _MAX_TAG or len(found[name]) > _MAX_TAG for name in found):
+        raise invalid(f"A sandbox has at most {_MAX_TAGS} tags, names and values of at most {_MAX_TAG} characters.")
+    return found
 
 
 def egress_policy(access: api_pb2.NetworkAccess) -> EgressPolicy:

@@ -5,6 +5,7 @@ what was sent before an end still arrives, and nothing of the far side stays ope
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import h11
 
@@ -22,29 +23,44 @@ class UnansweredError(Exception):
 
 async def carry(connection: h11.Connection, guest: Stream, far: Stream, *, idle_s: float) -> None:
     """Answer a CONNECT and pass bytes both ways until both sides have ended, or one is lost."""
-    reader, writer = guest
-    far_reader, far_writer = far
+    writer, far_writer = guest[1], far[1]
     try:
         writer.write(connection.send(h11.Response(status_code=200, headers=[], reason=b"connected")) or b"")
         early, _ = connection.trailing_data
         far_writer.write(early)
-        async with asyncio.timeout(idle_s) as limit, asyncio.TaskGroup() as group:
-            idle = _Idle(limit, idle_s)
-            group.create_task(_copy(reader, far_writer, idle))
-            group.create_task(_copy(far_reader, writer, idle))
-        await finish(far, idle_s=idle_s)
-    except* (OSError, TimeoutError):
-        pass  # either side may leave when it likes
+        await join(guest, far, idle_s=idle_s)
+    except OSError:
+        pass  # the guest has gone
     finally:
         far_writer.transport.abort()
 
 
+async def join(guest: Stream, far: Stream, *, idle_s: float) -> None:
+    """Pass bytes both ways until both sides have ended, or one is lost; the far side is closed then."""
+    try:
+        async with asyncio.timeout(idle_s) as limit, asyncio.TaskGroup() as group:
+            idle = _Idle(limit, idle_s)
+            group.create_task(_copy(guest[0], far[1], idle))
+            group.create_task(_copy(far[0], guest[1], idle))
+        await finish(far, idle_s=idle_s)
+    except* (OSError, TimeoutError):
+        pass  # either side may leave when it likes
+    finally:
+        far[1].transport.abort()
+
+
 async def forward(
-    connection: h11.Connection, guest: Stream, request: h11.Request, far: Stream, *, idle_s: float
+    connection: h11.Connection,
+    guest: Stream,
+    request: h11.Request,
+    far: Stream,
+    *,
+    idle_s: float,
+    extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Say a request to the far side, with the body that the guest sends, and pass the answer back.
 
-    Raises UnansweredError.
+    The answer gets the `extra` headers. Raises UnansweredError.
     """
     far_connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=CHUNK_BYTES)
     try:
@@ -52,7 +68,7 @@ async def forward(
         async with asyncio.timeout(idle_s) as limit, asyncio.TaskGroup() as group:
             idle = _Idle(limit, idle_s)
             sending = group.create_task(_pass_on(connection, guest[0], far_connection, far[1], idle))
-            await _pass_back(far_connection, far[0], connection, guest[1], idle)
+            await _pass_back(far_connection, far[0], connection, guest[1], idle, extra)
             sending.cancel()
     except* (OSError, TimeoutError, h11.ProtocolError):
         pass  # an answer that has begun is cut off: its length tells the guest
@@ -109,6 +125,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, idle
         idle.put_off()
     if writer.can_write_eof():
         writer.write_eof()
+    else:  # TLS ends both ways at once
+        writer.close()
 
 
 async def _pass_on(
@@ -138,6 +156,7 @@ async def _pass_back(
     connection: h11.Connection,
     writer: asyncio.StreamWriter,
     idle: _Idle,
+    extra: Sequence[tuple[bytes, bytes]],
 ) -> None:
     while True:
         event = await next_event(far, far_reader)
@@ -147,7 +166,7 @@ async def _pass_back(
                 continue
             event = h11.InformationalResponse(status_code=100, headers=[])  # else the guest keeps its body to itself
         elif isinstance(event, h11.Response):
-            headers = [*end_to_end(event), (b"Connection", b"close")]
+            headers = [*end_to_end(event), *extra, (b"Connection", b"close")]
             event = h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
         elif not isinstance(event, h11.Data | h11.EndOfMessage):
             return

@@ -51,6 +51,13 @@ _DENIED = (
     "lookup_dcookie", "nfsservctl",
 )
 # fmt: on
+SNAPSHOT_PROGRAM = "/__modal/.bin/modal-sandbox-fs-snapshot"
+# What the SDK runs for `Sandbox.filesystem`, at the path where it looks for it.
+_FS_TOOLS = {
+    "fs_tools.py": "/__modal/.bin/modal-sandbox-fs-tools",
+    "fs_watch.py": "/__modal/.bin/modal-sandbox-fs-watch",
+    "fs_snapshot.py": SNAPSHOT_PROGRAM,
+}
 _ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _HERE = Path(__file__).parent
@@ -132,8 +139,10 @@ def command(
         argv += ["--perms", "1777", "--size", str(spec.limits.tmpfs_bytes), "--tmpfs", target]
     agent = (_HERE / "agent.py").read_bytes()
     argv += ["--perms", "0444", "--ro-bind-data", data(agent), "/run/agent.py"]
-    sync = f"#!{python} -IS\n".encode() + (_HERE / "sync.py").read_bytes()
-    argv += ["--perms", "0555", "--ro-bind-data", data(sync), os.path.realpath("/usr/bin/sync")]
+    programs = {"sync.py": os.path.realpath("/usr/bin/sync"), **_FS_TOOLS}
+    for script, target in programs.items():
+        program = f"#!{python} -ISXutf8\n".encode() + (_HERE / script).read_bytes()
+        argv += ["--perms", "0555", "--ro-bind-data", data(program), target]
     for mount in spec.mounts:
         argv += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]
     argv += ["--remount-ro", "/", "--chdir", "/", python, "-I", "-S", "/run/agent.py"]

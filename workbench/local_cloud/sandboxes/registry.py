@@ -13,11 +13,14 @@ from modal_proto import api_pb2
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import RpcFailure, already_exists, failed_precondition, not_found
+from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import limits_of
+from workbench.local_cloud.sandboxes.output_log import follow
+from workbench.local_cloud.sandboxes.readiness import Probe, Readiness
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import (
     BindMount,
@@ -25,6 +28,8 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxSpec,
     SandboxStartFailedError,
 )
+from workbench.local_cloud.sandboxes.tunnels import PortSpec, Tunnels
+from workbench.local_cloud.sandboxes.usage import UsageMeter
 from workbench.local_cloud.volumes.holders import holders, sentence
 from workbench.local_cloud.volumes.trees import Skipped
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
@@ -33,6 +38,8 @@ _log = structlog.get_logger(__name__)
 
 OnNotice = Callable[["Record", str], None]
 MayCommit = Callable[[str, str, str], Awaitable[bool]]  # sandbox, sub-path, author; False loses it without a word
+Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
+OnOutput = Callable[["Record", "api_pb2.FileDescriptor.ValueType", list[str]], None]
 
 BACKGROUND_COMMIT_S = 5.0
 DEFAULT_TIMEOUT_S = 300  # Modal's
@@ -40,6 +47,7 @@ FINISHED_KEPT = 200
 ENTRYPOINT_EXEC_ID = "entrypoint"
 _EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
 _LOSSES_TOLD = 10
+_LOG_S = 5.0
 _AUTHOR_TAGS_CHARS = 200
 _REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
 
@@ -65,6 +73,12 @@ class Record:
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None
     refusals: int = 0
+    mounted: set[str] = field(default_factory=set)  # where images are mounted
+    usage: UsageMeter = field(default_factory=UsageMeter)
+    logging: list[asyncio.Future[None]] = field(default_factory=list)
+    tunnels: Tunnels | None = None
+    connect: ConnectEntry | None = None
+    readiness: Readiness | None = None
 
     @property
     def entrypoint(self) -> Exec | None:
@@ -82,10 +96,13 @@ class Sandboxes:
         clock: Clock,
         *,
         on_notice: OnNotice,
+        on_output: OnOutput,
         may_commit: MayCommit,
         egress_test_networks: Sequence[Network] = (),
     ) -> None:
-        """`on_notice` gets what the cloud has to say of a sandbox, for its app's log; `may_commit` can lose a commit.
+        """`on_notice` gets what the cloud has to say of a sandbox, `on_output` what its program prints, for the log.
+
+        `may_commit` can lose a commit.
 
         `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
         """
@@ -95,6 +112,7 @@ class Sandboxes:
         self._may_commit = may_commit
         self._copies = copies
         self._on_notice = on_notice
+        self._on_output = on_output
         self._records: dict[str, Record] = {}
         self._by_task: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,8 +128,14 @@ class Sandboxes:
         env: dict[str, str],
         workdir: str | None,
         egress: EgressPolicy,
+        ports: Sequence[PortSpec] = (),
+        probe: Probe | None = None,
+        prepare: Prepare | None = None,
     ) -> Record:
-        """Start a sandbox. A name that a running sandbox of the app has is ALREADY_EXISTS."""
+        """Start a sandbox; `prepare` has it before its program does.
+
+        A name that a running sandbox of the app has is ALREADY_EXISTS.
+        """
         if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
             raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
         record = Record(
@@ -127,15 +151,26 @@ class Sandboxes:
         )
         self._records[record.sandbox_id] = self._by_task[record.task_id] = record
         try:
-            await self._start(record, env, workdir, egress)
+            await self._start(record, env, workdir, egress, ports, prepare)
         except BaseException as error:
             await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
             if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
                 raise failed_precondition(f"The sandbox does not start: {error}") from error
             raise
+        if probe is not None and record.sandbox is not None:
+            record.readiness = Readiness(probe)
+            self._spawn(record.readiness.run(record.sandbox))
         return record
 
-    async def _start(self, record: Record, env: dict[str, str], workdir: str | None, egress: EgressPolicy) -> None:
+    async def _start(
+        self,
+        record: Record,
+        env: dict[str, str],
+        workdir: str | None,
+        egress: EgressPolicy,
+        ports: Sequence[PortSpec],
+        prepare: Prepare | None,
+    ) -> None:
         definition = record.definition
         project = "".join(
             f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
@@ -167,9 +202,20 @@ class Sandboxes:
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
+        if prepare is not None:
+            await prepare(record.sandbox)
+        record.tunnels = Tunnels(record.sandbox_id, record.sandbox.visit)
+        record.tunnels.add(ports)
+        record.connect = ConnectEntry(record.tunnels.host, record.sandbox.visit)
+        self._spawn(record.usage.run(record.sandbox.pid, lambda: record.ending is not None))
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if definition.entrypoint_args:
-            await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
+            run = await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
+            for fd, spool in (
+                (api_pb2.FILE_DESCRIPTOR_STDOUT, run.stdout),
+                (api_pb2.FILE_DESCRIPTOR_STDERR, run.stderr),
+            ):
+                record.logging.append(asyncio.ensure_future(follow(spool, partial(self._on_output, record, fd))))
         self._spawn(self._watch(record))
         if any(not mount.read_only for mount in definition.volume_mounts):
             self._spawn(self._commit_in_background(record))
@@ -212,6 +258,14 @@ class Sandboxes:
             if same and (finished or record.result is None):
                 return record
         return None
+
+    def rename(self, record: Record, name: str) -> None:
+        """Give a running sandbox a name; ALREADY_EXISTS when another running one of the app has it."""
+        if record.result is not None:
+            raise failed_precondition("The sandbox has ended.")
+        if self.find(record.app_name, name, environment=record.environment) not in (None, record):
+            raise already_exists(f"Sandbox with name '{name}' already exists in app '{record.app_name}'.")
+        record.name = name
 
     def all(self) -> list[Record]:
         """Every sandbox, newest first."""
@@ -299,6 +353,11 @@ class Sandboxes:
                 await record.sandbox.terminate()
             if record.proxy is not None:
                 await record.proxy.aclose()
+            if record.tunnels is not None:
+                await record.tunnels.aclose()
+            if record.connect is not None:
+                await record.connect.aclose()
+            await self._finish_the_log(record)
             for copy in record.mounts.values():
                 if await self._may_commit(record.sandbox_id, copy.sub_path, f"{_author(record)} (final)"):
                     await copy.commit(f"{_author(record)} (final)")
@@ -312,6 +371,16 @@ class Sandboxes:
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
             await self._forget_oldest()
+
+    async def _finish_the_log(self, record: Record) -> None:
+        """Let what was printed arrive in the log before anybody is told of the end."""
+        if record.logging:
+            done, late = await asyncio.wait(record.logging, timeout=_LOG_S)
+            for one in late:
+                one.cancel()
+            for one in done:
+                if not one.cancelled() and (error := one.exception()) is not None:
+                    _log.error("sandbox.log_failed", sandbox_id=record.sandbox_id, exc_info=error)
 
     async def _forget_oldest(self) -> None:
         finished = [record for record in self._records.values() if record.result is not None]

@@ -10,8 +10,8 @@ import shutil
 import signal
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import structlog
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.sandboxes import isolation
 from workbench.local_cloud.sandboxes.cgroups import Group
+from workbench.local_cloud.sandboxes.dialling import Dials
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
 from workbench.local_cloud.sandboxes.spec import (
@@ -71,6 +72,8 @@ class Sandbox:
         self._syncing = 0
         self._directory = directory
         self._execs: dict[str, Exec] = {}
+        self._dials = Dials()
+        self._visitors = 0
         self._closed = asyncio.Event()
         self._ready = asyncio.Event()
         self._released = asyncio.Event()
@@ -207,6 +210,38 @@ class Sandbox:
         """A program by its id."""
         return self._execs.get(exec_id)
 
+    def forget_exec(self, exec_id: str) -> None:
+        """Release a program's output, which nobody will read; it may still run."""
+        run = self._execs.pop(exec_id, None)
+        if run is not None:
+            run.discard()
+
+    async def dial(self, port: int) -> socket.socket:
+        """Connect to a port of the sandbox's own loopback; raises OSError, which TimeoutError is."""
+
+        async def ask(order: dict[str, object]) -> None:
+            try:
+                await self._send(order, [])
+            except SandboxStartFailedError as error:
+                raise ConnectionRefusedError(str(error)) from error
+
+        return await self._dials.connect(ask, port)
+
+    @asynccontextmanager
+    async def visit(self, port: int) -> AsyncIterator[socket.socket]:
+        """A connection to a port inside for as long as the block lasts, in which the sandbox is not idle.
+
+        Raises OSError.
+        """
+        inside = await self.dial(port)
+        self._visitors += 1
+        try:
+            yield inside
+        finally:
+            self._visitors -= 1
+            self.touch()
+            inside.close()
+
     async def kill_exec(self, exec_id: str) -> None:
         """Kill a program, its process group and its descendants."""
         await self._send({"op": "kill", "id": exec_id}, [])
@@ -218,8 +253,11 @@ class Sandbox:
         return found
 
     def idle_s(self, *, apart_from: str) -> float:
-        """Seconds since a program other than `apart_from` last ran, or wrote or was written to; 0 while one runs."""
-        if any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
+        """Seconds since a program other than `apart_from` last ran, or was written to, or somebody visited a port.
+
+        0 while one runs or somebody does.
+        """
+        if self._visitors or any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
             self._last_activity = self._clock.monotonic()
         return self._clock.monotonic() - self._last_activity
 
@@ -317,6 +355,8 @@ class Sandbox:
                     if code == -signal.SIGKILL:
                         self._notice_memory()
                     run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
+            case "dialled":
+                self._dials.take(int(message["number"]), descriptors)
             case "sync" if self._syncing < _SYNCS_AT_ONCE:
                 self._syncing += 1
                 exec_id = str(message["id"])
@@ -370,6 +410,7 @@ class Sandbox:
         await bwrap.wait()
         self._notice_memory()
         self._closed.set()
+        self._dials.give_up()
         for run in self._execs.values():
             run.finish(ExitStatus(signal=int(signal.SIGKILL)))
         if self._control is not None:

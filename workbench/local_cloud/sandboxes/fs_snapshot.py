@@ -1,0 +1,113 @@
+"""What the cloud runs inside a sandbox for snapshots: it packs directories into a tar, and unpacks one.
+
+It runs as the guest: what it packs is the guest's word, and what it unpacks lands where the guest may write. The host
+never looks into a tar. Under the system's own Python with nothing but its standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tarfile
+
+TYPE_CHECKING = False  # typing itself is a slow import
+if TYPE_CHECKING:
+    from typing import Any
+
+UNDER = ".modal-under-"  # beside a mounted image: what its directory held before
+
+
+def main() -> int:
+    ((name, arguments),) = json.loads(sys.argv[1]).items()
+    try:
+        {"Save": save, "Restore": restore, "Mount": mount, "Unmount": unmount}[name](arguments)
+    except (OSError, tarfile.TarError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        sys.stderr.write(text)
+        return 1
+    return 0
+
+
+def save(arguments: dict[str, Any]) -> None:
+    """Pack what lies in each of `paths`, named from `top`; without `exclude` and sockets."""
+    exclude = set(arguments["exclude"])
+
+    def add(archive: tarfile.TarFile, directory: str, *, is_top: bool) -> None:
+        try:
+            names = sorted(os.listdir(directory))
+        except OSError:
+            if is_top:
+                raise
+            return  # it has gone, or was closed to us
+        for name in names:
+            path = os.path.join(directory, name)
+            if path in exclude or name.startswith(UNDER):
+                continue
+            try:
+                member = archive.gettarinfo(path, os.path.relpath(path, arguments["top"]))
+                if member is None:
+                    continue  # a socket
+                if member.isreg():
+                    with open(path, "rb") as file:
+                        archive.addfile(member, Padded(file))
+                else:
+                    archive.addfile(member)
+            except (PermissionError, FileNotFoundError):
+                continue
+            if member.isdir():
+                add(archive, path, is_top=False)
+
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for path in arguments["paths"]:
+            add(archive, os.path.realpath(path), is_top=True)
+
+
+class Padded:
+    """A file that is as long as it was when its size was written: one that shrinks meanwhile spoils nothing else."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def read(self, size: int = 0, /) -> bytes:
+        data: bytes = self.file.read(size)
+        return data + bytes(size - len(data))
+
+
+def restore(arguments: dict[str, Any]) -> None:
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+        if hasattr(tarfile, "fully_trusted_filter"):  # this is the guest: there is nobody to protect from it
+            archive.extraction_filter = tarfile.fully_trusted_filter
+        archive.extractall(arguments["path"])  # noqa: S202  # see above
+
+
+def mount(arguments: dict[str, Any]) -> None:
+    path = arguments["path"]
+    os.makedirs(path, exist_ok=True)
+    under = stash(path)
+    os.rename(path, under)
+    try:
+        os.mkdir(path)
+        restore(arguments)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        os.rename(under, path)
+        raise
+
+
+def unmount(arguments: dict[str, Any]) -> None:
+    path = arguments["path"]
+    under = stash(path)
+    os.stat(under)
+    shutil.rmtree(path)
+    os.rename(under, path)
+
+
+def stash(path: str) -> str:
+    parent, name = os.path.split(path)
+    return os.path.join(parent, UNDER + name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
