@@ -5,7 +5,6 @@ paths are those of Modal and one kill ends everything; it shares the host's netw
 """
 
 import asyncio
-import os
 import shutil
 import sys
 import tempfile
@@ -14,22 +13,11 @@ from pathlib import Path
 
 from modal_proto import api_pb2
 
+from workbench.local_cloud.guest_root import interpreter_paths, system_root
+from workbench.local_cloud.images.registry import Image
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
-_ETC = (
-    "ssl",
-    "ca-certificates",
-    "resolv.conf",
-    "hosts",
-    "passwd",
-    "group",
-    "nsswitch.conf",
-    "localtime",
-    "ld.so.cache",
-    "alternatives",
-    "mime.types",
-)
 _MAX_LINE_BYTES = 16 * 1024
 _REAP_S = 5.0
 
@@ -45,6 +33,7 @@ class Container:
         env: Mapping[str, str],
         mounts: Mapping[str, WorkingCopy],
         read_only: frozenset[str],
+        image: Image,
         lay_out: Callable[[Path], list[str]],
         on_output: Callable[[str, int], None],
         on_end: Callable[[], None],
@@ -57,6 +46,7 @@ class Container:
         self.exit_code: int | None = None
         self._env = env
         self._read_only = read_only
+        self._image = image
         self._lay_out = lay_out
         self._on_output = on_output
         self._on_end = on_end
@@ -71,7 +61,8 @@ class Container:
         code = self._directory / "code"
         code.mkdir()
         tops = await asyncio.to_thread(self._lay_out, code)
-        argv = [*self._bubblewrap(code, tops), sys.executable, "-m", "modal._container_entrypoint"]
+        entrypoint = [*self._image.meaning.entrypoint, self._image.python or sys.executable]
+        argv = [*self._bubblewrap(code, tops), *entrypoint, "-m", "modal._container_entrypoint"]
         self._process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -113,27 +104,22 @@ class Container:
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     def _bubblewrap(self, code: Path, tops: list[str]) -> list[str]:
-        argv = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "modal"]
-        argv += ["--uid", str(os.getuid()), "--gid", str(os.getgid()), "--cap-drop", "ALL", "--die-with-parent"]
-        argv += ["--ro-bind", "/usr", "/usr"]
-        for name in ("bin", "sbin", "lib", "lib64", "lib32"):
-            path = Path("/") / name
-            if path.is_symlink():
-                argv += ["--symlink", str(path.readlink()), f"/{name}"]
-            elif path.is_dir():
-                argv += ["--ro-bind", f"/{name}", f"/{name}"]
-        for name in _ETC:
-            argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", CODE_ROOT]  # noqa: S108  # inside the container
-        for prefix in _interpreter_paths():
+        argv = system_root()
+        argv += ["--tmpfs", CODE_ROOT]
+        for prefix in interpreter_paths():
             argv += ["--ro-bind", prefix, prefix]
+        workdir = self._image.meaning.workdir or CODE_ROOT
+        for source_path, path in self._image.binds([*tops, *self.mounts, workdir]):
+            argv += ["--ro-bind", str(source_path), path]
+        for path in self._image.meaning.directories:
+            argv += ["--dir", path]
         for top in tops:
             source = str(code.joinpath(*Path(top).parts[1:]))
             argv += ["--ro-bind", source, top]
         for target, mount in self.mounts.items():
             argv += ["--ro-bind" if target in self._read_only else "--bind", str(mount.path), target]
         argv += ["--ro-bind", str(self._directory / "arguments.pb"), "/run/modal/arguments.pb"]
-        return [*argv, "--chdir", CODE_ROOT, "--"]
+        return [*argv, "--chdir", workdir, "--"]
 
     async def _forward(self, stream: asyncio.StreamReader, fd: int) -> None:
         """Hand output on line by line; a line that never ends is cut."""
@@ -152,11 +138,3 @@ class Container:
         assert self._process is not None
         self.exit_code = await self._process.wait()
         self.exited.set()
-
-
-def _interpreter_paths() -> list[str]:
-    """Where this interpreter and its packages live, outside of /usr."""
-    found = {os.path.realpath(sys.executable), sys.prefix, sys.base_prefix}
-    paths = {str(Path(path)) for path in found if not path.startswith("/usr/")}
-    executable = os.path.realpath(sys.executable)
-    return sorted(path for path in paths if not (path == executable and executable.startswith(sys.base_prefix)))

@@ -12,6 +12,7 @@ import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.ids import new_id
+from workbench.local_cloud.images.registry import Image
 from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
@@ -20,6 +21,7 @@ from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import limits_of
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import (
+    HOME,
     BindMount,
     IsolationUnavailableError,
     SandboxSpec,
@@ -103,7 +105,7 @@ class Sandboxes:
         definition: api_pb2.Sandbox,
         tags: dict[str, str],
         env: dict[str, str],
-        workdir: str | None,
+        image: Image,
         egress: EgressPolicy,
     ) -> Record:
         """Start a sandbox. A name that a running sandbox of the app has is ALREADY_EXISTS."""
@@ -121,7 +123,7 @@ class Sandboxes:
         )
         self._records[record.sandbox_id] = self._by_task[record.task_id] = record
         try:
-            await self._start(record, env, workdir, egress)
+            await self._start(record, env, image, egress)
         except BaseException as error:
             await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
             if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
@@ -129,13 +131,15 @@ class Sandboxes:
             raise
         return record
 
-    async def _start(self, record: Record, env: dict[str, str], workdir: str | None, egress: EgressPolicy) -> None:
+    async def _start(self, record: Record, env: dict[str, str], image: Image, egress: EgressPolicy) -> None:
         definition = record.definition
         project = "".join(
             f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
         )
         uid = isolation_uid(zlib.crc32((project or record.sandbox_id).encode()))
-        binds = []
+        workdir = definition.workdir or image.meaning.workdir or HOME
+        places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
+        binds = [BindMount(path, target, read_only=True) for path, target in image.binds(places)]
         for mount in definition.volume_mounts:
             copy = await self._copies.mount(
                 mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only, owner_uid=uid
@@ -147,7 +151,8 @@ class Sandboxes:
             uid=uid,
             mounts=tuple(binds),
             env=env,
-            workdir=definition.workdir or workdir or "/root",
+            directories=image.meaning.directories,
+            workdir=workdir,
             limits=limits_of(
                 memory_mb=definition.resources.memory_mb,
                 memory_mb_max=definition.resources.memory_mb_max,
@@ -162,8 +167,8 @@ class Sandboxes:
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
-        if definition.entrypoint_args:
-            await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
+        if command := image.command(list(definition.entrypoint_args)):
+            await record.sandbox.exec(command, exec_id=ENTRYPOINT_EXEC_ID)
         self._spawn(self._watch(record))
         if any(not mount.read_only for mount in definition.volume_mounts):
             self._spawn(self._commit_in_background(record))
