@@ -115,6 +115,7 @@ class LocalCloud:
             web_url=self._ingress.url,
             published=self._pools.redeployed,
             stop_app=self.stop_app,
+            build_log=self._images.log_rows,
         )
         self._rpc = RpcServer(
             self._gate,

@@ -12,7 +12,7 @@ _SHORTEST_HIDDEN = 6  # a shorter value would blot out ordinary words, and is no
 
 @dataclass(frozen=True)
 class Line:
-    """One line with its newline; `fd` is 1 or 2, `at_ns` Unix nanoseconds."""
+    """One line with its newline; `fd` is the protocol's FileDescriptor, `at_ns` Unix nanoseconds."""
 
     text: str
     fd: int

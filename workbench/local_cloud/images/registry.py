@@ -26,6 +26,7 @@ from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.logs import BuildLog, Line
 from workbench.local_cloud.images.steps import Meaning, Plan, interpret
 from workbench.local_cloud.images.workshop import LAYER_DEADLINE_S, BuildFailedError
+from workbench.local_cloud.logs import LogRow
 from workbench.local_cloud.rpc.failures import failed_precondition, not_found
 from workbench.local_cloud.store.database import Database
 
@@ -249,6 +250,20 @@ class Images:
         rest = BuildLog.from_json(row["log"]).lines[after:] if row is not None else []
         if rest:
             yield rest
+
+    def log_rows(
+        self, image_id: str, *, since: float = 0, until: float = 0, newest: int = 0, search: str = ""
+    ) -> list[LogRow]:
+        """The log of an image in the form of an app's; raises RpcFailure NOT_FOUND."""
+        self.get(image_id)
+        row = self._db.one("SELECT log FROM image_layers WHERE image_id=?", (image_id,))
+        log = self._logs.get(image_id) or BuildLog.from_json(row["log"] if row is not None else "")
+        rows = [
+            (index, line.at_ns / 1e9, line.fd, "", "", line.text)
+            for index, line in enumerate(log.lines, 1)
+            if since <= line.at_ns / 1e9 and (not until or line.at_ns / 1e9 <= until) and search in line.text
+        ]
+        return rows[-newest:] if newest else rows
 
     def _image(self, row: Row) -> Image:
         return Image(

@@ -8,7 +8,7 @@ from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import App, Apps
-from workbench.local_cloud.logs import AppLogs
+from workbench.local_cloud.logs import AppLogs, LogRow
 from workbench.local_cloud.rpc.functions import handle_metadata
 
 _LOG_POLL_S = 5.0
@@ -26,7 +26,10 @@ class AppRpcs:
         web_url: Callable[[str], str],
         published: Callable[[str], None],
         stop_app: Callable[[str], Awaitable[None]],
+        build_log: Callable[..., list[LogRow]],
     ) -> None:
+        """`build_log` gives the log of an image, which the SDK reads as if the image were an app."""
+        self._build_log = build_log
         self._apps = apps
         self._logs = logs
         self._running_tasks = running_tasks
@@ -160,8 +163,7 @@ class AppRpcs:
 
     async def AppFetchLogs(self, request: api_pb2.AppFetchLogsRequest, context: Any) -> api_pb2.AppFetchLogsResponse:
         """Read an app's output between two times."""
-        self._apps.get(request.app_id)
-        rows = self._logs.rows(
+        rows = self._log_of(request.app_id)(
             request.app_id,
             since=request.since.ToNanoseconds() / 1e9 if request.HasField("since") else 0,
             until=request.until.ToNanoseconds() / 1e9 if request.HasField("until") else 0,
@@ -174,7 +176,7 @@ class AppRpcs:
         """Count log rows in buckets of equal length."""
         since, until = request.since.ToNanoseconds() / 1e9, request.until.ToNanoseconds() / 1e9
         width = max(request.bucket_secs, 1)
-        rows = self._logs.rows(request.app_id, since=since, until=until, search=request.search_text)
+        rows = self._log_of(request.app_id)(request.app_id, since=since, until=until, search=request.search_text)
         counts: dict[int, int] = {}
         for _, at, *_rest in rows:
             counts[int((at - since) // width)] = counts.get(int((at - since) // width), 0) + 1
@@ -183,6 +185,12 @@ class AppRpcs:
             bucket = response.buckets.add(stdout_logs=count)
             bucket.bucket_start_at.FromNanoseconds(int((since + index * width) * 1e9))
         return response
+
+    def _log_of(self, app_id: str) -> Callable[..., list[LogRow]]:
+        if app_id.startswith("im-"):
+            return self._build_log
+        self._apps.get(app_id)
+        return self._logs.rows
 
     def _handle(self, app: App) -> api_pb2.AppHandleMetadata:
         return api_pb2.AppHandleMetadata(

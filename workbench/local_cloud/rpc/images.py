@@ -1,6 +1,7 @@
 """Image RPCs: a definition is found or begins to be built, and whoever joins follows the build's log."""
 
 import platform
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from workbench.local_cloud.rpc.failures import invalid
 
 _MAX_WAIT_S = 60.0
 _MAX_CHAIN = 1000
-_FDS = {1: api_pb2.FILE_DESCRIPTOR_STDOUT, 2: api_pb2.FILE_DESCRIPTOR_STDERR}
+_ROUNDING_S = 0.001  # the SDK asks up to this time, in microseconds: the last line must not fall behind it
 
 
 class ImageRpcs:
@@ -49,7 +50,7 @@ class ImageRpcs:
             logs = [
                 api_pb2.TaskLogs(
                     data=line.text,
-                    file_descriptor=_FDS.get(line.fd, api_pb2.FILE_DESCRIPTOR_INFO),
+                    file_descriptor=line.fd,  # type: ignore[arg-type]  # kept as the enum's number
                     timestamp=line.at_ns / 1e9,
                     timestamp_ns=line.at_ns,
                 )
@@ -83,8 +84,9 @@ class ImageRpcs:
             build_steps=[
                 api_pb2.ImageBuildStep(
                     image_id=image.image_id,
+                    builder_app_id=image.image_id,  # where the SDK then asks for the log
                     started_at=_timestamp(image.started_at),
-                    finished_at=_timestamp(image.finished_at) if image.finished_at else None,
+                    finished_at=_timestamp((image.finished_at or time.time()) + _ROUNDING_S),
                 )
                 for image in reversed(chain)
             ]
