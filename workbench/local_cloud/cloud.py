@@ -90,7 +90,7 @@ class LocalCloud:
         self._mounts = MountRpcs(database, content, blobs)
         self._images = images.Images(
             database,
-            _directory(state / images.DIRECTORY, mode=0o711),
+            _directory(state / "images", mode=0o711),
             lay_out=self._mounts.lay_out,
             mount_checksum=self._mounts.checksum,
             secrets=self._secrets.resolve,

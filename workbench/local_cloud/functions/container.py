@@ -106,11 +106,12 @@ class Container:
     def _bubblewrap(self, code: Path, tops: list[str]) -> list[str]:
         argv = system_root()
         argv += ["--tmpfs", CODE_ROOT]
-        for prefix in interpreter_paths():
-            argv += ["--ro-bind", prefix, prefix]
         workdir = self._image.meaning.workdir or CODE_ROOT
-        for source_path, path in self._image.binds([*tops, *self.mounts, workdir]):
+        own = interpreter_paths()
+        for source_path, path in self._image.binds([*own, *tops, *self.mounts, workdir]):
             argv += ["--ro-bind", str(source_path), path]
+        for path in own:
+            argv += ["--ro-bind", path, path]
         for path in self._image.meaning.directories:
             argv += ["--dir", path]
         for top in tops:

@@ -17,12 +17,19 @@ from workbench.local_cloud.images import host, layouts
 from workbench.local_cloud.images.copying import copy_into
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
+from workbench.local_cloud.images.interpreters import copy_python
 from workbench.local_cloud.images.steps import Copy, MakePython, Meaning, Plan
 from workbench.local_cloud.images.workshop import BuildFailedError, Workshop
+from workbench.local_cloud.volumes.trees import remove_tree
 
 SCRATCH_PREFIX = "tmp-"
-# The parts of an image, and the steps that write to each.
-_WRITERS = {"venv": (PipInstall, UvSync, MakePython), "npm": (NpmInstall,), layouts.TREE: (Copy,)}
+# The parts of an image, and the steps that write to each. A copied Python is only ever made with the first `venv`.
+_WRITERS = {
+    layouts.COPIED_PYTHON: (),
+    "venv": (PipInstall, UvSync, MakePython),
+    "npm": (NpmInstall,),
+    layouts.TREE: (Copy,),
+}
 _COPY_S = 600
 Log = Callable[[str, int], None]
 # Runs in the workshop, since the environment is written by strangers' code. Its own packages come first on sys.path.
@@ -43,7 +50,7 @@ class Builder:
         self._root = root
         self._lay_out = lay_out
         for leftover in root.glob(f"{SCRATCH_PREFIX}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_tree(leftover)
 
     async def build(
         self,
@@ -62,6 +69,7 @@ class Builder:
             env = {"PATH": layouts.IMAGE_PATH, **plan.meaning.env, **secrets}
             writes = [name for name in ("venv", "npm") if _changes(plan, name)]
             shop = Workshop(scratch, env=env, workdir=plan.meaning.workdir or "/", writes=writes, log=log)
+            shop.python_prefix = plan.meaning.interpreter_prefix
             await self._begin(shop, plan, parent)
             context = scratch / "context"
             if any(isinstance(step, Copy) for step in plan.steps):
@@ -75,7 +83,7 @@ class Builder:
             shop.image.rename(directory)
             return build.meaning
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True))
+            await asyncio.shield(asyncio.to_thread(remove_tree, scratch))
 
     async def _begin(self, shop: Workshop, plan: Plan, parent: Path | None) -> None:
         shop.image.mkdir()
@@ -136,17 +144,19 @@ class _Build:
             await self._make_environment(self.meaning.python)
 
     async def _make_environment(self, version: str) -> None:
-        found = host.interpreters(version)
         own = version == host.OWN_PYTHON
         problem = ""
-        for interpreter in found:
+        for interpreter in host.interpreters(version):
             try:
-                await self._venv(interpreter)
+                await self._bring_python(interpreter)
+                await self._venv(interpreter.path)
                 if own:
-                    await self._offer_the_cloud(interpreter)
-                    await self._check(interpreter)
+                    await self._offer_the_cloud(interpreter.path)
+                    await self._check()
             except BuildFailedError as error:
                 problem = str(error)
+                self._log(f"{interpreter.path} does not do: {problem}\n", 2)
+                await asyncio.to_thread(remove_tree, self._shop.image / layouts.COPIED_PYTHON)
                 continue
             self.meaning = replace(
                 self.meaning, interpreter=interpreter.path, interpreter_prefix=interpreter.prefix, python=version
@@ -154,46 +164,42 @@ class _Build:
             return
         raise BuildFailedError(f"No environment can be made with Python {version}. {problem}")
 
-    async def _venv(self, interpreter: host.Interpreter) -> None:
-        if host.uv() is not None:
-            argv = [
-                "uv",
-                "venv",
-                "--quiet",
-                "--allow-existing",
-                "--no-project",
-                "--python",
-                interpreter.path,
-                layouts.VENV,
-            ]
-        else:
-            argv = [interpreter.path, "-m", "venv", "--clear", layouts.VENV]
-        await self._shop.run(argv, prefix=interpreter.prefix)
+    async def _bring_python(self, interpreter: host.Interpreter) -> None:
+        """Copy an interpreter outside of /usr into the image."""
+        self._shop.python_prefix = interpreter.prefix
+        if interpreter.prefix:
+            destination = self._shop.image / layouts.COPIED_PYTHON
+            await asyncio.to_thread(copy_python, Path(interpreter.path), Path(interpreter.prefix), destination)
 
-    async def _offer_the_cloud(self, interpreter: host.Interpreter) -> None:
+    async def _venv(self, python: str) -> None:
+        if host.uv() is not None:
+            argv = ["uv", "venv", "--quiet", "--allow-existing", "--no-project", "--python", python, layouts.VENV]
+        else:
+            argv = [python, "-m", "venv", "--clear", layouts.VENV]
+        await self._shop.run(argv)
+
+    async def _offer_the_cloud(self, python: str) -> None:
         """Put the cloud's own packages behind the image's: the entrypoint needs them, the image's versions win."""
         own = str(metadata.distribution("modal").locate_file(""))
-        argv = [interpreter.path, "-I", "-S", "-c", _OFFER_THE_CLOUD, layouts.VENV, own]
-        await self._shop.run(argv, prefix=interpreter.prefix)
+        await self._shop.run([python, "-I", "-S", "-c", _OFFER_THE_CLOUD, layouts.VENV, own])
 
-    async def _check(self, interpreter: host.Interpreter) -> None:
+    async def _check(self) -> None:
         argv = [layouts.PYTHON, "-c", "import ssl, sqlite3, modal._container_entrypoint"]
-        own = self.meaning.python == host.OWN_PYTHON
-        await self._shop.run(argv, prefix=interpreter.prefix, with_cloud=own)
+        await self._shop.run(argv, with_cloud=self.meaning.python == host.OWN_PYTHON)
 
     async def _make_python(self) -> None:
         version = self.meaning.python
         await self._make_environment(version)
         self._log(f"Python {version} is not the local cloud's own: installing the SDK for it\n", 1)
         await self._install([f"modal=={metadata.version('modal')}"])
-        await self._check(host.Interpreter(self.meaning.interpreter, self.meaning.interpreter_prefix))
+        await self._check()
 
     async def _install(self, arguments: list[str]) -> None:
         if host.uv() is not None:
             argv = ["uv", "pip", "install", "--python", layouts.PYTHON, *arguments]
         else:
             argv = [layouts.PYTHON, "-m", "pip", "install", *arguments]
-        await self._shop.run(argv, prefix=self.meaning.interpreter_prefix)
+        await self._shop.run(argv)
 
     async def _sync(self, arguments: list[str]) -> None:
         if host.uv() is None:
@@ -204,7 +210,6 @@ class _Build:
         await self._shop.run(
             ["uv", "sync", "--inexact", "--python", layouts.PYTHON, *arguments],
             env={"UV_PROJECT_ENVIRONMENT": layouts.VENV},
-            prefix=self.meaning.interpreter_prefix,
             writable=[(copy, "/.uv")],  # it writes a lock file where there is none
         )
 
@@ -230,8 +235,9 @@ def _open_directories(image: Path) -> None:
     image.chmod(0o755)
     for name in _WRITERS:
         (image / name).chmod(0o755)
-    for directory, _, _ in os.walk(image / layouts.TREE):
-        Path(directory).chmod(0o755)
+    for ours in (layouts.TREE, layouts.COPIED_PYTHON):
+        for directory, _, _ in os.walk(image / ours):
+            Path(directory).chmod(0o755)
 
 
 def _changes(plan: Plan, part: str) -> bool:

@@ -1,8 +1,9 @@
 """Where an image's files are: below its directory on the host, and at which paths containers and sandboxes see them.
 
-An image's directory holds `venv` (its Python environment), `npm` (its global Node packages) and `root` (its files by
-their absolute paths). It is seen as a whole at `IMAGE_ROOT`, in builds and in what runs, so that paths that programs
-have written down stay true. `root` is laid over the guest's own root, read-only.
+An image's directory holds `venv` (its Python environment), `npm` (its global Node packages), `root` (its files by their
+absolute paths) and, when no Python below /usr does, `python`, seen where it was copied from. The directory is seen at
+`IMAGE_ROOT`, in builds and in what runs, so that paths that programs have written down stay true. `root` is laid over
+the guest's own root. All of it is read-only there.
 """
 
 import os
@@ -18,6 +19,7 @@ NPM_PREFIX = f"{IMAGE_ROOT}/npm"
 SYSTEM_PATH = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin"
 IMAGE_PATH = f"{VENV}/bin:{NPM_PREFIX}/bin:{SYSTEM_PATH}"
 TREE = "root"
+COPIED_PYTHON = "python"
 MAX_PATH_CHARS = 1000
 
 # What every guest gets from the host or from the kernel: nothing can be laid there.
@@ -47,13 +49,16 @@ def target(text: str, *, workdir: str, what: str = "A file") -> PurePosixPath:
     return path
 
 
-def binds(directory: Path, *, split: Iterable[str] = ()) -> Iterator[tuple[Path, str]]:
+def binds(directory: Path, *, prefix: str = "", split: Iterable[str] = ()) -> Iterator[tuple[Path, str]]:
     """What to bind read-only, as (path on the host, path inside), the outer before the inner.
 
-    `split` names paths inside at which, or below which, something else will be put: directories on the way to them are
-    not bound themselves, since nothing could be put into them any more.
+    `prefix` is where the image's own Python is seen, empty when it has none. `split` names paths inside at which, or
+    below which, something else will be put: directories on the way to them are not bound themselves, since nothing
+    could be put into them any more.
     """
     yield directory, IMAGE_ROOT
+    if prefix:
+        yield directory / COPIED_PYTHON, prefix
     own = set(_SHARED)
     for path in split:
         own.update((path, *(str(parent) for parent in PurePosixPath(path).parents)))

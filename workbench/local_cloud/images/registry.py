@@ -8,10 +8,9 @@ not: one that was cut off counts as failed, and is tried again when somebody ask
 import asyncio
 import hashlib
 import json
-import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Row
@@ -29,11 +28,11 @@ from workbench.local_cloud.images.workshop import LAYER_DEADLINE_S, BuildFailedE
 from workbench.local_cloud.logs import LogRow
 from workbench.local_cloud.rpc.failures import failed_precondition, not_found
 from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.volumes.trees import remove_tree
 
 _log = structlog.get_logger(__name__)
 
 BUILDING, BUILT, FAILED = "building", "built", "failed"
-DIRECTORY = "images"
 MAX_BUILDS = 2  # at a time: installers use every core they find
 _STOP_S = 10.0
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
@@ -65,12 +64,11 @@ class Image:
         """The interpreter of its own environment as guests see it, empty when it has none."""
         return layouts.PYTHON if self.meaning.interpreter else ""
 
-    def binds(self, split: Iterator[str] | list[str]) -> list[tuple[Path, str]]:
+    def binds(self, split: Iterable[str]) -> list[tuple[Path, str]]:
         """What guests see of it, read-only; `split` names paths at which other things will be."""
         if self.directory is None:
             return []
-        prefix = self.meaning.interpreter_prefix
-        return [*([(Path(prefix), prefix)] if prefix else []), *layouts.binds(self.directory, split=split)]
+        return list(layouts.binds(self.directory, prefix=self.meaning.interpreter_prefix, split=split))
 
     def env(self) -> dict[str, str]:
         """Its environment; its own programs are found first."""
@@ -203,7 +201,7 @@ class Images:
         meaning, failure = plan.meaning, ""
         try:
             async with self._slots, asyncio.timeout(LAYER_DEADLINE_S):
-                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)  # of a build that was cut off
+                await asyncio.to_thread(remove_tree, directory)  # of a build that was cut off behind its last step
                 meaning = await self._builder.build(
                     plan,
                     directory=directory,

@@ -45,7 +45,7 @@ class Meaning:
     cmd: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
     interpreter: str = ""  # the Python that its environment was made from, empty when it has none
-    interpreter_prefix: str = ""  # where that lies, empty below /usr
+    interpreter_prefix: str = ""  # where that lies, empty below /usr; guests see the image's copy there
 
     def to_json(self) -> str:
         """The meaning as it is kept."""

@@ -61,6 +61,7 @@ class Workshop:
         self._writes = tuple(writes)
         self._scratch = scratch
         self.image = scratch / "image"
+        self.python_prefix = ""  # where the image's own Python is seen
         self._env = dict(env)
         self._workdir = workdir
         self._log = log
@@ -72,17 +73,15 @@ class Workshop:
         argv: Sequence[str],
         *,
         env: Mapping[str, str] | None = None,
-        prefix: str = "",
         with_cloud: bool = False,
         writable: Sequence[tuple[Path, str]] = (),
         quiet: bool = False,
     ) -> None:
         """Run one program to its end; its family dies with it, with us, and when we are cancelled.
 
-        `prefix` is where an interpreter outside of /usr lies; `with_cloud` shows the cloud's own packages as well.
-        Raises BuildFailedError.
+        `with_cloud` shows the cloud's own packages as well. Raises BuildFailedError.
         """
-        command = self._bubblewrap(prefix=prefix, with_cloud=with_cloud, writable=writable)
+        command = self._bubblewrap(with_cloud=with_cloud, writable=writable)
         process = await asyncio.create_subprocess_exec(
             *command,
             *argv,
@@ -145,20 +144,21 @@ class Workshop:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
 
-    def _bubblewrap(self, *, prefix: str, with_cloud: bool, writable: Sequence[tuple[Path, str]]) -> list[str]:
+    def _bubblewrap(self, *, with_cloud: bool, writable: Sequence[tuple[Path, str]]) -> list[str]:
         argv = system_root()
         argv += ["--bind", str(self._scratch / "home"), _HOME, "--bind", str(self._scratch / "tmp"), "/tmp"]  # noqa: S108  # inside
         for path in _SYSTEM_FILES:
             argv += ["--ro-bind-try", path, path]
         for source in _configured_paths():
             argv += ["--ro-bind-try", source, source]
-        for path in (prefix, *(interpreter_paths() if with_cloud else ())):
-            if path:
-                argv += ["--ro-bind", path, path]
+        cloud = interpreter_paths() if with_cloud else []
+        split = [*cloud, *(path for _, path in writable)]
+        for source_path, path in layouts.binds(self.image, prefix=self.python_prefix, split=split):
+            argv += ["--ro-bind", str(source_path), path]
+        for path in cloud:
+            argv += ["--ro-bind", path, path]
         for source, target in _USER_FILES:
             argv += ["--ro-bind-try", str(Path.home() / source), f"{_HOME}/{target}"]
-        for source_path, path in layouts.binds(self.image, split=[path for _, path in writable]):
-            argv += ["--ro-bind", str(source_path), path]
         for name in self._writes:
             argv += ["--bind", str(self.image / name), f"{layouts.IMAGE_ROOT}/{name}"]
         for source_path, path in writable:
