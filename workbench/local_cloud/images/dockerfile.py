@@ -48,7 +48,7 @@ def instructions(lines: Iterable[str]) -> list[Instruction]:
         if not stripped or stripped.startswith("#"):
             continue
         if stripped.endswith("\\"):
-            pending += stripped[:-1] + " "
+            pending += stripped[:-1].rstrip() + " "
             continue
         found.append(_instruction(pending + stripped))
         pending = ""
