@@ -16,6 +16,7 @@ _IN_WORDS = re.compile(r"(?P<blank>\s+)|" + _QUOTED + r"""|(?P<bare>(?:[^\s'"\\]
 _IN_SHELL = re.compile(
     r"(?P<blank>\s+)|(?P<operator>[();<>|&]+)|" + _QUOTED + r"""|(?P<bare>(?:[^\s'"\\();<>|&]|\\.)+)"""
 )
+_SUBSTITUTION = re.compile(r"`|\$\(")
 _COMMAND_V = re.compile(r"\$\(command -v ([\w.-]+)\)")
 _BUILDKIT_FLAG = re.compile(r"^--(?:mount|network|security)=\S+\s*")
 
@@ -118,8 +119,6 @@ def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
     if listed is not None:
         return [listed]
     text = _COMMAND_V.sub(r"\1", text)
-    if "`" in text or "$(" in text:
-        raise RefusedError("Command substitution is shell, which the local cloud does not run on this machine.")
     found: list[list[str]] = [[]]
     for token, is_operator in _tokens(_IN_SHELL, text, variables):
         if not is_operator:
@@ -146,6 +145,12 @@ def _tokens(pattern: "re.Pattern[str]", text: str, variables: Mapping[str, str])
         match = pattern.match(text, position)
         if match is None:
             raise RefusedError(f"A quote is not closed in: {text[:200]}")
+        if (
+            pattern is _IN_SHELL
+            and match.lastgroup != "single"
+            and _SUBSTITUTION.search(text, match.start(), match.end() + 1)
+        ):
+            raise RefusedError("Command substitution is shell, which the local cloud does not run on this machine.")
         position = match.end()
         if match.lastgroup in ("blank", "operator"):
             if word is not None:
