@@ -120,6 +120,53 @@ def main():
     assert json.loads(found.group(1)) == ["mine", "99.1", "mine", "deep blue", "it's $HOME", "/somewhere/else"]
 
 
+def test_files_of_image_mounts_and_volumes_are_seen_side_by_side(modal_cli: Cli, tmp_path: Path) -> None:
+    """Neither hides the other's, and the image's entrypoint starts the container."""
+    (tmp_path / "wrap").write_text('#!/bin/sh\nexport WRAPPED=yes\nexec "$@"\n')
+    (tmp_path / "wrap").chmod(0o755)
+    for name in ("copied", "mounted"):
+        (tmp_path / name).write_text(name)
+    source = tmp_path / "side_by_side.py"
+    source.write_text(f"""
+import modal
+here = {str(tmp_path)!r}
+image = (
+    modal.Image.debian_slim()
+    .add_local_file(here + "/wrap", "/opt/tools/wrap", copy=True)
+    .add_local_file(here + "/copied", "/data/deep/copied", copy=True)
+    .add_local_file(here + "/copied", "/root/deep/copied", copy=True)
+    .entrypoint(["/opt/tools/wrap"])
+    .add_local_file(here + "/mounted", "/data/deep/mounted")
+    .add_local_file(here + "/mounted", "/root/deep/mounted")
+    .add_local_file(here + "/mounted", "/opt/other/mounted")
+)
+app = modal.App("side-by-side", image=image)
+
+@app.function(volumes={{"/data/deep/volume": modal.Volume.from_name("side-by-side", create_if_missing=True)}})
+def look():
+    import os
+    open("/data/deep/volume/note", "w").write("x")
+    listed = [sorted(os.listdir(path)) for path in ("/data/deep", "/root/deep", "/opt/tools", "/opt/other")]
+    return [*listed, os.environ["WRAPPED"]]
+
+@app.local_entrypoint()
+def main():
+    import json
+    print("LOOKED", json.dumps(look.remote()))
+""")
+    said = modal_cli("run", str(source))
+    found = re.search(r"LOOKED (.*)", said)
+    modal_cli("volume", "delete", "side-by-side", "--yes")
+    assert found, said
+    assert json.loads(found.group(1)) == [
+        ["copied", "mounted", "volume"],
+        ["copied", "mounted"],
+        ["wrap"],
+        ["mounted"],
+        "yes",
+    ]
+
+
 def test_what_the_cloud_has_already_is_not_built(app: modal.App, cloud: object) -> None:
     """So that a deployment needs neither time nor a network for it."""
     image = modal.Image.debian_slim().pip_install("fastapi").uv_pip_install("modal")
@@ -174,6 +221,26 @@ def test_dockerfile_commands_are_read_as_docker_reads_them(run: Run, tmp_path: P
     )
     assert run(image, "ls", "texts", workdir=None) == "a.txt\nb.txt\n"
     assert run(image, "sh", "-c", "cat /srv/other/renamed.md; echo x > empty/place/x; cat empty/place/x") == "c.mdx\n"
+
+
+def test_volumes_and_directories_may_lie_among_the_image_s_files_in_sandboxes(app: modal.App, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of the image")
+    image = (
+        modal.Image.debian_slim()
+        .add_local_file(tmp_path / "file", "/data/inner/file", copy=True)
+        .run_commands("mkdir -p /data/inner/cache/deeper /data/inner/cache")
+    )
+    with modal.Volume.ephemeral() as volume:
+        volumes = {"/data/inner/volume": volume}
+        sandbox = modal.Sandbox.create(app=app, image=image, timeout=TIMEOUT_S, volumes=volumes)
+        try:
+            write = "cd /data/inner; echo 1 > volume/x; echo 2 > cache/deeper/x; cat file volume/x cache/deeper/x; ls"
+            process = sandbox.exec("sh", "-c", write)
+            assert process.stdout.read() == "of the image1\n2\ncache\nfile\nvolume\n"
+            refused = sandbox.exec("sh", "-c", "echo 3 > /data/inner/file")
+            assert refused.wait() != 0
+        finally:
+            sandbox.terminate()
 
 
 def test_entrypoint_and_cmd_start_in_sandboxes(app: modal.App) -> None:
@@ -280,7 +347,10 @@ def test_secrets_of_a_build_reach_it_and_not_its_log(app: modal.App, run: Run, t
         run(image, "python", "-c", "import os, secretive; print(secretive.LENGTH, 'WORD' in os.environ)")
         == "11 False\n"
     )
-    assert "open-sesame" not in "".join(entry.message for entry in image.logs.fetch())
+    log = "".join(entry.message for entry in image.logs.fetch())
+    assert "the word is ***" in log
+    assert "open-sesame" not in log
+    assert "open-sesame" not in build_failure(app, image.run_commands("make $WORD", secrets=[secret]))
 
 
 @pytest.mark.parametrize(

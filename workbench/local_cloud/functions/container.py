@@ -14,6 +14,7 @@ from pathlib import Path
 from modal_proto import api_pb2
 
 from workbench.local_cloud.guest_root import interpreter_paths, system_root
+from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
@@ -60,9 +61,9 @@ class Container:
         arguments_path.write_bytes(self.arguments.SerializeToString())
         code = self._directory / "code"
         code.mkdir()
-        tops = await asyncio.to_thread(self._lay_out, code)
+        await asyncio.to_thread(self._lay_out, code)
         entrypoint = [*self._image.meaning.entrypoint, self._image.python or sys.executable]
-        argv = [*self._bubblewrap(code, tops), *entrypoint, "-m", "modal._container_entrypoint"]
+        argv = [*self._bubblewrap(code), *entrypoint, "-m", "modal._container_entrypoint"]
         self._process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -103,20 +104,22 @@ class Container:
             await mount.discard()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
-    def _bubblewrap(self, code: Path, tops: list[str]) -> list[str]:
+    def _bubblewrap(self, code: Path) -> list[str]:
         argv = system_root()
         argv += ["--tmpfs", CODE_ROOT]
         workdir = self._image.meaning.workdir or CODE_ROOT
         own = interpreter_paths()
-        for source_path, path in self._image.binds([*own, *tops, *self.mounts, workdir]):
+        split = [*own, *self.mounts, workdir]
+        if self._image.directory is not None:
+            split += layouts.common_directories(code, self._image.directory / layouts.TREE)
+        for source_path, path in self._image.binds(split):
             argv += ["--ro-bind", str(source_path), path]
         for path in own:
             argv += ["--ro-bind", path, path]
         for path in self._image.meaning.directories:
             argv += ["--dir", path]
-        for top in tops:
-            source = str(code.joinpath(*Path(top).parts[1:]))
-            argv += ["--ro-bind", source, top]
+        for source_path, path in layouts.tree_binds(code, split=split):
+            argv += ["--ro-bind", str(source_path), path]
         for target, mount in self.mounts.items():
             argv += ["--ro-bind" if target in self._read_only else "--bind", str(mount.path), target]
         argv += ["--ro-bind", str(self._directory / "arguments.pb"), "/run/modal/arguments.pb"]

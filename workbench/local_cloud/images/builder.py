@@ -205,6 +205,8 @@ class _Build:
         if host.uv() is None:
             raise RefusedError("uv is not installed on this machine. Run `pip install uv`.")
         project = self._shop.image / layouts.TREE / ".uv"
+        if not (project / "pyproject.toml").is_file():
+            raise RefusedError("uv sync is interpreted as Image.uv_sync writes it: with the project copied to /.uv.")
         copy = self._shop.image.parent / "project"
         await asyncio.to_thread(shutil.copytree, project, copy)
         await self._shop.run(

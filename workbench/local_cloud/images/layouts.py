@@ -59,10 +59,24 @@ def binds(directory: Path, *, prefix: str = "", split: Iterable[str] = ()) -> It
     yield directory, IMAGE_ROOT
     if prefix:
         yield directory / COPIED_PYTHON, prefix
+    yield from tree_binds(directory / TREE, split=split)
+
+
+def tree_binds(tree: Path, *, split: Iterable[str] = ()) -> Iterator[tuple[Path, str]]:
+    """What to bind of files that lie below `tree` by their absolute paths; `split` is as for `binds`."""
     own = set(_SHARED)
     for path in split:
         own.update((path, *(str(parent) for parent in PurePosixPath(path).parents)))
-    yield from _below(directory / TREE, "", own)
+    yield from _below(tree, "", own)
+
+
+def common_directories(tree: Path, other: Path) -> list[str]:
+    """The directories that two trees both have, as paths inside: neither may hide the other's."""
+    return [
+        f"/{inside}"
+        for path in tree.rglob("*")
+        if path.is_dir() and (other / (inside := path.relative_to(tree).as_posix())).is_dir()
+    ]
 
 
 def _below(directory: Path, inside: str, split: set[str]) -> Iterator[tuple[Path, str]]:

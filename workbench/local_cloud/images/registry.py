@@ -36,6 +36,7 @@ BUILDING, BUILT, FAILED = "building", "built", "failed"
 MAX_BUILDS = 2  # at a time: installers use every core they find
 _STOP_S = 10.0
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
+_SLEEP = ["sleep", "172800"]
 _KEY_VERSION = 1  # what is built from a definition changes with it
 
 _DDL = """
@@ -68,7 +69,8 @@ class Image:
         """What guests see of it, read-only; `split` names paths at which other things will be."""
         if self.directory is None:
             return []
-        return list(layouts.binds(self.directory, prefix=self.meaning.interpreter_prefix, split=split))
+        own = (*split, *self.meaning.directories)
+        return list(layouts.binds(self.directory, prefix=self.meaning.interpreter_prefix, split=own))
 
     def env(self) -> dict[str, str]:
         """Its environment; its own programs are found first."""
@@ -80,7 +82,8 @@ class Image:
         The SDK's debian_slim sleeps by default: nothing needs to run for a sandbox to stay.
         """
         own = list(arguments or self.meaning.cmd)
-        return [] if not arguments and own[:1] == ["sleep"] else [*self.meaning.entrypoint, *own]
+        nothing = not arguments and not self.meaning.entrypoint and own == _SLEEP
+        return [] if nothing else [*self.meaning.entrypoint, *own]
 
 
 class Images:
@@ -181,7 +184,7 @@ class Images:
         for met in plan.met:
             log.add(f"{met} is in the local cloud's own environment\n", 1)
         if refusal or not plan.steps:
-            self._finish(image_id, plan.meaning, directory, refusal)
+            self._finish(image_id, plan.meaning, directory, log.redacted(refusal))
         else:
             task = asyncio.create_task(self._build(image_id, image, plan, parent, secrets, log))
             self._builds[image_id] = task

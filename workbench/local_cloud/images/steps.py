@@ -18,6 +18,7 @@ from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync, npm_arguments, pip_arguments
 
 MAX_ENV_CHARS = 128 * 1024
+MAX_DIRECTORIES = 100  # each is a file system of its own in a sandbox
 _PYTHON_IMAGE = re.compile(
     r"^(?:docker\.io/)?(?:library/)?python:(3\.\d{1,2})(?:\.\d+)?(?:-(?:slim|bookworm|bullseye|trixie))*$"
 )
@@ -216,7 +217,10 @@ class _Reader:
 
     def _directory(self, path: str) -> None:
         if path not in ("/", "/root", "/tmp") and path not in self.plan.meaning.directories:  # noqa: S108  # inside the guest
-            self._change(directories=(*self.plan.meaning.directories, path))
+            # The outer before the inner, which it would hide.
+            self._change(directories=tuple(sorted((*self.plan.meaning.directories, path))))
+            if len(self.plan.meaning.directories) > MAX_DIRECTORIES:
+                raise RefusedError(f"An image makes at most {MAX_DIRECTORIES} directories.")
 
     def _program(self, instruction: Instruction) -> None:
         listed = dockerfile.argument_list(instruction.text)
