@@ -98,14 +98,3 @@ def test_another_host_name_is_refused(client: httpx.Client) -> None:
 def test_an_unknown_token_is_refused(modal_cli: Cli, cloud: object) -> None:
     bad = Cli({"MODAL_TOKEN_ID": "ak-wrong", "MODAL_TOKEN_SECRET": "as-wrong"})
     assert "does not know this token" in bad("app", "list", check=False)
-
-
-def test_an_image_step_that_cannot_be_had_here_is_refused_with_the_command(modal_cli: Cli, tmp_path: Path) -> None:
-    source = tmp_path / "strange.py"
-    source.write_text(
-        "import modal\napp = modal.App('strange')\n"
-        "@app.function(image=modal.Image.debian_slim(python_version='3.11').pip_install('no-such-thing'))\n"
-        "def f(): ...\n"
-    )
-    said = modal_cli("deploy", str(source), check=False)
-    assert "no-such-thing is not installed here" in said

@@ -116,13 +116,13 @@ def fsck(as_json: JsonOption = False) -> None:
 
 @app.command()
 def gc() -> None:
-    """Remove contents that no volume, no commit and no app refers to. The cloud must not run."""
+    """Remove contents that no volume, no commit and no app refers to, and files of no image. The cloud must not run."""
     from workbench.local_cloud import maintenance
 
     state = _state()
     with failing(), state.locked():
         removed, size = maintenance.gc(state.root)
-    typer.echo(f"removed {removed} contents, {size} bytes")
+    typer.echo(f"removed {removed} contents and images, {size} bytes")
 
 
 def _facts(running: Running) -> dict[str, object]:

@@ -34,7 +34,7 @@ from workbench.local_cloud.http.control_routes import ControlRoutes
 from workbench.local_cloud.http.history_routes import HistoryRoutes, Uncommitted
 from workbench.local_cloud.http.links import Links
 from workbench.local_cloud.http.volume_routes import VolumeRoutes
-from workbench.local_cloud.images import Images
+from workbench.local_cloud.images import registry as images
 from workbench.local_cloud.injection import Injector
 from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.ports import listen
@@ -103,19 +103,27 @@ class LocalCloud:
         self._engine = Engine(run / "sandboxes", self._clock)
         self._apps = Apps(database)
         self._logs = AppLogs(database)
-        self._images = Images(database)
+        snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
+        self._secrets = SecretRpcs(database, objects)
+        self._mounts = MountRpcs(database, content, blobs)
         self._sandboxes = Sandboxes(
             self._engine,
             self._copies,
             self._clock,
+            _directory(run / "files", mode=0o711),
+            lay_out=self._mounts.lay_out,
             on_notice=self._notice,
             may_commit=self._may_commit,
             on_output=self._output,
             egress_test_networks=egress_test_networks,
         )
-        snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
-        self._secrets = SecretRpcs(database, objects)
-        self._mounts = MountRpcs(database, content, blobs)
+        self._images = images.Images(
+            database,
+            _directory(state / "images", mode=0o711),
+            lay_out=self._mounts.lay_out,
+            mount_checksum=self._mounts.checksum,
+            secrets=self._secrets.resolve,
+        )
         calls = Calls()
         self._pools = Pools(self._apps, self._clock, make_container=self._make_container)
         self._schedules = Schedules(self._apps, calls, self._pools, self._clock)
@@ -147,6 +155,7 @@ class LocalCloud:
             published=self._pools.redeployed,
             stop_app=self.stop_app,
             task_of_sandbox=lambda sandbox_id: self._sandboxes.get(sandbox_id).task_id,
+            build_log=self._images.log_rows,
         )
         self._rpc = RpcServer(
             self._gate,
@@ -221,6 +230,7 @@ class LocalCloud:
         self._owns(self._sandboxes.aclose)
         self._owns(self._pools.aclose)
         self._owns(self._ingress.aclose)
+        self._owns(self._images.aclose)
         self._http_url.value = self._serve_http()
         self._owns(self._rpc.aclose)
         self._router_url.value = f"http://127.0.0.1:{await self._rpc.start(ports)}"
@@ -308,14 +318,14 @@ class LocalCloud:
     async def _make_container(self, task_id: str, function_id: str, definition_id: str) -> Container:
         function = self._apps.function(function_id)
         app = self._apps.app_of(function_id)
-        image = self._images.get(function.image_id)
+        image = self._images.built(function.image_id)
         env = {
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")),
             "HOME": CODE_ROOT,
             "LANG": "C.UTF-8",
             "PYTHONPATH": CODE_ROOT,
             "PYTHONUNBUFFERED": "1",
-            **image.env,
+            **image.env(),
             **self._secrets.resolve(function.secret_ids),
             "MODAL_IS_REMOTE": "1",
             "MODAL_SERVER_URL": self.url,
@@ -357,6 +367,7 @@ class LocalCloud:
             env=env,
             mounts=mounts,
             read_only=frozenset(mount.mount_path for mount in function.volume_mounts if mount.read_only),
+            image=image,
             lay_out=partial(self._mounts.lay_out, list(function.mount_ids)),
             on_output=on_output,
             on_end=partial(self._gate.dismiss_task, task_id),
@@ -387,6 +398,7 @@ async def _end(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task], timeout=_STOP_S)
 
 
-def _directory(path: Path) -> Path:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _directory(path: Path, mode: int = 0o700) -> Path:
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    path.chmod(mode)  # whatever the umask is
     return path

@@ -9,6 +9,8 @@ from workbench.local_cloud.store.database import Database
 KEPT_ROWS_PER_APP = 20_000  # older rows go first; a container that prints for ever costs a bounded file
 MAX_ROW_BYTES = 16 * 1024
 
+LogRow = tuple[int, float, int, str, str, str]  # entry, Unix time, fd, task id, function id, text
+
 _DDL = """
 CREATE TABLE IF NOT EXISTS logs (
   entry INTEGER PRIMARY KEY AUTOINCREMENT, app_id TEXT NOT NULL, at REAL NOT NULL, fd INTEGER NOT NULL,
@@ -66,8 +68,8 @@ class AppLogs:
         task_id: str = "",
         function_id: str = "",
         fd: int = 0,
-    ) -> list[tuple[int, float, int, str, str, str]]:
-        """Rows as (entry, Unix time, fd, task id, function id, text) in order; `newest` keeps only the last so many.
+    ) -> list[LogRow]:
+        """Rows in order; `newest` keeps only the last so many.
 
         An empty or zero filter lets everything through.
         """

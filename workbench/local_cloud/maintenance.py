@@ -4,6 +4,7 @@ Works on the state directory of a cloud that does not run; its lock is the calle
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 from workbench.local_cloud.store.content import ContentStore, read_chunks
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.volumes.committed import CommittedVolumes, parents
+from workbench.local_cloud.volumes.trees import remove_tree
 
 DATABASE = "cloud.sqlite"
 CONTENT = "content"
+IMAGES = "images"
 _REFERENCES = {
     "volume_entries": "SELECT DISTINCT sha256 FROM volume_entries WHERE sha256<>''",
     "volume_changes": "SELECT DISTINCT sha256 FROM volume_changes WHERE sha256<>'' AND sha256 IS NOT NULL",
@@ -44,13 +47,21 @@ def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Repor
     try:
         _check_contents(database, content, report, progress)
         _check_volumes(database, report)
+        report.problems += [
+            f"image {image_id}: its directory is missing, the next deployment builds it anew"
+            for image_id, directory in _image_directories(database).items()
+            if not (state / IMAGES / directory).is_dir()
+        ]
     finally:
         database.close()
     return report
 
 
 def gc(state: Path) -> tuple[int, int]:
-    """Remove contents that nothing refers to; returns how many, and their bytes. History refers to all it needs."""
+    """Remove contents and image directories that nothing refers to; returns how many, and their bytes.
+
+    History refers to all it needs.
+    """
     database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
     try:
         wanted = set(_references(database))
@@ -59,9 +70,32 @@ def gc(state: Path) -> tuple[int, int]:
             if path.parent.name + path.name not in wanted:
                 removed, size = removed + 1, size + path.stat().st_size
                 path.unlink()
+        kept = set(_image_directories(database).values())
+        for path in (state / IMAGES).iterdir() if (state / IMAGES).is_dir() else ():
+            if path.name not in kept:
+                removed, size = removed + 1, size + _size(path)
+                remove_tree(path)
         return removed, size
     finally:
         database.close()
+
+
+def _image_directories(database: Database) -> dict[str, str]:
+    """The directory of each image that has one, by its id."""
+    if database.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name='image_layers'") is None:
+        return {}
+    rows = database.all("SELECT image_id, directory FROM image_layers WHERE directory<>'' AND state='built'")
+    return {str(row["image_id"]): str(row["directory"]) for row in rows}
+
+
+def _size(directory: Path) -> int:
+    """The bytes that removing a directory frees: files that other images share with it do not count."""
+    return sum(
+        status.st_size
+        for parent, _, names in os.walk(directory)
+        for name in names
+        if (status := os.lstat(os.path.join(parent, name))).st_nlink == 1  # noqa: PTH118  # a million files
+    )
 
 
 def _references(database: Database) -> dict[str, str]:

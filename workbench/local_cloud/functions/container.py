@@ -5,7 +5,6 @@ paths are those of Modal and one kill ends everything; it shares the host's netw
 """
 
 import asyncio
-import os
 import shutil
 import signal
 import sys
@@ -17,23 +16,13 @@ from pathlib import Path
 import psutil
 from modal_proto import api_pb2
 
+from workbench.local_cloud.guest_root import interpreter_paths, system_root
+from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images.registry import Image
 from workbench.local_cloud.processes import family
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
-_ETC = (
-    "ssl",
-    "ca-certificates",
-    "resolv.conf",
-    "hosts",
-    "passwd",
-    "group",
-    "nsswitch.conf",
-    "localtime",
-    "ld.so.cache",
-    "alternatives",
-    "mime.types",
-)
 _ENTRYPOINT = ["-m", "modal._container_entrypoint"]
 _MAX_LINE_BYTES = 16 * 1024
 _REAP_S = 5.0
@@ -50,6 +39,7 @@ class Container:
         env: Mapping[str, str],
         mounts: Mapping[str, WorkingCopy],
         read_only: frozenset[str],
+        image: Image,
         lay_out: Callable[[Path], list[str]],
         on_output: Callable[[str, int], None],
         on_end: Callable[[], None],
@@ -62,6 +52,7 @@ class Container:
         self.exit_code: int | None = None
         self._env = env
         self._read_only = read_only
+        self._image = image
         self._lay_out = lay_out
         self._on_output = on_output
         self._on_end = on_end
@@ -75,8 +66,9 @@ class Container:
         arguments_path.write_bytes(self.arguments.SerializeToString())
         code = self._directory / "code"
         code.mkdir()
-        tops = await asyncio.to_thread(self._lay_out, code)
-        argv = [*self._bubblewrap(code, tops), sys.executable, *_ENTRYPOINT]
+        await asyncio.to_thread(self._lay_out, code)
+        entrypoint = [*self._image.meaning.entrypoint, self._image.python or sys.executable]
+        argv = [*self._bubblewrap(code), *entrypoint, *_ENTRYPOINT]
         self._process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -124,28 +116,26 @@ class Container:
             await mount.discard()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
-    def _bubblewrap(self, code: Path, tops: list[str]) -> list[str]:
-        argv = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "modal"]
-        argv += ["--uid", str(os.getuid()), "--gid", str(os.getgid()), "--cap-drop", "ALL", "--die-with-parent"]
-        argv += ["--ro-bind", "/usr", "/usr"]
-        for name in ("bin", "sbin", "lib", "lib64", "lib32"):
-            path = Path("/") / name
-            if path.is_symlink():
-                argv += ["--symlink", str(path.readlink()), f"/{name}"]
-            elif path.is_dir():
-                argv += ["--ro-bind", f"/{name}", f"/{name}"]
-        for name in _ETC:
-            argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", CODE_ROOT]  # noqa: S108  # inside the container
-        for prefix in _interpreter_paths():
-            argv += ["--ro-bind", prefix, prefix]
-        for top in tops:
-            source = str(code.joinpath(*Path(top).parts[1:]))
-            argv += ["--ro-bind", source, top]
+    def _bubblewrap(self, code: Path) -> list[str]:
+        argv = system_root()
+        argv += ["--tmpfs", CODE_ROOT]
+        workdir = self._image.meaning.workdir or CODE_ROOT
+        own = interpreter_paths()
+        split = [*own, *self.mounts, workdir]
+        if self._image.directory is not None:
+            split += layouts.common_directories(code, self._image.directory / layouts.TREE)
+        for source_path, path in self._image.binds(split):
+            argv += ["--ro-bind", str(source_path), path]
+        for path in own:
+            argv += ["--ro-bind", path, path]
+        for path in self._image.meaning.directories:
+            argv += ["--dir", path]
+        for source_path, path in layouts.tree_binds(code, split=split):
+            argv += ["--ro-bind", str(source_path), path]
         for target, mount in self.mounts.items():
             argv += ["--ro-bind" if target in self._read_only else "--bind", str(mount.path), target]
         argv += ["--ro-bind", str(self._directory / "arguments.pb"), "/run/modal/arguments.pb"]
-        return [*argv, "--chdir", CODE_ROOT, "--"]
+        return [*argv, "--chdir", workdir, "--"]
 
     async def _forward(self, stream: asyncio.StreamReader, fd: int) -> None:
         """Hand output on line by line; a line that never ends is cut."""
@@ -164,11 +154,3 @@ class Container:
         assert self._process is not None
         self.exit_code = await self._process.wait()
         self.exited.set()
-
-
-def _interpreter_paths() -> list[str]:
-    """Where this interpreter and its packages live, outside of /usr."""
-    found = {os.path.realpath(sys.executable), sys.prefix, sys.base_prefix}
-    paths = {str(Path(path)) for path in found if not path.startswith("/usr/")}
-    executable = os.path.realpath(sys.executable)
-    return sorted(path for path in paths if not (path == executable and executable.startswith(sys.base_prefix)))

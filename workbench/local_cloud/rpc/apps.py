@@ -1,6 +1,7 @@
 """App RPCs: create, publish, look up, list, stop, and read their logs."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import App, Apps
 from workbench.local_cloud.deployments import Deployments
-from workbench.local_cloud.logs import AppLogs
+from workbench.local_cloud.logs import AppLogs, LogRow
 from workbench.local_cloud.rpc.functions import handle_metadata
 
 _LOG_POLL_S = 5.0
@@ -33,7 +34,10 @@ class AppRpcs:
         published: Callable[[str], None],
         stop_app: Callable[[str], Awaitable[None]],
         task_of_sandbox: Callable[[str], str],
+        build_log: Callable[..., list[LogRow]],
     ) -> None:
+        """`build_log` gives the log of an image, which the SDK reads as if the image were an app."""
+        self._build_log = build_log
         self._apps = apps
         self._deployments = deployments
         self._logs = logs
@@ -203,25 +207,36 @@ class AppRpcs:
 
     async def AppFetchLogs(self, request: api_pb2.AppFetchLogsRequest, context: Any) -> api_pb2.AppFetchLogsResponse:
         """Read an app's output between two times."""
-        self._apps.get(request.app_id)
-        rows = self._logs.rows(
-            request.app_id,
-            since=request.since.ToNanoseconds() / 1e9 if request.HasField("since") else 0,
-            until=request.until.ToNanoseconds() / 1e9 if request.HasField("until") else 0,
-            newest=request.limit,
-            fd=request.source,
-            **self._wanted(request),
-        )
+        since = request.since.ToNanoseconds() / 1e9 if request.HasField("since") else 0
+        until = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else 0
+        if request.app_id.startswith("im-"):
+            rows = self._build_log(
+                request.app_id, since=since, until=until, newest=request.limit, search=request.search_text
+            )
+        else:
+            self._apps.get(request.app_id)
+            rows = self._logs.rows(
+                request.app_id,
+                since=since,
+                until=until,
+                newest=request.limit,
+                fd=request.source,
+                **self._wanted(request),
+            )
         return api_pb2.AppFetchLogsResponse(batches=[_batch(*row) for row in rows])
 
     async def AppCountLogs(self, request: api_pb2.AppCountLogsRequest, context: Any) -> api_pb2.AppCountLogsResponse:
         """Count log rows in buckets of equal length."""
-        self._apps.get(request.app_id)
         since, until = request.since.ToNanoseconds() / 1e9, request.until.ToNanoseconds() / 1e9
         width = max(request.bucket_secs, 1)
-        counts = self._logs.counts(
-            request.app_id, since=since, until=until, width_s=width, fd=request.source, **self._wanted(request)
-        )
+        if request.app_id.startswith("im-"):
+            rows = self._build_log(request.app_id, since=since, until=until, search=request.search_text)
+            found = Counter((int((at - since) // width), fd) for _, at, fd, *_ in rows)
+            counts = [(index, fd, count) for (index, fd), count in sorted(found.items())]
+        else:
+            counts = self._logs.counts(
+                request.app_id, since=since, until=until, width_s=width, fd=request.source, **self._wanted(request)
+            )
         response = api_pb2.AppCountLogsResponse()
         for index, fd, count in counts:
             bucket = response.buckets.add(**{_COUNTED_AS.get(fd, "stdout_logs"): count})

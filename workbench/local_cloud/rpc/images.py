@@ -1,16 +1,24 @@
-"""Image RPCs: creating is interpreting, and joining a build replays its log."""
+"""Image RPCs: a definition is found or begins to be built, and whoever joins follows the build's log."""
 
 import platform
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from google.protobuf import empty_pb2, timestamp_pb2
 from modal_proto import api_pb2
 
-from workbench.local_cloud.images import Images
+from workbench.local_cloud.images import host
+from workbench.local_cloud.images.registry import BUILDING, BUILT, Image, Images
+from workbench.local_cloud.rpc.failures import invalid
+
+_MAX_WAIT_S = 60.0
+_MAX_CHAIN = 1000
+_ROUNDING_S = 0.001  # the SDK asks up to this time, in microseconds: the last line must not fall behind it
 
 
 class ImageRpcs:
-    """Answers about images from their interpretation."""
+    """Answers about images."""
 
     def __init__(self, images: Images) -> None:
         self._images = images
@@ -18,44 +26,96 @@ class ImageRpcs:
     async def ImageGetOrCreate(
         self, request: api_pb2.ImageGetOrCreateRequest, context: Any
     ) -> api_pb2.ImageGetOrCreateResponse:
-        """Interpret the definition; an accepted image is built at once, a refused one fails when joined."""
-        image_id = request.existing_image_id or self._images.create(request.image)
-        meaning = self._images.get(image_id)
-        if meaning.failure:
-            return api_pb2.ImageGetOrCreateResponse(image_id=image_id)
-        return api_pb2.ImageGetOrCreateResponse(
-            image_id=image_id, result=_result(""), metadata=_metadata(meaning.workdir)
+        """Find or build one layer; without a result in the answer the SDK joins the build.
+
+        `existing_image_id` is ignored, as the SDK notes of Modal: the definition decides.
+        """
+        image_id = await self._images.get_or_create(
+            request.image, force_build=request.force_build, ignore_cache=request.ignore_cache
         )
+        image = self._images.get(image_id)
+        if image.state != BUILT:
+            return api_pb2.ImageGetOrCreateResponse(image_id=image_id)
+        return api_pb2.ImageGetOrCreateResponse(image_id=image_id, result=_result(image), metadata=_metadata(image))
 
     async def ImageJoinStreaming(
         self, request: api_pb2.ImageJoinStreamingRequest, context: Any
     ) -> AsyncIterator[api_pb2.ImageJoinStreamingResponse]:
-        """Send the interpretation's log, then its result."""
-        meaning = self._images.get(request.image_id)
-        log = [
-            api_pb2.TaskLogs(data=line + "\n", file_descriptor=api_pb2.FILE_DESCRIPTOR_STDOUT) for line in meaning.log
-        ]
-        if meaning.failure:
-            log.append(
-                api_pb2.TaskLogs(data=f"refused: {meaning.failure}\n", file_descriptor=api_pb2.FILE_DESCRIPTOR_STDERR)
+        """Send the log behind an entry as it grows, then the result; the stream ends without one after the timeout."""
+        self._images.get(request.image_id)
+        entry = _entry(request.last_entry_id)
+        timeout_s = min(max(request.timeout, 0), _MAX_WAIT_S)
+        async for lines in self._images.follow(request.image_id, after=entry, timeout_s=timeout_s):
+            entry += len(lines)
+            logs = [
+                api_pb2.TaskLogs(
+                    data=line.text,
+                    file_descriptor=line.fd,  # type: ignore[arg-type]  # kept as the enum's number
+                    timestamp=line.at_ns / 1e9,
+                    timestamp_ns=line.at_ns,
+                )
+                for line in lines
+            ]
+            yield api_pb2.ImageJoinStreamingResponse(task_logs=logs, entry_id=str(entry))
+        image = self._images.get(request.image_id)
+        if image.state != BUILDING:
+            yield api_pb2.ImageJoinStreamingResponse(
+                result=_result(image), metadata=_metadata(image), entry_id=str(entry), eof=True
             )
-        if not request.last_entry_id:
-            yield api_pb2.ImageJoinStreamingResponse(task_logs=log, entry_id="1")
-        yield api_pb2.ImageJoinStreamingResponse(
-            result=_result(meaning.failure), metadata=_metadata(meaning.workdir), entry_id="2", eof=True
-        )
 
     async def ImageFromId(self, request: api_pb2.ImageFromIdRequest, context: Any) -> api_pb2.ImageFromIdResponse:
         """Confirm that an image exists."""
-        meaning = self._images.get(request.image_id)
-        return api_pb2.ImageFromIdResponse(image_id=request.image_id, metadata=_metadata(meaning.workdir))
+        image = self._images.get(request.image_id)
+        return api_pb2.ImageFromIdResponse(image_id=image.image_id, metadata=_metadata(image))
+
+    async def ImageDelete(self, request: api_pb2.ImageDeleteRequest, context: Any) -> empty_pb2.Empty:
+        """Forget an image."""
+        self._images.delete(request.image_id)
+        return empty_pb2.Empty()
+
+    async def ImageBuildChainGet(
+        self, request: api_pb2.ImageBuildChainGetRequest, context: Any
+    ) -> api_pb2.ImageBuildChainGetResponse:
+        """List an image and those it is built on, the base first."""
+        chain = [self._images.get(request.image_id)]
+        while chain[-1].parents and len(chain) < _MAX_CHAIN:
+            chain.append(self._images.get(chain[-1].parents[0]))
+        return api_pb2.ImageBuildChainGetResponse(
+            build_steps=[
+                api_pb2.ImageBuildStep(
+                    image_id=image.image_id,
+                    builder_app_id=image.image_id,  # where the SDK then asks for the log
+                    started_at=_timestamp(image.started_at),
+                    finished_at=_timestamp((image.finished_at or time.time()) + _ROUNDING_S),
+                )
+                for image in reversed(chain)
+            ]
+        )
 
 
-def _result(failure: str) -> api_pb2.GenericResult:
-    if failure:
-        return api_pb2.GenericResult(status=api_pb2.GenericResult.GENERIC_STATUS_FAILURE, exception=failure)
+def _entry(text: str) -> int:
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise invalid("last_entry_id is not one that was sent.")
+    return int(text)
+
+
+def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
+    stamp = timestamp_pb2.Timestamp()
+    stamp.FromNanoseconds(int(seconds * 1e9))
+    return stamp
+
+
+def _result(image: Image) -> api_pb2.GenericResult:
+    if image.failure:
+        return api_pb2.GenericResult(
+            status=api_pb2.GenericResult.GENERIC_STATUS_FAILURE, exception=image.failure, exitcode=1
+        )
     return api_pb2.GenericResult(status=api_pb2.GenericResult.GENERIC_STATUS_SUCCESS)
 
 
-def _metadata(workdir: str | None) -> api_pb2.ImageMetadata:
-    return api_pb2.ImageMetadata(python_version_info=f"Python {platform.python_version()}", workdir=workdir)
+def _metadata(image: Image) -> api_pb2.ImageMetadata:
+    version = image.meaning.python
+    told = platform.python_version() if version == host.OWN_PYTHON else version
+    return api_pb2.ImageMetadata(python_version_info=f"Python {told}", workdir=image.meaning.workdir)

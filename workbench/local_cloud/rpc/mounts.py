@@ -96,6 +96,13 @@ class MountRpcs:
             )
         return _answer(mount_id, checksum)
 
+    def checksum(self, mount_id: str) -> str:
+        """What tells a mount's files from another's; raises RpcFailure NOT_FOUND."""
+        row = self._db.one("SELECT checksum FROM mounts WHERE mount_id=?", (mount_id,))
+        if row is None:
+            raise not_found(f"Mount {mount_id} not found.")
+        return str(row["checksum"])
+
     def lay_out(self, mount_ids: list[str], root: Path) -> list[str]:
         """Copy the mounts' files below `root` by their absolute names; returns the top-level paths to bind."""
         tops: set[str] = set()

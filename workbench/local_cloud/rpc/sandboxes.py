@@ -8,9 +8,9 @@ from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import Apps
-from workbench.local_cloud.images import Images
+from workbench.local_cloud.images.registry import Images
 from workbench.local_cloud.rpc.callers import Gate
-from workbench.local_cloud.rpc.failures import failed_precondition, invalid, not_found
+from workbench.local_cloud.rpc.failures import invalid, not_found
 from workbench.local_cloud.rpc.sandbox_ports import ports, probe, tunnels
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy
@@ -68,11 +68,9 @@ class SandboxRpcs:
             clean(mount.sub_path)
             if not clean(mount.mount_path) or not mount.mount_path.startswith("/"):
                 raise invalid("A volume must be mounted at an absolute path other than '/'.")
-        meaning = self._images.get(definition.image_id)
-        if meaning.failure:
-            raise failed_precondition(meaning.failure)
+        image = self._images.built(definition.image_id)
         env = {
-            **meaning.env,
+            **image.env(),
             **self._secrets.resolve(definition.secret_ids),
             **self._secrets.resolve(request.secret_sources),
         }
@@ -88,7 +86,7 @@ class SandboxRpcs:
             definition=definition,
             tags=_tags(request.tags),
             env=env,
-            workdir=meaning.workdir,
+            image=image,
             egress=egress,
             ports=ports(definition),
             probe=probe(definition),

@@ -12,7 +12,7 @@ from grpc import StatusCode
 from modal_proto import api_pb2
 from modal_proto import task_command_router_pb2 as tcr
 
-from workbench.local_cloud.images import Images
+from workbench.local_cloud.images.registry import Images
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import RpcFailure, failed_precondition, invalid, not_found
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
@@ -110,7 +110,8 @@ class SnapshotRpcs:
         label = f'LABEL local-cloud.snapshot="{record.task_id} {request.snapshot_id!r}"'
         image = api_pb2.Image(dockerfile_commands=["FROM base", label])
         image.base_images.add(docker_tag="base", image_id=base)
-        snapshot = Snapshot(self._images.create(image), kind, base, sha256)
+        image_id = await self._images.get_or_create(image)  # a label builds nothing: it is there at once
+        snapshot = Snapshot(self._images.built(image_id).image_id, kind, base, sha256)
         self._snapshots.keep(
             snapshot,
             task_id=record.task_id,

@@ -135,7 +135,7 @@ def command(
     for name in _ETC_FROM_HOST:
         argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     argv += ["--seccomp", data(seccomp), "--proc", "/proc", "--dev", "/dev"]
-    for target in ("/tmp", "/dev/shm", HOME):  # noqa: S108  # paths inside the sandbox
+    for target in ("/tmp", "/dev/shm", HOME, *spec.directories):  # noqa: S108  # paths inside the sandbox
         argv += ["--perms", "1777", "--size", str(spec.limits.tmpfs_bytes), "--tmpfs", target]
     agent = (_HERE / "agent.py").read_bytes()
     argv += ["--perms", "0444", "--ro-bind-data", data(agent), "/run/agent.py"]

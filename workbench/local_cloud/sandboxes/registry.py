@@ -1,10 +1,13 @@
 """Sandboxes as Modal knows them: ids, names, tags, timeouts, volumes, results. The engine knows only processes."""
 
 import asyncio
+import shutil
+import tempfile
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -12,6 +15,8 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.ids import new_id
+from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images.registry import Image
 from workbench.local_cloud.rpc.failures import RpcFailure, already_exists, failed_precondition, not_found
 from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
@@ -23,6 +28,7 @@ from workbench.local_cloud.sandboxes.output_log import follow
 from workbench.local_cloud.sandboxes.readiness import Probe, Readiness
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import (
+    HOME,
     BindMount,
     IsolationUnavailableError,
     SandboxSpec,
@@ -37,6 +43,7 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingC
 _log = structlog.get_logger(__name__)
 
 OnNotice = Callable[["Record", str], None]
+LayOut = Callable[[list[str], Path], object]
 MayCommit = Callable[[str, str, str], Awaitable[bool]]  # sandbox, sub-path, author; False loses it without a word
 Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
 OnOutput = Callable[["Record", "api_pb2.FileDescriptor.ValueType", list[str]], None]
@@ -73,6 +80,7 @@ class Record:
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None
     refusals: int = 0
+    files: Path | None = None
     mounted: set[str] = field(default_factory=set)  # where images are mounted
     usage: UsageMeter = field(default_factory=UsageMeter)
     logging: list[asyncio.Future[None]] = field(default_factory=list)
@@ -94,7 +102,9 @@ class Sandboxes:
         engine: Engine,
         copies: WorkingCopies,
         clock: Clock,
+        files: Path,
         *,
+        lay_out: LayOut,
         on_notice: OnNotice,
         on_output: OnOutput,
         may_commit: MayCommit,
@@ -102,7 +112,7 @@ class Sandboxes:
     ) -> None:
         """`on_notice` gets what the cloud has to say of a sandbox, `on_output` what its program prints, for the log.
 
-        `may_commit` can lose a commit.
+        `may_commit` can lose a commit. `lay_out` puts the files of mounts below a directory; those are in `files`.
 
         `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
         """
@@ -111,6 +121,8 @@ class Sandboxes:
         self._clock = clock
         self._may_commit = may_commit
         self._copies = copies
+        self._files = files
+        self._lay_out = lay_out
         self._on_notice = on_notice
         self._on_output = on_output
         self._records: dict[str, Record] = {}
@@ -126,7 +138,7 @@ class Sandboxes:
         definition: api_pb2.Sandbox,
         tags: dict[str, str],
         env: dict[str, str],
-        workdir: str | None,
+        image: Image,
         egress: EgressPolicy,
         ports: Sequence[PortSpec] = (),
         probe: Probe | None = None,
@@ -151,7 +163,7 @@ class Sandboxes:
         )
         self._records[record.sandbox_id] = self._by_task[record.task_id] = record
         try:
-            await self._start(record, env, workdir, egress, ports, prepare)
+            await self._start(record, env, image, egress, ports, prepare)
         except BaseException as error:
             await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
             if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
@@ -166,7 +178,7 @@ class Sandboxes:
         self,
         record: Record,
         env: dict[str, str],
-        workdir: str | None,
+        image: Image,
         egress: EgressPolicy,
         ports: Sequence[PortSpec],
         prepare: Prepare | None,
@@ -176,7 +188,15 @@ class Sandboxes:
             f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
         )
         uid = isolation_uid(zlib.crc32((project or record.sandbox_id).encode()))
-        binds = []
+        workdir = definition.workdir or image.meaning.workdir or HOME
+        places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
+        files = await self._files_of(record) if definition.mount_ids else None
+        if files is not None and image.directory is not None:
+            places += layouts.common_directories(files, image.directory / layouts.TREE)
+        binds = [BindMount(path, target, read_only=True) for path, target in image.binds(places)]
+        if files is not None:
+            laid = layouts.tree_binds(files, split=places)
+            binds += [BindMount(path, target, read_only=True) for path, target in laid]
         for mount in definition.volume_mounts:
             copy = await self._copies.mount(
                 mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only, owner_uid=uid
@@ -188,7 +208,8 @@ class Sandboxes:
             uid=uid,
             mounts=tuple(binds),
             env=env,
-            workdir=definition.workdir or workdir or "/root",
+            directories=image.meaning.directories,
+            workdir=workdir,
             limits=limits_of(
                 memory_mb=definition.resources.memory_mb,
                 memory_mb_max=definition.resources.memory_mb_max,
@@ -209,8 +230,8 @@ class Sandboxes:
         record.connect = ConnectEntry(record.tunnels.host, record.sandbox.visit)
         self._spawn(record.usage.run(record.sandbox.pid, lambda: record.ending is not None))
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
-        if definition.entrypoint_args:
-            run = await record.sandbox.exec(list(definition.entrypoint_args), exec_id=ENTRYPOINT_EXEC_ID)
+        if command := image.command(list(definition.entrypoint_args)):
+            run = await record.sandbox.exec(command, exec_id=ENTRYPOINT_EXEC_ID)
             for fd, spool in (
                 (api_pb2.FILE_DESCRIPTOR_STDOUT, run.stdout),
                 (api_pb2.FILE_DESCRIPTOR_STDERR, run.stderr),
@@ -219,6 +240,16 @@ class Sandboxes:
         self._spawn(self._watch(record))
         if any(not mount.read_only for mount in definition.volume_mounts):
             self._spawn(self._commit_in_background(record))
+
+    async def _files_of(self, record: Record) -> Path:
+        """Lay the files of its mounts out where its user may read them: what `add_local_*` adds without a copy."""
+        record.files = Path(tempfile.mkdtemp(dir=self._files))
+        tree = record.files / "tree"
+        tree.mkdir()
+        await asyncio.to_thread(self._lay_out, list(record.definition.mount_ids), tree)
+        for directory in (record.files, tree, *(path for path in tree.rglob("*") if path.is_dir())):
+            directory.chmod(0o755)
+        return tree
 
     async def _open_the_way_out(self, record: Record, sandbox: Sandbox, policy: EgressPolicy) -> None:
         listener = sandbox.take_proxy_listener()
@@ -365,6 +396,8 @@ class Sandboxes:
         finally:
             for copy in record.mounts.values():
                 await copy.discard()
+            if record.files is not None:
+                await asyncio.to_thread(shutil.rmtree, record.files, ignore_errors=True)
             exceeded = record.sandbox.exceeded if record.sandbox is not None else None
             record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=str(exceeded or ""))
             record.finished_at = self._clock.time()

@@ -33,11 +33,15 @@ class BindMount:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxSpec:
-    """One sandbox: `uid` is the unprivileged host user it runs as when the cloud is root."""
+    """One sandbox: `uid` is the unprivileged host user it runs as when the cloud is root.
+
+    `directories` are empty, writable and in memory, unless something is mounted there.
+    """
 
     sandbox_id: str
     uid: int
     mounts: tuple[BindMount, ...] = ()
+    directories: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = HOME
     limits: Limits = field(default_factory=Limits)

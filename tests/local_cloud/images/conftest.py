@@ -1,0 +1,80 @@
+"""Images on a temporary directory, with mounts and secrets that are plain dictionaries."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from modal_proto import api_pb2
+
+from workbench.local_cloud.images.host import OWN_PYTHON
+from workbench.local_cloud.images.registry import BUILDING, Image, Images
+from workbench.local_cloud.store.database import Database
+
+FROM_PYTHON = f"FROM python:{OWN_PYTHON}-slim"
+
+
+@dataclass
+class Service:
+    """The images of one state directory."""
+
+    root: Path
+    database: Database
+    mounts: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def open(self) -> Images:
+        """Images as a cloud that starts has them."""
+        return Images(
+            self.database,
+            self.root,
+            lay_out=self._lay_out,
+            mount_checksum=lambda mount_id: hashlib.sha256(repr(self.mounts[mount_id]).encode()).hexdigest(),
+            secrets=lambda ids: {name: value for each in ids for name, value in self.secrets[each].items()},
+        )
+
+    def _lay_out(self, mount_ids: list[str], directory: Path) -> list[str]:
+        for mount_id in mount_ids:
+            for name, data in self.mounts[mount_id].items():
+                path = directory / name.lstrip("/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+        return []
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    database = Database(tmp_path / "cloud.sqlite")
+    (tmp_path / "images").mkdir(mode=0o711)
+    yield Service(tmp_path / "images", database)
+    database.close()
+
+
+@pytest.fixture
+async def images(service: Service) -> AsyncIterator[Images]:
+    images = service.open()
+    yield images
+    await images.aclose()
+
+
+async def made(
+    images: Images, *commands: str, base: str = "", mount: str = "", secrets: tuple[str, ...] = (), force: bool = False
+) -> Image:
+    """Ask for a layer and wait for its end."""
+    definition = layer(*commands, base=base, mount=mount, secrets=secrets)
+    image_id = await images.get_or_create(definition, force_build=force)
+    while images.get(image_id).state == BUILDING:
+        async for _ in images.follow(image_id, after=0, timeout_s=60):
+            pass
+    return images.get(image_id)
+
+
+def layer(*commands: str, base: str = "", mount: str = "", secrets: tuple[str, ...] = ()) -> api_pb2.Image:
+    """The definition of a layer on a base, or on Python."""
+    return api_pb2.Image(
+        dockerfile_commands=["FROM base" if base else FROM_PYTHON, *commands],
+        base_images=[api_pb2.BaseImage(docker_tag="base", image_id=base)] if base else [],
+        context_mount_id=mount,
+        secret_ids=secrets,
+    )

@@ -1,0 +1,43 @@
+"""The root that function containers and image builds share: the host's system, read-only, in namespaces of its own."""
+
+import os
+import sys
+from pathlib import Path
+
+_ETC = (
+    "ssl",
+    "ca-certificates",
+    "resolv.conf",
+    "hosts",
+    "passwd",
+    "group",
+    "nsswitch.conf",
+    "localtime",
+    "ld.so.cache",
+    "alternatives",
+    "mime.types",
+)
+
+
+def system_root() -> list[str]:
+    """Bubblewrap's arguments for a root with the host's system read-only, without the host's users' files."""
+    argv = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "modal"]
+    argv += ["--uid", str(os.getuid()), "--gid", str(os.getgid()), "--cap-drop", "ALL", "--die-with-parent"]
+    argv += ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib64", "lib32"):
+        path = Path("/") / name
+        if path.is_symlink():
+            argv += ["--symlink", str(path.readlink()), f"/{name}"]
+        elif path.is_dir():
+            argv += ["--ro-bind", f"/{name}", f"/{name}"]
+    for name in _ETC:
+        argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    return [*argv, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108  # inside the container
+
+
+def interpreter_paths() -> list[str]:
+    """Where this interpreter and its packages live, outside of /usr."""
+    found = {os.path.realpath(sys.executable), sys.prefix, sys.base_prefix}
+    paths = {str(Path(path)) for path in found if not path.startswith("/usr/")}
+    executable = os.path.realpath(sys.executable)
+    return sorted(path for path in paths if not (path == executable and executable.startswith(sys.base_prefix)))
