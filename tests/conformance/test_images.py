@@ -15,6 +15,7 @@ from modal.exception import ImageBuildError
 
 from tests.conftest import Cli
 from tests.packages import source_archive, wheel
+from workbench.local_cloud.state import Running
 
 TIMEOUT_S = 120
 HERMETIC = {"extra_options": "--no-index", "find_links": "/wheels"}
