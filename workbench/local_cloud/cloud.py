@@ -63,6 +63,7 @@ from workbench.local_cloud.rpc.tasks import TaskRpcs
 from workbench.local_cloud.rpc.volumes import Mounts, VolumeRpcs
 from workbench.local_cloud.sandboxes.egress_policy import Network
 from workbench.local_cloud.sandboxes.engine import Engine
+from workbench.local_cloud.sandboxes.ledger import Ledger
 from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
 from workbench.local_cloud.sandboxes.snapshots import Snapshots
 from workbench.local_cloud.store.content import ContentStore
@@ -110,6 +111,7 @@ class LocalCloud:
             self._engine,
             self._copies,
             self._clock,
+            Ledger(database),
             _directory(run / "files", mode=0o711),
             lay_out=self._mounts.lay_out,
             on_notice=self._notice,

@@ -220,6 +220,7 @@ class SandboxRpcs:
         """Replace a sandbox's tags."""
         record = self._sandboxes.get(request.sandbox_id)
         record.tags = _tags(request.tags)
+        self._sandboxes.note(record)
         return empty_pb2.Empty()
 
     async def SandboxTagsGetV2(

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
 from workbench.local_cloud.sandboxes.execs import Exec
+from workbench.local_cloud.sandboxes.ledger import Known, Ledger
 from workbench.local_cloud.sandboxes.limits import limits_of
 from workbench.local_cloud.sandboxes.output_log import follow
 from workbench.local_cloud.sandboxes.readiness import Probe, Readiness
@@ -102,6 +103,7 @@ class Sandboxes:
         engine: Engine,
         copies: WorkingCopies,
         clock: Clock,
+        ledger: Ledger,
         files: Path,
         *,
         lay_out: LayOut,
@@ -128,6 +130,15 @@ class Sandboxes:
         self._records: dict[str, Record] = {}
         self._by_task: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ledger = ledger
+        for known in ledger.end_all(now=clock.time()):
+            record = Record(**vars(known))
+            record.ended.set()
+            self._records[record.sandbox_id] = self._by_task[record.task_id] = record
+
+    def note(self, record: Record) -> None:
+        """Write down what is known of a sandbox, for after a restart."""
+        self._ledger.note(Known(**{one.name: getattr(record, one.name) for one in fields(Known)}))
 
     async def create(
         self,
@@ -162,6 +173,7 @@ class Sandboxes:
             created_at=self._clock.time(),
         )
         self._records[record.sandbox_id] = self._by_task[record.task_id] = record
+        self.note(record)
         try:
             await self._start(record, env, image, egress, ports, prepare)
         except BaseException as error:
@@ -297,6 +309,7 @@ class Sandboxes:
         if self.find(record.app_name, name, environment=record.environment) not in (None, record):
             raise already_exists(f"Sandbox with name '{name}' already exists in app '{record.app_name}'.")
         record.name = name
+        self.note(record)
 
     def all(self) -> list[Record]:
         """Every sandbox, newest first."""
@@ -374,6 +387,8 @@ class Sandboxes:
                 return None
 
     async def _finish(self, record: Record, status: "api_pb2.GenericResult.GenericStatus.ValueType", code: int) -> None:
+        if record.ending is None and record.result is not None:  # it ended with an earlier cloud
+            return
         if record.ending is None:
             record.ending = asyncio.ensure_future(self._end(record, status, code))
         await asyncio.shield(record.ending)
@@ -401,6 +416,7 @@ class Sandboxes:
             exceeded = record.sandbox.exceeded if record.sandbox is not None else None
             record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=str(exceeded or ""))
             record.finished_at = self._clock.time()
+            self.note(record)
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
             await self._forget_oldest()
@@ -419,6 +435,7 @@ class Sandboxes:
         finished = [record for record in self._records.values() if record.result is not None]
         for record in finished[:-FINISHED_KEPT]:
             del self._records[record.sandbox_id], self._by_task[record.task_id]
+            self._ledger.forget(record.sandbox_id)
             if record.sandbox is not None:
                 await self._engine.discard(record.sandbox)
 
