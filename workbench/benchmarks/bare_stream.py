@@ -5,7 +5,6 @@ The baseline of what the endpoint adds. Runs as a process of its own, as the end
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+
+from workbench.local_cloud.ports import listen
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -51,7 +52,7 @@ def serving() -> Iterator[str]:
 
 def main() -> None:
     """Serve until told to stop."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen(0) as listener:
         print(listener.getsockname()[1], flush=True)  # noqa: T201  # whoever started this process reads it
         config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
         uvicorn.Server(config).run(sockets=[listener])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
 
 _WIDTH = 140  # of a table that goes to a file
-GROUPS = ("sandboxes", "volumes", "streams", "demo")
+GROUPS = ("sandboxes", "volumes", "streams", "bridge", "demo")
 
 
 def bench(
@@ -29,7 +29,7 @@ def bench(
     """Measure what the local cloud and the endpoint add to a bare process, a pipe and a bare HTTP stream.
 
     Every figure stands beside baselines that were measured in the same run, in turns with it: compare the ratios. A
-    cloud of its own is started for it, with an empty state. Takes about two minutes.
+    cloud of its own is started for it, with an empty state. Takes about four minutes.
     """
     wanted = only or list(GROUPS)
     if unknown := [name for name in wanted if name not in GROUPS]:
@@ -54,7 +54,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
         say("starting a local cloud of its own …")
         daemon.start(state)
         try:
-            from workbench.benchmarks import demo, sandboxes, streams, volumes
+            from workbench.benchmarks import bridge, demo, sandboxes, streams, volumes
             from workbench.session import connect
 
             with connect("local", state_dir=state.root) as workbench:
@@ -62,10 +62,11 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                     "sandboxes": lambda: sandboxes.measure(repeat),
                     "volumes": lambda: volumes.measure(repeat),
                     "streams": lambda: streams.measure(workbench, repeat),
+                    "bridge": lambda: bridge.measure(workbench, repeat),
                     "demo": lambda: iter([demo.measure(max(1, repeat // 6))]),
                 }
                 workbench.target.point_sdk()
-                if "streams" in wanted:
+                if {"streams", "bridge"} & set(wanted):
                     say("deploying modal_app …")
                     workbench.deploy()
                 for name in wanted:

@@ -27,6 +27,9 @@ from workbench.local_cloud.rpc.failures import RpcFailure
 
 _log = structlog.get_logger(__name__)
 
+# No call is held for longer: those that wait hold for a minute at most. A stream ends with what it streams, and the
+# client's leaving ends both.
+UNARY_DEADLINE_S = 120.0
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024  # the SDK's own limit for one message
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -125,6 +128,19 @@ class RpcServer:
                 StatusCode.UNIMPLEMENTED, f"{name} is not implemented by the local cloud; Modal itself has it."
             )
 
+    async def _answer(
+        self, name: str, handler: Callable[[Any, Any], Awaitable[Message]], request: Message, context: Any
+    ) -> Message:
+        key = _key(name, context)
+        answer = self._answers.find(key) if key is not None else None
+        if answer is None:
+            await self._harm("call", name, request)
+            answer = await handler(request, context)
+            if key is not None:
+                self._answers.keep(key, answer)
+        await self._harm("answer", name, request)
+        return answer
+
     async def _harm(self, at: At, name: str, request: Message) -> None:
         if self._injector is not None:
             await self._injector.on_call(at, name, request)
@@ -139,15 +155,8 @@ class RpcServer:
             try:
                 self._admit(name, handler, context, identify)
                 assert handler is not None
-                key = _key(name, context)
-                answer = self._answers.find(key) if key is not None else None
-                if answer is None:
-                    await self._harm("call", name, request)
-                    answer = await handler(request, context)
-                    if key is not None:
-                        self._answers.keep(key, answer)
-                await self._harm("answer", name, request)
-                return answer
+                async with asyncio.timeout(UNARY_DEADLINE_S):
+                    return await self._answer(name, handler, request, context)
             except Exception as error:  # the boundary: everything becomes a status
                 await _abort(name, context, error)
                 raise AssertionError("abort always raises") from error
@@ -188,6 +197,8 @@ def _serialize(message: Message | None) -> bytes:
 async def _abort(name: str, context: Any, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
         raise error
+    if isinstance(error, TimeoutError):
+        await context.abort(StatusCode.DEADLINE_EXCEEDED, f"{name} was not done within {UNARY_DEADLINE_S:g} s.")
     if isinstance(error, RpcFailure):
         await context.abort(error.code, error.message)
     _log.error("rpc.failed", rpc=name, exc_info=error)

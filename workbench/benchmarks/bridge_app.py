@@ -1,0 +1,58 @@
+"""A web function with as little in it as can be: what is measured of it is the way there and back.
+
+Deployed as it stands, and served by a bare uvicorn as the baseline: `python -m workbench.benchmarks.bridge_app`.
+"""
+
+import asyncio
+from typing import Any
+from urllib.parse import parse_qs
+
+import modal
+
+from workbench.local_cloud.ports import listen
+
+NAME = "workbench-bench-bridge"
+app = modal.App(NAME)
+
+
+async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer `/` with two bytes, and `/events` with `count` events, `together` in a message, `every` seconds apart."""
+    if scope["type"] != "http":
+        return
+    asked = {name: values[0] for name, values in parse_qs(scope["query_string"].decode()).items()}
+    events = scope["path"] == "/events"
+    headers = [(b"content-type", b"text/event-stream" if events else b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if not events:
+        await send({"type": "http.response.body", "body": b"ok"})
+        return
+    every, together, count = float(asked.get("every", "0")), int(asked.get("together", "1")), int(asked["count"])
+    for first in range(0, count, together):
+        body = b"".join(b"data: %d\n\n" % number for number in range(first, min(first + together, count)))
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        if every:
+            await asyncio.sleep(every)
+    await send({"type": "http.response.body", "body": b""})
+
+
+@app.function(timeout=600, scaledown_window=600, max_containers=1)
+@modal.concurrent(max_inputs=1000)
+@modal.asgi_app()
+def bridge() -> Any:
+    """The application, as a web function."""
+    return answer
+
+
+def main() -> None:
+    """Serve it bare until told to stop; prints its port first."""
+    import uvicorn
+
+    with listen(0) as listener:
+        print(listener.getsockname()[1], flush=True)  # noqa: T201  # whoever started this process reads it
+        uvicorn.Server(uvicorn.Config(answer, lifespan="off", log_config=None, access_log=False)).run(
+            sockets=[listener]
+        )
+
+
+if __name__ == "__main__":
+    main()
