@@ -58,8 +58,12 @@ def test_what_is_in_dicts_and_queues_survives_a_restart(fresh: State) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_name_is_of_one_environment(cloud: Running, kind: type[modal.Dict] | type[modal.Queue]) -> None:
+def test_a_name_is_of_one_environment(
+    cloud: Running, modal_cli: Cli, kind: type[modal.Dict] | type[modal.Queue]
+) -> None:
     name = f"env-{uuid.uuid4().hex}"
+    for environment in ("one", "two"):
+        modal_cli("environment", "create", environment)
     kind.objects.create(name, environment_name="one")
     try:
         with pytest.raises(NotFoundError, match="environment 'two'"):
@@ -69,6 +73,8 @@ def test_a_name_is_of_one_environment(cloud: Running, kind: type[modal.Dict] | t
         assert name not in [one.name for one in kind.objects.list()]
     finally:
         kind.objects.delete(name, environment_name="one")
+        for environment in ("one", "two"):
+            modal_cli("environment", "delete", environment, "--yes")
 
 
 @pytest.mark.parametrize("kind", KINDS)

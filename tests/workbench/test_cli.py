@@ -256,7 +256,12 @@ def test_faults_and_the_clock_from_the_command_line(cloud: Running) -> None:
 
 
 def test_coverage_names_every_missing_rpc(cloud: Running) -> None:
+    asked = cli("cloud", "env", "--json").stdout
+    modal_cli = [sys.executable, "-m", "modal", "workspace", "members", "list"]
+    subprocess.run(modal_cli, env={**os.environ, **json.loads(asked)}, capture_output=True, timeout=60, check=False)
     found = json.loads(cli("cloud", "coverage", "--json").stdout)
+    assert found["asked_for"]["WorkspaceMembersList"] >= 1
+    assert "WorkspaceMembersList" in cli("cloud", "coverage").stdout
     assert {"FunctionMap", "SandboxCreateV2", "DictGet"} <= set(found["implemented"])
     assert len(found["implemented"]) + len(found["missing"]) == 308
     assert "AuditLogList" in found["missing"]

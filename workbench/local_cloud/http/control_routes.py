@@ -79,7 +79,10 @@ class ControlRoutes:
         return await self._time(request)
 
     async def _coverage(self, request: Request) -> Response:
-        return JSONResponse(asdict(self._coverage_now()))
+        found = self._coverage_now()
+        return JSONResponse(
+            {"implemented": found.implemented, "missing": found.missing, "asked_for": dict(found.asked_for)}
+        )
 
 
 async def _body(request: Request) -> bytes:
