@@ -1,6 +1,7 @@
 """What the way through the local cloud costs a web function, beside the same application under a bare uvicorn."""
 
 import asyncio
+import math
 import subprocess
 import sys
 import time
@@ -99,11 +100,11 @@ def _rate(together: int, url: str) -> list[float]:
 
 
 def _silences(url: str) -> list[float]:
-    """Open many streams at once; the longest gap between two pieces of each, its first one included."""
+    """Open many streams at once; the longest gap between two pieces of each."""
     count = int(_CROWD_S / _EVERY_S)
 
     async def one(client: httpx.AsyncClient) -> float:
-        longest, last, lines = 0.0, time.perf_counter(), 0
+        longest, last, lines = 0.0, math.inf, 0
         async with client.stream("GET", url + "/events", params={"count": count, "every": _EVERY_S}) as response:
             async for data in response.aiter_raw():
                 now = time.perf_counter()

@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS web_ports (
 """
 
 
+_DEFINITIONS_KEPT = 1000
+
+
 @dataclass(frozen=True)
 class App:
     """One app as stored."""
@@ -59,6 +62,7 @@ class Apps:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._definitions: dict[str, api_pb2.Function] = {}  # parsed: each input asks several times
         database.script(_DDL)
 
     def create(self, *, environment: str, description: str, state: int) -> str:
@@ -134,6 +138,7 @@ class Apps:
         """Make every definition of an app another one, though it says the same: its containers are then old."""
         for function_id in self.functions_of(app_id):
             self._db.execute("UPDATE functions SET definition_id=? WHERE function_id=?", (new_id("de"), function_id))
+        self.definitions_changed()
 
     def get_or_create(self, name: str, *, environment: str, create: bool) -> App:
         """Look an app up by its deployment name, as `App.lookup` does, making an empty one when asked to."""
@@ -210,10 +215,22 @@ class Apps:
             "UPDATE functions SET definition=?, definition_id=?, name=? WHERE function_id=? AND app_id=?",
             (definition.SerializeToString(), new_id("de"), definition.function_name, function_id, app_id),
         )
+        self.definitions_changed()
         return function_id
 
     def function(self, function_id: str) -> api_pb2.Function:
-        """A function's definition by id; that of a variant follows its base's."""
+        """A function's definition by id, not to be changed; that of a variant follows its base's."""
+        if function_id not in self._definitions:
+            if len(self._definitions) > _DEFINITIONS_KEPT:
+                self._definitions.clear()
+            self._definitions[function_id] = self._read_function(function_id)
+        return self._definitions[function_id]
+
+    def definitions_changed(self) -> None:
+        """Read definitions anew from now on; whoever writes to their table says so."""
+        self._definitions.clear()
+
+    def _read_function(self, function_id: str) -> api_pb2.Function:
         variant = self._db.one("SELECT base_id, options FROM variants WHERE function_id=?", (function_id,))
         if variant is not None:
             options = api_pb2.FunctionOptions.FromString(variant["options"])

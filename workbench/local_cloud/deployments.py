@@ -88,6 +88,7 @@ class Deployments:
                 "AND functions.function_id=was.function_id",
                 (app_id, wanted),
             )
+            self._apps.definitions_changed()
             self._add_version(app_id, tag=row["tag"], client_version=client_version, rolled_back_to=wanted)
         return self._apps.get(app_id)
 
