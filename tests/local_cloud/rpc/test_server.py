@@ -1,0 +1,90 @@
+"""What every call of the protocol is promised: a deadline, one answer for one key, and what it fails with."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import empty_pb2
+from modal_proto import api_pb2, api_pb2_grpc
+
+from workbench.local_cloud.credentials import Credentials
+from workbench.local_cloud.rpc import server as module
+from workbench.local_cloud.rpc.callers import Gate
+from workbench.local_cloud.rpc.server import RpcServer
+
+WAIT_S = 20.0
+
+
+class Counting:
+    """Handlers that never end, and that count."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def QueueLen(self, request: api_pb2.QueueLenRequest, context: Any) -> api_pb2.QueueLenResponse:
+        await asyncio.sleep(3600)
+        return api_pb2.QueueLenResponse()
+
+    async def DictLen(self, request: api_pb2.DictLenRequest, context: Any) -> api_pb2.DictLenResponse:
+        self.calls += 1
+        return api_pb2.DictLenResponse(len=self.calls)
+
+    async def DictClear(self, request: api_pb2.DictClearRequest, context: Any) -> empty_pb2.Empty:
+        raise ValueError("a secret of the host")
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[tuple[api_pb2_grpc.ModalClientStub, tuple[tuple[str, str], ...]]]:
+    token = Credentials.new()
+    server = RpcServer(Gate(token), control=[Counting()], router=[])
+    channel = grpc.insecure_channel(f"127.0.0.1:{await server.start([0])}")
+    shown = (("x-modal-token-id", token.token_id), ("x-modal-token-secret", token.token_secret))
+    yield api_pb2_grpc.ModalClientStub(channel), shown
+    channel.close()
+    await server.aclose(grace_s=0)
+
+
+async def failure(call: Any) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        await asyncio.to_thread(call.result)
+    return caught.value
+
+
+async def test_a_call_that_is_not_done_in_time_is_ended(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNARY_DEADLINE_S", 0.2)
+    ask, shown = stub
+    error = await failure(ask.QueueLen.future(api_pb2.QueueLenRequest(), metadata=shown, timeout=WAIT_S))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "QueueLen was not done within 0.2 s" in error.details()
+
+
+async def test_who_asks_again_with_the_same_key_gets_the_same_answer(stub: Any) -> None:
+    ask, shown = stub
+
+    async def length(*key: tuple[str, str]) -> int:
+        call = ask.DictLen.future(api_pb2.DictLenRequest(), metadata=(*shown, *key), timeout=WAIT_S)
+        return int((await asyncio.to_thread(call.result)).len)
+
+    one, other = ("x-idempotency-key", "one"), ("x-idempotency-key", "other")
+    assert [await length(one), await length(one), await length(other), await length(one)] == [1, 1, 2, 1]
+    assert [await length(), await length()] == [3, 4]
+
+
+async def test_a_defect_is_told_without_its_words(stub: Any) -> None:
+    ask, shown = stub
+    error = await failure(ask.DictClear.future(api_pb2.DictClearRequest(), metadata=shown, timeout=WAIT_S))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in error.details()
+
+
+async def test_an_unknown_caller_and_a_missing_call_are_told_apart(stub: Any) -> None:
+    ask, shown = stub
+    unknown = await failure(ask.DictLen.future(api_pb2.DictLenRequest(), timeout=WAIT_S))
+    assert unknown.code() is grpc.StatusCode.UNAUTHENTICATED
+    missing = await failure(ask.AppList.future(api_pb2.AppListRequest(), metadata=shown, timeout=WAIT_S))
+    assert (missing.code(), "AppList is not implemented" in missing.details()) == (
+        grpc.StatusCode.UNIMPLEMENTED,
+        True,
+    )
