@@ -13,6 +13,7 @@ from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.rpc import server as module
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.server import RpcServer
+from workbench.local_cloud.rpc.session import SDK_VERSION, SessionRpcs
 
 WAIT_S = 20.0
 
@@ -38,7 +39,8 @@ class Counting:
 @pytest.fixture
 async def stub() -> AsyncIterator[tuple[api_pb2_grpc.ModalClientStub, tuple[tuple[str, str], ...]]]:
     token = Credentials.new()
-    server = RpcServer(Gate(token), control=[Counting()], router=[])
+    gate = Gate(token)
+    server = RpcServer(gate, control=[Counting(), SessionRpcs(gate)], router=[])
     channel = grpc.insecure_channel(f"127.0.0.1:{await server.start([0])}")
     shown = (("x-modal-token-id", token.token_id), ("x-modal-token-secret", token.token_secret))
     yield api_pb2_grpc.ModalClientStub(channel), shown
@@ -70,6 +72,15 @@ async def test_who_asks_again_with_the_same_key_gets_the_same_answer(stub: Any) 
     one, other = ("x-idempotency-key", "one"), ("x-idempotency-key", "other")
     assert [await length(one), await length(one), await length(other), await length(one)] == [1, 1, 2, 1]
     assert [await length(), await length()] == [3, 4]
+
+
+@pytest.mark.parametrize(("version", "warned"), [(SDK_VERSION, False), ("1.5.4", True), ("2.0.0", True)])
+async def test_a_client_of_another_version_is_warned_by_name(stub: Any, version: str, warned: bool) -> None:
+    ask, shown = stub
+    metadata = (*shown, ("x-modal-client-version", version))
+    hello = ask.ClientHello.future(empty_pb2.Empty(), metadata=metadata, timeout=WAIT_S)
+    texts = [warning.message for warning in (await asyncio.to_thread(hello.result)).server_warnings]
+    assert [version in text and SDK_VERSION in text for text in texts] == [True] * warned
 
 
 async def test_a_defect_is_told_without_its_words(stub: Any) -> None:

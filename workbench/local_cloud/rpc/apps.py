@@ -12,6 +12,7 @@ from workbench.local_cloud.apps import App, Apps
 from workbench.local_cloud.deployments import Deployments
 from workbench.local_cloud.logs import AppLogs, LogRow
 from workbench.local_cloud.rpc.functions import handle_metadata
+from workbench.local_cloud.rpc.session import client_version, version_warnings
 
 _LOG_POLL_S = 5.0
 _COUNTED_AS: dict[int, str] = {
@@ -93,19 +94,21 @@ class AppRpcs:
 
     async def AppPublish(self, request: api_pb2.AppPublishRequest, context: Any) -> api_pb2.AppPublishResponse:
         """Publish a layout; containers of older definitions take no further inputs."""
-        app = self._deployments.publish(request, client_version=_client_version(context))
+        app = self._deployments.publish(request, client_version=client_version(context))
         self._published(app.app_id)
-        return api_pb2.AppPublishResponse(url=_page(app.app_id), deployed_at=app.deployed_at)
+        return api_pb2.AppPublishResponse(
+            url=_page(app.app_id), deployed_at=app.deployed_at, server_warnings=version_warnings(context)
+        )
 
     async def AppRollback(self, request: api_pb2.AppRollbackRequest, context: Any) -> empty_pb2.Empty:
         """Make an earlier version the next one."""
-        self._deployments.roll_back(request.app_id, request.version, client_version=_client_version(context))
+        self._deployments.roll_back(request.app_id, request.version, client_version=client_version(context))
         self._published(request.app_id)
         return empty_pb2.Empty()
 
     async def AppRollover(self, request: api_pb2.AppRolloverRequest, context: Any) -> api_pb2.AppRolloverResponse:
         """Replace an app's containers by new ones of the same code."""
-        app = self._deployments.roll_over(request.app_id, client_version=_client_version(context))
+        app = self._deployments.roll_over(request.app_id, client_version=client_version(context))
         self._published(app.app_id)
         return api_pb2.AppRolloverResponse(url=_page(app.app_id), deployed_at=app.deployed_at)
 
@@ -257,11 +260,6 @@ class AppRpcs:
             lifecycle=_lifecycle(app),
             functions=app.function_ids,
         )
-
-
-def _client_version(context: Any) -> str:
-    metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
-    return metadata.get("x-modal-client-version", "")[:64]
 
 
 def _page(app_id: str) -> str:

@@ -20,15 +20,9 @@ class SessionRpcs:
 
     async def ClientHello(self, request: empty_pb2.Empty, context: Any) -> api_pb2.ClientHelloResponse:
         """Greet, and warn a client of another version by name."""
-        version = dict(context.invocation_metadata() or ()).get("x-modal-client-version", "")
-        response = api_pb2.ClientHelloResponse(image_builder_version=IMAGE_BUILDER_VERSION)
-        if version != SDK_VERSION:
-            response.server_warnings.add(
-                type=api_pb2.Warning.WARNING_TYPE_UNSPECIFIED,
-                message=f"the local cloud speaks the protocol of modal {SDK_VERSION}; "
-                f"this client is {version or 'unknown'}",
-            )
-        return response
+        return api_pb2.ClientHelloResponse(
+            image_builder_version=IMAGE_BUILDER_VERSION, server_warnings=version_warnings(context)
+        )
 
     async def AuthTokenGet(self, request: api_pb2.AuthTokenGetRequest, context: Any) -> api_pb2.AuthTokenGetResponse:
         """Hand out a signed token to a caller that has already shown its credentials."""
@@ -42,3 +36,18 @@ class SessionRpcs:
     async def WorkspaceNameLookup(self, request: empty_pb2.Empty, context: Any) -> api_pb2.WorkspaceNameLookupResponse:
         """Name the one workspace."""
         return api_pb2.WorkspaceNameLookupResponse(workspace_name=WORKSPACE, username=WORKSPACE)
+
+
+def client_version(context: Any) -> str:
+    """Which SDK calls."""
+    metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+    return metadata.get("x-modal-client-version", "")[:64]
+
+
+def version_warnings(context: Any) -> list[api_pb2.Warning]:
+    """What a client of another version must know; the SDK shows it."""
+    version = client_version(context)
+    if version == SDK_VERSION:
+        return []
+    text = f"the local cloud speaks the protocol of modal {SDK_VERSION}; this client is {version or 'unknown'}"
+    return [api_pb2.Warning(type=api_pb2.Warning.WARNING_TYPE_UNSPECIFIED, message=text)]
