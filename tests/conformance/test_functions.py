@@ -124,12 +124,12 @@ def test_a_single_use_container_takes_one_input(deployed: None) -> None:
 
 
 def test_a_class_keeps_its_state_per_parameters(deployed: None) -> None:
-    cls = modal.Cls.from_name("calls", "Counter")
+    cls = modal.Cls.from_name("calls", "Counter").with_options(scaledown_window=60, max_containers=1)
     one, five = cls(), cls(start=5)
     assert (one.increase.remote(2), one.increase.remote(2)) == (2, 4)
     assert five.increase.remote() == 6
     assert list(cls(start=3).numbers.remote_gen(3)) == [3, 4, 5]
-    assert list(five.increase.map([1, 1])) in ([7, 8], [8, 7])
+    assert list(five.increase.map([1, 1])) in ([7, 8], [8, 7])  # by the one container that may be
 
 
 def test_a_container_leaves_when_it_is_idle_and_runs_its_exit_handler(deployed: None, notes: modal.Dict) -> None:

@@ -64,7 +64,8 @@ from workbench.local_cloud.rpc.volumes import Mounts, VolumeRpcs
 from workbench.local_cloud.sandboxes.egress_policy import Network
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.ledger import Ledger
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.snapshots import Snapshots
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database

@@ -11,7 +11,8 @@ from workbench.local_cloud.faults import At, FaultRule, Faults, Subject
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.watchdog import Exceeded
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

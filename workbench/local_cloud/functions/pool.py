@@ -6,16 +6,16 @@ Why one pool for a function and not for an app: limits, idle times and definitio
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.clock import Clock
-from workbench.local_cloud.functions import retries
+from workbench.local_cloud.functions import retries, scaling
 from workbench.local_cloud.functions.calls import Call, Input
 from workbench.local_cloud.functions.container import Container
+from workbench.local_cloud.functions.task import Task
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import not_found
 
@@ -23,7 +23,6 @@ _log = structlog.get_logger(__name__)
 
 GET_INPUTS_HOLD_S = 50.0
 HEARTBEAT_HOLD_S = 14.5
-MAX_CONTAINERS = 8  # of one function on one machine, where the function sets no limit itself
 DEFAULT_IDLE_S = 60.0
 DEFAULT_TIMEOUT_S = 300.0
 _CANCEL_GRACE_S = 5.0
@@ -33,27 +32,6 @@ _START_FAILURES_ALLOWED = 2
 _REAL = Clock()  # never advanced: how long a process may take to go is no promise of Modal's
 
 ContainerFactory = Callable[[str, str, str], Awaitable[Container]]
-
-
-@dataclass(eq=False)
-class Task:
-    """A container in the pool with what it is working on."""
-
-    task_id: str
-    function_id: str
-    definition_id: str
-    capacity: int
-    enqueued_at: float
-    idle_since: float
-    started_at: float = 0
-    container: Container | None = None
-    inputs: dict[str, Input] = field(default_factory=dict)
-    cancellations: list[str] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    draining: bool = False
-    hello: bool = False
-    spent: bool = False  # it was made for one input, which it has
-    preempted: bool = False
 
 
 class Pools:
@@ -95,7 +73,7 @@ class Pools:
                 item.finish(_result(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled."))
             else:
                 task.cancellations.append(item.input_id)
-                _wake(task)
+                task.wake()
                 self._spawn(self._enforce_cancel(item))
 
     def backlog(self, function_id: str) -> int:
@@ -104,15 +82,7 @@ class Pools:
 
     def settings(self, function_id: str) -> api_pb2.AutoscalerSettings:
         """How a function scales: as it was defined, and as it was told since its last deployment."""
-        function = self._apps.function(function_id)
-        settings = api_pb2.AutoscalerSettings()
-        settings.CopyFrom(function.autoscaler_settings)
-        settings.max_containers = settings.max_containers or function.concurrency_limit
-        settings.min_containers = settings.min_containers or function.warm_pool_size
-        settings.scaledown_window = settings.scaledown_window or function.task_idle_timeout_secs
-        if function_id in self._overrides:
-            settings.MergeFrom(self._overrides[function_id])
-        return settings
+        return scaling.settings(self._apps.function(function_id), self._overrides.get(function_id))
 
     def override(self, function_id: str, settings: api_pb2.AutoscalerSettings) -> api_pb2.AutoscalerSettings:
         """Make a function scale otherwise until it is deployed again; returns what holds now."""
@@ -204,7 +174,7 @@ class Pools:
                 break
             news = self._news.setdefault(task.function_id, asyncio.Event())
             await self._clock.first(news.wait(), task.changed.wait(), timeout_s=left)
-        if taken and is_single_use(self._apps.function(task.function_id)):
+        if taken and scaling.is_single_use(self._apps.function(task.function_id)):
             task.spent = True
             self._scale(task.function_id)
         return taken
@@ -234,7 +204,7 @@ class Pools:
         if not item.overdue:
             self._settle(item, output)
         task.idle_since = self._clock.monotonic()
-        _wake(task)
+        task.wake()
         self._notify(task.function_id)
 
     def _settle(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
@@ -289,18 +259,10 @@ class Pools:
             if task.function_id == function_id and task.definition_id == definition_id
             if not (task.draining or task.spent)
         ]
-        settings = self.settings(function_id)
-        batch = max(function.batch_max_size, 1)
-        capacity = max(function.max_concurrent_inputs, function.target_concurrent_inputs, 1) * batch
-        room = sum(task.capacity - len(task.inputs) for task in live)
-        missing = self.backlog(function_id) - room
-        busy = missing > 0 or any(task.inputs for task in live)
-        spare = settings.buffer_containers if busy else 0
-        idle = sum(1 for task in live if not task.inputs)
-        wanted = max(-(-missing // capacity) + spare, spare - idle, settings.min_containers - len(live), 0)
-        for _ in range(min(wanted, (settings.max_containers or MAX_CONTAINERS) - len(live))):
+        wanted = scaling.missing(function, self.settings(function_id), live, backlog=self.backlog(function_id))
+        for _ in range(wanted):
             now = self._clock.monotonic()
-            task = Task(new_id("ta"), function_id, definition_id, capacity, self._clock.time(), now)
+            task = Task(new_id("ta"), function_id, definition_id, scaling.capacity(function), self._clock.time(), now)
             self._tasks[task.task_id] = task
             self._spawn(self._run(task))
 
@@ -317,7 +279,7 @@ class Pools:
         finally:
             self._tasks.pop(task.task_id, None)
             task.draining = True
-            _wake(task)
+            task.wake()
             if task.container is not None:
                 await task.container.aclose()
                 _log.info("container.ended", task_id=task.task_id, exit_code=task.container.exit_code)
@@ -330,7 +292,7 @@ class Pools:
                 else:
                     self._settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=died))
             task.inputs.clear()
-            _wake(task)
+            task.wake()
             if not task.hello and not task.preempted:
                 self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
             if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
@@ -347,7 +309,7 @@ class Pools:
     def _drain(self, task: Task) -> None:
         if not task.draining:
             task.draining = True
-            _wake(task)
+            task.wake()
             self._spawn(self._end_after(task, grace_s=_DRAIN_S))
 
     async def _end_after(self, task: Task, *, grace_s: float) -> None:
@@ -359,7 +321,7 @@ class Pools:
 
     async def _end(self, task: Task) -> None:
         task.draining = True
-        _wake(task)
+        task.wake()
         deadline = _REAL.monotonic() + _END_S
         while task.task_id in self._tasks and _REAL.monotonic() < deadline:
             if task.container is not None:
@@ -392,7 +354,7 @@ class Pools:
         if last:
             item.finish(result)
         task.cancellations.append(item.input_id)
-        _wake(task)
+        task.wake()
         await self._leave(item, task)
         if not last:  # only now: its container must not have the same input twice
             self._settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=result))
@@ -420,16 +382,6 @@ class Pools:
         job: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]  # coroutines only
         self._background.add(job)
         job.add_done_callback(self._background.discard)
-
-
-def _wake(task: Task) -> None:
-    task.changed.set()
-    task.changed = asyncio.Event()
-
-
-def is_single_use(function: api_pb2.Function) -> bool:
-    """Whether a container of this function takes one input only."""
-    return function.single_use_containers or function.max_inputs == 1
 
 
 def _result(status: "api_pb2.GenericResult.GenericStatus.ValueType", reason: str) -> api_pb2.GenericResult:

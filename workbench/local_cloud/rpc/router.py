@@ -13,7 +13,8 @@ from workbench.local_cloud.rpc.failures import RpcFailure, failed_precondition, 
 from workbench.local_cloud.rpc.sandboxes import egress_policy
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.execs import Exec
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.spec import ExitStatus, SandboxStartFailedError
 from workbench.local_cloud.sandboxes.spool import OutputForgottenError, Spool
 

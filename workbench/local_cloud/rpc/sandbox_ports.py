@@ -8,7 +8,8 @@ from modal_proto import api_pb2
 from workbench.local_cloud.rpc.failures import RpcFailure, failed_precondition, invalid
 from workbench.local_cloud.sandboxes.connect import Grant
 from workbench.local_cloud.sandboxes.readiness import DEFAULT_INTERVAL_S, Probe
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.tunnels import MAX_PORTS, PortSpec
 
 _MAX_PROBE_CHARS = 65_536  # as for any program's arguments

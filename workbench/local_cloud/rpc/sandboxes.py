@@ -14,7 +14,8 @@ from workbench.local_cloud.rpc.failures import invalid, not_found
 from workbench.local_cloud.rpc.sandbox_ports import ports, probe, tunnels
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy
-from workbench.local_cloud.sandboxes.registry import Prepare, Record, Sandboxes
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.registry import Prepare, Sandboxes
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.snapshots import SnapshotError, Snapshots
 from workbench.local_cloud.sandboxes.spec import SandboxStartFailedError

@@ -15,7 +15,8 @@ from modal_proto import task_command_router_pb2 as tcr
 from workbench.local_cloud.images.registry import Images
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import RpcFailure, failed_precondition, invalid, not_found
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.snapshots import WRITABLE, Snapshot, SnapshotError, Snapshots
 

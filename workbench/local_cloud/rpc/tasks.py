@@ -6,10 +6,12 @@ from typing import Any
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import Apps
-from workbench.local_cloud.functions.pool import Pools, Task
+from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.functions.task import Task
 from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.rpc.failures import RpcFailure, invalid, not_found
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT
 
 _STOP_S = 60.0

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
-from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.ledger import Known, Ledger
 from workbench.local_cloud.sandboxes.limits import limits_of
 from workbench.local_cloud.sandboxes.output_log import follow
 from workbench.local_cloud.sandboxes.readiness import Probe, Readiness
+from workbench.local_cloud.sandboxes.records import ENTRYPOINT_EXEC_ID, Record, author_of
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import (
     HOME,
@@ -36,63 +36,25 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxStartFailedError,
 )
 from workbench.local_cloud.sandboxes.tunnels import PortSpec, Tunnels
-from workbench.local_cloud.sandboxes.usage import UsageMeter
 from workbench.local_cloud.volumes.holders import holders, sentence
 from workbench.local_cloud.volumes.trees import Skipped
-from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
+from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
 _log = structlog.get_logger(__name__)
 
-OnNotice = Callable[["Record", str], None]
+OnNotice = Callable[[Record, str], None]
 LayOut = Callable[[list[str], Path], object]
 MayCommit = Callable[[str, str, str], Awaitable[bool]]  # sandbox, sub-path, author; False loses it without a word
 Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
-OnOutput = Callable[["Record", "api_pb2.FileDescriptor.ValueType", list[str]], None]
+OnOutput = Callable[[Record, "api_pb2.FileDescriptor.ValueType", list[str]], None]
 
 BACKGROUND_COMMIT_S = 5.0
 DEFAULT_TIMEOUT_S = 300  # Modal's
 FINISHED_KEPT = 200
-ENTRYPOINT_EXEC_ID = "entrypoint"
 _EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
 _LOSSES_TOLD = 10
 _LOG_S = 5.0
-_AUTHOR_TAGS_CHARS = 200
 _REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
-
-
-@dataclass(eq=False)
-class Record:
-    """One sandbox from its creation to long after its end."""
-
-    sandbox_id: str
-    task_id: str
-    app_id: str
-    app_name: str
-    environment: str
-    name: str
-    definition: api_pb2.Sandbox
-    tags: dict[str, str]
-    created_at: float
-    sandbox: Sandbox | None = None
-    mounts: dict[str, WorkingCopy] = field(default_factory=dict)
-    result: api_pb2.GenericResult | None = None
-    finished_at: float = 0
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    ending: asyncio.Task[None] | None = None
-    proxy: EgressProxy | None = None
-    refusals: int = 0
-    files: Path | None = None
-    mounted: set[str] = field(default_factory=set)  # where images are mounted
-    usage: UsageMeter = field(default_factory=UsageMeter)
-    logging: list[asyncio.Future[None]] = field(default_factory=list)
-    tunnels: Tunnels | None = None
-    connect: ConnectEntry | None = None
-    readiness: Readiness | None = None
-
-    @property
-    def entrypoint(self) -> Exec | None:
-        """The program that the sandbox was created with."""
-        return self.sandbox.find_exec(ENTRYPOINT_EXEC_ID) if self.sandbox is not None else None
 
 
 class Sandboxes:
@@ -231,7 +193,7 @@ class Sandboxes:
         )
 
         async def on_sync(path: str, exec_id: str) -> int:
-            return await self._commit(record, path, author=_author(record, exec_id), by_sync=True)
+            return await self._commit(record, path, author=author_of(record, exec_id), by_sync=True)
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
@@ -405,8 +367,8 @@ class Sandboxes:
                 await record.connect.aclose()
             await self._finish_the_log(record)
             for copy in record.mounts.values():
-                if await self._may_commit(record.sandbox_id, copy.sub_path, f"{_author(record)} (final)"):
-                    await copy.commit(f"{_author(record)} (final)")
+                if await self._may_commit(record.sandbox_id, copy.sub_path, f"{author_of(record)} (final)"):
+                    await copy.commit(f"{author_of(record)} (final)")
                     await copy.release()
         finally:
             for copy in record.mounts.values():
@@ -461,7 +423,7 @@ class Sandboxes:
             await self._clock.sleep(BACKGROUND_COMMIT_S)
             if record.ending is None:
                 try:
-                    await self._commit(record, "/", author=f"{_author(record)} (background)")
+                    await self._commit(record, "/", author=f"{author_of(record)} (background)")
                 except RpcFailure as error:  # the next one, or the final one, takes what this one did not
                     _log.warning("sandbox.commit_failed", sandbox_id=record.sandbox_id, error=error.message)
 
@@ -469,10 +431,3 @@ class Sandboxes:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _author(record: Record, exec_id: str = "") -> str:
-    """Who commits what a sandbox wrote, with the exec that asked and its tags: they say on whose behalf."""
-    tags = "".join(f" {name}={value}" for name, value in sorted(record.tags.items()))
-    asked = f" exec={exec_id}" if exec_id else ""
-    return f"sandbox:{record.sandbox_id}{asked}{tags[:_AUTHOR_TAGS_CHARS]}"

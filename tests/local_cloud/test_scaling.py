@@ -1,0 +1,56 @@
+"""How many containers a function gets: by what waits, what runs and what it asks for."""
+
+import pytest
+from modal_proto import api_pb2
+
+from workbench.local_cloud.functions import scaling
+from workbench.local_cloud.functions.calls import Call, Input
+from workbench.local_cloud.functions.task import Task
+
+
+def live(*busy: int, capacity: int = 1) -> list[Task]:
+    """Containers with so many inputs each."""
+    call = Call("fu-1", 0)
+    tasks = []
+    for number, inputs in enumerate(busy):
+        task = Task(f"ta-{number}", "fu-1", "de-1", capacity, 0, 0)
+        task.inputs = {str(one): Input(call, one, api_pb2.FunctionInput()) for one in range(inputs)}
+        tasks.append(task)
+    return tasks
+
+
+@pytest.mark.parametrize(
+    ("busy", "backlog", "settings", "wanted"),
+    [
+        ((), 0, {}, 0),
+        ((), 3, {}, 3),
+        ((1, 0), 1, {}, 0),  # one has room
+        ((1, 0), 3, {}, 2),
+        ((), 100, {}, scaling.MAX_CONTAINERS),
+        ((), 100, {"max_containers": 2}, 2),
+        ((1, 1), 5, {"max_containers": 2}, 0),
+        ((), 0, {"min_containers": 3}, 3),
+        ((0,), 0, {"min_containers": 3}, 2),
+        ((), 0, {"buffer_containers": 2}, 0),  # nothing is asked of it: no spare ones
+        ((1,), 0, {"buffer_containers": 2}, 2),
+        ((1, 0), 0, {"buffer_containers": 2}, 1),
+        ((), 2, {"buffer_containers": 2}, 4),
+    ],
+)
+def test_containers_are_started_for_what_waits_and_what_is_asked_for(
+    busy: tuple[int, ...], backlog: int, settings: dict[str, int], wanted: int
+) -> None:
+    scale = api_pb2.AutoscalerSettings(**settings)
+    assert scaling.missing(api_pb2.Function(), scale, live(*busy), backlog=backlog) == wanted
+
+
+def test_concurrent_and_batched_inputs_count_together() -> None:
+    function = api_pb2.Function(max_concurrent_inputs=4, batch_max_size=5)
+    assert scaling.capacity(function) == 20
+    assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(19, capacity=20), backlog=22) == 2
+
+
+def test_what_is_told_at_run_time_wins() -> None:
+    function = api_pb2.Function(concurrency_limit=7, warm_pool_size=1, task_idle_timeout_secs=30)
+    found = scaling.settings(function, api_pb2.AutoscalerSettings(max_containers=3))
+    assert (found.max_containers, found.min_containers, found.scaledown_window) == (3, 1, 30)

@@ -1,0 +1,46 @@
+"""How many containers a function needs: arithmetic on its settings, what runs and what waits."""
+
+from collections.abc import Sequence
+
+from modal_proto import api_pb2
+
+from workbench.local_cloud.functions.task import Task
+
+MAX_CONTAINERS = 8  # of one function on one machine, where the function sets no limit itself
+
+
+def settings(
+    function: api_pb2.Function, override: api_pb2.AutoscalerSettings | None = None
+) -> api_pb2.AutoscalerSettings:
+    """How a function scales; its definition has two places for some of it."""
+    found = api_pb2.AutoscalerSettings()
+    found.CopyFrom(function.autoscaler_settings)
+    found.max_containers = found.max_containers or function.concurrency_limit
+    found.min_containers = found.min_containers or function.warm_pool_size
+    found.scaledown_window = found.scaledown_window or function.task_idle_timeout_secs
+    if override is not None:
+        found.MergeFrom(override)
+    return found
+
+
+def capacity(function: api_pb2.Function) -> int:
+    """How many inputs one of its containers takes at once."""
+    return max(function.max_concurrent_inputs, function.target_concurrent_inputs, 1) * max(function.batch_max_size, 1)
+
+
+def missing(
+    function: api_pb2.Function, scale: api_pb2.AutoscalerSettings, live: Sequence[Task], *, backlog: int
+) -> int:
+    """How many containers to start, beside the `live` ones that still take inputs."""
+    short = backlog - sum(task.capacity - len(task.inputs) for task in live)
+    busy = short > 0 or any(task.inputs for task in live)
+    spare = scale.buffer_containers if busy else 0
+    idle = sum(1 for task in live if not task.inputs)
+    for_inputs = -(-short // capacity(function)) + spare if short > 0 else spare - idle
+    wanted = max(for_inputs, scale.min_containers - len(live), 0)
+    return max(0, min(wanted, (scale.max_containers or MAX_CONTAINERS) - len(live)))
+
+
+def is_single_use(function: api_pb2.Function) -> bool:
+    """Whether a container of this function takes one input only."""
+    return function.single_use_containers or function.max_inputs == 1
