@@ -51,9 +51,10 @@ from workbench.local_cloud.rpc.images import ImageRpcs
 from workbench.local_cloud.rpc.mounts import MountRpcs
 from workbench.local_cloud.rpc.queues import QueueRpcs
 from workbench.local_cloud.rpc.router import RouterRpcs
+from workbench.local_cloud.rpc.router_url import Url
 from workbench.local_cloud.rpc.sandbox_ports import SandboxPortRpcs
 from workbench.local_cloud.rpc.sandbox_stats import SandboxStatsRpcs
-from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
+from workbench.local_cloud.rpc.sandboxes import SandboxRpcs
 from workbench.local_cloud.rpc.sandboxes_v1 import FirstSandboxRpcs
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer

@@ -11,6 +11,7 @@ from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.images.registry import Images
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.failures import invalid, not_found
+from workbench.local_cloud.rpc.router_url import Url
 from workbench.local_cloud.rpc.sandbox_ports import ports, probe, tunnels
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy
@@ -40,7 +41,7 @@ class SandboxRpcs:
         gate: Gate,
         *,
         snapshots: Snapshots,
-        router_url: "Url",
+        router_url: Url,
     ) -> None:
         self._sandboxes = sandboxes
         self._apps = apps
@@ -97,7 +98,9 @@ class SandboxRpcs:
             task_id=record.task_id,
             metadata=api_pb2.SandboxHandleMetadata(app_id=record.app_id),
             tunnels=tunnels(record),
-            command_router_access=api_pb2.CommandRouterAccess(jwt=self._token(record), url=self._router_url()),
+            command_router_access=api_pb2.CommandRouterAccess(
+                jwt=self._token(record), url=self._router_url.for_caller(context)
+            ),
         )
 
     def _with_files_of(self, image_id: str) -> Prepare | None:
@@ -128,7 +131,9 @@ class SandboxRpcs:
         record = (
             self._sandboxes.get(request.sandbox_id) if request.sandbox_id else self._sandboxes.by_task(request.task_id)
         )
-        return api_pb2.SandboxGetCommandRouterAccessResponse(jwt=self._token(record), url=self._router_url())
+        return api_pb2.SandboxGetCommandRouterAccessResponse(
+            jwt=self._token(record), url=self._router_url.for_caller(context)
+        )
 
     async def SandboxWaitV2(self, request: api_pb2.SandboxWaitRequest, context: Any) -> api_pb2.SandboxWaitResponse:
         """Wait for a sandbox's end; no result means that it still runs."""
@@ -253,14 +258,3 @@ def egress_policy(access: api_pb2.NetworkAccess) -> EgressPolicy:
                 raise invalid(f"{error}.") from None
         case _:
             return EgressPolicy.open()
-
-
-class Url:
-    """A call that returns the router's URL, known once the server listens."""
-
-    def __init__(self) -> None:
-        self.value = ""
-
-    def __call__(self) -> str:
-        """Return the URL."""
-        return self.value
