@@ -51,9 +51,10 @@ from workbench.local_cloud.rpc.images import ImageRpcs
 from workbench.local_cloud.rpc.mounts import MountRpcs
 from workbench.local_cloud.rpc.queues import QueueRpcs
 from workbench.local_cloud.rpc.router import RouterRpcs
+from workbench.local_cloud.rpc.router_url import Url
 from workbench.local_cloud.rpc.sandbox_ports import SandboxPortRpcs
 from workbench.local_cloud.rpc.sandbox_stats import SandboxStatsRpcs
-from workbench.local_cloud.rpc.sandboxes import SandboxRpcs, Url
+from workbench.local_cloud.rpc.sandboxes import SandboxRpcs
 from workbench.local_cloud.rpc.sandboxes_v1 import FirstSandboxRpcs
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.rpc.server import RpcServer
@@ -149,6 +150,16 @@ class LocalCloud:
         )
         control = ControlRoutes(self._gate, faults, self._clock, coverage=lambda: self._rpc.coverage)
         self._routes = [*blobs.routes, *blocks.routes, *history.routes, *control.routes]
+        sandbox_rpcs = SandboxRpcs(
+            self._sandboxes,
+            self._apps,
+            self._images,
+            self._secrets,
+            self._gate,
+            snapshots=snapshots,
+            router_url=self._router_url,
+        )
+        sandbox_ports = SandboxPortRpcs(self._sandboxes)
         self._app_rpcs = AppRpcs(
             self._apps,
             Deployments(database, self._apps),
@@ -176,17 +187,9 @@ class LocalCloud:
                 FunctionRpcs(self._apps, self._pools, self._ingress),
                 CallRpcs(self._apps, calls, self._pools),
                 ContainerRpcs(self._apps, calls, self._pools, self._logs),
-                SandboxRpcs(
-                    self._sandboxes,
-                    self._apps,
-                    self._images,
-                    self._secrets,
-                    self._gate,
-                    snapshots=snapshots,
-                    router_url=self._router_url,
-                ),
-                FirstSandboxRpcs(),
-                SandboxPortRpcs(self._sandboxes),
+                sandbox_rpcs,
+                sandbox_ports,
+                FirstSandboxRpcs(self._sandboxes, sandbox_rpcs, sandbox_ports),
                 SandboxStatsRpcs(self._sandboxes),
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],

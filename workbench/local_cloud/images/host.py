@@ -4,6 +4,7 @@ Asks and looks; changes nothing. Its answers may take a moment, so it is called 
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -52,6 +53,17 @@ def satisfied(requirements: list[str]) -> list[str] | None:
             return None
         met.append(f"{canonicalize_name(requirement.name)}=={installed}")
     return met
+
+
+def is_own_system(base: str) -> bool:
+    """Whether a base image, e.g. `debian:bookworm-slim`, is the system that this machine runs, in the same release."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return False
+    name, _, tag = base.removeprefix("docker.io/").removeprefix("library/").partition(":")
+    versions = {release.get("VERSION_ID", ""), release.get("VERSION_CODENAME", "")} - {""}
+    return name == release["ID"] and tag.removesuffix("-slim") in versions
 
 
 def missing_system_packages(wanted: list[str]) -> list[str]:

@@ -174,6 +174,8 @@ class _Reader:
         if name in self._parents:
             self.plan.meaning = self._parents[name]
             return
+        if host.is_own_system(name):
+            return
         known = _PYTHON_IMAGE.match(name)
         if known is None:
             raise RefusedError(f"The base image '{name}' cannot be had here: use debian_slim, or python:3.X.")

@@ -1,7 +1,7 @@
 """Sandbox RPCs of the control plane: create, wait, terminate, names, tags and lists."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -11,6 +11,7 @@ from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.images.registry import Images
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.failures import invalid, not_found
+from workbench.local_cloud.rpc.router_url import Url
 from workbench.local_cloud.rpc.sandbox_ports import ports, probe, tunnels
 from workbench.local_cloud.rpc.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy
@@ -41,7 +42,7 @@ class SandboxRpcs:
         gate: Gate,
         *,
         snapshots: Snapshots,
-        router_url: "Url",
+        router_url: Url,
     ) -> None:
         self._sandboxes = sandboxes
         self._apps = apps
@@ -55,12 +56,27 @@ class SandboxRpcs:
         self, request: api_pb2.SandboxCreateV2Request, context: Any
     ) -> api_pb2.SandboxCreateV2Response:
         """Start a sandbox; what this machine cannot give is refused by name before anything is made."""
+        record = await self.create(request)
+        return api_pb2.SandboxCreateV2Response(
+            sandbox_id=record.sandbox_id,
+            task_id=record.task_id,
+            metadata=api_pb2.SandboxHandleMetadata(app_id=record.app_id),
+            tunnels=tunnels(record),
+            command_router_access=api_pb2.CommandRouterAccess(
+                jwt=self._token(record), url=self._router_url.for_caller(context)
+            ),
+        )
+
+    async def create(self, request: api_pb2.SandboxCreateV2Request, *, sandbox_id: str | None = None) -> Record:
+        """Start a sandbox, with an id of the caller's choice or one of this family; raises RpcFailure."""
         definition = request.definition
         app = self._apps.get(request.app_id)
         if definition.resources.gpu_config.gpu_type or definition.resources.gpu_config.type:
             raise invalid("GPUs are not available on the local cloud.")
         if definition.cloud_bucket_mounts or definition.nfs_mounts:
             raise invalid("Bucket mounts and network file systems are not implemented by the local cloud.")
+        if definition.HasField("pty_info"):
+            raise invalid("Sandbox.create with pty is not implemented by the local cloud: give it to exec.")
         if len(definition.name) > _MAX_NAME:
             raise invalid(f"A sandbox's name is at most {_MAX_NAME} characters.")
         if len({mount.volume_id for mount in definition.volume_mounts}) != len(definition.volume_mounts):
@@ -80,7 +96,8 @@ class SandboxRpcs:
         egress = egress_policy(definition.network_access)
         if definition.block_network:
             egress = EgressPolicy.blocked()
-        record = await self._sandboxes.create(
+        return await self._sandboxes.create(
+            sandbox_id=sandbox_id,
             app_id=app.app_id,
             app_name=app.name or app.description,
             environment=app.environment,
@@ -92,13 +109,6 @@ class SandboxRpcs:
             ports=ports(definition),
             probe=probe(definition),
             prepare=self._with_files_of(definition.image_id),
-        )
-        return api_pb2.SandboxCreateV2Response(
-            sandbox_id=record.sandbox_id,
-            task_id=record.task_id,
-            metadata=api_pb2.SandboxHandleMetadata(app_id=record.app_id),
-            tunnels=tunnels(record),
-            command_router_access=api_pb2.CommandRouterAccess(jwt=self._token(record), url=self._router_url()),
         )
 
     def _with_files_of(self, image_id: str) -> Prepare | None:
@@ -129,7 +139,9 @@ class SandboxRpcs:
         record = (
             self._sandboxes.get(request.sandbox_id) if request.sandbox_id else self._sandboxes.by_task(request.task_id)
         )
-        return api_pb2.SandboxGetCommandRouterAccessResponse(jwt=self._token(record), url=self._router_url())
+        return api_pb2.SandboxGetCommandRouterAccessResponse(
+            jwt=self._token(record), url=self._router_url.for_caller(context)
+        )
 
     async def SandboxWaitV2(self, request: api_pb2.SandboxWaitRequest, context: Any) -> api_pb2.SandboxWaitResponse:
         """Wait for a sandbox's end; no result means that it still runs."""
@@ -177,6 +189,12 @@ class SandboxRpcs:
 
     async def SandboxListV2(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
         """A page of sandboxes, newest first."""
+        return self.page(request, lambda _: True)
+
+    def page(
+        self, request: api_pb2.SandboxListRequest, is_meant: Callable[[Record], bool]
+    ) -> api_pb2.SandboxListResponse:
+        """The newest sandboxes that a request asks for, of those that are meant."""
         wanted = {tag.tag_name: tag.tag_value for tag in request.tags}
         response = api_pb2.SandboxListResponse()
         for record in self._sandboxes.all():
@@ -186,6 +204,7 @@ class SandboxRpcs:
                 or (record.result is not None and not request.include_finished)
                 or (request.environment_name and record.environment != request.environment_name)
                 or not wanted.items() <= record.tags.items()
+                or not is_meant(record)
             ):
                 continue
             response.sandboxes.add(
@@ -254,14 +273,3 @@ def egress_policy(access: api_pb2.NetworkAccess) -> EgressPolicy:
                 raise invalid(f"{error}.") from None
         case _:
             return EgressPolicy.open()
-
-
-class Url:
-    """A call that returns the router's URL, known once the server listens."""
-
-    def __init__(self) -> None:
-        self.value = ""
-
-    def __call__(self) -> str:
-        """Return the URL."""
-        return self.value

@@ -105,6 +105,7 @@ class Sandboxes:
     async def create(
         self,
         *,
+        sandbox_id: str | None = None,
         app_id: str,
         app_name: str,
         environment: str,
@@ -124,7 +125,7 @@ class Sandboxes:
         if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
             raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
         record = Record(
-            sandbox_id=new_id("sb", length=26),
+            sandbox_id=sandbox_id or new_id("sb", length=26),
             task_id=new_id("ta", length=24) + "V",
             app_id=app_id,
             app_name=app_name,
