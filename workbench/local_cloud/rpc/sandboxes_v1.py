@@ -22,7 +22,8 @@ from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import RpcFailure, failed_precondition, invalid, not_found
 from workbench.local_cloud.rpc.sandbox_ports import SandboxPortRpcs
 from workbench.local_cloud.rpc.sandboxes import SandboxRpcs
-from workbench.local_cloud.sandboxes.registry import Record, Sandboxes
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.spool import OutputForgottenError
 
 _ID_CHARS = 22  # of V1, whatever this cloud's other ids have
