@@ -3,13 +3,14 @@
 Modal has no such thing: there the same programs meet the real faults and the real time.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from workbench.cloud_http import CloudHttp, CloudRefusedError
 from workbench.local_cloud.faults import FaultRule
 
 __all__ = [
@@ -23,8 +24,6 @@ __all__ = [
     "Faults",
     "InjectedFault",
 ]
-
-TIMEOUT_S = 30.0
 
 
 class ControlUnavailableError(Exception):
@@ -71,27 +70,17 @@ _HAPPENED: TypeAdapter[list[InjectedFault]] = TypeAdapter(list[InjectedFault])
 
 
 class CloudControl:
-    """Asks one local cloud. Raises ControlError when it says no, or does not answer within TIMEOUT_S seconds."""
+    """Asks one local cloud. Raises ControlError when it says no, or does not answer."""
 
     def __init__(self, url: str, env: Mapping[str, str]) -> None:
-        self._url = url
-        self._headers = {
-            "x-modal-token-id": env["MODAL_TOKEN_ID"],
-            "x-modal-token-secret": env["MODAL_TOKEN_SECRET"],
-        }
+        self._http = CloudHttp(url, env)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request; returns what the answer's JSON says."""
         try:
-            response = httpx.request(
-                method, self._url + path, headers=self._headers, json=body, timeout=TIMEOUT_S, trust_env=False
-            )
-            answer = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise ControlError(f"the local cloud does not answer: {type(error).__name__}") from error
-        if response.is_error:
-            raise ControlError(str(answer.get("error", response.status_code)))
-        return answer
+            return json.loads(self._http.ask(method, path, body=body))
+        except CloudRefusedError as error:
+            raise ControlError(str(error)) from error
 
     def coverage(self) -> Coverage:
         """Which RPCs there are."""

@@ -4,13 +4,14 @@ Modal has no such thing; whoever holds no HistoryClient has no history.
 """
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-TIMEOUT_S = 60.0
+from workbench.cloud_http import CloudHttp, CloudRefusedError
+
 MAX_BLAMED_BYTES = 1024 * 1024  # a text that somebody reads
 MAX_BLAMED_VERSIONS = 200  # comparing texts is slow
 
@@ -95,11 +96,8 @@ class HistoryClient:
     """Asks a local cloud about one volume. Paths go in relative to the volume and come out relative to `root`."""
 
     def __init__(self, url: str, env: Mapping[str, str], volume: str, *, root: str = "") -> None:
-        self._url = f"{url}/history/{volume}"
-        self._headers = {
-            "x-modal-token-id": env["MODAL_TOKEN_ID"],
-            "x-modal-token-secret": env["MODAL_TOKEN_SECRET"],
-        }
+        self._http = CloudHttp(url, env)
+        self._volume = volume
         self._root = root
 
     def commits(self, path: str, *, limit: int) -> list[CommitInfo]:
@@ -146,14 +144,7 @@ class HistoryClient:
 
     def restore(self, path: str, *, commit: int) -> int | None:
         """Bring a path back; returns the new commit's number."""
-        response = httpx.post(
-            f"{self._url}/restore",
-            params={"path": path, "commit": commit},
-            headers=self._headers,
-            timeout=TIMEOUT_S,
-            trust_env=False,
-        )
-        number: int | None = self._checked(response).json()["commit"]
+        number: int | None = json.loads(self._ask("POST", "restore", path=path, commit=commit))["commit"]
         return number
 
     def uncommitted(self, path: str) -> list[UncommittedMount]:
@@ -164,20 +155,13 @@ class HistoryClient:
         return _lines(self.content(path, commit=commit))
 
     def _get(self, what: str, **question: Any) -> bytes:
-        response = httpx.get(
-            f"{self._url}/{what}", params=question, headers=self._headers, timeout=TIMEOUT_S, trust_env=False
-        )
-        return self._checked(response).content
+        return self._ask("GET", what, **question)
 
-    @staticmethod
-    def _checked(response: httpx.Response) -> httpx.Response:
-        if response.status_code != 200:
-            try:
-                message = str(response.json()["error"])
-            except (ValueError, KeyError, TypeError):
-                message = f"the local cloud answered HTTP {response.status_code}"
-            raise HistoryError(message)
-        return response
+    def _ask(self, method: str, what: str, **question: Any) -> bytes:
+        try:
+            return self._http.ask(method, f"/history/{self._volume}/{what}", params=question)
+        except CloudRefusedError as error:
+            raise HistoryError(str(error)) from error
 
     def _short(self, path: str) -> str:
         return path.removeprefix(self._root).strip("/")

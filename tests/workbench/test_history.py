@@ -1,14 +1,19 @@
 """The time machine: who committed what and when, what differs, and the way back; always within one project."""
 
 import json
+import re
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 
 import httpx
+import modal
 import pytest
 
-from tests.conftest import wait_until
+from tests.conftest import Cli, wait_until
 from workbench import HistoryError, HistoryUnavailableError, Project, Workbench
+from workbench.history import HistoryClient
 from workbench.local_cloud.state import Running
 from workbench.volumes import ProjectVolume
 
@@ -172,3 +177,18 @@ def test_the_command_line_shows_it_all(wb: Workbench, volume: ProjectVolume, pro
     assert "no sandbox or container" in cli("uncommitted")
     assert "restored as commit" in cli("restore", str(first), "--yes")
     assert cli("read", "b.txt") == "b"
+
+
+def test_a_commit_of_a_function_tells_its_container_and_call(wb: Workbench, modal_cli: Cli) -> None:
+    app = Path(__file__).parents[1] / "conformance" / "apps" / "echo.py"
+    modal_cli("secret", "create", "echo-secret", "WORD=hush", "--force")
+    modal_cli("deploy", str(app))
+    try:
+        url = f"{modal.Function.from_name('echo', 'web').get_web_url()}/write"
+        httpx.get(url, params={"text": uuid.uuid4().hex, "commit": True}, timeout=60).raise_for_status()
+        assert wb.target.cloud_url is not None
+        newest = HistoryClient(wb.target.cloud_url, wb.target.env, "echo-data").commits("", limit=1)[0]
+        assert re.fullmatch(r"container:ta-\w+ call=fc-\w+", newest.author)
+        assert [change.path for change in newest.changes] == ["note.txt"]
+    finally:
+        modal_cli("app", "stop", "echo", "--yes")

@@ -102,7 +102,7 @@ class LocalCloud:
         links = Links(credentials.signing_key.encode(), self._http_url)
         blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))
         blocks = VolumeRoutes(content, links)
-        self._copies = WorkingCopies(run / "copies", committed, content)
+        self._copies = WorkingCopies(run / "copies", committed, content, may_commit=self._may_commit)
         self._engine = Engine(run / "sandboxes", self._clock)
         self._apps = Apps(database)
         self._logs = AppLogs(database)
@@ -117,7 +117,6 @@ class LocalCloud:
             _directory(run / "files", mode=0o711),
             lay_out=self._mounts.lay_out,
             on_notice=self._notice,
-            may_commit=self._may_commit,
             on_output=self._output,
             egress_test_networks=egress_test_networks,
         )
@@ -134,10 +133,8 @@ class LocalCloud:
         faults = Faults(self._clock.time)
         self._injector = Injector(faults, self._clock, self._apps, self._pools, self._sandboxes)
         self._ingress = Ingress(self._apps, calls, self._pools, self._clock, self._injector, read_blob=blobs.read)
-        self._volumes = VolumeRpcs(
-            objects, committed, content, blocks, mounts_of=self._mounts_of, may_commit=self._may_commit
-        )
         ephemeral = Ephemeral(database)
+        self._volumes = VolumeRpcs(objects, ephemeral, committed, content, blocks, mounts_of=self._mounts_of)
         self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=self._clock.time))
         self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=self._clock.time))
         history = HistoryRoutes(
@@ -279,8 +276,8 @@ class LocalCloud:
         await self._sandboxes.stop_app(app_id)
         self._logs.wake(app_id)
 
-    async def _may_commit(self, holder: str, sub_path: str, author: str) -> bool:
-        return await self._injector.on_commit(holder, sub_path, author)
+    async def _may_commit(self, author: str, sub_path: str) -> bool:
+        return await self._injector.on_commit(author, sub_path)
 
     def _notice(self, record: Record, text: str) -> None:
         line = f"[local cloud] sandbox {record.sandbox_id}: {text}\n"

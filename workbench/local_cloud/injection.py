@@ -31,8 +31,9 @@ class Injector:
     async def on_call(self, at: At, name: str, request: Message) -> None:
         """Before an RPC is done, or after; raises RpcFailure when a rule says so."""
         if self.faults:
-            for rule in self.faults.draw(at, name, lambda: self._subject(request)):
-                await self._harm(rule, self._subject(request))
+            subject = self._subject(request)
+            for rule in self.faults.draw(at, name, lambda: subject):
+                await self._harm(rule, subject)
 
     async def on_stream(self, name: str, request: Message, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
         """Pass a streamed answer on, as slowly and as far as the rules allow."""
@@ -50,11 +51,14 @@ class Injector:
             if passed <= rule.after_messages and not rule.bytes_per_s:  # the stream was shorter: it breaks at its end
                 await self._harm(rule, self._subject(request))
 
-    async def on_commit(self, holder: str, path: str, author: str) -> bool:
-        """Before a mount is committed; False when it must be acknowledged and not happen. Raises RpcFailure."""
+    async def on_commit(self, author: str, path: str) -> bool:
+        """Before a mount is committed; False when it must be acknowledged and not happen. Raises RpcFailure.
+
+        `author` is `kind:id`, and what else is known of who commits.
+        """
         lost = False
         if self.faults:
-            subject = self._holder(holder, path)
+            subject = self._holder(author.partition(":")[2].partition(" ")[0], path)
             for rule in self.faults.draw("commit", author, lambda: subject):
                 await self._harm(rule, subject)
                 lost = lost or rule.lose

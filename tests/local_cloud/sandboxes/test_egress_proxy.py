@@ -73,7 +73,11 @@ async def way() -> AsyncIterator[Way]:
     yield way
     way.listener.close()
     mine = asyncio.current_task()
-    left = [task for task in asyncio.all_tasks() if task is not mine and "EgressProxy" in repr(task)]
+    left = [
+        task
+        for task in asyncio.all_tasks()
+        if task is not mine and ("EgressProxy" in repr(task) or "Door" in repr(task))
+    ]
     assert left == []
 
 

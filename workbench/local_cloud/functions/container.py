@@ -19,12 +19,11 @@ from modal_proto import api_pb2
 from workbench.local_cloud.guest_root import interpreter_paths, system_root
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.processes import family
+from workbench.local_cloud.processes import MAX_LINE_BYTES, family, lines
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
 _ENTRYPOINT = ["-m", "modal._container_entrypoint"]
-_MAX_LINE_BYTES = 16 * 1024
 _REAP_S = 5.0
 
 
@@ -40,7 +39,7 @@ class Container:
         mounts: Mapping[str, WorkingCopy],
         read_only: frozenset[str],
         image: Image,
-        lay_out: Callable[[Path], list[str]],
+        lay_out: Callable[[Path], None],
         on_output: Callable[[str, int], None],
         on_end: Callable[[], None],
         scratch: Path,
@@ -75,7 +74,7 @@ class Container:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=dict(self._env) | {"MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"},
-            limit=_MAX_LINE_BYTES,
+            limit=MAX_LINE_BYTES,
             start_new_session=True,
         )
         assert self._process.stdout is not None
@@ -138,17 +137,8 @@ class Container:
         return [*argv, "--chdir", workdir, "--"]
 
     async def _forward(self, stream: asyncio.StreamReader, fd: int) -> None:
-        """Hand output on line by line; a line that never ends is cut."""
-        while True:
-            try:
-                line = await stream.readuntil(b"\n")
-            except asyncio.IncompleteReadError as error:
-                line = error.partial
-            except asyncio.LimitOverrunError as error:
-                line = await stream.readexactly(error.consumed) + b"\n"
-            if not line:
-                return
-            self._on_output(line.decode(errors="replace"), fd)
+        async for line in lines(stream):
+            self._on_output(line, fd)
 
     async def _reap(self) -> None:
         assert self._process is not None

@@ -93,7 +93,7 @@ class Pools:
 
     def running_tasks(self, app_id: str) -> int:
         """How many containers an app has."""
-        return sum(1 for task in self._tasks.values() if self._apps.app_of(task.function_id).app_id == app_id)
+        return len(self.tasks(app_id))
 
     def tasks(self, app_id: str = "") -> list[Task]:
         """The containers of an app, or all of them."""
@@ -137,11 +137,6 @@ class Pools:
         if task.container is not None:
             task.container.interrupt()
 
-    def redeploy(self, app_id: str) -> None:
-        """Replace an app's containers by new ones, letting each end what it works on."""
-        for task in self.tasks(app_id):
-            self._drain(task)
-
     async def aclose(self) -> None:
         """End every container. Idempotent."""
         self._closing = True
@@ -156,7 +151,7 @@ class Pools:
     async def take_inputs(self, task_id: str | None, *, batch_size: int = 0, linger_s: float = 0) -> list[Input]:
         """Wait for an input for this container, or for a batch: what is there `linger_s` seconds after its first.
 
-        None after the hold time, and for a draining container.
+        None come after the hold time, and for a draining container.
         """
         task = self.task(task_id)
         taken: list[Input] = []

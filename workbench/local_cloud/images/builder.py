@@ -46,7 +46,7 @@ _SEAL = ("chmod", "-R", "u-s,g-s,a+rX")
 class Builder:
     """Builds below one directory, `root`; `lay_out` writes the files of mounts into a directory."""
 
-    def __init__(self, root: Path, *, lay_out: Callable[[list[str], Path], list[str]]) -> None:
+    def __init__(self, root: Path, *, lay_out: Callable[[list[str], Path], None]) -> None:
         self._root = root
         self._lay_out = lay_out
         for leftover in root.glob(f"{SCRATCH_PREFIX}*"):

@@ -94,7 +94,7 @@ class Images:
         database: Database,
         root: Path,
         *,
-        lay_out: Callable[[list[str], Path], list[str]],
+        lay_out: Callable[[list[str], Path], None],
         mount_checksum: Callable[[str], str],
         secrets: Callable[[list[str]], dict[str, str]],
     ) -> None:

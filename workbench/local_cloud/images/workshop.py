@@ -14,9 +14,9 @@ from pathlib import Path
 
 from workbench.local_cloud.guest_root import interpreter_paths, system_root
 from workbench.local_cloud.images import host, layouts
+from workbench.local_cloud.processes import MAX_LINE_BYTES, lines
 
 LAYER_DEADLINE_S = 20 * 60.0
-MAX_LINE_BYTES = 16 * 1024
 _REAP_S = 5.0
 _TOOLS = "/opt/tools"
 _HOME = "/home/build"
@@ -113,16 +113,7 @@ class Workshop:
             raise BuildFailedError(f"'{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}' failed ({code}). {said}")
 
     async def _forward(self, stream: asyncio.StreamReader, fd: int, quiet: bool, tail: list[str]) -> None:
-        while True:
-            try:
-                line = await stream.readuntil(b"\n")
-            except asyncio.IncompleteReadError as error:
-                line = error.partial
-            except asyncio.LimitOverrunError as error:
-                line = await stream.readexactly(error.consumed) + b"\n"
-            if not line:
-                return
-            text = line.decode(errors="replace")
+        async for text in lines(stream):
             tail.append(text)
             del tail[:-12]
             if not quiet:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import jwt
 from grpc import StatusCode
@@ -30,6 +31,11 @@ class Caller:
 
 
 caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def metadata(context: Any) -> dict[str, str]:
+    """What a call says besides its request, by lower-case names."""
+    return {key: str(value) for key, value in context.invocation_metadata() or ()}
 
 
 class Gate:

@@ -103,9 +103,8 @@ class MountRpcs:
             raise not_found(f"Mount {mount_id} not found.")
         return str(row["checksum"])
 
-    def lay_out(self, mount_ids: list[str], root: Path) -> list[str]:
-        """Copy the mounts' files below `root` by their absolute names; returns the top-level paths to bind."""
-        tops: set[str] = set()
+    def lay_out(self, mount_ids: list[str], root: Path) -> None:
+        """Copy the mounts' files below `root` by their absolute names."""
         for mount_id in mount_ids:
             rows = self._db.all("SELECT * FROM mount_files WHERE mount_id=?", (mount_id,))
             for row in rows:
@@ -114,8 +113,6 @@ class MountRpcs:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._content.copy_to(row["sha256"], target)
                 target.chmod((row["mode"] or 0o644) & 0o755 | 0o444)
-                tops.add("/" + "/".join(name.parts[1:3] if name.parts[1] == "root" else name.parts[1:2]))
-        return sorted(tops)
 
     async def BlobCreate(self, request: api_pb2.BlobCreateRequest, context: Any) -> api_pb2.BlobCreateResponse:
         """Promise a place for a large value; the bytes come by HTTP PUT."""

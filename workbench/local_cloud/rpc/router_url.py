@@ -8,6 +8,8 @@ from typing import Any
 
 from modal_proto import api_pb2
 
+from workbench.local_cloud.rpc.callers import metadata
+
 _HTTPS_ONLY = frozenset(str(number) for number in (api_pb2.CLIENT_TYPE_LIBMODAL_JS, api_pb2.CLIENT_TYPE_LIBMODAL_GO))
 
 
@@ -23,7 +25,7 @@ class Url:
 
     def for_caller(self, context: Any) -> str:
         """Return the URL with the scheme that the calling SDK takes."""
-        client_type = dict(context.invocation_metadata() or ()).get("x-modal-client-type", "")
+        client_type = metadata(context).get("x-modal-client-type", "")
         if client_type in _HTTPS_ONLY and self.value.startswith("http://"):
             return f"https://{self.value.removeprefix('http://')}"
         return self.value

@@ -22,7 +22,7 @@ from modal_proto import api_pb2, task_command_router_pb2
 from workbench.local_cloud.faults import At
 from workbench.local_cloud.injection import Injector
 from workbench.local_cloud.rpc.answers import Answers, Key
-from workbench.local_cloud.rpc.callers import Caller, Gate, caller
+from workbench.local_cloud.rpc.callers import Caller, Gate, caller, metadata
 from workbench.local_cloud.rpc.failures import RpcFailure
 
 _log = structlog.get_logger(__name__)
@@ -120,7 +120,7 @@ class RpcServer:
 
     def _admit(self, name: str, handler: object, context: Any, identify: Callable[[dict[str, str]], Caller]) -> None:
         if name not in OPEN_METHODS:
-            caller.set(identify({key: str(value) for key, value in context.invocation_metadata() or ()}))
+            caller.set(identify(metadata(context)))
         if handler is None:
             self.coverage.asked_for[name] += 1
             _log.warning("rpc.unimplemented", rpc=name)
@@ -155,8 +155,15 @@ class RpcServer:
             try:
                 self._admit(name, handler, context, identify)
                 assert handler is not None
-                async with asyncio.timeout(UNARY_DEADLINE_S):
-                    return await self._answer(name, handler, request, context)
+                limit = asyncio.timeout(UNARY_DEADLINE_S)
+                try:
+                    async with limit:
+                        return await self._answer(name, handler, request, context)
+                except TimeoutError as error:
+                    if not limit.expired():
+                        raise
+                    late = f"{name} was not done within {UNARY_DEADLINE_S:g} s."
+                    raise RpcFailure(StatusCode.DEADLINE_EXCEEDED, late) from error
             except Exception as error:  # the boundary: everything becomes a status
                 await _abort(name, context, error)
                 raise AssertionError("abort always raises") from error
@@ -184,9 +191,9 @@ class RpcServer:
 
 
 def _key(name: str, context: Any) -> Key | None:
-    given = next((value for key, value in context.invocation_metadata() or () if key == "x-idempotency-key"), "")
+    given = metadata(context).get("x-idempotency-key")
     who = caller.get()
-    return (f"{who.kind} {who.task_id or ''}", name, str(given)) if given else None
+    return (f"{who.kind} {who.task_id or ''}", name, given) if given else None
 
 
 def _serialize(message: Message | None) -> bytes:
@@ -197,8 +204,6 @@ def _serialize(message: Message | None) -> bytes:
 async def _abort(name: str, context: Any, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
         raise error
-    if isinstance(error, TimeoutError):
-        await context.abort(StatusCode.DEADLINE_EXCEEDED, f"{name} was not done within {UNARY_DEADLINE_S:g} s.")
     if isinstance(error, RpcFailure):
         await context.abort(error.code, error.message)
     _log.error("rpc.failed", rpc=name, exc_info=error)

@@ -5,7 +5,7 @@ from typing import Any
 from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
-from workbench.local_cloud.rpc.callers import Gate
+from workbench.local_cloud.rpc.callers import Gate, metadata
 from workbench.local_cloud.rpc.environments import IMAGE_BUILDER_VERSION
 
 SDK_VERSION = "1.6.4"
@@ -30,7 +30,7 @@ class SessionRpcs:
 
     async def TokenInfoGet(self, request: api_pb2.TokenInfoGetRequest, context: Any) -> api_pb2.TokenInfoGetResponse:
         """Describe the one token that the local cloud knows."""
-        token_id = dict(context.invocation_metadata() or ()).get("x-modal-token-id", "")
+        token_id = metadata(context).get("x-modal-token-id", "")
         return api_pb2.TokenInfoGetResponse(token_id=token_id, workspace_name=WORKSPACE)
 
     async def WorkspaceNameLookup(self, request: empty_pb2.Empty, context: Any) -> api_pb2.WorkspaceNameLookupResponse:
@@ -40,8 +40,7 @@ class SessionRpcs:
 
 def client_version(context: Any) -> str:
     """Which SDK calls."""
-    metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
-    return metadata.get("x-modal-client-version", "")[:64]
+    return metadata(context).get("x-modal-client-version", "")[:64]
 
 
 def version_warnings(context: Any) -> list[api_pb2.Warning]:

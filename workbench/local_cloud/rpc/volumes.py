@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,13 @@ from workbench.local_cloud.http.volume_routes import BLOCK_BYTES, VolumeRoutes
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import failed_precondition, invalid
 from workbench.local_cloud.store.content import EMPTY_SHA256, ContentStore
+from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, clean
 from workbench.local_cloud.volumes.files import VolumeFiles
 from workbench.local_cloud.volumes.holders import holders, sentence
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
-EPHEMERAL_SILENCE_S = 15 * 60  # an ephemeral volume whose owner has been silent for longer is dropped
 _PAGE = 1000
 _CALLS_TOLD = 4  # a container may work on hundreds at once, and any of them may have written
 _MAX_FILE_BYTES = 1 << 40  # Modal's limit for one file
@@ -36,25 +36,25 @@ class Mounts:
 
 
 class VolumeRpcs:
-    """Answers about volumes; `mounts_of` tells what a container has mounted, `may_commit` can lose a commit of it."""
+    """Answers about volumes; `mounts_of` tells what a function container has mounted."""
 
     def __init__(
         self,
         objects: Objects,
+        ephemeral: Ephemeral,
         committed: CommittedVolumes,
         content: ContentStore,
         routes: VolumeRoutes,
         *,
         mounts_of: Callable[[str], Mounts],
-        may_commit: Callable[[str, str, str], Awaitable[bool]],
     ) -> None:
         self._objects = objects
+        self._ephemeral = ephemeral
         self._committed = committed
         self._content = content
         self._routes = routes
         self._files = VolumeFiles(committed)
         self._mounts_of = mounts_of
-        self._may_commit = may_commit
 
     # -- names -------------------------------------------------------------------------------------------------------
 
@@ -64,15 +64,18 @@ class VolumeRpcs:
         """Find or create a volume; version 1 unless told otherwise, as on Modal."""
         if request.create_options.experimental_options:
             raise invalid("Experimental volume options are not implemented by the local cloud.")
-        volume_id, created = self._objects.get_or_create(
-            "volume",
-            "vo",
-            environment=request.environment_name,
-            name=request.deployment_name,
-            creation_type=request.object_creation_type,
-        )
-        if created:
-            self._committed.create(volume_id, version=request.version or api_pb2.VOLUME_FS_VERSION_V1)
+        with self._committed.transaction():
+            volume_id, created = self._objects.get_or_create(
+                "volume",
+                "vo",
+                environment=request.environment_name,
+                name=request.deployment_name,
+                creation_type=request.object_creation_type,
+            )
+            if created:
+                self._committed.create(volume_id, version=request.version or api_pb2.VOLUME_FS_VERSION_V1)
+                if not self._objects.describe("volume", volume_id)[1]:
+                    self._ephemeral.add(volume_id)
         version = self._committed.version(volume_id)
         return api_pb2.VolumeGetOrCreateResponse(
             volume_id=volume_id,
@@ -133,15 +136,13 @@ class VolumeRpcs:
 
     async def VolumeHeartbeat(self, request: api_pb2.VolumeHeartbeatRequest, context: Any) -> empty_pb2.Empty:
         """Keep an ephemeral volume alive."""
-        self._committed.touch(request.volume_id)
+        self._ephemeral.touch(request.volume_id)
         return empty_pb2.Empty()
 
     def drop_abandoned(self) -> None:
         """Drop ephemeral volumes whose owner is silent."""
-        for volume_id in self._committed.unseen_since(time.time() - EPHEMERAL_SILENCE_S):
-            _, name, _ = self._objects.describe("volume", volume_id)
-            if not name:
-                self._drop(volume_id)
+        for volume_id in self._ephemeral.abandoned("volume"):
+            self._drop(volume_id)
 
     # -- files -------------------------------------------------------------------------------------------------------
 
@@ -273,8 +274,7 @@ class VolumeRpcs:
         calls = "".join(f" call={call_id}" for call_id in own.calls[:_CALLS_TOLD])
         author = f"container:{caller.get().task_id}{calls}"
         for copy in own.copies.values():
-            if await self._may_commit(caller.get().task_id or "", copy.sub_path, author):
-                await copy.commit(author)
+            await copy.commit(author)
         return api_pb2.VolumeCommitResponse(skip_reload=False)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest, context: Any) -> empty_pb2.Empty:

@@ -10,8 +10,6 @@ import asyncio
 import hashlib
 import secrets
 import socket
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -28,8 +26,10 @@ from workbench.local_cloud.sandboxes.egress_relay import (
     forward,
     join,
     next_event,
+    say,
 )
 from workbench.local_cloud.sandboxes.egress_requests import Headers, end_to_end
+from workbench.local_cloud.sandboxes.tunnels import Visit
 
 PARAMETER = "_modal_connect_token"
 USER_HEADER = b"x-verified-user-data"
@@ -38,8 +38,6 @@ CONNECTIONS_AT_ONCE = 64
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
 IDLE_S = 300.0
-
-Visit = Callable[[int], AbstractAsyncContextManager[socket.socket]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class ConnectEntry:
             token, by_query = shown_token(request)
             grant = self._grants.get(_key(token))
             if grant is None:
-                _say(http, client, 401, "a connect token of this sandbox is needed")
+                say(http, client[1], 401, "a connect token of this sandbox is needed")
                 return
             upgrade = _wants_upgrade(request)
             ours = passed_on(request, grant, upgrade=upgrade)
@@ -110,9 +108,9 @@ class ConnectEntry:
                 await forward(http, client, ours, far, idle_s=IDLE_S, extra=extra)
         except (h11.ProtocolError, ValueError) as error:
             status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-            _say(http, client, status, "this is no HTTP request that can be passed on")
+            say(http, client[1], status, "this is no HTTP request that can be passed on")
         except (OSError, UnansweredError):
-            _say(http, client, 502, "nothing in the sandbox answers at this port")
+            say(http, client[1], 502, "nothing in the sandbox answers at this port")
 
 
 def shown_token(request: h11.Request) -> tuple[str, bool]:
@@ -213,21 +211,6 @@ async def _pass_answer(
             event = await next_event(far_http, far[0])
     if isinstance(event, h11.EndOfMessage):
         client[1].write(http.send(event) or b"")
-
-
-def _say(http: h11.Connection, client: Stream, status: int, text: str) -> None:
-    """Answer for ourselves, where the connection still allows it."""
-    body = text.encode() + b"\n"
-    headers = [
-        (b"Content-Type", b"text/plain"),
-        (b"Content-Length", str(len(body)).encode()),
-        (b"Connection", b"close"),
-    ]
-    try:
-        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-            client[1].write(http.send(event) or b"")
-    except (h11.LocalProtocolError, OSError):
-        pass  # an answer has begun
 
 
 def _key(token: str) -> bytes:

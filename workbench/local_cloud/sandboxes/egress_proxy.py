@@ -15,6 +15,7 @@ from ipaddress import ip_address
 import h11
 import psutil
 
+from workbench.local_cloud.doors import Door
 from workbench.local_cloud.sandboxes.egress_policy import Address, Allowed, EgressPolicy, Network, Refused
 from workbench.local_cloud.sandboxes.egress_relay import (
     CHUNK_BYTES,
@@ -24,6 +25,7 @@ from workbench.local_cloud.sandboxes.egress_relay import (
     finish,
     forward,
     next_event,
+    say,
 )
 from workbench.local_cloud.sandboxes.egress_requests import Target, outgoing, tunnel_target
 
@@ -32,8 +34,6 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
 DIAL_S = 15.0
 IDLE_S = 300.0
-_CLOSE_S = 5.0
-_FULL_S = 1.0  # how long nobody is let in when the cloud has no descriptor left
 _LOOKUPS_AT_ONCE = 4
 _DIALLED_AT_MOST = 8  # of one name's addresses, each with its deadline
 
@@ -106,16 +106,13 @@ class EgressProxy:
         self._idle_s = idle_s
         # Threads of its own: a guest chooses how long names take, and the watchdog measures in the loop's few.
         self._lookups = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, thread_name_prefix="egress-names")
-        self._serving = False
-        self._full: asyncio.TimerHandle | None = None
-        self._guests: set[asyncio.Task[None]] = set()
+        self._door: Door | None = None
         self._flows: dict[asyncio.Task[None], tuple[Target, Address]] = {}
 
     async def start(self) -> None:
         """Begin to serve."""
         self._listener.setblocking(False)
-        self._serving = True
-        self._listen()
+        self._door = Door(self._listener, self._welcome, at_once=MAX_CONNECTIONS)
 
     def set_policy(self, policy: EgressPolicy) -> None:
         """Decide by another policy from now on; connections that it would not allow are cut."""
@@ -126,41 +123,11 @@ class EgressProxy:
 
     async def aclose(self) -> None:
         """Stop serving and cut every connection. Idempotent."""
-        if self._serving:
-            self._serving = False
-            asyncio.get_running_loop().remove_reader(self._listener)
-        if self._full is not None:
-            self._full.cancel()
-        self._listener.close()
         self._lookups.shutdown(wait=False, cancel_futures=True)
-        for task in list(self._guests):
-            task.cancel()
-        if self._guests:
-            await asyncio.wait(list(self._guests), timeout=_CLOSE_S)
-
-    # Not by asyncio's server: what that has accepted when it is closed is lost in it, open.
-
-    def _listen(self) -> None:
-        self._full = None
-        asyncio.get_running_loop().add_reader(self._listener, self._accept)
-
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
-        except OSError:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self._listener)
-            self._full = loop.call_later(_FULL_S, self._listen)
-            return
-        if len(self._guests) >= MAX_CONNECTIONS:
-            connection.close()
-            return
-        task = asyncio.ensure_future(self._welcome(connection))
-        self._guests.add(task)
-        task.add_done_callback(self._guests.discard)
-        task.add_done_callback(lambda _: connection.close())  # a task may be cancelled before its first step
+        if self._door is not None:
+            await self._door.aclose()
+        else:
+            self._listener.close()
 
     async def _welcome(self, connection: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=connection, limit=CHUNK_BYTES)
@@ -187,9 +154,9 @@ class EgressProxy:
                 target, ours = outgoing(request)
                 await forward(connection, guest, ours, await self._reach(target), idle_s=self._idle_s)
         except (_UnreachableError, UnansweredError) as error:
-            _answer(connection, guest[1], 502, str(error))
+            say(connection, guest[1], 502, str(error))
         except h11.RemoteProtocolError as error:
-            _answer(connection, guest[1], error.error_status_hint, "the proxy does not understand this")
+            say(connection, guest[1], error.error_status_hint, "the proxy does not understand this")
         except (_RefusedError, OSError, TimeoutError, h11.LocalProtocolError):
             pass  # there is nobody to tell
         await finish(guest, idle_s=self._idle_s)
@@ -237,16 +204,3 @@ class EgressProxy:
     def _refusal(self, target: Target, reason: str) -> _RefusedError:
         self._on_refused(target.shown, target.port, reason)
         return _RefusedError(reason)
-
-
-def _answer(connection: h11.Connection, writer: asyncio.StreamWriter, status: int, text: str) -> None:
-    """Say why nothing comes, where the connection still allows it."""
-    body = text.encode() + b"\n"
-    headers = [
-        (b"Content-Type", b"text/plain"),
-        (b"Content-Length", str(len(body)).encode()),
-        (b"Connection", b"close"),
-    ]
-    with contextlib.suppress(h11.LocalProtocolError, OSError):
-        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-            writer.write(connection.send(event) or b"")

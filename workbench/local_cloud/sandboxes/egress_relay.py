@@ -5,6 +5,7 @@ what was sent before an end still arrives, and nothing of the far side stays ope
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import h11
@@ -94,6 +95,19 @@ async def finish(stream: Stream, *, idle_s: float) -> None:
         pass
     finally:
         writer.transport.abort()
+
+
+def say(connection: h11.Connection, writer: asyncio.StreamWriter, status: int, text: str) -> None:
+    """Answer for ourselves, with a sentence, where the connection still allows it."""
+    body = text.encode() + b"\n"
+    headers = [
+        (b"Content-Type", b"text/plain"),
+        (b"Content-Length", str(len(body)).encode()),
+        (b"Connection", b"close"),
+    ]
+    with contextlib.suppress(h11.LocalProtocolError, OSError):  # an answer has begun, or nobody is there
+        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            writer.write(connection.send(event) or b"")
 
 
 async def next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Event | type[h11.PAUSED]:

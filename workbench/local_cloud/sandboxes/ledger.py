@@ -17,9 +17,9 @@ CREATE TABLE IF NOT EXISTS sandboxes (
 _EXIT_TERMINATED = 137
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Known:
-    """One sandbox as it was noted; times are Unix seconds, `result` is None while it runs."""
+    """One sandbox as it is noted; times are Unix seconds, `result` is None while it runs."""
 
     sandbox_id: str
     task_id: str

@@ -4,11 +4,10 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modal_proto import api_pb2
-
 from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy
 from workbench.local_cloud.sandboxes.execs import Exec
+from workbench.local_cloud.sandboxes.ledger import Known
 from workbench.local_cloud.sandboxes.readiness import Readiness
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.tunnels import Tunnels
@@ -20,22 +19,11 @@ _AUTHOR_TAGS_CHARS = 200
 
 
 @dataclass(eq=False)
-class Record:
-    """One sandbox from its creation to long after its end."""
+class Record(Known):
+    """One sandbox: what is known of it, and while it runs all that it holds."""
 
-    sandbox_id: str
-    task_id: str
-    app_id: str
-    app_name: str
-    environment: str
-    name: str
-    definition: api_pb2.Sandbox
-    tags: dict[str, str]
-    created_at: float
     sandbox: Sandbox | None = None
     mounts: dict[str, WorkingCopy] = field(default_factory=dict)
-    result: api_pb2.GenericResult | None = None
-    finished_at: float = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None

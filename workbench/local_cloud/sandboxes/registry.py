@@ -5,7 +5,6 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
-from workbench.local_cloud.sandboxes.ledger import Known, Ledger
+from workbench.local_cloud.sandboxes.ledger import Ledger
 from workbench.local_cloud.sandboxes.limits import limits_of
 from workbench.local_cloud.sandboxes.output_log import follow
 from workbench.local_cloud.sandboxes.readiness import Probe, Readiness
@@ -43,8 +42,7 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopies
 _log = structlog.get_logger(__name__)
 
 OnNotice = Callable[[Record, str], None]
-LayOut = Callable[[list[str], Path], object]
-MayCommit = Callable[[str, str, str], Awaitable[bool]]  # sandbox, sub-path, author; False loses it without a word
+LayOut = Callable[[list[str], Path], None]
 Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
 OnOutput = Callable[[Record, "api_pb2.FileDescriptor.ValueType", list[str]], None]
 
@@ -71,19 +69,17 @@ class Sandboxes:
         lay_out: LayOut,
         on_notice: OnNotice,
         on_output: OnOutput,
-        may_commit: MayCommit,
         egress_test_networks: Sequence[Network] = (),
     ) -> None:
         """`on_notice` gets what the cloud has to say of a sandbox, `on_output` what its program prints, for the log.
 
-        `may_commit` can lose a commit. `lay_out` puts the files of mounts below a directory; those are in `files`.
+        `lay_out` puts the files of mounts below a directory; those are in `files`.
 
         `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
         """
         self._egress_test_networks = tuple(egress_test_networks)
         self._engine = engine
         self._clock = clock
-        self._may_commit = may_commit
         self._copies = copies
         self._files = files
         self._lay_out = lay_out
@@ -100,7 +96,7 @@ class Sandboxes:
 
     def note(self, record: Record) -> None:
         """Write down what is known of a sandbox, for after a restart."""
-        self._ledger.note(Known(**{one.name: getattr(record, one.name) for one in fields(Known)}))
+        self._ledger.note(record)
 
     async def create(
         self,
@@ -350,9 +346,9 @@ class Sandboxes:
                 return None
 
     async def _finish(self, record: Record, status: "api_pb2.GenericResult.GenericStatus.ValueType", code: int) -> None:
-        if record.ending is None and record.result is not None:  # it ended with an earlier cloud
-            return
         if record.ending is None:
+            if record.result is not None:  # it ended with an earlier cloud
+                return
             record.ending = asyncio.ensure_future(self._end(record, status, code))
         await asyncio.shield(record.ending)
 
@@ -368,9 +364,8 @@ class Sandboxes:
                 await record.connect.aclose()
             await self._finish_the_log(record)
             for copy in record.mounts.values():
-                if await self._may_commit(record.sandbox_id, copy.sub_path, f"{author_of(record)} (final)"):
-                    await copy.commit(f"{author_of(record)} (final)")
-                    await copy.release()
+                await copy.commit(f"{author_of(record)} (final)")
+                await copy.release()
         finally:
             for copy in record.mounts.values():
                 await copy.discard()
@@ -412,7 +407,7 @@ class Sandboxes:
             if by_sync and copy.version == api_pb2.VOLUME_FS_VERSION_V1:
                 continue
             meant = path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/")
-            if meant and await self._may_commit(record.sandbox_id, copy.sub_path, author):
+            if meant:
                 losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
         if losses:
             told = [str(loss) for loss in losses[:_LOSSES_TOLD]]

@@ -17,7 +17,7 @@ MAX_PATH_BYTES = 4096  # the kernel's own limit for one path
 MAX_NAME_BYTES = 255
 
 _DDL = """
-CREATE TABLE IF NOT EXISTS volumes (volume_id TEXT PRIMARY KEY, version INTEGER NOT NULL, seen_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS volumes (volume_id TEXT PRIMARY KEY, version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS volume_commits (
   volume_id TEXT NOT NULL REFERENCES volumes ON DELETE CASCADE, number INTEGER NOT NULL, parent INTEGER NOT NULL,
   at REAL NOT NULL, author TEXT NOT NULL, PRIMARY KEY (volume_id, number)
@@ -95,7 +95,7 @@ class CommittedVolumes:
 
     def create(self, volume_id: str, *, version: int) -> None:
         """Make an empty volume; nothing happens when it is there."""
-        self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?,?,?)", (volume_id, version, time.time()))
+        self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?,?)", (volume_id, version))
 
     def version(self, volume_id: str) -> int:
         """The volume's file system version, 1 or 2; raises RpcFailure NOT_FOUND."""
@@ -103,14 +103,6 @@ class CommittedVolumes:
         if row is None:
             raise not_found(f"Volume {volume_id} not found.")
         return int(row["version"])
-
-    def touch(self, volume_id: str) -> None:
-        """Note that an ephemeral volume's owner is alive."""
-        self._db.execute("UPDATE volumes SET seen_at=? WHERE volume_id=?", (time.time(), volume_id))
-
-    def unseen_since(self, at: float) -> set[str]:
-        """The volumes that were neither made nor touched after a time in Unix seconds."""
-        return {str(row["volume_id"]) for row in self._db.all("SELECT volume_id FROM volumes WHERE seen_at<?", (at,))}
 
     def drop(self, volume_id: str) -> None:
         """Forget a volume's entries and commits."""

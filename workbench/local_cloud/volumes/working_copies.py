@@ -7,7 +7,7 @@ link. Writes become visible elsewhere on commit, and commits of others become vi
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,11 @@ from workbench.local_cloud.volumes.spares import Spare, Spares, is_plain
 from workbench.local_cloud.volumes.trees import Skipped, open_regular, opened_dir, opened_parent, remove_tree
 
 _T = TypeVar("_T")
+MayCommit = Callable[[str, str], Awaitable[bool]]  # author, sub-path; False: acknowledge it, and publish nothing
+
+
+async def _always(author: str, sub_path: str) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,21 @@ class WorkingCopies:
     """Makes working copies below one directory that nobody else may list."""
 
     def __init__(
-        self, root: Path, committed: CommittedVolumes, content: ContentStore, *, limits: ScanLimits | None = None
+        self,
+        root: Path,
+        committed: CommittedVolumes,
+        content: ContentStore,
+        *,
+        limits: ScanLimits | None = None,
+        may_commit: MayCommit = _always,
     ) -> None:
+        """`may_commit` is asked before each commit of a working copy, and can lose it."""
         self._root = root
         self._committed = committed
         self._content = content
         self._limits = limits or ScanLimits()
         self._spares = Spares()
+        self._may_commit = may_commit
         root.mkdir(parents=True, exist_ok=True)
         # Sandboxes are started under uids of their own and must pass through; each holder below lets in one of them.
         root.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -90,6 +103,7 @@ class WorkingCopies:
             content=self._content,
             spares=self._spares,
             known=spare.known if spare is not None else {},
+            may_commit=self._may_commit,
         )
         try:
             await copy.reload()
@@ -126,6 +140,7 @@ class WorkingCopy:
         content: ContentStore,
         spares: Spares,
         known: dict[str, Known],
+        may_commit: MayCommit,
     ) -> None:
         """`known` is what the holder's tree is known to hold: nothing, unless it is a spare one."""
         self.path = holder / "tree"
@@ -140,11 +155,13 @@ class WorkingCopy:
         self._content = content
         self._spares = spares
         self._known = known
+        self._may_commit = may_commit
         self._head = 0
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[object]] = set()
         self._laid_out = False
         self._discarded = False
+        self._given_away = False  # its directory is somebody else's now
         scratch = holder / "scratch"
         for directory in (self.path, scratch):
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -160,7 +177,7 @@ class WorkingCopy:
 
         Raises RpcFailure: NOT_FOUND when the volume was deleted, RESOURCE_EXHAUSTED beyond the limits of a volume.
         """
-        if self.read_only:
+        if self.read_only or not await self._may_commit(author, self.sub_path):
             return CommitResult(None, 0, 0)
         return await self._run(lambda: self._commit(author))
 
@@ -242,11 +259,11 @@ class WorkingCopy:
         if found.changes or found.skipped or not is_plain(self.path):
             self._discard()
             return
-        self._discarded = True
+        self._discarded = self._given_away = True
         self._spares.keep((self.volume_id, self.sub_path, self._owner), Spare(self._holder, found.known))
 
     def _discard(self) -> None:
-        if not self._discarded:
+        if not self._given_away:
             self._discarded = True
             self._known = {}
             remove_tree(self._holder)
