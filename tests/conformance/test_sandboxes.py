@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import modal
 import pytest
@@ -136,6 +137,22 @@ def test_tags_are_bounded(sandbox: modal.Sandbox, tags: dict[str, str]) -> None:
 def test_a_gpu_is_refused_by_name(app: modal.App) -> None:
     with pytest.raises(modal.exception.Error, match="gpu is not implemented"):
         modal.Sandbox.create(app=app, gpu="T4")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"runtime": "vm"},
+        {"custom_domain": "sandboxes.example.com"},
+        {"include_oidc_identity_token": True},
+        {"_experimental_enable_snapshot": True},
+        {"encrypted_ports": [8000], "inbound_cidr_allowlist": ["10.0.0.0/8"]},
+    ],
+    ids=lambda options: [*options][-1],
+)
+def test_what_a_sandbox_cannot_be_given_is_refused_by_name(app: modal.App, options: dict[str, Any]) -> None:
+    with pytest.raises(modal.exception.Error, match=f"{[*options][-1]}.* is not implemented by the local cloud"):
+        modal.Sandbox.create(app=app, timeout=60, **options)
 
 
 def test_sandboxes_are_listed_by_tags(app: modal.App) -> None:

@@ -30,6 +30,18 @@ _MAX_TAG = 256
 _PAGE = 100
 
 
+# What a program would miss that was promised it; a region, which no program sees, is not among it.
+_REFUSED: dict[str, Callable[[api_pb2.Sandbox], bool]] = {
+    "proxy": lambda asked: bool(asked.proxy_id),
+    "custom_domain": lambda asked: bool(asked.custom_domain),
+    "i6pn": lambda asked: asked.i6pn_enabled,
+    'runtime="vm"': lambda asked: asked.runtime == "vm",
+    "include_oidc_identity_token": lambda asked: asked.include_oidc_identity_token,
+    "_experimental_enable_snapshot": lambda asked: asked.enable_snapshot,
+    "inbound_cidr_allowlist": lambda asked: bool(asked.inbound_cidr_allowlist),
+}
+
+
 class SandboxRpcs:
     """Answers about V2 sandboxes."""
 
@@ -77,6 +89,10 @@ class SandboxRpcs:
             raise invalid("Bucket mounts and network file systems are not implemented by the local cloud.")
         if definition.HasField("pty_info"):
             raise invalid("Sandbox.create with pty is not implemented by the local cloud: give it to exec.")
+        if asked := [name for name, is_asked in _REFUSED.items() if is_asked(definition)]:
+            raise invalid(
+                f"Sandbox.create with {', '.join(asked)} is not implemented by the local cloud: leave it out."
+            )
         if len(definition.name) > _MAX_NAME:
             raise invalid(f"A sandbox's name is at most {_MAX_NAME} characters.")
         if len({mount.volume_id for mount in definition.volume_mounts}) != len(definition.volume_mounts):
