@@ -1,26 +1,25 @@
-"""The only module that calls `modal.Sandbox`: one project's sandbox, from its creation to its confirmed end.
+"""One project's live sandbox: commands in it, the commit of what they wrote, its confirmed end.
 
-A sandbox sees its project's sub-path of the project volume at /workspace and, read-only, the global volume at /global.
 Its entrypoint is a watchdog on stdin: when the run that owns the sandbox falls silent, whatever the reason, it exits
 and the sandbox ends with it. Jobs never run as uid 0.
 """
 
 import asyncio
-import hashlib
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 import modal
 import modal.exception
 import structlog
-from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from modal_app.chunks import pieces
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Commit, SandboxFacts
+from modal_app.contract.proof import ProcessFacts
+from modal_app.platform_errors import PLATFORM_ERRORS
+from modal_app.read_back import ReadBack
 from modal_app.settings import Timeouts
 
 _log = structlog.get_logger(__name__)
@@ -41,33 +40,17 @@ _AS_JOB = (
     "--bounding-set=-all",
     "--",
 )
-_WATCHDOG = """
-import os, select, sys
-while True:
-    ready, _, _ = select.select([0], [], [], float(sys.argv[1]))
-    if not ready or not os.read(0, 4096):
-        sys.exit(0)
-"""
 _ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108  # a path in the sandbox
 
+_WHO_AND_WHEN = "id -u; date +%s.%N"
+_PROBED = re.compile(rb"(\d{1,10})\n(\d{1,12}\.\d{1,9})\n")
 _STDIN_CHUNK_BYTES = 1024 * 1024
-_PLATFORM_ERRORS = (modal.exception.Error, GRPCError, StreamTerminatedError, OSError, TimeoutError)
-
+_PRINTED_BYTES = 1024 * 1024
 OnOutput = Callable[[str, bytes], Awaitable[None]]
 
 
 async def _ignore(channel: str, data: bytes) -> None:
     """Drop output that nobody asked for."""
-
-
-@dataclass(frozen=True)
-class Platform:
-    """What the deployed app has: itself, the sandboxes' image, the two volumes."""
-
-    app: modal.App
-    image: modal.Image
-    projects: modal.Volume
-    shared: modal.Volume
 
 
 class Job(Protocol):
@@ -86,24 +69,21 @@ class Job(Protocol):
         ...
 
 
-def sub_path(user_id: str, project_id: str) -> str:
-    """Where a project is in the project volume. The ids were checked when the request was parsed."""
-    return f"/projects/{user_id}/{project_id}"
-
-
-def sandbox_name(user_id: str, project_id: str) -> str:
-    """The one name that a project's sandbox may have: the platform refuses a second one of the same name."""
-    return "p-" + hashlib.sha256(f"{user_id}/{project_id}".encode()).hexdigest()[:32]
-
-
 class ProjectSandbox:
-    """A live sandbox. Commands run as an unprivileged user, in /workspace."""
+    """A live sandbox. Commands run as an unprivileged user, in /workspace.
 
-    def __init__(self, sandbox: modal.Sandbox, timeouts: Timeouts) -> None:
+    `process` is what was seen of the last command that an action ran; `warm` says that it was created ahead.
+    """
+
+    def __init__(self, sandbox: modal.Sandbox, timeouts: Timeouts, read_back: ReadBack, *, warm: bool = False) -> None:
+        self.process: ProcessFacts | None = None
         self._sandbox = sandbox
         self._timeouts = timeouts
+        self._read_back = read_back
+        self._warm = warm
         self._prefix: tuple[str, ...] = ()
         self._uid = 0
+        self._ready_at = "0"
         self._keeper: asyncio.Task[None] | None = None
         self.terminated = False
 
@@ -115,16 +95,23 @@ class ProjectSandbox:
     @property
     def facts(self) -> SandboxFacts:
         """What the run tells about it."""
-        return SandboxFacts(id=self.id, uid=self._uid, terminated=self.terminated)
+        return SandboxFacts(id=self.id, uid=self._uid, terminated=self.terminated, warm=self._warm)
+
+    def keep(self) -> None:
+        """Let the watchdog know from now on that the run lives."""
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def refresh(self) -> None:
+        """Show what was committed since the sandbox was created. Platform errors are raised."""
+        await self._sandbox.reload_volumes.aio()
 
     async def prove_alive(self) -> None:
         """Run a command with a deadline before anybody relies on the sandbox, and learn its user."""
-        self._keeper = asyncio.create_task(self._keep())
-        uid = await self._uid_of(())
+        uid, self._ready_at = await self._probe(())
         if uid == 0:
             self._prefix = _AS_JOB
             await self._own_workspace()
-            uid = await self._uid_of(self._prefix)
+            uid, self._ready_at = await self._probe(self._prefix)
         if uid == 0:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox cannot run jobs as an unprivileged user")
         self._uid = uid
@@ -144,6 +131,7 @@ class ProjectSandbox:
         """
         limit = timeout_s or self._timeouts.process_s
         started = time.monotonic()
+        self.process = ProcessFacts(limit_s=limit, took_ms=0)
         try:
             async with asyncio.timeout(limit + 10):
                 code = await self._exec(
@@ -151,24 +139,45 @@ class ProjectSandbox:
                 )
         except TimeoutError:
             code = -1
-        if code == -1 or (code in (124, 137) and time.monotonic() - started >= limit):
+        finally:
+            self.process = ProcessFacts(limit_s=limit, took_ms=_ms_since(started))
+        late = time.monotonic() - started >= limit
+        if code == -1 and not late:
+            raise ContractError(ErrorCode.SANDBOX_LOST, "the platform ended the process before its time")
+        timed_out = code == -1 or (code in (124, 137) and late)
+        self.process = self.process.model_copy(
+            update={"exit_code": None if timed_out else code, "timed_out": timed_out, "took_ms": _ms_since(started)}
+        )
+        if timed_out:
             raise ContractError(ErrorCode.PROCESS_TIMEOUT, f"the process did not end within {limit:g} seconds")
         return code
 
     async def commit(self) -> Commit:
         """Publish what was written to the workspace; raises ContractError `commit_failed` unless it was confirmed.
 
-        `sync` on the mount is how a sandbox commits a v2 volume; a function's `volume.commit()` would not do it.
+        `sync` on the mount is how a sandbox commits a v2 volume; a function's `volume.commit()` would not do it. Some
+        of the files are then read back from outside: a commit that was confirmed and lost is no commit.
         """
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._timeouts.commit_s):
-                code = await self._exec(["sync", WORKSPACE], on_output=_ignore, timeout_s=self._timeouts.commit_s)
+                found = await self._read_back.commit(self._command, since=self._ready_at)
         except TimeoutError:
-            code = -1
-        if code != 0:
+            found = None
+        if found is None:
             raise ContractError(ErrorCode.COMMIT_FAILED, "the files could not be committed")
-        return Commit(committed=True, elapsed_ms=_ms_since(started))
+        return Commit(committed=True, elapsed_ms=_ms_since(started), changed=found.changed, compared=found.compared)
+
+    async def _command(self, argv: Sequence[str]) -> tuple[int, bytes]:
+        """Run a command of ours; returns its exit code and what it printed, at most 1 MiB of it."""
+        printed = bytearray()
+
+        async def collect(channel: str, data: bytes) -> None:
+            if channel == "stdout" and len(printed) < _PRINTED_BYTES:
+                printed.extend(data)
+
+        code = await self._exec(argv, on_output=collect, timeout_s=self._timeouts.commit_s)
+        return code, bytes(printed)
 
     async def terminate(self) -> None:
         """End the sandbox and see that it has ended. Idempotent; never raises for a sandbox that is gone already."""
@@ -182,7 +191,7 @@ class ProjectSandbox:
                 self.terminated = True
         except modal.exception.NotFoundError:
             self.terminated = True
-        except _PLATFORM_ERRORS as error:
+        except PLATFORM_ERRORS as error:
             _log.error("sandbox.terminate_failed", sandbox_id=self.id, reason=type(error).__name__)
 
     async def _exec(
@@ -221,7 +230,7 @@ class ProjectSandbox:
             if ours is not None:
                 raise _first(ours) from None
             raise await self._lost(_first(others or errors)) from None
-        except _PLATFORM_ERRORS as error:
+        except PLATFORM_ERRORS as error:
             raise await self._lost(error) from None
         if code >= _SIGNALLED and not await self._alive():
             raise await self._lost(None)  # the command did not fail: its sandbox was ended underneath
@@ -233,25 +242,26 @@ class ProjectSandbox:
             async with asyncio.timeout(_PROBE_S):
                 probe = await self._sandbox.exec.aio("true", timeout=_PROBE_S)
                 return bool(await probe.wait.aio() == 0)
-        except _PLATFORM_ERRORS:
+        except PLATFORM_ERRORS:
             return False
 
     async def _lost(self, error: Exception | None) -> Exception:
         """What it means that a command broke off: an error of ours passes, everything else is the sandbox's end."""
-        if error is not None and not isinstance(error, _PLATFORM_ERRORS):
+        if error is not None and not isinstance(error, PLATFORM_ERRORS):
             return error
         cancelled = False
         try:
             async with asyncio.timeout(_PROBE_S):
                 cancelled = "cancelled" in await self._sandbox.get_tags.aio()
-        except _PLATFORM_ERRORS:
+        except PLATFORM_ERRORS:
             pass  # then it is lost, and not known to be cancelled
         if cancelled:
             return ContractError(ErrorCode.CANCELLED, "the run was cancelled")
         _log.warning("sandbox.lost", sandbox_id=self.id, reason=type(error).__name__)
         return ContractError(ErrorCode.SANDBOX_LOST, "the sandbox ended before its job")
 
-    async def _uid_of(self, prefix: tuple[str, ...]) -> int:
+    async def _probe(self, prefix: tuple[str, ...]) -> tuple[int, str]:
+        """The user that commands run as, and the sandbox's time in Unix seconds."""
         output = bytearray()
 
         async def collect(channel: str, data: bytes) -> None:
@@ -259,10 +269,11 @@ class ProjectSandbox:
                 output.extend(data)
 
         async with asyncio.timeout(_PROBE_S):
-            code = await self._exec([*prefix, "id", "-u"], on_output=collect, timeout_s=_PROBE_S)
-        if code != 0 or not output.strip().isdigit():
+            code = await self._exec([*prefix, "sh", "-c", _WHO_AND_WHEN], on_output=collect, timeout_s=_PROBE_S)
+        said = _PROBED.fullmatch(bytes(output))
+        if code != 0 or said is None:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox does not answer")
-        return int(output)
+        return int(said[1]), said[2].decode()
 
     async def _own_workspace(self) -> None:
         """Give the job's user what others (uploads through the volume API) have put into the project."""
@@ -287,7 +298,7 @@ class ProjectSandbox:
             self._sandbox.stdin.write(b".")
             try:
                 await self._sandbox.stdin.drain.aio()
-            except (*_PLATFORM_ERRORS, ValueError):
+            except (*PLATFORM_ERRORS, ValueError):
                 _log.warning("sandbox.lease_not_renewed", sandbox_id=self.id)
             await asyncio.sleep(self._timeouts.lease_s / 6)
 
@@ -296,97 +307,8 @@ async def _ignoring_closed(feeding: Awaitable[None]) -> None:
     """A program need not read its input: a pipe that it closed is not an error."""
     try:
         await feeding
-    except (*_PLATFORM_ERRORS, ValueError) as error:
+    except (*PLATFORM_ERRORS, ValueError) as error:
         _log.debug("sandbox.stdin_closed", reason=type(error).__name__)
-
-
-@asynccontextmanager
-async def project_sandbox(
-    platform: Platform, timeouts: Timeouts, *, run_id: str, user_id: str, project_id: str
-) -> AsyncIterator[ProjectSandbox]:
-    """A project's sandbox, terminated on every way out.
-
-    Raises ContractError: `project_busy` when the project has a sandbox already, `sandbox_unavailable`.
-    """
-    creating = asyncio.ensure_future(_create(platform, timeouts, run_id, user_id, project_id))
-    try:
-        # Shielded: a creation that is cut off could leave a sandbox that nobody knows.
-        sandbox = await asyncio.shield(creating)
-    except asyncio.CancelledError:
-        await _abandon(creating, timeouts)
-        raise
-    held = ProjectSandbox(sandbox, timeouts)
-    try:
-        try:
-            async with asyncio.timeout(timeouts.start_s):
-                await held.prove_alive()
-        except (TimeoutError, ContractError) as error:
-            _log.warning("sandbox.not_alive", sandbox_id=held.id, reason=str(error) or "timeout")
-            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox did not come up") from None
-        yield held
-    finally:
-        await _finish(asyncio.ensure_future(held.terminate()))
-
-
-async def terminate_run(platform: Platform, run_id: str) -> bool:
-    """End the sandbox of a run that another container supervises; False when there is none."""
-    found = False
-    async for sandbox in modal.Sandbox.list.aio(app_id=platform.app.app_id, tags={"run_id": run_id}):
-        found = True
-        await sandbox.set_tags.aio({"run_id": run_id, "cancelled": "true"})
-        await sandbox.terminate.aio(wait=True)
-    return found
-
-
-async def _create(platform: Platform, timeouts: Timeouts, run_id: str, user_id: str, project_id: str) -> modal.Sandbox:
-    try:
-        async with asyncio.timeout(timeouts.start_s):
-            return await modal.Sandbox.create.aio(
-                "python3",
-                "-c",
-                _WATCHDOG,
-                str(timeouts.lease_s),
-                app=platform.app,
-                name=sandbox_name(user_id, project_id),
-                tags={"run_id": run_id},
-                image=platform.image,
-                timeout=timeouts.sandbox_s,
-                block_network=True,
-                volumes={
-                    WORKSPACE: platform.projects.with_mount_options(sub_path=sub_path(user_id, project_id)),
-                    GLOBAL: platform.shared.with_mount_options(read_only=True),
-                },
-            )
-    except modal.exception.AlreadyExistsError:
-        raise ContractError(ErrorCode.PROJECT_BUSY, "another run holds this project") from None
-    except _PLATFORM_ERRORS as error:
-        _log.error("sandbox.create_failed", reason=type(error).__name__, detail=str(error)[:500])
-        raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "no sandbox could be started") from None
-
-
-async def _abandon(creating: "asyncio.Future[modal.Sandbox]", timeouts: Timeouts) -> None:
-    async def end() -> None:
-        try:
-            sandbox = await creating
-        except ContractError:
-            return
-        await ProjectSandbox(sandbox, timeouts).terminate()
-
-    await _finish(asyncio.ensure_future(end()))
-
-
-async def _finish(task: "asyncio.Future[None]") -> None:
-    """Wait for a cleanup that has a deadline of its own, however often the waiter is cancelled meanwhile."""
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                break
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from modal_app.contract.limits import MAX_TIMEOUT_S, MIN_SECRET_CHARS
+from modal_app.contract.limits import MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, MIN_SECRET_CHARS
 
 Seconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]
 
@@ -31,11 +31,15 @@ class Timeouts(BaseSettings):
     start_s: Seconds = 60  # until the sandbox has shown that it is alive
     commit_s: Seconds = 60
     terminate_s: Seconds = 30
-    lease_s: Seconds = 30  # a sandbox that has not heard from its run for so long ends itself
+    lease_s: Seconds = 30  # a sandbox that has not heard from its run for so long ends itself; so do a container's runs
+    prewarm_s: Seconds = 300  # a sandbox created ahead that no run has taken for so long ends itself
+    send_s: Seconds = 60  # a reader that takes nothing for so long is left
+    sweep_s: Seconds = 60  # between two looks for what nobody owns any more
     heartbeat_s: Annotated[float, Field(gt=0, le=15)] = (
         10  # quiet streams are cut by hops in between; theirs is 30 s or more
     )
-    disconnect_grace_s: Annotated[float, Field(ge=0)] = 5
+    disconnect_grace_s: Annotated[float, Field(ge=0)] = 30  # a run without a reader ends after it; 0 is at once
+    keep_s: Annotated[int, Field(ge=1)] = 7 * 24 * 3600  # how long a run can be read after its end
 
     @model_validator(mode="after")
     def _aligned(self) -> "Timeouts":
@@ -48,6 +52,11 @@ class Timeouts(BaseSettings):
         if self.process_s + self.commit_s >= self.sandbox_s:
             raise ValueError("sandbox_s must leave room for process_s and commit_s")
         return self
+
+    @property
+    def longest_wait_s(self) -> int:
+        """How long a run may wait for its project and still have all its time."""
+        return self.function_s - self.sandbox_s
 
     def env(self) -> dict[str, str]:
         """The variables that give the same settings to another process."""
@@ -63,6 +72,7 @@ class Settings(BaseSettings):
     secret: SecretStr
     secret_previous: SecretStr | None = None
     max_runs: Annotated[int, Field(ge=1)] = 40  # at once in one container
+    max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run
     timeouts: Timeouts = Field(default_factory=Timeouts)
 
     @field_validator("secret", "secret_previous", mode="after")

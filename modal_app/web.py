@@ -1,27 +1,31 @@
-"""The door: authenticate, bound, parse, start, stream, cancel. Everything behind it sees only checked values."""
+"""The door: authenticate, bound, parse, start, stream, resume, cancel. All behind it sees only checked values."""
 
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+import secrets
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import modal
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from modal_app import logs
-from modal_app.contract import sse
 from modal_app.contract.errors import ERRORS, ContractError, ErrorCode
-from modal_app.contract.events import dump_event, event_schema
-from modal_app.contract.limits import MAX_BODY_BYTES
+from modal_app.contract.events import TerminalEvent, dump_event, event_schema
+from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import parse_request, request_schema
-from modal_app.runs.supervisor import Run, Supervisor, terminal_status
-from modal_app.sandbox import Platform, terminate_run
+from modal_app.fleet import Platform
+from modal_app.runs.desk import Desk, was_cancelled
+from modal_app.runs.records import RunRecord
+from modal_app.runs.spool import SpoolBrokenError
+from modal_app.runs.state import SharedState
 from modal_app.settings import Settings, Timeouts
+from modal_app.stream import Pace, RunStream, left
 
 _log = structlog.get_logger(__name__)
 
@@ -29,67 +33,26 @@ SECRET_HEADER = "X-Modal-Secret"  # noqa: S105  # a header's name
 RUN_HEADER = "X-Run-Id"
 _BODY_S = 60.0
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_CHARS}}}")
+_SEQ = re.compile(r"[0-9]{1,15}")
 
 
-class RunStream(Response):
-    """A run's events as SSE, with heartbeats from the first moment. When the client leaves, the run is told."""
-
-    def __init__(self, run: Run, heartbeat_s: float) -> None:
-        super().__init__(headers={**sse.HEADERS, RUN_HEADER: run.run_id})
-        del self.headers["content-length"]
-        self._run = run
-        self._heartbeat_s = heartbeat_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the run has ended or the client has left, whichever is first."""
-        sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(_left(receive))
-        try:
-            await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            complete = sending.done() and not sending.cancelled() and sending.exception() is None
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
-            if not complete:
-                self._run.reader_left()
-
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": sse.HEARTBEAT, "more_body": True})
-        events = self._run.events()
-        following = asyncio.ensure_future(anext(events, None))
-        try:
-            while True:
-                done, _ = await asyncio.wait([following], timeout=self._heartbeat_s)
-                if not done:
-                    await send({"type": "http.response.body", "body": sse.HEARTBEAT, "more_body": True})
-                    continue
-                event = following.result()
-                if event is None:
-                    break
-                await send({"type": "http.response.body", "body": sse.frame(event), "more_body": True})
-                following = asyncio.ensure_future(anext(events, None))
-        finally:
-            following.cancel()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def create_app(settings: Settings, platform: Platform) -> FastAPI:
+def create_app(settings: Settings, platform: Platform, state: SharedState) -> FastAPI:
     """The endpoint as an ASGI app; its lifespan ends with every run ended."""
     logs.configure()
-    supervisor = Supervisor(platform, settings.timeouts, max_runs=settings.max_runs)
+    desk = Desk(settings, platform, state)
+    pace = Pace()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await supervisor.aclose()
+        await desk.aclose()
 
     api = FastAPI(title="generate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
     @api.exception_handler(ContractError)
     async def refused(_: Request, error: ContractError) -> JSONResponse:
-        return _refusal(error.status, error.code, error.message)
+        return _refusal(error.status, error.code, error.message, run_id=getattr(error, "run_id", None))
 
     @api.exception_handler(HTTPException)
     async def no_route(_: Request, error: HTTPException) -> JSONResponse:
@@ -106,27 +69,34 @@ def create_app(settings: Settings, platform: Platform) -> FastAPI:
             _log.warning("request.unauthorized", path=request.url.path[:100])
             raise ContractError(ErrorCode.UNAUTHORIZED, f"the header {SECRET_HEADER} is missing or wrong")
 
+    async def answer(request: Request, record: RunRecord, after: int) -> Response:
+        if _wants_json(request):
+            return await _whole(request, desk, record)
+        headers = {RUN_HEADER: record.run_id}
+        return RunStream(desk.reading(record), after, headers=headers, timeouts=settings.timeouts, pace=pace)
+
     @api.post("/generate", **_documented(settings.timeouts))
     async def generate(request: Request) -> Response:
         authenticate(request)
+        after, key = _last_event_id(request), _key(request)
         parsed = parse_request(await _body(request))
-        run = supervisor.start(parsed)
-        if not _wants_json(request):
-            return RunStream(run, settings.timeouts.heartbeat_s)
-        return await _whole(request, run)
+        return await answer(request, await desk.record(await desk.submit(parsed, key)), after)
+
+    @api.get("/generate/{run_id}")
+    async def resume(request: Request, run_id: str) -> Response:
+        authenticate(request)
+        after = _last_event_id(request)
+        return await answer(request, await desk.record(_checked(run_id)), after)
 
     @api.delete("/generate/{run_id}")
     async def cancel(request: Request, run_id: str) -> JSONResponse:
         authenticate(request)
-        if not _RUN_ID.fullmatch(run_id):
-            raise ContractError(ErrorCode.INVALID_REQUEST, "run_id: must be a canonical lower-case UUID")
-        run = supervisor.get(run_id)
-        if run is not None:
-            run.cancel()
-            await run.ended()
-        elif not await terminate_run(platform, run_id):
-            raise ContractError(ErrorCode.NOT_FOUND, "there is no such run, or it has ended")
-        return JSONResponse({"run_id": run_id, "cancelled": True})
+        try:
+            end = await desk.cancel(_checked(run_id))
+        except SpoolBrokenError as error:
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, f"{error}: try again soon") from None
+        outcome = "done" if end.type == "done" else str(end.code)
+        return JSONResponse({"run_id": run_id, "cancelled": was_cancelled(end), "outcome": outcome})
 
     @api.get("/health")
     async def health() -> dict[str, str]:
@@ -135,9 +105,37 @@ def create_app(settings: Settings, platform: Platform) -> FastAPI:
     return api
 
 
-def _refusal(status: int, code: ErrorCode, message: str, headers: object = None) -> JSONResponse:
+def _refusal(
+    status: int, code: ErrorCode, message: str, headers: object = None, run_id: str | None = None
+) -> JSONResponse:
     kept = dict(headers) if isinstance(headers, dict) else {}
-    return JSONResponse({"error": message, "code": str(code)}, status, headers={"Cache-Control": "no-store", **kept})
+    content = {"error": message, "code": str(code)} | ({"run_id": run_id} if run_id else {})
+    return JSONResponse(content, status, headers={"Cache-Control": "no-store", **kept})
+
+
+def _checked(run_id: str) -> str:
+    if not _RUN_ID.fullmatch(run_id):
+        raise ContractError(ErrorCode.INVALID_REQUEST, "run_id: must be a canonical lower-case UUID")
+    return run_id
+
+
+def _last_event_id(request: Request) -> int:
+    """The number of the last event that a reader has; 0 when it has none."""
+    given = request.headers.get("last-event-id", "")
+    if given and not _SEQ.fullmatch(given):
+        raise ContractError(ErrorCode.INVALID_REQUEST, "Last-Event-ID: must be the id of an event, a number")
+    return int(given or 0)
+
+
+def _key(request: Request) -> str:
+    """What makes a repeated request the same: the caller's key, or the platform's id of what it repeats by itself."""
+    given = request.headers.get("idempotency-key")
+    if given is not None and not _KEY.fullmatch(given):
+        message = f"Idempotency-Key: must be 1 to {MAX_KEY_CHARS} visible ASCII characters"
+        raise ContractError(ErrorCode.INVALID_REQUEST, message)
+    if given is not None:
+        return f"given/{given}"
+    return f"input/{modal.current_input_id() or secrets.token_hex(16)}"
 
 
 def _wants_json(request: Request) -> bool:
@@ -163,38 +161,32 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _whole(request: Request, run: Run) -> Response:
+async def _whole(request: Request, desk: Desk, record: RunRecord) -> Response:
     """Wait for a run's end and answer with its terminal event."""
-    ending = asyncio.create_task(_drain(run))
-    leaving = asyncio.create_task(_left(request.receive))
-    try:
-        await asyncio.wait([ending, leaving], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        if not ending.done():
-            run.reader_left()
-        for task in (ending, leaving):
-            task.cancel()
-        await asyncio.gather(ending, leaving, return_exceptions=True)
-    event = run.journal.terminal
+    async with desk.reading(record) as spool:
+        ending = asyncio.create_task(spool.ended())
+        leaving = asyncio.create_task(left(request.receive))
+        try:
+            await asyncio.wait([ending, leaving], return_when=asyncio.FIRST_COMPLETED)
+            event = ending.result() if ending.done() else None
+        except SpoolBrokenError as error:
+            raise ContractError(ErrorCode.STREAM_LOST, f"{error}: ask for run {record.run_id} again") from None
+        finally:
+            for task in (ending, leaving):
+                task.cancel()
+            await asyncio.gather(ending, leaving, return_exceptions=True)
     if event is None:
         return Response(status_code=ERRORS[ErrorCode.CANCELLED].status)
     content = dump_event(event)
     if event.type == "error":
         content = json.dumps({"error": event.message, **json.loads(content)})  # every refusal has `error` and `code`
-    headers = {RUN_HEADER: run.run_id, "Cache-Control": "no-store"}
+    headers = {RUN_HEADER: record.run_id, "Cache-Control": "no-store"}
     return Response(content, terminal_status(event), headers, media_type="application/json")
 
 
-async def _drain(run: Run) -> None:
-    async for _ in run.events():
-        pass
-
-
-async def _left(receive: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        message = await receive()
-        if isinstance(message, dict) and message.get("type") == "http.disconnect":
-            return
+def terminal_status(event: TerminalEvent) -> int:
+    """The HTTP status of a run whose end is the whole answer."""
+    return 200 if event.type == "done" else ERRORS[event.code].status
 
 
 def _documented(timeouts: Timeouts) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pydantic import JsonValue
 
 from modal_app.actions import files, git, python
 from modal_app.actions.output import Output
-from modal_app.contract.requests import FilesList, FilesRead, PythonRequest, Request
-from modal_app.sandbox import Job, Platform
+from modal_app.contract.requests import FilesList, FilesRead, PrewarmRequest, PythonRequest, Request
+from modal_app.fleet import Platform
+from modal_app.sandbox import Job
 
 __all__ = ["Output", "needs_sandbox", "perform", "read_committed"]
 
@@ -23,8 +24,8 @@ async def perform(request: Request, job: Job, output: Output) -> JsonValue:
     match request:
         case PythonRequest():
             return await python.run(request, job, output)
-        case FilesList() | FilesRead():
-            raise AssertionError("needs no sandbox")
+        case FilesList() | FilesRead() | PrewarmRequest():
+            raise AssertionError("runs no command")
         case _ if request.action == "files":
             return await files.change(request, job, output)
         case _:

@@ -17,7 +17,8 @@ from modal_app.actions.output import Captured, Output
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.limits import MAX_LIST_ENTRIES, MAX_READ_BYTES
 from modal_app.contract.requests import FilesDelete, FilesList, FilesMove, FilesRead, FilesRequest, FilesWrite
-from modal_app.sandbox import WORKSPACE, Job, sub_path
+from modal_app.fleet import sub_path
+from modal_app.sandbox import WORKSPACE, Job
 
 _SCRIPT = Path(__file__).with_name("write_set.py")
 _REFUSED = 3

@@ -12,6 +12,7 @@ class Phase(StrEnum):
     """Where a run is."""
 
     ACCEPTED = "accepted"
+    QUEUED = "queued"
     SANDBOX_STARTING = "sandbox_starting"
     SANDBOX_READY = "sandbox_ready"
     RUNNING = "running"
@@ -27,18 +28,41 @@ class _Part(BaseModel):
 
 
 class Commit(_Part):
-    """What became of the sandbox's writes; `committed` is true when the platform has confirmed them."""
+    """What became of the sandbox's writes; `committed` is true when the platform has confirmed them.
+
+    `changed` counts the files that the run has written, `compared` those of them that were then read back through the
+    volume's API, from outside of the sandbox, and found to be the same.
+    """
 
     committed: bool
     elapsed_ms: int = Field(ge=0)
+    changed: int = Field(0, ge=0)
+    compared: int = Field(0, ge=0)
 
 
 class SandboxFacts(_Part):
-    """The sandbox that the run had; `uid` is the user its job ran as, `terminated` whether its end was confirmed."""
+    """The sandbox that the run had; `uid` is the user its job ran as, `terminated` whether its end was confirmed.
+
+    `warm` says that it had been created ahead, by a `prewarm`.
+    """
 
     id: str
     uid: int = Field(ge=0, description="0 while it is not known")
     terminated: bool
+    warm: bool = False
+
+
+class Timings(_Part):
+    """Where a run's time went, in milliseconds; a step that it did not have is absent."""
+
+    container_start_ms: int | None = Field(None, ge=0, description="of the endpoint, when this was its first run")
+    queue_ms: int | None = Field(None, ge=0, description="waiting for the project")
+    sandbox_create_ms: int | None = Field(None, ge=0)
+    sandbox_ready_ms: int | None = Field(None, ge=0, description="from created to proved alive")
+    first_byte_ms: int | None = Field(None, ge=0, description="from the job's start to its first output")
+    run_ms: int | None = Field(None, ge=0)
+    commit_ms: int | None = Field(None, ge=0)
+    terminate_ms: int | None = Field(None, ge=0)
 
 
 class _Event(_Part):
@@ -61,7 +85,7 @@ class StatusEvent(_Event):
     phase: Phase
     message: str
     cold_start: bool | None = None
-    timings: dict[str, int] | None = Field(None, description="milliseconds by step")
+    timings: Timings | None = None
 
 
 class StreamEvent(_Event):
@@ -80,6 +104,7 @@ class DoneEvent(_Event):
     result: JsonValue = None
     commit: Commit | None = None
     sandbox: SandboxFacts | None = None
+    timings: Timings | None = None
 
 
 class ErrorEvent(_Event):
@@ -91,6 +116,7 @@ class ErrorEvent(_Event):
     recoverable: bool
     exit_code: int | None = None
     sandbox: SandboxFacts | None = None
+    timings: Timings | None = None
 
 
 Event = StatusEvent | StreamEvent | DoneEvent | ErrorEvent

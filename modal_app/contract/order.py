@@ -14,7 +14,8 @@ class OrderError(Exception):
 NEXT: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
     {
         None: frozenset({Phase.ACCEPTED}),
-        Phase.ACCEPTED: frozenset({Phase.SANDBOX_STARTING, Phase.RUNNING}),
+        Phase.ACCEPTED: frozenset({Phase.QUEUED, Phase.SANDBOX_STARTING, Phase.RUNNING}),
+        Phase.QUEUED: frozenset({Phase.SANDBOX_STARTING}),
         Phase.SANDBOX_STARTING: frozenset({Phase.SANDBOX_READY, Phase.TERMINATING}),
         Phase.SANDBOX_READY: frozenset({Phase.RUNNING, Phase.TERMINATING}),
         Phase.RUNNING: frozenset({Phase.COMMITTING, Phase.TERMINATING}),

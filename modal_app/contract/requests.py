@@ -31,6 +31,7 @@ from modal_app.contract.limits import (
     MAX_PATHS,
     MAX_STDIN_BYTES,
     MAX_TIMEOUT_S,
+    MAX_WAIT_S,
 )
 from modal_app.contract.paths import WorkspacePath
 
@@ -76,13 +77,17 @@ Message = Annotated[
 
 
 class _Request(BaseModel):
-    """What every action has: whose project it works on, and how long its process may take, in seconds."""
+    """What every action has: whose project it works on, and how long its process may take, in seconds.
+
+    `wait_s` is how long the run waits, in seconds, when another run holds the project; without it, it is refused.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     user_id: Uuid
     project_id: Uuid
     timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] | None = None
+    wait_s: Annotated[int, Field(ge=0, le=MAX_WAIT_S)] = 0
 
 
 def _tuple(value: object) -> object:
@@ -243,19 +248,26 @@ class FilesMove(_FilesRequest):
         return self
 
 
+class PrewarmRequest(_Request):
+    """Create the project's sandbox ahead, for its next run; unused, it ends after a while."""
+
+    action: Literal["prewarm"] = "prewarm"
+
+
 GitRequest = GitInit | GitStatus | GitLog | GitDiff | GitCommit | GitRestore
 FilesRequest = FilesList | FilesRead | FilesWrite | FilesDelete | FilesMove
-Request = PythonRequest | GitRequest | FilesRequest
+Request = PythonRequest | GitRequest | FilesRequest | PrewarmRequest
 
 _ADAPTER: TypeAdapter[Request] = TypeAdapter(
     Annotated[
         PythonRequest
+        | PrewarmRequest
         | Annotated[GitRequest, Field(discriminator="op")]
         | Annotated[FilesRequest, Field(discriminator="op")],
         Field(discriminator="action"),
     ]
 )
-ACTIONS = ("python", "git", "files")
+ACTIONS = ("python", "git", "files", "prewarm")
 
 
 def parse_request(body: bytes) -> Request:

@@ -1,18 +1,20 @@
-"""What one run says, in order: every event gets its number here and waits here until its reader has taken it.
+"""What one run says, in order: every event gets its number here and is in the run's log before any reader sees it.
 
-The window is bounded: a reader that falls behind holds up the job's output, never this process's memory.
+Events that come while a batch is on its way go into the next one, so that a slow log makes larger batches, not a longer
+queue. The queue is bounded: a log that falls behind holds up the job's output, never this process's memory.
 """
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TypedDict
 
 from pydantic import JsonValue
 
-from modal_app.contract.errors import ContractError
+from modal_app.contract import sse
+from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import (
+    TERMINAL,
     Channel,
     Commit,
     DoneEvent,
@@ -23,8 +25,15 @@ from modal_app.contract.events import (
     StatusEvent,
     StreamEvent,
     TerminalEvent,
+    Timings,
 )
 from modal_app.contract.order import Order
+from modal_app.runs.batches import Batch
+from modal_app.runs.log import LogLostError, LogWriter
+from modal_app.runs.spool import Spool
+
+MAX_WAITING_BYTES = 1024 * 1024
+MAX_BATCH_BYTES = 128 * 1024
 
 
 class _Stamp(TypedDict):
@@ -34,24 +43,30 @@ class _Stamp(TypedDict):
     elapsed_ms: int
 
 
-WINDOW_BYTES = 4 * 1024 * 1024
-
-
 class Journal:
-    """The events of one run; one reader."""
+    """The events of one run, as its owner writes them. `start` begins to write, `finish` waits for the last one."""
 
     def __init__(
-        self, run_id: str, *, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+        self,
+        spool: Spool,
+        log: LogWriter,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.run_id = run_id
-        self.terminal: TerminalEvent | None = None
+        self.spool = spool
+        self.first_output_ms: int | None = None
+        self._log = log
         self._clock = clock
         self._monotonic = monotonic
         self._started = monotonic()
         self._order = Order()
-        self._waiting: deque[Event] = deque()
+        self._waiting: list[tuple[int, bytes]] = []
         self._waiting_bytes = 0
+        self._terminal: TerminalEvent | None = None
+        self._lost = False
         self._changed = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
 
     @property
     def elapsed_ms(self) -> int:
@@ -63,23 +78,38 @@ class Journal:
         """The phase that was last told."""
         return self._order.phase
 
+    @property
+    def lost(self) -> bool:
+        """Whether the log no longer takes what this container says: somebody else ends the run."""
+        return self._lost
+
+    def start(self) -> None:
+        """Begin to write to the log."""
+        self._writer = asyncio.create_task(self._write())
+
     def status(
-        self, phase: Phase, message: str, *, cold_start: bool | None = None, timings: dict[str, int] | None = None
+        self, phase: Phase, message: str, *, cold_start: bool | None = None, timings: Timings | None = None
     ) -> None:
         """Tell a phase."""
         self._append(StatusEvent(**self._stamp(), phase=phase, message=message, cold_start=cold_start, timings=timings))
 
     async def stream(self, channel: Channel, text: str) -> None:
-        """Tell a piece of output; waits while the reader is a window behind."""
-        while self._waiting_bytes >= WINDOW_BYTES:
+        """Tell a piece of output; waits while the log is behind. Raises ContractError `container_lost`."""
+        while self._waiting_bytes >= MAX_WAITING_BYTES and not self._lost:
             await self._changed.wait()
+        if self._lost:
+            raise ContractError(ErrorCode.CONTAINER_LOST, "the run's events can no longer be stored")
+        if self.first_output_ms is None:
+            self.first_output_ms = self.elapsed_ms
         self._append(StreamEvent(**self._stamp(), channel=channel, text=text))
 
-    def done(self, *, result: JsonValue, commit: Commit | None, sandbox: SandboxFacts | None) -> None:
+    def done(
+        self, *, result: JsonValue, commit: Commit | None, sandbox: SandboxFacts | None, timings: Timings | None = None
+    ) -> None:
         """Tell success, last."""
-        self._append(DoneEvent(**self._stamp(), result=result, commit=commit, sandbox=sandbox))
+        self._append(DoneEvent(**self._stamp(), result=result, commit=commit, sandbox=sandbox, timings=timings))
 
-    def error(self, error: ContractError, *, sandbox: SandboxFacts | None) -> None:
+    def error(self, error: ContractError, *, sandbox: SandboxFacts | None, timings: Timings | None = None) -> None:
         """Tell failure, last."""
         self._append(
             ErrorEvent(
@@ -89,24 +119,25 @@ class Journal:
                 recoverable=error.recoverable,
                 exit_code=error.exit_code,
                 sandbox=sandbox,
+                timings=timings,
             )
         )
 
-    async def read(self) -> AsyncIterator[Event]:
-        """Take the events as they come, up to and with the terminal one."""
-        while True:
-            while not self._waiting:
-                await self._changed.wait()
-            event = self._waiting.popleft()
-            self._waiting_bytes -= _size(event)
-            self._notify()
-            yield event
-            if event is self.terminal:
-                return
+    async def finish(self) -> TerminalEvent | None:
+        """Wait until everything is in the log, and return the terminal event; None when the log was lost."""
+        assert self._writer is not None
+        await asyncio.wait([self._writer])
+        return None if self._lost else self._terminal
+
+    async def aclose(self) -> None:
+        """Stop writing. Idempotent."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
 
     def _stamp(self) -> _Stamp:
         return {
-            "run_id": self.run_id,
+            "run_id": self.spool.run_id,
             "seq": self._order.last_seq + 1,
             "at_ms": int(self._clock() * 1000),
             "elapsed_ms": self.elapsed_ms,
@@ -114,16 +145,40 @@ class Journal:
 
     def _append(self, event: Event) -> None:
         self._order.check(event)
-        self._waiting.append(event)
-        self._waiting_bytes += _size(event)
-        if isinstance(event, DoneEvent | ErrorEvent):
-            self.terminal = event
+        frame = sse.frame(event)
+        self._waiting.append((event.seq, frame))
+        self._waiting_bytes += len(frame)
+        if isinstance(event, TERMINAL):
+            self._terminal = event
         self._notify()
+
+    async def _write(self) -> None:
+        """Move what waits into the log and then to the readers here, until the terminal event is through."""
+        try:
+            while self._terminal is None or self._waiting:
+                if not self._waiting:
+                    await self._changed.wait()
+                    continue
+                batch = self._take()
+                await self._log.append(batch)
+                self.spool.append(batch)
+                self._notify()
+        except LogLostError as error:
+            self._lost = True
+            self.spool.fail(str(error))
+            self._notify()
+
+    def _take(self) -> Batch:
+        count = size = 0
+        for _, frame in self._waiting:
+            if count and size + len(frame) > MAX_BATCH_BYTES:
+                break
+            count, size = count + 1, size + len(frame)
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._waiting_bytes -= size
+        terminal = self._terminal is not None and not self._waiting
+        return Batch(taken[0][0], taken[-1][0], b"".join(frame for _, frame in taken), terminal=terminal)
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _size(event: Event) -> int:
-    return len(event.text) + 200 if isinstance(event, StreamEvent) else 0

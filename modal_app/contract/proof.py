@@ -1,0 +1,173 @@
+"""The proof of a run: facts that its archive holds, and the checks that code makes of them.
+
+`verify` needs the bundle and the events' bytes and nothing else: whoever has the archive can check it.
+"""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from modal_app.contract.errors import ErrorCode
+from modal_app.contract.events import (
+    TERMINAL,
+    Commit,
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    SandboxFacts,
+    Timings,
+    UnknownEventError,
+    parse_event,
+)
+from modal_app.contract.order import Order, OrderError
+
+_PROGRAMS = ("python", "claude")  # the actions that are one process; others run several commands, each of which counts
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class EventFacts(_Fact):
+    """What the events' file must be."""
+
+    last_seq: int = Field(ge=1)
+    bytes: int = Field(ge=1)
+    sha256: str
+
+
+class ProcessFacts(_Fact):
+    """What was seen of the job's process.
+
+    `exit_code` is None when its end was not seen. `limit_s` and `took_ms` are by the endpoint's monotonic clock.
+    """
+
+    exit_code: int | None = None
+    limit_s: float = Field(ge=0)
+    took_ms: int = Field(ge=0)
+    timed_out: bool = False
+
+
+class Cost(_Fact):
+    """An estimate in US dollars, from what was reserved for how long, by the prices that it names."""
+
+    sandbox_s: float = Field(ge=0)
+    usd: float = Field(ge=0)
+    basis: str
+
+
+class Bundle(_Fact):
+    """Everything that a run's archive says about it. `closed_by` is "owner", or "other" when the owner was lost."""
+
+    version: Literal[1] = 1
+    run_id: str
+    user_id: str
+    project_id: str
+    action: str
+    body_sha256: str
+    accepted_at_ms: int
+    ended_at_ms: int
+    outcome: str
+    closed_by: Literal["owner", "other"]
+    cold_start: bool | None = None
+    events: EventFacts
+    process: ProcessFacts | None = None
+    sandbox: SandboxFacts | None = None
+    commit: Commit | None = None
+    timings: Timings | None = None
+    cost: Cost | None = None
+
+
+class Check(_Fact):
+    """One promise, whether it was kept in this run, and how one can see it."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def verify(bundle: Bundle, stream: bytes) -> list[Check]:
+    """Check a run: its events' bytes against its facts, and both against the promises."""
+    events, broken = _parse(stream)
+    last = events[-1] if events else None
+    return [
+        _same_bytes(bundle, stream),
+        _one_end(events, bundle),
+        Check(name="sequence", ok=not broken, detail=broken or f"{len(events)} events, in order, without a gap"),
+        _exit_code(bundle, last),
+        _timeouts(bundle, last),
+        _terminated(bundle, last),
+        _committed(bundle, last),
+    ]
+
+
+def _parse(stream: bytes) -> tuple[list[Event], str]:
+    """The events and, when they are not what they must be, why."""
+    events: list[Event] = []
+    order = Order()
+    for frame in stream.split(b"\n\n"):
+        if not frame:
+            continue
+        try:
+            event = parse_event(frame.partition(b"\ndata: ")[2])
+            order.check(event)
+        except (UnknownEventError, OrderError) as error:
+            return events, f"after event {order.last_seq}: {error}"
+        events.append(event)
+    return events, "" if order.ended else "there is no terminal event"
+
+
+def _same_bytes(bundle: Bundle, stream: bytes) -> Check:
+    ok = (len(stream), hashlib.sha256(stream).hexdigest()) == (bundle.events.bytes, bundle.events.sha256)
+    return Check(name="bytes", ok=ok, detail=f"{len(stream)} bytes, sha256 {'as' if ok else 'not as'} in the bundle")
+
+
+def _one_end(events: list[Event], bundle: Bundle) -> Check:
+    ends = [event for event in events if isinstance(event, TERMINAL)]
+    outcome = "" if not ends else "done" if isinstance(ends[0], DoneEvent) else str(ends[0].code)
+    ok = len(ends) == 1 and events[-1] is ends[0] and outcome == bundle.outcome
+    return Check(name="one_end", ok=ok, detail=f"{len(ends)} terminal event, the last one: {outcome or 'none'}")
+
+
+def _exit_code(bundle: Bundle, last: Event | None) -> Check:
+    seen = bundle.process.exit_code if bundle.process else None
+    if isinstance(last, DoneEvent):
+        ok = seen == 0 if bundle.action in _PROGRAMS else bundle.sandbox is None or seen is not None
+        ok = ok or bundle.action == "prewarm" or (bundle.process is None and bundle.closed_by == "other")
+    elif isinstance(last, ErrorEvent):
+        ok = last.exit_code == seen if last.code is ErrorCode.PROCESS_FAILED else True
+        ok = ok and not (last.code is ErrorCode.PROCESS_FAILED and seen in (None, 0))
+    else:
+        ok = False
+    return Check(name="exit_code", ok=ok, detail="no process was seen to end" if seen is None else f"exit code {seen}")
+
+
+def _timeouts(bundle: Bundle, last: Event | None) -> Check:
+    facts = bundle.process
+    told = isinstance(last, ErrorEvent) and last.code is ErrorCode.PROCESS_TIMEOUT
+    if facts is None:
+        return Check(name="timeout", ok=not told, detail="no process was started")
+    late = facts.took_ms >= facts.limit_s * 1000
+    ok = (told == facts.timed_out) and (not told or late)
+    return Check(name="timeout", ok=ok, detail=f"{facts.took_ms} ms of {facts.limit_s:g} s by the endpoint's clock")
+
+
+def _terminated(bundle: Bundle, last: Event | None) -> Check:
+    if bundle.sandbox is None:
+        return Check(name="sandbox_ended", ok=True, detail="the run had no sandbox")
+    if bundle.action == "prewarm" and isinstance(last, DoneEvent):
+        return Check(name="sandbox_ended", ok=True, detail=f"{bundle.sandbox.id} waits for the project's next run")
+    said = "confirmed by the platform" if bundle.sandbox.terminated else "not confirmed"
+    return Check(name="sandbox_ended", ok=bundle.sandbox.terminated, detail=f"the end of {bundle.sandbox.id} is {said}")
+
+
+def _committed(bundle: Bundle, last: Event | None) -> Check:
+    commit = bundle.commit
+    if not isinstance(last, DoneEvent) or bundle.sandbox is None or bundle.action == "prewarm":
+        return Check(name="commit", ok=True, detail="the run does not claim to have committed")
+    if commit is None or not commit.committed:
+        return Check(name="commit", ok=False, detail="the commit was not confirmed")
+    ok = commit.changed == 0 or commit.compared > 0
+    what = f"{commit.compared} of {commit.changed} files that the run wrote were read back from outside, the same"
+    return Check(name="commit", ok=ok, detail=what if commit.changed else "confirmed; the run wrote no file")

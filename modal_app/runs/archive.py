@@ -1,0 +1,131 @@
+"""The archive: each ended run's events and proof, on a volume, below the day on which the run was accepted.
+
+Written through the mount and committed explicitly; read through the volume's API, which sees what is committed.
+"""
+
+import asyncio
+import datetime as dt
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import modal
+import structlog
+from modal.types import FileEntry, FileEntryType
+
+from modal_app.contract.proof import Bundle
+from modal_app.platform_errors import PLATFORM_ERRORS
+from modal_app.runs.batches import Batch
+from modal_app.runs.spool import Spool
+from modal_app.runs.state import ARCHIVE, SharedState
+
+_log = structlog.get_logger(__name__)
+
+EVENTS = "events.sse"
+BUNDLE = "run.json"
+_COMMIT_S = 60.0
+
+
+class ArchiveFailedError(Exception):
+    """The archive could not be written or committed; a later attempt may succeed."""
+
+
+def day_of(run_id: str) -> str:
+    """The day, in UTC, that a run id carries."""
+    milliseconds = uuid.UUID(run_id).int >> 80
+    try:
+        return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC).strftime("%Y-%m-%d")
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
+
+
+def directory(run_id: str) -> str:
+    """Where a run's archive is in the volume."""
+    return f"/{day_of(run_id)}/{run_id}"
+
+
+class Archive:
+    """Writes archives in the background of everything else, and reads them."""
+
+    def __init__(self, state: SharedState, *, root: Path = ARCHIVE) -> None:
+        self._volume = state.archive
+        self._root = root
+        self._committing: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+
+    async def write(self, spool: Spool, bundle: Bundle) -> None:
+        """Write a run's events and proof and return when they are committed. Raises ArchiveFailedError."""
+        target = self._root / directory(bundle.run_id).lstrip("/")
+        try:
+            await asyncio.to_thread(_make_empty, target)
+            with (target / EVENTS).open("wb") as file:
+                async for piece in spool.pieces():
+                    await asyncio.to_thread(file.write, piece)
+            (target / BUNDLE).write_text(bundle.model_dump_json(indent=1, exclude_none=True))
+            await self._commit()
+        except PLATFORM_ERRORS as error:
+            raise ArchiveFailedError(f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def read(self, run_id: str, spool: Spool) -> None:
+        """Fill a spool from an archive. Platform errors are raised, NotFoundError when there is none."""
+        held = bytearray()
+        last = 0
+        bundle = await self.bundle(run_id)
+        async for piece in self._volume.read_file.aio(f"{directory(run_id)}/{EVENTS}"):
+            held += piece
+            if (end := held.rfind(b"\n\n") + 2) > 1:
+                batch = _whole(bytes(held[:end]), last, bundle.events.last_seq)
+                del held[:end]
+                last = batch.last
+                spool.append(batch)
+
+    async def bundle(self, run_id: str) -> Bundle:
+        """A run's proof. Platform errors are raised, NotFoundError when there is none."""
+        data = bytearray()
+        async for piece in self._volume.read_file.aio(f"{directory(run_id)}/{BUNDLE}"):
+            data += piece
+        return Bundle.model_validate_json(bytes(data))
+
+    async def runs_before(self, day: str) -> AsyncIterator[str]:
+        """The ids of the runs that were accepted before a day."""
+        for entry in await self._list("/"):
+            if entry.path.strip("/") < day:
+                for run in await self._list(entry.path):
+                    yield run.path.rpartition("/")[2]
+
+    async def remove(self, run_id: str) -> None:
+        """Remove an archive. Idempotent."""
+        try:
+            await self._volume.remove_file.aio(directory(run_id), recursive=True)
+        except modal.exception.NotFoundError:
+            return
+
+    async def _list(self, path: str) -> list[FileEntry]:
+        entries = await self._volume.listdir.aio(path)
+        return [entry for entry in entries if entry.type == FileEntryType.DIRECTORY]
+
+    async def _commit(self) -> None:
+        """Return when a commit that began after this call has ended; those who wait meanwhile share the next one."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._commit_after(self._committing))
+        await asyncio.shield(self._next)
+
+    async def _commit_after(self, running: "asyncio.Task[None] | None") -> None:
+        if running is not None:
+            await asyncio.wait([running])
+        self._committing, self._next = self._next, None
+        await asyncio.wait_for(self._volume.commit.aio(), _COMMIT_S)  # type: ignore[no-untyped-call]  # as the SDK has it
+
+
+def _make_empty(target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+
+
+def _whole(frames: bytes, last: int, last_of_run: int) -> Batch:
+    """Whole frames as a batch: the number of the last one stands in its first line."""
+    start = frames.rfind(b"\n\n", 0, -2)
+    begin = 0 if start < 0 else start + 2
+    number = int(frames[begin + len(b"id: ") : frames.index(b"\n", begin)])
+    return Batch(last + 1, number, frames, terminal=number == last_of_run)

@@ -1,0 +1,114 @@
+"""Ends runs whose owner is lost: terminates their sandbox, gives their log its terminal event, writes their archive.
+
+Anybody may do this, several at once: the first terminal event in the log counts for all, the rest is idempotent.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from modal_app.contract import sse
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.events import DoneEvent, ErrorEvent, Phase, SandboxFacts, StatusEvent, TerminalEvent
+from modal_app.contract.proof import Bundle, EventFacts
+from modal_app.fleet import Fleet
+from modal_app.platform_errors import PLATFORM_ERRORS
+from modal_app.runs.archive import Archive, ArchiveFailedError
+from modal_app.runs.batches import Batch, events_of
+from modal_app.runs.log import LogReader, LogWriter
+from modal_app.runs.records import Records, RunRecord
+from modal_app.runs.spool import Spool
+from modal_app.runs.state import SharedState
+
+_log = structlog.get_logger(__name__)
+
+_APPEND_S = 60.0
+LOST = ContractError(ErrorCode.CONTAINER_LOST, "the endpoint's container ended during the run")
+CANCELLED = ContractError(ErrorCode.CANCELLED, "the run was cancelled")
+
+
+class Closer:
+    """Ends what others have left."""
+
+    def __init__(self, state: SharedState, records: Records, archive: Archive, fleet: Fleet) -> None:
+        self._state = state
+        self._records = records
+        self._archive = archive
+        self._fleet = fleet
+
+    async def close(self, record: RunRecord, reason: ContractError = LOST) -> TerminalEvent:
+        """End a run that nobody executes any more, and return how it ended. Idempotent. Platform errors are raised."""
+        sandbox_id = await self._fleet.end_run(record.run_id)
+        sandbox = SandboxFacts(id=sandbox_id, uid=0, terminated=True) if sandbox_id else None
+        spool = Spool(record.run_id)
+        try:
+            async with asyncio.timeout(_APPEND_S):
+                await self._end(record, reason, sandbox, spool)
+            terminal = spool.terminal
+            assert terminal is not None
+            outcome = "done" if isinstance(terminal, DoneEvent) else str(terminal.code)
+            record = await self._records.ended(record, outcome)
+            _log.warning("run.closed", run_id=record.run_id, outcome=outcome, owner=record.owner)
+            await self._keep(record, spool, terminal)
+        finally:
+            spool.close()
+        return terminal
+
+    async def _end(self, record: RunRecord, reason: ContractError, sandbox: SandboxFacts | None, spool: Spool) -> None:
+        """Read the log into the spool, and write its terminal event unless it has one."""
+        reader = LogReader(self._state.log, record.run_id)
+        last_elapsed_ms = 0
+        while True:
+            for batch in await reader.to_the_end():
+                spool.append(batch)
+                last_elapsed_ms = events_of(batch.frames)[-1].elapsed_ms
+            if spool.terminal is not None:
+                return
+            now_ms = int(time.time() * 1000)
+            elapsed_ms = max(last_elapsed_ms, now_ms - record.accepted_at_ms)
+            frames, seq = b"", spool.last_seq + 1
+            if seq == 1:
+                first = StatusEvent(
+                    run_id=record.run_id,
+                    seq=seq,
+                    at_ms=record.accepted_at_ms,
+                    elapsed_ms=0,
+                    phase=Phase.ACCEPTED,
+                    message="the run is accepted",
+                )
+                frames, seq = sse.frame(first), 2
+            last = ErrorEvent(
+                run_id=record.run_id,
+                seq=seq,
+                at_ms=now_ms,
+                elapsed_ms=elapsed_ms,
+                code=reason.code,
+                message=reason.message,
+                recoverable=reason.recoverable,
+                sandbox=sandbox,
+            )
+            writer = LogWriter(self._state.log, record.run_id, may_write=lambda: True, segment=reader.segment)
+            await writer.append(Batch(spool.last_seq + 1, seq, frames + sse.frame(last), terminal=True))
+
+    async def _keep(self, record: RunRecord, spool: Spool, terminal: TerminalEvent) -> None:
+        bundle = Bundle(
+            run_id=record.run_id,
+            user_id=record.user_id,
+            project_id=record.project_id,
+            action=record.action,
+            body_sha256=record.body_sha256,
+            accepted_at_ms=record.accepted_at_ms,
+            ended_at_ms=terminal.at_ms,
+            outcome=record.outcome,
+            closed_by="other",
+            events=EventFacts(last_seq=spool.last_seq, bytes=spool.size, sha256=spool.digest.hexdigest()),
+            sandbox=terminal.sandbox,
+            commit=terminal.commit if isinstance(terminal, DoneEvent) else None,
+            timings=terminal.timings,
+        )
+        try:
+            await self._archive.write(spool, bundle)
+            await self._records.archived(record)
+        except (ArchiveFailedError, *PLATFORM_ERRORS) as error:
+            _log.warning("run.not_archived", run_id=record.run_id, reason=str(error)[:300])

@@ -1,0 +1,127 @@
+"""Runs of other containers, and ended ones, on this container's disk: a spool for each that has readers here.
+
+It is filled from the log while the run is under way, and from the archive afterwards. Whoever follows a run watches its
+owner, too: when that dies, the run is ended here, so that no reader waits for what cannot come.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import modal.exception
+import structlog
+
+from modal_app.platform_errors import PLATFORM_ERRORS
+from modal_app.runs.archive import Archive
+from modal_app.runs.closing import Closer
+from modal_app.runs.log import LogReader
+from modal_app.runs.ownership import Pulse
+from modal_app.runs.records import Records, RunRecord
+from modal_app.runs.spool import Spool
+from modal_app.runs.state import SharedState
+
+_log = structlog.get_logger(__name__)
+
+_RETRY_S = 0.5
+_WATCHES = 3  # in a lease
+_PATIENCE = 20  # attempts that fail one after the other
+
+
+class Following:
+    """Opens spools and fills them for as long as they have readers."""
+
+    def __init__(
+        self,
+        state: SharedState,
+        records: Records,
+        archive: Archive,
+        pulse: Pulse,
+        closer: Closer,
+        *,
+        lease_s: float,
+    ) -> None:
+        self._state = state
+        self._records = records
+        self._archive = archive
+        self._pulse = pulse
+        self._closer = closer
+        self._watch_s = lease_s / _WATCHES
+        self._open: dict[str, tuple[Spool, asyncio.Task[None]]] = {}
+
+    @contextmanager
+    def reading(self, record: RunRecord) -> Iterator[Spool]:
+        """A run's spool, for as long as the block."""
+        if record.run_id not in self._open:
+            spool = Spool(record.run_id)
+            self._open[record.run_id] = (spool, asyncio.create_task(self._fill(spool, record)))
+        spool, filling = self._open[record.run_id]
+        spool.readers += 1
+        try:
+            yield spool
+        finally:
+            spool.readers -= 1
+            if not spool.readers:
+                filling.cancel()
+                del self._open[record.run_id]
+                spool.close()
+
+    async def aclose(self) -> None:
+        """Stop filling; readers are told. Idempotent."""
+        for spool, filling in list(self._open.values()):
+            filling.cancel()
+            spool.fail("the endpoint is shutting down")
+
+    async def _fill(self, spool: Spool, record: RunRecord) -> None:
+        jobs = [asyncio.create_task(self._from_archive(spool))] if not record.under_way else []
+        if not jobs:
+            jobs = [asyncio.create_task(self._from_log(spool)), asyncio.create_task(self._watch(spool, record))]
+        try:
+            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+            if spool.terminal is None:
+                spool.fail("the run's events cannot be read now")
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+
+    async def _from_log(self, spool: Spool) -> None:
+        reader = LogReader(self._state.log, spool.run_id)
+        failures = 0
+        while failures < _PATIENCE:
+            try:
+                async for batch in reader.follow():
+                    spool.append(batch)
+                    failures = 0
+                if spool.terminal is not None:
+                    return
+            except PLATFORM_ERRORS as error:
+                failures += 1
+                _log.warning("log.read_failed", run_id=spool.run_id, reason=type(error).__name__)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _from_archive(self, spool: Spool) -> None:
+        for _ in range(_PATIENCE):
+            try:
+                await self._archive.read(spool.run_id, spool)
+                return
+            except modal.exception.NotFoundError:
+                return
+            except PLATFORM_ERRORS as error:
+                _log.warning("archive.read_failed", run_id=spool.run_id, reason=type(error).__name__)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _watch(self, spool: Spool, record: RunRecord) -> None:
+        """End the run when its owner is dead; read the archive when the log is gone."""
+        while spool.terminal is None:
+            await asyncio.sleep(self._watch_s)
+            try:
+                known = await self._records.get(record.run_id)
+                if known is None or known.state == "expired":
+                    return
+                if not known.under_way:
+                    await self._archive.read(spool.run_id, spool)
+                    return
+                if await self._pulse.is_dead(known.owner):
+                    await self._closer.close(known)
+            except PLATFORM_ERRORS as error:
+                _log.warning("run.watch_failed", run_id=record.run_id, reason=type(error).__name__)

@@ -1,0 +1,134 @@
+"""The log of a run: its batches in a Modal Queue that every container reads, in partitions that are its segments.
+
+A partition is an order that all readers share, and the rule for reading it is the same for all: a batch counts when it
+begins where the last one ended, and nothing counts after the terminal event. So a batch that was put twice, or by
+somebody who had lost the run meanwhile, is passed over by everybody alike.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import replace
+
+import modal
+import structlog
+
+from modal_app.platform_errors import PLATFORM_ERRORS
+from modal_app.runs.batches import ROLL, Batch, BrokenBatchError, Joiner, parts
+
+_log = structlog.get_logger(__name__)
+
+MAX_SEGMENT_ITEMS = 4000  # a partition takes 5,000
+MAX_SEGMENT_BYTES = 8 * 1024 * 1024  # it takes 64 MiB; one event may have 48
+KEPT_S = 24 * 3600  # after the last batch; Modal's most
+_FOLLOW_S = 24 * 3600.0  # an iteration that ends begins anew
+_RETRY_S = 0.2
+_PUT_S = 10.0
+
+
+class LogLostError(Exception):
+    """A batch could not be put in its time, or its writer has lost the run."""
+
+
+def partition(run_id: str, segment: int) -> str:
+    """The name of a segment."""
+    return f"{run_id}/{segment}"
+
+
+class LogWriter:
+    """Appends to one run's log. `may_write` is asked before every attempt, and after the last one."""
+
+    def __init__(self, queue: modal.Queue, run_id: str, *, may_write: Callable[[], bool], segment: int = 0) -> None:
+        self._queue = queue
+        self._run_id = run_id
+        self._may_write = may_write
+        self._segment = segment
+        self._items = 0
+        self._bytes = 0
+
+    async def append(self, batch: Batch) -> None:
+        """Return when the batch is in the log, where every container sees it. Raises LogLostError."""
+        if self._bytes and self._bytes + len(batch.frames) > MAX_SEGMENT_BYTES:
+            await self._put([ROLL.encode()])
+            self._roll()
+        rolls = self._items >= MAX_SEGMENT_ITEMS and not batch.terminal
+        items = parts(replace(batch, rolls=rolls).encode())
+        self._items += len(items)
+        self._bytes += len(batch.frames)
+        await self._put(items)
+        if rolls:
+            self._roll()
+
+    def _roll(self) -> None:
+        self._segment += 1
+        self._items = self._bytes = 0
+
+    async def _put(self, items: list[bytes]) -> None:
+        name = partition(self._run_id, self._segment)
+        while True:
+            if not self._may_write():
+                raise LogLostError("the run is no longer this container's")
+            try:
+                await self._queue.put_many.aio(items, partition=name, timeout=_PUT_S, partition_ttl=KEPT_S)
+            except PLATFORM_ERRORS as error:
+                _log.warning("log.put_failed", run_id=self._run_id, reason=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            break
+        if not self._may_write():
+            raise LogLostError("the run is no longer this container's")
+
+
+class LogReader:
+    """Reads one run's log from its beginning, by the rule that all readers share."""
+
+    def __init__(self, queue: modal.Queue, run_id: str) -> None:
+        self.last_seq = 0
+        self.segment = 0
+        self.ended = False
+        self._queue = queue
+        self._run_id = run_id
+
+    async def follow(self, *, wait_s: float = _FOLLOW_S) -> AsyncIterator[Batch]:
+        """Yield the batches that count, up to and with the terminal one; for `wait_s` seconds waits for the next one.
+
+        Ends early when none comes in that time. Platform errors are raised.
+        """
+        while not self.ended:
+            rolled = False
+            joiner = Joiner()
+            items = self._queue.iterate.aio(partition=partition(self._run_id, self.segment), item_poll_timeout=wait_s)
+            async with aclosing(items):
+                async for data in items:
+                    whole = joiner.feed(data)
+                    if whole is None:
+                        continue
+                    try:
+                        batch = Batch.decode(whole)
+                    except BrokenBatchError:
+                        _log.error("log.broken_batch", run_id=self._run_id)
+                        continue
+                    if batch.first == self.last_seq + 1:
+                        self.last_seq, self.ended = batch.last, batch.terminal
+                        yield batch
+                    if self.ended:
+                        return
+                    if batch.rolls:
+                        rolled = True
+                        break
+            if not rolled:
+                return
+            self.segment += 1
+
+    async def to_the_end(self) -> list[Batch]:
+        """Every batch that is there now."""
+        return [batch async for batch in self.follow(wait_s=0)]
+
+
+async def clear(queue: modal.Queue, run_id: str) -> None:
+    """Forget a run's log, as far as it has segments."""
+    segment = 0
+    with suppress(*PLATFORM_ERRORS):
+        while await queue.len.aio(partition=partition(run_id, segment)):
+            await queue.clear.aio(partition=partition(run_id, segment))
+            segment += 1

@@ -1,0 +1,142 @@
+"""Finds what nobody owns any more and ends it: sandboxes, runs, archives. It runs on a schedule; what lives is let be.
+
+A sandbox goes when its run has ended, when its run's owner is dead, when it was made ahead and its time is over, or
+when there is no such run. Each is looked at twice, with a pause between: what was just being made or handed over is not
+what it seemed the first time.
+"""
+
+import asyncio
+import datetime as dt
+import time
+
+import structlog
+
+from modal_app import logs
+from modal_app.fleet import RUN_TAG, Fleet, Platform, project_name
+from modal_app.platform_errors import PLATFORM_ERRORS
+from modal_app.runs import log as run_log
+from modal_app.runs.archive import Archive
+from modal_app.runs.closing import Closer
+from modal_app.runs.leases import Leases
+from modal_app.runs.ownership import Pulse
+from modal_app.runs.records import Records, RunRecord
+from modal_app.runs.state import SharedState
+from modal_app.settings import Timeouts
+
+_log = structlog.get_logger(__name__)
+
+_MARGIN_S = 30.0  # for an owner to do by itself what is to be done
+_AT_ONCE = 8
+
+
+class Sweeper:
+    """One sweep after the other; `sweep` returns how much of each kind it has ended."""
+
+    def __init__(self, timeouts: Timeouts, platform: Platform, state: SharedState) -> None:
+        logs.configure()
+        self._timeouts = timeouts
+        self._state = state
+        self._fleet = Fleet(platform, timeouts)
+        self._archive = Archive(state)
+        self._records = Records(state)
+        self._pulse = Pulse(state, lease_s=timeouts.lease_s)
+        self._leases = Leases(state, self._records, self._pulse)
+        self._closer = Closer(state, self._records, self._archive, self._fleet)
+
+    async def sweep(self) -> dict[str, int]:
+        """Look at everything once."""
+        counts = {
+            "runs": await self._sweep_runs(),
+            "sandboxes": await self._sweep_sandboxes(),
+            "archives": await self._sweep_archives(),
+        }
+        _log.info("sweep.end", **counts)
+        return counts
+
+    async def _sweep_runs(self) -> int:
+        """End runs whose owner is dead, and archive those whose owner could not."""
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(run_id: str) -> int:
+            async with limit:
+                try:
+                    return await self._look_at_run(run_id)
+                except (*PLATFORM_ERRORS, AssertionError) as error:
+                    _log.warning("sweep.run_failed", run_id=run_id, reason=f"{type(error).__name__}: {error}"[:300])
+                    return 0
+
+        return sum(await asyncio.gather(*(look(run_id) for run_id in await self._records.under_way())))
+
+    async def _look_at_run(self, run_id: str) -> int:
+        record = await self._records.get(run_id)
+        if record is None:
+            if _age_s(run_id) > self._timeouts.lease_s + _MARGIN_S:
+                await self._records.settle(run_id)
+            return 0
+        if not record.under_way:
+            await self._records.settle(run_id)
+            return 0
+        waited_s = time.time() - record.ended_at_ms / 1000
+        if record.state == "ended" and waited_s < _MARGIN_S and not await self._pulse.is_dead(record.owner):
+            return 0  # its owner is about to archive it
+        if record.state == "open" and not await self._pulse.is_dead(record.owner):
+            return 0
+        await self._closer.close(record)
+        return 1
+
+    async def _sweep_sandboxes(self) -> int:
+        first = [sandbox.object_id for sandbox, tags in await self._fleet.all() if await self._is_nobodys(tags)]
+        if not first:
+            return 0
+        await asyncio.sleep(self._timeouts.lease_s / 2)
+        ended = 0
+        for sandbox, tags in await self._fleet.all():
+            if sandbox.object_id in first and await self._is_nobodys(tags):
+                _log.warning("sweep.sandbox", sandbox_id=sandbox.object_id, run_id=tags.get(RUN_TAG))
+                await self._fleet.end(sandbox)
+                ended += 1
+        return ended
+
+    async def _is_nobodys(self, tags: dict[str, str]) -> bool:
+        run_id = tags.get(RUN_TAG)
+        if run_id is None:
+            return False  # not one of ours
+        record = await self._records.get(run_id)
+        if record is None:
+            return _age_s(run_id) > self._timeouts.start_s + _MARGIN_S
+        if record.state == "open":
+            return await self._pulse.is_dead(record.owner)
+        if record.action == "prewarm" and record.outcome == "done":
+            return await self._is_unused(record)
+        return time.time() - record.ended_at_ms / 1000 > _MARGIN_S
+
+    async def _is_unused(self, record: RunRecord) -> bool:
+        """Whether the sandbox that a run has made ahead has had its time."""
+        last = await self._leases.last(project_name(record.user_id, record.project_id))
+        until_ms = last.warm.until_ms if last is not None and last.warm is not None else record.ended_at_ms
+        return time.time() > until_ms / 1000 + _MARGIN_S
+
+    async def _sweep_archives(self) -> int:
+        """Remove what is no longer kept, and the logs of what is archived."""
+        oldest = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=self._timeouts.keep_s)
+        removed = 0
+        async for run_id in self._archive.runs_before(_day_after(oldest)):
+            record = await self._records.get(run_id)
+            if (record is None and _age_s(run_id) > self._timeouts.keep_s) or (
+                record is not None and record.expired(self._timeouts.keep_s)
+            ):
+                await self._archive.remove(run_id)
+                await run_log.clear(self._state.log, run_id)
+                if record is not None:
+                    await self._records.expire(record)
+                removed += 1
+        return removed
+
+
+def _age_s(run_id: str) -> float:
+    """How long ago a run was accepted, by its id."""
+    return time.time() - int(run_id.replace("-", "")[:12], 16) / 1000
+
+
+def _day_after(moment: dt.datetime) -> str:
+    return (moment + dt.timedelta(days=1)).strftime("%Y-%m-%d")
