@@ -43,7 +43,10 @@ class Deployments:
         database.script(_DDL)
 
     def publish(self, request: api_pb2.AppPublishRequest, *, client_version: str) -> App:
-        """Make the given functions the app's layout, and for a deployment its name and next version."""
+        """Make the given functions the app's layout, and for a deployment its name and next version.
+
+        A request without a state keeps the app's: `modal serve` publishes so after each change of its files.
+        """
         deployed = request.app_state == api_pb2.APP_STATE_DEPLOYED
         with self._db.transaction():
             self._apps.set_layout(
@@ -51,7 +54,7 @@ class Deployments:
                 function_ids=dict(request.function_ids),
                 class_ids=dict(request.class_ids),
                 tags=dict(request.tags),
-                state=request.app_state,
+                state=request.app_state or self._apps.get(request.app_id).state,
                 name=request.name if deployed else None,
             )
             if deployed:

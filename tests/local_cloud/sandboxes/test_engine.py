@@ -1,6 +1,7 @@
 """Sandboxes run real programs, isolated, and leave nothing behind."""
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.local_cloud.cutting_off import cut_off_at_many_moments, nothing_is_left
 from tests.local_cloud.sandboxes.conftest import DEADLINE_S, run, spec_of
 from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
@@ -268,3 +270,20 @@ def test_a_killed_cloud_leaves_no_sandbox(root: Path) -> None:
     gone, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
     assert gone
+
+
+async def test_a_sandbox_whose_start_is_cut_off_leaves_nothing_whenever_that_is(
+    engine: Engine, workspace: Path
+) -> None:
+    """Its start comes to its end first: only then is it known what there is to end."""
+
+    async def begin() -> None:
+        sandbox = await engine.create(spec_of(workspace))
+        try:
+            await sandbox.wait_closed()
+        finally:
+            await engine.discard(sandbox)
+
+    descriptors = set(os.listdir("/proc/self/fd"))
+    await cut_off_at_many_moments(begin, times=20, latest_s=0.1, seed=21)
+    await nothing_is_left(str(workspace), descriptors)

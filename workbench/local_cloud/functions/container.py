@@ -19,7 +19,8 @@ from modal_proto import api_pb2
 from workbench.local_cloud.guest_root import interpreter_paths, system_root
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.processes import MAX_LINE_BYTES, family, lines
+from workbench.local_cloud.processes import family, lines
+from workbench.local_cloud.programs import Program
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
@@ -56,7 +57,7 @@ class Container:
         self._on_output = on_output
         self._on_end = on_end
         self._directory = Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=scratch))
-        self._process: asyncio.subprocess.Process | None = None
+        self._program: Program | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -68,27 +69,18 @@ class Container:
         await asyncio.to_thread(self._lay_out, code)
         entrypoint = [*self._image.meaning.entrypoint, self._image.python or sys.executable]
         argv = [*self._bubblewrap(code), *entrypoint, *_ENTRYPOINT]
-        self._process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=dict(self._env) | {"MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"},
-            limit=MAX_LINE_BYTES,
-            start_new_session=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
+        env = {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
+        self._program = await Program.start(*argv, env=env)
         self._tasks = [
-            asyncio.create_task(self._forward(self._process.stdout, api_pb2.FILE_DESCRIPTOR_STDOUT)),
-            asyncio.create_task(self._forward(self._process.stderr, api_pb2.FILE_DESCRIPTOR_STDERR)),
-            asyncio.create_task(self._reap()),
+            asyncio.create_task(self._forward(self._program.stdout, api_pb2.FILE_DESCRIPTOR_STDOUT)),
+            asyncio.create_task(self._forward(self._program.stderr, api_pb2.FILE_DESCRIPTOR_STDERR)),
+            asyncio.create_task(self._reap(self._program)),
         ]
 
     @property
     def pid(self) -> int:
         """The process id of the container's bubblewrap, 0 before it runs."""
-        return self._process.pid if self._process is not None else 0
+        return self._program.pid if self._program is not None else 0
 
     def interrupt(self) -> None:
         """Tell the entrypoint to leave, as Modal does when it takes a machine away."""
@@ -99,17 +91,17 @@ class Container:
 
     def kill(self) -> None:
         """End every process of the container at once."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        if self._program is not None:
+            self._program.kill()
 
     async def aclose(self, *, grace_s: float = 0) -> None:
         """Give the entrypoint `grace_s` seconds to end by itself, then kill it; release all it held. Idempotent."""
-        if self._process is not None:
-            try:
+        if self._program is not None:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self.exited.wait(), grace_s)
-            except TimeoutError:
-                self.kill()
+            self._program.kill()
             await asyncio.wait(self._tasks, timeout=_REAP_S)
+            await self._program.aclose()
         self._on_end()
         for mount in self.mounts.values():
             await mount.discard()
@@ -140,7 +132,6 @@ class Container:
         async for line in lines(stream):
             self._on_output(line, fd)
 
-    async def _reap(self) -> None:
-        assert self._process is not None
-        self.exit_code = await self._process.wait()
+    async def _reap(self, program: Program) -> None:
+        self.exit_code = await program.wait()
         self.exited.set()

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.interpreters import copy_python
 from workbench.local_cloud.images.steps import Copy, MakePython, Meaning, Plan
 from workbench.local_cloud.images.workshop import BuildFailedError, Workshop
+from workbench.local_cloud.programs import Program
 from workbench.local_cloud.volumes.trees import remove_tree
 
 SCRATCH_PREFIX = "tmp-"
@@ -253,14 +255,9 @@ def _node_path(node: str) -> dict[str, str]:
 async def _duplicate(source: Path, destination: Path, *, copy: bool) -> None:
     """Copy a tree with its links as links, the blocks shared where the file system can; or share its files."""
     how = ["cp", "-a", "--reflink=auto"] if copy else ["cp", "-al"]
-    process = await asyncio.create_subprocess_exec(
-        *how, "--", str(source), str(destination), stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
-    )
-    try:
-        _, said = await asyncio.wait_for(process.communicate(), _COPY_S)
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
+    program = await Program.start(*how, "--", str(source), str(destination), stdout=asyncio.subprocess.DEVNULL)
+    async with aclosing(program), asyncio.timeout(_COPY_S):
+        said = await program.stderr.read()
+        code = await program.wait()
+    if code:
         raise BuildFailedError(f"The parent's files cannot be copied: {said.decode(errors='replace')[:300]}")

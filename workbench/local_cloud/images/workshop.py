@@ -14,7 +14,8 @@ from pathlib import Path
 
 from workbench.local_cloud.guest_root import interpreter_paths, system_root
 from workbench.local_cloud.images import host, layouts
-from workbench.local_cloud.processes import MAX_LINE_BYTES, lines
+from workbench.local_cloud.processes import lines
+from workbench.local_cloud.programs import Program
 
 LAYER_DEADLINE_S = 20 * 60.0
 _REAP_S = 5.0
@@ -82,30 +83,17 @@ class Workshop:
         `with_cloud` shows the cloud's own packages as well. Raises BuildFailedError.
         """
         command = self._bubblewrap(with_cloud=with_cloud, writable=writable)
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**self._environment(), **(env or {})},
-            limit=MAX_LINE_BYTES,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
+        program = await Program.start(*command, *argv, env={**self._environment(), **(env or {})})
         tail: list[str] = []
         readers = [
-            asyncio.create_task(self._forward(process.stdout, 1, quiet, tail)),
-            asyncio.create_task(self._forward(process.stderr, 2, quiet, tail)),
+            asyncio.create_task(self._forward(program.stdout, 1, quiet, tail)),
+            asyncio.create_task(self._forward(program.stderr, 2, quiet, tail)),
         ]
         try:
-            code = await process.wait()
+            code = await program.wait()
             await asyncio.wait(readers, timeout=_REAP_S)
         finally:
-            if process.returncode is None:
-                process.kill()
-                await asyncio.wait([asyncio.ensure_future(process.wait())], timeout=_REAP_S)
+            await program.aclose()
             for reader in readers:
                 reader.cancel()
         if code:

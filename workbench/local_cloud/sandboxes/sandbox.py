@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.programs import Program
 from workbench.local_cloud.sandboxes import isolation
 from workbench.local_cloud.sandboxes.cgroups import Group
 from workbench.local_cloud.sandboxes.dialling import Dials
@@ -78,7 +79,7 @@ class Sandbox:
         self._ready = asyncio.Event()
         self._released = asyncio.Event()
         self._pidfd = -1
-        self._bwrap: asyncio.subprocess.Process | None = None
+        self._bwrap: Program | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._send_lock = asyncio.Lock()
         self._control: socket.socket | None = None
@@ -108,17 +109,14 @@ class Sandbox:
             with isolation.command(
                 self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
             ) as (argv, descriptors):
-                self._bwrap = await asyncio.create_subprocess_exec(
+                self._bwrap = await Program.start(
                     *argv,
-                    stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE,
                     env={},
                     cwd="/",
                     # It holds both ends of its pipe to us: if we die before it has written, it must not die of that
                     # and leave process 1 behind, which would wait for it for ever.
                     pass_fds=[*descriptors, info_read, info_write, block_read, theirs.fileno()],
-                    start_new_session=True,
                     **drop,
                 )
             self._spawn(self._watch(self._bwrap))
@@ -139,7 +137,6 @@ class Sandbox:
         await self._ready_or_closed()
         if not self._ready.is_set():
             await self.terminate()
-            assert self._bwrap.stderr is not None
             said = (await self._bwrap.stderr.read(2000)).decode(errors="replace").strip()
             raise SandboxStartFailedError(said or "the sandbox's agent did not answer in time")
 
@@ -288,6 +285,7 @@ class Sandbox:
         await self.terminate()
         if self._bwrap is not None:
             await asyncio.wait_for(self._released.wait(), _CLOSE_S)
+            await self._bwrap.aclose()
         else:
             await asyncio.to_thread(self.group.remove)
         for run in self._execs.values():
@@ -405,7 +403,7 @@ class Sandbox:
             exceeded=lambda reason: self._spawn(self.exceed(reason)),
         )
 
-    async def _watch(self, bwrap: asyncio.subprocess.Process) -> None:
+    async def _watch(self, bwrap: Program) -> None:
         """Notice the end of bubblewrap, which is the end of everything inside."""
         await bwrap.wait()
         self._notice_memory()
@@ -418,6 +416,8 @@ class Sandbox:
             self._control.close()
             self._control = None
         if self._pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self._pidfd = _closed(self._pidfd)
         if self._proxy_listener is not None:
             self._proxy_listener.close()
