@@ -31,7 +31,7 @@ class Timeouts(BaseSettings):
     start_s: Seconds = 60  # until the sandbox has shown that it is alive
     commit_s: Seconds = 60
     terminate_s: Seconds = 30
-    lease_s: Seconds = 30  # a sandbox that has not heard from its run for so long ends itself; so do a container's runs
+    lease_s: Seconds = 20  # a sandbox that has not heard from its run for so long ends itself; so do a container's runs
     prewarm_s: Seconds = 300  # a sandbox created ahead that no run has taken for so long ends itself
     send_s: Seconds = 60  # a reader that takes nothing for so long is left
     sweep_s: Seconds = 60  # between two looks for what nobody owns any more

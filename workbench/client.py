@@ -1,11 +1,14 @@
 """Calls an endpoint: a request goes out, typed events come back, each with the moment of its arrival.
 
-The order of events is checked; a stream that ends without its terminal event is an error, never a quiet success.
+The order of events is checked. A stream that breaks is resumed where it broke; one that cannot be is an error, never a
+quiet success.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,17 +30,24 @@ CONNECT_S = 10.0
 SILENCE_S = 160.0  # Modal gives a function 150 s to answer; once it has, a byte comes at least every 15 s
 CANCEL_S = 60.0
 _MAX_REFUSAL_BYTES = 64 * 1024
+_ACCEPT = {"Accept": "text/event-stream"}
+_PASSING = frozenset({408, 500, 502, 503, 504})  # of what stands before the endpoint, when they have no body of its own
+_ATTEMPTS = 5  # to go on without any progress
+_PAUSE_S = 0.1  # before the first of them; each next one waits twice as long
+_PATIENCE_S = 60.0  # with an endpoint that is away for a while
 _KNOWN_TYPES = frozenset({"status", "stream", "done", "error"})
 
 
 class RequestRefusedError(Exception):
     """The endpoint refused a request before any event; nothing was started. Whose fault says `status`."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, answered: bool = True) -> None:
         super().__init__(f"{message} ({code}, HTTP {status})")
         self.status = status
         self.code = code
         self.message = message
+        self.passing = not answered
+        """Whether it was no answer of the endpoint's own, so that the same request may be made again."""
 
 
 class StreamLostError(Exception):
@@ -93,27 +103,57 @@ class AsyncClient:
         await self._http.aclose()
 
     @asynccontextmanager
-    async def stream(self, request: Request) -> "AsyncIterator[EventStream]":
+    async def stream(self, request: Request, *, key: str | None = None) -> "AsyncIterator[EventStream]":
         """Start a run and yield its events as they arrive; leaving early closes the connection.
 
-        Raises RequestRefusedError before the first event.
+        `key` is the Idempotency-Key, made up when there is none: with it, a request whose answer was lost is repeated
+        and finds the run that it has started. Raises RequestRefusedError before the first event.
         """
-        outgoing = self._http.build_request(
-            "POST",
-            "/generate",
-            content=dump_request(request),
-            headers={**self._headers(), "Content-Type": "application/json", "Accept": "text/event-stream"},
-        )
+        body = dump_request(request)
+        headers = {**_ACCEPT, "Content-Type": "application/json", "Idempotency-Key": key or str(uuid.uuid4())}
+
+        async def start() -> httpx.Response:
+            return await self._open("POST", "/generate", headers, body)
+
+        async with self._streaming(await _again_if_lost(start)) as events:
+            yield events
+
+    @asynccontextmanager
+    async def attach(self, run_id: str) -> "AsyncIterator[EventStream]":
+        """Read a run that was started elsewhere, from its first event. Raises RequestRefusedError (404, 410)."""
+
+        async def start() -> httpx.Response:
+            return await self._open("GET", f"/generate/{run_id}", _ACCEPT)
+
+        async with self._streaming(await _again_if_lost(start)) as events:
+            yield events
+
+    @asynccontextmanager
+    async def _streaming(self, response: httpx.Response) -> "AsyncIterator[EventStream]":
+        async def resume(run_id: str, last_seq: int) -> httpx.Response:
+            return await self._open("GET", f"/generate/{run_id}", {**_ACCEPT, "Last-Event-ID": str(last_seq)})
+
+        stream = EventStream(response, resume)
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+
+    async def _open(
+        self, method: str, path: str, headers: Mapping[str, str], content: bytes | None = None
+    ) -> httpx.Response:
+        """Ask for a stream. Raises RequestRefusedError, with status 0 when there was no answer."""
+        outgoing = self._http.build_request(method, path, content=content, headers={**self._headers(), **headers})
         try:
             response = await self._http.send(outgoing, stream=True)
         except httpx.HTTPError as error:
             raise _unreachable(error) from None
-        try:
-            if response.status_code != 200:
+        if response.status_code != 200:
+            try:
                 raise await _refusal(response)
-            yield EventStream(response)
-        finally:
-            await response.aclose()
+            finally:
+                await response.aclose()
+        return response
 
     async def run(self, request: Request) -> TerminalEvent:
         """Start a run, wait for its end and return how it ended. Raises RequestRefusedError, StreamLostError."""
@@ -124,7 +164,10 @@ class AsyncClient:
         raise AssertionError("a stream ends with its terminal event or raises")
 
     async def cancel(self, run_id: str) -> None:
-        """End a run; returns when its sandbox is gone. Raises RequestRefusedError (404 when it has ended already)."""
+        """End a run; returns when its sandbox is gone. One that has ended already stays as it is.
+
+        Raises RequestRefusedError (404, 410 for a run that is not kept).
+        """
         try:
             response = await self._http.delete(
                 f"/generate/{run_id}", headers=self._headers(), timeout=httpx.Timeout(CONNECT_S, read=CANCEL_S)
@@ -147,25 +190,72 @@ class AsyncClient:
 
 
 class EventStream:
-    """The events of one response, checked for order; iterate it once."""
+    """The events of one run, checked for order; iterate it once.
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.run_id = response.headers.get("x-run-id")
+    When the connection breaks, it is made again and the stream goes on behind the last event that came. `reconnects`
+    counts how often.
+    """
+
+    def __init__(
+        self, response: httpx.Response, resume: Callable[[str, int], Awaitable[httpx.Response]] | None = None
+    ) -> None:
+        self.run_id: str | None = response.headers.get("x-run-id")
+        self.reconnects = 0
         self._response = response
+        self._resume = resume
         self._order = Order()
 
     async def __aiter__(self) -> AsyncIterator[Received]:
         """Yield up to and with the terminal event; raises StreamLostError."""
+        lost: StreamLostError | None = None
+        attempts = 0
+        silent_since = time.monotonic()
+        while not self._order.ended:
+            last_seq = self._order.last_seq
+            try:
+                async for received in self._events():
+                    yield received
+            except StreamLostError as error:
+                raise error if lost is None else self._lost(f"{lost.reason}; resuming it, {error.reason}") from None
+            except _CutError as error:
+                lost = lost if lost is not None and last_seq == self._order.last_seq else self._lost(str(error))
+            if self._order.ended:
+                break
+            if self._order.last_seq > last_seq:
+                attempts, silent_since = 0, time.monotonic()
+            assert lost is not None
+            while True:
+                if self._resume is None or self.run_id is None or attempts >= _ATTEMPTS:
+                    raise lost
+                await asyncio.sleep(_PAUSE_S * 2**attempts)
+                try:
+                    await self._response.aclose()
+                    self._response = await self._resume(self.run_id, self._order.last_seq)
+                except RequestRefusedError as error:
+                    if not error.passing or time.monotonic() - silent_since > _PATIENCE_S:
+                        raise self._lost(f"{lost.reason}; resuming it failed: {error}") from None
+                    attempts = min(attempts + 1, _ATTEMPTS - 1)  # nobody there: as long as patience lasts
+                else:
+                    self.reconnects += 1
+                    attempts += 1
+                    break
+
+    async def aclose(self) -> None:
+        """Close the connection. Idempotent."""
+        await self._response.aclose()
+
+    async def _events(self) -> AsyncIterator[Received]:
+        """The events of one connection. Raises _CutError when it ends too early, StreamLostError for what is wrong."""
         lines = EventSource(self._response).aiter_sse()
         while not self._order.ended:
             try:
                 message = await anext(lines)
             except StopAsyncIteration:
-                raise self._lost("it ended without a terminal event") from None
+                raise _CutError("it ended without a terminal event") from None
             except httpx.ReadTimeout:
-                raise self._lost("it fell silent") from None
+                raise _CutError("it fell silent") from None
             except (httpx.HTTPError, SSEError) as error:
-                raise self._lost(f"the connection broke ({type(error).__name__})") from None
+                raise _CutError(f"the connection broke ({type(error).__name__})") from None
             at = time.monotonic()
             if message.event not in _KNOWN_TYPES:
                 _log.debug("skipped an event of unknown type %r", message.event[:40])
@@ -181,8 +271,25 @@ class EventStream:
         return StreamLostError(reason, run_id=self.run_id, last_seq=self._order.last_seq)
 
 
+class _CutError(Exception):
+    """A connection ended before the run did."""
+
+
+async def _again_if_lost(start: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """Make a request that can be repeated without harm, again when its answer was lost or was not the endpoint's."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return await start()
+        except RequestRefusedError as error:
+            if not error.passing or attempt == _ATTEMPTS - 1:
+                raise
+        await asyncio.sleep(_PAUSE_S * 2**attempt)
+    raise AssertionError("the last attempt raises or returns")
+
+
 def _unreachable(error: httpx.HTTPError) -> RequestRefusedError:
-    return RequestRefusedError(0, "unreachable", f"the endpoint cannot be reached: {type(error).__name__}")
+    message = f"the endpoint cannot be reached: {type(error).__name__}"
+    return RequestRefusedError(0, "unreachable", message, answered=False)
 
 
 async def _refusal(response: httpx.Response) -> RequestRefusedError:
@@ -197,5 +304,8 @@ async def _refusal(response: httpx.Response) -> RequestRefusedError:
     try:
         refusal = _Refusal.model_validate_json(bytes(body))
     except ValidationError:
-        refusal = _Refusal(error=f"the endpoint answered HTTP {response.status_code}")
+        message = f"the endpoint answered HTTP {response.status_code}"
+        return RequestRefusedError(
+            response.status_code, "internal", message, answered=response.status_code not in _PASSING
+        )
     return RequestRefusedError(response.status_code, refusal.code, refusal.error)

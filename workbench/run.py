@@ -9,12 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
 from modal_app.contract.requests import Request
 from workbench.background import BackgroundLoop
-from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
+from workbench.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
 from workbench.timeline import Timeline, timeline
 from workbench.view_state import ViewState, lost, reduce
 
@@ -28,10 +29,18 @@ Listener = Callable[[Received], None]
 
 
 class Run:
-    """One run. Made by `Workbench.launch`; never blocks unless asked to."""
+    """One run. Made by `Workbench.launch` or `Workbench.attach`; never blocks unless asked to.
 
-    def __init__(self, client: AsyncClient, loop: BackgroundLoop, request: Request) -> None:
+    `request` is None for a run that was started elsewhere.
+    """
+
+    def __init__(
+        self, client: AsyncClient, loop: BackgroundLoop, request: Request | None, *, run_id: str = "", key: str = ""
+    ) -> None:
         self.request = request
+        self._attached_to = run_id
+        self._key = key
+        self._reconnects = 0
         self.started_at = time.monotonic()
         self._client = client
         self._loop = loop
@@ -76,6 +85,11 @@ class Run:
     def terminal(self) -> TerminalEvent | None:
         """How the run ended, None while it has not."""
         return self._terminal
+
+    @property
+    def reconnects(self) -> int:
+        """How often the stream broke and was resumed."""
+        return self._reconnects
 
     @property
     def timeline(self) -> Timeline:
@@ -184,8 +198,9 @@ class Run:
 
     async def _follow(self) -> None:
         try:
-            async with self._client.stream(self.request) as events:
+            async with self._events() as events:
                 async for received in events:
+                    self._reconnects = events.reconnects
                     self._take(received)
         except (RequestRefusedError, StreamLostError) as error:
             self._fail(error, str(error.code), str(error))
@@ -193,6 +208,11 @@ class Run:
             failure = StreamLostError(type(error).__name__, run_id=self.run_id or None, last_seq=self._state.events)
             self._fail(failure, str(failure.code), str(failure))
             raise
+
+    def _events(self) -> AbstractAsyncContextManager[EventStream]:
+        if self.request is None:
+            return self._client.attach(self._attached_to)
+        return self._client.stream(self.request, key=self._key or None)
 
     def _fail(self, failure: RequestRefusedError | StreamLostError, code: str, message: str) -> None:
         with self._changed:

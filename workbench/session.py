@@ -62,18 +62,29 @@ class Workbench:
         assert self._endpoint is not None
         return self._endpoint
 
-    def launch(self, project: Project, action: str, **fields: Any) -> Run:
+    def launch(self, project: Project, action: str, *, key: str = "", **fields: Any) -> Run:
         """Start a run and return at once. `fields` are those of the action, as in the contract.
 
+        `key` is the Idempotency-Key: a second launch with the same one joins the run of the first.
         Raises ContractError `invalid_request` for fields that the contract does not allow.
         """
-        return self.start(make_request(project, action, **fields))
+        return self.start(make_request(project, action, **fields), key=key)
 
-    def start(self, request: Request) -> Run:
+    def start(self, request: Request, *, key: str = "") -> Run:
         """Start a run of a request that was parsed already."""
+        return Run(self._connected(), self._loop, request, key=key)
+
+    def attach(self, run_id: str) -> Run:
+        """Follow a run that was started elsewhere, or earlier, from its first event.
+
+        Its `wait` raises RequestRefusedError when there is no such run, or it is no longer kept.
+        """
+        return Run(self._connected(), self._loop, None, run_id=run_id)
+
+    def _connected(self) -> AsyncClient:
         self.endpoint  # noqa: B018  # looked up before the first run, so that its absence is told here
         assert self._client is not None
-        return Run(self._client, self._loop, request)
+        return self._client
 
     def volume(self, project: Project) -> ProjectVolume:
         """A project's committed files."""
