@@ -43,7 +43,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
-        self._starts = 0
+        self._container_start_ms: int | None = _since_process_start_ms()  # told by the first run
 
     async def ready(self) -> None:
         """Become an owner, before the first run. Platform errors are raised."""
@@ -59,7 +59,7 @@ class Supervisor:
 
     def start(self, record: RunRecord, request: Request, lease: Lease | None, warm: Warm | None) -> Run:
         """Execute a run whose record this container has made."""
-        self._starts += 1
+        container_start_ms, self._container_start_ms = self._container_start_ms, None
         log = LogWriter(self._state.log, record.run_id, may_write=lambda: self.ownership.holds)
         run = Run(
             record,
@@ -68,7 +68,7 @@ class Supervisor:
             self._means,
             lease=lease,
             warm=warm,
-            container_start_ms=_since_process_start_ms() if self._starts == 1 else None,
+            container_start_ms=container_start_ms,
         )
         self._runs[run.run_id] = run
         task = asyncio.create_task(self._keep(run))
