@@ -178,7 +178,10 @@ class Pools:
         item.task_id, item.started_at = task.task_id, self._clock.time()
         item.overdue, item.attempt_over = False, asyncio.Event()
         task.inputs[item.input_id] = item
-        self._spawn(self._enforce_timeout(item, task))
+        timeout_s = self._apps.function(task.function_id).timeout_secs or DEFAULT_TIMEOUT_S
+        item.time_limit = self._clock.call_later(
+            timeout_s, lambda: self._spawn(self._end_overdue(item, task, timeout_s))
+        )
 
     async def next_cancellations(self, task_id: str | None) -> list[str]:
         """Wait for inputs that this container must cancel; empty after the heartbeat's hold time."""
@@ -213,7 +216,7 @@ class Pools:
             return
         item.task_id = ""
         item.retry_count += 1
-        item.attempt_over.set()
+        item.end_attempt()
         self._spawn(self._try_again(item, delay_s))
 
     async def _try_again(self, item: Input, delay_s: float) -> None:
@@ -224,7 +227,7 @@ class Pools:
     def _give_back(self, item: Input) -> None:
         """Let an input start again as if it had not been taken."""
         item.task_id = ""
-        item.attempt_over.set()
+        item.end_attempt()
         self._waiting.setdefault(item.call.function_id, deque()).appendleft(item)
         self._notify(item.call.function_id)
 
@@ -336,12 +339,7 @@ class Pools:
                 if idle and peers > settings.min_containers:
                     self._drain(task)
 
-    async def _enforce_timeout(self, item: Input, task: Task) -> None:
-        timeout_s = self._apps.function(item.call.function_id).timeout_secs or DEFAULT_TIMEOUT_S
-        attempt = item.attempt_over
-        await self._clock.first(attempt.wait(), timeout_s=timeout_s)
-        if attempt.is_set():
-            return
+    async def _end_overdue(self, item: Input, task: Task, timeout_s: float) -> None:
         item.overdue = True
         reason = f"Task's current input hit its timeout of {timeout_s:g}s"
         result = _result(api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT, reason)
