@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import socket
-import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.programs import Program
 from workbench.local_cloud.sandboxes import isolation
 from workbench.local_cloud.sandboxes.cgroups import Group
+from workbench.local_cloud.sandboxes.channel import Channel, listening_socket
 from workbench.local_cloud.sandboxes.dialling import Dials
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
@@ -35,11 +35,9 @@ from workbench.local_cloud.sandboxes.watchdog import Exceeded, Watchdog
 _log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 20.0
-_MESSAGE_BYTES = 256 * 1024
 _MAX_EXECS = 4096  # of one sandbox, kept for late readers
 _CLOSE_S = 10.0
 _TERMINAL_S = 10.0
-_MESSAGES_AT_ONCE = 64
 _SYNCS_AT_ONCE = 32
 
 OnSync = Callable[[str, str], Awaitable[int]]  # path, and the exec that asks: empty when that is not known
@@ -81,8 +79,7 @@ class Sandbox:
         self._pidfd = -1
         self._bwrap: Program | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._send_lock = asyncio.Lock()
-        self._control: socket.socket | None = None
+        self._channel = Channel(self._hear, on_bad=self._on_bad_message)
 
     @property
     def closed(self) -> bool:
@@ -96,11 +93,9 @@ class Sandbox:
 
     async def start(self, *, seccomp: bytes) -> None:
         """Start bubblewrap and wait until the agent answers; raises SandboxStartFailedError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs = self._channel.theirs
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
-        self._control = ours
-        ours.setblocking(False)
         drop: dict[str, Any] = {}
         if os.geteuid() == 0:
             drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
@@ -130,8 +125,7 @@ class Sandbox:
             theirs.close()
             for descriptor in (info_read, info_write, block_read, block_write):
                 _closed(descriptor)
-        if not self.closed:
-            asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
+        self._channel.listen()
         if pid:
             self._spawn(self._watchdog(pid).run())
         await self._ready_or_closed()
@@ -156,7 +150,7 @@ class Sandbox:
         """
         if exec_id in self._execs:
             return self._execs[exec_id]
-        if self.closed or self._control is None:
+        if self.closed:
             raise SandboxStartFailedError("the sandbox has ended")
         self._make_room()
         run = self._execs[exec_id] = Exec(exec_id, self._directory)
@@ -172,7 +166,7 @@ class Sandbox:
             if terminal is None:
                 await self._send_with_pipes(order, run)
             else:
-                await self._send(order, [])
+                await self._channel.send(order)
                 await asyncio.wait_for(run.connected(), _TERMINAL_S)
         except BaseException as error:
             self._execs.pop(exec_id).discard()  # the same id may be tried again
@@ -191,7 +185,7 @@ class Sandbox:
                 for descriptor in inside:
                     os.fchown(descriptor, self._spec.uid, self._spec.uid)
             await run.connect(pipes[0][1], pipes[1][0], pipes[2][0])
-            await self._send(order, inside)
+            await self._channel.send(order, inside)
         finally:
             for descriptor in inside:
                 os.close(descriptor)
@@ -218,7 +212,7 @@ class Sandbox:
 
         async def ask(order: dict[str, object]) -> None:
             try:
-                await self._send(order, [])
+                await self._channel.send(order)
             except SandboxStartFailedError as error:
                 raise ConnectionRefusedError(str(error)) from error
 
@@ -241,7 +235,7 @@ class Sandbox:
 
     async def kill_exec(self, exec_id: str) -> None:
         """Kill a program, its process group and its descendants."""
-        await self._send({"op": "kill", "id": exec_id}, [])
+        await self._channel.send({"op": "kill", "id": exec_id})
 
     def take_proxy_listener(self) -> socket.socket:
         """The listening socket of the sandbox's own loopback, for the caller to serve and to close; once."""
@@ -287,6 +281,7 @@ class Sandbox:
             await asyncio.wait_for(self._released.wait(), _CLOSE_S)
             await self._bwrap.aclose()
         else:
+            self._channel.close()
             await asyncio.to_thread(self.group.remove)
         for run in self._execs.values():
             run.discard()
@@ -296,50 +291,11 @@ class Sandbox:
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
-    async def _send(self, order: dict[str, object], descriptors: list[int]) -> None:
-        message = json.dumps(order).encode()
-        if len(message) > _MESSAGE_BYTES // 2:
-            raise ValueError("the program's arguments and environment are too large")
-        async with self._send_lock:
-            for _ in range(1000):
-                if self._control is None or self.closed:
-                    raise SandboxStartFailedError("the sandbox has ended")
-                try:
-                    socket.send_fds(self._control, [message], descriptors)
-                except BlockingIOError:
-                    await asyncio.sleep(0.005)
-                except OSError as error:
-                    raise SandboxStartFailedError("the sandbox has ended") from error
-                else:
-                    return
-            raise SandboxStartFailedError("the sandbox's agent does not answer")
-
-    def _on_readable(self) -> None:
-        """Take a few messages; the event loop calls again when there are more."""
-        assert self._control is not None
-        for _ in range(_MESSAGES_AT_ONCE):
-            try:
-                data, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, descriptors = b"", []
-            if not data:
-                asyncio.get_running_loop().remove_reader(self._control.fileno())
-                return
-            try:
-                self._hear(json.loads(data), descriptors)
-            except (ValueError, KeyError, TypeError, OSError) as error:
-                _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=type(error).__name__)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-
     def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Take one message of the agent. It is a guest's word: everything is checked, descriptors above all."""
         match message["op"]:
             case "ready" if not self._ready.is_set():
-                self._proxy_listener = _listening(descriptors[0])
+                self._proxy_listener = listening_socket(descriptors[0])
                 self._ready.set()
             case "terminal":
                 run = self._execs.get(str(message["id"]))
@@ -361,6 +317,9 @@ class Sandbox:
                 known = exec_id if exec_id in self._execs else ""
                 self._spawn(self._sync(int(message["number"]), str(message["path"]), known))
 
+    def _on_bad_message(self, error: Exception) -> None:
+        _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=type(error).__name__)
+
     async def _connect_terminal(self, run: Exec, master: int) -> None:
         try:
             await run.connect_terminal(master)
@@ -378,7 +337,7 @@ class Sandbox:
         finally:
             self._syncing -= 1
         try:
-            await self._send({"op": "synced", "number": number, "code": code}, [])
+            await self._channel.send({"op": "synced", "number": number, "code": code})
         except SandboxStartFailedError:
             pass
 
@@ -411,10 +370,7 @@ class Sandbox:
         self._dials.give_up()
         for run in self._execs.values():
             run.finish(ExitStatus(signal=int(signal.SIGKILL)))
-        if self._control is not None:
-            asyncio.get_running_loop().remove_reader(self._control.fileno())
-            self._control.close()
-            self._control = None
+        self._channel.close()
         if self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -456,19 +412,6 @@ def _pidfd_from(info: int) -> tuple[int, int]:
         return pid, os.pidfd_open(pid)
     except (ValueError, KeyError, OSError):
         return 0, -1
-
-
-def _listening(descriptor: int) -> socket.socket:
-    """The listening TCP socket of the sandbox's loopback; raises ValueError or OSError for anything else."""
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        raise ValueError("not a socket")
-    found = socket.socket(fileno=os.dup(descriptor))
-    good = found.family == socket.AF_INET and found.type == socket.SOCK_STREAM
-    if not good or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        found.close()
-        raise ValueError("not a listening socket")
-    found.setblocking(False)
-    return found
 
 
 def _closed(descriptor: int) -> int:
