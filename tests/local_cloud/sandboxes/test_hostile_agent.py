@@ -40,8 +40,7 @@ class Hostile(Sandbox):
         socket.send_fds(self.theirs, [data], descriptors)
 
     def program(self, name: str) -> Exec:
-        self._execs[name] = Exec(name, self._directory)
-        return self._execs[name]
+        return self.execs.add(name)
 
     async def close(self) -> None:
         self.released.set()

@@ -4,7 +4,6 @@ It lives exactly as long as our end of its socket: if this process dies, the ker
 """
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -19,11 +18,14 @@ import structlog
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.programs import Program
 from workbench.local_cloud.sandboxes import isolation
+from workbench.local_cloud.sandboxes.activity import Activity
 from workbench.local_cloud.sandboxes.cgroups import Group
 from workbench.local_cloud.sandboxes.channel import Channel, listening_socket
 from workbench.local_cloud.sandboxes.dialling import Dials
+from workbench.local_cloud.sandboxes.exec_table import ExecTable
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
+from workbench.local_cloud.sandboxes.process_one import ProcessOne
 from workbench.local_cloud.sandboxes.spec import (
     DEFAULT_ENV,
     ExitStatus,
@@ -35,9 +37,7 @@ from workbench.local_cloud.sandboxes.watchdog import Exceeded, Watchdog
 _log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 20.0
-_MAX_EXECS = 4096  # of one sandbox, kept for late readers
 _CLOSE_S = 10.0
-_TERMINAL_S = 10.0
 _SYNCS_AT_ONCE = 32
 
 OnSync = Callable[[str, str], Awaitable[int]]  # path, and the exec that asks: empty when that is not known
@@ -61,7 +61,7 @@ class Sandbox:
         self.exceeded: Exceeded | None = None  # the limit that ended it
         self.env: dict[str, str] = {}  # what every program gets beneath its own environment
         self._proxy_listener: socket.socket | None = None
-        self._last_activity = clock.monotonic()
+        self._activity = Activity(clock)
         self._spec = spec
         self.group = group
         self._memory_kills = 0
@@ -70,16 +70,15 @@ class Sandbox:
         self._on_notice = on_notice
         self._syncing = 0
         self._directory = directory
-        self._execs: dict[str, Exec] = {}
         self._dials = Dials()
-        self._visitors = 0
         self._closed = asyncio.Event()
         self._ready = asyncio.Event()
         self._released = asyncio.Event()
-        self._pidfd = -1
+        self._one: ProcessOne | None = None
         self._bwrap: Program | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel = Channel(self._hear, on_bad=self._on_bad_message)
+        self.execs = ExecTable(self._channel, directory, uid=spec.uid)
 
     @property
     def closed(self) -> bool:
@@ -99,7 +98,6 @@ class Sandbox:
         drop: dict[str, Any] = {}
         if os.geteuid() == 0:
             drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
-        pid = 0
         try:
             with isolation.command(
                 self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
@@ -117,17 +115,17 @@ class Sandbox:
             self._spawn(self._watch(self._bwrap))
             theirs.close()
             info_write = _closed(info_write)
-            pid, self._pidfd = await asyncio.to_thread(_pidfd_from, info_read)
-            if pid:
-                self.group.add(pid)  # nothing of the guest has run yet
+            self._one = await asyncio.to_thread(ProcessOne.told_of, info_read)
+            if self._one is not None:
+                self.group.add(self._one.pid)  # nothing of the guest has run yet
             os.write(block_write, b".")
         finally:
             theirs.close()
             for descriptor in (info_read, info_write, block_read, block_write):
                 _closed(descriptor)
         self._channel.listen()
-        if pid:
-            self._spawn(self._watchdog(pid).run())
+        if self._one is not None:
+            self._spawn(self._watchdog(self._one.pid).run())
         await self._ready_or_closed()
         if not self._ready.is_set():
             await self.terminate()
@@ -148,64 +146,19 @@ class Sandbox:
 
         Raises SandboxStartFailedError when the sandbox is gone, ValueError for arguments that are too large.
         """
-        if exec_id in self._execs:
-            return self._execs[exec_id]
+        if (known := self.execs.find(exec_id)) is not None:
+            return known
         if self.closed:
             raise SandboxStartFailedError("the sandbox has ended")
-        self._make_room()
-        run = self._execs[exec_id] = Exec(exec_id, self._directory)
-        order: dict[str, object] = {
-            "op": "exec",
-            "id": exec_id,
+        order = {
             "argv": list(argv),
             "env": {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})},
             "cwd": workdir or self._spec.workdir,
-            "terminal": terminal,
         }
-        try:
-            if terminal is None:
-                await self._send_with_pipes(order, run)
-            else:
-                await self._channel.send(order)
-                await asyncio.wait_for(run.connected(), _TERMINAL_S)
-        except BaseException as error:
-            self._execs.pop(exec_id).discard()  # the same id may be tried again
-            if isinstance(error, TimeoutError):
-                raise SandboxStartFailedError("the sandbox gave no terminal") from error
-            raise
+        run = await self.execs.start(exec_id, order, terminal=terminal)
         if timeout_s is not None:
             self._spawn(self._expire(run, timeout_s))
         return run
-
-    async def _send_with_pipes(self, order: dict[str, object], run: Exec) -> None:
-        pipes = [os.pipe() for _ in range(3)]
-        inside = [pipes[0][0], pipes[1][1], pipes[2][1]]
-        try:
-            if os.geteuid() == 0:
-                for descriptor in inside:
-                    os.fchown(descriptor, self._spec.uid, self._spec.uid)
-            await run.connect(pipes[0][1], pipes[1][0], pipes[2][0])
-            await self._channel.send(order, inside)
-        finally:
-            for descriptor in inside:
-                os.close(descriptor)
-
-    def _make_room(self) -> None:
-        if len(self._execs) >= _MAX_EXECS:
-            oldest = next((key for key, item in self._execs.items() if item.poll() is not None), None)
-            if oldest is None:
-                raise SandboxStartFailedError(f"the sandbox already runs {_MAX_EXECS} programs")
-            self._execs.pop(oldest).discard()
-
-    def find_exec(self, exec_id: str) -> Exec | None:
-        """A program by its id."""
-        return self._execs.get(exec_id)
-
-    def forget_exec(self, exec_id: str) -> None:
-        """Release a program's output, which nobody will read; it may still run."""
-        run = self._execs.pop(exec_id, None)
-        if run is not None:
-            run.discard()
 
     async def dial(self, port: int) -> socket.socket:
         """Connect to a port of the sandbox's own loopback; raises OSError, which TimeoutError is."""
@@ -225,17 +178,11 @@ class Sandbox:
         Raises OSError.
         """
         inside = await self.dial(port)
-        self._visitors += 1
-        try:
-            yield inside
-        finally:
-            self._visitors -= 1
-            self.touch()
-            inside.close()
-
-    async def kill_exec(self, exec_id: str) -> None:
-        """Kill a program, its process group and its descendants."""
-        await self._channel.send({"op": "kill", "id": exec_id})
+        with self._activity.visit():
+            try:
+                yield inside
+            finally:
+                inside.close()
 
     def take_proxy_listener(self) -> socket.socket:
         """The listening socket of the sandbox's own loopback, for the caller to serve and to close; once."""
@@ -248,25 +195,20 @@ class Sandbox:
 
         0 while one runs or somebody does.
         """
-        if self._visitors or any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
-            self._last_activity = self._clock.monotonic()
-        return self._clock.monotonic() - self._last_activity
+        return self._activity.idle_s(busy=self.execs.any_runs(apart_from=apart_from))
 
     def touch(self) -> None:
         """Note that somebody uses the sandbox."""
-        self._last_activity = self._clock.monotonic()
+        self._activity.touch()
 
     async def terminate(self) -> None:
         """Kill process 1, and with it everything inside; returns when it is gone. Idempotent."""
         if self._bwrap is None or self.closed:
             return
-        try:
-            if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            else:
-                self._bwrap.kill()
-        except ProcessLookupError:
-            pass
+        if self._one is not None:
+            self._one.kill()
+        else:
+            self._bwrap.kill()
         await asyncio.to_thread(self.group.hurry)
         await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
 
@@ -283,8 +225,7 @@ class Sandbox:
         else:
             self._channel.close()
             await asyncio.to_thread(self.group.remove)
-        for run in self._execs.values():
-            run.discard()
+        self.execs.discard()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -298,11 +239,11 @@ class Sandbox:
                 self._proxy_listener = listening_socket(descriptors[0])
                 self._ready.set()
             case "terminal":
-                run = self._execs.get(str(message["id"]))
+                run = self.execs.find(str(message["id"]))
                 if run is not None:
                     self._spawn(self._connect_terminal(run, os.dup(descriptors[0])))
             case "exit":
-                run = self._execs.get(str(message["id"]))
+                run = self.execs.find(str(message["id"]))
                 code = int(message["code"])
                 if run is not None and -64 <= code <= 255:
                     self.touch()
@@ -314,7 +255,7 @@ class Sandbox:
             case "sync" if self._syncing < _SYNCS_AT_ONCE:
                 self._syncing += 1
                 exec_id = str(message["id"])
-                known = exec_id if exec_id in self._execs else ""
+                known = exec_id if self.execs.find(exec_id) is not None else ""
                 self._spawn(self._sync(int(message["number"]), str(message["path"]), known))
 
     def _on_bad_message(self, error: Exception) -> None:
@@ -345,7 +286,7 @@ class Sandbox:
         await self._clock.first(run.wait(), timeout_s=timeout_s)
         if run.poll() is None:
             with suppress(SandboxStartFailedError):
-                await self.kill_exec(run.exec_id)
+                await self.execs.kill(run.exec_id)
 
     async def exceed(self, reason: Exceeded) -> None:
         """End the sandbox because it is over a limit."""
@@ -368,13 +309,11 @@ class Sandbox:
         self._notice_memory()
         self._closed.set()
         self._dials.give_up()
-        for run in self._execs.values():
-            run.finish(ExitStatus(signal=int(signal.SIGKILL)))
+        self.execs.finish_all(ExitStatus(signal=int(signal.SIGKILL)))
         self._channel.close()
-        if self._pidfd >= 0:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            self._pidfd = _closed(self._pidfd)
+        if self._one is not None:
+            self._one.kill()
+            self._one.close()
         if self._proxy_listener is not None:
             self._proxy_listener.close()
         await asyncio.to_thread(self.group.remove)
@@ -401,17 +340,6 @@ class Sandbox:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _pidfd_from(info: int) -> tuple[int, int]:
-    """Read process 1's id from bubblewrap and hold it by a pidfd; (0, -1) when bubblewrap ended before."""
-    with os.fdopen(os.dup(info), "rb") as file:
-        text = file.read()
-    try:
-        pid = int(json.loads(text)["child-pid"])
-        return pid, os.pidfd_open(pid)
-    except (ValueError, KeyError, OSError):
-        return 0, -1
 
 
 def _closed(descriptor: int) -> int:
