@@ -22,8 +22,8 @@ from workbench.local_cloud.sandboxes.activity import Activity
 from workbench.local_cloud.sandboxes.cgroups import Group
 from workbench.local_cloud.sandboxes.channel import Channel, listening_socket
 from workbench.local_cloud.sandboxes.dialling import Dials
-from workbench.local_cloud.sandboxes.exec_table import ExecTable
 from workbench.local_cloud.sandboxes.execs import Exec
+from workbench.local_cloud.sandboxes.known_execs import KnownExecs
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
 from workbench.local_cloud.sandboxes.process_one import ProcessOne
 from workbench.local_cloud.sandboxes.spec import (
@@ -78,7 +78,7 @@ class Sandbox:
         self._bwrap: Program | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel = Channel(self._hear, on_bad=self._on_bad_message)
-        self.execs = ExecTable(self._channel, directory, uid=spec.uid)
+        self.execs = KnownExecs(self._channel, directory, uid=spec.uid)
 
     @property
     def closed(self) -> bool:

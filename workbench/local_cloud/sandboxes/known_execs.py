@@ -13,7 +13,7 @@ _MAX_EXECS = 4096
 _TERMINAL_S = 10.0
 
 
-class ExecTable:
+class KnownExecs:
     """Knows every program that was asked for and not forgotten."""
 
     def __init__(self, channel: Channel, directory: Path, *, uid: int) -> None:
