@@ -201,12 +201,12 @@ class ScriptedModel:
         deltas = 0
         for frame in answer.frames():
             if frames.is_delta(frame):
+                if answer.turn.pace_ms and deltas:
+                    await asyncio.sleep(answer.turn.pace_ms / 1000)
                 if fault is not None and deltas == fault.after_deltas:
                     async for piece in self._break(request, fault):
                         yield piece
                     return
-                if answer.turn.pace_ms and deltas:
-                    await asyncio.sleep(answer.turn.pace_ms / 1000)
                 deltas += 1
             yield frames.sse(frame)
 
