@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import JsonValue, SecretStr
 
@@ -33,21 +33,22 @@ _MCP_FILE = "/tmp/mcp.json"  # noqa: S108  # a path in the sandbox, which is thi
 _WITH_MCP = 'umask 077; head -c "$1" > "$2" && shift 2 && exec "$@"'
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
-_TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]{1,512}\))?")
+_TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]{1,256}\))?")
 
 
 @dataclass(frozen=True)
 class ModelPatience:
     """How long the CLI waits for the model, so that no failure of it takes a minute to be seen.
 
-    `headers_s` is for the beginning of an answer, `idle_s` for the next byte of it; the CLI gives up within about two
-    and a half times `idle_s`. With `second_answer` it asks again without streaming after a stream that broke; without,
-    a broken stream is asked for once more at most, and then is an error.
+    `headers_s` is for the beginning of an answer, `idle_s` for the next byte of it, where the CLI takes less than 10
+    for 10. Pings are bytes: a model that only pings is found by the job's silence. With `second_answer` it asks again
+    without streaming after a stream that broke; without, a stream that breaks is asked for `max_retries` times more at
+    most, and one that falls silent or talks nonsense is an error at once.
     """
 
     max_retries: int = 2
     headers_s: float = 15
-    idle_s: float = 8
+    idle_s: float = 20
     second_answer: bool = False
 
     def env(self) -> dict[str, str]:
@@ -88,6 +89,7 @@ class ClaudeOptions:
         _require(self.resume is None or bool(_UUID.fullmatch(self.resume)), "resume: must be a session's id")
         _require(not self.fork or self.resume is not None, "fork: needs a session to resume")
         _require(self.model is None or bool(_MODEL.fullmatch(self.model)), "model: is not a model's name")
+        _require(self.permission_mode in get_args(PermissionMode), "permission_mode: is not one of the CLI's")
         _require(self.max_turns is None or self.max_turns >= 1, "max_turns: must be at least 1")
         budget = self.budget_usd
         _require(budget is None or (math.isfinite(budget) and budget > 0), "budget_usd: must be more than 0")

@@ -53,7 +53,7 @@ class Ended:
 async def run(command: Command, workspace: Path, *, timeout_s: float = 60) -> Ended:
     """Run a command in a workspace, in a process group that does not outlive it."""
     started = time.monotonic()
-    env = {"PATH": os.environ["PATH"], "HOME": str(workspace), "LANG": "C.UTF-8", **command.env}
+    env = {"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir(), "LANG": "C.UTF-8", **command.env}
     process = await asyncio.create_subprocess_exec(
         *command.argv,
         stdin=asyncio.subprocess.PIPE,
@@ -66,6 +66,10 @@ async def run(command: Command, workspace: Path, *, timeout_s: float = 60) -> En
     try:
         async with asyncio.timeout(timeout_s):
             out, err = await process.communicate(command.stdin)
+    except BaseException:
+        process.terminate()  # commands of its Bash tool are in sessions of their own: it alone can end them
+        await asyncio.wait([asyncio.ensure_future(process.wait())], timeout=5)
+        raise
     finally:
         try:
             os.killpg(process.pid, signal.SIGKILL)
