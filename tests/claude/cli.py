@@ -3,7 +3,6 @@
 import asyncio
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -78,8 +77,3 @@ async def run(command: Command, workspace: Path, *, timeout_s: float = 60) -> En
         await process.wait()
     assert process.returncode is not None
     return Ended(process.returncode, out, err, time.monotonic() - started)
-
-
-def have_npm() -> bool:
-    """Whether the CLI can be installed here."""
-    return shutil.which("npm") is not None or PROGRAM_VARIABLE in os.environ
