@@ -21,11 +21,12 @@ from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import parse_request, request_schema
 from modal_app.fleet import Platform
 from modal_app.runs.desk import Desk, was_cancelled
+from modal_app.runs.pieces import Pieces
 from modal_app.runs.records import RunRecord
 from modal_app.runs.spool import SpoolBrokenError
 from modal_app.runs.state import SharedState
 from modal_app.settings import Settings, Timeouts
-from modal_app.stream import Pace, RunStream, left
+from modal_app.stream import RunStream, left
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState) -> Fa
     """The endpoint as an ASGI app; its lifespan ends with every run ended."""
     logs.configure()
     desk = Desk(settings, platform, state)
-    pace = Pace()
+    pieces = Pieces()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -73,7 +74,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState) -> Fa
         if _wants_json(request):
             return await _whole(request, desk, record)
         headers = {RUN_HEADER: record.run_id}
-        return RunStream(desk.reading(record), after, headers=headers, timeouts=settings.timeouts, pace=pace)
+        return RunStream(desk.reading(record), after, headers=headers, timeouts=settings.timeouts, pieces=pieces)
 
     @api.post("/generate", **_documented(settings.timeouts))
     async def generate(request: Request) -> Response:

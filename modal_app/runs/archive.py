@@ -60,7 +60,7 @@ class Archive:
         try:
             await asyncio.to_thread(_make_empty, target)
             with (target / EVENTS).open("wb") as file:
-                async for piece in spool.pieces():
+                async for piece in spool.read():
                     await asyncio.to_thread(file.write, piece)
             (target / BUNDLE).write_text(bundle.model_dump_json(indent=1, exclude_none=True))
             await self._commit()

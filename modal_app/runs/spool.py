@@ -7,6 +7,7 @@ neither a slow one nor many of them cost memory, and none waits for another.
 import asyncio
 import hashlib
 import os
+import secrets
 import tempfile
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +28,8 @@ class Spool:
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
+        self.key = secrets.token_hex(8)
+        """Tells this spool from any other, of the same run, too."""
         self.last_seq = 0
         self.terminal: TerminalEvent | None = None
         self.readers = 0
@@ -66,9 +69,16 @@ class Spool:
         self._failure = reason
         self._notify()
 
-    async def read(self, after: int = 0, *, piece: Callable[[], int]) -> AsyncIterator[bytes]:
-        """The bytes of the stream behind event `after`, up to and with the terminal event, at most `piece()` at once.
+    def piece(self, start: int, end: int) -> bytes:
+        """The bytes between two offsets."""
+        return os.pread(self._file.fileno(), end - start, start)
 
+    async def read(
+        self, after: int = 0, *, take: "Callable[[Spool, int], bytes] | None" = None
+    ) -> AsyncIterator[bytes]:
+        """The bytes of the stream behind event `after`, up to and with the terminal event.
+
+        `take` gives the next piece of a spool from an offset on; without it, pieces are good for copying.
         Raises SpoolBrokenError when the rest will not come.
         """
         while self.last_seq < after and self._goes_on():
@@ -76,7 +86,7 @@ class Spool:
         offset = self._offset(after)
         while True:
             if offset < self._size:
-                data = os.pread(self._file.fileno(), min(piece(), self._size - offset), offset)
+                data = take(self, offset) if take else self.piece(offset, min(self._size, offset + _STEP_BYTES))
                 offset += len(data)
                 yield data
             elif self._goes_on():
@@ -93,10 +103,6 @@ class Spool:
         if self.terminal is None:
             raise SpoolBrokenError(self._failure or "the endpoint is shutting down")
         return self.terminal
-
-    def pieces(self) -> AsyncIterator[bytes]:
-        """The whole stream so far and to come, in pieces that are good for copying."""
-        return self.read(piece=lambda: _STEP_BYTES)
 
     def close(self) -> None:
         """Release the file; readers that are not done are told. Idempotent."""
