@@ -13,6 +13,7 @@ from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent,
 from workbench import prerequisites
 from workbench.local_cloud.daemon import CloudStartFailedError
 from workbench.notebooks import NotebookFailedError
+from workbench.plain_text import printable
 
 TargetOption = Annotated[
     str, typer.Option("--target", "-t", envvar="WORKBENCH_TARGET", help="local, modal, or the URL of an endpoint.")
@@ -128,7 +129,3 @@ class EventPrinter:
             self._line_open = False
         typer.echo(text)
 
-
-def printable(text: str) -> str:
-    """Guest output without the control characters that could drive a terminal."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)
