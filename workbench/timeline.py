@@ -1,4 +1,4 @@
-"""Where a run's time went: one span for each phase, and the steps that the endpoint has measured, from the events alone."""
+"""Where a run's time went, by its events alone: a span for each phase, and the steps that the endpoint has measured."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -55,11 +55,12 @@ class Timeline:
     def lines(self, width: int = 40) -> list[str]:
         """A waterfall in plain text, one line for each span, its steps below it."""
         begin_ms = min((span.start_ms for span in (*self.spans, *self.steps)), default=0)
-        scale = width / max(1, self.total_ms - begin_ms)
+        whole_ms = max(1, self.total_ms - begin_ms)
         drawn = []
         for name, span in self._rows():
-            start = min(width - 1, int((span.start_ms - begin_ms) * scale))
-            length = min(width - start, max(1, round(span.length_ms * scale)))
+            # In whole numbers: what an archive says may be too large for others.
+            start = min(width - 1, (span.start_ms - begin_ms) * width // whole_ms)
+            length = min(width - start, max(1, (span.length_ms * width + whole_ms // 2) // whole_ms))
             bar = " " * start + "█" * length
             drawn.append(f"{name:<17} {bar:<{width}} {span.length_ms:>6} ms")
         return drawn

@@ -26,6 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 def _failures() -> tuple[type[Exception], ...]:
     """The failures with a sentence of their own. Imported late: by then the command has imported what raises them."""
+    from workbench.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunNotArchivedError
     from workbench.client import RequestRefusedError, StreamLostError
     from workbench.control import ControlError, ControlUnavailableError
     from workbench.deploy import DeployFailedError
@@ -35,6 +36,8 @@ def _failures() -> tuple[type[Exception], ...]:
     from workbench.targets import TargetUnavailableError
 
     return (
+        ArchiveUnavailableError,
+        ArchiveUnreadableError,
         CloudStartFailedError,
         ContractError,
         ControlError,
@@ -46,6 +49,7 @@ def _failures() -> tuple[type[Exception], ...]:
         IsADirectoryError,
         NotebookFailedError,
         RequestRefusedError,
+        RunNotArchivedError,
         StaleStateError,
         StateInUseError,
         StreamLostError,
@@ -128,4 +132,3 @@ class EventPrinter:
             sys.stdout.write("\n")
             self._line_open = False
         typer.echo(text)
-
