@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 RunArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run's id, as `runs list` and events tell it.")]
 _WIDTH = 160  # of a table that goes to a file
-_JUST_ENDED_S = 10.0  # an archive is written after the run's end
+_JUST_ENDED_S = 3.0  # an archive is written after the run's end
 
 
 @contextmanager
