@@ -34,7 +34,7 @@ _ACCEPT = {"Accept": "text/event-stream"}
 _PASSING = frozenset({408, 500, 502, 503, 504})  # of what stands before the endpoint, when they have no body of its own
 _ATTEMPTS = 5  # to go on without any progress
 _PAUSE_S = 0.1  # before the first of them; each next one waits twice as long
-_PATIENCE_S = 60.0  # with an endpoint that is away for a while
+_PATIENCE_S = 30.0  # with an endpoint that is away for a while
 _KNOWN_TYPES = frozenset({"status", "stream", "done", "error"})
 
 

@@ -61,6 +61,11 @@ class Run:
         return self._state.run_id
 
     @property
+    def action(self) -> str:
+        """What was asked for; empty for a run that was started elsewhere."""
+        return self.request.action if self.request is not None else ""
+
+    @property
     def state(self) -> ViewState:
         """What is known now."""
         return self._state

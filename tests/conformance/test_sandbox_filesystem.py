@@ -353,11 +353,14 @@ def test_a_watch_ends_at_its_timeout_without_an_error(sandbox: modal.Sandbox, he
 
 
 def test_a_watch_that_is_left_ends_in_the_sandbox(sandbox: modal.Sandbox, here: str) -> None:
-    watch = Watched(iter(sandbox.filesystem.watch(here)), lambda seen: True)
+    runs = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -q \"[f]s-watch.*$0\""  # which does not find itself
+    word, left = here.rsplit("/", 1)[1][:20], threading.Event()
+    watch = Watched(iter(sandbox.filesystem.watch(here)), lambda seen: left.is_set())
     while not watch.done.wait(0.1):
         sandbox.exec("touch", f"{here}/f").wait()
+        if watch.seen and not left.is_set():
+            assert sandbox.exec("sh", "-c", runs, word).wait() == 0
+            left.set()
     watch.result()
-    script = (
-        "for n in $(seq 100); do cat /proc/[0-9]*/cmdline | grep -q fs-watch.*$0 || exit 0; sleep 0.1; done; exit 1"
-    )
-    assert sandbox.exec("sh", "-c", script, here.rsplit("/", 1)[1][:20]).wait() == 0
+    script = f"for n in $(seq 300); do {runs} || exit 0; sleep 0.1; done; exit 1"
+    assert sandbox.exec("sh", "-c", script, word).wait() == 0

@@ -155,6 +155,14 @@ def test_what_a_sandbox_cannot_be_given_is_refused_by_name(app: modal.App, optio
         modal.Sandbox.create(app=app, timeout=60, **options)
 
 
+def test_a_network_file_system_is_refused_by_name(app: modal.App) -> None:
+    """There is none to be had: the SDK asks for it before it asks for the sandbox."""
+    with pytest.warns(modal.exception.DeprecationError, match="Use `modal.Volume`"):
+        files = modal.NetworkFileSystem.from_name("files", create_if_missing=True)
+    with pytest.raises(modal.exception.Error, match="SharedVolumeGetOrCreate is not implemented by the local cloud"):
+        modal.Sandbox.create(app=app, timeout=60, network_file_systems={"/nfs": files})
+
+
 def test_sandboxes_are_listed_by_tags(app: modal.App) -> None:
     sandbox = modal.Sandbox.create(app=app, timeout=60, tags={"run": "r1"})
     try:

@@ -37,3 +37,19 @@ def test_it_goes_neither_back_nor_astray(seconds: float) -> None:
     with pytest.raises(ValueError, match="advanced by"):
         clock.advance(seconds)
     assert clock.offset_s == 0
+
+
+async def test_a_timer_rings_when_the_clock_reaches_its_moment_and_not_when_it_was_cancelled() -> None:
+    clock = Clock()
+    rung: list[str] = []
+    soon, later = asyncio.Event(), asyncio.Event()
+    clock.call_later(0.01, soon.set)
+    clock.call_later(3600, later.set)
+    cancelled = clock.call_later(60, lambda: rung.append("cancelled"))
+    await asyncio.wait_for(soon.wait(), 10)
+    cancelled.cancel()
+    assert not later.is_set()
+    clock.advance(3600)
+    await asyncio.wait_for(later.wait(), 10)
+    cancelled.cancel()
+    assert rung == []

@@ -92,7 +92,7 @@ def _show(workbench: "Workbench", began: float, *, as_json: bool) -> None:
         )
     else:
         for run in runs:
-            typer.echo(f"\ntimeline of {run.request.action} run {run.run_id}")
+            typer.echo(f"\ntimeline of {run.action} run {run.run_id}")
             typer.echo("\n".join(run.timeline.lines()))
         typer.echo(f"\ncommitted files of project {project.project_id}")
         typer.echo(volume.tree())

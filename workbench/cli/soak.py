@@ -117,6 +117,60 @@ def volumes(
         raise typer.Exit(1)
 
 
+@app.command()
+def runs(
+    count: Annotated[int, typer.Option(min=0, help="Runs, each with a random fault and random readers.")] = 2000,
+    at_once: Annotated[int, typer.Option(min=1, max=40, help="How many of them at a time.")] = 8,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first case, to repeat a part.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count on it: every run has one end, one execution, and the same bytes for every reader, whatever dies first.
+
+    Clients, containers, sandboxes and the whole cloud are killed at random moments, calls and streams fail, commits are
+    lost; readers leave and come back. At the end no sandbox may be left, and every run's proof must hold. Exit code 1
+    when a promise is not kept.
+    """
+    import asyncio
+
+    from workbench.local_cloud.state import State
+    from workbench.soak import runs as soak
+    from workbench.soak.failures import SoakFailedError
+    from workbench.soak.sandboxes import private_directory
+
+    chosen = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311  # no secret
+    say(f"seed {chosen}")
+    figures, failure = soak.Figures(), ""
+    left: tuple[str, ...] = ()
+    with failing():
+        prepare()
+        with private_directory() as root, _bars() as bars:
+            state = State(root / "state")
+            cases = soak.Soak(state, chosen, figures)
+            task = bars.add_task("runs", total=count)
+
+            async def go() -> None:
+                await cases.go(range(first, first + count), at_once=at_once, advance=lambda: bars.advance(task))
+                await cases.finish()
+
+            try:
+                cases.deploy()
+                asyncio.run(go())
+            except SoakFailedError as error:
+                failure, left = str(error), error.left
+            finally:
+                daemon.stop(state)
+    if as_json:
+        print_json({"ok": not failure, "seed": chosen, **asdict(figures), "failure": failure, "left": list(left)})
+    else:
+        for name, value in asdict(figures).items():
+            typer.echo(f"{name}: {value}")
+        for line in (failure, *left):
+            typer.echo(line, err=True) if line else None
+    if failure:
+        raise typer.Exit(1)
+
+
 def _progress(given: dict[Phase, int | None], seed: int | None, resume: Path | None) -> Progress:
     if resume is not None and resume.exists():
         try:

@@ -5,6 +5,7 @@ Its first line of output is JSON: how to reach it, or `{"error": …}` in one se
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -85,6 +86,8 @@ async def _run(state: State, port: int | None) -> None:
             ) as cloud:
                 state.remember_port(int(cloud.url.rpartition(":")[2]))
                 running = state.announce(cloud.url, cloud.http_url, credentials)
+                gc.freeze()  # what is there now stays: no need to look through it again and again
+                gc.set_threshold(20_000, 20, 20)
                 _say({"url": running.url, "pid": running.pid})
                 await stop.wait()
                 state.withdraw()

@@ -63,6 +63,7 @@ class Apps:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._definitions: dict[str, api_pb2.Function] = {}  # parsed: each input asks several times
+        self._definition_ids: dict[str, str] = {}  # and for these
         database.script(_DDL)
 
     def create(self, *, environment: str, description: str, state: int) -> str:
@@ -229,6 +230,7 @@ class Apps:
     def definitions_changed(self) -> None:
         """Read definitions anew from now on; whoever writes to their table says so."""
         self._definitions.clear()
+        self._definition_ids.clear()
 
     def _read_function(self, function_id: str) -> api_pb2.Function:
         variant = self._db.one("SELECT base_id, options FROM variants WHERE function_id=?", (function_id,))
@@ -290,8 +292,14 @@ class Apps:
 
     def definition_id(self, function_id: str) -> str:
         """The id of a function's present definition: another one means other code."""
-        row = self._db.one("SELECT definition_id FROM functions WHERE function_id=?", (self.base_id(function_id),))
-        return "" if row is None else str(row["definition_id"])
+        if function_id not in self._definition_ids:
+            row = self._db.one("SELECT definition_id FROM functions WHERE function_id=?", (self.base_id(function_id),))
+            if row is None:
+                return ""
+            if len(self._definition_ids) > _DEFINITIONS_KEPT:
+                self._definition_ids.clear()
+            self._definition_ids[function_id] = str(row["definition_id"])
+        return self._definition_ids[function_id]
 
     def port(self, function_id: str, method: str = "") -> int:
         """The loopback port that serves a web function, or a class's web method; 0 before it has one."""

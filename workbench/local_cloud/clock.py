@@ -6,7 +6,7 @@ process healthy (how long a killed program may take to die) is measured by the r
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 MAX_ADVANCE_S = 366 * 24 * 3600.0
 
@@ -16,7 +16,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._offset = 0.0
-        self._moved = asyncio.Event()
+        self._timers: set[Timer] = set()
 
     @property
     def offset_s(self) -> float:
@@ -36,8 +36,14 @@ class Clock:
         if not 0 <= seconds <= MAX_ADVANCE_S:
             raise ValueError(f"a clock is advanced by 0 to {MAX_ADVANCE_S:g} seconds, not by {seconds:g}")
         self._offset += seconds
-        self._moved.set()
-        self._moved = asyncio.Event()
+        for timer in self._timers:
+            timer.set(self.monotonic())
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> "Timer":
+        """Call back once `seconds` have passed by this clock, unless the timer is cancelled before."""
+        timer = Timer(self.monotonic() + seconds, callback, self._timers)
+        timer.set(self.monotonic())
+        return timer
 
     async def sleep(self, seconds: float) -> None:
         """Return when `seconds` have passed by this clock."""
@@ -45,15 +51,46 @@ class Clock:
 
     async def first(self, *waits: Awaitable[object], timeout_s: float) -> None:
         """Return when one of the waits is over or `timeout_s` seconds have passed; the other waits are cancelled."""
-        deadline = self.monotonic() + timeout_s
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def end(_: object = None) -> None:
+            if not over.done():
+                over.set_result(None)
+
         jobs = [asyncio.ensure_future(wait) for wait in waits]
+        for job in jobs:
+            job.add_done_callback(end)
+        timer = self.call_later(timeout_s, end)
         try:
-            while not any(job.done() for job in jobs) and (left := deadline - self.monotonic()) > 0:
-                moved = asyncio.ensure_future(self._moved.wait())
-                try:
-                    await asyncio.wait([*jobs, moved], timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    moved.cancel()
+            await over
         finally:
+            timer.cancel()
             for job in jobs:
                 job.cancel()
+
+
+class Timer:
+    """A callback at a moment of a clock's time."""
+
+    def __init__(self, deadline: float, callback: Callable[[], object], running: "set[Timer]") -> None:
+        self._deadline = deadline
+        self._callback = callback
+        self._running = running
+        self._handle: asyncio.TimerHandle | None = None
+        running.add(self)
+
+    def set(self, now: float) -> None:
+        """Aim at the deadline, given the clock's time now; for the clock, which does so when it is moved."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = asyncio.get_running_loop().call_later(max(self._deadline - now, 0), self._ring)
+
+    def _ring(self) -> None:
+        self._running.discard(self)
+        self._callback()
+
+    def cancel(self) -> None:
+        """Do not call back. Idempotent."""
+        self._running.discard(self)
+        if self._handle is not None:
+            self._handle.cancel()

@@ -6,8 +6,6 @@ one run directory, which the cloud removes when it ends and its janitor removes 
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,32 +18,32 @@ from starlette.applications import Starlette
 
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.container_maker import ContainerMaker
 from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.deployments import Deployments
 from workbench.local_cloud.dicts import Dicts
 from workbench.local_cloud.faults import Faults
 from workbench.local_cloud.functions.calls import Calls
-from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.functions.schedules import Schedules
 from workbench.local_cloud.functions.web import Ingress, QuietServer
 from workbench.local_cloud.http.blob_routes import BlobRoutes
 from workbench.local_cloud.http.control_routes import ControlRoutes
-from workbench.local_cloud.http.history_routes import HistoryRoutes, Uncommitted
+from workbench.local_cloud.http.history_routes import HistoryRoutes
 from workbench.local_cloud.http.links import Links
 from workbench.local_cloud.http.volume_routes import VolumeRoutes
 from workbench.local_cloud.images import registry as images
 from workbench.local_cloud.injection import Injector
+from workbench.local_cloud.live_mounts import LiveMounts
 from workbench.local_cloud.logs import AppLogs
 from workbench.local_cloud.ports import listen
 from workbench.local_cloud.queues import Queues
 from workbench.local_cloud.rpc.apps import AppRpcs
-from workbench.local_cloud.rpc.callers import TASK_HEADER, Gate
+from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.calls import CallRpcs
 from workbench.local_cloud.rpc.containers import ContainerRpcs
 from workbench.local_cloud.rpc.dicts import DictRpcs
 from workbench.local_cloud.rpc.environments import EnvironmentRpcs
-from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.rpc.functions import FunctionRpcs
 from workbench.local_cloud.rpc.images import ImageRpcs
 from workbench.local_cloud.rpc.mounts import MountRpcs
@@ -61,7 +59,7 @@ from workbench.local_cloud.rpc.server import RpcServer
 from workbench.local_cloud.rpc.session import SessionRpcs
 from workbench.local_cloud.rpc.snapshots import SnapshotRpcs
 from workbench.local_cloud.rpc.tasks import TaskRpcs
-from workbench.local_cloud.rpc.volumes import Mounts, VolumeRpcs
+from workbench.local_cloud.rpc.volumes import VolumeRpcs
 from workbench.local_cloud.sandboxes.egress_policy import Network
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.ledger import Ledger
@@ -73,7 +71,7 @@ from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
 from workbench.local_cloud.volumes.committed import CommittedVolumes
-from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
+from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
 _log = structlog.get_logger(__name__)
 
@@ -89,33 +87,32 @@ class LocalCloud:
         self, state: Path, run: Path, credentials: Credentials, *, egress_test_networks: Sequence[Network] = ()
     ) -> None:
         self._stack = contextlib.AsyncExitStack()
-        self._clock = Clock()
-        self._gate = Gate(credentials)
+        clock = Clock()
+        gate = Gate(credentials)
         self._router_url = Url()
         self._http_url = Url()
         database = Database(state / "cloud.sqlite")
         self._stack.callback(database.close)
-        self._scratch = _directory(run / "containers")
         objects = Objects(database)
         content = ContentStore(_directory(state / "content"))
         committed = CommittedVolumes(database)
         links = Links(credentials.signing_key.encode(), self._http_url)
         blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))
         blocks = VolumeRoutes(content, links)
-        self._copies = WorkingCopies(run / "copies", committed, content, may_commit=self._may_commit)
-        self._engine = Engine(run / "sandboxes", self._clock)
+        copies = WorkingCopies(run / "copies", committed, content, may_commit=self._may_commit)
+        self._engine = Engine(run / "sandboxes", clock)
         self._apps = Apps(database)
         self._logs = AppLogs(database)
         snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
-        self._secrets = SecretRpcs(database, objects)
-        self._mounts = MountRpcs(database, content, blobs)
+        secrets = SecretRpcs(database, objects)
+        file_mounts = MountRpcs(database, content, blobs)
         self._sandboxes = Sandboxes(
             self._engine,
-            self._copies,
-            self._clock,
+            copies,
+            clock,
             Ledger(database),
             _directory(run / "files", mode=0o711),
-            lay_out=self._mounts.lay_out,
+            lay_out=file_mounts.lay_out,
             on_notice=self._notice,
             on_output=self._output,
             egress_test_networks=egress_test_networks,
@@ -123,41 +120,42 @@ class LocalCloud:
         self._images = images.Images(
             database,
             _directory(state / "images", mode=0o711),
-            lay_out=self._mounts.lay_out,
-            mount_checksum=self._mounts.checksum,
-            secrets=self._secrets.resolve,
+            lay_out=file_mounts.lay_out,
+            mount_checksum=file_mounts.checksum,
+            secrets=secrets.resolve,
         )
         calls = Calls()
-        self._pools = Pools(self._apps, self._clock, make_container=self._make_container)
-        self._schedules = Schedules(self._apps, calls, self._pools, self._clock)
-        faults = Faults(self._clock.time)
-        self._injector = Injector(faults, self._clock, self._apps, self._pools, self._sandboxes)
-        self._ingress = Ingress(self._apps, calls, self._pools, self._clock, self._injector, read_blob=blobs.read)
+        self._pools = Pools(self._apps, clock, make_container=lambda *ids: self._containers.make(*ids))
+        mounts = LiveMounts(self._sandboxes, self._pools)
+        self._schedules = Schedules(self._apps, calls, self._pools, clock)
+        faults = Faults(clock.time)
+        self._injector = Injector(faults, clock, self._apps, self._pools, self._sandboxes)
+        self._ingress = Ingress(self._apps, calls, self._pools, clock, self._injector, read_blob=blobs.read)
         ephemeral = Ephemeral(database)
-        self._volumes = VolumeRpcs(objects, ephemeral, committed, content, blocks, mounts_of=self._mounts_of)
-        self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=self._clock.time))
-        self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=self._clock.time))
+        self._volumes = VolumeRpcs(objects, ephemeral, committed, content, blocks, mounts_of=mounts.of_task)
+        self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=clock.time))
+        self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=clock.time))
         history = HistoryRoutes(
-            self._gate,
+            gate,
             committed,
             content,
             volume_id=self._volumes.named,
-            uncommitted=self._uncommitted,
-            working=lambda volume_id, holder: [copy for who, _, copy in self._live(volume_id) if who == holder],
+            uncommitted=mounts.uncommitted,
+            working=lambda volume_id, holder: [copy for who, _, copy in mounts.writable(volume_id) if who == holder],
         )
-        control = ControlRoutes(self._gate, faults, self._clock, coverage=lambda: self._rpc.coverage)
+        control = ControlRoutes(gate, faults, clock, coverage=lambda: self._rpc.coverage)
         self._routes = [*blobs.routes, *blocks.routes, *history.routes, *control.routes]
         sandbox_rpcs = SandboxRpcs(
             self._sandboxes,
             self._apps,
             self._images,
-            self._secrets,
-            self._gate,
+            secrets,
+            gate,
             snapshots=snapshots,
             router_url=self._router_url,
         )
         sandbox_ports = SandboxPortRpcs(self._sandboxes)
-        self._app_rpcs = AppRpcs(
+        app_rpcs = AppRpcs(
             self._apps,
             Deployments(database, self._apps),
             self._logs,
@@ -168,19 +166,32 @@ class LocalCloud:
             task_of_sandbox=lambda sandbox_id: self._sandboxes.get(sandbox_id).task_id,
             build_log=self._images.log_rows,
         )
+        self._containers = ContainerMaker(
+            self._apps,
+            self._images,
+            copies,
+            gate,
+            self._logs,
+            secrets=secrets.resolve,
+            lay_out=file_mounts.lay_out,
+            layout=app_rpcs.layout,
+            volume_metadata=self._volumes.metadata,
+            url=self._router_url,
+            scratch=_directory(run / "containers"),
+        )
         self._rpc = RpcServer(
-            self._gate,
+            gate,
             injector=self._injector,
             control=[
-                SessionRpcs(self._gate),
+                SessionRpcs(gate),
                 EnvironmentRpcs(objects),
-                self._secrets,
-                self._mounts,
+                secrets,
+                file_mounts,
                 ImageRpcs(self._images),
                 self._volumes,
                 self._dicts,
                 self._queues,
-                self._app_rpcs,
+                app_rpcs,
                 FunctionRpcs(self._apps, self._pools, self._ingress),
                 CallRpcs(self._apps, calls, self._pools),
                 ContainerRpcs(self._apps, calls, self._pools, self._logs),
@@ -191,7 +202,7 @@ class LocalCloud:
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],
             router=[
-                RouterRpcs(self._sandboxes, self._secrets),
+                RouterRpcs(self._sandboxes, secrets),
                 SnapshotRpcs(self._sandboxes, self._images, snapshots),
             ],
         )
@@ -285,102 +296,6 @@ class LocalCloud:
 
     def _output(self, record: Record, fd: "api_pb2.FileDescriptor.ValueType", lines: list[str]) -> None:
         self._logs.append_all(record.app_id, lines, fd=fd, task_id=record.task_id)
-
-    def _mounts_of(self, task_id: str) -> Mounts:
-        try:
-            task = self._pools.task(task_id)
-        except RpcFailure:
-            return Mounts()
-        if task.container is None:
-            return Mounts()
-        calls = {item.call.call_id: None for item in task.inputs.values()}
-        return Mounts(task.container.pid, task.container.mounts, tuple(calls))
-
-    def _live(self, volume_id: str) -> list[tuple[str, str, WorkingCopy]]:
-        """Every live mount of a volume that can be written, with who has it and where."""
-        sandboxes = ((one.sandbox_id, one.mounts) for one in self._sandboxes.all() if one.result is None)
-        containers = ((one.task_id, one.container.mounts) for one in self._pools.tasks() if one.container is not None)
-        return [
-            (holder, path, copy)
-            for holder, copies in (*sandboxes, *containers)
-            for path, copy in copies.items()
-            if copy.volume_id == volume_id and not copy.read_only
-        ]
-
-    async def _uncommitted(self, volume_id: str) -> list[Uncommitted]:
-        """What every live mount of a volume holds that is not committed."""
-        found = []
-        for holder, path, copy in self._live(volume_id):
-            try:
-                pending = await copy.uncommitted()
-            except RpcFailure:  # it has ended meanwhile
-                continue
-            found.append(Uncommitted(holder, path, copy.sub_path, pending.files, pending.size, pending.paths))
-        return found
-
-    async def _make_container(self, task_id: str, function_id: str, definition_id: str) -> Container:
-        function = self._apps.function(function_id)
-        app = self._apps.app_of(function_id)
-        image = self._images.built(function.image_id)
-        env = {
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")),
-            "HOME": CODE_ROOT,
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": CODE_ROOT,
-            "PYTHONUNBUFFERED": "1",
-            **image.env(),
-            **self._secrets.resolve(function.secret_ids),
-            "MODAL_IS_REMOTE": "1",
-            "MODAL_SERVER_URL": self.url,
-            "MODAL_TASK_ID": task_id,
-            "MODAL_ENVIRONMENT": app.environment,
-            "MODAL_IMAGE_ID": function.image_id,
-            "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{self._gate.admit_task(task_id)}",
-            "NO_PROXY": "127.0.0.1,localhost",
-        }
-        layout = self._app_rpcs.layout(app.app_id)
-        for dependency in function.object_dependencies:
-            if dependency.object_id not in {item.object_id for item in layout.objects}:
-                layout.objects.append(self._described(dependency.object_id))
-        mounts: dict[str, WorkingCopy] = {}
-        try:
-            for mount in function.volume_mounts:
-                mounts[mount.mount_path] = await self._copies.mount(
-                    mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only
-                )
-        except BaseException:
-            for copy in mounts.values():
-                await copy.discard()
-            raise
-
-        def on_output(text: str, fd: int) -> None:
-            self._logs.append(app.app_id, text, fd=fd, task_id=task_id, function_id=function_id)
-
-        return Container(
-            task_id=task_id,
-            arguments=api_pb2.ContainerArguments(
-                task_id=task_id,
-                function_id=function_id,
-                app_id=app.app_id,
-                function_def=function,
-                environment_name=app.environment,
-                app_layout=layout,
-                serialized_params=self._apps.params(function_id),
-            ),
-            env=env,
-            mounts=mounts,
-            read_only=frozenset(mount.mount_path for mount in function.volume_mounts if mount.read_only),
-            image=image,
-            lay_out=partial(self._mounts.lay_out, list(function.mount_ids)),
-            on_output=on_output,
-            on_end=partial(self._gate.dismiss_task, task_id),
-            scratch=self._scratch,
-        )
-
-    def _described(self, object_id: str) -> api_pb2.Object:
-        if object_id.startswith("vo-"):
-            return api_pb2.Object(object_id=object_id, volume_metadata=self._volumes.metadata(object_id))
-        return api_pb2.Object(object_id=object_id)
 
     async def _tend(self) -> None:
         """Stop what its owner has left behind."""

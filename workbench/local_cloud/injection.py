@@ -79,7 +79,7 @@ class Injector:
         record = self._record(subject.sandbox_id, subject.task_id)
         if record is not None and record.sandbox is not None:
             if rule.kill == "exec" and subject.exec_id:
-                await record.sandbox.kill_exec(subject.exec_id)
+                await record.sandbox.execs.kill(subject.exec_id)
             if rule.kill == "sandbox":
                 await record.sandbox.terminate()
             if rule.exhaust == "memory":

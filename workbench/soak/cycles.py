@@ -180,7 +180,7 @@ async def _use(engine: Engine, cycle: Cycle, sandbox: Sandbox) -> None:
     match cycle.end:
         case "kill programs first":
             for run in runs:
-                await sandbox.kill_exec(run.exec_id)
+                await sandbox.execs.kill(run.exec_id)
             await sandbox.terminate()
         case "twice at once":
             await asyncio.gather(sandbox.terminate(), sandbox.terminate(), engine.discard(sandbox))

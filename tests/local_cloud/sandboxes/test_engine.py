@@ -189,7 +189,7 @@ async def test_termination_ends_everything_inside(sandbox: Sandbox) -> None:
     await sandbox.terminate()
     psutil.wait_procs(children, timeout=10)
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
-    process = sandbox.find_exec("a")
+    process = sandbox.execs.find("a")
     assert process is not None
     assert process.poll() == ExitStatus(signal=9)
 

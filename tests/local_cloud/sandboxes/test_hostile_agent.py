@@ -27,10 +27,8 @@ class Hostile(Sandbox):
         self.released = asyncio.Event()
         group = Group("none", ())
         super().__init__(spec_of(directory), self._hold, lambda text: None, directory, group, clock=Clock())
-        ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self._control = ours
-        asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
+        self.theirs = self._channel.theirs
+        self._channel.listen()
 
     async def _hold(self, path: str, exec_id: str) -> int:
         self.syncs += 1
@@ -42,15 +40,10 @@ class Hostile(Sandbox):
         socket.send_fds(self.theirs, [data], descriptors)
 
     def program(self, name: str) -> Exec:
-        self._execs[name] = Exec(name, self._directory)
-        return self._execs[name]
+        return self.execs.add(name)
 
     async def close(self) -> None:
-        assert self._control is not None
         self.released.set()
-        asyncio.get_running_loop().remove_reader(self._control.fileno())
-        self._control.close()
-        self.theirs.close()
         await self.discard()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from modal_proto import api_pb2
 
+from workbench.local_cloud.clock import Timer
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.rpc.failures import not_found
 
@@ -81,8 +82,15 @@ class Input:
     started_at: float = 0
     overdue: bool = False  # its time is up: what its container still says of this attempt does not count
     attempt_over: asyncio.Event = field(default_factory=asyncio.Event)
+    time_limit: Timer | None = None  # of the attempt
     output: api_pb2.FunctionPutOutputsItem | None = None
     cancelled: bool = False
+
+    def end_attempt(self) -> None:
+        """Note that no container works on it any more."""
+        self.attempt_over.set()
+        if self.time_limit is not None:
+            self.time_limit.cancel()
 
     def finish(self, result: api_pb2.GenericResult) -> None:
         """Give the input a result made here rather than by a container."""
@@ -127,7 +135,7 @@ class Call:
         if item.output is not None:
             return
         item.output = output
-        item.attempt_over.set()
+        item.end_attempt()
         self.outputs.append(item)
         if self.done:
             self.data_out.close()

@@ -12,7 +12,8 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.clock import Clock
-from workbench.local_cloud.functions import retries, scaling
+from workbench.local_cloud.functions import scaling
+from workbench.local_cloud.functions.attempts import Attempts, made_here
 from workbench.local_cloud.functions.calls import Call, Input
 from workbench.local_cloud.functions.container import Container
 from workbench.local_cloud.functions.task import Task
@@ -24,8 +25,6 @@ _log = structlog.get_logger(__name__)
 GET_INPUTS_HOLD_S = 50.0
 HEARTBEAT_HOLD_S = 14.5
 DEFAULT_IDLE_S = 60.0
-DEFAULT_TIMEOUT_S = 300.0
-_CANCEL_GRACE_S = 5.0
 _DRAIN_S = 30.0  # what Modal gives a container that is told to stop
 _END_S = 10.0
 _START_FAILURES_ALLOWED = 2
@@ -48,6 +47,7 @@ class Pools:
         self._failures: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._attempts = Attempts(apps, clock, submit=self.submit, spawn=self._spawn)
         self._spawn(self._tend())
 
     # -- what callers do --------------------------------------------------------------------------------------------
@@ -70,11 +70,9 @@ class Pools:
                 waiting = self._waiting.get(call.function_id)
                 if waiting is not None and item in waiting:
                     waiting.remove(item)
-                item.finish(_result(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled."))
+                item.finish(made_here(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled."))
             else:
-                task.cancellations.append(item.input_id)
-                task.wake()
-                self._spawn(self._enforce_cancel(item))
+                self._attempts.cancel(item, task)
 
     def backlog(self, function_id: str) -> int:
         """How many inputs of a function wait for a container."""
@@ -139,7 +137,7 @@ class Pools:
 
     async def aclose(self) -> None:
         """End every container. Idempotent."""
-        self._closing = True
+        self._closing = self._attempts.closing = True
         await asyncio.gather(*(self._end(task) for task in list(self._tasks.values())))
         for job in list(self._background):
             job.cancel()
@@ -160,7 +158,7 @@ class Pools:
             waiting = self._waiting.get(task.function_id)
             if waiting and len(task.inputs) < task.capacity and len(taken) < max(batch_size, 1):
                 taken.append(waiting.popleft())
-                self._begin(taken[-1], task)
+                self._attempts.begin(taken[-1], task)
                 if len(taken) == 1 and batch_size > 1:
                     deadline = self._clock.monotonic() + linger_s
                 continue
@@ -173,12 +171,6 @@ class Pools:
             task.spent = True
             self._scale(task.function_id)
         return taken
-
-    def _begin(self, item: Input, task: Task) -> None:
-        item.task_id, item.started_at = task.task_id, self._clock.time()
-        item.overdue, item.attempt_over = False, asyncio.Event()
-        task.inputs[item.input_id] = item
-        self._spawn(self._enforce_timeout(item, task))
 
     async def next_cancellations(self, task_id: str | None) -> list[str]:
         """Wait for inputs that this container must cancel; empty after the heartbeat's hold time."""
@@ -197,34 +189,15 @@ class Pools:
         if item is None:
             return
         if not item.overdue:
-            self._settle(item, output)
+            self._attempts.settle(item, output)
         task.idle_since = self._clock.monotonic()
         task.wake()
         self._notify(task.function_id)
 
-    def _settle(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
-        """Take an attempt's result: as the input's, or as a reason to try it again."""
-        if item.output is not None:
-            return
-        policy = self._apps.function(item.call.function_id).retry_policy
-        delay_s = retries.delay_s(policy, item.retry_count + 1)
-        if output.result.status not in retries.RETRIED or item.cancelled or self._closing or delay_s is None:
-            item.call.finish(item, output)
-            return
-        item.task_id = ""
-        item.retry_count += 1
-        item.attempt_over.set()
-        self._spawn(self._try_again(item, delay_s))
-
-    async def _try_again(self, item: Input, delay_s: float) -> None:
-        await self._clock.sleep(delay_s)
-        if item.output is None:
-            self.submit(item)
-
     def _give_back(self, item: Input) -> None:
         """Let an input start again as if it had not been taken."""
         item.task_id = ""
-        item.attempt_over.set()
+        item.end_attempt()
         self._waiting.setdefault(item.call.function_id, deque()).appendleft(item)
         self._notify(item.call.function_id)
 
@@ -278,21 +251,23 @@ class Pools:
             if task.container is not None:
                 await task.container.aclose()
                 _log.info("container.ended", task_id=task.task_id, exit_code=task.container.exit_code)
-            died = _result(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "The container died.")
+            died = made_here(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "The container died.")
             for item in reversed(list(task.inputs.values())):
                 if item.output is not None or item.overdue:
                     continue
                 if task.preempted and not item.cancelled:
                     self._give_back(item)
                 else:
-                    self._settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=died))
+                    self._attempts.settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=died))
             task.inputs.clear()
             task.wake()
             if not task.hello and not task.preempted:
                 self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
             if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
                 reason = "The function's container does not start; see `modal app logs`."
-                self._fail_waiting(task.function_id, _result(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason))
+                self._fail_waiting(
+                    task.function_id, made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
+                )
             else:
                 self._scale(task.function_id)
 
@@ -336,38 +311,6 @@ class Pools:
                 if idle and peers > settings.min_containers:
                     self._drain(task)
 
-    async def _enforce_timeout(self, item: Input, task: Task) -> None:
-        timeout_s = self._apps.function(item.call.function_id).timeout_secs or DEFAULT_TIMEOUT_S
-        attempt = item.attempt_over
-        await self._clock.first(attempt.wait(), timeout_s=timeout_s)
-        if attempt.is_set():
-            return
-        item.overdue = True
-        reason = f"Task's current input hit its timeout of {timeout_s:g}s"
-        result = _result(api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT, reason)
-        last = retries.delay_s(self._apps.function(item.call.function_id).retry_policy, item.retry_count + 1) is None
-        if last:
-            item.finish(result)
-        task.cancellations.append(item.input_id)
-        task.wake()
-        await self._leave(item, task)
-        if not last:  # only now: its container must not have the same input twice
-            self._settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=result))
-
-    async def _leave(self, item: Input, task: Task) -> None:
-        """Wait until a container has let go of an input that it was told to cancel; kill it when it does not."""
-        deadline = _REAL.monotonic() + _CANCEL_GRACE_S
-        while item.input_id in task.inputs and (left := deadline - _REAL.monotonic()) > 0:
-            await _REAL.first(task.changed.wait(), timeout_s=left)
-        if item.input_id in task.inputs and task.container is not None:
-            task.container.kill()
-            await _REAL.first(task.container.exited.wait(), timeout_s=_END_S)
-
-    async def _enforce_cancel(self, item: Input) -> None:
-        await _REAL.first(item.attempt_over.wait(), timeout_s=_DRAIN_S)
-        if item.output is None:
-            item.finish(_result(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled."))
-
     def _notify(self, function_id: str) -> None:
         event = self._news.pop(function_id, None)
         if event is not None:
@@ -377,7 +320,3 @@ class Pools:
         job: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]  # coroutines only
         self._background.add(job)
         job.add_done_callback(self._background.discard)
-
-
-def _result(status: "api_pb2.GenericResult.GenericStatus.ValueType", reason: str) -> api_pb2.GenericResult:
-    return api_pb2.GenericResult(status=status, exception=reason)

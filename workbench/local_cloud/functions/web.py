@@ -6,6 +6,7 @@ of a response breaks the connection: a cut stream never looks complete.
 
 import asyncio
 import math
+import pickle
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -190,7 +191,7 @@ class Ingress:
         }
         call = self._calls.create(function_id)
         payload = api_pb2.FunctionInput(
-            args=serialize_data_format(((passed,), {}), api_pb2.DATA_FORMAT_PICKLE),
+            args=pickle.dumps(((passed,), {})),
             data_format=api_pb2.DATA_FORMAT_PICKLE,
             method_name=method,
         )
@@ -241,13 +242,8 @@ class Ingress:
     async def _respond(self, call: Call, scope: Message, send: Send) -> None:
         messages = self._messages(call)
         first = asyncio.ensure_future(anext(messages, None))
-        try:
-            await self._clock.first(asyncio.shield(first), timeout_s=HEADERS_TIMEOUT_S)
-        except asyncio.CancelledError:
-            first.cancel()
-            raise
+        await self._clock.first(first, timeout_s=HEADERS_TIMEOUT_S)
         if not first.done():
-            first.cancel()
             self._waiting[call.call_id] = call
             await self._redirect(call, scope, send)
             return

@@ -19,7 +19,7 @@ from workbench.local_cloud.images.copying import copy_into
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.interpreters import copy_python
-from workbench.local_cloud.images.steps import Copy, MakePython, Meaning, Plan
+from workbench.local_cloud.images.plans import Copy, MakePython, Meaning, Plan
 from workbench.local_cloud.images.workshop import BuildFailedError, Workshop
 from workbench.local_cloud.programs import Program
 from workbench.local_cloud.volumes.trees import remove_tree

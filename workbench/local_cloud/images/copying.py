@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.dockerfile import RefusedError
-from workbench.local_cloud.images.steps import Copy
+from workbench.local_cloud.images.plans import Copy
 
 
 def copy_into(context: Path, tree: Path, step: Copy) -> int:

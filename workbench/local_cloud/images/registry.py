@@ -23,7 +23,8 @@ from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.builder import Builder
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.logs import BuildLog, Line
-from workbench.local_cloud.images.steps import Meaning, Plan, interpret
+from workbench.local_cloud.images.plans import Meaning, Plan
+from workbench.local_cloud.images.steps import interpret
 from workbench.local_cloud.images.workshop import LAYER_DEADLINE_S, BuildFailedError
 from workbench.local_cloud.logs import LogRow
 from workbench.local_cloud.rpc.failures import failed_precondition, not_found

@@ -4,18 +4,17 @@ Only forms that are known are read; no line of a RUN is ever given to a shell. W
 `RefusedError` with the layer's text, at deploy time, so that nothing is missing in a running container.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from modal_proto import api_pb2
 
 from workbench.local_cloud.images import dockerfile, host, layouts
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync, npm_arguments, pip_arguments
+from workbench.local_cloud.images.plans import Copy, MakePython, Meaning, Plan
 
 MAX_ENV_CHARS = 128 * 1024
 MAX_DIRECTORIES = 100  # each is a file system of its own in a sandbox
@@ -30,65 +29,6 @@ _DEBCONF = re.compile(r"^echo\s+'[^']*'\s*\|\s*debconf-set-selections$")
 _APT_NOTHING = frozenset(("update", "clean", "autoclean", "autoremove", "upgrade", "dist-upgrade"))
 _NO_EFFECT = frozenset(("rm", "true", ":", "echo"))
 _BUILD_COMMANDS = "pip install, uv pip install, uv sync, npm install -g, apt-get install and mkdir"
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What an image is to what runs from it. `directories` are made empty and writable, if they are not files of it.
-
-    USER is read and has no effect: containers run as the cloud's user and sandboxes as one of their own, never as root.
-    """
-
-    python: str = host.OWN_PYTHON
-    env: dict[str, str] = field(default_factory=dict)
-    workdir: str | None = None
-    entrypoint: tuple[str, ...] = ()
-    cmd: tuple[str, ...] = ()
-    directories: tuple[str, ...] = ()
-    interpreter: str = ""  # the Python that its environment was made from, empty when it has none
-    interpreter_prefix: str = ""  # where that lies, empty below /usr; guests see the image's copy there
-
-    def to_json(self) -> str:
-        """The meaning as it is kept."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Meaning":
-        """A meaning that was kept."""
-        kept: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
-        }
-        return cls(**kept)
-
-
-@dataclass(frozen=True)
-class MakePython:
-    """Make an environment of another version than the cloud's own, with the SDK in it."""
-
-    version: str
-
-
-@dataclass(frozen=True)
-class Copy:
-    """Lay files of the build context into the image; `mode` replaces theirs."""
-
-    sources: tuple[str, ...]
-    destination: PurePosixPath
-    into: bool
-    mode: int | None = None
-
-
-Step = MakePython | Copy | PipInstall | UvSync | NpmInstall
-
-
-@dataclass
-class Plan:
-    """A layer that can be had here: what the image will mean, what to build, and what was met without building."""
-
-    meaning: Meaning
-    steps: list[Step] = field(default_factory=list)
-    log: list[str] = field(default_factory=list)
-    met: list[str] = field(default_factory=list)
 
 
 def interpret(

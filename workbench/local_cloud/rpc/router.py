@@ -187,7 +187,7 @@ class RouterRpcs:
 
     def _exec(self, task_id: str, exec_id: str) -> Exec:
         record = self._own(task_id)
-        run = record.sandbox.find_exec(exec_id) if record.sandbox is not None else None
+        run = record.sandbox.execs.find(exec_id) if record.sandbox is not None else None
         if run is None:
             raise not_found(f"Exec {exec_id} not found.")
         return run

@@ -118,9 +118,11 @@ class RpcServer:
             )
         return grpc.method_handlers_generic_handler(service.full_name, methods)
 
-    def _admit(self, name: str, handler: object, context: Any, identify: Callable[[dict[str, str]], Caller]) -> None:
+    def _admit(
+        self, name: str, handler: object, said: dict[str, str], identify: Callable[[dict[str, str]], Caller]
+    ) -> None:
         if name not in OPEN_METHODS:
-            caller.set(identify(metadata(context)))
+            caller.set(identify(said))
         if handler is None:
             self.coverage.asked_for[name] += 1
             _log.warning("rpc.unimplemented", rpc=name)
@@ -129,9 +131,14 @@ class RpcServer:
             )
 
     async def _answer(
-        self, name: str, handler: Callable[[Any, Any], Awaitable[Message]], request: Message, context: Any
+        self,
+        name: str,
+        handler: Callable[[Any, Any], Awaitable[Message]],
+        request: Message,
+        context: Any,
+        said: dict[str, str],
     ) -> Message:
-        key = _key(name, context)
+        key = _key(name, said)
         answer = self._answers.find(key) if key is not None else None
         if answer is None:
             await self._harm("call", name, request)
@@ -153,12 +160,13 @@ class RpcServer:
     ) -> Callable[[Any, Any], Awaitable[Message]]:
         async def call(request: Any, context: Any) -> Message:
             try:
-                self._admit(name, handler, context, identify)
+                said = metadata(context)
+                self._admit(name, handler, said, identify)
                 assert handler is not None
                 limit = asyncio.timeout(UNARY_DEADLINE_S)
                 try:
                     async with limit:
-                        return await self._answer(name, handler, request, context)
+                        return await self._answer(name, handler, request, context, said)
                 except TimeoutError as error:
                     if not limit.expired():
                         raise
@@ -178,11 +186,12 @@ class RpcServer:
     ) -> Callable[[Any, Any], AsyncIterator[Message]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Message]:
             try:
-                self._admit(name, handler, context, identify)
+                self._admit(name, handler, metadata(context), identify)
                 assert handler is not None
                 await self._harm("call", name, request)
                 stream = handler(request, context)
-                async for response in self._injector.on_stream(name, request, stream) if self._injector else stream:
+                injector = self._injector if self._injector is not None and self._injector.faults else None
+                async for response in injector.on_stream(name, request, stream) if injector else stream:
                     yield response
             except Exception as error:  # noqa: BLE001  # the boundary: everything becomes a status
                 await _abort(name, context, error)
@@ -190,8 +199,8 @@ class RpcServer:
         return call
 
 
-def _key(name: str, context: Any) -> Key | None:
-    given = metadata(context).get("x-idempotency-key")
+def _key(name: str, said: dict[str, str]) -> Key | None:
+    given = said.get("x-idempotency-key")
     who = caller.get()
     return (f"{who.kind} {who.task_id or ''}", name, given) if given else None
 

@@ -54,6 +54,6 @@ class Readiness:
             try:
                 return (await run.wait()).code == 0
             finally:
-                sandbox.forget_exec(exec_id)
+                sandbox.execs.forget(exec_id)
         except (OSError, ValueError, SandboxStartFailedError):
             return False

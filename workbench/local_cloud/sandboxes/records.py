@@ -39,7 +39,7 @@ class Record(Known):
     @property
     def entrypoint(self) -> Exec | None:
         """The program that the sandbox was created with."""
-        return self.sandbox.find_exec(ENTRYPOINT_EXEC_ID) if self.sandbox is not None else None
+        return self.sandbox.execs.find(ENTRYPOINT_EXEC_ID) if self.sandbox is not None else None
 
 
 def author_of(record: Record, exec_id: str = "") -> str:

@@ -2,8 +2,6 @@
 
 import asyncio
 import shutil
-import tempfile
-import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,44 +12,35 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.ids import new_id
-from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.rpc.failures import RpcFailure, already_exists, failed_precondition, not_found
+from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
+from workbench.local_cloud.sandboxes.commits import commit, commit_in_background
 from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
-from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
+from workbench.local_cloud.sandboxes.endings import EXIT_TERMINATED, Status, finish_the_log, outcome
+from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.ledger import Ledger
-from workbench.local_cloud.sandboxes.limits import limits_of
 from workbench.local_cloud.sandboxes.output_log import follow
+from workbench.local_cloud.sandboxes.preparation import LayOut, Preparation
 from workbench.local_cloud.sandboxes.readiness import Probe, Readiness
 from workbench.local_cloud.sandboxes.records import ENTRYPOINT_EXEC_ID, Record, author_of
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import (
-    HOME,
-    BindMount,
     IsolationUnavailableError,
-    SandboxSpec,
     SandboxStartFailedError,
 )
 from workbench.local_cloud.sandboxes.tunnels import PortSpec, Tunnels
 from workbench.local_cloud.volumes.holders import holders, sentence
-from workbench.local_cloud.volumes.trees import Skipped
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
 _log = structlog.get_logger(__name__)
 
 OnNotice = Callable[[Record, str], None]
-LayOut = Callable[[list[str], Path], None]
 Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
 OnOutput = Callable[[Record, "api_pb2.FileDescriptor.ValueType", list[str]], None]
 
-BACKGROUND_COMMIT_S = 5.0
-DEFAULT_TIMEOUT_S = 300  # Modal's
 FINISHED_KEPT = 200
-_EXIT_TIMEOUT, _EXIT_TERMINATED = 124, 137
-_LOSSES_TOLD = 10
-_LOG_S = 5.0
 _REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
 
 
@@ -80,9 +69,7 @@ class Sandboxes:
         self._egress_test_networks = tuple(egress_test_networks)
         self._engine = engine
         self._clock = clock
-        self._copies = copies
-        self._files = files
-        self._lay_out = lay_out
+        self._preparation = Preparation(copies, files, lay_out=lay_out)
         self._on_notice = on_notice
         self._on_output = on_output
         self._records: dict[str, Record] = {}
@@ -155,42 +142,10 @@ class Sandboxes:
         prepare: Prepare | None,
     ) -> None:
         definition = record.definition
-        project = "".join(
-            f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
-        )
-        uid = isolation_uid(zlib.crc32((project or record.sandbox_id).encode()))
-        workdir = definition.workdir or image.meaning.workdir or HOME
-        places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
-        files = await self._files_of(record) if definition.mount_ids else None
-        if files is not None and image.directory is not None:
-            places += layouts.common_directories(files, image.directory / layouts.TREE)
-        binds = [BindMount(path, target, read_only=True) for path, target in image.binds(places)]
-        if files is not None:
-            laid = layouts.tree_binds(files, split=places)
-            binds += [BindMount(path, target, read_only=True) for path, target in laid]
-        for mount in definition.volume_mounts:
-            copy = await self._copies.mount(
-                mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only, owner_uid=uid
-            )
-            record.mounts[mount.mount_path.rstrip("/")] = copy
-            binds.append(BindMount(copy.path, mount.mount_path, mount.read_only))
-        spec = SandboxSpec(
-            sandbox_id=record.sandbox_id,
-            uid=uid,
-            mounts=tuple(binds),
-            env=env,
-            directories=image.meaning.directories,
-            workdir=workdir,
-            limits=limits_of(
-                memory_mb=definition.resources.memory_mb,
-                memory_mb_max=definition.resources.memory_mb_max,
-                milli_cpu=definition.resources.milli_cpu,
-                milli_cpu_max=definition.resources.milli_cpu_max,
-            ),
-        )
+        spec = await self._preparation.spec(record, env, image)
 
         async def on_sync(path: str, exec_id: str) -> int:
-            return await self._commit(record, path, author=author_of(record, exec_id), by_sync=True)
+            return await commit(record, path, author=author_of(record, exec_id), by_sync=True)
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)
@@ -210,17 +165,7 @@ class Sandboxes:
                 record.logging.append(asyncio.ensure_future(follow(spool, partial(self._on_output, record, fd))))
         self._spawn(self._watch(record))
         if any(not mount.read_only for mount in definition.volume_mounts):
-            self._spawn(self._commit_in_background(record))
-
-    async def _files_of(self, record: Record) -> Path:
-        """Lay the files of its mounts out where its user may read them: what `add_local_*` adds without a copy."""
-        record.files = Path(tempfile.mkdtemp(dir=self._files))
-        tree = record.files / "tree"
-        tree.mkdir()
-        await asyncio.to_thread(self._lay_out, list(record.definition.mount_ids), tree)
-        for directory in (record.files, tree, *(path for path in tree.rglob("*") if path.is_dir())):
-            directory.chmod(0o755)
-        return tree
+            self._spawn(commit_in_background(record, self._clock))
 
     async def _open_the_way_out(self, record: Record, sandbox: Sandbox, policy: EgressPolicy) -> None:
         listener = sandbox.take_proxy_listener()
@@ -276,7 +221,7 @@ class Sandboxes:
 
     async def terminate(self, record: Record) -> None:
         """End a sandbox now; returns when it is gone and its volumes are committed. Idempotent."""
-        await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, _EXIT_TERMINATED)
+        await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, EXIT_TERMINATED)
 
     async def reload_volumes(self, record: Record) -> None:
         """Make newer commits visible in its mounts; FAILED_PRECONDITION, and nothing changed, while one is busy."""
@@ -304,55 +249,17 @@ class Sandboxes:
             await asyncio.wait(self._tasks, timeout=10)
 
     async def _watch(self, record: Record) -> None:
-        assert record.sandbox is not None
-        entrypoint = record.entrypoint
-        waits = [asyncio.ensure_future(record.sandbox.wait_closed())]
-        if entrypoint is not None:
-            waits.append(asyncio.ensure_future(entrypoint.wait()))  # type: ignore[arg-type]  # only waited for
-        try:
-            overdue = await self._wait_for_the_end(record, record.sandbox, waits)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        status = entrypoint.poll() if entrypoint is not None else None
-        results = api_pb2.GenericResult
-        if overdue is not None:
-            await self._finish(record, overdue, _EXIT_TIMEOUT)
-        elif status is None or record.sandbox.closed:
-            memory = record.sandbox.exceeded is not None and record.sandbox.exceeded.what == "memory"
-            ended = results.GENERIC_STATUS_KERNEL_OOM_KILL if memory else results.GENERIC_STATUS_TERMINATED
-            await self._finish(record, ended, _EXIT_TERMINATED)
-        else:
-            code = status.code if status.code is not None else 128 + (status.signal or 0)
-            await self._finish(record, results.GENERIC_STATUS_FAILURE if code else results.GENERIC_STATUS_SUCCESS, code)
+        status, code = await outcome(record, self._clock)
+        await self._finish(record, status, code)
 
-    async def _wait_for_the_end(
-        self, record: Record, sandbox: Sandbox, waits: "Sequence[asyncio.Future[None]]"
-    ) -> "api_pb2.GenericResult.GenericStatus.ValueType | None":
-        """Wait for an end, the timeout or the idle timeout; returns which of the two it was, None for an end."""
-        deadline = self._clock.monotonic() + (record.definition.timeout_secs or DEFAULT_TIMEOUT_S)
-        idle_limit_s = float(record.definition.idle_timeout_secs or 0)
-        while True:
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                return api_pb2.GenericResult.GENERIC_STATUS_TIMEOUT
-            if idle_limit_s:
-                idle_left = idle_limit_s - sandbox.idle_s(apart_from=ENTRYPOINT_EXEC_ID)
-                if idle_left <= 0:
-                    return api_pb2.GenericResult.GENERIC_STATUS_IDLE_TIMEOUT
-                left = min(left, idle_left)
-            await self._clock.first(*map(asyncio.shield, waits), timeout_s=left)
-            if any(wait.done() for wait in waits):
-                return None
-
-    async def _finish(self, record: Record, status: "api_pb2.GenericResult.GenericStatus.ValueType", code: int) -> None:
+    async def _finish(self, record: Record, status: Status, code: int) -> None:
         if record.ending is None:
             if record.result is not None:  # it ended with an earlier cloud
                 return
             record.ending = asyncio.ensure_future(self._end(record, status, code))
         await asyncio.shield(record.ending)
 
-    async def _end(self, record: Record, status: "api_pb2.GenericResult.GenericStatus.ValueType", code: int) -> None:
+    async def _end(self, record: Record, status: Status, code: int) -> None:
         try:
             if record.sandbox is not None:
                 await record.sandbox.terminate()
@@ -362,7 +269,7 @@ class Sandboxes:
                 await record.tunnels.aclose()
             if record.connect is not None:
                 await record.connect.aclose()
-            await self._finish_the_log(record)
+            await finish_the_log(record)
             for copy in record.mounts.values():
                 await copy.commit(f"{author_of(record)} (final)")
                 await copy.release()
@@ -379,16 +286,6 @@ class Sandboxes:
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
             await self._forget_oldest()
 
-    async def _finish_the_log(self, record: Record) -> None:
-        """Let what was printed arrive in the log before anybody is told of the end."""
-        if record.logging:
-            done, late = await asyncio.wait(record.logging, timeout=_LOG_S)
-            for one in late:
-                one.cancel()
-            for one in done:
-                if not one.cancelled() and (error := one.exception()) is not None:
-                    _log.error("sandbox.log_failed", sandbox_id=record.sandbox_id, exc_info=error)
-
     async def _forget_oldest(self) -> None:
         finished = [record for record in self._records.values() if record.result is not None]
         for record in finished[:-FINISHED_KEPT]:
@@ -396,32 +293,6 @@ class Sandboxes:
             self._ledger.forget(record.sandbox_id)
             if record.sandbox is not None:
                 await self._engine.discard(record.sandbox)
-
-    async def _commit(self, record: Record, path: str, *, author: str, by_sync: bool = False) -> int:
-        """Commit the mounts at, above or below a path; the exit code that `sync` shall have.
-
-        `sync` commits volumes of version 2 only: with version 1 it does nothing, and says so no more than on Modal.
-        """
-        losses: list[Skipped] = []
-        for target, copy in record.mounts.items():
-            if by_sync and copy.version == api_pb2.VOLUME_FS_VERSION_V1:
-                continue
-            meant = path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/")
-            if meant:
-                losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
-        if losses:
-            told = [str(loss) for loss in losses[:_LOSSES_TOLD]]
-            _log.warning("sandbox.commit_incomplete", sandbox_id=record.sandbox_id, losses=len(losses), first=told)
-        return 1 if losses else 0
-
-    async def _commit_in_background(self, record: Record) -> None:
-        while record.ending is None:
-            await self._clock.sleep(BACKGROUND_COMMIT_S)
-            if record.ending is None:
-                try:
-                    await self._commit(record, "/", author=f"{author_of(record)} (background)")
-                except RpcFailure as error:  # the next one, or the final one, takes what this one did not
-                    _log.warning("sandbox.commit_failed", sandbox_id=record.sandbox_id, error=error.message)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -4,12 +4,10 @@ It lives exactly as long as our end of its socket: if this process dies, the ker
 """
 
 import asyncio
-import json
 import os
 import shutil
 import signal
 import socket
-import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,10 +18,14 @@ import structlog
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.programs import Program
 from workbench.local_cloud.sandboxes import isolation
+from workbench.local_cloud.sandboxes.activity import Activity
 from workbench.local_cloud.sandboxes.cgroups import Group
+from workbench.local_cloud.sandboxes.channel import Channel, listening_socket
 from workbench.local_cloud.sandboxes.dialling import Dials
 from workbench.local_cloud.sandboxes.execs import Exec
+from workbench.local_cloud.sandboxes.known_execs import KnownExecs
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
+from workbench.local_cloud.sandboxes.process_one import ProcessOne
 from workbench.local_cloud.sandboxes.spec import (
     DEFAULT_ENV,
     ExitStatus,
@@ -35,11 +37,7 @@ from workbench.local_cloud.sandboxes.watchdog import Exceeded, Watchdog
 _log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 20.0
-_MESSAGE_BYTES = 256 * 1024
-_MAX_EXECS = 4096  # of one sandbox, kept for late readers
 _CLOSE_S = 10.0
-_TERMINAL_S = 10.0
-_MESSAGES_AT_ONCE = 64
 _SYNCS_AT_ONCE = 32
 
 OnSync = Callable[[str, str], Awaitable[int]]  # path, and the exec that asks: empty when that is not known
@@ -63,7 +61,7 @@ class Sandbox:
         self.exceeded: Exceeded | None = None  # the limit that ended it
         self.env: dict[str, str] = {}  # what every program gets beneath its own environment
         self._proxy_listener: socket.socket | None = None
-        self._last_activity = clock.monotonic()
+        self._activity = Activity(clock)
         self._spec = spec
         self.group = group
         self._memory_kills = 0
@@ -72,17 +70,15 @@ class Sandbox:
         self._on_notice = on_notice
         self._syncing = 0
         self._directory = directory
-        self._execs: dict[str, Exec] = {}
         self._dials = Dials()
-        self._visitors = 0
         self._closed = asyncio.Event()
         self._ready = asyncio.Event()
         self._released = asyncio.Event()
-        self._pidfd = -1
+        self._one: ProcessOne | None = None
         self._bwrap: Program | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._send_lock = asyncio.Lock()
-        self._control: socket.socket | None = None
+        self._channel = Channel(self._hear, on_bad=self._on_bad_message)
+        self.execs = KnownExecs(self._channel, directory, uid=spec.uid)
 
     @property
     def closed(self) -> bool:
@@ -96,15 +92,12 @@ class Sandbox:
 
     async def start(self, *, seccomp: bytes) -> None:
         """Start bubblewrap and wait until the agent answers; raises SandboxStartFailedError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs = self._channel.theirs
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
-        self._control = ours
-        ours.setblocking(False)
         drop: dict[str, Any] = {}
         if os.geteuid() == 0:
             drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
-        pid = 0
         try:
             with isolation.command(
                 self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
@@ -122,18 +115,17 @@ class Sandbox:
             self._spawn(self._watch(self._bwrap))
             theirs.close()
             info_write = _closed(info_write)
-            pid, self._pidfd = await asyncio.to_thread(_pidfd_from, info_read)
-            if pid:
-                self.group.add(pid)  # nothing of the guest has run yet
+            self._one = await asyncio.to_thread(ProcessOne.told_of, info_read)
+            if self._one is not None:
+                self.group.add(self._one.pid)  # nothing of the guest has run yet
             os.write(block_write, b".")
         finally:
             theirs.close()
             for descriptor in (info_read, info_write, block_read, block_write):
                 _closed(descriptor)
-        if not self.closed:
-            asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
-        if pid:
-            self._spawn(self._watchdog(pid).run())
+        self._channel.listen()
+        if self._one is not None:
+            self._spawn(self._watchdog(self._one.pid).run())
         await self._ready_or_closed()
         if not self._ready.is_set():
             await self.terminate()
@@ -154,71 +146,26 @@ class Sandbox:
 
         Raises SandboxStartFailedError when the sandbox is gone, ValueError for arguments that are too large.
         """
-        if exec_id in self._execs:
-            return self._execs[exec_id]
-        if self.closed or self._control is None:
+        if (known := self.execs.find(exec_id)) is not None:
+            return known
+        if self.closed:
             raise SandboxStartFailedError("the sandbox has ended")
-        self._make_room()
-        run = self._execs[exec_id] = Exec(exec_id, self._directory)
-        order: dict[str, object] = {
-            "op": "exec",
-            "id": exec_id,
+        order = {
             "argv": list(argv),
             "env": {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})},
             "cwd": workdir or self._spec.workdir,
-            "terminal": terminal,
         }
-        try:
-            if terminal is None:
-                await self._send_with_pipes(order, run)
-            else:
-                await self._send(order, [])
-                await asyncio.wait_for(run.connected(), _TERMINAL_S)
-        except BaseException as error:
-            self._execs.pop(exec_id).discard()  # the same id may be tried again
-            if isinstance(error, TimeoutError):
-                raise SandboxStartFailedError("the sandbox gave no terminal") from error
-            raise
+        run = await self.execs.start(exec_id, order, terminal=terminal)
         if timeout_s is not None:
             self._spawn(self._expire(run, timeout_s))
         return run
-
-    async def _send_with_pipes(self, order: dict[str, object], run: Exec) -> None:
-        pipes = [os.pipe() for _ in range(3)]
-        inside = [pipes[0][0], pipes[1][1], pipes[2][1]]
-        try:
-            if os.geteuid() == 0:
-                for descriptor in inside:
-                    os.fchown(descriptor, self._spec.uid, self._spec.uid)
-            await run.connect(pipes[0][1], pipes[1][0], pipes[2][0])
-            await self._send(order, inside)
-        finally:
-            for descriptor in inside:
-                os.close(descriptor)
-
-    def _make_room(self) -> None:
-        if len(self._execs) >= _MAX_EXECS:
-            oldest = next((key for key, item in self._execs.items() if item.poll() is not None), None)
-            if oldest is None:
-                raise SandboxStartFailedError(f"the sandbox already runs {_MAX_EXECS} programs")
-            self._execs.pop(oldest).discard()
-
-    def find_exec(self, exec_id: str) -> Exec | None:
-        """A program by its id."""
-        return self._execs.get(exec_id)
-
-    def forget_exec(self, exec_id: str) -> None:
-        """Release a program's output, which nobody will read; it may still run."""
-        run = self._execs.pop(exec_id, None)
-        if run is not None:
-            run.discard()
 
     async def dial(self, port: int) -> socket.socket:
         """Connect to a port of the sandbox's own loopback; raises OSError, which TimeoutError is."""
 
         async def ask(order: dict[str, object]) -> None:
             try:
-                await self._send(order, [])
+                await self._channel.send(order)
             except SandboxStartFailedError as error:
                 raise ConnectionRefusedError(str(error)) from error
 
@@ -231,17 +178,11 @@ class Sandbox:
         Raises OSError.
         """
         inside = await self.dial(port)
-        self._visitors += 1
-        try:
-            yield inside
-        finally:
-            self._visitors -= 1
-            self.touch()
-            inside.close()
-
-    async def kill_exec(self, exec_id: str) -> None:
-        """Kill a program, its process group and its descendants."""
-        await self._send({"op": "kill", "id": exec_id}, [])
+        with self._activity.visit():
+            try:
+                yield inside
+            finally:
+                inside.close()
 
     def take_proxy_listener(self) -> socket.socket:
         """The listening socket of the sandbox's own loopback, for the caller to serve and to close; once."""
@@ -254,25 +195,20 @@ class Sandbox:
 
         0 while one runs or somebody does.
         """
-        if self._visitors or any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from):
-            self._last_activity = self._clock.monotonic()
-        return self._clock.monotonic() - self._last_activity
+        return self._activity.idle_s(busy=self.execs.any_runs(apart_from=apart_from))
 
     def touch(self) -> None:
         """Note that somebody uses the sandbox."""
-        self._last_activity = self._clock.monotonic()
+        self._activity.touch()
 
     async def terminate(self) -> None:
         """Kill process 1, and with it everything inside; returns when it is gone. Idempotent."""
         if self._bwrap is None or self.closed:
             return
-        try:
-            if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            else:
-                self._bwrap.kill()
-        except ProcessLookupError:
-            pass
+        if self._one is not None:
+            self._one.kill()
+        else:
+            self._bwrap.kill()
         await asyncio.to_thread(self.group.hurry)
         await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
 
@@ -287,66 +223,27 @@ class Sandbox:
             await asyncio.wait_for(self._released.wait(), _CLOSE_S)
             await self._bwrap.aclose()
         else:
+            self._channel.close()
             await asyncio.to_thread(self.group.remove)
-        for run in self._execs.values():
-            run.discard()
+        self.execs.discard()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
-    async def _send(self, order: dict[str, object], descriptors: list[int]) -> None:
-        message = json.dumps(order).encode()
-        if len(message) > _MESSAGE_BYTES // 2:
-            raise ValueError("the program's arguments and environment are too large")
-        async with self._send_lock:
-            for _ in range(1000):
-                if self._control is None or self.closed:
-                    raise SandboxStartFailedError("the sandbox has ended")
-                try:
-                    socket.send_fds(self._control, [message], descriptors)
-                except BlockingIOError:
-                    await asyncio.sleep(0.005)
-                except OSError as error:
-                    raise SandboxStartFailedError("the sandbox has ended") from error
-                else:
-                    return
-            raise SandboxStartFailedError("the sandbox's agent does not answer")
-
-    def _on_readable(self) -> None:
-        """Take a few messages; the event loop calls again when there are more."""
-        assert self._control is not None
-        for _ in range(_MESSAGES_AT_ONCE):
-            try:
-                data, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, descriptors = b"", []
-            if not data:
-                asyncio.get_running_loop().remove_reader(self._control.fileno())
-                return
-            try:
-                self._hear(json.loads(data), descriptors)
-            except (ValueError, KeyError, TypeError, OSError) as error:
-                _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=type(error).__name__)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-
     def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Take one message of the agent. It is a guest's word: everything is checked, descriptors above all."""
         match message["op"]:
             case "ready" if not self._ready.is_set():
-                self._proxy_listener = _listening(descriptors[0])
+                self._proxy_listener = listening_socket(descriptors[0])
                 self._ready.set()
             case "terminal":
-                run = self._execs.get(str(message["id"]))
+                run = self.execs.find(str(message["id"]))
                 if run is not None:
                     self._spawn(self._connect_terminal(run, os.dup(descriptors[0])))
             case "exit":
-                run = self._execs.get(str(message["id"]))
+                run = self.execs.find(str(message["id"]))
                 code = int(message["code"])
                 if run is not None and -64 <= code <= 255:
                     self.touch()
@@ -358,8 +255,11 @@ class Sandbox:
             case "sync" if self._syncing < _SYNCS_AT_ONCE:
                 self._syncing += 1
                 exec_id = str(message["id"])
-                known = exec_id if exec_id in self._execs else ""
+                known = exec_id if self.execs.find(exec_id) is not None else ""
                 self._spawn(self._sync(int(message["number"]), str(message["path"]), known))
+
+    def _on_bad_message(self, error: Exception) -> None:
+        _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=type(error).__name__)
 
     async def _connect_terminal(self, run: Exec, master: int) -> None:
         try:
@@ -378,7 +278,7 @@ class Sandbox:
         finally:
             self._syncing -= 1
         try:
-            await self._send({"op": "synced", "number": number, "code": code}, [])
+            await self._channel.send({"op": "synced", "number": number, "code": code})
         except SandboxStartFailedError:
             pass
 
@@ -386,7 +286,7 @@ class Sandbox:
         await self._clock.first(run.wait(), timeout_s=timeout_s)
         if run.poll() is None:
             with suppress(SandboxStartFailedError):
-                await self.kill_exec(run.exec_id)
+                await self.execs.kill(run.exec_id)
 
     async def exceed(self, reason: Exceeded) -> None:
         """End the sandbox because it is over a limit."""
@@ -409,16 +309,11 @@ class Sandbox:
         self._notice_memory()
         self._closed.set()
         self._dials.give_up()
-        for run in self._execs.values():
-            run.finish(ExitStatus(signal=int(signal.SIGKILL)))
-        if self._control is not None:
-            asyncio.get_running_loop().remove_reader(self._control.fileno())
-            self._control.close()
-            self._control = None
-        if self._pidfd >= 0:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            self._pidfd = _closed(self._pidfd)
+        self.execs.finish_all(ExitStatus(signal=int(signal.SIGKILL)))
+        self._channel.close()
+        if self._one is not None:
+            self._one.kill()
+            self._one.close()
         if self._proxy_listener is not None:
             self._proxy_listener.close()
         await asyncio.to_thread(self.group.remove)
@@ -445,30 +340,6 @@ class Sandbox:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _pidfd_from(info: int) -> tuple[int, int]:
-    """Read process 1's id from bubblewrap and hold it by a pidfd; (0, -1) when bubblewrap ended before."""
-    with os.fdopen(os.dup(info), "rb") as file:
-        text = file.read()
-    try:
-        pid = int(json.loads(text)["child-pid"])
-        return pid, os.pidfd_open(pid)
-    except (ValueError, KeyError, OSError):
-        return 0, -1
-
-
-def _listening(descriptor: int) -> socket.socket:
-    """The listening TCP socket of the sandbox's loopback; raises ValueError or OSError for anything else."""
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        raise ValueError("not a socket")
-    found = socket.socket(fileno=os.dup(descriptor))
-    good = found.family == socket.AF_INET and found.type == socket.SOCK_STREAM
-    if not good or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        found.close()
-        raise ValueError("not a listening socket")
-    found.setblocking(False)
-    return found
 
 
 def _closed(descriptor: int) -> int:

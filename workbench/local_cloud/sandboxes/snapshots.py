@@ -141,8 +141,8 @@ async def _program(sandbox: Sandbox, command: dict[str, Any], timeout_s: float) 
                 yield run
             finally:
                 if run.poll() is None and not sandbox.closed:
-                    await sandbox.kill_exec(exec_id)
-                sandbox.forget_exec(exec_id)
+                    await sandbox.execs.kill(exec_id)
+                sandbox.execs.forget(exec_id)
     except TimeoutError as error:
         raise SnapshotError(f"it took longer than {timeout_s:.0f} s") from error
     except (SandboxStartFailedError, OutputForgottenError, ValueError) as error:

@@ -1,0 +1,43 @@
+"""Commits of what a sandbox writes: on request, by `sync`, and in the background. A forgotten one is not made up."""
+
+import structlog
+from modal_proto import api_pb2
+
+from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.sandboxes.records import Record, author_of
+from workbench.local_cloud.volumes.trees import Skipped
+
+_log = structlog.get_logger(__name__)
+
+BACKGROUND_COMMIT_S = 5.0
+_LOSSES_TOLD = 10
+
+
+async def commit(record: Record, path: str, *, author: str, by_sync: bool = False) -> int:
+    """Commit the mounts at, above or below a path; the exit code that `sync` shall have.
+
+    `sync` commits volumes of version 2 only: with version 1 it does nothing, and says so no more than on Modal.
+    """
+    losses: list[Skipped] = []
+    for target, copy in record.mounts.items():
+        if by_sync and copy.version == api_pb2.VOLUME_FS_VERSION_V1:
+            continue
+        meant = path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/")
+        if meant:
+            losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
+    if losses:
+        told = [str(loss) for loss in losses[:_LOSSES_TOLD]]
+        _log.warning("sandbox.commit_incomplete", sandbox_id=record.sandbox_id, losses=len(losses), first=told)
+    return 1 if losses else 0
+
+
+async def commit_in_background(record: Record, clock: Clock) -> None:
+    """Commit every few seconds until the sandbox ends; the final commit is not ours."""
+    while record.ending is None:
+        await clock.sleep(BACKGROUND_COMMIT_S)
+        if record.ending is None:
+            try:
+                await commit(record, "/", author=f"{author_of(record)} (background)")
+            except RpcFailure as error:  # the next one, or the final one, takes what this one did not
+                _log.warning("sandbox.commit_failed", sandbox_id=record.sandbox_id, error=error.message)

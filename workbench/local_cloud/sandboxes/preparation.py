@@ -1,0 +1,74 @@
+"""What a sandbox is given before it starts: its user, its place, its image, files and volumes, its limits."""
+
+import asyncio
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images.registry import Image
+from workbench.local_cloud.sandboxes.engine import isolation_uid
+from workbench.local_cloud.sandboxes.limits import limits_of
+from workbench.local_cloud.sandboxes.records import Record
+from workbench.local_cloud.sandboxes.spec import HOME, BindMount, SandboxSpec
+from workbench.local_cloud.volumes.working_copies import WorkingCopies
+
+LayOut = Callable[[list[str], Path], None]
+
+
+class Preparation:
+    """Mounts what a sandbox is to see; whatever it has made by then is in the record, for whoever ends it."""
+
+    def __init__(self, copies: WorkingCopies, files: Path, *, lay_out: LayOut) -> None:
+        """`lay_out` puts the files of mounts below a directory; those are in `files`."""
+        self._copies = copies
+        self._files = files
+        self._lay_out = lay_out
+
+    async def spec(self, record: Record, env: dict[str, str], image: Image) -> SandboxSpec:
+        """What the engine needs to know. Raises RpcFailure."""
+        definition = record.definition
+        project = "".join(
+            f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
+        )
+        uid = isolation_uid(zlib.crc32((project or record.sandbox_id).encode()))
+        workdir = definition.workdir or image.meaning.workdir or HOME
+        places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
+        files = await self._files_of(record) if definition.mount_ids else None
+        if files is not None and image.directory is not None:
+            places += layouts.common_directories(files, image.directory / layouts.TREE)
+        binds = [BindMount(path, target, read_only=True) for path, target in image.binds(places)]
+        if files is not None:
+            laid = layouts.tree_binds(files, split=places)
+            binds += [BindMount(path, target, read_only=True) for path, target in laid]
+        for mount in definition.volume_mounts:
+            copy = await self._copies.mount(
+                mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only, owner_uid=uid
+            )
+            record.mounts[mount.mount_path.rstrip("/")] = copy
+            binds.append(BindMount(copy.path, mount.mount_path, mount.read_only))
+        return SandboxSpec(
+            sandbox_id=record.sandbox_id,
+            uid=uid,
+            mounts=tuple(binds),
+            env=env,
+            directories=image.meaning.directories,
+            workdir=workdir,
+            limits=limits_of(
+                memory_mb=definition.resources.memory_mb,
+                memory_mb_max=definition.resources.memory_mb_max,
+                milli_cpu=definition.resources.milli_cpu,
+                milli_cpu_max=definition.resources.milli_cpu_max,
+            ),
+        )
+
+    async def _files_of(self, record: Record) -> Path:
+        """Lay the files of its mounts out where its user may read them: what `add_local_*` adds without a copy."""
+        record.files = Path(tempfile.mkdtemp(dir=self._files))
+        tree = record.files / "tree"
+        tree.mkdir()
+        await asyncio.to_thread(self._lay_out, list(record.definition.mount_ids), tree)
+        for directory in (record.files, tree, *(path for path in tree.rglob("*") if path.is_dir())):
+            directory.chmod(0o755)
+        return tree

@@ -1,0 +1,149 @@
+"""The cases of the soak of runs: which job, which fault at which moment, which readers; and what each may end in."""
+
+import random
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StreamEvent
+from workbench.soak.failures import SoakFailedError
+
+Harm = Literal[
+    "nothing",
+    "the client leaves",
+    "it is cancelled",
+    "a container is killed",
+    "a container is preempted",
+    "the sandbox is killed",
+    "the cloud is killed",
+    "a call fails",
+    "an answer is lost",
+    "a stream breaks",
+    "a commit is lost",
+    "a commit fails",
+    "the creation is interrupted",
+    "the response is cut",
+]
+HARMS: tuple[Harm, ...] = get_args(Harm)
+_WEIGHTS = (10, 8, 6, 5, 3, 8, 1, 12, 12, 12, 5, 4, 7, 7)
+# Of the endpoint and of what it does in its sandbox; the platform's own work with containers is among them.
+_RPCS = ("Sandbox*", "Task*", "Queue*", "Dict*", "Volume*", "Queue*", "Dict*", "Function*", "*")
+_STREAMS = ("TaskExecStdioRead", "Task*", "FunctionCallGetData*", "*")
+_STATUSES = ("UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED")
+# What a run may end in when something was done to it or to its neighbours. `internal` is not among them, nor is any
+# time limit: nothing here takes so long.
+_PERMITTED = frozenset(
+    ("container_lost", "sandbox_lost", "sandbox_unavailable", "commit_failed", "cancelled", "project_busy")
+)
+_CODE = """
+import random, sys, time
+chance = random.Random({seed})
+with open("ran", "a") as file:
+    file.write("x")
+for _ in range({lines}):
+    sys.stdout.write("".join(chance.choices("aé日 b\\n", k=chance.randint(1, 300))))
+    sys.stdout.flush()
+    time.sleep({pause_s})
+sys.exit({exit_code})
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run, as it follows from seed and number. `at_s` is when it is harmed, `rule` how, by a fault of the cloud."""
+
+    number: int
+    harm: Harm
+    at_s: float
+    rule: dict[str, Any] | None
+    job_seed: int
+    lines: int
+    pause_s: float
+    exit_code: int
+    readers: int
+
+    @classmethod
+    def choose(cls, seed: int, number: int) -> "Case":
+        """The same for the same arguments, whatever ran before."""
+        chance = random.Random(f"{seed}/runs/{number}")  # noqa: S311  # to be repeated, not to be secret
+        harm = chance.choices(HARMS, _WEIGHTS)[0]
+        return cls(
+            number=number,
+            harm=harm,
+            at_s=chance.choice((0.0, chance.uniform(0, 0.3), chance.uniform(0, 2.0))),
+            rule=_rule(harm, chance),
+            job_seed=chance.randrange(2**32),
+            lines=chance.choice((0, 5, 40, 200)),
+            pause_s=chance.choice((0.0, 0.002, 0.02)),
+            exit_code=chance.choice((0, 0, 0, 3)),
+            readers=chance.randint(1, 3),
+        )
+
+    @property
+    def code(self) -> str:
+        """The job: it leaves one mark for each execution, and prints what its seed says."""
+        return _CODE.format(seed=self.job_seed, lines=self.lines, pause_s=self.pause_s, exit_code=self.exit_code)
+
+    @property
+    def output(self) -> str:
+        """What the job prints when it comes to its end."""
+        chance = random.Random(self.job_seed)  # noqa: S311  # as the job does
+        return "".join("".join(chance.choices("aé日 b\n", k=chance.randint(1, 300))) for _ in range(self.lines))
+
+    def __str__(self) -> str:
+        return f"run {self.number} ({self.harm} after {self.at_s:.3f} s{f', {self.rule}' if self.rule else ''})"
+
+    def check(self, events: list[Event], executions: int | None) -> str:
+        """See that a run has ended as it may, and return how. Raises SoakFailedError.
+
+        `executions` is how often the job has left its mark in what is committed, None when that is not known.
+        """
+        end = events[-1]
+        text = "".join(one.text for one in events if isinstance(one, StreamEvent) and one.channel == "stdout")
+        if executions is not None and executions > 1:
+            raise SoakFailedError(f"the job was executed {executions} times")
+        if isinstance(end, DoneEvent):
+            if self.exit_code:
+                raise SoakFailedError(f"done, though the job's exit code is {self.exit_code}")
+            if text != self.output:
+                raise SoakFailedError(f"done, with {len(text)} characters of output that are not the job's")
+            if executions == 0:
+                raise SoakFailedError("done, but what the job wrote is not there")
+            return "done"
+        if not isinstance(end, ErrorEvent):
+            raise SoakFailedError(f"the last event is {end.type}")
+        if not self.output.startswith(text):
+            raise SoakFailedError(f"{end.code}, with output that is no beginning of the job's")
+        if end.code == "process_failed":
+            if end.exit_code != self.exit_code or text != self.output:
+                raise SoakFailedError(f"the job failed with exit code {end.exit_code}, not {self.exit_code}")
+        elif end.code not in _PERMITTED:
+            raise SoakFailedError(f"it ended in {end.code}: {end.message}")
+        return str(end.code)
+
+
+def _rule(harm: Harm, chance: random.Random) -> dict[str, Any] | None:
+    nth, status = chance.randint(1, 4), chance.choice(_STATUSES)
+    match harm:
+        case "a call fails":
+            return {"at": "call", "rpc": chance.choice(_RPCS), "status": status, "nth": nth}
+        case "an answer is lost":
+            return {"at": "answer", "rpc": chance.choice(_RPCS), "status": status, "nth": nth}
+        case "a stream breaks":
+            messages = chance.randint(0, 3)
+            rpc = chance.choice(_STREAMS)
+            return {"at": "stream", "rpc": rpc, "status": status, "after_messages": messages, "nth": nth}
+        case "a commit is lost":
+            return {"at": "commit", "lose": True, "nth": chance.randint(1, 2)}
+        case "a commit fails":
+            return {"at": "commit", "status": "INTERNAL", "nth": chance.randint(1, 2)}
+        case "the creation is interrupted":
+            at = chance.choice(("call", "answer"))
+            how: dict[str, Any] = chance.choice(({"status": "UNAVAILABLE"}, {"delay_s": 1.0}))
+            return {"at": at, "rpc": "SandboxCreate*", "times": chance.randint(1, 3), **how}
+        case "the response is cut":
+            return {"at": "web", "path": "/generate*", "cut_after_s": chance.uniform(0, 1), "times": 2}
+        case "a container is preempted":
+            return {"at": "web", "path": "/generate*", "preempt": True, "times": 1}
+        case "the sandbox is killed":
+            return {"at": "call", "rpc": "Task*", "kill": "sandbox", "nth": nth}
+    return None

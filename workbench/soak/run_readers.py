@@ -1,0 +1,93 @@
+"""Readers of one run, straight over HTTP: they leave and come back at random moments and keep every byte that they got.
+
+They do not use the client: what it would repair is what is looked for here.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from modal_app.contract.events import TERMINAL, Event, UnknownEventError, parse_event
+from modal_app.contract.order import Order, OrderError
+from workbench.soak.failures import SoakFailedError
+
+_DEADLINE_S = 180.0
+_STREAM = {"Accept": "text/event-stream"}
+_PASSING = frozenset((408, 429, 500, 502, 503, 504))
+
+
+@dataclass
+class Reader:
+    """One reader and what it has. `events` are checked as they come; raises SoakFailedError for what may not be."""
+
+    name: str
+    chance: random.Random
+    data: bytearray = field(default_factory=bytearray)
+    events: list[Event] = field(default_factory=list)
+    connections: int = 0
+    _order: Order = field(default_factory=Order)
+    _part: bytearray = field(default_factory=bytearray)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has the terminal event."""
+        return self._order.ended
+
+    async def read(
+        self, http: Callable[[], httpx.AsyncClient], ask: Callable[["Reader"], dict[str, Any]], *, patient: bool
+    ) -> None:
+        """Read to the end, with connections that `ask` describes; the patient never leave by themselves."""
+        async with asyncio.timeout(_DEADLINE_S):
+            while not self.ended:
+                asked = ask(self)
+                headers = {**_STREAM, **asked.pop("headers", {})}
+                if self._order.last_seq:
+                    headers["Last-Event-ID"] = str(self._order.last_seq)
+                leaves_after = None if patient else self.chance.choice((None, 0, 1, 3, 10))
+                try:
+                    async with http().stream(**asked, headers=headers) as response:
+                        if response.status_code != 200:
+                            await self._refused(response)
+                            continue
+                        self.connections += 1
+                        await self._take(response, leaves_after)
+                except (httpx.HTTPError, ConnectionError):
+                    await asyncio.sleep(self.chance.uniform(0.02, 0.3))
+                self._part.clear()  # of an event that broke off
+                if leaves_after is not None and not self.ended:
+                    await asyncio.sleep(self.chance.choice((0, 0.01, 0.2)))
+
+    async def _refused(self, response: httpx.Response) -> None:
+        body = (await response.aread()).decode(errors="replace")[:300]
+        if response.status_code not in _PASSING:
+            raise SoakFailedError(f"{self.name}: HTTP {response.status_code}: {body}")
+        await asyncio.sleep(self.chance.uniform(0.05, 0.5))
+
+    async def _take(self, response: httpx.Response, leaves_after: int | None) -> None:
+        taken = 0
+        async for piece in response.aiter_raw():
+            self._part += piece
+            while (end := self._part.find(b"\n\n")) >= 0:
+                frame = bytes(self._part[: end + 2])
+                del self._part[: end + 2]
+                if frame.startswith(b":"):
+                    continue
+                self._event(frame)
+                taken += 1
+                if self.ended or (leaves_after is not None and taken > leaves_after):
+                    return
+
+    def _event(self, frame: bytes) -> None:
+        try:
+            event = parse_event(frame.partition(b"\ndata: ")[2].removesuffix(b"\n\n"))
+            self._order.check(event)
+        except (UnknownEventError, OrderError) as error:
+            raise SoakFailedError(f"{self.name} after event {self._order.last_seq}: {error}") from error
+        self.data += frame
+        self.events.append(event)
+        if isinstance(event, TERMINAL) != self._order.ended:
+            raise SoakFailedError(f"{self.name}: an end that is none")
