@@ -136,7 +136,7 @@ class ArchivedRun:
             ("closed by", closed_by),
             ("exit code", f"{code}, after {process.took_ms} ms of {process.limit_s:g} s" if process else None),
             ("container", {True: "started for it", False: "was up", None: None}[bundle.cold_start]),
-            ("sandbox", f"{sandbox.id}, uid {sandbox.uid}, {_start(bundle)}" if sandbox else "none"),
+            ("sandbox", f"{sandbox.id}, uid {sandbox.uid}, {_start(bundle)}" if sandbox else _start(bundle)),
             ("commit", f"{commit.changed} files changed, {commit.compared} read back" if commit else "none"),
             ("events", f"{bundle.events.last_seq}, {bundle.events.bytes} bytes, sha256 {bundle.events.sha256}"),
             (
@@ -199,7 +199,7 @@ def _took(bundle: Bundle) -> str:
 def _start(bundle: Bundle) -> str:
     """How the run's sandbox came: made for it, or ahead of it."""
     if bundle.sandbox is None:
-        return "no sandbox"
+        return "no sandbox" if bundle.closed_by == "owner" else "not known"
     return "warm" if bundle.sandbox.warm else "cold"
 
 
