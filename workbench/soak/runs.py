@@ -298,7 +298,8 @@ class Soak:
 
     def _starts(self, run_id: str) -> int:
         """How often the endpoint's containers say that they have started a run, in the cloud's own log."""
-        with contextlib.closing(sqlite3.connect(f"file:{self._state.root / 'cloud.sqlite'}?mode=ro", uri=True)) as database:
+        path = f"file:{self._state.root / 'cloud.sqlite'}?mode=ro"
+        with contextlib.closing(sqlite3.connect(path, uri=True)) as database:
             where = "data LIKE '%run.start%' AND data LIKE ?"
             (count,) = database.execute(f"SELECT COUNT(*) FROM logs WHERE {where}", (f"%{run_id}%",)).fetchone()  # noqa: S608  # constant text
         return int(count)

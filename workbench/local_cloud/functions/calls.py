@@ -19,9 +19,13 @@ _FINISHED_CALLS_KEPT = 1000
 
 
 class DataStream:
-    """Chunks numbered from 1, read once; the writer waits while the reader is a window behind."""
+    """Chunks numbered from 1, read once; the writer waits while the reader is a window behind.
 
-    def __init__(self) -> None:
+    With `replayable`, they stay for another reader as long as they are no more than a window; then `whole` is True.
+    """
+
+    def __init__(self, *, replayable: bool = False) -> None:
+        self.whole = replayable
         self._chunks: list[api_pb2.DataChunk] = []
         self._last_index = 0
         self._buffered = 0
@@ -39,6 +43,11 @@ class DataStream:
         self._buffered += len(chunk.data)
         self._notify()
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was ever put."""
+        return self._last_index > 0
+
     def close(self) -> None:
         """End the stream: readers get what is left, writers are released."""
         self._closed = True
@@ -47,11 +56,14 @@ class DataStream:
     async def read(self, *, after: int = 0) -> AsyncIterator[api_pb2.DataChunk]:
         """Yield chunks with an index above `after` until the stream is closed."""
         while True:
-            while self._chunks and self._chunks[0].index <= after:
+            self.whole = self.whole and self._buffered < DATA_WINDOW_BYTES
+            while not self.whole and self._chunks and self._chunks[0].index <= after:
                 self._drop_first()
-            if self._chunks:
-                after = self._chunks[0].index
-                yield self._chunks[0]
+            ahead = after + 1 - self._chunks[0].index if self._chunks else 0
+            if ahead < len(self._chunks):
+                chunk = self._chunks[max(0, ahead)]
+                after = chunk.index
+                yield chunk
             elif self._closed:
                 return
             else:
@@ -113,7 +125,7 @@ class Call:
         self.inputs: dict[str, Input] = {}
         self.by_idx: dict[int, Input] = {}
         self.outputs: list[Input] = []
-        self.data_in = DataStream()
+        self.data_in = DataStream(replayable=True)
         self.data_out = DataStream()
         self._changed = asyncio.Event()
 
@@ -142,6 +154,11 @@ class Call:
             self.data_in.close()
         self._changed.set()
         self._changed = asyncio.Event()
+
+    @property
+    def can_start_again(self) -> bool:
+        """Whether a container that was taken away can be replaced without anybody noticing."""
+        return not self.data_out.begun and self.data_in.whole
 
     @property
     def done(self) -> bool:

@@ -185,9 +185,14 @@ class Pools:
     def put_output(self, task_id: str | None, output: api_pb2.FunctionPutOutputsItem) -> None:
         """Take a container's output for one of its inputs."""
         task = self.task(task_id)
-        item = task.inputs.pop(output.input_id, None)
+        item = task.inputs.get(output.input_id)
         if item is None:
             return
+        worked = output.result.status == api_pb2.GenericResult.GENERIC_STATUS_SUCCESS
+        worked = worked and not item.call.data_in.begun  # a web request that has no response has not been served
+        if _starts_again(task, item) and not worked:
+            return  # it broke off because its container is taken away: it is given back when that is gone
+        del task.inputs[output.input_id]
         if not item.overdue:
             self._attempts.settle(item, output)
         task.idle_since = self._clock.monotonic()
@@ -255,7 +260,7 @@ class Pools:
             for item in reversed(list(task.inputs.values())):
                 if item.output is not None or item.overdue:
                     continue
-                if task.preempted and not item.cancelled:
+                if _starts_again(task, item):
                     self._give_back(item)
                 else:
                     self._attempts.settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=died))
@@ -320,3 +325,8 @@ class Pools:
         job: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]  # coroutines only
         self._background.add(job)
         job.add_done_callback(self._background.discard)
+
+
+def _starts_again(task: Task, item: Input) -> bool:
+    """Whether an input that a preempted container does not finish is done by another one."""
+    return task.preempted and not item.cancelled and item.call.can_start_again
