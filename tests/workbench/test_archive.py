@@ -1,5 +1,6 @@
 """Ended runs as their archives tell them: found, read, proved, and never believed more than their bytes allow."""
 
+import asyncio
 import hashlib
 import io
 import itertools
@@ -14,8 +15,9 @@ from modal_app.contract import sse
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import DoneEvent, ErrorEvent, StatusEvent, StreamEvent, parse_event
 from modal_app.contract.proof import Bundle, ProcessFacts, verify
-from modal_app.runs.archive import BUNDLE, EVENTS, directory
+from modal_app.runs.archive import BUNDLE, EVENTS, Archive, directory
 from modal_app.runs.records import new_run_id
+from modal_app.runs.state import SharedState
 from tests.conftest import live_sandboxes
 from workbench import (
     ArchivedRun,
@@ -154,6 +156,12 @@ def test_what_is_not_there_is_said(wb: Workbench, runs: dict[str, Run]) -> None:
     for wrong in ("../../projects", "", runs["done"].run_id.upper(), "x" * 36):
         with pytest.raises(ContractError, match="run_id"):
             wb.runs.get(wrong)
+
+
+def test_the_endpoint_is_told_at_once_that_an_archive_is_gone(shelf: Shelf) -> None:
+    """Otherwise it would take it for a fault that passes, and try again for as long as its patience lasts."""
+    with pytest.raises(modal.exception.NotFoundError):
+        asyncio.run(Archive(SharedState.named("shelf")).bundle(new_run_id()))
 
 
 def test_archives_are_read_through_the_apps_volume() -> None:
