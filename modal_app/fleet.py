@@ -18,7 +18,7 @@ import structlog
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.read_back import ReadBack
-from modal_app.sandbox import GLOBAL, WORKSPACE, ProjectSandbox
+from modal_app.sandbox import GLOBAL, WORKSPACE, ProjectSandbox, see_it_end
 from modal_app.settings import Timeouts
 
 _log = structlog.get_logger(__name__)
@@ -132,7 +132,7 @@ class Fleet:
     async def end_run(self, run_id: str, *, cancelled: bool = False) -> str | None:
         """End every sandbox of a run, and return the id of one; None when there is none. Platform errors are raised."""
         found = None
-        async with asyncio.timeout(self._timeouts.terminate_s):
+        async with asyncio.timeout(2 * self._timeouts.terminate_s):
             async for sandbox in modal.Sandbox.list.aio(app_id=self._platform.app.app_id, tags={RUN_TAG: run_id}):
                 found = str(sandbox.object_id)
                 if cancelled:
@@ -150,10 +150,9 @@ class Fleet:
         return found
 
     async def end(self, sandbox: modal.Sandbox) -> None:
-        """Terminate a sandbox and see that it has ended. Platform errors are raised."""
-        with suppress(modal.exception.NotFoundError):
-            async with asyncio.timeout(self._timeouts.terminate_s):
-                await sandbox.terminate.aio(wait=True)
+        """Terminate a sandbox and see that it has ended. Raises TimeoutError when that is not confirmed."""
+        if not await see_it_end(sandbox, within_s=self._timeouts.terminate_s):
+            raise TimeoutError("the sandbox's end is not confirmed")
 
     def _held(self, sandbox: modal.Sandbox, owned: Owned, *, warm: bool = False) -> ProjectSandbox:
         return ProjectSandbox(sandbox, self._timeouts, ReadBack(self._platform.projects, owned.root), warm=warm)
@@ -196,7 +195,7 @@ class Fleet:
         with suppress(modal.exception.NotFoundError):
             old = await modal.Sandbox.from_name.aio(self._platform.app.name or "", owned.name)
             _log.warning("sandbox.in_the_way", sandbox_id=old.object_id)
-            await old.terminate.aio(wait=True)
+            await self.end(old)
 
     async def _end_nameless(self, owned: Owned) -> None:
         """End what a creation that failed may have left: its answer may be what was lost."""

@@ -28,6 +28,7 @@ WORKSPACE = "/workspace"
 GLOBAL = "/global"
 JOB_UID = 1000
 _PROBE_S = 20
+_AGAIN_S = 0.3
 _SIGNALLED = 128  # exit codes from here on tell of a signal
 # Modal starts sandboxes as root and has no setting for it: privileges are dropped for each command.
 _AS_JOB = (
@@ -185,14 +186,7 @@ class ProjectSandbox:
             return
         if self._keeper is not None:
             self._keeper.cancel()
-        try:
-            async with asyncio.timeout(self._timeouts.terminate_s):
-                await self._sandbox.terminate.aio(wait=True)
-                self.terminated = True
-        except modal.exception.NotFoundError:
-            self.terminated = True
-        except PLATFORM_ERRORS as error:
-            _log.error("sandbox.terminate_failed", sandbox_id=self.id, reason=type(error).__name__)
+        self.terminated = await see_it_end(self._sandbox, within_s=self._timeouts.terminate_s)
 
     async def _exec(
         self,
@@ -301,6 +295,25 @@ class ProjectSandbox:
             except (*PLATFORM_ERRORS, ValueError):
                 _log.warning("sandbox.lease_not_renewed", sandbox_id=self.id)
             await asyncio.sleep(self._timeouts.lease_s / 6)
+
+
+async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:
+    """Terminate a sandbox and wait until the platform says that it has ended; tries again until the time is over."""
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    await sandbox.terminate.aio(wait=True)
+                except modal.exception.NotFoundError:
+                    return True
+                except PLATFORM_ERRORS as error:
+                    _log.warning("sandbox.terminate_failed", sandbox_id=sandbox.object_id, reason=type(error).__name__)
+                    await asyncio.sleep(_AGAIN_S)
+                else:
+                    return True
+    except TimeoutError:
+        _log.error("sandbox.end_not_confirmed", sandbox_id=sandbox.object_id)
+        return False
 
 
 async def _ignoring_closed(feeding: Awaitable[None]) -> None:

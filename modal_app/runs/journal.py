@@ -32,8 +32,8 @@ from modal_app.runs.batches import Batch
 from modal_app.runs.log import LogLostError, LogWriter
 from modal_app.runs.spool import Spool
 
-MAX_WAITING_BYTES = 1024 * 1024
-MAX_BATCH_BYTES = 128 * 1024
+MAX_WAITING_BYTES = 2 * 1024 * 1024
+MAX_BATCH_BYTES = 640 * 1024  # what one item of the queue takes; much output makes large batches
 
 
 class _Stamp(TypedDict):

@@ -41,25 +41,36 @@ class Reader:
         self, http: Callable[[], httpx.AsyncClient], ask: Callable[["Reader"], dict[str, Any]], *, patient: bool
     ) -> None:
         """Read to the end, with connections that `ask` describes; the patient never leave by themselves."""
-        async with asyncio.timeout(_DEADLINE_S):
-            while not self.ended:
-                asked = ask(self)
-                headers = {**_STREAM, **asked.pop("headers", {})}
-                if self._order.last_seq:
-                    headers["Last-Event-ID"] = str(self._order.last_seq)
-                leaves_after = None if patient else self.chance.choice((None, 0, 1, 3, 10))
-                try:
-                    async with http().stream(**asked, headers=headers) as response:
-                        if response.status_code != 200:
-                            await self._refused(response)
-                            continue
-                        self.connections += 1
-                        await self._take(response, leaves_after)
-                except (httpx.HTTPError, ConnectionError):
-                    await asyncio.sleep(self.chance.uniform(0.02, 0.3))
-                self._part.clear()  # of an event that broke off
-                if leaves_after is not None and not self.ended:
-                    await asyncio.sleep(self.chance.choice((0, 0.01, 0.2)))
+        try:
+            async with asyncio.timeout(_DEADLINE_S):
+                await self._read(http, ask, patient=patient)
+        except TimeoutError:
+            last = f"{self.events[-1].type} {self._order.last_seq}" if self.events else "nothing"
+            raise SoakFailedError(
+                f"{self.name} had no end in {_DEADLINE_S:g} s; {self.connections} connections, the last event: {last}"
+            ) from None
+
+    async def _read(
+        self, http: Callable[[], httpx.AsyncClient], ask: Callable[["Reader"], dict[str, Any]], *, patient: bool
+    ) -> None:
+        while not self.ended:
+            asked = ask(self)
+            headers = {**_STREAM, **asked.pop("headers", {})}
+            if self._order.last_seq:
+                headers["Last-Event-ID"] = str(self._order.last_seq)
+            leaves_after = None if patient else self.chance.choice((None, 0, 1, 3, 10))
+            try:
+                async with http().stream(**asked, headers=headers) as response:
+                    if response.status_code != 200:
+                        await self._refused(response)
+                        continue
+                    self.connections += 1
+                    await self._take(response, leaves_after)
+            except (httpx.HTTPError, ConnectionError):
+                await asyncio.sleep(self.chance.uniform(0.02, 0.3))
+            self._part.clear()  # of an event that broke off
+            if leaves_after is not None and not self.ended:
+                await asyncio.sleep(self.chance.choice((0, 0.01, 0.2)))
 
     async def _refused(self, response: httpx.Response) -> None:
         body = (await response.aread()).decode(errors="replace")[:300]

@@ -41,6 +41,7 @@ _SETTINGS = {
 }
 _CLEAN_S = 150.0
 _RESTART_S = 60.0
+_LOG_ROWS = 60
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Soak:
         self._http: httpx.AsyncClient | None = None
         self._restarting = asyncio.Lock()
         self._run_ids: list[str] = []
+        self._known: dict[int, str] = {}
 
     def deploy(self) -> None:
         """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
@@ -90,9 +92,11 @@ class Soak:
                 case = Case.choose(self._seed, number)
                 try:
                     await self._run(case)
-                except Exception as error:  # whatever went wrong, its case must be told to repeat it
+                except Exception as failure:  # noqa: BLE001  # whatever went wrong, its case must be told to repeat it
+                    error = _first(failure)
                     kind = "" if isinstance(error, SoakFailedError) else f"{type(error).__name__}: "
-                    raise SoakFailedError(f"{case}: {kind}{error}") from error
+                    said = await asyncio.to_thread(self._said, case)
+                    raise SoakFailedError(f"{case}: {kind}{error}", left=said) from error
                 advance()
 
         try:
@@ -100,7 +104,7 @@ class Soak:
                 for _ in range(at_once):
                     group.create_task(work())
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            raise _first(errors) from None
         finally:
             self._figures.seconds = round(time.monotonic() - started, 1)
 
@@ -121,6 +125,8 @@ class Soak:
             """Start the run, or join it: with the same key both are the same request, however often it is made."""
             if reader.events and not run_id.done():
                 run_id.set_result(reader.events[0].run_id)
+            if reader.events:
+                self._known[case.number] = reader.events[0].run_id
             return {"method": "POST", "url": "/generate", "json": body, "headers": {"Idempotency-Key": key}}
 
         chance = random.Random(f"{self._seed}/readers/{case.number}")  # noqa: S311  # to be repeated
@@ -296,13 +302,27 @@ class Soak:
                 raise SoakFailedError(f"the proof of run {run_id} does not hold", left=wrong)
             self._figures.proofs += 1
 
+    def _said(self, case: Case) -> list[str]:
+        """What the endpoint's log says of a case's run."""
+        run_id = self._known.get(case.number, "no run")
+        with contextlib.closing(self._database()) as database:
+            rows = database.execute("SELECT data FROM logs WHERE data LIKE ? ORDER BY entry", (f"%{run_id}%",))
+            return [str(data).strip() for (data,) in rows.fetchmany(_LOG_ROWS)]
+
+    def _database(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self._state.root / 'cloud.sqlite'}?mode=ro", uri=True)
+
     def _starts(self, run_id: str) -> int:
         """How often the endpoint's containers say that they have started a run, in the cloud's own log."""
-        path = f"file:{self._state.root / 'cloud.sqlite'}?mode=ro"
-        with contextlib.closing(sqlite3.connect(path, uri=True)) as database:
+        with contextlib.closing(self._database()) as database:
             where = "data LIKE '%run.start%' AND data LIKE ?"
             (count,) = database.execute(f"SELECT COUNT(*) FROM logs WHERE {where}", (f"%{run_id}%",)).fetchone()  # noqa: S608  # constant text
         return int(count)
+
+
+def _first(error: Exception) -> Exception:
+    """What went wrong first of what went wrong at once."""
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
 @contextmanager

@@ -1,0 +1,220 @@
+"""What the Claude CLI prints, as messages and text for readers, and in the end as one verdict. Does no I/O.
+
+Three traps of the format decide the shape of this: deltas flush one word at a time, a stream that breaks is begun again
+without a word being taken back, and most failures look like success (see `claude_verdict`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from modal_app.actions.claude_lines import LineReader, Object, Parsed, Unparsed, bounded
+from modal_app.actions.claude_verdict import Account, Verdict
+from modal_app.contract.errors import ContractError
+from modal_app.contract.sse import TextSplitter
+
+PAUSE_S = 0.02  # nobody sees it, and fifty texts a second are more than anybody reads
+MAX_HELD_CHARS = 16 * 1024
+_MAX_SPEAKERS = 64  # the conversation and its subagents; more than a job has at once
+_PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+_TICKS = (("system", "thinking_tokens"), ("stream_event", "ping"))  # compared, not hashed: lines may hold anything
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words of the model, in order.
+
+    `replaces` is set when a stream had broken: this message says again what the message of that id had begun to say.
+    """
+
+    text: str
+    message_id: str = ""
+    replaces: str | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """A line for readers, at most 64 KiB as JSON. `cut` says that strings in it were shortened."""
+
+    value: Object
+    cut: bool = False
+    replaces: str | None = None
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A line that is not JSON."""
+
+    text: str
+    lost_bytes: int = 0
+
+
+Item = Text | Message | Plain
+
+
+@dataclass
+class _Speaker:
+    """One conversation's place in its stream of messages."""
+
+    message_id: str = ""
+    said: bool = False  # the message has deltas
+    whole: bool = True  # the message has said why it stopped
+    broken: str | None = None  # the message that was abandoned last
+    replaces: str | None = None
+
+
+@dataclass
+class _Held:
+    """Deltas that wait for the next ones of their block."""
+
+    line: Object
+    kind: str
+    block: tuple[JsonValue, ...]
+    replaces: str | None
+    message_id: str
+    pieces: list[str]
+    chars: int
+
+
+class ClaudeStream:
+    """Reads one CLI's stdout.
+
+    `feed` and `poll` give what is due, in order; `due_at`, on the same clock, says when to poll. `failure` is set as
+    soon as the run cannot succeed any more: its owner ends the CLI then, and need not wait for it.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], wants_structured: bool = False, pause_s: float = PAUSE_S) -> None:
+        self._clock = clock
+        self._pause_s = pause_s
+        self._lines = LineReader()
+        self._account = Account(wants_structured=wants_structured)
+        self._speakers: dict[str, _Speaker] = {}
+        self._held: _Held | None = None
+        self._paused_until = clock()
+        self._last_line_at = clock()
+
+    @property
+    def failure(self) -> ContractError | None:
+        """Why the run has failed already."""
+        return self._account.failure
+
+    @property
+    def quiet_s(self) -> float:
+        """For how long the CLI has said nothing; a model that only pings is silence here."""
+        return self._clock() - self._last_line_at
+
+    @property
+    def due_at(self) -> float | None:
+        """When `poll` has something; None when nothing waits."""
+        return None if self._held is None else self._paused_until
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Take bytes of stdout."""
+        found: list[Item] = []
+        for line in self._lines.feed(data):
+            self._last_line_at = self._clock()
+            found += self._take(line)
+        return found + self.poll()
+
+    def poll(self) -> list[Item]:
+        """What waited long enough."""
+        held = self._held
+        if held is None or (self._clock() < self._paused_until and held.chars < MAX_HELD_CHARS):
+            return []
+        return self._release()
+
+    def finish(self) -> list[Item]:
+        """Everything that is left, at the end of stdout."""
+        found = [item for line in self._lines.flush() for item in self._take(line)]
+        return found + self._release()
+
+    def verdict(self, exit_code: int) -> Verdict:
+        """How the job ended; after `finish`."""
+        return self._account.verdict(exit_code)
+
+    def _take(self, line: Parsed | Unparsed) -> list[Item]:
+        if isinstance(line, Unparsed):
+            return [*self._release(), Plain(line.text, line.lost_bytes)]
+        value = line.value
+        self._account.note(value)
+        event = value.get("event")
+        kind = value.get("type")
+        detail = event.get("type") if isinstance(event, dict) else value.get("subtype")
+        if (kind, detail) in _TICKS:
+            return []
+        speaker = self._speaker(value)
+        if kind == "stream_event" and isinstance(event, dict):
+            _follow(speaker, value, event)
+            if detail == "content_block_delta" and (delta := event.get("delta")) and isinstance(delta, dict):
+                name = str(delta.get("type"))
+                piece = delta.get(_PIECES.get(name, ""))
+                if isinstance(piece, str):
+                    return self._hold(value, event, name, piece, speaker)
+        replaces = speaker.replaces
+        if kind == "assistant":
+            replaces = _whole_answer(speaker, value)
+        message, cut = bounded(value)
+        return [*self._release(), Message(message, cut, replaces)]
+
+    def _hold(self, line: Object, event: Object, kind: str, piece: str, speaker: _Speaker) -> list[Item]:
+        block = (str(line.get("parent_tool_use_id")), speaker.message_id, kind, event.get("index"))
+        found: list[Item] = []
+        if self._held is not None and self._held.block != block:
+            found = self._release()
+        if self._held is None:
+            self._held = _Held(line, kind, block, speaker.replaces, speaker.message_id, [], 0)
+        self._held.pieces.append(piece)
+        self._held.chars += len(piece)
+        return found + self.poll()
+
+    def _release(self) -> list[Item]:
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        self._paused_until = self._clock() + self._pause_s
+        text = "".join(held.pieces)
+        if held.kind == "text_delta" and held.line.get("parent_tool_use_id") is None:
+            pieces = TextSplitter().feed(text.encode(errors="replace"))
+            return [Text(piece, held.message_id, held.replaces) for piece in pieces]
+        event = held.line["event"]
+        assert isinstance(event, dict)
+        delta: Object = {"type": held.kind, _PIECES[held.kind]: text}
+        message, cut = bounded({**held.line, "event": {**event, "delta": delta}})
+        return [Message(message, cut, held.replaces)]
+
+    def _speaker(self, line: Object) -> _Speaker:
+        name = str(line.get("parent_tool_use_id"))
+        if name not in self._speakers and len(self._speakers) >= _MAX_SPEAKERS:
+            return _Speaker()
+        return self._speakers.setdefault(name, _Speaker())
+
+
+def _follow(speaker: _Speaker, line: Object, event: Object) -> None:
+    """Keep track of which message a stream is in, and which one it left unfinished."""
+    match event.get("type"):
+        case "message_start":
+            if speaker.said and not speaker.whole:
+                speaker.broken = speaker.message_id
+            message = event.get("message")
+            speaker.message_id = str(message.get("id", "")) if isinstance(message, dict) else ""
+            speaker.replaces, speaker.broken = speaker.broken, None
+            speaker.said, speaker.whole = False, False
+        case "content_block_delta":
+            speaker.said = True
+        case "message_delta":
+            delta = event.get("delta")
+            speaker.whole = isinstance(delta, dict) and delta.get("stop_reason") is not None
+        case "message_stop":
+            if "abandoned_blocks" in line or not speaker.whole:
+                speaker.broken = speaker.message_id if speaker.said else speaker.replaces
+            speaker.replaces, speaker.said, speaker.whole = None, False, True
+
+
+def _whole_answer(speaker: _Speaker, line: Object) -> str | None:
+    """What an `assistant` line replaces: after a broken stream the answer may come whole, without deltas."""
+    message = line.get("message")
+    message_id = message.get("id") if isinstance(message, dict) else None
+    if line.get("is_api_error_message") is True:
+        return None
+    return speaker.replaces if message_id == speaker.message_id else speaker.broken

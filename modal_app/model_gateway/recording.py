@@ -1,0 +1,158 @@
+"""Recorded exchanges with the model, and their replay. Pure: who keeps them is the caller's matter.
+
+A replay answers a request as it was answered when it was recorded, and refuses one that asks something else. What
+differs between two runs of the same job is not compared: reminders and the environment that the CLI describes, ids,
+dates. What the job's tools answered is compared, for it decides what the model says next.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from modal_app.model_gateway.wire import scrub
+
+_SHOWN = 120  # characters of each side of a difference
+_VOLATILE = (
+    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<uuid>"),
+    (re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?"), "<date>"),
+)
+_REMINDER = "<system-reminder>"
+_UNCOMPARED = frozenset({"cache_control", "signature"})
+
+
+class Exchange(BaseModel):
+    """One request and its answer, without secrets. `whole` is false when the answer broke off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    request: dict[str, JsonValue]
+    status: Annotated[int, Field(ge=200, le=599)]
+    content_type: str
+    answer: str
+    whole: bool
+    elapsed_ms: Annotated[int, Field(ge=0)] = 0
+
+
+class ReplayError(Exception):
+    """A request that the recording does not hold; the message says what is different."""
+
+
+def dump_exchange(exchange: Exchange) -> str:
+    """One line of JSON."""
+    return exchange.model_dump_json()
+
+
+def parse_exchange(line: str | bytes) -> Exchange:
+    """Read a line; raises ValueError without quoting it."""
+    try:
+        return Exchange.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ValueError(f"not an exchange: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def redacted(body: dict[str, JsonValue], secrets: Sequence[bytes]) -> dict[str, JsonValue]:
+    """A request's body as it is kept: without secrets, and without what names the account or the machine."""
+    kept = ((name, item) for name, item in body.items() if name != "metadata")
+    return {scrub(name, secrets): _scrubbed(item, secrets) for name, item in kept}
+
+
+class Replay:
+    """Gives a recording's answers, each once."""
+
+    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+        self._left = list(exchanges)
+        self._total = len(self._left)
+
+    @property
+    def left(self) -> int:
+        """How many exchanges nobody has asked for yet."""
+        return len(self._left)
+
+    def answer(self, path: str, body: dict[str, JsonValue]) -> Exchange:
+        """The answer to a request; raises ReplayError with the first difference from what was recorded next."""
+        asked = comparable(body)
+        for number, exchange in enumerate(self._left):
+            if exchange.path == path and comparable(exchange.request) == asked:
+                return self._left.pop(number)
+        following = next((one for one in self._left if one.path == path), None)
+        if following is None:
+            raise ReplayError(f"the recording's {self._total} exchanges do not hold another request to {path}")
+        position = self._total - len(self._left) + 1
+        found = difference(comparable(following.request), asked) or "the order"
+        raise ReplayError(f"the request departs from exchange {position} of the recording at {found}")
+
+
+def comparable(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """What of a request decides its answer."""
+    tools = body.get("tools")
+    offered = tools if isinstance(tools, list) else []
+    names: list[JsonValue] = [*sorted(str(tool.get("name")) for tool in offered if isinstance(tool, dict))]
+    messages = body.get("messages")
+    kept: list[JsonValue] = [
+        {"role": message.get("role"), "content": _content(message.get("content"))}
+        for message in (messages if isinstance(messages, list) else [])
+        if isinstance(message, dict) and message.get("role") != "system"
+    ]
+    return {
+        "model": body.get("model"),
+        "stream": body.get("stream", False),
+        "tools": names,
+        "messages": kept,
+    }
+
+
+def difference(recorded: JsonValue, asked: JsonValue, where: str = "") -> str | None:
+    """The first place at which two values differ, with both sides; None when they are equal."""
+    if isinstance(recorded, dict) and isinstance(asked, dict):
+        for name in sorted({*recorded, *asked}):
+            if recorded.get(name) != asked.get(name):
+                return difference(recorded.get(name), asked.get(name), f"{where}.{name}" if where else name)
+        return None
+    if isinstance(recorded, list) and isinstance(asked, list):
+        for number, (one, other) in enumerate(zip(recorded, asked, strict=False)):
+            if one != other:
+                return difference(one, other, f"{where}[{number}]")
+        if len(recorded) != len(asked):
+            return f"{where}: {len(recorded)} items were recorded, {len(asked)} came"
+        return None
+    if recorded == asked:
+        return None
+    before, now = str(recorded), str(asked)
+    start = next((at for at, (one, other) in enumerate(zip(before, now, strict=False)) if one != other), 0)
+    start = max(0, start - 20)
+    return f"{where}: recorded {before[start : start + _SHOWN]!r}, came {now[start : start + _SHOWN]!r}"
+
+
+def _content(content: JsonValue) -> list[JsonValue]:
+    blocks: list[JsonValue] = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    return [_steady(block) for block in blocks if not _is_reminder(block)]
+
+
+def _is_reminder(block: JsonValue) -> bool:
+    return isinstance(block, dict) and str(block.get("text", "")).lstrip().startswith(_REMINDER)
+
+
+def _steady(value: JsonValue) -> JsonValue:
+    if isinstance(value, str):
+        for pattern, name in _VOLATILE:
+            value = pattern.sub(name, value)
+        return value
+    if isinstance(value, list):
+        return [_steady(item) for item in value if not _is_reminder(item)]
+    if isinstance(value, dict):
+        return {name: _steady(item) for name, item in value.items() if name not in _UNCOMPARED}
+    return value
+
+
+def _scrubbed(value: JsonValue, secrets: Sequence[bytes]) -> JsonValue:
+    if isinstance(value, str):
+        return scrub(value, secrets)
+    if isinstance(value, list):
+        return [_scrubbed(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {scrub(name, secrets): _scrubbed(item, secrets) for name, item in value.items()}
+    return value

@@ -1,0 +1,123 @@
+"""One answer of the model's service, as it comes. Owns the connection for it; knows neither tokens nor limits."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+from pydantic import JsonValue
+
+from modal_app.model_gateway.refusals import ERROR_TYPES, Refusal
+from modal_app.model_gateway.requests import ModelRequest
+from modal_app.model_gateway.settings import GatewaySettings
+from modal_app.model_gateway.wire import scrub
+
+PASSED_ON = ("anthropic-version", "anthropic-beta", "user-agent", "x-app", "x-claude-code-session-id")
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_SENTENCE_CHARS = 500
+_LOST = "the model's service could not be reached"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that has begun well: its type, and its bytes as they come."""
+
+    content_type: str
+    chunks: AsyncIterator[bytes]
+
+
+class Upstream:
+    """Speaks to the service with the real key."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        # Reading has deadlines of its own: an answer may last, if it lives.
+        timeout = httpx.Timeout(settings.headers_s, connect=settings.connect_s, read=None, pool=None)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+        # No proxy of the environment, no redirect: the key goes to the one address that was configured.
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    @asynccontextmanager
+    async def ask(self, request: ModelRequest, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+        """Send a request on; raises Refusal when no good answer begins."""
+        url = f"{self._settings.upstream_url}{request.path}" + ("?beta=true" if request.beta else "")
+        sent = {name: headers[name] for name in PASSED_ON if name in headers}
+        sent |= {"content-type": JSON, "accept": JSON, "accept-encoding": "identity", **self._credential()}
+        built = self._client.build_request("POST", url, content=request.dump(), headers=sent)
+        try:
+            async with asyncio.timeout(self._settings.headers_s):
+                response = await self._client.send(built, stream=True)
+        except (TimeoutError, httpx.TimeoutException):
+            raise Refusal(504, "the model's service did not begin to answer in time", reason="headers") from None
+        except (httpx.HTTPError, httpx.InvalidURL):
+            raise Refusal(502, _LOST, reason="unreachable") from None
+        try:
+            if response.status_code != 200:
+                raise await self._refused(response)
+            content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if content_type != (EVENT_STREAM if request.streams else JSON) or "content-encoding" in response.headers:
+                raise Refusal(502, "the model's service gave an answer of another kind", reason="content_type")
+            yield Answer(content_type, response.aiter_raw())
+        finally:
+            await response.aclose()
+
+    def _credential(self) -> dict[str, str]:
+        key = self._settings.upstream_key.get_secret_value()
+        if self._settings.upstream_auth == "bearer":
+            return {"authorization": f"Bearer {key}"}
+        return {"x-api-key": key}
+
+    async def _refused(self, response: httpx.Response) -> Refusal:
+        """The service's error as a sandbox may see it: its kind and its sentence, never its headers."""
+        status = response.status_code
+        if status in (401, 403):
+            return Refusal(403, "the model's service refused the gateway's credentials", reason="upstream_credentials")
+        if status not in ERROR_TYPES and status < 500:
+            return Refusal(502, "the model's service gave an answer of another kind", reason=f"upstream_{status}")
+        raw = bytearray()
+        try:
+            async with asyncio.timeout(self._settings.connect_s):
+                async for chunk in response.aiter_raw():
+                    raw += chunk
+                    if len(raw) > _MAX_ERROR_BYTES:
+                        break
+        except (TimeoutError, httpx.HTTPError):
+            pass  # the status says enough
+        sentence = _sentence(bytes(raw[:_MAX_ERROR_BYTES]))
+        wait = response.headers.get("retry-after", "")
+        retry_after_s = int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None
+        message = scrub(sentence, self._settings.hidden) or "the model's service failed"
+        return Refusal(status, message, reason=f"upstream_{status}", retry_after_s=retry_after_s)
+
+
+async def alive(
+    chunks: AsyncIterator[bytes], *, idle_s: float, last_life: Callable[[], float], clock: Callable[[], float]
+) -> AsyncIterator[bytes]:
+    """The same chunks; raises TimeoutError when no life was seen for `idle_s`, and httpx.HTTPError when they break."""
+    iterator = aiter(chunks)
+    while True:
+        async with asyncio.timeout(max(0.0, last_life() + idle_s - clock())):
+            chunk = await anext(iterator, None)
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _sentence(raw: bytes) -> str:
+    try:
+        body: JsonValue = json.loads(raw)
+    except (ValueError, RecursionError):
+        return ""
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    if not isinstance(message, str):
+        return ""
+    return "".join(character if character.isprintable() else " " for character in message[:_MAX_SENTENCE_CHARS])

@@ -1,0 +1,114 @@
+"""What passes in the gateway's answers, seen without being held: usage, life, and secrets, which do not pass. Pure."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from pydantic import JsonValue
+
+_MAX_LINE_BYTES = 1024 * 1024  # an event with usage is a thousandth of it
+REDACTED = b"[redacted]"
+
+
+class Scrubber:
+    """Replaces secrets in a stream of bytes, wherever its pieces are cut.
+
+    Holds back only what may be the beginning of a secret.
+    """
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._secrets = [secret for secret in secrets if secret]
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes that may go on."""
+        whole = self._held + data
+        for secret in self._secrets:
+            whole = whole.replace(secret, REDACTED)
+        keep = max((_overlap(whole, secret) for secret in self._secrets), default=0)
+        self._held = whole[len(whole) - keep :]
+        return whole[: len(whole) - keep]
+
+    def flush(self) -> bytes:
+        """What was held back at the end."""
+        held, self._held = self._held, b""
+        return held
+
+
+def scrub(text: str, secrets: Sequence[bytes]) -> str:
+    """A text without secrets."""
+    scrubber = Scrubber(secrets)
+    return (scrubber.feed(text.encode(errors="replace")) + scrubber.flush()).decode(errors="replace")
+
+
+class UsageTap:
+    """Reads the tokens off an answer that streams by, and when it last said anything but a ping."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._line = bytearray()
+        self._event = b""
+        self._input = 0
+        self._output = 0
+        self.last_life = clock()
+        self.seen = False  # the answer has told its usage
+        self.whole = False  # the answer has come to its end
+
+    @property
+    def tokens(self) -> int:
+        """Input, cached or not, and output."""
+        return self._input + self._output
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of an event stream."""
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._line += data[start : min(end, start + _MAX_LINE_BYTES)]
+            self._take(bytes(self._line))
+            self._line.clear()
+            start = end + 1
+        if len(self._line) < _MAX_LINE_BYTES:
+            self._line += data[start : start + _MAX_LINE_BYTES]
+
+    def message(self, message: JsonValue) -> None:
+        """Take an answer that came whole."""
+        self.whole = True
+        self._add(message)
+
+    def _take(self, line: bytes) -> None:
+        name, _, value = line.strip().partition(b":")
+        if name == b"event":
+            self._event = value.strip()
+        if name != b"data" or self._event == b"ping":
+            return
+        self.last_life = self._clock()
+        self.whole = self._event == b"message_stop"
+        if b'"usage"' not in value:
+            return
+        try:
+            data: JsonValue = json.loads(value)
+        except (ValueError, RecursionError):
+            return
+        if isinstance(data, dict):
+            self._add(data.get("message"))
+            self._add(data)
+
+    def _add(self, holder: JsonValue) -> None:
+        usage = holder.get("usage") if isinstance(holder, dict) else None
+        if not isinstance(usage, dict):
+            return
+        self.seen = True
+        parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+        self._input = max(self._input, sum(_count(usage.get(part)) for part in parts))
+        self._output = max(self._output, _count(usage.get("output_tokens")))  # each event tells the sum so far
+
+
+def _overlap(data: bytes, secret: bytes) -> int:
+    """How many bytes at the end of data begin the secret without being all of it."""
+    for length in range(min(len(data), len(secret) - 1), 0, -1):
+        if data.endswith(secret[:length]):
+            return length
+    return 0
+
+
+def _count(value: JsonValue) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0

@@ -1,0 +1,78 @@
+"""Frames are the real service's: checked against the types of its own client, with nothing unknown in them."""
+
+from typing import Any
+
+import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from pydantic import BaseModel, TypeAdapter
+
+from workbench.scripted_model import Fault, Tool, Turn, frames
+from workbench.scripted_model.frames import Answer
+
+EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+TURNS = {
+    "text": Turn(text="Hello there"),
+    "thinking": Turn(thinking="let me see", text="So"),
+    "tools": Turn(text="Both", tools=(Tool(name="A", input={"x": [1, "ü" * 200]}), Tool(name="B"))),
+    "structured": Turn(structured={"a": 1}),
+    "refusal": Turn(text="No", stop="refusal"),
+    "max_tokens": Turn(text="and then", stop="max_tokens"),
+    "nothing": Turn(),
+}
+
+
+def unknown(value: object) -> list[str]:
+    """Fields that the client's types do not have."""
+    if isinstance(value, list):
+        return [name for item in value for name in unknown(item)]
+    if not isinstance(value, BaseModel):
+        return []
+    below = [name for name in type(value).model_fields for name in unknown(getattr(value, name))]
+    return [*(value.model_extra or {}), *below]
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS.keys())
+def test_every_frame_is_one_of_the_real_service(turn: Turn) -> None:
+    told = list(Answer(turn, "m", "seed", 7).frames())
+    parsed = [EVENTS.validate_python(frame) for frame in told if frame["type"] != "ping"]
+    assert unknown(parsed) == []
+    assert told[0]["type"] == "message_start"
+    assert [frame["type"] for frame in told][-2:] == ["message_delta", "message_stop"]
+    message = Message.model_validate(Answer(turn, "m", "seed", 7).message())
+    assert unknown(message) == []
+    assert message.stop_reason == turn.stop_reason
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS.keys())
+def test_a_stream_and_a_message_say_the_same(turn: Turn) -> None:
+    answer = Answer(turn, "m", "seed", 7)
+    texts: dict[int, str] = {}
+    for frame in answer.frames():
+        if frames.is_delta(frame):
+            index, delta = frame["index"], frame["delta"]
+            assert isinstance(index, int)
+            assert isinstance(delta, dict)
+            piece = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
+            texts[index] = texts.get(index, "") + str(piece)
+    blocks = Message.model_validate(answer.message()).content
+    said = [
+        block.text if block.type == "text" else block.thinking if block.type == "thinking" else frames.raw_input(tool)
+        for block, tool in zip(blocks, [None] * (len(blocks) - len(turn.calls)) + list(turn.calls), strict=True)
+        if block.type in ("text", "thinking") or tool is not None
+    ]
+    assert list(texts.values()) == said
+
+
+def test_ids_follow_from_the_seed() -> None:
+    """A model that is replayed gives the same ids."""
+    turn = TURNS["tools"]
+    assert list(Answer(turn, "m", "a", 1).frames()) == list(Answer(turn, "m", "a", 1).frames())
+    assert Answer(turn, "m", "a", 1).message()["id"] != Answer(turn, "m", "b", 1).message()["id"]
+
+
+def test_errors_have_the_services_names() -> None:
+    assert frames.error(Fault(status=529, message="full")) == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "full"},
+    }
+    assert frames.error_body(500, "x")["error"] == {"type": "api_error", "message": "x"}

@@ -1,0 +1,151 @@
+"""A turn in the words of the Messages API: one message, or the events of a stream. Pure.
+
+https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/docs/build-with-claude/streaming
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from pydantic import JsonValue
+
+from workbench.scripted_model.script import Fault, Tool, Turn
+
+Frame = dict[str, JsonValue]
+_INPUT_PIECE = 64  # characters of a tool's input in one delta
+_CHARS_A_TOKEN = 4  # close enough for figures that nobody pays
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A turn as the answer to one request. Ids follow from `seed` alone."""
+
+    turn: Turn
+    model: str
+    seed: str
+    input_tokens: int
+
+    @property
+    def output_tokens(self) -> int:
+        """What the turn says it costs, or an estimate."""
+        if self.turn.output_tokens is not None:
+            return self.turn.output_tokens
+        said = sum(map(len, chain(self.turn.thinking, self.turn.text, map(raw_input, self.turn.calls))))
+        return 1 + said // _CHARS_A_TOKEN
+
+    def message(self) -> Frame:
+        """The whole answer, for a request that does not stream."""
+        content: list[JsonValue] = []
+        if self.turn.thinking:
+            content.append({"type": "thinking", "thinking": "".join(self.turn.thinking), "signature": self._id("sig")})
+        if self.turn.text:
+            content.append({"type": "text", "text": "".join(self.turn.text)})
+        content += [{**self._tool(number, tool), "input": tool.input} for number, tool in enumerate(self.turn.calls)]
+        return {**self._envelope(self.output_tokens), "content": content, "stop_reason": self.turn.stop_reason}
+
+    def frames(self) -> Iterator[Frame]:
+        """The events of a stream, in order."""
+        yield {"type": "message_start", "message": self._envelope(1)}
+        yield {"type": "ping"}
+        index = 0
+        if self.turn.thinking:
+            yield _start(index, {"type": "thinking", "thinking": "", "signature": ""})
+            for piece in self.turn.thinking:
+                yield _delta(index, {"type": "thinking_delta", "thinking": piece})
+            yield _delta(index, {"type": "signature_delta", "signature": self._id("sig")})
+            yield {"type": "content_block_stop", "index": index}
+            index += 1
+        if self.turn.text:
+            yield _start(index, {"type": "text", "text": ""})
+            for piece in self.turn.text:
+                yield _delta(index, {"type": "text_delta", "text": piece})
+            yield {"type": "content_block_stop", "index": index}
+            index += 1
+        for number, tool in enumerate(self.turn.calls):
+            yield _start(index, {**self._tool(number, tool), "input": {}})
+            whole = raw_input(tool)
+            for start in range(0, len(whole), _INPUT_PIECE):
+                yield _delta(index, {"type": "input_json_delta", "partial_json": whole[start : start + _INPUT_PIECE]})
+            yield {"type": "content_block_stop", "index": index}
+            index += 1
+        yield {
+            "type": "message_delta",
+            "delta": {"stop_reason": self.turn.stop_reason, "stop_sequence": None},
+            "usage": {"output_tokens": self.output_tokens},
+        }
+        yield {"type": "message_stop"}
+
+    def _envelope(self, output_tokens: int) -> Frame:
+        return {
+            "id": self._id("msg"),
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": self.input_tokens,
+                "cache_creation_input_tokens": 0,
+                "cache_read_input_tokens": 0,
+                "output_tokens": output_tokens,
+            },
+        }
+
+    def _tool(self, number: int, tool: Tool) -> Frame:
+        return {"type": "tool_use", "id": self._id(f"toolu_{number}"), "name": tool.name}
+
+    def _id(self, kind: str) -> str:
+        digest = hashlib.sha256(f"{kind}/{self.seed}".encode()).hexdigest()[:24]
+        return f"{kind.split('_', maxsplit=1)[0]}_{digest}"
+
+
+def error(fault: Fault) -> Frame:
+    """The body of an error answer, and the data of an `error` event."""
+    return error_body(fault.status, fault.message)
+
+
+def error_body(status: int, message: str) -> Frame:
+    """An error in the service's words."""
+    return {"type": "error", "error": {"type": ERROR_TYPES.get(status, "api_error"), "message": message}}
+
+
+def sse(frame: Frame) -> bytes:
+    """One event on the wire."""
+    return f"event: {frame['type']}\ndata: {json.dumps(frame, ensure_ascii=False)}\n\n".encode()
+
+
+def tokens(body: bytes) -> int:
+    """An estimate of a request's tokens."""
+    return 1 + len(body) // _CHARS_A_TOKEN
+
+
+def raw_input(tool: Tool) -> str:
+    """What is sent of a tool's input."""
+    return json.dumps(tool.input, ensure_ascii=False) if tool.raw_input is None else tool.raw_input
+
+
+def is_delta(frame: Frame) -> bool:
+    """Whether a frame carries a piece of the answer."""
+    return frame["type"] == "content_block_delta"
+
+
+def _start(index: int, block: Frame) -> Frame:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def _delta(index: int, delta: Frame) -> Frame:
+    return {"type": "content_block_delta", "index": index, "delta": delta}

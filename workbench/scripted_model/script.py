@@ -1,0 +1,216 @@
+"""Scripts as values: what the model says to a conversation, turn by turn, and where it fails. No I/O but `load_script`.
+
+A turn is found by the conversation alone: the request that holds `n` answers of the model gets turn `n`. So a request
+that is repeated gets the same answer, and a session that is resumed, or forked, goes on where it stood.
+"""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+FaultKind = Literal[
+    "status",  # an error answer with `status`
+    "hang_before_headers",
+    "reset_before_headers",
+    "hang_mid_stream",
+    "pings_forever",  # after `after_deltas`: life without progress
+    "eof_mid_stream",  # the answer ends cleanly, too early
+    "close_mid_stream",  # the connection is closed in the middle of the answer
+    "error_mid_stream",  # an `error` event of the service
+    "invalid_sse",  # an event whose data is not JSON
+]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal"]
+BEFORE_HEADERS = frozenset({"status", "hang_before_headers", "reset_before_headers"})
+
+
+class ScriptError(ValueError):
+    """A script that cannot be played; says where and why."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fault(_Part):
+    """How an answer fails. In YAML a number is an HTTP status and a word is a kind.
+
+    Faults in the middle of a stream come after `after_deltas` deltas of the turn; a request that does not stream does
+    not meet them.
+    """
+
+    kind: FaultKind = "status"
+    status: int = Field(500, ge=400, le=599)
+    retry_after_s: int | None = Field(None, ge=0)
+    message: str = "as the script says"
+    after_deltas: int = Field(1, ge=0)
+    times: int = Field(1, ge=1, description="for how many requests, where it stands in `first`")
+
+
+def _fault(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"status": value}
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _texts(value: object) -> object:
+    return _words(value) if isinstance(value, str) else value
+
+
+def _words(text: str) -> list[str]:
+    """Text as a model sends it: word by word."""
+    return re.findall(r"\s*\S+\s*|\s+", text)
+
+
+AnyFault = Annotated[Fault, BeforeValidator(_fault)]
+Deltas = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+
+
+class Tool(_Part):
+    """A tool that the model uses. `raw_input` is sent instead of `input` and need not be JSON."""
+
+    name: str
+    input: dict[str, JsonValue] = Field(default_factory=dict)
+    raw_input: str | None = None
+
+
+class Turn(_Part):
+    """One answer of the model: thoughts, then text, then tools.
+
+    `text` is one string, sent word by word, or a list of deltas. `structured` is an answer in the form that the
+    request's JSON schema asks for. `first` are the faults of the first requests for this turn, `fault` is that of each.
+    """
+
+    thinking: Deltas = ()
+    text: Deltas = ()
+    tools: tuple[Tool, ...] = ()
+    structured: JsonValue = None
+    stop: StopReason | None = None
+    pace_ms: float = Field(0, ge=0, description="between two deltas")
+    input_tokens: int | None = Field(None, ge=0)
+    output_tokens: int | None = Field(None, ge=0)
+    first: tuple[AnyFault, ...] = ()
+    fault: AnyFault | None = None
+
+    @property
+    def calls(self) -> tuple[Tool, ...]:
+        """Every tool call, with the one that hands over structured output."""
+        if self.structured is None:
+            return self.tools
+        value = self.structured if isinstance(self.structured, dict) else {"value": self.structured}
+        return (*self.tools, Tool(name="StructuredOutput", input=value))
+
+    @property
+    def stop_reason(self) -> StopReason:
+        """Why the model stops here."""
+        return self.stop or ("tool_use" if self.calls else "end_turn")
+
+    def fault_of(self, attempt: int, *, streams: bool) -> Fault | None:
+        """The fault that a request meets; `attempt` counts the requests for this turn from 0."""
+        for fault in self.first:
+            if attempt < fault.times:
+                break
+            attempt -= fault.times
+        else:
+            if self.fault is None:
+                return None
+            fault = self.fault
+        return fault if streams or fault.kind in BEFORE_HEADERS else None
+
+
+class Conversation(_Part):
+    """Turns for the conversations whose first prompt holds a match of the regular expression `when`."""
+
+    when: str = ""
+    turns: tuple[Turn, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "Conversation":
+        try:
+            _ = self.pattern
+        except re.error as error:
+            raise ValueError(f"when: {error}") from None
+        return self
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """`when`, compiled."""
+        return re.compile(self.when, re.DOTALL)
+
+
+class Script(_Part):
+    """Conversations in order of preference. In YAML, `turns` alone is one conversation for every prompt."""
+
+    conversations: tuple[Conversation, ...] = Field(min_length=1)
+    model: str = Field("", description="the name of the model in answers; empty: the one that was asked for")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_conversation(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "turns" in value:
+            rest = {name: item for name, item in value.items() if name != "turns"}
+            return {"conversations": [{"turns": value["turns"]}], **rest}
+        return value
+
+    @classmethod
+    def of(cls, *turns: Turn) -> "Script":
+        """One conversation for every prompt."""
+        return cls(conversations=(Conversation(turns=turns),))
+
+    def find(self, messages: list[JsonValue]) -> Turn:
+        """The turn that answers a request's messages; raises ScriptError when the script has none."""
+        prompt, position = first_prompt(messages), answers(messages)
+        for conversation in self.conversations:
+            if conversation.pattern.search(prompt):
+                if position < len(conversation.turns):
+                    return conversation.turns[position]
+                known = len(conversation.turns)
+                raise ScriptError(f"the script's conversation has {known} turns, turn {position + 1} was asked for")
+        raise ScriptError("the script has no conversation for this prompt")
+
+
+def parse_script(text: str) -> Script:
+    """Parse a script's YAML; raises ScriptError."""
+    try:
+        return Script.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ScriptError(f"not YAML: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ScriptError(f"{where or 'script'}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def load_script(path: Path) -> Script:
+    """Read a script from a YAML file; raises ScriptError."""
+    try:
+        return parse_script(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScriptError(f"{path}: {error}") from None
+
+
+def answers(messages: list[JsonValue]) -> int:
+    """How often the model has answered in a request's messages. Neighbouring messages of the model are one answer."""
+    roles = [role for role in (_role(message) for message in messages) if role in ("user", "assistant")]
+    return sum(role == "assistant" and before != "assistant" for before, role in zip(["", *roles], roles, strict=False))
+
+
+def first_prompt(messages: list[JsonValue]) -> str:
+    """What the user said first, without the reminders that the CLI adds."""
+    for message in messages:
+        if _role(message) == "user":
+            assert isinstance(message, dict)
+            content = message.get("content")
+            blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+            texts = [
+                str(block.get("text")) for block in blocks if isinstance(block, dict) and block.get("type") == "text"
+            ]
+            return "\n".join(text for text in texts if not text.startswith("<system-reminder>"))
+    return ""
+
+
+def _role(message: JsonValue) -> str:
+    return str(message.get("role")) if isinstance(message, dict) else ""
