@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modal_app.contract.errors import ContractError, ErrorCode
+    from workbench.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunArchive, RunNotArchivedError
+    from workbench.archived_run import ArchivedRun, ListedRun, RunList
     from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
     from workbench.control import ActiveFault, ControlError, ControlUnavailableError, FaultRule, InjectedFault
     from workbench.deploy import DeployFailedError
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "ContractError": "modal_app.contract.errors",
     "ErrorCode": "modal_app.contract.errors",
+    "ArchiveUnavailableError": "workbench.archive",
+    "ArchiveUnreadableError": "workbench.archive",
+    "RunArchive": "workbench.archive",
+    "RunNotArchivedError": "workbench.archive",
+    "ArchivedRun": "workbench.archived_run",
+    "ListedRun": "workbench.archived_run",
+    "RunList": "workbench.archived_run",
     "AsyncClient": "workbench.client",
     "Received": "workbench.client",
     "RequestRefusedError": "workbench.client",
@@ -74,6 +83,10 @@ __all__ = [
     "Workbench",
     "Project",
     "Run",
+    "RunArchive",
+    "RunList",
+    "ListedRun",
+    "ArchivedRun",
     "ProjectVolume",
     "VolumeEntry",
     "CommitInfo",
@@ -93,6 +106,9 @@ __all__ = [
     "ErrorCode",
     "RequestRefusedError",
     "StreamLostError",
+    "RunNotArchivedError",
+    "ArchiveUnreadableError",
+    "ArchiveUnavailableError",
     "DeployFailedError",
     "TargetUnavailableError",
     "HistoryError",

@@ -6,11 +6,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import modal
+from modal.exception import NotFoundError
 
 from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.requests import Request
 from workbench import deploy as deployment
 from workbench import targets
+from workbench.archive import RunArchive
 from workbench.background import BackgroundLoop
 from workbench.client import AsyncClient
 from workbench.control import Clock, CloudControl, ControlUnavailableError, Faults
@@ -101,6 +103,26 @@ class Workbench:
             root = f"projects/{project.user_id}/{project.project_id}"
             history = HistoryClient(self.target.cloud_url, self.target.env, name, root=root)
         return ProjectVolume(volume, project.user_id, project.project_id, history=history)
+
+    @property
+    def runs(self) -> RunArchive:
+        """Every run that has ended here and is still kept, whoever started it: its facts, its events, its proof.
+
+        Raises TargetUnavailableError for an endpoint given by URL, DeployFailedError when nothing is deployed.
+        """
+        if self.target.kind == "url":
+            raise TargetUnavailableError(
+                "archives are read through the app's volume, which an endpoint given by URL does not give: connect to "
+                "the target local or modal, or attach to the run"
+            )
+        self.target.point_sdk()
+        volume = modal.Volume.from_name(f"{self.app_name}-runs")
+        try:
+            volume.hydrate()
+        except NotFoundError:
+            message = f"nothing is deployed as '{self.app_name}' on {self.target.kind}: run `workbench deploy`"
+            raise deployment.DeployFailedError(message) from None
+        return RunArchive(volume, self._loop)
 
     @property
     def faults(self) -> Faults:

@@ -1,14 +1,14 @@
-"""Where a run's time went: one span for each phase, from the events' own clock."""
+"""Where a run's time went, by its events alone: a span for each phase, and the steps that the endpoint has measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from modal_app.contract.events import Event, StatusEvent, StreamEvent
+from modal_app.contract.events import TERMINAL, Event, Phase, StatusEvent, StreamEvent, Timings
 
 
 @dataclass(frozen=True)
 class Span:
-    """A phase, in milliseconds since the run was accepted."""
+    """A phase or a step, in milliseconds since the run was accepted; what came before that is negative."""
 
     name: str
     start_ms: int
@@ -21,23 +21,56 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Step(Span):
+    """What the endpoint has measured of a phase; one without a phase came before the run was accepted."""
+
+    phase: str | None
+
+
+# A step of `Timings`, its name, and the phase with which it begins. None: it ends with the run's acceptance.
+_STEPS: tuple[tuple[str, str, Phase | None], ...] = (
+    ("container_start_ms", "container start", None),
+    ("queue_ms", "queue", Phase.QUEUED),
+    ("sandbox_create_ms", "sandbox create", Phase.SANDBOX_STARTING),
+    ("sandbox_ready_ms", "sandbox ready", Phase.SANDBOX_STARTING),
+    ("first_byte_ms", "first byte", Phase.RUNNING),
+    ("run_ms", "run", Phase.RUNNING),
+    ("commit_ms", "commit", Phase.COMMITTING),
+    ("terminate_ms", "terminate", Phase.TERMINATING),
+)
+
+
+@dataclass(frozen=True)
 class Timeline:
-    """The spans of a run and when its first output came; None when there was none."""
+    """The spans of a run and when its first output came; None when there was none.
+
+    `steps` are those of `Timings` that are known.
+    """
 
     spans: tuple[Span, ...]
     first_output_ms: int | None
     total_ms: int
+    steps: tuple[Step, ...] = ()
 
     def lines(self, width: int = 40) -> list[str]:
-        """A waterfall in plain text, one line for each span."""
-        scale = width / max(1, self.total_ms)
+        """A waterfall in plain text, one line for each span, its steps below it."""
+        begin_ms = min((span.start_ms for span in (*self.spans, *self.steps)), default=0)
+        whole_ms = max(1, self.total_ms - begin_ms)
         drawn = []
-        for span in self.spans:
-            start = min(width - 1, int(span.start_ms * scale))
-            length = min(width - start, max(1, round(span.length_ms * scale)))
+        for name, span in self._rows():
+            # In whole numbers: what an archive says may be too large for others.
+            start = min(width - 1, (span.start_ms - begin_ms) * width // whole_ms)
+            length = min(width - start, max(1, (span.length_ms * width + whole_ms // 2) // whole_ms))
             bar = " " * start + "█" * length
-            drawn.append(f"{span.name:<17} {bar:<{width}} {span.length_ms:>6} ms")
+            drawn.append(f"{name:<17} {bar:<{width}} {span.length_ms:>6} ms")
         return drawn
+
+    def _rows(self) -> Iterator[tuple[str, Span]]:
+        for span in (None, *self.spans):
+            if span is not None:
+                yield span.name, span
+            phase = None if span is None else span.name
+            yield from ((f"  {step.name}", step) for step in self.steps if step.phase == phase)
 
 
 def timeline(events: Iterable[Event]) -> Timeline:
@@ -45,12 +78,29 @@ def timeline(events: Iterable[Event]) -> Timeline:
     starts: list[tuple[str, int]] = []
     first_output: int | None = None
     last = 0
+    known: dict[str, int] = {}
     for event in events:
         last = event.elapsed_ms
         if isinstance(event, StatusEvent):
             starts.append((str(event.phase), event.elapsed_ms))
         elif isinstance(event, StreamEvent) and first_output is None:
             first_output = event.elapsed_ms
+        if isinstance(event, (StatusEvent, *TERMINAL)) and event.timings is not None:
+            known |= event.timings.model_dump(exclude_none=True)
     ends = [start for _, start in starts[1:]] + [last] * bool(starts)
     spans = tuple(Span(name, start, end) for (name, start), end in zip(starts, ends, strict=True))
-    return Timeline(spans, first_output, last)
+    return Timeline(spans, first_output, last, _steps(Timings(**known), dict(starts)))
+
+
+def _steps(timings: Timings, starts: dict[str, int]) -> tuple[Step, ...]:
+    """The steps whose length is known and whose phase was told, each where it began."""
+    steps = []
+    for field, name, phase in _STEPS:
+        length: int | None = getattr(timings, field)
+        if length is None or (phase is not None and phase not in starts):
+            continue
+        begin = starts[phase] if phase is not None else -length
+        if field == "sandbox_ready_ms":
+            begin += timings.sandbox_create_ms or 0
+        steps.append(Step(name, begin, begin + length, phase))
+    return tuple(steps)

@@ -89,12 +89,13 @@ class Check(_Fact):
 
 def verify(bundle: Bundle, stream: bytes) -> list[Check]:
     """Check a run: its events' bytes against its facts, and both against the promises."""
-    events, broken = _parse(stream)
+    events, broken = parse_stream(stream)
     last = events[-1] if events else None
     return [
         _same_bytes(bundle, stream),
         _one_end(events, bundle),
-        Check(name="sequence", ok=not broken, detail=broken or f"{len(events)} events, in order, without a gap"),
+        _sequence(events, bundle, broken),
+        _same_facts(bundle, last),
         _exit_code(bundle, last),
         _timeouts(bundle, last),
         _terminated(bundle, last),
@@ -102,15 +103,18 @@ def verify(bundle: Bundle, stream: bytes) -> list[Check]:
     ]
 
 
-def _parse(stream: bytes) -> tuple[list[Event], str]:
-    """The events and, when they are not what they must be, why."""
+def parse_stream(stream: bytes) -> tuple[list[Event], str]:
+    """The events of an archive and, when they are not what they must be, why; then those before the first bad one."""
     events: list[Event] = []
     order = Order()
     for frame in stream.split(b"\n\n"):
         if not frame:
             continue
+        head, _, data = frame.partition(b"\ndata: ")
         try:
-            event = parse_event(frame.partition(b"\ndata: ")[2])
+            event = parse_event(data)
+            if head != f"id: {event.seq}\nevent: {event.type}".encode():
+                raise OrderError(f"seq {event.seq} is framed as something else")
             order.check(event)
         except (UnknownEventError, OrderError) as error:
             return events, f"after event {order.last_seq}: {error}"
@@ -123,6 +127,24 @@ def _same_bytes(bundle: Bundle, stream: bytes) -> Check:
     return Check(name="bytes", ok=ok, detail=f"{len(stream)} bytes, sha256 {'as' if ok else 'not as'} in the bundle")
 
 
+def _sequence(events: list[Event], bundle: Bundle, broken: str) -> Check:
+    last_seq = events[-1].seq if events else 0
+    if not broken and events[0].run_id != bundle.run_id:
+        broken = "the events are another run's"
+    if not broken and last_seq != bundle.events.last_seq:
+        broken = f"{last_seq} events, and the bundle tells of {bundle.events.last_seq}"
+    return Check(name="sequence", ok=not broken, detail=broken or f"{len(events)} events, in order, without a gap")
+
+
+def _same_facts(bundle: Bundle, last: Event | None) -> Check:
+    """What the caller was told of sandbox and commit is what the bundle says."""
+    told = last if isinstance(last, TERMINAL) else None
+    ok = told is not None and told.sandbox == bundle.sandbox
+    ok = ok and (not isinstance(told, DoneEvent) or told.commit == bundle.commit)  # an `error` tells of no commit
+    detail = "the terminal event and the bundle say the same of sandbox and commit"
+    return Check(name="facts", ok=ok, detail=detail if ok else "the terminal event and the bundle differ")
+
+
 def _one_end(events: list[Event], bundle: Bundle) -> Check:
     ends = [event for event in events if isinstance(event, TERMINAL)]
     outcome = "" if not ends else "done" if isinstance(ends[0], DoneEvent) else str(ends[0].code)
@@ -132,9 +154,11 @@ def _one_end(events: list[Event], bundle: Bundle) -> Check:
 
 def _exit_code(bundle: Bundle, last: Event | None) -> Check:
     seen = bundle.process.exit_code if bundle.process else None
+    if isinstance(last, TERMINAL) and _lost_with_its_owner(bundle):
+        return Check(name="exit_code", ok=True, detail="what was seen of it was lost with the run's owner")
     if isinstance(last, DoneEvent):
         ok = seen == 0 if bundle.action in _PROGRAMS else bundle.sandbox is None or seen is not None
-        ok = ok or bundle.action == "prewarm" or (bundle.process is None and bundle.closed_by == "other")
+        ok = ok or bundle.action == "prewarm"
     elif isinstance(last, ErrorEvent):
         ok = last.exit_code == seen if last.code is ErrorCode.PROCESS_FAILED else True
         ok = ok and not (last.code is ErrorCode.PROCESS_FAILED and seen in (None, 0))
@@ -146,6 +170,8 @@ def _exit_code(bundle: Bundle, last: Event | None) -> Check:
 def _timeouts(bundle: Bundle, last: Event | None) -> Check:
     facts = bundle.process
     told = isinstance(last, ErrorEvent) and last.code is ErrorCode.PROCESS_TIMEOUT
+    if facts is None and _lost_with_its_owner(bundle):
+        return Check(name="timeout", ok=True, detail="what was seen of it was lost with the run's owner")
     if facts is None:
         return Check(name="timeout", ok=not told, detail="no process was started")
     late = facts.took_ms >= facts.limit_s * 1000
@@ -153,9 +179,18 @@ def _timeouts(bundle: Bundle, last: Event | None) -> Check:
     return Check(name="timeout", ok=ok, detail=f"{facts.took_ms} ms of {facts.limit_s:g} s by the endpoint's clock")
 
 
+def _lost_with_its_owner(bundle: Bundle) -> bool:
+    """Whether the facts of the process are in nobody's hands: the owner told the end, and was gone before the archive.
+
+    What its terminal event says stands in the log, which takes events from a run's owner alone while it lives.
+    """
+    return bundle.closed_by == "other" and bundle.process is None
+
+
 def _terminated(bundle: Bundle, last: Event | None) -> Check:
     if bundle.sandbox is None:
-        return Check(name="sandbox_ended", ok=True, detail="the run had no sandbox")
+        none = "the run had no sandbox" if bundle.closed_by == "owner" else "no live sandbox of the run was found"
+        return Check(name="sandbox_ended", ok=True, detail=none)
     if bundle.action == "prewarm" and isinstance(last, DoneEvent):
         return Check(name="sandbox_ended", ok=True, detail=f"{bundle.sandbox.id} waits for the project's next run")
     said = "confirmed by the platform" if bundle.sandbox.terminated else "not confirmed"

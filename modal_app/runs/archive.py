@@ -83,8 +83,11 @@ class Archive:
     async def bundle(self, run_id: str) -> Bundle:
         """A run's proof. Platform errors are raised, NotFoundError when there is none."""
         data = bytearray()
-        async for piece in self._volume.read_file.aio(f"{directory(run_id)}/{BUNDLE}"):
-            data += piece
+        try:
+            async for piece in self._volume.read_file.aio(f"{directory(run_id)}/{BUNDLE}"):
+                data += piece
+        except FileNotFoundError as error:  # as the SDK has it for a file
+            raise modal.exception.NotFoundError(str(error)) from error
         return Bundle.model_validate_json(bytes(data))
 
     async def runs_before(self, day: str) -> AsyncIterator[str]:

@@ -28,6 +28,19 @@ FACTS = {
         "ours_committed": True,
     },
     "03_buffered_stream": {"same_output": True, "clean_is_live": True, "buffered_is_live": False},
+    "04_runs_that_cannot_be_lost": {
+        "byte_exact": True,
+        "reconnects": 1,
+        "joined": True,
+        "conflict": "idempotency_conflict",
+        "busy": "project_busy",
+        "waited_its_turn": True,
+        "warm": True,
+        "owner_killed": "container_lost",
+        "leaked": [],
+        "proved": 9,
+        "failed_checks": 0,
+    },
 }
 pytestmark = pytest.mark.timeout(400)
 

@@ -37,10 +37,11 @@ def test_a_command_of_the_readme_exists(command: tuple[str, ...]) -> None:
 
 def test_the_python_of_the_readme_runs(wb: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, as it stands, against the app under test."""
-    first, second = (block for language, block in BLOCKS if language == "python")
+    first, archive, second = (block for language, block in BLOCKS if language == "python")
     first += "assert (end.type, _) == ('done', 'hello')\nwb.close()\n"
+    archive += "assert kept.terminal == end\nwb.close()\n"
     second += "assert wb.clock.offset_s() >= 300\nassert wb.faults.rules() == []\nwb.close()\n"
-    code = first + second
+    code = first + archive + second
     code = code.replace("\nwb.volume", "\n_ = wb.volume").replace(".connect()", f".connect(app_name={wb.app_name!r})")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr

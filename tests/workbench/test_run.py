@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from modal_app.contract import sse
-from modal_app.contract.events import Event, StreamEvent
+from modal_app.contract.events import DoneEvent, Event, Phase, StatusEvent, StreamEvent, Timings
 from tests.conftest import wait_until
 from tests.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
 from workbench import Endpoint, Project, RequestRefusedError, StreamLostError, Workbench
@@ -113,3 +113,40 @@ def test_the_timeline_covers_the_run_without_gaps() -> None:
     assert (drawn.first_output_ms, drawn.total_ms) == (3, 4)
     assert all(len(line) == len(drawn.lines()[0]) for line in drawn.lines())
     assert timeline([]).lines() == []
+
+
+def test_the_steps_stand_below_their_phases() -> None:
+    """What the endpoint has measured is drawn where it began, from the events alone."""
+    stamps = {"run_id": "r", "at_ms": 1}
+    phases = (Phase.ACCEPTED, Phase.QUEUED, Phase.SANDBOX_STARTING, Phase.SANDBOX_READY, Phase.RUNNING)
+    events: list[Event] = [
+        StatusEvent(**stamps, seq=seq, elapsed_ms=100 * seq, phase=phase, message="m")
+        for seq, phase in enumerate((*phases, Phase.COMMITTING, Phase.TERMINATING), start=1)
+    ]
+    known = Timings(container_start_ms=500, queue_ms=90, sandbox_create_ms=60, sandbox_ready_ms=30)
+    events[3] = events[3].model_copy(update={"timings": Timings(sandbox_create_ms=60)})
+    rest = {"first_byte_ms": 20, "run_ms": 80, "commit_ms": 70, "terminate_ms": 95}
+    events.append(DoneEvent(**stamps, seq=8, elapsed_ms=800, timings=known.model_copy(update=rest)))
+    drawn = timeline(events)
+    assert [(step.name, step.phase, step.start_ms, step.end_ms) for step in drawn.steps] == [
+        ("container start", None, -500, 0),
+        ("queue", "queued", 200, 290),
+        ("sandbox create", "sandbox_starting", 300, 360),
+        ("sandbox ready", "sandbox_starting", 360, 390),
+        ("first byte", "running", 500, 520),
+        ("run", "running", 500, 580),
+        ("commit", "committing", 600, 670),
+        ("terminate", "terminating", 700, 795),
+    ]
+    lines = drawn.lines()
+    names = [line[:17].rstrip() for line in lines]
+    assert names[:3] == ["  container start", "accepted", "queued"]
+    assert names[names.index("running") :][:3] == ["running", "  first byte", "  run"]
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert timeline(events[:4]).steps[0].name == "sandbox create"
+
+
+def test_a_timeline_of_absurd_times_is_drawn_all_the_same() -> None:
+    """An archive may say anything."""
+    late = [EVENTS[0], EVENTS[1].model_copy(update={"elapsed_ms": 10**400})]
+    assert len(timeline(late).lines()) == 2

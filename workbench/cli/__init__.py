@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import bench, cloud, demo, deploy, doctor, lab, notebooks, run, soak, volume
+from workbench.cli import bench, cloud, demo, deploy, doctor, lab, notebooks, run, runs, soak, volume
 from workbench.cli.common import failing, prepare
 from workbench.prerequisites import TEST
 
@@ -22,6 +22,7 @@ app.command()(lab.lab)
 app.command()(deploy.deploy)
 app.command()(deploy.endpoint)
 app.add_typer(run.app, name="run")
+app.add_typer(runs.app, name="runs")
 app.add_typer(volume.app, name="volume")
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(notebooks.app, name="notebooks")

@@ -13,6 +13,7 @@ from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent,
 from workbench import prerequisites
 from workbench.local_cloud.daemon import CloudStartFailedError
 from workbench.notebooks import NotebookFailedError
+from workbench.plain_text import printable
 
 TargetOption = Annotated[
     str, typer.Option("--target", "-t", envvar="WORKBENCH_TARGET", help="local, modal, or the URL of an endpoint.")
@@ -25,6 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 def _failures() -> tuple[type[Exception], ...]:
     """The failures with a sentence of their own. Imported late: by then the command has imported what raises them."""
+    from workbench.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunNotArchivedError
     from workbench.client import RequestRefusedError, StreamLostError
     from workbench.control import ControlError, ControlUnavailableError
     from workbench.deploy import DeployFailedError
@@ -34,6 +36,8 @@ def _failures() -> tuple[type[Exception], ...]:
     from workbench.targets import TargetUnavailableError
 
     return (
+        ArchiveUnavailableError,
+        ArchiveUnreadableError,
         CloudStartFailedError,
         ContractError,
         ControlError,
@@ -45,6 +49,7 @@ def _failures() -> tuple[type[Exception], ...]:
         IsADirectoryError,
         NotebookFailedError,
         RequestRefusedError,
+        RunNotArchivedError,
         StaleStateError,
         StateInUseError,
         StreamLostError,
@@ -127,8 +132,3 @@ class EventPrinter:
             sys.stdout.write("\n")
             self._line_open = False
         typer.echo(text)
-
-
-def printable(text: str) -> str:
-    """Guest output without the control characters that could drive a terminal."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)

@@ -10,8 +10,9 @@ import typer
 from pydantic import BaseModel
 
 from modal_app import DEFAULT_APP_NAME
-from workbench.cli.common import AppNameOption, JsonOption, TargetOption, failing, print_json, printable
+from workbench.cli.common import AppNameOption, JsonOption, TargetOption, failing, print_json
 from workbench.cli.run import DEFAULT_ID, ProjectOption, UserOption
+from workbench.plain_text import printable
 from workbench.project import Project
 
 if TYPE_CHECKING:
