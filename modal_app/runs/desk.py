@@ -139,10 +139,11 @@ class Desk:
                 return run_id
             self._supervisor.check_room()
             project = project_name(request.user_id, request.project_id)
+            failures = 0
             lease: Lease | None = None
             warm: Warm | None = None
             if actions.needs_sandbox(request):
-                await self._breaker.check(project)
+                failures = await self._breaker.check(project)
                 try:
                     lease, warm = await self._leases.claim(
                         project, run_id=run_id, owner=self._supervisor.ownership.owner
@@ -153,13 +154,15 @@ class Desk:
                     if not request.wait_s:
                         raise
             try:
-                return await self._create(run_id, request, lease, warm)
+                return await self._create(run_id, request, lease, warm, failures)
             except BaseException:
                 if lease is not None:
                     await self._leases.release(project, lease, warm=warm)
                 raise
 
-    async def _create(self, run_id: str, request: Request, lease: Lease | None, warm: Warm | None) -> str:
+    async def _create(
+        self, run_id: str, request: Request, lease: Lease | None, warm: Warm | None, failures: int
+    ) -> str:
         record = RunRecord(
             run_id=run_id,
             user_id=request.user_id,
@@ -175,7 +178,7 @@ class Desk:
             self._spawn(self._undo(record))
             raise
         if kept == record:
-            self._supervisor.start(record, request, lease, warm)
+            self._supervisor.start(record, request, lease, warm, failures=failures)
         elif lease is not None:  # another container was first
             project = project_name(request.user_id, request.project_id)
             await self._leases.release(project, lease, warm=warm)

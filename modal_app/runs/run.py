@@ -85,6 +85,7 @@ class Run:
         *,
         lease: Lease | None = None,
         warm: Warm | None = None,
+        failures: int = 0,
         container_start_ms: int | None = None,
     ) -> None:
         self.record = record
@@ -94,6 +95,7 @@ class Run:
         self._means = means
         self._lease = lease
         self._warm = warm
+        self._failures = failures
         self.cold_start = container_start_ms is not None
         self._outcome = _Outcome()
         if container_start_ms is not None:
@@ -261,6 +263,8 @@ class Run:
                 self._outcome.timings["sandbox_create_ms"] = int((time.monotonic() - started) * 1000)
                 with self._timed("sandbox_ready_ms"):
                     await fleet.prove(held)
+                if self._failures:
+                    await self._note(breaker.worked(owned.name))
                 self._ready(held)
                 yield held
         except ContractError as error:

@@ -57,8 +57,10 @@ class Supervisor:
         if len(self._tasks) >= self._means.settings.max_runs:
             raise ContractError(ErrorCode.OVER_CAPACITY, "too many runs at once: try again soon")
 
-    def start(self, record: RunRecord, request: Request, lease: Lease | None, warm: Warm | None) -> Run:
-        """Execute a run whose record this container has made."""
+    def start(
+        self, record: RunRecord, request: Request, lease: Lease | None, warm: Warm | None, *, failures: int = 0
+    ) -> Run:
+        """Execute a run whose record this container has made; `failures` are its project's, in a row."""
         container_start_ms, self._container_start_ms = self._container_start_ms, None
         log = LogWriter(self._state.log, record.run_id, may_write=lambda: self.ownership.holds)
         run = Run(
@@ -68,6 +70,7 @@ class Supervisor:
             self._means,
             lease=lease,
             warm=warm,
+            failures=failures,
             container_start_ms=container_start_ms,
         )
         self._runs[run.run_id] = run

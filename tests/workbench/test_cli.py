@@ -25,7 +25,7 @@ WORKBENCH = [sys.executable, "-m", "workbench"]
 
 
 def cli(
-    *arguments: str, stdin: str | None = None, env: dict[str, str] | None = None
+    *arguments: str, stdin: str | None = None, env: dict[str, str] | None = None, timeout_s: float = 110
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*WORKBENCH, *arguments],
@@ -34,7 +34,7 @@ def cli(
         env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(env or {})},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=timeout_s,
         check=False,
     )
 
