@@ -19,6 +19,7 @@ from workbench import Project, Workbench, connect
 from workbench.local_cloud import daemon
 from workbench.local_cloud.__main__ import TEST_NETWORKS_VARIABLE
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
+from workbench.model_backing import WITHOUT_CLAUDE_VARIABLE
 
 COMMAND_TIMEOUT_S = 120
 REACHABLE = "127.0.0.2"  # the one address nearby that sandboxes of the tests' cloud may reach, when they may at all
@@ -72,8 +73,9 @@ def state() -> Iterator[State]:
     root.chmod(0o711)
     os.environ[STATE_VARIABLE] = str(root / "state")
     os.environ[TEST_NETWORKS_VARIABLE] = f"{REACHABLE}/32"
+    os.environ[WITHOUT_CLAUDE_VARIABLE] = "1"  # what needs it deploys with it: its image takes a while, and a registry
     yield State(root / "state")
-    del os.environ[STATE_VARIABLE], os.environ[TEST_NETWORKS_VARIABLE]
+    del os.environ[STATE_VARIABLE], os.environ[TEST_NETWORKS_VARIABLE], os.environ[WITHOUT_CLAUDE_VARIABLE]
     shutil.rmtree(root)
 
 
