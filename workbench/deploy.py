@@ -39,23 +39,25 @@ def deploy(
     *,
     app_name: str = DEFAULT_APP_NAME,
     rotate_secret: bool = False,
+    with_claude: bool = True,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> Endpoint:
     """Deploy the endpoint and return how to call it; `on_line` gets the SDK's progress line by line.
 
+    Without Claude, sandboxes do not have its CLI, whose layer of the image takes a while.
     Raises DeployFailedError, or TargetUnavailableError for a target that is not ours to deploy to.
     """
     if target.kind == "url":
         raise TargetUnavailableError("an endpoint given by URL is deployed already: use the target local or modal")
     target.point_sdk()
     try:
-        model = model_backing.backing(target)
+        model = model_backing.backing(target) if with_claude else None
     except model_backing.ModelUnavailableError as error:
         raise DeployFailedError(str(error)) from error
     _ensure_secrets(target, app_name, model, rotate=rotate_secret)
     command = [sys.executable, "-m", "modal", "deploy", "-m", "modal_app.app"]
     env = {**os.environ, **target.env, "WORKBENCH_APP_NAME": app_name, "NO_COLOR": "1", "TERM": "dumb"}
-    if model_backing.why_without_claude(target) is not None:
+    if not with_claude or model_backing.why_without_claude(target) is not None:
         env[model_backing.WITHOUT_CLAUDE_VARIABLE] = "1"
     for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
         env.pop(name, None)  # it is in the gateway's secret, and nobody else's matter
@@ -75,7 +77,11 @@ def deploy(
             process.kill()
             raise
     if code != 0:
-        raise DeployFailedError(f"`modal deploy` failed with exit code {code}:\n" + "\n".join(lines[-15:]))
+        said = "\n".join(lines[-15:])
+        hint = (
+            f"\n(set {model_backing.WITHOUT_CLAUDE_VARIABLE}=1 to do without the Claude CLI)" if "npm" in said else ""
+        )
+        raise DeployFailedError(f"`modal deploy` failed with exit code {code}:\n{said}{hint}")
     return endpoint(target, app_name=app_name)
 
 
