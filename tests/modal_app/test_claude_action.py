@@ -16,7 +16,7 @@ import modal
 import pytest
 
 from modal_app.contract.events import DoneEvent, ErrorEvent, StreamEvent
-from tests.conftest import FAST, live_sandboxes
+from tests.conftest import FAST, live_sandboxes, wait_until
 from workbench import Project, RequestRefusedError, Run, Workbench, connect, private_files
 from workbench.local_cloud.state import Running
 from workbench.model_backing import UPSTREAM_KEY_VARIABLE, UPSTREAM_URL_VARIABLE, WITHOUT_CLAUDE_VARIABLE
@@ -233,6 +233,21 @@ def test_what_a_job_may_not_use_is_told(claude: Claude, project: Project) -> Non
     end = failed(claude.run(project, "not permitted", permission_mode="dontAsk"))
     assert end.code == "permission_denied"
     assert "Bash" in end.message
+
+
+def test_a_sandbox_made_ahead_makes_way_for_one_that_reaches_the_model(claude: Claude, project: Project) -> None:
+    assert claude.wb.launch(project, "prewarm").wait(60).type == "done"
+    end = done(claude.run(project, "write a page"))
+    assert end.sandbox is not None
+    assert not end.sandbox.warm
+    assert live_sandboxes(APP) == []
+
+
+def test_a_job_that_is_cancelled_ends_with_its_sandbox(claude: Claude, project: Project) -> None:
+    job = claude.wb.launch(project, "claude", prompt="a command that never ends", allowed_tools=["Bash"])
+    wait_until(lambda: any(message["type"] == "assistant" for message in messages(job)), "the CLI works")
+    job.cancel()
+    assert failed(job).code == "cancelled"
 
 
 def test_an_unknown_session_is_told(claude: Claude, project: Project) -> None:
