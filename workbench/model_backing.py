@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from pydantic import SecretStr, ValidationError
 
 from workbench import private_files
 from workbench.targets import Target
@@ -28,7 +29,7 @@ _START_S = 30.0
 
 
 class ModelUnavailableError(Exception):
-    """The scripted model does not start; the message says why."""
+    """The model cannot be used, or the scripted one does not start; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,23 @@ def backing(target: Target) -> Backing | None:
     if why_without_claude(target) is not None:
         return None
     if key := os.environ.get(UPSTREAM_KEY_VARIABLE):
-        return Backing(os.environ.get(UPSTREAM_URL_VARIABLE) or _DEFAULT_URL, key)
+        return _checked(Backing(os.environ.get(UPSTREAM_URL_VARIABLE) or _DEFAULT_URL, key))
     return _scripted(target) if target.kind == "local" else None
+
+
+def _checked(given: Backing) -> Backing:
+    """What the gateway would refuse to start with is told where it can be put right."""
+    from modal_app.model_gateway import GatewaySettings  # late: it brings a web framework
+
+    try:
+        GatewaySettings(
+            upstream_url=given.url, upstream_key=SecretStr(given.key), token_secret=SecretStr(secrets.token_urlsafe(32))
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = f"WORKBENCH_MODEL_{str(first['loc'][0]).upper()}"
+        raise ModelUnavailableError(f"{name} {first['msg'].removeprefix('Value error, ')}") from None
+    return given
 
 
 def revive(target: Target) -> None:

@@ -50,14 +50,14 @@ async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGran
         await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             await _end(job, running)
-            watching.result()  # raises what the CLI was ended for
-        exit_code = running.result()
     finally:
         for task in (running, watching):
             task.cancel()
         await asyncio.gather(running, watching, return_exceptions=True)
     await telling.finish()
-    return _performed(telling.stream.verdict(exit_code))
+    if not watching.cancelled():
+        watching.result()  # raises what the CLI was ended for
+    return _performed(telling.stream.verdict(running.result()))
 
 
 class _Telling:

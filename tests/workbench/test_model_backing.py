@@ -18,6 +18,7 @@ from workbench.model_backing import (
     UPSTREAM_URL_VARIABLE,
     WITHOUT_CLAUDE_VARIABLE,
     Backing,
+    ModelUnavailableError,
     backing,
     revive,
     why_without_claude,
@@ -100,6 +101,23 @@ def test_a_key_of_the_deployers_own_comes_first(
     monkeypatch.setenv(UPSTREAM_URL_VARIABLE, "https://models.example")
     assert backing(target) == Backing("https://models.example", "sk-the-deployers-own")
     assert not target.private.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "told"),
+    [
+        ("http://models.example", "sk-the-deployers-own", "UPSTREAM_URL must be https"),
+        ("https://models.example", "sk-short", "UPSTREAM_KEY must be at least"),
+    ],
+)
+def test_what_the_gateway_would_not_start_with_is_told_before_anything_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, key: str, told: str
+) -> None:
+    monkeypatch.setenv(UPSTREAM_KEY_VARIABLE, key)
+    monkeypatch.setenv(UPSTREAM_URL_VARIABLE, url)
+    with pytest.raises(ModelUnavailableError, match=told) as caught:
+        backing(Target("modal", tmp_path))
+    assert key not in str(caught.value)
 
 
 def test_on_modal_there_is_no_model_without_a_key(tmp_path: Path) -> None:
