@@ -1,7 +1,7 @@
 """Modal wiring only: image, secret, volumes, functions. `modal deploy -m modal_app.app` takes it to any Modal.
 
-At deploy time WORKBENCH_APP_NAME gives the name, WORKBENCH_TIMEOUT_* the deadlines (both travel into the container),
-and WORKBENCH_MIN_CONTAINERS how many containers are kept warm.
+At deploy time WORKBENCH_APP_NAME gives the name, WORKBENCH_TIMEOUT_* the deadlines, WORKBENCH_WITHOUT_CLAUDE leaves the
+Claude CLI out of sandboxes (all travel into the container), and WORKBENCH_MIN_CONTAINERS says how many are kept warm.
 """
 
 import os
@@ -10,29 +10,38 @@ from importlib.metadata import version
 import modal
 
 from modal_app import DEFAULT_APP_NAME
+from modal_app.actions.claude_command import CLI_PACKAGE, CLI_VERSION
 from modal_app.runs.state import ARCHIVE, SharedState
 from modal_app.settings import Timeouts
 
 APP_NAME = os.environ.get("WORKBENCH_APP_NAME", DEFAULT_APP_NAME)
 PROJECTS = f"{APP_NAME}-projects"
 SHARED = f"{APP_NAME}-global"
+WITHOUT_CLAUDE = bool(os.environ.get("WORKBENCH_WITHOUT_CLAUDE"))
+MAX_MODEL_INPUTS = 200  # of the gateway: it only passes bytes on
 MAX_INPUTS = 60  # more than runs: probes and cancellations must get through
 
 timeouts = Timeouts()
 # What runs there is what was tested here.
-_packages = [f"{name}=={version(name)}" for name in ("fastapi", "pydantic", "pydantic-settings", "structlog")]
+_packages = [f"{name}=={version(name)}" for name in ("fastapi", "httpx", "pydantic", "pydantic-settings", "structlog")]
 
 _limits = {
     name: os.environ[name] for name in ("WORKBENCH_MAX_RUNS", "WORKBENCH_MAX_OUTPUT_BYTES") if name in os.environ
 }
 
+_without = {"WORKBENCH_WITHOUT_CLAUDE": "1"} if WITHOUT_CLAUDE else {}
+
 image = (
     modal.Image.debian_slim()
     .uv_pip_install(*_packages)
-    .env({"WORKBENCH_APP_NAME": APP_NAME, **timeouts.env(), **_limits})
+    .env({"WORKBENCH_APP_NAME": APP_NAME, **timeouts.env(), **_limits, **_without})
     .add_local_python_source("modal_app")
 )
 sandbox_image = modal.Image.debian_slim().apt_install("git")
+if not WITHOUT_CLAUDE:
+    sandbox_image = sandbox_image.apt_install("nodejs", "npm").run_commands(
+        f"npm install -g {CLI_PACKAGE}@{CLI_VERSION}"
+    )
 
 projects = modal.Volume.from_name(PROJECTS, create_if_missing=True, version=2)
 shared = modal.Volume.from_name(SHARED, create_if_missing=True, version=2)
@@ -54,10 +63,31 @@ app = modal.App(APP_NAME)
 def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI app of any kind
     """The endpoint. Refuses to start with bad settings."""
     from modal_app.fleet import Platform
+    from modal_app.model_access import ModelAccess
     from modal_app.settings import Settings
     from modal_app.web import create_app
 
-    return create_app(Settings(), Platform(app, sandbox_image, projects, shared), state)
+    settings = Settings()
+    model = ModelAccess(None if WITHOUT_CLAUDE else settings.model_token_secret, model_gateway)
+    return create_app(settings, Platform(app, sandbox_image, projects, shared), state, model)
+
+
+@app.function(
+    image=image,
+    secrets=[modal.Secret.from_name(f"{APP_NAME}-model", required_keys=["WORKBENCH_MODEL_TOKEN_SECRET"])],
+    timeout=timeouts.function_s,
+    scaledown_window=300,
+)
+@modal.concurrent(max_inputs=MAX_MODEL_INPUTS)
+@modal.asgi_app()
+def model_gateway():  # type: ignore[no-untyped-def]  # as above
+    """The only function that has the model's key. Refuses to start with bad settings."""
+    from modal_app import logs
+    from modal_app.model_access import liveness
+    from modal_app.model_gateway import GatewaySettings, create_gateway
+
+    logs.configure()
+    return create_gateway(GatewaySettings(), is_live=liveness(state))
 
 
 @app.function(

@@ -85,13 +85,16 @@ class Fleet:
         self._timeouts = timeouts
 
     @asynccontextmanager
-    async def create(self, owned: Owned, *, prewarm: bool = False) -> AsyncIterator[ProjectSandbox]:
+    async def create(
+        self, owned: Owned, *, prewarm: bool = False, reach: str | None = None
+    ) -> AsyncIterator[ProjectSandbox]:
         """A new sandbox, terminated on every way out; with `prewarm`, on every way out but a good one.
 
+        `reach` is the one host that it can reach; without it, it has no network.
         The holder of the project's lease alone calls this, so one of the same name is a dead run's and makes way.
         Raises ContractError `sandbox_unavailable`.
         """
-        creating = asyncio.ensure_future(self._create(owned, prewarm=prewarm))
+        creating = asyncio.ensure_future(self._create(owned, prewarm=prewarm, reach=reach))
         try:
             # Shielded: a creation that is cut off could leave a sandbox that nobody knows.
             sandbox = await asyncio.shield(creating)
@@ -157,20 +160,20 @@ class Fleet:
     def _held(self, sandbox: modal.Sandbox, owned: Owned, *, warm: bool = False) -> ProjectSandbox:
         return ProjectSandbox(sandbox, self._timeouts, ReadBack(self._platform.projects, owned.root), warm=warm)
 
-    async def _create(self, owned: Owned, *, prewarm: bool) -> modal.Sandbox:
+    async def _create(self, owned: Owned, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         try:
             async with asyncio.timeout(self._timeouts.start_s):
                 try:
-                    return await self._ask_for_one(owned, prewarm=prewarm)
+                    return await self._ask_for_one(owned, prewarm=prewarm, reach=reach)
                 except modal.exception.AlreadyExistsError:
                     await self._make_way(owned)
-                    return await self._ask_for_one(owned, prewarm=prewarm)
+                    return await self._ask_for_one(owned, prewarm=prewarm, reach=reach)
         except PLATFORM_ERRORS as error:
             _log.error("sandbox.create_failed", reason=type(error).__name__, detail=str(error)[:500])
             await self._end_nameless(owned)
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "no sandbox could be started") from None
 
-    async def _ask_for_one(self, owned: Owned, *, prewarm: bool) -> modal.Sandbox:
+    async def _ask_for_one(self, owned: Owned, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         timeouts = self._timeouts
         return await modal.Sandbox.create.aio(
             "python3",
@@ -183,7 +186,9 @@ class Fleet:
             tags={RUN_TAG: owned.run_id},
             image=self._platform.image,
             timeout=timeouts.sandbox_s + (timeouts.prewarm_s if prewarm else 0),
-            block_network=True,
+            block_network=reach is None,
+            outbound_domain_allowlist=None if reach is None else [reach],
+            outbound_cidr_allowlist=None if reach is None else [],
             volumes={
                 WORKSPACE: self._platform.projects.with_mount_options(sub_path=owned.root),
                 GLOBAL: self._platform.shared.with_mount_options(read_only=True),

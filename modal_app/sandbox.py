@@ -69,6 +69,10 @@ class Job(Protocol):
         """Run a command in the workspace and return its exit code."""
         ...
 
+    async def aside(self, argv: Sequence[str]) -> None:
+        """Run a short command beside the one that is the job's; what it says, and how it ends, is nobody's concern."""
+        ...
+
 
 class ProjectSandbox:
     """A live sandbox. Commands run as an unprivileged user, in /workspace.
@@ -152,6 +156,10 @@ class ProjectSandbox:
         if timed_out:
             raise ContractError(ErrorCode.PROCESS_TIMEOUT, f"the process did not end within {limit:g} seconds")
         return code
+
+    async def aside(self, argv: Sequence[str]) -> None:
+        """Run a short command beside the job's, as its user. Raises ContractError `sandbox_lost`."""
+        await self._exec([*self._prefix, *argv], on_output=_ignore, timeout_s=_PROBE_S)
 
     async def commit(self) -> Commit:
         """Publish what was written to the workspace; raises ContractError `commit_failed` unless it was confirmed.

@@ -32,6 +32,7 @@ class Timeouts(BaseSettings):
     commit_s: Seconds = 60
     terminate_s: Seconds = 30
     lease_s: Seconds = 20  # a sandbox that has not heard from its run for so long ends itself; so do a container's runs
+    stall_s: Seconds = 150  # a Claude CLI that has said nothing for so long has stalled; its Bash commands get 120
     prewarm_s: Seconds = 300  # a sandbox created ahead that no run has taken for so long ends itself
     send_s: Seconds = 60  # a reader that takes nothing for so long is left
     sweep_s: Seconds = 60  # between two looks for what nobody owns any more
@@ -71,11 +72,12 @@ class Settings(BaseSettings):
 
     secret: SecretStr
     secret_previous: SecretStr | None = None
+    model_token_secret: SecretStr | None = None  # signs runs' tokens for the model gateway; none when there is no model
     max_runs: Annotated[int, Field(ge=1)] = 40  # at once in one container
     max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run
     timeouts: Timeouts = Field(default_factory=Timeouts)
 
-    @field_validator("secret", "secret_previous", mode="after")
+    @field_validator("secret", "secret_previous", "model_token_secret", mode="after")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value():

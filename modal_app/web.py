@@ -20,6 +20,7 @@ from modal_app.contract.events import TerminalEvent, dump_event, event_schema
 from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import parse_request, request_schema
 from modal_app.fleet import Platform
+from modal_app.model_access import ModelAccess
 from modal_app.runs.desk import Desk, was_cancelled
 from modal_app.runs.pieces import Pieces
 from modal_app.runs.records import RunRecord
@@ -38,10 +39,10 @@ _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_CHARS}}}")
 _SEQ = re.compile(r"[0-9]{1,15}")
 
 
-def create_app(settings: Settings, platform: Platform, state: SharedState) -> FastAPI:
+def create_app(settings: Settings, platform: Platform, state: SharedState, model: ModelAccess) -> FastAPI:
     """The endpoint as an ASGI app; its lifespan ends with every run ended."""
     logs.configure()
-    desk = Desk(settings, platform, state)
+    desk = Desk(settings, platform, state, model)
     pieces = Pieces()
 
     @asynccontextmanager

@@ -19,6 +19,7 @@ from workbench import Project, Workbench, connect
 from workbench.local_cloud import daemon
 from workbench.local_cloud.__main__ import TEST_NETWORKS_VARIABLE
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
+from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
 
 COMMAND_TIMEOUT_S = 120
 REACHABLE = "127.0.0.2"  # the one address nearby that sandboxes of the tests' cloud may reach, when they may at all
@@ -63,6 +64,15 @@ def _nothing_is_left() -> Iterator[None]:
         [process for process in psutil.Process().children(recursive=True) if process.pid not in before], timeout=10
     )
     assert [" ".join(process.cmdline()) for process in alive] == []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _without_claude() -> Iterator[None]:
+    """Deploy without the Claude CLI, whose image takes a while and a registry; who needs it deploys with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(WITHOUT_CLAUDE_VARIABLE, "1")
+        patch.delenv(UPSTREAM_KEY_VARIABLE, raising=False)  # a developer's own: no test spends it unless it says so
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 Modal gives no secret back once it is stored, so the caller's copy lives in a file that only its owner can read.
 """
 
-import json
 import os
 import secrets
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,12 +18,15 @@ from modal.exception import NotFoundError
 from pydantic import SecretStr
 
 from modal_app import DEFAULT_APP_NAME
+from workbench import model_backing, private_files
 from workbench.endpoint import Endpoint
+from workbench.model_backing import Backing
 from workbench.targets import Target, TargetUnavailableError
 
 FUNCTION_NAME = "generate"
 SECRET_VARIABLE = "WORKBENCH_SECRET"  # noqa: S105  # the name of the variable, not its value
 PREVIOUS_VARIABLE = "WORKBENCH_SECRET_PREVIOUS"  # see above
+TOKEN_SECRET_VARIABLE = "WORKBENCH_MODEL_TOKEN_SECRET"  # noqa: S105  # see above
 DEPLOY_TIMEOUT_S = 900.0
 
 
@@ -36,18 +39,28 @@ def deploy(
     *,
     app_name: str = DEFAULT_APP_NAME,
     rotate_secret: bool = False,
+    with_claude: bool = True,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> Endpoint:
     """Deploy the endpoint and return how to call it; `on_line` gets the SDK's progress line by line.
 
+    Without Claude, sandboxes do not have its CLI, whose layer of the image takes a while.
     Raises DeployFailedError, or TargetUnavailableError for a target that is not ours to deploy to.
     """
     if target.kind == "url":
         raise TargetUnavailableError("an endpoint given by URL is deployed already: use the target local or modal")
     target.point_sdk()
-    _ensure_secret(target, app_name, rotate=rotate_secret)
+    try:
+        model = model_backing.backing(target) if with_claude else None
+    except model_backing.ModelUnavailableError as error:
+        raise DeployFailedError(str(error)) from error
+    _ensure_secrets(target, app_name, model, rotate=rotate_secret)
     command = [sys.executable, "-m", "modal", "deploy", "-m", "modal_app.app"]
     env = {**os.environ, **target.env, "WORKBENCH_APP_NAME": app_name, "NO_COLOR": "1", "TERM": "dumb"}
+    if not with_claude or model_backing.why_without_claude(target) is not None:
+        env[model_backing.WITHOUT_CLAUDE_VARIABLE] = "1"
+    for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
+        env.pop(name, None)  # it is in the gateway's secret, and nobody else's matter
     if target.kind == "local":
         env.setdefault("WORKBENCH_MIN_CONTAINERS", "1")  # it costs nothing here, and the first run need not wait
     lines: list[str] = []
@@ -64,7 +77,11 @@ def deploy(
             process.kill()
             raise
     if code != 0:
-        raise DeployFailedError(f"`modal deploy` failed with exit code {code}:\n" + "\n".join(lines[-15:]))
+        said = "\n".join(lines[-15:])
+        hint = (
+            f"\n(set {model_backing.WITHOUT_CLAUDE_VARIABLE}=1 to do without the Claude CLI)" if "npm" in said else ""
+        )
+        raise DeployFailedError(f"`modal deploy` failed with exit code {code}:\n{said}{hint}")
     return endpoint(target, app_name=app_name)
 
 
@@ -84,25 +101,43 @@ def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
     except NotFoundError:
         url = None
     kept = _kept(target, app_name)
+    with suppress(model_backing.ModelUnavailableError):  # jobs that need no model go on without it
+        model_backing.revive(target)
     if not url or not kept:
         raise DeployFailedError(f"nothing is deployed as '{app_name}' on {target.kind}: run `workbench deploy`")
     return Endpoint(url=url, secret=SecretStr(kept))
 
 
-def _ensure_secret(target: Target, app_name: str, *, rotate: bool) -> None:
-    """Make the cloud and our file agree on a secret; on rotation the one before stays good for calls under way."""
-    kept = _kept(target, app_name)
-    values: dict[str, str] = {}
-    if kept is None or rotate:
-        values = {SECRET_VARIABLE: secrets.token_urlsafe(32), PREVIOUS_VARIABLE: kept or ""}
-    else:
-        values = {SECRET_VARIABLE: kept}
+def _ensure_secrets(target: Target, app_name: str, model: Backing | None, *, rotate: bool) -> None:
+    """Make the cloud and our files agree on the secrets; on rotation those before stay good for what is under way.
+
+    The endpoint gets its callers' secret and what signs runs' tokens, the gateway what checks them and the model's key.
+    """
+    kept, signing = _kept(target, app_name), _kept(target, f"{app_name}-model")
+    secret = secrets.token_urlsafe(32) if kept is None or rotate else kept
+    token_secret = secrets.token_urlsafe(32) if signing is None or rotate else signing
+    endpoint = {SECRET_VARIABLE: secret, TOKEN_SECRET_VARIABLE: token_secret if model is not None else ""}
+    gateway = {TOKEN_SECRET_VARIABLE: token_secret}
+    if secret != kept:
+        endpoint[PREVIOUS_VARIABLE] = kept or ""
+    if token_secret != signing and signing is not None:
+        gateway[f"{TOKEN_SECRET_VARIABLE}_PREVIOUS"] = signing
+    gateway |= {
+        model_backing.UPSTREAM_URL_VARIABLE: model.url if model is not None else "https://api.anthropic.com",
+        model_backing.UPSTREAM_KEY_VARIABLE: model.key if model is not None else "",
+    }
+    _store(app_name, endpoint)
+    _store(f"{app_name}-model", gateway)
+    _keep(target, app_name, secret)
+    _keep(target, f"{app_name}-model", token_secret)
+
+
+def _store(name: str, values: dict[str, str]) -> None:
     try:
-        modal.Secret.objects.create(app_name, values, allow_existing=True)
-        modal.Secret.from_name(app_name).update(values)
+        modal.Secret.objects.create(name, values, allow_existing=True)
+        modal.Secret.from_name(name).update(values)
     except ModalError as error:
-        raise DeployFailedError(f"the secret '{app_name}' could not be stored: {type(error).__name__}") from error
-    _keep(target, app_name, values[SECRET_VARIABLE])
+        raise DeployFailedError(f"the secret '{name}' could not be stored: {type(error).__name__}") from error
 
 
 def _path(target: Target, app_name: str) -> Path:
@@ -111,18 +146,9 @@ def _path(target: Target, app_name: str) -> Path:
 
 
 def _kept(target: Target, app_name: str) -> str | None:
-    try:
-        found: str = json.loads(_path(target, app_name).read_text())["secret"]
-    except FileNotFoundError:
-        return None
-    return found
+    found = private_files.read(_path(target, app_name)).get("secret")
+    return None if found is None else str(found)
 
 
 def _keep(target: Target, app_name: str, secret: str) -> None:
-    path = _path(target, app_name)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"secret": secret}, file)
-    temporary.replace(path)
+    private_files.write(_path(target, app_name), {"secret": secret})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
 from modal_app.contract.requests import Request
 from workbench.background import BackgroundLoop
+from workbench.claude_messages import shown
 from workbench.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
 from workbench.timeline import Timeline, timeline
 from workbench.view_state import ViewState, lost, reduce
@@ -251,7 +252,7 @@ class Run:
         return {"text/plain": self._plain(), "text/html": self._html()}
 
     def _tail(self) -> str:
-        pieces = [event.text for event in self.events if isinstance(event, StreamEvent)]
+        pieces = [shown(event) for event in self.events if isinstance(event, StreamEvent)]
         return "\n".join("".join(pieces[-1000:]).splitlines()[-_TAIL_LINES:])
 
     def _headline(self) -> str:

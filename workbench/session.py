@@ -18,6 +18,7 @@ from workbench.client import AsyncClient
 from workbench.control import Clock, CloudControl, ControlUnavailableError, Faults
 from workbench.endpoint import Endpoint
 from workbench.history import HistoryClient
+from workbench.model_backing import why_without_claude
 from workbench.project import Project, make_request
 from workbench.run import Run
 from workbench.targets import Target, TargetUnavailableError
@@ -51,10 +52,29 @@ class Workbench:
     ) -> None:
         self.close()
 
-    def deploy(self, *, rotate_secret: bool = False, on_line: Callable[[str], None] = lambda line: None) -> Endpoint:
+    def deploy(
+        self,
+        *,
+        rotate_secret: bool = False,
+        with_claude: bool = True,
+        on_line: Callable[[str], None] = lambda line: None,
+    ) -> Endpoint:
         """Deploy the endpoint with the stock `modal` command. Raises DeployFailedError, TargetUnavailableError."""
-        self._use(deployment.deploy(self.target, app_name=self.app_name, rotate_secret=rotate_secret, on_line=on_line))
+        self._use(
+            deployment.deploy(
+                self.target,
+                app_name=self.app_name,
+                rotate_secret=rotate_secret,
+                with_claude=with_claude,
+                on_line=on_line,
+            )
+        )
         return self.endpoint
+
+    @property
+    def why_without_claude(self) -> str | None:
+        """Why a deployment to this target has no Claude CLI, and what to do; None when it has one."""
+        return why_without_claude(self.target)
 
     @property
     def endpoint(self) -> Endpoint:

@@ -32,6 +32,7 @@ class Target:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     url: str | None = None
     cloud_url: str | None = None  # the local cloud's HTTP side: history, faults, the clock; Modal has none
+    cloud_pid: int | None = None  # the local cloud's process
 
     def point_sdk(self) -> None:
         """Make the SDK of this process talk to this target from now on."""
@@ -52,7 +53,9 @@ def resolve(name: str = "local", *, state_dir: Path | None = None) -> Target:
             running, _ = daemon.start(state)
         except daemon.CloudStartFailedError as error:
             raise TargetUnavailableError(str(error)) from error
-        return Target("local", state.root / "endpoints", running.env(), cloud_url=running.http_url)
+        return Target(
+            "local", state.root / "endpoints", running.env(), cloud_url=running.http_url, cloud_pid=running.pid
+        )
     if name == "modal":
         return _modal()
     parts = urlsplit(name)

@@ -30,7 +30,7 @@ class ViewState:
     elapsed_ms: int = 0
     cold_start: bool | None = None
     events: int = 0
-    bytes: dict[Channel, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
+    bytes: dict[Channel, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0, "claude": 0})
     result: JsonValue = None
     commit: Commit | None = None
     sandbox: SandboxFacts | None = None

@@ -3,15 +3,15 @@
 `needs_sandbox` says whether an action runs in the project's sandbox or only reads what is committed.
 """
 
-from pydantic import JsonValue
-
-from modal_app.actions import files, git, python
+from modal_app.actions import claude, files, git, python
+from modal_app.actions.claude import ModelGrant
 from modal_app.actions.output import Output
-from modal_app.contract.requests import FilesList, FilesRead, PrewarmRequest, PythonRequest, Request
+from modal_app.actions.performed import Performed
+from modal_app.contract.requests import ClaudeRequest, FilesList, FilesRead, PrewarmRequest, PythonRequest, Request
 from modal_app.fleet import Platform
 from modal_app.sandbox import Job
 
-__all__ = ["Output", "needs_sandbox", "perform", "read_committed"]
+__all__ = ["ModelGrant", "Output", "Performed", "needs_model", "needs_sandbox", "perform", "read_committed"]
 
 
 def needs_sandbox(request: Request) -> bool:
@@ -19,20 +19,28 @@ def needs_sandbox(request: Request) -> bool:
     return not isinstance(request, FilesList | FilesRead)
 
 
-async def perform(request: Request, job: Job, output: Output) -> JsonValue:
-    """Run an action in its sandbox and return its result; raises ContractError when it fails."""
+def needs_model(request: Request) -> bool:
+    """Whether the action speaks to the model."""
+    return isinstance(request, ClaudeRequest)
+
+
+async def perform(request: Request, job: Job, output: Output, *, grant: ModelGrant | None, stall_s: float) -> Performed:
+    """Run an action in its sandbox; raises ContractError when it fails. `grant` is there when it needs the model."""
     match request:
+        case ClaudeRequest():
+            assert grant is not None, "a run that needs the model has been granted it"
+            return await claude.run(request, job, output, grant, stall_s=stall_s)
         case PythonRequest():
-            return await python.run(request, job, output)
+            return Performed(await python.run(request, job, output))
         case FilesList() | FilesRead() | PrewarmRequest():
             raise AssertionError("runs no command")
         case _ if request.action == "files":
-            return await files.change(request, job, output)
+            return Performed(await files.change(request, job, output))
         case _:
-            return await git.run(request, job, output)
+            return Performed(await git.run(request, job, output))
 
 
-async def read_committed(request: Request, platform: Platform) -> JsonValue:
+async def read_committed(request: Request, platform: Platform) -> Performed:
     """Answer from the committed state of the project; raises ContractError."""
     assert isinstance(request, FilesList | FilesRead)
-    return await files.read(request, platform.projects)
+    return Performed(await files.read(request, platform.projects))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from modal_app.actions.output import Captured, Output
+from modal_app.actions.output import Captured, Output, Piece
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.requests import GitCommit, GitDiff, GitInit, GitLog, GitRequest, GitRestore, GitStatus
 from modal_app.sandbox import Job
@@ -96,7 +96,7 @@ class _Repository:
             )
 
 
-async def _nowhere(channel: object, text: str) -> None:
+async def _nowhere(piece: Piece) -> None:
     """Drop what a probe says on stderr."""
 
 

@@ -1,6 +1,9 @@
 """A job's output on its way to the journal: counted, cut into texts, never buffered beyond a character."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pydantic import JsonValue
 
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Channel
@@ -8,10 +11,22 @@ from modal_app.contract.limits import MAX_OUTPUT_BYTES, MAX_RESULT_BYTES
 from modal_app.contract.sse import TextSplitter
 
 
-class Output:
-    """Writes both channels of a run's commands."""
+@dataclass(frozen=True)
+class Piece:
+    """One piece of output, as the event `stream` tells it: `text`, or a `message` of the Claude CLI."""
 
-    def __init__(self, write: Callable[[Channel, str], Awaitable[None]], *, max_bytes: int = MAX_OUTPUT_BYTES) -> None:
+    channel: Channel
+    text: str = ""
+    message: dict[str, JsonValue] | None = None
+    message_id: str | None = None
+    replaces: str | None = None
+    cut: bool | None = None
+
+
+class Output:
+    """Writes what a run's commands say."""
+
+    def __init__(self, write: Callable[[Piece], Awaitable[None]], *, max_bytes: int = MAX_OUTPUT_BYTES) -> None:
         self._write = write
         self._left = max_bytes
         self._splitters: dict[Channel, TextSplitter] = {"stdout": TextSplitter(), "stderr": TextSplitter()}
@@ -19,17 +34,25 @@ class Output:
     async def __call__(self, channel: str, data: bytes) -> None:
         """Take a piece of output; raises ContractError `output_limit` when the run has printed too much."""
         name: Channel = "stderr" if channel == "stderr" else "stdout"
+        self.count(data)
+        for text in self._splitters[name].feed(data):
+            await self._write(Piece(name, text))
+
+    def count(self, data: bytes) -> None:
+        """Count what a command printed; raises ContractError `output_limit` when the run has printed too much."""
         self._left -= len(data)
         if self._left < 0:
             raise ContractError(ErrorCode.OUTPUT_LIMIT, "the job printed more than a run may")
-        for text in self._splitters[name].feed(data):
-            await self._write(name, text)
+
+    async def tell(self, piece: Piece) -> None:
+        """Write a piece that was made of bytes counted before."""
+        await self._write(piece)
 
     async def flush(self) -> None:
         """Write what is left of a cut character."""
         for name, splitter in self._splitters.items():
             for text in splitter.flush():
-                await self._write(name, text)
+                await self._write(Piece(name, text))
 
 
 class Captured:

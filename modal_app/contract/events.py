@@ -20,7 +20,7 @@ class Phase(StrEnum):
     TERMINATING = "terminating"
 
 
-Channel = Literal["stdout", "stderr"]
+Channel = Literal["stdout", "stderr", "claude"]
 
 
 class _Part(BaseModel):
@@ -65,6 +65,21 @@ class Timings(_Part):
     terminate_ms: int | None = Field(None, ge=0)
 
 
+class Usage(_Part):
+    """What a job of the Claude CLI used: tokens as the model's service counted them, dollars by the CLI's price list.
+
+    `turns` counts the model's answers; the session can be resumed by its id.
+    """
+
+    input_tokens: int = Field(0, ge=0)
+    output_tokens: int = Field(0, ge=0)
+    cache_read_tokens: int = Field(0, ge=0)
+    cache_write_tokens: int = Field(0, ge=0)
+    cost_usd: float = Field(0, ge=0)
+    turns: int = Field(0, ge=0)
+    session_id: str | None = None
+
+
 class _Event(_Part):
     """What every event has.
 
@@ -89,11 +104,20 @@ class StatusEvent(_Event):
 
 
 class StreamEvent(_Event):
-    """The job printed `text`; pieces of one channel, joined, are its output."""
+    """The job printed `text`; pieces of one channel, joined, are its output.
+
+    On the channel `claude`, `text` is what the model said next in the message `message_id`, and an event with a
+    `message` instead is a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened.
+    `replaces` is the id of a message that had broken off: what this one says stands in its place.
+    """
 
     type: Literal["stream"] = "stream"
     channel: Channel
-    text: str
+    text: str = ""
+    message: dict[str, JsonValue] | None = None
+    message_id: str | None = None
+    replaces: str | None = None
+    cut: bool | None = None
 
 
 class DoneEvent(_Event):
@@ -102,6 +126,7 @@ class DoneEvent(_Event):
     type: Literal["done"] = "done"
     exit_code: Literal[0] = 0
     result: JsonValue = None
+    usage: Usage | None = None
     commit: Commit | None = None
     sandbox: SandboxFacts | None = None
     timings: Timings | None = None

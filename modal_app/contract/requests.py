@@ -5,7 +5,6 @@ A body is parsed once, at the door; deeper code sees only these frozen values.
 
 import base64
 import binascii
-import re
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -13,97 +12,97 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
-    StringConstraints,
+    JsonValue,
+    Tag,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
 
+from modal_app.contract.claude import ClaudeOptions, PermissionMode
 from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.fields import Message, ProjectRequest, Revision, Uuid, at_most, no_nul, tuple_of_list
 from modal_app.contract.limits import (
     MAX_ARGUMENTS,
     MAX_ARGUMENTS_BYTES,
     MAX_CODE_BYTES,
     MAX_FILES,
     MAX_LOG_ENTRIES,
-    MAX_MESSAGE_BYTES,
     MAX_PATHS,
+    MAX_PROMPT_BYTES,
     MAX_STDIN_BYTES,
-    MAX_TIMEOUT_S,
-    MAX_WAIT_S,
+    MAX_TOOLS,
 )
 from modal_app.contract.paths import WorkspacePath
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_REVISION = re.compile(r"HEAD|[0-9a-f]{7,64}")
+Tools = Annotated[tuple[str, ...], BeforeValidator(tuple_of_list), Field(max_length=MAX_TOOLS)]
 
 
-def _canonical_uuid(value: str) -> str:
-    if not _UUID.fullmatch(value):
-        raise ValueError("must be a canonical lower-case UUID")
-    return value
+class ClaudeRequest(ProjectRequest):
+    """Give the Claude CLI a `prompt`; `resume` is the id of a session that it goes on from, or forks.
 
-
-def _revision(value: str) -> str:
-    if not _REVISION.fullmatch(value):
-        raise ValueError("must be HEAD or 7 to 64 lower-case hexadecimal digits of a commit")
-    return value
-
-
-def _no_nul(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("may not hold NUL")
-    return value
-
-
-def _at_most(limit: int) -> AfterValidator:
-    def check(value: str) -> str:
-        if len(value.encode()) > limit:
-            raise ValueError(f"may be {limit} bytes long")
-        return value
-
-    return AfterValidator(check)
-
-
-Uuid = Annotated[str, AfterValidator(_canonical_uuid)]
-Revision = Annotated[str, AfterValidator(_revision)]
-Message = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1),
-    AfterValidator(_no_nul),
-    _at_most(MAX_MESSAGE_BYTES),
-]
-
-
-class _Request(BaseModel):
-    """What every action has: whose project it works on, and how long its process may take, in seconds.
-
-    `wait_s` is how long the run waits, in seconds, when another run holds the project; without it, it is refused.
+    The CLI takes settings, hooks and skills that stand in the project only with `project_skills`. `budget_usd` is by
+    the CLI's own price list. With a `json_schema` the result has `structured_output` in that form.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    action: Literal["claude"] = "claude"
+    prompt: Annotated[str, AfterValidator(no_nul), at_most(MAX_PROMPT_BYTES)]
+    resume: Uuid | None = None
+    fork: bool = False
+    model: str | None = None
+    max_turns: Annotated[int, Field(ge=1)] | None = None
+    budget_usd: Annotated[float, Field(gt=0)] | None = None
+    json_schema: dict[str, JsonValue] | None = None
+    allowed_tools: Tools = ()
+    disallowed_tools: Tools = ()
+    permission_mode: PermissionMode = "acceptEdits"
+    mcp_config: dict[str, JsonValue] | None = None
+    project_skills: bool = False
 
-    user_id: Uuid
-    project_id: Uuid
-    timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)] | None = None
-    wait_s: Annotated[int, Field(ge=0, le=MAX_WAIT_S)] = 0
+    @model_validator(mode="after")
+    def _may_be_asked(self) -> "ClaudeRequest":
+        try:
+            _ = self.options
+        except ContractError as error:
+            raise ValueError(error.message) from None
+        return self
+
+    @property
+    def options(self) -> ClaudeOptions:
+        """What is asked of the CLI."""
+        return ClaudeOptions(
+            self.prompt,
+            resume=self.resume,
+            fork=self.fork,
+            model=self.model,
+            max_turns=self.max_turns,
+            budget_usd=self.budget_usd,
+            json_schema=self.json_schema,
+            allowed_tools=self.allowed_tools,
+            disallowed_tools=self.disallowed_tools,
+            permission_mode=self.permission_mode,
+            mcp_config=self.mcp_config,
+            project_skills=self.project_skills,
+        )
 
 
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+Argument = Annotated[str, AfterValidator(no_nul)]
 
 
-class PythonRequest(_Request):
+class PythonRequest(ProjectRequest):
     """Run a Python program: `code`, or the file `path` of the workspace; `stdin` is its input."""
 
     action: Literal["python"] = "python"
-    code: Annotated[str, AfterValidator(_no_nul), _at_most(MAX_CODE_BYTES)] | None = None
+    code: Annotated[str, AfterValidator(no_nul), at_most(MAX_CODE_BYTES)] | None = None
     path: WorkspacePath | None = None
     args: Annotated[
-        tuple[Annotated[str, AfterValidator(_no_nul)], ...], BeforeValidator(_tuple), Field(max_length=MAX_ARGUMENTS)
+        tuple[Annotated[str, AfterValidator(no_nul)], ...],
+        BeforeValidator(tuple_of_list),
+        Field(max_length=MAX_ARGUMENTS),
     ] = ()
-    stdin: Annotated[str, _at_most(MAX_STDIN_BYTES)] = ""
+    stdin: Annotated[str, at_most(MAX_STDIN_BYTES)] = ""
 
     @model_validator(mode="after")
     def _one_program(self) -> "PythonRequest":
@@ -114,7 +113,7 @@ class PythonRequest(_Request):
         return self
 
 
-class _GitRequest(_Request):
+class _GitRequest(ProjectRequest):
     action: Literal["git"] = "git"
 
 
@@ -157,7 +156,7 @@ class GitRestore(_GitRequest):
 
     op: Literal["restore"] = "restore"
     commit: Revision
-    paths: Annotated[tuple[WorkspacePath, ...], BeforeValidator(_tuple), Field(max_length=MAX_PATHS)] = ()
+    paths: Annotated[tuple[WorkspacePath, ...], BeforeValidator(tuple_of_list), Field(max_length=MAX_PATHS)] = ()
 
     @model_validator(mode="after")
     def _arguments_fit(self) -> "GitRestore":
@@ -190,7 +189,7 @@ class FileContent(BaseModel):
             raise ValueError("content is not base64") from error
 
 
-class _FilesRequest(_Request):
+class _FilesRequest(ProjectRequest):
     action: Literal["files"] = "files"
 
 
@@ -212,7 +211,7 @@ class FilesWrite(_FilesRequest):
     """Write a set of files, all or none; with a `message` they become a git commit."""
 
     op: Literal["write"] = "write"
-    files: Annotated[tuple[FileContent, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=MAX_FILES)]
+    files: Annotated[tuple[FileContent, ...], BeforeValidator(tuple_of_list), Field(min_length=1, max_length=MAX_FILES)]
     message: Message | None = None
 
     @model_validator(mode="after")
@@ -248,7 +247,7 @@ class FilesMove(_FilesRequest):
         return self
 
 
-class PrewarmRequest(_Request):
+class PrewarmRequest(ProjectRequest):
     """Create the project's sandbox ahead, for its next run; unused, it ends after a while."""
 
     action: Literal["prewarm"] = "prewarm"
@@ -256,18 +255,27 @@ class PrewarmRequest(_Request):
 
 GitRequest = GitInit | GitStatus | GitLog | GitDiff | GitCommit | GitRestore
 FilesRequest = FilesList | FilesRead | FilesWrite | FilesDelete | FilesMove
-Request = PythonRequest | GitRequest | FilesRequest | PrewarmRequest
+Request = ClaudeRequest | PythonRequest | GitRequest | FilesRequest | PrewarmRequest
+
+
+def _action(body: object) -> object:
+    """The action that a body asks for: who gives a prompt and no action asks for Claude."""
+    if not isinstance(body, dict):
+        return getattr(body, "action", None)
+    return body.get("action", "claude" if "prompt" in body else None)
+
 
 _ADAPTER: TypeAdapter[Request] = TypeAdapter(
     Annotated[
-        PythonRequest
-        | PrewarmRequest
-        | Annotated[GitRequest, Field(discriminator="op")]
-        | Annotated[FilesRequest, Field(discriminator="op")],
-        Field(discriminator="action"),
+        Annotated[ClaudeRequest, Tag("claude")]
+        | Annotated[PythonRequest, Tag("python")]
+        | Annotated[PrewarmRequest, Tag("prewarm")]
+        | Annotated[GitRequest, Field(discriminator="op"), Tag("git")]
+        | Annotated[FilesRequest, Field(discriminator="op"), Tag("files")],
+        Discriminator(_action),
     ]
 )
-ACTIONS = ("python", "git", "files", "prewarm")
+ACTIONS = ("claude", "python", "git", "files", "prewarm")
 
 
 def parse_request(body: bytes) -> Request:

@@ -47,7 +47,7 @@ class GatewaySettings(BaseSettings):
     connect_s: Seconds = 10
     body_s: Seconds = 60  # until a request has come whole
     headers_s: Seconds = 60  # until the service begins to answer
-    idle_s: Seconds = 60  # of an answer in which nothing but pings comes
+    idle_s: Seconds = 45  # of an answer in which nothing but pings comes; no failure shall take a minute to be seen
     whole_s: Seconds = 600  # until an answer that does not stream has come
 
     @field_validator("upstream_url")

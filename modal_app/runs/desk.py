@@ -14,6 +14,7 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import ErrorEvent, TerminalEvent
 from modal_app.contract.requests import Request
 from modal_app.fleet import Fleet, Platform, project_name
+from modal_app.model_access import ModelAccess
 from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.runs.archive import Archive
 from modal_app.runs.breaker import Breaker
@@ -44,18 +45,19 @@ _UNDO_PAUSE_S = 1.0
 class Desk:
     """One container's view of all runs."""
 
-    def __init__(self, settings: Settings, platform: Platform, state: SharedState) -> None:
+    def __init__(self, settings: Settings, platform: Platform, state: SharedState, model: ModelAccess) -> None:
         timeouts = settings.timeouts
         fleet = Fleet(platform, timeouts)
         archive = Archive(state)
         self._settings = settings
+        self._model = model
         self._records = Records(state)
         self._pulse = Pulse(state, lease_s=timeouts.lease_s)
         self._leases = Leases(state, self._records, self._pulse)
         self._breaker = Breaker(state)
         self._control = Control(state)
         self._closer = Closer(state, self._records, archive, fleet)
-        means = Means(platform, settings, fleet, self._leases, self._breaker)
+        means = Means(platform, settings, fleet, self._leases, self._breaker, model)
         self._supervisor = Supervisor(means, state, self._records, archive)
         self._following = Following(state, self._records, archive, self._pulse, self._closer, lease_s=timeouts.lease_s)
         self._background: set[asyncio.Task[Any]] = set()
@@ -64,7 +66,7 @@ class Desk:
         """Start a run, or find the one that this key has started; returns its id.
 
         Raises ContractError `project_busy`, `over_capacity`, `idempotency_conflict`, `invalid_request`,
-        `sandbox_unavailable`.
+        `model_error`, `sandbox_unavailable`.
         """
         limit = self._settings.timeouts.process_s
         if request.timeout_s is not None and request.timeout_s > limit:
@@ -72,6 +74,8 @@ class Desk:
         longest = self._settings.timeouts.longest_wait_s
         if request.wait_s > longest:
             raise ContractError(ErrorCode.INVALID_REQUEST, f"wait_s: may be at most {longest} on this endpoint")
+        if actions.needs_model(request):
+            self._model.check()
         # A client that leaves must not leave a project claimed: what has begun is finished, and then has no reader.
         submitted: str = await _asking(asyncio.shield(self._spawn(self._submit(request, key))))
         return submitted

@@ -11,11 +11,11 @@ from typing import TypedDict
 
 from pydantic import JsonValue
 
+from modal_app.actions.output import Piece
 from modal_app.contract import sse
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import (
     TERMINAL,
-    Channel,
     Commit,
     DoneEvent,
     ErrorEvent,
@@ -26,6 +26,7 @@ from modal_app.contract.events import (
     StreamEvent,
     TerminalEvent,
     Timings,
+    Usage,
 )
 from modal_app.contract.order import Order
 from modal_app.runs.batches import Batch
@@ -93,7 +94,7 @@ class Journal:
         """Tell a phase."""
         self._append(StatusEvent(**self._stamp(), phase=phase, message=message, cold_start=cold_start, timings=timings))
 
-    async def stream(self, channel: Channel, text: str) -> None:
+    async def stream(self, piece: Piece) -> None:
         """Tell a piece of output; waits while the log is behind. Raises ContractError `container_lost`."""
         while self._waiting_bytes >= MAX_WAITING_BYTES and not self._lost:
             await self._changed.wait()
@@ -101,13 +102,20 @@ class Journal:
             raise ContractError(ErrorCode.CONTAINER_LOST, "the run's events can no longer be stored")
         if self.first_output_ms is None:
             self.first_output_ms = self.elapsed_ms
-        self._append(StreamEvent(**self._stamp(), channel=channel, text=text))
+        self._append(StreamEvent(**self._stamp(), **vars(piece)))
 
     def done(
-        self, *, result: JsonValue, commit: Commit | None, sandbox: SandboxFacts | None, timings: Timings | None = None
+        self,
+        *,
+        result: JsonValue,
+        commit: Commit | None,
+        sandbox: SandboxFacts | None,
+        usage: Usage | None = None,
+        timings: Timings | None = None,
     ) -> None:
         """Tell success, last."""
-        self._append(DoneEvent(**self._stamp(), result=result, commit=commit, sandbox=sandbox, timings=timings))
+        stamp = self._stamp()
+        self._append(DoneEvent(**stamp, result=result, usage=usage, commit=commit, sandbox=sandbox, timings=timings))
 
     def error(self, error: ContractError, *, sandbox: SandboxFacts | None, timings: Timings | None = None) -> None:
         """Tell failure, last."""

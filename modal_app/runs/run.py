@@ -15,10 +15,11 @@ from pydantic import JsonValue
 
 from modal_app import actions
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.events import Commit, DoneEvent, Phase, SandboxFacts, TerminalEvent, Timings
+from modal_app.contract.events import Commit, DoneEvent, Phase, SandboxFacts, TerminalEvent, Timings, Usage
 from modal_app.contract.proof import Bundle, EventFacts, ProcessFacts
 from modal_app.contract.requests import PrewarmRequest, Request
 from modal_app.fleet import Fleet, Owned, Platform, expires_at_ms, finish
+from modal_app.model_access import ModelAccess, host_of
 from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.runs.breaker import Breaker
 from modal_app.runs.cost import estimate
@@ -43,6 +44,7 @@ class Means:
     fleet: Fleet
     leases: Leases
     breaker: Breaker
+    model: ModelAccess
 
 
 @dataclass
@@ -50,12 +52,17 @@ class _Outcome:
     """What is known of a run's end while it goes on."""
 
     result: JsonValue = None
+    usage: Usage | None = None
     commit: Commit | None = None
     sandbox: SandboxFacts | None = None
     process: ProcessFacts | None = None
     sandbox_s: float = 0
     error: ContractError | None = None
     timings: dict[str, int] = field(default_factory=dict)
+
+    def take(self, performed: actions.Performed) -> None:
+        """Take what the action has come to."""
+        self.result, self.usage = performed.result, performed.usage
 
     def settle(self, work: "asyncio.Task[None]", *, cancelled: bool) -> None:
         """Take what the work ended with. A run that was cancelled after it had committed is still done."""
@@ -176,7 +183,7 @@ class Run:
     async def _perform(self) -> None:
         if not actions.needs_sandbox(self._request):
             self.journal.status(Phase.RUNNING, "reading what is committed")
-            self._outcome.result = await actions.read_committed(self._request, self._means.platform)
+            self._outcome.take(await actions.read_committed(self._request, self._means.platform))
             return
         owned = Owned(self.run_id, self.record.user_id, self.record.project_id)
         lease = self._lease or await self._wait_for_the_project(owned.name)
@@ -212,16 +219,23 @@ class Run:
 
     async def _execute(self, owned: Owned) -> None:
         journal, outcome = self.journal, self._outcome
+        timeouts = self._means.settings.timeouts
+        grant: actions.ModelGrant | None = None
+        if actions.needs_model(self._request):
+            grant = await self._means.model.grant(self.run_id, lasts_s=timeouts.sandbox_s)
         held: ProjectSandbox | None = None
         ended = time.monotonic()
         try:
-            async with self._sandbox(owned) as held:
+            async with self._sandbox(owned, reach=host_of(grant) if grant is not None else None) as held:
                 output = actions.Output(journal.stream, max_bytes=self._means.settings.max_output_bytes)
                 journal.status(Phase.RUNNING, "the job is running")
                 started_ms = journal.elapsed_ms
                 try:
                     with self._timed("run_ms"):
-                        outcome.result = await actions.perform(self._request, held, output)
+                        performed = await actions.perform(
+                            self._request, held, output, grant=grant, stall_s=timeouts.stall_s
+                        )
+                    outcome.take(performed)
                     journal.status(Phase.COMMITTING, "the files are being committed")
                     with self._timed("commit_ms"):
                         outcome.commit = await held.commit()
@@ -237,29 +251,31 @@ class Run:
                 _log.info("sandbox.end", sandbox_id=held.id, terminated=held.terminated)
 
     @asynccontextmanager
-    async def _sandbox(self, owned: Owned) -> AsyncIterator[ProjectSandbox]:
-        """The project's sandbox, proved alive: the one that was made ahead, or a new one."""
+    async def _sandbox(self, owned: Owned, *, reach: str | None) -> AsyncIterator[ProjectSandbox]:
+        """The project's sandbox, proved alive: the one that was made ahead, which has no network, or a new one."""
         started = time.monotonic()
         try:
             self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
-            if self._warm is not None:
+            if self._warm is not None and reach is None:
                 async with self._means.fleet.adopt(self._warm.sandbox_id, owned) as held:
                     if held is not None:
                         self._outcome.timings["sandbox_ready_ms"] = int((time.monotonic() - started) * 1000)
                         self._ready(held)
                         yield held
                         return
-            async with self._new(owned) as new:
+            async with self._new(owned, reach=reach) as new:
                 yield new
         finally:
             self._outcome.sandbox_s = time.monotonic() - started
 
     @asynccontextmanager
-    async def _new(self, owned: Owned, *, prewarm: bool = False) -> AsyncIterator[ProjectSandbox]:
+    async def _new(
+        self, owned: Owned, *, prewarm: bool = False, reach: str | None = None
+    ) -> AsyncIterator[ProjectSandbox]:
         fleet, breaker = self._means.fleet, self._means.breaker
         started = time.monotonic()
         try:
-            async with fleet.create(owned, prewarm=prewarm) as held:
+            async with fleet.create(owned, prewarm=prewarm, reach=reach) as held:
                 self._outcome.timings["sandbox_create_ms"] = int((time.monotonic() - started) * 1000)
                 with self._timed("sandbox_ready_ms"):
                     await fleet.prove(held)
@@ -310,7 +326,13 @@ class Run:
         outcome = self._outcome
         timings = Timings(**outcome.timings)
         if outcome.error is None:
-            self.journal.done(result=outcome.result, commit=outcome.commit, sandbox=outcome.sandbox, timings=timings)
+            self.journal.done(
+                result=outcome.result,
+                usage=outcome.usage,
+                commit=outcome.commit,
+                sandbox=outcome.sandbox,
+                timings=timings,
+            )
         else:
             self.journal.error(outcome.error, sandbox=outcome.sandbox, timings=timings)
         _log.info(

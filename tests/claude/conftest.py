@@ -6,7 +6,8 @@ from typing import Protocol
 import pytest
 from pydantic import SecretStr
 
-from modal_app.actions.claude_command import ClaudeOptions, Command, ModelPatience, claude_command
+from modal_app.actions.claude_command import Command, ModelPatience, claude_command
+from modal_app.contract.claude import ClaudeOptions
 from tests.claude import cli
 from tests.claude.cases import QUICK
 

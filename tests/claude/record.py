@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from modal_app.actions.claude_command import ClaudeOptions, claude_command
+from modal_app.actions.claude_command import claude_command
+from modal_app.contract.claude import ClaudeOptions
 from tests.claude import cli
 from tests.claude.cases import CASES
 from workbench.scripted_model import ScriptedModel

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from modal_app.actions.claude_command import CLI_VERSION, ClaudeOptions
+from modal_app.actions.claude_command import CLI_VERSION
 from modal_app.actions.claude_stream import ClaudeStream
 from modal_app.actions.claude_verdict import Verdict
+from modal_app.contract.claude import ClaudeOptions
 from tests.claude import cli
 from tests.claude.conftest import Calls
 from workbench.scripted_model import Script, ScriptedModel, Tool, Turn

@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from modal_app.actions.claude_command import ClaudeOptions, Command
+from modal_app.actions.claude_command import Command
 from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Text
+from modal_app.contract.claude import ClaudeOptions
 from modal_app.contract.errors import ErrorCode
 from tests.claude import cli
 from tests.claude.cases import CASES, WORDS

@@ -12,9 +12,9 @@ import pytest
 import structlog.testing
 from pydantic import SecretStr
 
-from modal_app.actions.claude_command import ClaudeOptions
 from modal_app.actions.claude_stream import ClaudeStream
 from modal_app.actions.claude_verdict import Verdict
+from modal_app.contract.claude import ClaudeOptions
 from modal_app.model_gateway import Exchange, GatewaySettings, Limits, Replay, create_gateway
 from modal_app.run_tokens import RunClaims, mint
 from tests.claude import cli

@@ -8,16 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from modal_app.actions.claude_command import (
-    MAX_MCP_BYTES,
-    MAX_PROMPT_BYTES,
-    MAX_SCHEMA_BYTES,
-    ClaudeOptions,
-    Command,
-    ModelPatience,
-    claude_command,
-)
+from modal_app.actions.claude_command import Command, ModelPatience, claude_command
+from modal_app.contract.claude import ClaudeOptions
 from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.limits import MAX_MCP_BYTES, MAX_PROMPT_BYTES, MAX_SCHEMA_BYTES
 
 SESSION = "00000000-0000-4000-8000-000000000000"
 TOKEN = SecretStr("the-run's-own-token")

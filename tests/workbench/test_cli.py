@@ -20,6 +20,7 @@ from tests.conftest import live_sandboxes, processes_of, wait_until
 from workbench import Project, Workbench
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
+from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
 
 WORKBENCH = [sys.executable, "-m", "workbench"]
 
@@ -55,6 +56,7 @@ COMMANDS = [
     ["deploy"],
     ["endpoint"],
     ["run"],
+    ["run", "claude"],
     ["run", "python"],
     ["run", "git"],
     ["run", "files"],
@@ -114,9 +116,23 @@ def test_the_demo_shows_the_whole_path_and_cleans_up(own_state: State) -> None:
     assert [event.type for event in events].count("done") == 3
     summary = json.loads(last)
     assert (summary["type"], summary["ok"]) == ("summary", True)
+    assert summary["without_claude"] == "WORKBENCH_WITHOUT_CLAUDE is set"
     assert summary["files"] == ["note-1.txt", "note-2.txt", "note-3.txt", "src", "src/main.py"]
     assert [run["outcome"] for run in summary["runs"]] == ["done", "done", "done"]
     assert own_state.running() is None
+    assert processes_of(own_state) == []
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_ends_with_a_page_that_the_claude_cli_wrote_without_any_account(own_state: State) -> None:
+    env = {STATE_VARIABLE: str(own_state.root), WITHOUT_CLAUDE_VARIABLE: "", UPSTREAM_KEY_VARIABLE: ""}
+    done = cli("demo", env=env, timeout_s=280)
+    assert done.returncode == 0, done.stderr
+    for text in ("│ I write a page and its style.", "│ → Write /workspace/index.html", "timeline of claude run"):
+        assert text in done.stdout
+    assert "  style.css  " not in done.stdout.partition("committed files")[0]
+    for name in ("index.html", "style.css"):
+        assert name in done.stdout.partition("committed files")[2]
     assert processes_of(own_state) == []
 
 

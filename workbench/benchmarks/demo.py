@@ -10,6 +10,7 @@ from pathlib import Path
 from workbench.benchmarks import processes
 from workbench.benchmarks.figures import Figure, Samples
 from workbench.local_cloud.state import STATE_VARIABLE
+from workbench.model_backing import WITHOUT_CLAUDE_VARIABLE
 
 
 def measure(repeat: int) -> Figure:
@@ -18,7 +19,7 @@ def measure(repeat: int) -> Figure:
     for _ in range(repeat):
         with tempfile.TemporaryDirectory(prefix="workbench-bench-") as directory:
             Path(directory).chmod(0o711)  # as root, sandboxes have users of their own
-            env = {**os.environ, STATE_VARIABLE: str(Path(directory) / "state")}
+            env = {**os.environ, STATE_VARIABLE: str(Path(directory) / "state"), WITHOUT_CLAUDE_VARIABLE: "1"}
             command = [sys.executable, "-m", "workbench", "demo", "--json"]
             started = time.perf_counter()
             with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

@@ -11,6 +11,7 @@ import typer
 from modal_app.contract.errors import ContractError
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent, dump_event
 from workbench import prerequisites
+from workbench.claude_messages import shown
 from workbench.local_cloud.daemon import CloudStartFailedError
 from workbench.notebooks import NotebookFailedError
 from workbench.plain_text import printable
@@ -108,7 +109,7 @@ class EventPrinter:
             return
         match event:
             case StreamEvent():
-                self._output(event.text)
+                self._output(shown(event))
             case StatusEvent():
                 self._line(f"{event.elapsed_ms:>7} ms  {event.phase:<17} {event.message}")
             case DoneEvent():

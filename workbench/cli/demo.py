@@ -27,13 +27,14 @@ for number in range(1, 4):
 pathlib.Path("src").mkdir(exist_ok=True)
 pathlib.Path("src/main.py").write_text("print('hello')\\n")
 """
+_PROMPT = "Write a small web page about this workbench: index.html, and its style in style.css."
 
 
 def demo(
     as_json: JsonOption = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the local cloud running afterwards.")] = False,
 ) -> None:
-    """See it work: start a local cloud, deploy the endpoint, run a Python and a git job, look at the files."""
+    """See it work: start a local cloud, deploy the endpoint, run Python, git and Claude jobs, look at the files."""
     began = time.monotonic() - (time.time() - psutil.Process().create_time())
     with failing():
         prepare()
@@ -56,7 +57,7 @@ def demo(
 
 def _show(workbench: "Workbench", began: float, *, as_json: bool) -> None:
     say("deploying modal_app with the stock modal command …")
-    endpoint = workbench.deploy()
+    endpoint = workbench.deploy(with_claude=False)  # first events first: the CLI's layer of the image takes a while
     say(f"deployed: {endpoint.url}/generate")
     project = Project.new()
     show = EventPrinter(as_json=as_json)
@@ -71,10 +72,17 @@ def _show(workbench: "Workbench", began: float, *, as_json: bool) -> None:
         run = workbench.launch(project, action, **fields)
         ends.append(follow(run, show))
         runs.append(run)
+    if (why_not := _add_claude(workbench)) is None:
+        say("\na Claude job: the real CLI, with a model that follows a script unless it was given a key")
+        runs.append(workbench.launch(project, "claude", prompt=_PROMPT))
+        ends.append(follow(runs[-1], show))
+    else:
+        say(f"\nno Claude job: {why_not}")
     ok = all(end.type == "done" for end in ends)
     first_event_s = runs[0].received[0].at - began
     volume = workbench.volume(project)
     if as_json:
+        hidden = (".git", ".workbench")
         print_json(
             {
                 "type": "summary",
@@ -87,7 +95,8 @@ def _show(workbench: "Workbench", began: float, *, as_json: bool) -> None:
                     {"run_id": run.run_id, "outcome": end.type, "elapsed_ms": end.elapsed_ms, "timeline": _spans(run)}
                     for run, end in zip(runs, ends, strict=True)
                 ],
-                "files": [entry.path for entry in volume.entries() if not entry.path.startswith(".git")],
+                "without_claude": why_not,
+                "files": [entry.path for entry in volume.entries() if not entry.path.startswith(hidden)],
             }
         )
     else:
@@ -100,6 +109,20 @@ def _show(workbench: "Workbench", began: float, *, as_json: bool) -> None:
         say("Next: `workbench lab` opens the same in JupyterLab; `workbench run python -c 'print(1)'` runs a job.")
     if not ok:
         raise typer.Exit(1)
+
+
+def _add_claude(workbench: "Workbench") -> str | None:
+    """Deploy again with the Claude CLI; returns why that cannot be, None when it is done."""
+    from workbench.deploy import DeployFailedError
+
+    if (why_not := workbench.why_without_claude) is not None:
+        return why_not
+    say("\nadding the Claude CLI to the sandboxes' image …")
+    try:
+        workbench.deploy()
+    except DeployFailedError as error:
+        return str(error)
+    return None
 
 
 def _spans(run: "Run") -> dict[str, int]:

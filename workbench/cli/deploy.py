@@ -32,6 +32,8 @@ def deploy(
             prepare()
         say(f"deploying to {target} …")
         with connect(target, app_name=app_name) as workbench:
+            if (why_not := workbench.why_without_claude) is not None:
+                say(f"without the Claude CLI: {why_not}")
             endpoint = workbench.deploy(rotate_secret=rotate_secret, on_line=say)
         if as_json:
             print_json({"url": endpoint.url})

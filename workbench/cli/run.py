@@ -35,6 +35,29 @@ DEFAULT_ID = str(_SHELL)
 
 
 @app.command()
+def claude(
+    prompt: Annotated[str | None, typer.Argument(help="What to do; without it, what is piped in.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this session.")] = None,
+    fork: Annotated[bool, typer.Option("--fork", help="Go on from the session under a new one.")] = False,
+    model: Annotated[str | None, typer.Option(help="The model's name.")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="How many answers of the model at most.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="A tool that may be used: Bash, 'Bash(git *)'.")] = None,
+    permission_mode: Annotated[str | None, typer.Option(help="The CLI's mode, e.g. plan or acceptEdits.")] = None,
+    user: UserOption = DEFAULT_ID,
+    project: ProjectOption = DEFAULT_ID,
+    timeout_s: TimeoutOption = None,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the Claude CLI a prompt, e.g. `workbench run claude 'write a small web page'`."""
+    fields = {"prompt": prompt if prompt is not None else sys.stdin.read(), "resume": resume, "fork": fork}
+    fields |= {"model": model, "max_turns": max_turns, "allowed_tools": allow or None}
+    fields |= {"permission_mode": permission_mode}
+    _launch(target, app_name, as_json, Project(user, project), "claude", timeout_s, fields)
+
+
+@app.command()
 def python(
     arguments: Annotated[list[str] | None, typer.Argument(help="The program's arguments.")] = None,
     code: Annotated[str | None, typer.Option("--code", "-c", help="The program itself.")] = None,

@@ -115,6 +115,7 @@ class LocalCloud:
             lay_out=file_mounts.lay_out,
             on_notice=self._notice,
             on_output=self._output,
+            serves_web=lambda port: self._ingress.serves(port),
             egress_test_networks=egress_test_networks,
         )
         self._images = images.Images(

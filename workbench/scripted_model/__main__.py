@@ -1,8 +1,9 @@
 """`python -m workbench.scripted_model SCRIPT.yaml`: a scripted model in a process of its own.
 
 The first line on stdout is `{"url": …}`, when it serves. It ends with SIGTERM or SIGINT, and with `--until-eof` also
-when its stdin, a pipe, ends, so that it never outlives the process that started it. The credential that it accepts
-comes in WORKBENCH_SCRIPTED_MODEL_KEY; without one it makes its own and says it in that line as `key`.
+when its stdin, a pipe, ends, so that it never outlives the process that started it. With `--beside PID` it goes on in
+the background, says its own process in that line, and ends with that process. The credential that it accepts comes in
+WORKBENCH_SCRIPTED_MODEL_KEY; without one it makes its own and says it in that line as `key`.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 from pydantic import SecretStr
 
@@ -21,7 +23,7 @@ from workbench.scripted_model import Script, ScriptedModel, ScriptError, load_sc
 KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_KEY"
 
 
-async def _serve(script: Script, key: str, port: int, *, until_eof: bool) -> None:
+async def _serve(script: Script, key: str, port: int, *, until_eof: bool, beside: int | None) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -29,9 +31,17 @@ async def _serve(script: Script, key: str, port: int, *, until_eof: bool) -> Non
     if until_eof:
         loop.add_reader(sys.stdin.fileno(), _listen, loop, ended)
     async with ScriptedModel(script, key=SecretStr(key) if key else None, port=port) as model:
-        told = {"url": model.url} if key else {"url": model.url, "key": model.key.get_secret_value()}
+        if beside is not None:
+            loop.add_reader(beside, ended.set)
+        told: dict[str, object] = {"url": model.url}
+        if not key:
+            told["key"] = model.key.get_secret_value()
+        if beside is not None:
+            told |= {"pid": os.getpid(), "pid_started_at": psutil.Process().create_time()}
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
+        if beside is not None:
+            _leave_the_pipes()
         await ended.wait()
 
 
@@ -41,10 +51,19 @@ def _listen(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
         ended.set()
 
 
+def _leave_the_pipes() -> None:
+    """Let whoever waits for the end of our output go on."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 def serve(
     script: Annotated[Path, typer.Argument(help="a script, as YAML")],
     port: Annotated[int, typer.Option(help="0: any free one")] = 0,
     until_eof: Annotated[bool, typer.Option("--until-eof", help="end when stdin ends")] = False,
+    beside: Annotated[int, typer.Option(help="go on in the background, and end with the process of this id")] = 0,
 ) -> None:
     """Serve a scripted Messages API on loopback until it is told to end."""
     try:
@@ -52,7 +71,17 @@ def serve(
     except ScriptError as error:
         typer.echo(f"{script}: {error}", err=True)
         raise typer.Exit(2) from None
-    asyncio.run(_serve(played, os.environ.get(KEY_VARIABLE, ""), port, until_eof=until_eof))
+    process: int | None = None
+    if beside:
+        try:
+            process = os.pidfd_open(beside)
+        except ProcessLookupError:
+            typer.echo(f"there is no process {beside}", err=True)
+            raise typer.Exit(2) from None
+        if os.fork() != 0:
+            os._exit(0)
+        os.setsid()
+    asyncio.run(_serve(played, os.environ.get(KEY_VARIABLE, ""), port, until_eof=until_eof, beside=process))
 
 
 if __name__ == "__main__":

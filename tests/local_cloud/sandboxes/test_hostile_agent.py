@@ -159,6 +159,24 @@ async def test_only_a_connection_to_the_port_is_taken_for_one(hostile: Hostile, 
     os.close(file)
 
 
+async def test_only_what_listens_at_the_port_is_taken_for_a_listener(hostile: Hostile, impatient: None) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("127.0.0.1", 0)) as elsewhere,
+        socket.create_connection(server.getsockname()) as connected,
+        socket.socket(socket.AF_UNIX) as local,
+        socket.socket() as fresh,
+    ):
+        port = server.getsockname()[1]
+        for gift in (elsewhere, connected, local, fresh, None):
+            waiting = asyncio.ensure_future(hostile.listen(port))
+            order = json.loads(await asyncio.get_running_loop().run_in_executor(None, hostile.theirs.recv, 4096))
+            assert (order["op"], order["port"]) == ("listen", port)
+            hostile.say({"op": "dialled", "number": order["number"]}, *([gift.fileno()] if gift is not None else []))
+            with pytest.raises(OSError):
+                await asyncio.wait_for(waiting, DEADLINE_S)
+
+
 async def test_a_dial_that_is_refused_or_not_answered_ends(hostile: Hostile, impatient: None) -> None:
     await dial_answered_by(hostile, lambda n: hostile.say({"op": "dialled", "number": n}))
     await dial_answered_by(hostile, lambda n: hostile.say({"op": "dialled", "number": n + 1}))

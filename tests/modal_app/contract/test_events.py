@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from modal_app.contract import sse
 from modal_app.contract.errors import ERRORS, ErrorCode
@@ -18,6 +19,7 @@ from modal_app.contract.events import (
     StatusEvent,
     StreamEvent,
     UnknownEventError,
+    Usage,
     dump_event,
     parse_event,
 )
@@ -36,7 +38,10 @@ def stream(seq: int, text: str = "x") -> StreamEvent:
 def done(seq: int) -> DoneEvent:
     facts = SandboxFacts(id="sb-1", uid=1000, terminated=True)
     commit = Commit(committed=True, elapsed_ms=3)
-    return DoneEvent(run_id="r", seq=seq, at_ms=1, elapsed_ms=seq, result={"a": [1]}, commit=commit, sandbox=facts)
+    usage = Usage(input_tokens=3, cost_usd=0.25, turns=2)
+    return DoneEvent(
+        run_id="r", seq=seq, at_ms=1, elapsed_ms=seq, result={"a": [1]}, usage=usage, commit=commit, sandbox=facts
+    )
 
 
 def error(seq: int) -> ErrorEvent:
@@ -61,7 +66,14 @@ def a_run() -> list[Event]:
     return events
 
 
-@pytest.mark.parametrize("event", [status(1, Phase.ACCEPTED), stream(2, "a\n\r\u2028\0é"), done(3), error(4)])
+def message(seq: int) -> StreamEvent:
+    line: dict[str, JsonValue] = {"type": "user", "parent_tool_use_id": None, "n": [{"b": None}]}
+    return StreamEvent(run_id="r", seq=seq, at_ms=1, elapsed_ms=seq, channel="claude", message=line, replaces="m1")
+
+
+@pytest.mark.parametrize(
+    "event", [status(1, Phase.ACCEPTED), stream(2, "a\n\r\u2028\0é"), message(2), done(3), error(4)]
+)
 def test_an_event_survives_the_wire(event: Event) -> None:
     text = dump_event(event)
     assert "\n" not in text

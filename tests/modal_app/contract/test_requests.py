@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.limits import MAX_CODE_BYTES, MAX_FILES, MAX_PATH_BYTES
+from modal_app.contract.limits import (
+    MAX_CODE_BYTES,
+    MAX_FILES,
+    MAX_PATH_BYTES,
+    MAX_PROMPT_BYTES,
+    MAX_SCHEMA_BYTES,
+    MAX_TOOLS,
+)
 from modal_app.contract.paths import check_path
 from modal_app.contract.requests import FilesWrite, GitCommit, PythonRequest, dump_request, parse_request
 
@@ -20,6 +27,22 @@ def body(**fields: object) -> bytes:
 
 
 GOOD = [
+    {"prompt": "hello"},
+    {
+        "action": "claude",
+        "prompt": "é\n",
+        "resume": ID,
+        "fork": True,
+        "model": "opus",
+        "max_turns": 3,
+        "budget_usd": 1,
+        "json_schema": {"const": None},
+        "allowed_tools": ["Bash(git *)"],
+        "disallowed_tools": ["WebFetch"],
+        "permission_mode": "plan",
+        "mcp_config": {"mcpServers": {"a": {"env": None}}},
+        "project_skills": True,
+    },
     {"action": "python", "code": "print(1)", "args": ["a"], "stdin": "x", "timeout_s": 5},
     {"action": "python", "path": "src/main.py"},
     {"action": "git", "op": "init"},
@@ -38,7 +61,28 @@ GOOD = [
 
 BAD = {
     "no_action": {},
-    "prompt_alone": {"prompt": "hello"},
+    "code_alone": {"code": "1"},
+    "prompt_for_another_action": {"action": "python", "prompt": "hello"},
+    "no_prompt": {"action": "claude"},
+    "prompt_empty": {"prompt": " \n"},
+    "prompt_of_wrong_type": {"prompt": ["a"]},
+    "prompt_with_nul": {"prompt": "a\0b"},
+    "prompt_too_long": {"prompt": "é" * (MAX_PROMPT_BYTES // 2 + 1)},
+    "resume_option": {"prompt": "a", "resume": "--continue"},
+    "fork_of_nothing": {"prompt": "a", "fork": True},
+    "fork_of_wrong_type": {"prompt": "a", "resume": ID, "fork": 1},
+    "model_option": {"prompt": "a", "model": "--dangerously-skip-permissions"},
+    "no_turns": {"prompt": "a", "max_turns": 0},
+    "turns_text": {"prompt": "a", "max_turns": "3"},
+    "no_budget": {"prompt": "a", "budget_usd": 0},
+    "schema_of_wrong_type": {"prompt": "a", "json_schema": "{}"},
+    "schema_too_long": {"prompt": "a", "json_schema": {"description": "x" * MAX_SCHEMA_BYTES}},
+    "tools_of_wrong_type": {"prompt": "a", "allowed_tools": "Bash"},
+    "tool_option": {"prompt": "a", "disallowed_tools": ["--verbose"]},
+    "too_many_tools": {"prompt": "a", "allowed_tools": ["Bash"] * (MAX_TOOLS + 1)},
+    "unknown_permission_mode": {"prompt": "a", "permission_mode": "root"},
+    "mcp_of_another_shape": {"prompt": "a", "mcp_config": {"servers": {}}},
+    "skills_of_wrong_type": {"prompt": "a", "project_skills": "yes"},
     "unknown_action": {"action": "shell", "code": "x"},
     "action_of_wrong_type": {"action": 3},
     "unknown_op": {"action": "git", "op": "push"},

@@ -90,6 +90,10 @@ class Ingress:
         served = (function_id, method) in self._servers
         return f"http://127.0.0.1:{self._apps.port(function_id, method)}" if served else ""
 
+    def serves(self, port: int) -> bool:
+        """Whether a loopback port is a web function's now."""
+        return any(self._apps.port(*key) == port for key in self._servers)
+
     async def drop(self, function_id: str) -> None:
         """Stop serving a function and its methods. Idempotent."""
         await asyncio.gather(*(self._drop(key) for key in list(self._servers) if key[0] == function_id))

@@ -175,9 +175,12 @@ class RouterRpcs:
         """Change what the sandbox may reach; what it no longer may is cut."""
         record = self._own(request.task_id)
         policy = egress_policy(request.network_access)
-        if record.proxy is None or record.result is not None:
+        if record.proxy is None or record.web_ways is None or record.result is not None:
             raise failed_precondition("The sandbox has ended.")
+        if not record.web_ways.has(policy.web_ports):
+            raise invalid("A web function is put on the allowlist when the sandbox is created, in the local cloud.")
         record.proxy.set_policy(policy)
+        record.web_ways.allow(policy.web_ports)
         return tcr.TaskSetNetworkAccessResponse()
 
     def _own(self, task_id: str) -> Record:

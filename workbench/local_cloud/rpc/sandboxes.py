@@ -112,6 +112,9 @@ class SandboxRpcs:
         egress = egress_policy(definition.network_access)
         if definition.block_network:
             egress = EgressPolicy.blocked()
+        for port in egress.web_ports:
+            if not self._sandboxes.serves_web(port):
+                raise invalid(f"127.0.0.1:{port} is not the address of a web function of this cloud.")
         return await self._sandboxes.create(
             sandbox_id=sandbox_id,
             app_id=app.app_id,

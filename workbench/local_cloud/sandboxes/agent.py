@@ -105,6 +105,8 @@ class Agent:
                     kill_family(pid)
         elif order["op"] == "dial":
             self.dial(order["number"], order["port"])
+        elif order["op"] == "listen":
+            self.listen(order["number"], order["port"])
         elif order["op"] == "synced":
             peer = self.syncs.pop(order["number"], None)
             if peer is not None:
@@ -121,6 +123,16 @@ class Agent:
                 inside.connect_ex(("127.0.0.1", port))
                 self.tell({"op": "dialled", "number": number}, inside.fileno())
         except OSError:  # no descriptor is left, or the host does not listen
+            self.tell({"op": "dialled", "number": number})
+
+    def listen(self, number: int, port: int) -> None:
+        """Hand out a socket that listens at a port of our loopback; the host serves it."""
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
+                inside.bind(("127.0.0.1", port))
+                inside.listen(MAX_PROXY_WAITING)
+                self.tell({"op": "dialled", "number": number}, inside.fileno())
+        except OSError:  # a program has the port
             self.tell({"op": "dialled", "number": number})
 
     def start(self, order: dict[str, Any], descriptors: list[int]) -> None:

@@ -1,6 +1,6 @@
-"""Connections from the host to a port of a sandbox's own loopback: the agent makes the socket inside and hands it out.
+"""Sockets of a sandbox's own loopback for the host, connected or listening: the agent makes them and hands them out.
 
-What it hands out is a guest's gift: it is taken only for a TCP connection to the port that was asked for.
+What it hands out is a guest's gift: it is taken only for what was asked for, at the port that was asked for.
 """
 
 import asyncio
@@ -24,6 +24,31 @@ class Dials:
 
     async def connect(self, ask: Ask, port: int) -> socket.socket:
         """A connection to 127.0.0.1:`port` inside, without blocking mode; raises OSError (TimeoutError is one)."""
+        async with asyncio.timeout(DIAL_S):
+            inside = await self._given(ask, {"op": "dial", "port": port})
+            try:
+                await _connected(inside)
+                if inside.getpeername() != ("127.0.0.1", port):
+                    raise ConnectionRefusedError("the sandbox gave a connection to something else")
+            except BaseException:
+                inside.close()
+                raise
+        return inside
+
+    async def listen(self, ask: Ask, port: int) -> socket.socket:
+        """A socket that listens at 127.0.0.1:`port` inside, without blocking mode; raises OSError."""
+        async with asyncio.timeout(DIAL_S):
+            inside = await self._given(ask, {"op": "listen", "port": port})
+        if not inside.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or inside.getsockname() != (
+            "127.0.0.1",
+            port,
+        ):
+            inside.close()
+            raise ConnectionRefusedError("the sandbox does not listen where it was told to")
+        return inside
+
+    async def _given(self, ask: Ask, order: dict[str, object]) -> socket.socket:
+        """The TCP socket that the agent hands out for an order."""
         if len(self._waiting) >= MAX_WAITING:
             raise ConnectionRefusedError("too many connections are waiting for the sandbox")
         self._number += 1
@@ -31,12 +56,8 @@ class Dials:
         given: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
         self._waiting[number] = given
         try:
-            async with asyncio.timeout(DIAL_S):
-                await ask({"op": "dial", "number": number, "port": port})
-                inside = await asyncio.shield(given)
-                await _connected(inside)
-            if inside.getpeername() != ("127.0.0.1", port):
-                raise ConnectionRefusedError("the sandbox gave a connection to something else")
+            await ask({**order, "number": number})
+            return await asyncio.shield(given)
         except BaseException:
             if given.done() and not given.cancelled() and given.exception() is None:
                 given.result().close()
@@ -44,7 +65,6 @@ class Dials:
             raise
         finally:
             self._waiting.pop(number, None)
-        return inside
 
     def take(self, number: int, descriptors: Sequence[int]) -> None:
         """Take what the agent answers; without a descriptor it is a refusal. Raises ValueError, KeyError, OSError."""

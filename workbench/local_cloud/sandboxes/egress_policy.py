@@ -1,7 +1,9 @@
 """Who a sandbox may talk to, as Modal defines it: anybody, nobody, or lists of address ranges and domains. No I/O.
 
 A domain is allowed at port 443 only; an address range at every port. Whatever is allowed, addresses of this machine and
-its neighbourhood (private, loopback, link-local with cloud metadata, multicast, reserved) are never dialled.
+its neighbourhood (private, loopback, link-local with cloud metadata, multicast, reserved) are never dialled. Addresses
+of this cloud's own web functions, 127.0.0.1:PORT, may stand beside domains: they are `egress_web`'s, and no way opens
+to them here.
 """
 
 import re
@@ -15,6 +17,7 @@ Network = IPv4Network | IPv6Network
 
 TLS_PORT = 443
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_WEB_ADDRESS = re.compile(r"127\.0\.0\.1:([1-9][0-9]{0,4})")
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")  # of all else, IANA has given nothing out; fec0::/10 among it is site-local
@@ -48,6 +51,7 @@ class EgressPolicy:
     kind: Literal["open", "blocked", "allowlist"]
     cidrs: tuple[Network, ...] = ()
     domains: tuple[str, ...] = ()
+    web_ports: tuple[int, ...] = ()
 
     @classmethod
     def open(cls) -> "EgressPolicy":
@@ -61,8 +65,14 @@ class EgressPolicy:
 
     @classmethod
     def allowlist(cls, cidrs: Sequence[str], domains: Sequence[str]) -> "EgressPolicy":
-        """The given ranges and domains; raises ValueError with the value that is none."""
-        return cls("allowlist", tuple(_cidr(value) for value in cidrs), tuple(_domain(value) for value in domains))
+        """The given ranges, domains and addresses of web functions; raises ValueError with the value that is none."""
+        ports = {value: int(found[1]) for value in domains if (found := _WEB_ADDRESS.fullmatch(value))}
+        return cls(
+            "allowlist",
+            tuple(_cidr(value) for value in cidrs),
+            tuple(_domain(value) for value in domains if value not in ports),
+            tuple(dict.fromkeys(ports.values())),
+        )
 
     def verdict(
         self, host: str, port: int, addresses: Sequence[Address], *, test_networks: Sequence[Network] = ()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy
+from workbench.local_cloud.sandboxes.egress_web import WebWays
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.ledger import Known
 from workbench.local_cloud.sandboxes.readiness import Readiness
@@ -27,6 +28,7 @@ class Record(Known):
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None
+    web_ways: WebWays | None = None
     refusals: int = 0
     files: Path | None = None
     mounted: set[str] = field(default_factory=set)  # where images are mounted

@@ -18,6 +18,7 @@ from workbench.local_cloud.sandboxes.commits import commit, commit_in_background
 from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, proxy_env
+from workbench.local_cloud.sandboxes.egress_web import WebWays
 from workbench.local_cloud.sandboxes.endings import EXIT_TERMINATED, Status, finish_the_log, outcome
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.ledger import Ledger
@@ -58,15 +59,19 @@ class Sandboxes:
         lay_out: LayOut,
         on_notice: OnNotice,
         on_output: OnOutput,
+        serves_web: Callable[[int], bool] = lambda port: False,
         egress_test_networks: Sequence[Network] = (),
     ) -> None:
         """`on_notice` gets what the cloud has to say of a sandbox, `on_output` what its program prints, for the log.
+
+        `serves_web` says whether a port of this machine's loopback is a web function's now.
 
         `lay_out` puts the files of mounts below a directory; those are in `files`.
 
         `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
         """
         self._egress_test_networks = tuple(egress_test_networks)
+        self.serves_web = serves_web
         self._engine = engine
         self._clock = clock
         self._preparation = Preparation(copies, files, lay_out=lay_out)
@@ -174,6 +179,12 @@ class Sandboxes:
             listener, policy, on_refused=partial(self._refused, record), test_networks=self._egress_test_networks
         )
         await record.proxy.start()
+        record.web_ways = WebWays(self.serves_web, on_refused=partial(self._refused, record))
+        for port in policy.web_ports:
+            try:
+                record.web_ways.open(port, await sandbox.listen(port))
+            except OSError as error:
+                raise SandboxStartFailedError(f"its way to the web function at port {port}: {error}") from error
 
     def _refused(self, record: Record, host: str, port: int, reason: str) -> None:
         record.refusals += 1
@@ -265,6 +276,8 @@ class Sandboxes:
                 await record.sandbox.terminate()
             if record.proxy is not None:
                 await record.proxy.aclose()
+            if record.web_ways is not None:
+                await record.web_ways.aclose()
             if record.tunnels is not None:
                 await record.tunnels.aclose()
             if record.connect is not None:

@@ -162,14 +162,17 @@ class Sandbox:
 
     async def dial(self, port: int) -> socket.socket:
         """Connect to a port of the sandbox's own loopback; raises OSError, which TimeoutError is."""
+        return await self._dials.connect(self._ask, port)
 
-        async def ask(order: dict[str, object]) -> None:
-            try:
-                await self._channel.send(order)
-            except SandboxStartFailedError as error:
-                raise ConnectionRefusedError(str(error)) from error
+    async def listen(self, port: int) -> socket.socket:
+        """Listen at a port of the sandbox's own loopback; the socket is the caller's. Raises OSError."""
+        return await self._dials.listen(self._ask, port)
 
-        return await self._dials.connect(ask, port)
+    async def _ask(self, order: dict[str, object]) -> None:
+        try:
+            await self._channel.send(order)
+        except SandboxStartFailedError as error:
+            raise ConnectionRefusedError(str(error)) from error
 
     @asynccontextmanager
     async def visit(self, port: int) -> AsyncIterator[socket.socket]:

@@ -14,6 +14,7 @@ import anywidget
 import traitlets
 
 from modal_app.contract.events import Event, StatusEvent, StreamEvent
+from workbench.claude_messages import shown
 from workbench.client import Received
 from workbench.run import Run
 
@@ -125,7 +126,7 @@ def _drawn(event: Event) -> dict[str, object]:
     """What the page needs of an event."""
     match event:
         case StreamEvent():
-            return {"s": event.seq, "t": event.elapsed_ms, "c": event.channel, "x": event.text}
+            return {"s": event.seq, "t": event.elapsed_ms, "c": event.channel, "x": shown(event)}
         case StatusEvent():
             return {"s": event.seq, "t": event.elapsed_ms, "c": "status", "x": f"{event.phase}: {event.message}\n"}
         case _ if event.type == "done":

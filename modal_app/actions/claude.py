@@ -1,0 +1,143 @@
+"""Action `claude`: the CLI in the project's sandbox, its lines as events, its silence and its verdict as the run's end.
+
+The CLI is asked to end before its sandbox is: only it can end what its Bash tool has started, and keep its session.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from pydantic import JsonValue, SecretStr
+
+from modal_app.actions.claude_command import CONFIG_DIR, Command, ModelPatience, claude_command
+from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Plain, Text
+from modal_app.actions.claude_verdict import Verdict
+from modal_app.actions.output import Output, Piece
+from modal_app.actions.performed import Performed
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.events import Usage
+from modal_app.contract.requests import ClaudeRequest
+from modal_app.sandbox import Job
+
+GRACE_S = 5.0  # for the CLI to end when it is asked to; it takes 0.2
+_LOOK_S = 0.25
+_PID_FILE = "/tmp/claude.pid"  # noqa: S108  # a path in the sandbox, which is this run's alone
+# Sessions are the job's own and no work of it: git, of whomever, does not see them.
+_START = (
+    'mkdir -p "$1" && { [ -e "$1/../.gitignore" ] || echo "*" > "$1/../.gitignore"; }; '
+    'echo "$$" > "$2"; shift 2; exec "$@"'
+)
+_END = 'kill -TERM "$(cat "$1")"'
+
+
+@dataclass(frozen=True)
+class ModelGrant:
+    """How one run reaches the model: the gateway's address, and a token that dies with the run."""
+
+    base_url: str
+    token: SecretStr
+
+
+async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGrant, *, stall_s: float) -> Performed:
+    """Run the CLI; raises ContractError: the verdict's, or `stalled` when it has said nothing for `stall_s` seconds."""
+    command = claude_command(
+        request.options, base_url=grant.base_url, token=grant.token, patience=ModelPatience(), config_dir=CONFIG_DIR
+    )
+    telling = _Telling(output, wants_structured=request.json_schema is not None)
+    running = asyncio.create_task(_exec(command, job, telling, request.timeout_s))
+    watching = asyncio.create_task(telling.watch(stall_s))
+    try:
+        await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            await _end(job, running)
+    finally:
+        for task in (running, watching):
+            task.cancel()
+        await asyncio.gather(running, watching, return_exceptions=True)
+    await telling.finish()
+    if not watching.cancelled():
+        watching.result()  # raises what the CLI was ended for
+    return _performed(telling.stream.verdict(running.result()))
+
+
+class _Telling:
+    """Turns what one CLI prints into pieces of output, in order, and says when it has to be ended."""
+
+    def __init__(self, output: Output, *, wants_structured: bool) -> None:
+        self.stream = ClaudeStream(clock=time.monotonic, wants_structured=wants_structured)
+        self._output = output
+        self._turn = asyncio.Lock()
+        self._fed = asyncio.Event()
+
+    async def __call__(self, channel: str, data: bytes) -> None:
+        """Take what the CLI printed; raises ContractError `output_limit`."""
+        if channel != "stdout":
+            await self._output(channel, data)
+            return
+        self._output.count(data)
+        async with self._turn:
+            await self._tell(self.stream.feed(data))
+        self._fed.set()
+
+    async def watch(self, stall_s: float) -> None:
+        """Tell what has waited long enough; raises ContractError as soon as the run cannot succeed any more."""
+        while True:
+            self._fed.clear()
+            if self.stream.failure is not None:
+                raise self.stream.failure
+            if self.stream.quiet_s >= stall_s:
+                raise ContractError(ErrorCode.STALLED, f"the Claude CLI has said nothing for {stall_s:g} seconds")
+            due = self.stream.due_at
+            wait_s = _LOOK_S if due is None else min(_LOOK_S, max(0.0, due - time.monotonic()))
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._fed.wait()
+            except TimeoutError:
+                async with self._turn:
+                    await self._tell(self.stream.poll())
+
+    async def finish(self) -> None:
+        """Tell what is left."""
+        async with self._turn:
+            await self._tell(self.stream.finish())
+        await self._output.flush()
+
+    async def _tell(self, items: list[Item]) -> None:
+        for item in items:
+            await self._output.tell(_piece(item))
+
+
+async def _exec(command: Command, job: Job, telling: _Telling, timeout_s: float | None) -> int:
+    argv = ("sh", "-c", _START, "sh", CONFIG_DIR, _PID_FILE, *command.argv)
+    return await job.exec(argv, stdin=command.stdin, env=command.env, on_output=telling, timeout_s=timeout_s)
+
+
+async def _end(job: Job, running: "asyncio.Task[int]") -> None:
+    """Ask the CLI to end and wait for it, but not for long: the end of its sandbox is near."""
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await job.aside(("sh", "-c", _END, "sh", _PID_FILE))
+            await asyncio.wait([running])
+    except (TimeoutError, ContractError):
+        pass  # then it ends with its sandbox
+
+
+def _piece(item: Item) -> Piece:
+    match item:
+        case Text():
+            return Piece("claude", item.text, message_id=item.message_id or None, replaces=item.replaces)
+        case Message():
+            return Piece("claude", message=item.value, replaces=item.replaces, cut=item.cut or None)
+        case Plain():
+            lost = f"… [{item.lost_bytes} bytes more]" if item.lost_bytes else ""
+            return Piece("stdout", f"{item.text}{lost}\n")
+
+
+def _performed(verdict: Verdict) -> Performed:
+    if verdict.error is not None:
+        raise verdict.error
+    result: dict[str, JsonValue] = {"text": verdict.result, "session_id": verdict.session_id}
+    if verdict.structured_output is not None:
+        result["structured_output"] = verdict.structured_output
+    usage = Usage(**vars(verdict.usage), turns=verdict.turns, session_id=verdict.session_id)
+    return Performed(result, usage)

@@ -1,0 +1,307 @@
+"""The headline job: a prompt becomes files, through the real CLI in a real sandbox, with the model's key outside it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import modal
+import pytest
+
+from modal_app.contract.events import DoneEvent, ErrorEvent, StreamEvent
+from tests.conftest import FAST, live_sandboxes, wait_until
+from workbench import Project, RequestRefusedError, Run, Workbench, connect, private_files
+from workbench.local_cloud.state import Running
+from workbench.model_backing import UPSTREAM_KEY_VARIABLE, UPSTREAM_URL_VARIABLE, WITHOUT_CLAUDE_VARIABLE
+
+APP = "claude-tests"
+KEY = "sk-the-real-key-of-the-models-service"
+STALL_S = 8
+MODELS = Path(__file__).parent / "claude_models.yaml"
+pytestmark = pytest.mark.timeout(300)  # the first test waits for the image
+
+# Looks at whatever a job can see. It is told what to look for backwards, so that it does not find itself.
+LOOK = """
+import json, os, pathlib, socket, time, urllib.error, urllib.request
+
+wanted = [word[::-1] for word in json.loads(pathlib.Path("/workspace/wanted.json").read_text())]
+found = {"token": os.environ["ANTHROPIC_API_KEY"], "url": os.environ["ANTHROPIC_BASE_URL"], "seen": [], "read": 0}
+
+def look(name, data):
+    found["read"] += 1
+    found["seen"] += [f"{name}: {number}" for number, word in enumerate(wanted) if word.encode() in data]
+
+for top in ("/proc", "/workspace", "/tmp", "/root", "/home", "/etc", "/run", "/var", "/global", "/dev/shm", "/mnt"):
+    for path, directories, files in os.walk(top):
+        directories[:] = [name for name in directories if name not in ("fd", "fdinfo", "task", "map_files", "net")]
+        for file in files:
+            name = os.path.join(path, file)
+            if top == "/proc" and file not in ("environ", "cmdline", "comm", "mountinfo"):
+                continue
+            try:
+                if os.path.isfile(name):
+                    with open(name, "rb") as opened:
+                        look(name, opened.read(4_000_000))
+            except OSError:
+                pass
+look("os.environ", repr(dict(os.environ)).encode())
+
+def ask(token):
+    body = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hello from inside"}]}
+    request = urllib.request.Request(found["url"] + "/v1/messages", json.dumps(body).encode())
+    request.add_header("x-api-key", token)
+    request.add_header("content-type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+def reaches(host, port):
+    try:
+        socket.create_connection((host, port), 3).close()
+        return True
+    except OSError:
+        return False
+
+others = json.loads(pathlib.Path("/workspace/others.json").read_text())
+found["own"] = ask(found["token"])
+found["of_another_run"] = ask(others["token"])
+found["forged"] = ask(found["token"][:-2] + "AA")
+found["reached"] = [address for address in others["addresses"] if reaches(*address)]
+found["uid"] = os.getuid()
+pathlib.Path("/workspace/found.json").write_text(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Claude:
+    """A workbench whose endpoint has the Claude CLI and a scripted model, which has a key as a real one has."""
+
+    wb: Workbench
+    model_url: str
+
+    def run(self, project: Project, prompt: str, **fields: Any) -> Run:
+        """A job, to its end."""
+        job = self.wb.launch(project, "claude", prompt=prompt, **fields)
+        job.wait(100)
+        return job
+
+    @property
+    def gateway(self) -> str:
+        """The model gateway's address."""
+        return str(modal.Function.from_name(APP, "model_gateway").get_web_url())
+
+
+@pytest.fixture(scope="module")
+def claude(cloud: Running) -> Iterator[Claude]:
+    command = [sys.executable, "-m", "workbench.scripted_model", str(MODELS), "--until-eof"]
+    env = {**os.environ, "WORKBENCH_SCRIPTED_MODEL_KEY": KEY}
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        with connect("local", app_name=APP) as workbench:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.delenv(WITHOUT_CLAUDE_VARIABLE)
+                for name, value in (FAST | {"WORKBENCH_TIMEOUT_STALL_S": str(STALL_S)}).items():
+                    patch.setenv(name, value)
+                patch.setenv(UPSTREAM_URL_VARIABLE, url)
+                patch.setenv(UPSTREAM_KEY_VARIABLE, KEY)
+                workbench.deploy()
+            yield Claude(workbench, url)
+        process.stdin.close()
+        process.wait(10)
+
+
+def said(job: Run) -> str:
+    return job.text("claude")
+
+
+def messages(job: Run) -> list[dict[str, Any]]:
+    return [event.message for event in job.events if isinstance(event, StreamEvent) and event.message is not None]
+
+
+def done(job: Run) -> DoneEvent:
+    assert isinstance(job.terminal, DoneEvent), (job.terminal, job.text("stderr"), messages(job)[-3:])
+    return job.terminal
+
+
+def failed(job: Run) -> ErrorEvent:
+    assert isinstance(job.terminal, ErrorEvent), job.terminal
+    assert job.terminal.sandbox is not None
+    assert job.terminal.sandbox.terminated
+    assert job.terminal.sandbox.id not in live_sandboxes(APP)
+    return job.terminal
+
+
+def test_a_prompt_becomes_committed_files_and_its_session_goes_on(claude: Claude, project: Project) -> None:
+    job = claude.run(project, "write a page")
+    end = done(job)
+    volume = claude.wb.volume(project)
+    assert volume.read_text("index.html") == "<h1>hello</h1>\n"
+    assert volume.read_text("style.css") == "h1 { color: teal }\n"
+    assert end.commit is not None
+    assert end.commit.committed
+    assert end.sandbox is not None
+    assert (end.sandbox.uid, end.sandbox.terminated) == (1000, True)
+    assert said(job) == "I write a page.Both files are there."
+    assert {"system", "assistant", "user", "result"} <= {message["type"] for message in messages(job)}
+    assert isinstance(end.result, dict)
+    assert end.result["text"] == "Both files are there."
+    usage = end.usage
+    assert usage is not None
+    assert usage.session_id == end.result["session_id"]
+    assert usage.turns >= 2
+    assert usage.input_tokens > 0
+    assert usage.output_tokens > 0
+    again = claude.run(project, "what did you write?", resume=usage.session_id)
+    assert said(again) == "I wrote index.html and style.css before."
+    assert done(again).usage is not None
+    assert done(again).usage.session_id == usage.session_id  # type: ignore[union-attr]  # asserted above
+    for op, fields in (("init", {}), ("commit", {"message": "all"})):
+        claude.wb.launch(project, "git", op=op, **fields).wait(60)
+    tracked = (
+        "import subprocess; print(subprocess.check_output(['git', '-c', 'safe.directory=*', 'ls-files'], text=True))"
+    )
+    listing = claude.wb.launch(project, "python", code=tracked)
+    listing.wait(60)
+    assert listing.text().split() == ["index.html", "style.css"], "sessions are no work of the job"
+
+
+def test_a_body_with_a_prompt_is_a_whole_request_and_words_arrive_while_it_runs(
+    claude: Claude, project: Project
+) -> None:
+    endpoint = claude.wb.endpoint
+    headers = {"X-Modal-Secret": endpoint.secret.get_secret_value()}
+    body = {"user_id": project.user_id, "project_id": project.project_id, "prompt": "write a page"}
+    words: list[tuple[float, str]] = []
+    with (
+        httpx.Client(headers=headers, timeout=100, trust_env=False) as web,
+        web.stream("POST", f"{endpoint.url}/generate", json=body) as answer,
+    ):
+        for line in answer.iter_lines():
+            if line.startswith("data: ") and (event := json.loads(line[6:]))["type"] == "stream" and event["text"]:
+                words.append((time.monotonic(), event["text"]))
+                assert event["message_id"]
+    assert "".join(text for _, text in words).startswith("I write a page.")
+    assert words[3][0] - words[0][0] > 0.05
+
+
+def test_structured_output_is_in_the_result_or_its_absence_the_end(claude: Claude, project: Project) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
+    result = done(claude.run(project, "structured", json_schema=schema)).result
+    assert isinstance(result, dict)
+    assert result["structured_output"] == {"answer": 42}
+    assert failed(claude.run(project, "only words", json_schema=schema)).code == "model_invalid_output"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields"), [("ping for ever", {}), ("a command that never ends", {"allowed_tools": ["Bash"]})]
+)
+def test_a_job_that_shows_no_life_ends(claude: Claude, project: Project, prompt: str, fields: dict[str, Any]) -> None:
+    end = failed(claude.run(project, prompt, **fields))
+    assert (end.code, end.recoverable) == ("stalled", True)
+    assert end.timings is not None
+    assert end.timings.run_ms is not None
+    assert STALL_S * 1000 <= end.timings.run_ms < (STALL_S + 10) * 1000
+
+
+def test_a_model_that_fails_is_told(claude: Claude, project: Project) -> None:
+    end = failed(claude.run(project, "break down"))
+    assert (end.code, end.recoverable) == ("model_error", True)
+    assert "the service is down" in end.message
+    assert KEY not in end.message
+
+
+def test_invalid_json_of_the_model_ends_the_job_at_once(claude: Claude, project: Project) -> None:
+    end = failed(claude.run(project, "nonsense"))
+    assert end.code == "model_invalid_output"
+    assert end.timings is not None
+    assert end.timings.run_ms is not None
+    assert end.timings.run_ms < 8000, "the model's next answer never begins"
+
+
+def test_what_a_job_may_not_use_is_told(claude: Claude, project: Project) -> None:
+    end = failed(claude.run(project, "not permitted", permission_mode="dontAsk"))
+    assert end.code == "permission_denied"
+    assert "Bash" in end.message
+
+
+def test_a_sandbox_made_ahead_makes_way_for_one_that_reaches_the_model(claude: Claude, project: Project) -> None:
+    assert claude.wb.launch(project, "prewarm").wait(60).type == "done"
+    end = done(claude.run(project, "write a page"))
+    assert end.sandbox is not None
+    assert not end.sandbox.warm
+    assert live_sandboxes(APP) == []
+
+
+def test_a_job_that_is_cancelled_ends_with_its_sandbox(claude: Claude, project: Project) -> None:
+    job = claude.wb.launch(project, "claude", prompt="a command that never ends", allowed_tools=["Bash"])
+    wait_until(lambda: any(message["type"] == "assistant" for message in messages(job)), "the CLI works")
+    job.cancel()
+    assert failed(job).code == "cancelled"
+
+
+def test_an_unknown_session_is_told(claude: Claude, project: Project) -> None:
+    end = failed(claude.run(project, "go on", resume=project.project_id))
+    assert (end.code, end.recoverable) == ("process_failed", False)
+
+
+def test_nothing_of_value_is_in_the_sandbox_and_only_the_gateway_is_reached(
+    claude: Claude, project: Project, cloud: Running
+) -> None:
+    """Every secret of the platform is looked for, in the environment, the files and the processes that a job sees."""
+    another = Project.new()
+    look_around(claude, another, cloud, token="none yet")
+    first = json.loads(claude.wb.volume(another).read_text("found.json"))
+    found, secrets = look_around(claude, project, cloud, token=first["token"])
+    assert found["seen"] == []
+    assert found["read"] > 10
+    assert found["uid"] == 1000
+    assert found["own"] == 200, "its own token opens the gateway while it runs"
+    assert (found["of_another_run"], found["forged"]) == (401, 401)
+    assert found["reached"] == []
+    assert found["token"] != first["token"]
+    assert found["url"] == claude.gateway
+    assert not any(secret in json.dumps(found) for secret in secrets)
+    body = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hello from inside"}]}
+    time.sleep(1.1)  # what is known of a run counts for a second
+    answer = httpx.post(
+        f"{claude.gateway}/v1/messages", json=body, headers={"x-api-key": found["token"]}, timeout=20, trust_env=False
+    )
+    assert answer.status_code == 401, "a token dies with its run"
+
+
+def look_around(claude: Claude, project: Project, cloud: Running, *, token: str) -> tuple[dict[str, Any], list[str]]:
+    """What a job finds, and the secrets that it looked for."""
+    private = claude.wb.target.private
+    secrets = [KEY, cloud.token_secret, cloud.token_id]
+    secrets += [str(private_files.read(private / f"local-{name}.json")["secret"]) for name in (APP, f"{APP}-model")]
+    secrets += [token] if token.startswith("wb1.") else []
+    urls = (claude.wb.endpoint.url, claude.model_url, cloud.url, cloud.http_url)
+    addresses = [["127.0.0.1", urlsplit(url).port] for url in urls]
+    addresses += [[host, port] for host in ("127.0.0.2", "1.1.1.1", "169.254.169.254") for port in (80, 443)]
+    others = {"token": token, "addresses": addresses}
+    files = [
+        {"path": "look.py", "content": LOOK},
+        {"path": "wanted.json", "content": json.dumps([secret[::-1] for secret in secrets if secret != token])},
+        {"path": "others.json", "content": json.dumps(others)},
+    ]
+    claude.wb.launch(project, "files", op="write", files=files).wait(60)
+    done(claude.run(project, "look around", allowed_tools=["Bash"]))
+    return json.loads(claude.wb.volume(project).read_text("found.json")), secrets
+
+
+def test_an_endpoint_without_a_model_says_so_before_it_starts_anything(wb: Workbench, project: Project) -> None:
+    job = wb.launch(project, "claude", prompt="write a page")
+    with pytest.raises(RequestRefusedError, match="has no model: set WORKBENCH_MODEL_UPSTREAM_KEY") as caught:
+        job.wait(60)
+    assert (caught.value.status, str(caught.value.code)) == (502, "model_error")
