@@ -24,6 +24,7 @@ from workbench.model_backing import UPSTREAM_KEY_VARIABLE, UPSTREAM_URL_VARIABLE
 APP = "claude-tests"
 KEY = "sk-the-real-key-of-the-models-service"
 STALL_S = 8
+PLANTED = "a-word-that-the-job-can-see"  # so that a look that finds nothing is known to have looked
 MODELS = Path(__file__).parent / "claude_models.yaml"
 pytestmark = pytest.mark.timeout(300)  # the first test waits for the image
 
@@ -73,7 +74,7 @@ def reaches(host, port):
 
 others = json.loads(pathlib.Path("/workspace/others.json").read_text())
 found["own"] = ask(found["token"])
-found["of_another_run"] = ask(others["token"])
+found["of_another_run"] = ask(others["token"][::-1])
 found["forged"] = ask(found["token"][:-2] + "AA")
 found["reached"] = [address for address in others["addresses"] if reaches(*address)]
 found["uid"] = os.getuid()
@@ -263,7 +264,7 @@ def test_nothing_of_value_is_in_the_sandbox_and_only_the_gateway_is_reached(
     look_around(claude, another, cloud, token="none yet")
     first = json.loads(claude.wb.volume(another).read_text("found.json"))
     found, secrets = look_around(claude, project, cloud, token=first["token"])
-    assert found["seen"] == []
+    assert found["seen"] == [f"/workspace/planted.txt: {len(secrets)}"], "it finds what is there, and nothing else is"
     assert found["read"] > 10
     assert found["uid"] == 1000
     assert found["own"] == 200, "its own token opens the gateway while it runs"
@@ -289,10 +290,11 @@ def look_around(claude: Claude, project: Project, cloud: Running, *, token: str)
     urls = (claude.wb.endpoint.url, claude.model_url, cloud.url, cloud.http_url)
     addresses = [["127.0.0.1", urlsplit(url).port] for url in urls]
     addresses += [[host, port] for host in ("127.0.0.2", "1.1.1.1", "169.254.169.254") for port in (80, 443)]
-    others = {"token": token, "addresses": addresses}
+    others = {"token": token[::-1], "addresses": addresses}
     files = [
         {"path": "look.py", "content": LOOK},
-        {"path": "wanted.json", "content": json.dumps([secret[::-1] for secret in secrets if secret != token])},
+        {"path": "planted.txt", "content": PLANTED},
+        {"path": "wanted.json", "content": json.dumps([word[::-1] for word in (*secrets, PLANTED)])},
         {"path": "others.json", "content": json.dumps(others)},
     ]
     claude.wb.launch(project, "files", op="write", files=files).wait(60)
