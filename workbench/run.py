@@ -17,6 +17,7 @@ from modal_app.contract.requests import Request
 from workbench.background import BackgroundLoop
 from workbench.claude_messages import shown
 from workbench.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
+from workbench.plain_text import printable
 from workbench.timeline import Timeline, timeline
 from workbench.view_state import ViewState, lost, reduce
 
@@ -253,7 +254,7 @@ class Run:
 
     def _tail(self) -> str:
         pieces = [shown(event) for event in self.events if isinstance(event, StreamEvent)]
-        return "\n".join("".join(pieces[-1000:]).splitlines()[-_TAIL_LINES:])
+        return printable("\n".join("".join(pieces[-1000:]).splitlines()[-_TAIL_LINES:]))
 
     def _headline(self) -> str:
         state = self._state

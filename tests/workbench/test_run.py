@@ -87,6 +87,19 @@ def test_the_html_shows_guest_text_as_text() -> None:
         assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;" in page
 
 
+def test_the_plain_text_drives_no_terminal() -> None:
+    hostile = StreamEvent(
+        run_id="r", seq=3, at_ms=1, elapsed_ms=3, channel="stdout", text="\x1b[2J\x1b]0;x\x07shown\r\n"
+    )
+    whole = [HEAD, *(chunk(sse.frame(event)) for event in (*EVENTS[:2], hostile, EVENTS[3])), chunk(b"")]
+    with serving(whole) as endpoint, Workbench.of(endpoint) as wb:
+        run = wb.launch(Project.new(), "python", code="1")
+        run.wait(30)
+        plain = run._repr_mimebundle_()["text/plain"]
+        assert "shown" in plain
+        assert not [character for character in plain if not character.isprintable() and character != "\n"]
+
+
 def test_a_closed_workbench_ends_its_runs_and_closes_twice() -> None:
     with serving(WHOLE[:4], stall=True) as endpoint:
         wb = Workbench.of(endpoint)
