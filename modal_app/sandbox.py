@@ -29,6 +29,7 @@ GLOBAL = "/global"
 JOB_UID = 1000
 _PROBE_S = 20
 _AGAIN_S = 0.3
+_ATTEMPTS_TO_END = 4
 _SIGNALLED = 128  # exit codes from here on tell of a signal
 # Modal starts sandboxes as root and has no setting for it: privileges are dropped for each command.
 _AS_JOB = (
@@ -311,7 +312,8 @@ async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:
         async with asyncio.timeout(within_s):
             while True:
                 try:
-                    await sandbox.terminate.aio(wait=True)
+                    async with asyncio.timeout(within_s / _ATTEMPTS_TO_END):  # an answer that is lost is not waited for
+                        await sandbox.terminate.aio(wait=True)
                 except modal.exception.NotFoundError:
                     return True
                 except PLATFORM_ERRORS as error:
