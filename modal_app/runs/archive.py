@@ -55,7 +55,7 @@ class Archive:
         self._next: asyncio.Task[None] | None = None
 
     async def write(self, spool: Spool, bundle: Bundle) -> None:
-        """Write a run's events and proof and return when they are committed. Raises ArchiveFailedError."""
+        """Write a run's events and proof and return when they are there for others. Raises ArchiveFailedError."""
         target = self._root / directory(bundle.run_id).lstrip("/")
         try:
             await asyncio.to_thread(_make_empty, target)
@@ -64,8 +64,15 @@ class Archive:
                     await asyncio.to_thread(file.write, piece)
             (target / BUNDLE).write_text(bundle.model_dump_json(indent=1, exclude_none=True))
             await self._commit()
+            await self._read_back(bundle)
         except PLATFORM_ERRORS as error:
             raise ArchiveFailedError(f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def _read_back(self, bundle: Bundle) -> None:
+        """See that a commit that was acknowledged is one. Raises ArchiveFailedError, platform errors."""
+        sizes = {entry.path.rpartition("/")[2]: entry.size for entry in await self._entries(directory(bundle.run_id))}
+        if sizes.get(EVENTS) != bundle.events.bytes or await self.bundle(bundle.run_id) != bundle:
+            raise ArchiveFailedError("the commit was acknowledged, but what it holds is not there")
 
     async def read(self, run_id: str, spool: Spool) -> None:
         """Fill a spool from an archive. Platform errors are raised, NotFoundError when there is none."""
@@ -105,8 +112,10 @@ class Archive:
             return
 
     async def _list(self, path: str) -> list[FileEntry]:
-        entries = await self._volume.listdir.aio(path)
-        return [entry for entry in entries if entry.type == FileEntryType.DIRECTORY]
+        return [entry for entry in await self._entries(path) if entry.type == FileEntryType.DIRECTORY]
+
+    async def _entries(self, path: str) -> list[FileEntry]:
+        return list(await self._volume.listdir.aio(path))
 
     async def _commit(self) -> None:
         """Return when a commit that began after this call has ended; those who wait meanwhile share the next one."""

@@ -58,3 +58,13 @@ def _is_there(archive: modal.Volume, run_id: str) -> bool:
         return archive.listdir(directory(run_id)) != []
     except modal.exception.NotFoundError:
         return False
+
+
+def test_an_archive_whose_commit_is_lost_is_written_again(wb: Workbench, project: Project) -> None:
+    """The platform says that it has committed, and has not: the archive is read back, so that is seen."""
+    with wb.faults.injected(at="commit", lose=True, times=1):
+        run = wb.launch(project, "files", op="list")  # it has no sandbox: the only commit is the archive's
+        assert run.wait(60).type == "done"
+        checks = wb.runs.get(run.run_id, wait_s=60) and wb.runs.verify(run.run_id)
+        assert [fault.at for fault in wb.faults.happened()][-1] == "commit"
+    assert [check for check in checks if not check.ok] == []
