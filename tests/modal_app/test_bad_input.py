@@ -128,8 +128,8 @@ def test_bytes_that_are_not_http(wb: Workbench) -> None:
 def test_a_refusal_logs_neither_secret_nor_body(
     wb: Workbench, http: httpx.Client, modal_cli: Any, project: Project
 ) -> None:
-    httpx.post(wb.endpoint.url + "/generate", headers={"X-Modal-Secret": "guess-4711"}, content="{}", timeout=30)
-    http.post("/generate", json={**owner(project), "action": "python", "code": 1, "extra": "body-4711"})
+    httpx.post(wb.endpoint.url + "/generate", headers={"X-Modal-Secret": "guess-quagga"}, content="{}", timeout=30)
+    http.post("/generate", json={**owner(project), "action": "python", "code": 1, "extra": "body-quagga"})
     log = modal_cli("app", "logs", "endpoint-tests")
-    assert "4711" not in log
+    assert "quagga" not in log
     assert wb.endpoint.secret.get_secret_value() not in log

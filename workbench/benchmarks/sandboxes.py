@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import modal
 import psutil
@@ -66,9 +67,10 @@ def _memory(app: modal.App) -> Figure:
     try:
         ours = []
         for process in set(_bubblewraps()) - before:
-            if (parent := process.parent()) is not None and parent.name() != "bwrap":
-                family = [process, *process.children(recursive=True)]
-                ours.append(sum(one.memory_full_info().pss for one in family) / 1e6)
+            with suppress(psutil.NoSuchProcess):  # of another cloud, ended meanwhile
+                if (parent := process.parent()) is not None and parent.name() != "bwrap":
+                    family = [process, *process.children(recursive=True)]
+                    ours.append(sum(one.memory_full_info().pss for one in family) / 1e6)
         with processes.running([sys.executable, "-I", "-S", "-c", "input()"]) as bare:
             time.sleep(0.2)  # until it has started
             baseline = psutil.Process(bare.pid).memory_full_info().pss / 1e6

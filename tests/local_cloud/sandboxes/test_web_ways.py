@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+import httpx
 import modal
 import pytest
 from modal.exception import InvalidError
@@ -68,7 +69,10 @@ def urls(modal_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     path = tmp_path_factory.mktemp("app") / "ways.py"
     path.write_text(APP)
     modal_cli("deploy", str(path))
-    yield tuple(modal.Function.from_name("web-ways", name).get_web_url() for name in ("allowed", "other"))  # type: ignore[misc]  # both are web functions
+    found = tuple(str(modal.Function.from_name("web-ways", name).get_web_url()) for name in ("allowed", "other"))
+    for url in found:  # their containers are up before anybody waits for a few seconds only
+        assert httpx.get(url, timeout=60, trust_env=False).status_code == 200
+    yield found[0], found[1]
     modal_cli("app", "stop", "web-ways", "--yes", check=False)
 
 
