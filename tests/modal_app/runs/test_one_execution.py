@@ -75,13 +75,15 @@ def test_an_input_that_the_platform_restarts_joins_its_run(
     job = python(project, ONCE.format(seconds=3), wait_s=30)
     for headers in ({}, {"Idempotency-Key": str(uuid.uuid4())}):
         heard = ""
-        with wb.faults.injected(at="web", path="/generate", preempt=True, times=1):
-            with anywhere.stream("POST", "/generate", json=job, headers=headers) as response:
-                assert response.status_code == 200
-                run_id = response.headers["x-run-id"]
-                with suppress(httpx.RemoteProtocolError):  # a response that has begun is cut, not begun again
-                    for piece in response.iter_text():
-                        heard += piece
+        with (
+            wb.faults.injected(at="web", path="/generate", preempt=True, times=1),
+            anywhere.stream("POST", "/generate", json=job, headers=headers) as response,
+        ):
+            assert response.status_code == 200
+            run_id = response.headers["x-run-id"]
+            with suppress(httpx.RemoteProtocolError):  # a response that has begun is cut, not begun again
+                for piece in response.iter_text():
+                    heard += piece
         whole = frames(anywhere.get(f"/generate/{run_id}").text)
         assert "".join(whole).startswith("".join(frames(heard.rpartition("\n\n")[0] + "\n\n")))
         assert {event.run_id for event in events("".join(whole))} == {run_id}
