@@ -137,7 +137,6 @@ class ProjectSandbox:
         """
         limit = timeout_s or self._timeouts.process_s
         started = time.monotonic()
-        self.process = ProcessFacts(limit_s=limit, took_ms=0)
         try:
             async with asyncio.timeout(limit + 10):
                 code = await self._exec(
@@ -146,13 +145,13 @@ class ProjectSandbox:
         except TimeoutError:
             code = -1
         finally:
-            self.process = ProcessFacts(limit_s=limit, took_ms=_ms_since(started))
+            self.process = ProcessFacts(limit_s=limit, took_ms=_ms_since(started))  # that it ended was not seen yet
         late = time.monotonic() - started >= limit
         if code == -1 and not late:
             raise ContractError(ErrorCode.SANDBOX_LOST, "the platform ended the process before its time")
         timed_out = code == -1 or (code in (124, 137) and late)
         self.process = self.process.model_copy(
-            update={"exit_code": None if timed_out else code, "timed_out": timed_out, "took_ms": _ms_since(started)}
+            update={"exit_code": None if timed_out else code, "timed_out": timed_out}
         )
         if timed_out:
             raise ContractError(ErrorCode.PROCESS_TIMEOUT, f"the process did not end within {limit:g} seconds")
@@ -178,15 +177,15 @@ class ProjectSandbox:
             raise ContractError(ErrorCode.COMMIT_FAILED, "the files could not be committed")
         return Commit(committed=True, elapsed_ms=_ms_since(started), changed=found.changed, compared=found.compared)
 
-    async def _command(self, argv: Sequence[str]) -> tuple[int, bytes]:
-        """Run a command of ours; returns its exit code and what it printed, at most 1 MiB of it."""
+    async def _command(self, argv: Sequence[str], timeout_s: int | None = None) -> tuple[int, bytes]:
+        """Run a command of ours; returns its exit code and what it printed, about 1 MiB of it at most."""
         printed = bytearray()
 
         async def collect(channel: str, data: bytes) -> None:
             if channel == "stdout" and len(printed) < _PRINTED_BYTES:
                 printed.extend(data)
 
-        code = await self._exec(argv, on_output=collect, timeout_s=self._timeouts.commit_s)
+        code = await self._exec(argv, on_output=collect, timeout_s=timeout_s or self._timeouts.commit_s)
         return code, bytes(printed)
 
     async def terminate(self) -> None:
@@ -265,15 +264,9 @@ class ProjectSandbox:
 
     async def _probe(self, prefix: tuple[str, ...]) -> tuple[int, str]:
         """The user that commands run as, and the sandbox's time in Unix seconds."""
-        output = bytearray()
-
-        async def collect(channel: str, data: bytes) -> None:
-            if channel == "stdout" and len(output) < 64:
-                output.extend(data)
-
         async with asyncio.timeout(_PROBE_S):
-            code = await self._exec([*prefix, "sh", "-c", _WHO_AND_WHEN], on_output=collect, timeout_s=_PROBE_S)
-        said = _PROBED.fullmatch(bytes(output))
+            code, printed = await self._command([*prefix, "sh", "-c", _WHO_AND_WHEN], timeout_s=_PROBE_S)
+        said = _PROBED.fullmatch(printed)
         if code != 0 or said is None:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox does not answer")
         return int(said[1]), said[2].decode()
@@ -314,8 +307,8 @@ async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:
                 try:
                     async with asyncio.timeout(within_s / _ATTEMPTS_TO_END):  # an answer that is lost is not waited for
                         await sandbox.terminate.aio(wait=True)
-                except modal.exception.NotFoundError:
-                    return True
+                except (modal.exception.NotFoundError, modal.exception.SandboxTimeoutError):
+                    return True  # it is gone, or had ended by its own timeout
                 except PLATFORM_ERRORS as error:
                     _log.warning("sandbox.terminate_failed", sandbox_id=sandbox.object_id, reason=type(error).__name__)
                     await asyncio.sleep(_AGAIN_S)

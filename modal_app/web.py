@@ -21,7 +21,7 @@ from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import parse_request, request_schema
 from modal_app.fleet import Platform
 from modal_app.model_access import ModelAccess
-from modal_app.runs.desk import Desk, was_cancelled
+from modal_app.runs.desk import Desk
 from modal_app.runs.pieces import Pieces
 from modal_app.runs.records import RunRecord
 from modal_app.runs.spool import SpoolBrokenError
@@ -97,8 +97,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
             end = await desk.cancel(_checked(run_id))
         except SpoolBrokenError as error:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, f"{error}: try again soon") from None
-        outcome = "done" if end.type == "done" else str(end.code)
-        return JSONResponse({"run_id": run_id, "cancelled": was_cancelled(end), "outcome": outcome})
+        return JSONResponse({"run_id": run_id, "cancelled": end.outcome == ErrorCode.CANCELLED, "outcome": end.outcome})
 
     @api.get("/health")
     async def health() -> dict[str, str]:

@@ -8,7 +8,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import modal
@@ -140,17 +142,30 @@ FAST = {
 }
 
 
-@pytest.fixture(scope="session")
-def wb(cloud: Running) -> Iterator[Workbench]:
-    """A workbench with the endpoint deployed as an app of its own, with short timeouts."""
-    os.environ.update(FAST)
-    try:
-        with connect("local", app_name="endpoint-tests") as workbench:
+@contextmanager
+def deployed(app_name: str, settings: Mapping[str, str]) -> Iterator[Workbench]:
+    """A workbench with the endpoint deployed to the tests' cloud as an app of its own, with these settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        with connect("local", app_name=app_name) as workbench:
             workbench.deploy()
             yield workbench
-    finally:
-        for name in FAST:
-            del os.environ[name]
+
+
+@contextmanager
+def caller(wb: Workbench, **how: Any) -> Iterator[httpx.Client]:
+    """An endpoint as any HTTP client sees it, with the secret shown; `how` is as for `httpx.Client`."""
+    headers = {"X-Modal-Secret": wb.endpoint.secret.get_secret_value()}
+    with httpx.Client(base_url=wb.endpoint.url, headers=headers, trust_env=False, **{"timeout": 60, **how}) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def wb(cloud: Running) -> Iterator[Workbench]:
+    """The endpoint, with short timeouts."""
+    with deployed("endpoint-tests", FAST) as workbench:
+        yield workbench
 
 
 @pytest.fixture
@@ -162,8 +177,7 @@ def project() -> Project:
 @pytest.fixture(scope="session")
 def http(wb: Workbench) -> Iterator[httpx.Client]:
     """The endpoint as any HTTP client sees it, with the secret shown."""
-    headers = {"X-Modal-Secret": wb.endpoint.secret.get_secret_value()}
-    with httpx.Client(base_url=wb.endpoint.url, headers=headers, timeout=60, trust_env=False) as client:
+    with caller(wb) as client:
         yield client
 
 

@@ -131,6 +131,11 @@ class DoneEvent(_Event):
     sandbox: SandboxFacts | None = None
     timings: Timings | None = None
 
+    @property
+    def outcome(self) -> str:
+        """How the run ended, in one word."""
+        return self.type
+
 
 class ErrorEvent(_Event):
     """The run failed; `exit_code` is there when the job's process was seen to end."""
@@ -142,6 +147,11 @@ class ErrorEvent(_Event):
     exit_code: int | None = None
     sandbox: SandboxFacts | None = None
     timings: Timings | None = None
+
+    @property
+    def outcome(self) -> str:
+        """How the run ended, in one word: the error's code."""
+        return str(self.code)
 
 
 Event = StatusEvent | StreamEvent | DoneEvent | ErrorEvent

@@ -147,7 +147,7 @@ def _same_facts(bundle: Bundle, last: Event | None) -> Check:
 
 def _one_end(events: list[Event], bundle: Bundle) -> Check:
     ends = [event for event in events if isinstance(event, TERMINAL)]
-    outcome = "" if not ends else "done" if isinstance(ends[0], DoneEvent) else str(ends[0].code)
+    outcome = ends[0].outcome if ends else ""
     ok = len(ends) == 1 and events[-1] is ends[0] and outcome == bundle.outcome
     return Check(name="one_end", ok=ok, detail=f"{len(ends)} terminal event, the last one: {outcome or 'none'}")
 

@@ -11,7 +11,6 @@ import structlog
 from modal_app.contract import sse
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import DoneEvent, ErrorEvent, Phase, SandboxFacts, StatusEvent, TerminalEvent
-from modal_app.contract.proof import Bundle, EventFacts
 from modal_app.fleet import Fleet
 from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.runs.archive import Archive, ArchiveFailedError
@@ -47,9 +46,8 @@ class Closer:
                 await self._end(record, reason, sandbox, spool)
             terminal = spool.terminal
             assert terminal is not None
-            outcome = "done" if isinstance(terminal, DoneEvent) else str(terminal.code)
-            record = await self._records.ended(record, outcome)
-            _log.warning("run.closed", run_id=record.run_id, outcome=outcome, owner=record.owner)
+            record = await self._records.ended(record, terminal.outcome)
+            _log.warning("run.closed", run_id=record.run_id, outcome=record.outcome, owner=record.owner)
             await self._keep(record, spool, terminal)
         finally:
             spool.close()
@@ -92,17 +90,10 @@ class Closer:
             await writer.append(Batch(spool.last_seq + 1, seq, frames + sse.frame(last), terminal=True))
 
     async def _keep(self, record: RunRecord, spool: Spool, terminal: TerminalEvent) -> None:
-        bundle = Bundle(
-            run_id=record.run_id,
-            user_id=record.user_id,
-            project_id=record.project_id,
-            action=record.action,
-            body_sha256=record.body_sha256,
-            accepted_at_ms=record.accepted_at_ms,
-            ended_at_ms=terminal.at_ms,
-            outcome=record.outcome,
+        bundle = record.bundle(
+            terminal,
+            spool.facts,
             closed_by="other",
-            events=EventFacts(last_seq=spool.last_seq, bytes=spool.size, sha256=spool.digest.hexdigest()),
             sandbox=terminal.sandbox,
             commit=terminal.commit if isinstance(terminal, DoneEvent) else None,
             timings=terminal.timings,

@@ -11,7 +11,7 @@ import structlog
 
 from modal_app import actions
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.events import ErrorEvent, TerminalEvent
+from modal_app.contract.events import TerminalEvent
 from modal_app.contract.requests import Request
 from modal_app.fleet import Fleet, Platform, project_name
 from modal_app.model_access import ModelAccess
@@ -249,8 +249,3 @@ async def _asking(asked: Awaitable[T]) -> T:
     except PLATFORM_ERRORS as error:
         _log.error("platform.failed", reason=type(error).__name__, detail=str(error)[:300])
         raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the platform does not answer: try again soon") from None
-
-
-def was_cancelled(event: TerminalEvent) -> bool:
-    """Whether a run has ended by being cancelled."""
-    return isinstance(event, ErrorEvent) and event.code is ErrorCode.CANCELLED

@@ -72,9 +72,8 @@ class Following:
             spool.fail("the endpoint is shutting down")
 
     async def _fill(self, spool: Spool, record: RunRecord) -> None:
-        jobs = [asyncio.create_task(self._from_archive(spool))] if not record.under_way else []
-        if not jobs:
-            jobs = [asyncio.create_task(self._from_log(spool)), asyncio.create_task(self._watch(spool, record))]
+        work = [self._from_log(spool), self._watch(spool, record)] if record.under_way else [self._from_archive(spool)]
+        jobs = [asyncio.create_task(one) for one in work]
         try:
             await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
             if spool.terminal is None:

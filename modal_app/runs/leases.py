@@ -61,7 +61,7 @@ class Leases:
         Raises ProjectBusyError.
         """
         for _ in range(_ATTEMPTS):
-            last = await self._last(project)
+            last = await self.last(project)
             if last is not None and not last.released and not await self._is_over(last):
                 raise ProjectBusyError(last.run_id)
             mine = Lease(number=last.number + 1 if last else 1, run_id=run_id, owner=owner)
@@ -80,16 +80,13 @@ class Leases:
         await self._dict.put.aio(_link(project, lease.number), kept.model_dump_json())
 
     async def last(self, project: str) -> Lease | None:
-        """The newest lease of a project, released or not."""
-        return await self._last(project)
+        """The newest lease of a project, released or not.
 
-    async def _last(self, project: str) -> Lease | None:
-        """Follow the chain from where the pointer says; the pointer may lag behind, the chain never does."""
+        The chain is followed from where the pointer says; the pointer may lag behind, the chain never does.
+        """
         pointer = await self._dict.get.aio(_pointer(project))
         number = int(pointer) if pointer is not None else 0
-        found: str | None = None
-        current, following = await asyncio.gather(self._read(project, number), self._read(project, number + 1))
-        found = current
+        found, following = await asyncio.gather(self._read(project, number), self._read(project, number + 1))
         while following is not None:
             number, found = number + 1, following
             following = await self._read(project, number + 1)

@@ -16,7 +16,7 @@ _SMALL_BYTES = 2 * 1024
 _BUDGET_BYTES = 128 * 1024 * 1024
 _KEPT_BYTES = 4 * 1024 * 1024  # without a holder, for the next one who asks
 _SCANNED = 16  # entries at a time: looking for what nobody holds must not take long
-_HELD_HERE = 3  # references to an entry that nobody else holds: the table's, the local name's, the call's
+_HELD = 3  # references to a piece out of the table that somebody holds, beside the local name's and the call's
 
 
 class Pieces:
@@ -52,7 +52,7 @@ class Pieces:
             if self._bytes <= _KEPT_BYTES:
                 return
             key, piece = self._table.popitem(last=False)
-            if sys.getrefcount(piece) < _HELD_HERE:
+            if sys.getrefcount(piece) < _HELD:
                 self._bytes -= len(piece)
             else:
                 self._table[key] = piece

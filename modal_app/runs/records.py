@@ -6,12 +6,14 @@ A run is whoever's record came first: `create` is the one atomic step after whic
 import hashlib
 import secrets
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import modal
 from pydantic import BaseModel, ConfigDict
 
 from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.events import TerminalEvent
+from modal_app.contract.proof import Bundle, EventFacts
 from modal_app.contract.requests import Request, dump_request
 from modal_app.runs.state import SharedState
 
@@ -33,6 +35,11 @@ class RunRecord(BaseModel):
     state: State = "open"
     outcome: str = ""
     ended_at_ms: int = 0
+
+    def bundle(self, terminal: TerminalEvent, events: EventFacts, **facts: Any) -> Bundle:
+        """What the run's archive says: what is known of every run, and the `facts` that its closer has besides."""
+        known = self.model_dump(include=set(Bundle.model_fields) - {"outcome", "ended_at_ms"})
+        return Bundle(**known, outcome=terminal.outcome, ended_at_ms=terminal.at_ms, events=events, **facts)
 
     @property
     def under_way(self) -> bool:

@@ -15,8 +15,8 @@ from pydantic import JsonValue
 
 from modal_app import actions
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.events import Commit, DoneEvent, Phase, SandboxFacts, TerminalEvent, Timings, Usage
-from modal_app.contract.proof import Bundle, EventFacts, ProcessFacts
+from modal_app.contract.events import Commit, Phase, SandboxFacts, TerminalEvent, Timings, Usage
+from modal_app.contract.proof import Bundle, ProcessFacts
 from modal_app.contract.requests import PrewarmRequest, Request
 from modal_app.fleet import Fleet, Owned, Platform, expires_at_ms, finish
 from modal_app.model_access import ModelAccess, host_of
@@ -156,19 +156,12 @@ class Run:
 
     def bundle(self, terminal: TerminalEvent) -> Bundle:
         """The facts of the run for its archive."""
-        outcome, spool = self._outcome, self.journal.spool
-        return Bundle(
-            run_id=self.run_id,
-            user_id=self.record.user_id,
-            project_id=self.record.project_id,
-            action=self.record.action,
-            body_sha256=self.record.body_sha256,
-            accepted_at_ms=self.record.accepted_at_ms,
-            ended_at_ms=terminal.at_ms,
-            outcome="done" if isinstance(terminal, DoneEvent) else str(terminal.code),
+        outcome = self._outcome
+        return self.record.bundle(
+            terminal,
+            self.journal.spool.facts,
             closed_by="owner",
             cold_start=self.cold_start,
-            events=EventFacts(last_seq=spool.last_seq, bytes=spool.size, sha256=spool.digest.hexdigest()),
             process=outcome.process,
             sandbox=outcome.sandbox,
             commit=outcome.commit,

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
 
 from modal_app.contract.events import TerminalEvent
+from modal_app.contract.proof import EventFacts
 from modal_app.runs.batches import Batch, offset_after, terminal_of
 
 _INDEX_EVERY_BYTES = 64 * 1024
@@ -33,7 +34,7 @@ class Spool:
         self.last_seq = 0
         self.terminal: TerminalEvent | None = None
         self.readers = 0
-        self.digest = hashlib.sha256()
+        self._digest = hashlib.sha256()
         self._file = tempfile.TemporaryFile(prefix="run-")  # noqa: SIM115  # closed by `close`
         self._size = 0
         self._index: list[tuple[int, int]] = [(1, 0)]  # a sequence number and where its frame begins, some of them
@@ -45,6 +46,11 @@ class Spool:
     def size(self) -> int:
         """How many bytes there are."""
         return self._size
+
+    @property
+    def facts(self) -> EventFacts:
+        """What an archive says of the bytes that are here."""
+        return EventFacts(last_seq=self.last_seq, bytes=self._size, sha256=self._digest.hexdigest())
 
     def append(self, batch: Batch) -> None:
         """Take the next events; those that are here already, or come after the terminal one, are dropped."""
@@ -58,7 +64,7 @@ class Spool:
         self._file.write(frames)
         self._file.flush()
         self._size += len(frames)
-        self.digest.update(frames)
+        self._digest.update(frames)
         self.last_seq = batch.last
         if batch.terminal:
             self.terminal = terminal_of(batch.frames)

@@ -1,14 +1,14 @@
 """Keeps this container's runs: as many as it may have, each in a task of its own, from acceptance to its archive."""
 
 import asyncio
-import time
+import os
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.events import DoneEvent, TerminalEvent
+from modal_app.contract.events import TerminalEvent
 from modal_app.contract.requests import Request
 from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.runs.archive import Archive, ArchiveFailedError
@@ -128,10 +128,9 @@ class Supervisor:
 
     async def _archive_run(self, run: Run, terminal: TerminalEvent) -> None:
         """Note the end and write the archive; what fails here is done by the sweeper."""
-        outcome = "done" if isinstance(terminal, DoneEvent) else str(terminal.code)
         for attempt in range(_ARCHIVE_ATTEMPTS):
             try:
-                run.record = await self._records.ended(run.record, outcome)
+                run.record = await self._records.ended(run.record, terminal.outcome)
                 await self._archive.write(run.journal.spool, run.bundle(terminal))
                 run.record = await self._records.archived(run.record)
             except (ArchiveFailedError, *PLATFORM_ERRORS) as error:
@@ -159,7 +158,8 @@ class Supervisor:
 def _since_process_start_ms() -> int:
     """How long ago this process was started, in milliseconds; 0 where /proc does not tell."""
     with suppress(OSError, ValueError, IndexError):
-        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / 100
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        started = ticks / os.sysconf("SC_CLK_TCK")
         up = float(Path("/proc/uptime").read_text().split()[0])
         return max(0, int((up - started) * 1000))
-    return max(0, int(time.process_time() * 1000))
+    return 0

@@ -151,11 +151,10 @@ def cancel(
         next(iter(run.follow()))  # so that what cannot be found is told
         run.cancel()
         end = run.wait(0)
-    outcome = "done" if end.type == "done" else str(end.code)
     if as_json:
-        print_json({"run_id": run_id, "outcome": outcome})
+        print_json({"run_id": run_id, "outcome": end.outcome})
     else:
-        typer.echo("cancelled" if outcome == "cancelled" else f"it had ended already: {outcome}")
+        typer.echo("cancelled" if end.outcome == "cancelled" else f"it had ended already: {end.outcome}")
 
 
 def _checks(archive: "RunArchive", run_id: str, *, every: bool) -> Sequence[Check]:

@@ -4,6 +4,7 @@ import random
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +17,10 @@ from workbench.local_cloud import daemon
 from workbench.soak.progress import PHASES, Phase, Progress, ProgressUnreadableError
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rich.progress import Progress as Bars
 
+    from workbench.local_cloud.state import State
     from workbench.soak.sandboxes import Report
 
 app = typer.Typer(no_args_is_help=True, help="Long counts of promises, to be left alone for a while.")
@@ -82,39 +85,17 @@ def volumes(
     After each kill the state is checked as by `workbench cloud fsck`. Then a large file and many small ones are taken
     there and back. Exit code 1 when a promise is not kept.
     """
-    from workbench.local_cloud.state import State
     from workbench.soak import volumes as soak
-    from workbench.soak.failures import SoakFailedError
-    from workbench.soak.sandboxes import private_directory
 
-    chosen = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311  # no secret
-    say(f"seed {chosen}")
-    figures, failure = soak.Figures(), ""
-    left: tuple[str, ...] = ()
-    with failing():
-        prepare()
-        with private_directory() as root, _bars() as bars:
-            state = State(root / "state")
-            try:
-                for _ in bars.track(soak.kills(state, chosen, range(kills), figures), kills, description="kills"):
-                    pass
-                task = bars.add_task("large and many", total=size_mb * 1024 * 1024 + files)
-                soak.large(
-                    state, size_mb=size_mb, files=files, advance=lambda _, n: bars.advance(task, n), figures=figures
-                )
-            except SoakFailedError as error:
-                failure, left = str(error), error.left
-            finally:
-                daemon.stop(state)
-    if as_json:
-        print_json({"ok": not failure, "seed": chosen, **asdict(figures), "failure": failure, "left": list(left)})
-    else:
-        for name, value in asdict(figures).items():
-            typer.echo(f"{name}: {value}")
-        for line in (failure, *left):
-            typer.echo(line, err=True) if line else None
-    if failure:
-        raise typer.Exit(1)
+    figures = soak.Figures()
+
+    def work(state: "State", chosen: int, bars: "Bars") -> None:
+        for _ in bars.track(soak.kills(state, chosen, range(kills), figures), kills, description="kills"):
+            pass
+        task = bars.add_task("large and many", total=size_mb * 1024 * 1024 + files)
+        soak.large(state, size_mb=size_mb, files=files, advance=lambda _, n: bars.advance(task, n), figures=figures)
+
+    _soak(seed, figures, work, as_json=as_json)
 
 
 @app.command()
@@ -133,29 +114,42 @@ def runs(
     """
     import asyncio
 
-    from workbench.local_cloud.state import State
     from workbench.soak import runs as soak
+
+    figures = soak.Figures()
+
+    def work(state: "State", chosen: int, bars: "Bars") -> None:
+        cases = soak.Soak(state, chosen, figures)
+        task = bars.add_task("runs", total=count)
+
+        async def go() -> None:
+            await cases.go(range(first, first + count), at_once=at_once, advance=lambda: bars.advance(task))
+            await cases.finish()
+
+        cases.deploy()
+        asyncio.run(go())
+
+    _soak(seed, figures, work, as_json=as_json)
+
+
+def _soak(
+    seed: int | None, figures: "DataclassInstance", work: "Callable[[State, int, Bars], None]", *, as_json: bool
+) -> None:
+    """Do some work on a private cloud, tell its figures, and exit with 1 when a promise was not kept."""
+    from workbench.local_cloud.state import State
     from workbench.soak.failures import SoakFailedError
     from workbench.soak.sandboxes import private_directory
 
     chosen = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311  # no secret
     say(f"seed {chosen}")
-    figures, failure = soak.Figures(), ""
+    failure = ""
     left: tuple[str, ...] = ()
     with failing():
         prepare()
         with private_directory() as root, _bars() as bars:
             state = State(root / "state")
-            cases = soak.Soak(state, chosen, figures)
-            task = bars.add_task("runs", total=count)
-
-            async def go() -> None:
-                await cases.go(range(first, first + count), at_once=at_once, advance=lambda: bars.advance(task))
-                await cases.finish()
-
             try:
-                cases.deploy()
-                asyncio.run(go())
+                work(state, chosen, bars)
             except SoakFailedError as error:
                 failure, left = str(error), error.left
             finally:

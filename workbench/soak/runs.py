@@ -17,11 +17,9 @@ from typing import Any
 
 import httpx
 import modal
-import modal.exception
 import psutil
 
-from modal_app.contract.proof import Bundle, verify
-from modal_app.runs.archive import BUNDLE, EVENTS, directory
+from workbench.archive import RunArchive, RunNotArchivedError
 from workbench.control import CloudControl, ControlError, Faults
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import State
@@ -95,7 +93,7 @@ class Soak:
                 except Exception as failure:  # noqa: BLE001  # whatever went wrong, its case must be told to repeat it
                     error = _first(failure)
                     kind = "" if isinstance(error, SoakFailedError) else f"{type(error).__name__}: "
-                    said = await asyncio.to_thread(self._said, case)
+                    said = await asyncio.to_thread(self._said, self._known.get(number, "no run"))
                     raise SoakFailedError(f"{case}: {kind}{error}", left=said) from error
                 advance()
 
@@ -286,25 +284,23 @@ class Soak:
                     left = [f"sandbox {one}" for one in sandboxes] + [f"run {one}" for one in runs]
                     raise SoakFailedError(f"{len(left)} things are left", left=left)
                 time.sleep(1)
-            self._verify(modal.Volume.from_name(f"{_APP}-runs"))
+            self._verify(wb.runs)
 
-    def _verify(self, archive: modal.Volume) -> None:
+    def _verify(self, archive: RunArchive) -> None:
         """Check the proof of every run."""
         for run_id in self._run_ids:
-            where = directory(run_id)
             try:
-                bundle = Bundle.model_validate_json(b"".join(archive.read_file(f"{where}/{BUNDLE}")))
-                stream = b"".join(archive.read_file(f"{where}/{EVENTS}"))
-            except (modal.exception.NotFoundError, FileNotFoundError) as error:
-                raise SoakFailedError(f"run {run_id} is not in the archive: {error}") from error
-            wrong = [f"{check.name}: {check.detail}" for check in verify(bundle, stream) if not check.ok]
+                wrong = [f"{check.name}: {check.detail}" for check in archive.verify(run_id) if not check.ok]
+            except RunNotArchivedError as error:
+                raise SoakFailedError(
+                    f"run {run_id} is not in the archive: {error}", left=self._said(run_id)
+                ) from error
             if wrong:
-                raise SoakFailedError(f"the proof of run {run_id} does not hold", left=wrong)
+                raise SoakFailedError(f"the proof of run {run_id} does not hold", left=[*wrong, *self._said(run_id)])
             self._figures.proofs += 1
 
-    def _said(self, case: Case) -> list[str]:
-        """What the endpoint's log says of a case's run."""
-        run_id = self._known.get(case.number, "no run")
+    def _said(self, run_id: str) -> list[str]:
+        """What the endpoint's log says of a run."""
         with contextlib.closing(self._database()) as database:
             rows = database.execute("SELECT data FROM logs WHERE data LIKE ? ORDER BY entry", (f"%{run_id}%",))
             return [str(data).strip() for (data,) in rows.fetchmany(_LOG_ROWS)]

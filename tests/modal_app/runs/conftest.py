@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from modal_app.contract.events import Event, parse_event
+from tests.conftest import caller
 from workbench import Project, Workbench
 
 
@@ -40,7 +41,5 @@ def first_event(lines: Iterator[str]) -> dict[str, Any]:
 @pytest.fixture
 def anywhere(wb: Workbench) -> Iterator[httpx.Client]:
     """A client whose every request is a connection of its own."""
-    headers = {"X-Modal-Secret": wb.endpoint.secret.get_secret_value()}
-    limits = httpx.Limits(max_keepalive_connections=0)
-    with httpx.Client(base_url=wb.endpoint.url, headers=headers, timeout=90, trust_env=False, limits=limits) as client:
+    with caller(wb, timeout=90, limits=httpx.Limits(max_keepalive_connections=0)) as client:
         yield client

@@ -1,17 +1,15 @@
 """A run is kept for as long as the endpoint is set to keep it, and then it is gone, and says so."""
 
-import os
 import time
 from collections.abc import Iterator
 
-import httpx
 import modal
 import pytest
 
 from modal_app.runs.archive import directory
-from tests.conftest import wait_until
+from tests.conftest import caller, deployed, wait_until
 from tests.modal_app.runs.conftest import frames, python
-from workbench import Project, Workbench, connect
+from workbench import Project, Workbench
 from workbench.local_cloud.state import Running
 
 APP, KEEP_S = "short-memory", 15
@@ -21,20 +19,14 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def forgetful(cloud: Running) -> Iterator[Workbench]:
     """The endpoint, keeping runs for seconds."""
-    os.environ["WORKBENCH_TIMEOUT_KEEP_S"] = f"{KEEP_S}"
-    try:
-        with connect("local", app_name=APP) as workbench:
-            workbench.deploy()
-            yield workbench
-    finally:
-        del os.environ["WORKBENCH_TIMEOUT_KEEP_S"]
+    with deployed(APP, {"WORKBENCH_TIMEOUT_KEEP_S": f"{KEEP_S}"}) as workbench:
+        yield workbench
 
 
 def test_a_run_that_is_no_longer_kept_is_gone(forgetful: Workbench, project: Project) -> None:
-    headers = {"X-Modal-Secret": forgetful.endpoint.secret.get_secret_value()}
     archive = modal.Volume.from_name(f"{APP}-runs")
     key = {"Idempotency-Key": f"once-{project.project_id}"}
-    with httpx.Client(base_url=forgetful.endpoint.url, headers=headers, timeout=60, trust_env=False) as client:
+    with caller(forgetful) as client:
         first = client.post("/generate", json=python(project, "print(1)"), headers=key)
         run_id, ended_at = first.headers["x-run-id"], time.monotonic()
         assert frames(client.get(f"/generate/{run_id}").text) == frames(first.text)

@@ -1,6 +1,5 @@
 """Readers that take nothing cost a bounded amount of memory, hold up nobody, and are left after a while."""
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -11,8 +10,9 @@ import psutil
 import pytest
 
 from modal_app.contract.events import ErrorEvent, StreamEvent
+from tests.conftest import caller, deployed
 from tests.modal_app.runs.conftest import events, python
-from workbench import Project, Workbench, connect
+from workbench import Project, Workbench
 from workbench.local_cloud.state import Running, State
 
 MB = 1024 * 1024
@@ -32,20 +32,13 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def slow(cloud: Running) -> Iterator[Workbench]:
     """The endpoint with limits that a test can reach."""
-    os.environ.update(SETTINGS)
-    try:
-        with connect("local", app_name="slow-readers") as workbench:
-            workbench.deploy()
-            yield workbench
-    finally:
-        for name in SETTINGS:
-            del os.environ[name]
+    with deployed("slow-readers", SETTINGS) as workbench:
+        yield workbench
 
 
 @pytest.fixture
 def client(slow: Workbench) -> Iterator[httpx.Client]:
-    headers = {"X-Modal-Secret": slow.endpoint.secret.get_secret_value()}
-    with httpx.Client(base_url=slow.endpoint.url, headers=headers, timeout=90, trust_env=False) as one:
+    with caller(slow, timeout=90) as one:
         yield one
 
 
