@@ -12,14 +12,15 @@ import modal
 from modal_app import DEFAULT_APP_NAME
 from modal_app.actions.claude_command import CLI_PACKAGE, CLI_VERSION
 from modal_app.runs.state import ARCHIVE, SharedState
-from modal_app.settings import Timeouts
+from modal_app.settings import DEFAULT_MAX_RUNS, Timeouts
 
 APP_NAME = os.environ.get("WORKBENCH_APP_NAME", DEFAULT_APP_NAME)
 PROJECTS = f"{APP_NAME}-projects"
 SHARED = f"{APP_NAME}-global"
 WITHOUT_CLAUDE = bool(os.environ.get("WORKBENCH_WITHOUT_CLAUDE"))
 MAX_MODEL_INPUTS = 200  # of the gateway: it only passes bytes on
-MAX_INPUTS = 60  # more than runs: probes and cancellations must get through
+MAX_RUNS = int(os.environ.get("WORKBENCH_MAX_RUNS", DEFAULT_MAX_RUNS))
+MAX_INPUTS = MAX_RUNS * 2 // 3  # fewer than runs, which may be without a reader: the platform adds containers in time
 
 timeouts = Timeouts()
 # What runs there is what was tested here.

@@ -30,6 +30,7 @@ JOB_UID = 1000
 _PROBE_S = 20
 _AGAIN_S = 0.3
 _ATTEMPTS_TO_END = 4
+_KEEPS = 3  # in a lease
 _SIGNALLED = 128  # exit codes from here on tell of a signal
 # Modal starts sandboxes as root and has no setting for it: privileges are dropped for each command.
 _AS_JOB = (
@@ -296,7 +297,7 @@ class ProjectSandbox:
                 await self._sandbox.stdin.drain.aio()
             except (*PLATFORM_ERRORS, ValueError):
                 _log.warning("sandbox.lease_not_renewed", sandbox_id=self.id)
-            await asyncio.sleep(self._timeouts.lease_s / 6)
+            await asyncio.sleep(self._timeouts.lease_s / _KEEPS)
 
 
 async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modal_app.contract.limits import MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, MIN_SECRET_CHARS
 
+DEFAULT_MAX_RUNS = 60
 Seconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]
 
 
@@ -73,7 +74,7 @@ class Settings(BaseSettings):
     secret: SecretStr
     secret_previous: SecretStr | None = None
     model_token_secret: SecretStr | None = None  # signs runs' tokens for the model gateway; none when there is no model
-    max_runs: Annotated[int, Field(ge=1)] = 40  # at once in one container
+    max_runs: Annotated[int, Field(ge=2)] = DEFAULT_MAX_RUNS  # at once in one container
     max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run
     timeouts: Timeouts = Field(default_factory=Timeouts)
 

@@ -132,6 +132,57 @@ def runs(
     _soak(seed, figures, work, as_json=as_json)
 
 
+@app.command()
+def streams(
+    count: Annotated[int, typer.Option(min=1, help="Runs that are there at once.")] = 500,
+    rate: Annotated[float, typer.Option(min=0.1, help="How many of them start in a second.")] = 3.0,
+    every_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two lines of one run.")] = 1.0,
+    hold_s: Annotated[float, typer.Option(min=0, help="Seconds that all of them are there.")] = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Count on it: with many runs at once, none of their streams is silent for more than 2 seconds.
+
+    Runs start at a steady rate, print a line at a steady pace, and end in their order. Exit code 1 when a stream was
+    silent for longer, or a run did not end well.
+    """
+    import asyncio
+
+    from workbench.soak import streams as soak
+
+    figures = soak.Figures()
+
+    def work(state: "State", _: int, bars: "Bars") -> None:
+        task = bars.add_task("runs", total=count)
+        many = soak.Streams(state, figures)
+        many.deploy(at_once=count)
+        advance = lambda: bars.advance(task)  # noqa: E731
+        asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=advance))
+
+    _soak(None, figures, work, as_json=as_json)
+
+
+@app.command()
+def readers(
+    mb: Annotated[int, typer.Option(min=10, help="Output of the one run, in MiB.")] = 1024,
+    stalled: Annotated[int, typer.Option(min=1, max=500, help="Readers that take nothing.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Count on it: readers that take nothing cost a bounded amount of memory, and hold up nobody.
+
+    One reader takes all of a run's output beside them. Exit code 1 when the endpoint's memory grows with the output,
+    or some of it does not come.
+    """
+    from workbench.soak import stalled as soak
+
+    figures = soak.Figures()
+
+    def work(state: "State", _: int, bars: "Bars") -> None:
+        task = bars.add_task("MiB", total=mb)
+        soak.run(state, mb=mb, stalled=stalled, advance=lambda n: bars.advance(task, n), figures=figures)
+
+    _soak(None, figures, work, as_json=as_json)
+
+
 def _soak(
     seed: int | None, figures: "DataclassInstance", work: "Callable[[State, int, Bars], None]", *, as_json: bool
 ) -> None:

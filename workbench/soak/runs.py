@@ -5,13 +5,11 @@ At the end nothing is left: no sandbox, no run under way; and every archive's pr
 
 import asyncio
 import contextlib
-import os
 import random
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +23,7 @@ from workbench.local_cloud import daemon
 from workbench.local_cloud.state import State
 from workbench.project import Project
 from workbench.session import connect
+from workbench.soak.environment import environment
 from workbench.soak.failures import SoakFailedError
 from workbench.soak.run_cases import Case
 from workbench.soak.run_readers import Reader
@@ -71,7 +70,7 @@ class Soak:
 
     def deploy(self) -> None:
         """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
-        with _environment(_SETTINGS), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
+        with environment(_SETTINGS), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
             endpoint = wb.deploy()
             secret = {"X-Modal-Secret": endpoint.secret.get_secret_value()}
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -319,17 +318,3 @@ class Soak:
 def _first(error: Exception) -> Exception:
     """What went wrong first of what went wrong at once."""
     return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    saved = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in saved.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

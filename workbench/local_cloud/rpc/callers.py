@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -20,6 +21,7 @@ from workbench.local_cloud.rpc.failures import RpcFailure
 
 TASK_HEADER = "x-local-cloud-task"
 _AUTH_TOKEN_TTL_S = 20 * 60
+_TOKENS_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Gate:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._task_secrets: dict[str, str] = {}
+        self._verified = lru_cache(_TOKENS_KEPT)(self._verify)  # each is shown with every call of a sandbox
 
     def admit_task(self, task_id: str) -> str:
         """Return the header value that makes its bearer the container `task_id`."""
@@ -82,11 +85,18 @@ class Gate:
         """Return whose sandbox a router call may reach; raises RpcFailure UNAUTHENTICATED."""
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         try:
-            claims = jwt.decode(
-                token, self._credentials.signing_key, algorithms=["HS256"], options={"require": ["exp", "task_id"]}
-            )
+            task_id, expires_at = self._verified(token)
+            if time.time() >= expires_at:
+                raise jwt.ExpiredSignatureError
         except jwt.InvalidTokenError as error:
             raise RpcFailure(StatusCode.UNAUTHENTICATED, "The router token is missing, wrong or expired.") from error
         if scheme.lower() != "bearer":
             raise RpcFailure(StatusCode.UNAUTHENTICATED, "The router takes bearer tokens only.")
-        return Caller("router", str(claims["task_id"]))
+        return Caller("router", task_id)
+
+    def _verify(self, token: str) -> tuple[str, int]:
+        """Whose sandbox a token is for, and when it expires. Raises jwt.InvalidTokenError."""
+        claims = jwt.decode(
+            token, self._credentials.signing_key, algorithms=["HS256"], options={"require": ["exp", "task_id"]}
+        )
+        return str(claims["task_id"]), int(claims["exp"])

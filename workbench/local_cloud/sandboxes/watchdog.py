@@ -121,6 +121,30 @@ def private_memory(pid: int) -> int:
     return total
 
 
+class Disks:
+    """How much is free on disks, for all watchdogs: looked up once in an interval for each disk."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, tuple[float, int]] = {}
+
+    def free(self, device: int, directory: Path) -> int:
+        """Bytes that are free on a disk, of which a directory is given; 0 when that is gone."""
+        now = time.monotonic()
+        at, free = self._free.get(device, (float("-inf"), 0))
+        if now - at < INTERVAL_S:
+            return free
+        try:
+            status = os.statvfs(directory)
+        except OSError:
+            return 0
+        free = status.f_bavail * status.f_frsize
+        self._free[device] = now, free
+        return free
+
+
+_DISKS = Disks()
+
+
 class Watchdog:
     """Watches one sandbox; `exceeded` is called once, with a sentence, when it is over a limit."""
 
@@ -140,6 +164,7 @@ class Watchdog:
         self._watch_memory = watch_memory
         self._exceeded = exceeded
         self._next_walk = time.monotonic()
+        self._disk = (directories[0].stat().st_dev, directories[0]) if directories else None
         self._free = self._free_now()
 
     async def run(self) -> None:
@@ -187,10 +212,4 @@ class Watchdog:
         return Usage(size, entries)
 
     def _free_now(self) -> int:
-        for directory in self._directories:
-            try:
-                status = os.statvfs(directory)
-            except OSError:
-                continue
-            return status.f_bavail * status.f_frsize
-        return 0
+        return 0 if self._disk is None else _DISKS.free(*self._disk)

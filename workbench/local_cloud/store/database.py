@@ -1,7 +1,8 @@
 """Owns the cloud's one SQLite connection.
 
-Calls are made from the event loop's thread only: every statement is small, and WAL with synchronous=FULL makes each
-transaction survive a kill at any moment. Each noun's module creates the tables that it alone reads and writes.
+Calls are made from the event loop's thread only: every statement is small, and in WAL mode each transaction survives a
+kill at any moment. What a power cut must not take either is a `durable` transaction, which waits for the disk; the
+others would hold up every call of everybody for it. Each noun's module creates the tables that it alone uses.
 """
 
 import sqlite3
@@ -26,7 +27,7 @@ class Database:
         self._depth = 0
         self._connection.row_factory = sqlite3.Row
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
                 self._connection.execute(f"PRAGMA {pragma}")
             (found,) = self._connection.execute("PRAGMA user_version").fetchone()
         except sqlite3.DatabaseError as error:
@@ -70,9 +71,9 @@ class Database:
             return row
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit everything inside, or nothing. The body must not await."""
-        with self._lock:
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """Commit everything inside, or nothing. The body must not await; `durable` counts for the outermost one."""
+        with self._lock, self._waiting_for_the_disk(durable and self._depth == 0):
             if self._depth == 0:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._depth += 1
@@ -86,6 +87,18 @@ class Database:
             self._depth -= 1
             if self._depth == 0:
                 self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _waiting_for_the_disk(self, wanted: bool) -> Iterator[None]:
+        """SQLite allows the change outside of a transaction only."""
+        if not wanted:
+            yield
+            return
+        self._connection.execute("PRAGMA synchronous=FULL")
+        try:
+            yield
+        finally:
+            self._connection.execute("PRAGMA synchronous=NORMAL")
 
     def close(self) -> None:
         """Close the file; further calls raise."""

@@ -110,7 +110,7 @@ class CommittedVolumes:
 
     def transaction(self) -> AbstractContextManager[None]:
         """Make reads and a publish that depends on them one step."""
-        return self._db.transaction()
+        return self._db.transaction(durable=True)
 
     def publish(self, volume_id: str, changes: list[Entry | Removal], *, author: str, parent: int | None = None) -> int:
         """Apply a change set as one commit and return its number; all of it or nothing.
@@ -118,7 +118,7 @@ class CommittedVolumes:
         `parent` is the newest commit that the author had seen, by default the newest. Raises RpcFailure NOT_FOUND
         when the volume is gone.
         """
-        with self._db.transaction():
+        with self._db.transaction(durable=True):
             self.version(volume_id)
             number = self.head(volume_id) + 1
             self._db.execute(

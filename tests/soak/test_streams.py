@@ -1,0 +1,55 @@
+"""Many streams at once, and readers that take nothing: short forms of `workbench soak streams` and `readers`."""
+
+import json
+import time
+
+import pytest
+
+from tests.workbench.test_cli import cli
+from workbench.soak import stalled, streams
+from workbench.soak.failures import SoakFailedError
+
+_DATA = b'{"type":"stream","run_id":"r","seq":%d,"at_ms":1,"elapsed_ms":1,"channel":"stdout","text":"%.3f\\n"}'
+
+
+@pytest.mark.timeout(300)
+def test_runs_that_talk_at_once_all_end_and_are_heard() -> None:
+    asked = ("--count", "8", "--rate", "4", "--hold-s", "2", "--every-s", "0.5")
+    report = json.loads(cli("soak", "streams", *asked, "--json", timeout_s=250).stdout)
+    assert (report["runs"], report["done"], report["ends"]) == (8, 8, {"done": 8}), report
+    assert report["most_at_once"] == 8
+    assert report["events"] > 8 * 4
+    assert 0 < report["delay_median_ms"] <= report["delay_p99_ms"]
+    assert report["cloud_mb"] > 0
+    assert report["endpoint_mb"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_readers_that_take_nothing_are_outlived() -> None:
+    report = json.loads(cli("soak", "readers", "--mb", "10", "--stalled", "4", "--json", timeout_s=250).stdout)
+    assert (report["ok"], report["failure"], report["stalled"]) == (True, "", 4)
+    assert report["taken_mb"] >= 10
+    assert len(report["memory_mb"]) == 11  # before, and after each tenth
+
+
+def test_a_silence_and_a_late_event_are_seen() -> None:
+    figures, delays = streams.Figures(), list[float]()
+    reader = streams.Reader(figures, delays)
+    reader.take(b"id: 1\nevent: stream\ndata: " + _DATA % (1, time.time() - 3) + b"\n\n: heart")
+    time.sleep(0.05)
+    reader.take(b"beat\n\n")
+    assert figures.events == 1
+    assert delays[0] >= 3
+    assert figures.longest_silence_s >= 0.05
+
+
+def test_what_is_too_long_or_too_much_fails() -> None:
+    figures = streams.Figures(runs=2, done=2, longest_silence_s=2.1)
+    with pytest.raises(SoakFailedError, match=r"silent for 2\.1 s"):
+        streams.judge(figures, 2)
+    with pytest.raises(SoakFailedError, match="1 of 3 runs did not end well"):
+        streams.judge(figures, 3)
+    streams.judge(streams.Figures(runs=2, done=2, longest_silence_s=1.9), 2)
+    with pytest.raises(SoakFailedError, match="memory grows"):
+        stalled.judge(stalled.Figures(memory_mb=[80, 150, 160, 300]))
+    stalled.judge(stalled.Figures(memory_mb=[80, 200, 190, 210]))

@@ -1,0 +1,217 @@
+"""Many runs at once on a private cloud, each with a reader: how long any of them is silent.
+
+Runs start one after the other at a steady rate, talk at a steady pace until all of them have been there together for a
+while, and end in the order in which they began.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import quantiles
+
+import httpx
+import psutil
+
+from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
+from workbench.local_cloud.state import State
+from workbench.project import Project
+from workbench.session import connect
+from workbench.soak.environment import environment
+from workbench.soak.failures import SoakFailedError
+
+_APP = "soak-streams"
+_LONGEST_SILENCE_S = 2.0
+_PATIENCE_S = 300.0  # beyond the time that a run takes by itself
+_LOOK_S = 1.0
+_MB = 1024 * 1024
+_TALK = """
+import time
+end = time.monotonic() + {lasts_s}
+while time.monotonic() < end:
+    print(str(time.time()) + chr(10), end="", flush=True)
+    time.sleep({every_s})
+"""
+
+
+@dataclass
+class Figures:
+    """What was seen. Silence is the time between two pieces of one stream; a delay is from `print` to the reader."""
+
+    runs: int = 0
+    done: int = 0
+    most_at_once: int = 0
+    events: int = 0
+    longest_silence_s: float = 0
+    longest_between_events_s: float = 0
+    delay_median_ms: float = 0
+    delay_p99_ms: float = 0
+    endpoint_containers: int = 0
+    endpoint_mb: float = 0
+    cloud_mb: float = 0
+    cloud_cpu_s: float = 0
+    endpoint_cpu_s: float = 0
+    seconds: float = 0
+    silences_over_2_s: int = 0
+    refused: int = 0
+    ends: dict[str, int] = field(default_factory=dict)
+
+
+class Streams:
+    """A private cloud with the endpoint, many runs and their readers."""
+
+    def __init__(self, state: State, figures: Figures) -> None:
+        self._state = state
+        self._figures = figures
+        self._delays: list[float] = []
+        self._talking = 0
+        self._url = ""
+        self._secret = ""
+
+    def deploy(self, *, at_once: int) -> None:
+        """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
+        settings = {"WORKBENCH_TIMEOUT_HEARTBEAT_S": "1", "WORKBENCH_MAX_RUNS": str(at_once * 3 // 2)}
+        with environment(settings), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
+            endpoint = wb.deploy(with_claude=False)
+            self._url, self._secret = endpoint.url, endpoint.secret.get_secret_value()
+
+    async def go(self, count: int, *, rate: float, every_s: float, hold_s: float, advance: Callable[[], None]) -> None:
+        """Start `count` runs, `rate` a second, and read all of them to their ends. Raises SoakFailedError."""
+        started = time.monotonic()
+        lasts_s = count / rate + hold_s
+        code = _TALK.format(lasts_s=lasts_s, every_s=every_s)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        timeout = httpx.Timeout(60, read=lasts_s + _PATIENCE_S, pool=None)
+        headers = {"X-Modal-Secret": self._secret}
+        looking = asyncio.create_task(self._look())
+        try:
+            async with (
+                httpx.AsyncClient(
+                    base_url=self._url, headers=headers, limits=limits, timeout=timeout, trust_env=False
+                ) as http,
+                asyncio.TaskGroup() as group,
+            ):
+                for number in range(count):
+                    await asyncio.sleep(max(0, started + number / rate - time.monotonic()))
+                    group.create_task(self._read(http, code, lasts_s, advance))
+        except ExceptionGroup as errors:
+            raise SoakFailedError(f"{type(errors.exceptions[0]).__name__}: {errors.exceptions[0]}") from errors
+        finally:
+            looking.cancel()
+            self._settle(time.monotonic() - started)
+        judge(self._figures, count)
+
+    async def _read(self, http: httpx.AsyncClient, code: str, lasts_s: float, advance: Callable[[], None]) -> None:
+        project = Project.new()
+        body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
+        async with asyncio.timeout(lasts_s + _PATIENCE_S), http.stream("POST", "/generate", json=body) as response:
+            if response.status_code != 200:
+                text = (await response.aread()).decode(errors="replace")[:300]
+                raise SoakFailedError(f"HTTP {response.status_code}: {text}")
+            self._figures.runs += 1
+            reader = Reader(self._figures, self._delays)
+            try:
+                async for piece in response.aiter_raw():
+                    talked = reader.talking
+                    reader.take(piece)
+                    if reader.talking and not talked:
+                        self._talking += 1
+                        self._figures.most_at_once = max(self._figures.most_at_once, self._talking)
+                    elif talked and not reader.talking:
+                        self._talking -= 1
+            finally:
+                self._talking -= reader.talking
+        self._figures.ends[reader.end] = self._figures.ends.get(reader.end, 0) + 1
+        self._figures.done += reader.end == "done"
+        advance()
+
+    async def _look(self) -> None:
+        """Note memory and processor time of the cloud and of the endpoint's containers."""
+        seconds: dict[int, float] = {}
+        while True:
+            running = self._state.running()
+            if running is not None:
+                cloud = psutil.Process(running.pid)
+                self._figures.cloud_mb = max(self._figures.cloud_mb, cloud.memory_info().rss / _MB)
+                times = cloud.cpu_times()
+                self._figures.cloud_cpu_s = times.user + times.system
+                resident = 0.0
+                found = containers(cloud)
+                for one in found:
+                    resident += one.memory_info().rss / _MB
+                    spent = one.cpu_times()
+                    seconds[one.pid] = spent.user + spent.system
+                self._figures.endpoint_containers = max(self._figures.endpoint_containers, len(found))
+                self._figures.endpoint_mb = max(self._figures.endpoint_mb, resident)
+                self._figures.endpoint_cpu_s = sum(seconds.values())
+            await asyncio.sleep(_LOOK_S)
+
+    def _settle(self, seconds: float) -> None:
+        figures = self._figures
+        figures.seconds = round(seconds, 1)
+        if len(self._delays) > 1:
+            cuts = quantiles(self._delays, n=100)
+            figures.delay_median_ms, figures.delay_p99_ms = round(cuts[49] * 1000, 1), round(cuts[98] * 1000, 1)
+        for name in ("longest_silence_s", "longest_between_events_s", "endpoint_mb", "cloud_mb"):
+            setattr(figures, name, round(getattr(figures, name), 2))
+
+
+def judge(figures: Figures, count: int) -> None:
+    """Raises SoakFailedError when a promise was not kept."""
+    if figures.done != count:
+        raise SoakFailedError(f"{count - figures.done} of {count} runs did not end well: {figures.ends}")
+    if figures.longest_silence_s > _LONGEST_SILENCE_S:
+        raise SoakFailedError(f"a stream was silent for {figures.longest_silence_s:.1f} s")
+
+
+class Reader:
+    """Takes the pieces of one stream and notes how long it waited for them."""
+
+    def __init__(self, figures: Figures, delays: list[float]) -> None:
+        self.talking = False
+        self.end = "no end"
+        self._figures = figures
+        self._delays = delays
+        self._part = b""
+        self._heard_at = time.monotonic()
+        self._event_at = 0.0
+
+    def take(self, piece: bytes) -> None:
+        """Take what has arrived now."""
+        now = time.monotonic()
+        silence, self._heard_at = now - self._heard_at, now
+        self._figures.longest_silence_s = max(self._figures.longest_silence_s, silence)
+        self._figures.silences_over_2_s += silence > _LONGEST_SILENCE_S
+        *frames, self._part = (self._part + piece).split(b"\n\n")
+        for frame in frames:
+            if not frame.startswith(b":"):
+                self._event(parse_event(frame.partition(b"\ndata: ")[2]), now)
+
+    def _event(self, event: Event, now: float) -> None:
+        self._figures.events += 1
+        if isinstance(event, TERMINAL):
+            self.end = event.outcome
+        if not isinstance(event, StreamEvent):
+            self.talking = False
+            return
+        if self.talking:
+            between = now - self._event_at
+            self._figures.longest_between_events_s = max(self._figures.longest_between_events_s, between)
+        self.talking, self._event_at = True, now
+        self._delays.append(time.time() - float(event.text.split()[-1]))
+
+
+def containers(cloud: psutil.Process) -> list[psutil.Process]:
+    """The endpoint's containers of a cloud: their Python processes."""
+    return [
+        one
+        for one in cloud.children(recursive=True)
+        if "modal._container_entrypoint" in (line := _line(one)) and not line[0].endswith("bwrap")
+    ]
+
+
+def _line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() or [""]
+    except psutil.Error:
+        return [""]
