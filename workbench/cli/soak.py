@@ -4,7 +4,9 @@ import random
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Long counts of promises, to be left alone for a while.")
 _DEFAULTS: dict[Phase, int] = {"cycles": 1000, "concurrent": 50, "kills": 200}
 _SEEDS = 2**32
+_LINE_EVERY_S = 60.0
 _DONE = {"cycles": "sandboxes created and ended", "concurrent": "sandboxes heard at once", "kills": "clouds killed"}
 
 
@@ -248,13 +251,28 @@ def _run(progress: Progress, path: Path, talk_s: float) -> "Report":
         return run(progress, talk_s=talk_s, advance=advance)
 
 
-def _bars() -> "Bars":
+@contextmanager
+def _bars() -> "Iterator[Bars]":
+    """Bars on a terminal; where there is none, a line from time to time."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
-    return Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(_LINE_EVERY_S):
+            say(", ".join(f"{task.description}: {task.completed:g} of {task.total or 0:g}" for task in bars.tasks))
+
+    with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        telling = threading.Thread(target=tell, daemon=True)
+        if not bars.console.is_terminal:
+            telling.start()
+        try:
+            yield bars
+        finally:
+            over.set()
 
 
 def _tell(report: "Report", path: Path) -> None:

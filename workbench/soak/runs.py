@@ -38,12 +38,13 @@ _SETTINGS = {
 }
 _CLEAN_S = 150.0
 _RESTART_S = 60.0
+_READ_S = 60.0
 _LOG_ROWS = 60
 
 
 @dataclass
 class Figures:
-    """What a soak of runs has seen; `ends` and `harms` count cases, `connections` those of all readers."""
+    """What a soak of runs has seen; `ends` counts cases by harm and end, `connections` are those of all readers."""
 
     runs: int = 0
     readers: int = 0
@@ -51,8 +52,7 @@ class Figures:
     events: int = 0
     bytes: int = 0
     proofs: int = 0
-    ends: dict[str, int] = field(default_factory=dict)
-    harms: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, dict[str, int]] = field(default_factory=dict)
     seconds: float = 0
 
 
@@ -152,8 +152,8 @@ class Soak:
         figures.connections += sum(reader.connections for reader in (starter, *others))
         figures.events += len(starter.events)
         figures.bytes += len(starter.data)
-        figures.ends[end] = figures.ends.get(end, 0) + 1
-        figures.harms[case.harm] = figures.harms.get(case.harm, 0) + 1
+        ends = figures.ends.setdefault(case.harm, {})
+        ends[end] = ends.get(end, 0) + 1
 
     async def _noting(self, starter: Reader, run_id: "asyncio.Future[str]") -> None:
         """Tell the others the run's id as soon as its first event is there."""
@@ -177,7 +177,8 @@ class Soak:
     async def _executions(self, project: Project, done: bool) -> int | None:
         """How often the job has left its mark; only what is done must have committed it."""
         body = {"user_id": project.user_id, "project_id": project.project_id, "action": "files", "op": "read"}
-        for _ in range(20):
+        deadline = time.monotonic() + _READ_S
+        while time.monotonic() < deadline:
             try:
                 answer = await self._client().post(
                     "/generate", json={**body, "path": "ran"}, headers={"Accept": "application/json"}
