@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import modal
 import modal.exception
+import structlog
 from modal.types import FileEntry, FileEntryType
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -18,7 +19,10 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.limits import MAX_LIST_ENTRIES, MAX_READ_BYTES
 from modal_app.contract.requests import FilesDelete, FilesList, FilesMove, FilesRead, FilesRequest, FilesWrite
 from modal_app.fleet import sub_path
+from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.sandbox import WORKSPACE, Job
+
+_log = structlog.get_logger(__name__)
 
 _SCRIPT = Path(__file__).with_name("write_set.py")
 _REFUSED = 3
@@ -26,7 +30,19 @@ _TYPES = {FileEntryType.FILE: "file", FileEntryType.DIRECTORY: "directory", File
 
 
 async def read(request: FilesList | FilesRead, volume: modal.Volume) -> JsonValue:
-    """Answer from the committed state; raises ContractError `not_found`, `invalid_request`, `too_large`."""
+    """Answer from the committed state.
+
+    Raises ContractError `not_found`, `invalid_request`, `too_large`, `sandbox_unavailable`.
+    """
+    try:
+        return await _answer(request, volume)
+    except PLATFORM_ERRORS as error:
+        _log.warning("files.not_read", reason=type(error).__name__)
+        message = "the project's files cannot be read now: try again soon"
+        raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None
+
+
+async def _answer(request: FilesList | FilesRead, volume: modal.Volume) -> JsonValue:
     root = sub_path(request.user_id, request.project_id)
     if isinstance(request, FilesRead):
         return await _read(volume, root, request.path)

@@ -183,3 +183,10 @@ os.symlink('nowhere', 'dangling'); os.symlink('loop', 'loop')
     assert kinds["file"] == kinds["dir"] == kinds["near"] == "link"
     act(wb, project, "files", "delete", path="near")
     assert act(wb, project, "files", "read", path="inside/secret")["content"] == "s"
+
+
+def test_files_that_cannot_be_read_now_can_be_read_later(wb: Workbench, project: Project) -> None:
+    with wb.faults.injected(rpc="VolumeListFiles*", status="INTERNAL"):
+        end = fails(wb, project, "files", "list")
+    assert (end.code, end.recoverable) == ("sandbox_unavailable", True)
+    act(wb, project, "files", "list")
