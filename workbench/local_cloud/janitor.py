@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ATTEMPTS = 50
@@ -27,7 +28,7 @@ def main() -> None:
     except OSError:
         groups = []
     for _ in range(ATTEMPTS):  # guests of the cloud may need a moment to be gone
-        shutil.rmtree(directory, onerror=_unlock)
+        shutil.rmtree(directory, onerror=partial(_unlock, directory))
         groups = [group for group in groups if not _is_removed(group)]
         if not os.path.lexists(directory) and not groups:
             return
@@ -43,9 +44,14 @@ def _is_removed(group: Path) -> bool:
     return not group.exists()
 
 
-def _unlock(_function: Callable[..., object], path: str, _error: object) -> None:
-    """Let us into a directory whose mode keeps its owner out; the next attempt removes it."""
+def _unlock(top: Path, _function: Callable[..., object], path: str, _error: object) -> None:
+    """Let us into a directory whose mode keeps its owner out; the next attempt removes it.
+
+    What is above `top` belongs to the next cloud, which may have removed all of this meanwhile.
+    """
     for locked in (Path(path).parent, Path(path)):
+        if not locked.is_relative_to(top):
+            continue
         with contextlib.suppress(OSError):
             descriptor = os.open(locked, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:

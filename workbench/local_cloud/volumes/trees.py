@@ -8,7 +8,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,15 +115,16 @@ def _names(directory: int) -> list[str]:
 
 
 def remove_tree(root: Path) -> None:
-    """Remove a directory and all that is below it, however deep and whatever its modes. Idempotent; raises OSError."""
-    try:
-        with opened_dir(root) as top:
-            while names := _names(top):
-                for name in names:
+    """Remove a directory and all that is below it, however deep and whatever its modes. Idempotent; raises OSError.
+
+    Somebody else may be removing it, too.
+    """
+    with suppress(FileNotFoundError), opened_dir(root) as top:
+        while names := _names(top):
+            for name in names:
+                with suppress(FileNotFoundError):
                     _dissolve(top, name)
-    except FileNotFoundError:
-        return
-    root.rmdir()
+        root.rmdir()
 
 
 def _dissolve(top: int, name: str) -> None:
