@@ -54,6 +54,22 @@ def parse_exchange(line: str | bytes) -> Exchange:
         raise ValueError(f"not an exchange: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def dump_exchanges(exchanges: Iterable[Exchange]) -> bytes:
+    """Lines of JSON."""
+    return "".join(f"{dump_exchange(one)}\n" for one in exchanges).encode()
+
+
+def parse_exchanges(lines: bytes) -> tuple[Exchange, ...]:
+    """Read lines; raises ValueError, which says the line, without quoting it."""
+    found = []
+    for number, line in enumerate(lines.splitlines(), 1):
+        try:
+            found.append(parse_exchange(line))
+        except ValueError as error:
+            raise ValueError(f"line {number} of the model's traffic: {error}") from None
+    return tuple(found)
+
+
 def redacted(body: dict[str, JsonValue], secrets: Sequence[bytes]) -> dict[str, JsonValue]:
     """A request's body as it is kept: without secrets, and without what names the account or the machine."""
     kept = ((name, item) for name, item in body.items() if name != "metadata")

@@ -24,6 +24,8 @@ _log = structlog.get_logger(__name__)
 
 EVENTS = "events.sse"
 BUNDLE = "run.json"
+REQUEST = "request.json"  # of a run that spoke to the model
+TRAFFIC = "model.jsonl"  # what it said
 _COMMIT_S = 60.0
 
 
