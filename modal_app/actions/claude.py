@@ -18,6 +18,7 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Usage
 from modal_app.contract.requests import ClaudeRequest
 from modal_app.sandbox import Job
+from modal_app.settings import Timeouts
 
 GRACE_S = 5.0  # for the CLI to end when it is asked to; it takes 0.2
 _LOOK_S = 0.25
@@ -38,14 +39,15 @@ class ModelGrant:
     token: SecretStr
 
 
-async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGrant, *, stall_s: float) -> Performed:
+async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGrant, timeouts: Timeouts) -> Performed:
     """Run the CLI; raises ContractError: the verdict's, or `stalled` when it has said nothing for `stall_s` seconds."""
+    patience = ModelPatience(headers_s=timeouts.model_headers_s, idle_s=timeouts.model_bytes_s)
     command = claude_command(
-        request.options, base_url=grant.base_url, token=grant.token, patience=ModelPatience(), config_dir=CONFIG_DIR
+        request.options, base_url=grant.base_url, token=grant.token, patience=patience, config_dir=CONFIG_DIR
     )
     telling = _Telling(output, wants_structured=request.json_schema is not None)
     running = asyncio.create_task(_exec(command, job, telling, request.timeout_s))
-    watching = asyncio.create_task(telling.watch(stall_s))
+    watching = asyncio.create_task(telling.watch(timeouts.stall_s))
     try:
         await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
         if not running.done():

@@ -98,7 +98,7 @@ class Run:
         self.record = record
         self.journal = journal
         self.readers = Readers(means.settings.timeouts.disconnect_grace_s, self.cancel)
-        self._request = request
+        self.request = request
         self._means = means
         self._lease = lease
         self._warm = warm
@@ -170,19 +170,19 @@ class Run:
         )
 
     def _limit_s(self) -> float:
-        waits = self._request.wait_s if self._lease is None else 0
+        waits = self.request.wait_s if self._lease is None else 0
         return self._means.settings.timeouts.sandbox_s + waits
 
     async def _perform(self) -> None:
-        if not actions.needs_sandbox(self._request):
+        if not actions.needs_sandbox(self.request):
             self.journal.status(Phase.RUNNING, "reading what is committed")
-            self._outcome.take(await actions.read_committed(self._request, self._means.platform))
+            self._outcome.take(await actions.read_committed(self.request, self._means.platform))
             return
         owned = Owned(self.run_id, self.record.user_id, self.record.project_id)
         lease = self._lease or await self._wait_for_the_project(owned.name)
         left: Warm | None = None
         try:
-            if isinstance(self._request, PrewarmRequest):
+            if isinstance(self.request, PrewarmRequest):
                 left = await self._prewarm(owned)
             else:
                 await self._execute(owned)
@@ -191,7 +191,7 @@ class Run:
 
     async def _wait_for_the_project(self, project: str) -> Lease:
         self.journal.status(Phase.QUEUED, "another run holds the project")
-        deadline = time.monotonic() + self._request.wait_s
+        deadline = time.monotonic() + self.request.wait_s
         with self._timed("queue_ms"):
             while True:
                 try:
@@ -214,8 +214,8 @@ class Run:
         journal, outcome = self.journal, self._outcome
         timeouts = self._means.settings.timeouts
         grant: actions.ModelGrant | None = None
-        if actions.needs_model(self._request):
-            grant = await self._means.model.grant(self.run_id, lasts_s=timeouts.sandbox_s)
+        if actions.needs_model(self.request):
+            grant = await self._means.model.grant(self.run_id, lasts_s=timeouts.sandbox_s, replay=self.request.replay)
         held: ProjectSandbox | None = None
         ended = time.monotonic()
         try:
@@ -225,9 +225,7 @@ class Run:
                 started_ms = journal.elapsed_ms
                 try:
                     with self._timed("run_ms"):
-                        performed = await actions.perform(
-                            self._request, held, output, grant=grant, stall_s=timeouts.stall_s
-                        )
+                        performed = await actions.perform(self.request, held, output, grant=grant, timeouts=timeouts)
                     outcome.take(performed)
                     journal.status(Phase.COMMITTING, "the files are being committed")
                     with self._timed("commit_ms"):
