@@ -61,8 +61,10 @@ class _Outcome:
     timings: dict[str, int] = field(default_factory=dict)
 
     def take(self, performed: actions.Performed) -> None:
-        """Take what the action has come to."""
+        """Take what the action has come to; raises the ContractError that it failed with."""
         self.result, self.usage = performed.result, performed.usage
+        if performed.error is not None:
+            raise performed.error
 
     def settle(self, work: "asyncio.Task[None]", *, cancelled: bool) -> None:
         """Take what the work ended with. A run that was cancelled after it had committed is still done."""
@@ -325,7 +327,7 @@ class Run:
                 timings=timings,
             )
         else:
-            self.journal.error(outcome.error, sandbox=outcome.sandbox, timings=timings)
+            self.journal.error(outcome.error, usage=outcome.usage, sandbox=outcome.sandbox, timings=timings)
         _log.info(
             "run.end",
             elapsed_ms=self.journal.elapsed_ms,

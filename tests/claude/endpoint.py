@@ -106,7 +106,11 @@ FAULTS: Mapping[str, Fault] = {
         _bash("echo much > /dev/full", "It is full."), None, said="No space left", options={"allowed_tools": ["Bash"]}
     ),
     "no place for sessions": Fault(
-        Script.of(Turn(text=WORDS)), None, files={".workbench/claude": "a file where a directory should be"}
+        Script.of(Turn(text=WORDS)),
+        ErrorCode.PROCESS_FAILED,
+        73,
+        "sessions cannot be kept",
+        files={".workbench/claude": "a file where a directory should be"},
     ),
 }
 

@@ -97,6 +97,19 @@ def test_a_job_ends_as_it_must_whatever_becomes_of_it(name: str, ends: Mapping[s
     assert fault.said in repr(messages(ends[name]))
 
 
+def test_a_job_that_failed_says_what_it_has_used(ends: Mapping[str, Run]) -> None:
+    for name in ("max_turns", "nonsense", "killed", "not permitted"):
+        end = ends[name].terminal
+        assert isinstance(end, ErrorEvent)
+        assert end.usage is not None
+        assert end.usage.input_tokens > 1000, name
+        assert end.usage.session_id is not None
+    refused = ends["status_500"].terminal
+    assert isinstance(refused, ErrorEvent)
+    assert refused.usage is not None
+    assert refused.usage.output_tokens == 0
+
+
 def test_nothing_survives_a_cli_that_was_killed(ends: Mapping[str, Run]) -> None:
     assert ends["killed"].terminal is not None
     assert with_command("sleep 4322") == []
