@@ -250,9 +250,13 @@ class FilesMove(_FilesRequest):
 
 
 class PrewarmRequest(ProjectRequest):
-    """Create the project's sandbox ahead, for its next run; unused, it ends after a while."""
+    """Create the project's sandbox ahead, for its next run; unused, it ends after a while.
+
+    Only a sandbox made `with_model` reaches the model: jobs of the Claude CLI take such a one, all others one without.
+    """
 
     action: Literal["prewarm"] = "prewarm"
+    with_model: bool = False
 
 
 GitRequest = GitInit | GitStatus | GitLog | GitDiff | GitCommit | GitRestore

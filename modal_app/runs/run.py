@@ -245,11 +245,11 @@ class Run:
 
     @asynccontextmanager
     async def _sandbox(self, owned: Owned, *, reach: str | None) -> AsyncIterator[ProjectSandbox]:
-        """The project's sandbox, proved alive: the one that was made ahead, which has no network, or a new one."""
+        """The project's sandbox, proved alive: the one that was made ahead and reaches the same, or a new one."""
         started = time.monotonic()
         try:
             self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
-            if self._warm is not None and reach is None:
+            if self._warm is not None and self._warm.reach == reach:
                 async with self._means.fleet.adopt(self._warm.sandbox_id, owned) as held:
                     if held is not None:
                         self._outcome.timings["sandbox_ready_ms"] = int((time.monotonic() - started) * 1000)
@@ -292,14 +292,17 @@ class Run:
 
     async def _prewarm(self, owned: Owned) -> Warm:
         """Create the project's sandbox and leave it for the next run; one that waits already is left as it is."""
+        assert isinstance(self.request, PrewarmRequest)
+        reach = host_of(await self._means.model.grant(self.run_id, lasts_s=0)) if self.request.with_model else None
         self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
-        if self._warm is not None:
+        if self._warm is not None and self._warm.reach == reach:
             self._outcome.result = {"sandbox_id": self._warm.sandbox_id, "until_ms": self._warm.until_ms, "new": False}
             self.journal.status(Phase.SANDBOX_READY, "a sandbox waits already")
             self.journal.status(Phase.RUNNING, "it waits for the project's next run")
             return self._warm
-        async with self._new(owned, prewarm=True) as held:
-            warm = Warm(sandbox_id=held.id, until_ms=expires_at_ms(self._means.settings.timeouts))
+        async with self._new(owned, prewarm=True, reach=reach) as held:
+            until_ms = expires_at_ms(self._means.settings.timeouts)
+            warm = Warm(sandbox_id=held.id, until_ms=until_ms, reach=reach)
             self._outcome.sandbox = held.facts
             self._outcome.result = {"sandbox_id": warm.sandbox_id, "until_ms": warm.until_ms, "new": True}
             self.journal.status(Phase.RUNNING, "it waits for the project's next run")

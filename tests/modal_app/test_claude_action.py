@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from modal_app.contract.events import DoneEvent
 from tests.claude.endpoint import APP, KEY, STALL_S, Claude, done, failed, messages, said
 from tests.conftest import live_sandboxes, wait_until
 from tests.processes import with_command
 from tests.workbench.test_cli import cli
-from workbench import Project, Recording, RequestRefusedError, Workbench, private_files
+from workbench import Project, Recording, RequestRefusedError, Run, Workbench, private_files
 from workbench.local_cloud.state import Running
 
 PLANTED = "a-word-that-the-job-can-see"  # so that a look that finds nothing is known to have looked
@@ -147,12 +148,31 @@ def test_a_job_that_shows_no_life_ends_with_all_that_it_has_started(claude: Clau
     assert STALL_S * 1000 <= end.timings.run_ms < (STALL_S + 10) * 1000
 
 
-def test_a_sandbox_made_ahead_makes_way_for_one_that_reaches_the_model(claude: Claude, project: Project) -> None:
-    assert claude.wb.launch(project, "prewarm").wait(60).type == "done"
-    end = done(claude.run(project, "write a page"))
-    assert end.sandbox is not None
-    assert not end.sandbox.warm
+def test_a_job_takes_a_sandbox_made_ahead_only_when_that_reaches_what_it_must(claude: Claude, project: Project) -> None:
+    """One without network is of no use to it, and one that reaches the model is not for other jobs."""
+    made = [claude.wb.launch(project, "prewarm").wait(60)]
+    assert not warm(claude.run(project, "write a page"))
+    made += [claude.wb.launch(project, "prewarm", with_model=True).wait(60) for _ in range(2)]
+    assert [end.result["new"] for end in made if isinstance(end, DoneEvent) and isinstance(end.result, dict)] == [
+        True,
+        True,
+        False,
+    ]
+    job = claude.run(project, "write a page")
+    assert warm(job)
+    assert said(job) == "I write a page.Both files are there."
+    assert claude.wb.launch(project, "prewarm", with_model=True).wait(60).type == "done"
+    other = claude.wb.launch(project, "python", code="print(1)")
+    other.wait(60)
+    assert not warm(other)
     assert live_sandboxes(APP) == []
+
+
+def warm(job: Run) -> bool:
+    """Whether a job's sandbox was made ahead."""
+    end = done(job)
+    assert end.sandbox is not None
+    return end.sandbox.warm
 
 
 def test_a_job_that_is_cancelled_ends_with_its_sandbox(claude: Claude, project: Project) -> None:
