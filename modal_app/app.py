@@ -86,9 +86,16 @@ def model_gateway():  # type: ignore[no-untyped-def]  # as above
     from modal_app import logs
     from modal_app.model_access import liveness
     from modal_app.model_gateway import GatewaySettings, create_gateway
+    from modal_app.model_traffic import Recorder, Replays, Traffic
 
     logs.configure()
-    return create_gateway(GatewaySettings(), is_live=liveness(state))
+    traffic = Traffic(state.traffic)
+    return create_gateway(
+        GatewaySettings(idle_s=timeouts.model_idle_s),
+        is_live=liveness(state),
+        record=Recorder(traffic),
+        replay_of=Replays(traffic),
+    )
 
 
 @app.function(

@@ -40,8 +40,11 @@ class ModelAccess:
         if self._secret is None:
             raise NO_MODEL
 
-    async def grant(self, run_id: str, *, lasts_s: float) -> ModelGrant:
-        """The grant of a run. Raises ContractError `model_error`, `sandbox_unavailable`."""
+    async def grant(self, run_id: str, *, lasts_s: float, replay: str | None = None) -> ModelGrant:
+        """The grant of a run, in which the recording `replay` answers if there is one.
+
+        Raises ContractError `model_error`, `sandbox_unavailable`.
+        """
         if self._secret is None:
             raise NO_MODEL
         try:
@@ -52,7 +55,8 @@ class ModelAccess:
             url = None
         if not url:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the model gateway cannot be found: try again soon")
-        return ModelGrant(url, mint(self._secret, RunClaims(run_id, int(time.time() + lasts_s) + 1)))
+        claims = RunClaims(run_id, int(time.time() + lasts_s) + 1, replay=replay)
+        return ModelGrant(url, mint(self._secret, claims))
 
 
 def host_of(grant: ModelGrant) -> str:

@@ -31,12 +31,16 @@ class TokenError(Exception):
 
 @dataclass(frozen=True)
 class RunClaims:
-    """What a token says. `expires_at` is Unix time in seconds; None leaves a limit to the gateway's own."""
+    """What a token says. `expires_at` is Unix time in seconds; None leaves a limit to the gateway's own.
+
+    `replay` is the id of a recording that answers in the model's place.
+    """
 
     run_id: str
     expires_at: int
     max_requests: int | None = None
     max_tokens: int | None = None
+    replay: str | None = None
 
 
 def mint(secret: SecretStr, claims: RunClaims) -> SecretStr:

@@ -33,7 +33,10 @@ class Timeouts(BaseSettings):
     commit_s: Seconds = 60
     terminate_s: Seconds = 30
     lease_s: Seconds = 20  # a sandbox that has not heard from its run for so long ends itself; so do a container's runs
-    stall_s: Seconds = 150  # a Claude CLI that has said nothing for so long has stalled; its Bash commands get 120
+    stall_s: Seconds = 150  # a Claude CLI that has said nothing for so long has stalled; of a tool it tells every 30 s
+    model_headers_s: Seconds = 15  # until the model begins to answer, before the CLI asks again
+    model_bytes_s: Seconds = 20  # of an answer in which nothing comes, before the CLI gives it up
+    model_idle_s: Seconds = 45  # of one in which nothing but pings comes, before the gateway does
     prewarm_s: Seconds = 300  # a sandbox created ahead that no run has taken for so long ends itself
     send_s: Seconds = 60  # a reader that takes nothing for so long is left
     sweep_s: Seconds = 60  # between two looks for what nobody owns any more

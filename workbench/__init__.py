@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workbench.endpoint import Endpoint
     from workbench.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
     from workbench.project import Project, make_request
+    from workbench.recordings import Recording, RecordingUnreadableError
     from workbench.run import Run
     from workbench.session import Workbench, connect
     from workbench.targets import Target, TargetUnavailableError
@@ -53,6 +54,8 @@ _HOMES = {
     "FileChange": "workbench.history",
     "HistoryError": "workbench.history",
     "HistoryUnavailableError": "workbench.history",
+    "Recording": "workbench.recordings",
+    "RecordingUnreadableError": "workbench.recordings",
     "Run": "workbench.run",
     "Project": "workbench.project",
     "Workbench": "workbench.session",
@@ -87,6 +90,7 @@ __all__ = [
     "RunList",
     "ListedRun",
     "ArchivedRun",
+    "Recording",
     "ProjectVolume",
     "VolumeEntry",
     "CommitInfo",
@@ -109,6 +113,7 @@ __all__ = [
     "RunNotArchivedError",
     "ArchiveUnreadableError",
     "ArchiveUnavailableError",
+    "RecordingUnreadableError",
     "DeployFailedError",
     "TargetUnavailableError",
     "HistoryError",

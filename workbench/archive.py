@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.proof import Bundle, Check
 from modal_app.platform_errors import PLATFORM_ERRORS
-from modal_app.runs.archive import BUNDLE, EVENTS, day_of, directory
+from modal_app.runs.archive import BUNDLE, EVENTS, REQUEST, TRAFFIC, day_of, directory
 from workbench.archived_run import ArchivedRun, ListedRun, RunList
 from workbench.background import BackgroundLoop
 from workbench.project import Project
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 MAX_BUNDLE_BYTES = 256 * 1024  # a real one has two thousand
 MAX_STREAM_BYTES = 1024**3  # in memory, when a run is read or checked
+MAX_TRAFFIC_BYTES = 128 * 1024 * 1024  # four times what a run's archive holds at most
 MAX_LOOKED_AT = 2000  # runs whose bundle is read for one list
 _AT_ONCE = 16  # reads
 _LIST_S = 120.0
@@ -80,9 +81,7 @@ class RunArchive:
 
         Raises RunNotArchivedError, ArchiveUnreadableError, and ContractError `invalid_request` for what is no run id.
         """
-        if not _RUN_ID.fullmatch(run_id):
-            raise ContractError(ErrorCode.INVALID_REQUEST, "run_id: must be a canonical lower-case UUID")
-        return self._call(self._get(run_id, wait_s), _READ_S + wait_s)
+        return self._find(run_id, wait_s, whole=True)
 
     def verify(self, run_id: str, *, wait_s: float = 0) -> tuple[Check, ...]:
         """Check a run by its archive; what is missing there or cannot be read is a check that fails.
@@ -90,9 +89,14 @@ class RunArchive:
         Raises RunNotArchivedError, and ContractError `invalid_request` for what is no run id.
         """
         try:
-            return self.get(run_id, wait_s=wait_s).checks()
+            return self._find(run_id, wait_s, whole=False).checks()
         except ArchiveUnreadableError as error:
             return (Check(name="archive", ok=False, detail=str(error)),)
+
+    def _find(self, run_id: str, wait_s: float, *, whole: bool) -> ArchivedRun:
+        if not _RUN_ID.fullmatch(run_id):
+            raise ContractError(ErrorCode.INVALID_REQUEST, "run_id: must be a canonical lower-case UUID")
+        return self._call(self._get(run_id, wait_s, whole=whole), _READ_S + wait_s)
 
     def _call(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         try:
@@ -121,13 +125,20 @@ class RunArchive:
         except ArchiveUnreadableError as error:
             return ListedRun(run_id, None, str(error))
 
-    async def _get(self, run_id: str, wait_s: float) -> ArchivedRun:
+    async def _get(self, run_id: str, wait_s: float, *, whole: bool) -> ArchivedRun:
+        """A run; `whole` with what was said with the model, if it was."""
         deadline = time.monotonic() + wait_s
         while True:
             try:
                 bundle = await self._bundle(run_id)
                 stream = await self._read(f"{directory(run_id)}/{EVENTS}", MAX_STREAM_BYTES)
-                return ArchivedRun(run_id, bundle, stream)
+                if not whole or bundle.action != "claude":
+                    return ArchivedRun(run_id, bundle, stream)
+                request, traffic = await asyncio.gather(
+                    self._read_if_there(f"{directory(run_id)}/{REQUEST}"),
+                    self._read_if_there(f"{directory(run_id)}/{TRAFFIC}"),
+                )
+                return ArchivedRun(run_id, bundle, stream, request=request, traffic=traffic)
             except ArchiveUnreadableError:  # or being written just now
                 if time.monotonic() >= deadline:
                     if run_id not in await self._runs_of(day_of(run_id)):
@@ -157,6 +168,13 @@ class RunArchive:
         except (FileNotFoundError, NotFoundError):
             raise ArchiveUnreadableError(f"{name} is missing") from None
         return bytes(data)
+
+    async def _read_if_there(self, path: str) -> bytes:
+        """A file's bytes, none when there is no such file, or too much of it."""
+        try:
+            return await self._read(path, MAX_TRAFFIC_BYTES)
+        except ArchiveUnreadableError:
+            return b""
 
     async def _days(self) -> "builtins.list[str]":
         return sorted(filter(_DAY.fullmatch, await self._directories("/")), reverse=True)

@@ -76,11 +76,16 @@ class RunList(Sequence[ListedRun]):
 
 @dataclass(frozen=True)
 class ArchivedRun:
-    """One ended run: under which id it was found, its facts, and its events' bytes as the run's readers got them."""
+    """One ended run: under which id it was found, its facts, and its events' bytes as the run's readers got them.
+
+    For a job of the Claude CLI also `request` and `traffic`, as JSON: what was asked, and what was said with the model.
+    """
 
     run_id: str
     bundle: Bundle
     stream: bytes
+    request: bytes = b""
+    traffic: bytes = b""
 
     @cached_property
     def _parsed(self) -> tuple[tuple[Event, ...], str]:

@@ -148,6 +148,14 @@ def _cgroups(_: State) -> Outcome:
     return Outcome("ok", f"{found.version}: the kernel limits memory, processes and CPUs of sandboxes")
 
 
+def _claude(_: State) -> Outcome:
+    lacking = [name for name in ("node", "npm") if shutil.which(name) is None]
+    if not lacking:
+        return Outcome("ok", "npm can install the Claude CLI")
+    lost = f"{' and '.join(lacking)} missing: deployments are without the Claude CLI, jobs that give it a prompt fail"
+    return Outcome("warn", lost, prerequisites.installation("nodejs", "npm"))
+
+
 def _state(state: State) -> Outcome:
     try:
         state.try_out()
@@ -204,6 +212,7 @@ CHECKS = (
     Check("isolation", _isolation),
     Check("control groups", _cgroups),
     Check("git", _package("git")),
+    Check("Claude CLI", _claude),
     Check("Chromium", _package("chromium", status="warn")),
     Check("state directory", _state),
     Check("disk", _disk),

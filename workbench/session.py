@@ -10,7 +10,10 @@ from modal.exception import NotFoundError
 
 from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.requests import Request
+from modal_app.model_traffic import Traffic
+from modal_app.runs.state import traffic_name
 from workbench import deploy as deployment
+from workbench import replay as replaying
 from workbench import targets
 from workbench.archive import RunArchive
 from workbench.background import BackgroundLoop
@@ -20,11 +23,13 @@ from workbench.endpoint import Endpoint
 from workbench.history import HistoryClient
 from workbench.model_backing import why_without_claude
 from workbench.project import Project, make_request
+from workbench.recordings import Recording
 from workbench.run import Run
 from workbench.targets import Target, TargetUnavailableError
 from workbench.volumes import ProjectVolume
 
 _CLOSE_S = 15.0
+_LAY_DOWN_S = 120.0
 
 
 class Workbench:
@@ -140,9 +145,36 @@ class Workbench:
         try:
             volume.hydrate()
         except NotFoundError:
-            message = f"nothing is deployed as '{self.app_name}' on {self.target.kind}: run `workbench deploy`"
-            raise deployment.DeployFailedError(message) from None
+            raise self._nothing_deployed() from None
         return RunArchive(volume, self._loop)
+
+    def _nothing_deployed(self) -> deployment.DeployFailedError:
+        return deployment.DeployFailedError(
+            f"nothing is deployed as '{self.app_name}' on {self.target.kind}: run `workbench deploy`"
+        )
+
+    def replay(self, recording: Recording, *, project: Project | None = None) -> Run:
+        """Execute a recorded run again here: the real CLI in a real sandbox, answered from the recording alone.
+
+        It runs in a new project, or in `project`, whose files must be as they were when the run began. A request that
+        departs from the recording ends the run in `model_error`, which says where; `replay.departures` tells all.
+        Raises ContractError `invalid_request` for what cannot be replayed, TargetUnavailableError for an endpoint given
+        by URL, DeployFailedError when nothing is deployed.
+        """
+        request = replaying.request_of(recording, project)
+        if self.target.kind == "url":
+            raise TargetUnavailableError(
+                "a recording is laid down in the app's queue, which an endpoint given by URL does not give: connect to "
+                "the target local or modal"
+            )
+        self.target.point_sdk()
+        queue = modal.Queue.from_name(traffic_name(self.app_name))
+        try:
+            queue.hydrate()
+        except NotFoundError:
+            raise self._nothing_deployed() from None
+        self._loop.call(replaying.lay_down(Traffic(queue), request, recording), timeout_s=_LAY_DOWN_S)
+        return self.start(request)
 
     @property
     def faults(self) -> Faults:

@@ -3,6 +3,8 @@
 `needs_sandbox` says whether an action runs in the project's sandbox or only reads what is committed.
 """
 
+from typing import TypeGuard
+
 from modal_app.actions import claude, files, git, python
 from modal_app.actions.claude import ModelGrant
 from modal_app.actions.output import Output
@@ -10,6 +12,7 @@ from modal_app.actions.performed import Performed
 from modal_app.contract.requests import ClaudeRequest, FilesList, FilesRead, PrewarmRequest, PythonRequest, Request
 from modal_app.fleet import Platform
 from modal_app.sandbox import Job
+from modal_app.settings import Timeouts
 
 __all__ = ["ModelGrant", "Output", "Performed", "needs_model", "needs_sandbox", "perform", "read_committed"]
 
@@ -19,17 +22,19 @@ def needs_sandbox(request: Request) -> bool:
     return not isinstance(request, FilesList | FilesRead)
 
 
-def needs_model(request: Request) -> bool:
+def needs_model(request: Request) -> TypeGuard[ClaudeRequest]:
     """Whether the action speaks to the model."""
     return isinstance(request, ClaudeRequest)
 
 
-async def perform(request: Request, job: Job, output: Output, *, grant: ModelGrant | None, stall_s: float) -> Performed:
+async def perform(
+    request: Request, job: Job, output: Output, *, grant: ModelGrant | None, timeouts: Timeouts
+) -> Performed:
     """Run an action in its sandbox; raises ContractError when it fails. `grant` is there when it needs the model."""
     match request:
         case ClaudeRequest():
             assert grant is not None, "a run that needs the model has been granted it"
-            return await claude.run(request, job, output, grant, stall_s=stall_s)
+            return await claude.run(request, job, output, grant, timeouts)
         case PythonRequest():
             return Performed(await python.run(request, job, output))
         case FilesList() | FilesRead() | PrewarmRequest():

@@ -5,7 +5,7 @@ The CLI is asked to end before its sandbox is: only it can end what its Bash too
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue, SecretStr
 
@@ -18,13 +18,17 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Usage
 from modal_app.contract.requests import ClaudeRequest
 from modal_app.sandbox import Job
+from modal_app.settings import Timeouts
 
 GRACE_S = 5.0  # for the CLI to end when it is asked to; it takes 0.2
 _LOOK_S = 0.25
+_NO_PLACE = 73  # EX_CANTCREAT of sysexits.h, which the CLI never ends with
+_NOT_SEEN = -1  # the exit code of a CLI whose end was not seen
 _PID_FILE = "/tmp/claude.pid"  # noqa: S108  # a path in the sandbox, which is this run's alone
 # Sessions are the job's own and no work of it: git, of whomever, does not see them.
 _START = (
-    'mkdir -p "$1" && { [ -e "$1/../.gitignore" ] || echo "*" > "$1/../.gitignore"; }; '
+    f'mkdir -p "$1" && [ -w "$1" ] || exit {_NO_PLACE}; '
+    '[ -e "$1/../.gitignore" ] || echo "*" > "$1/../.gitignore"; '
     'echo "$$" > "$2"; shift 2; exec "$@"'
 )
 _END = 'kill -TERM "$(cat "$1")"'
@@ -38,14 +42,15 @@ class ModelGrant:
     token: SecretStr
 
 
-async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGrant, *, stall_s: float) -> Performed:
-    """Run the CLI; raises ContractError: the verdict's, or `stalled` when it has said nothing for `stall_s` seconds."""
+async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGrant, timeouts: Timeouts) -> Performed:
+    """Run the CLI, and say how it ended: by its verdict, or `stalled` after `stall_s` seconds of silence."""
+    patience = ModelPatience(headers_s=timeouts.model_headers_s, idle_s=timeouts.model_bytes_s)
     command = claude_command(
-        request.options, base_url=grant.base_url, token=grant.token, patience=ModelPatience(), config_dir=CONFIG_DIR
+        request.options, base_url=grant.base_url, token=grant.token, patience=patience, config_dir=CONFIG_DIR
     )
     telling = _Telling(output, wants_structured=request.json_schema is not None)
     running = asyncio.create_task(_exec(command, job, telling, request.timeout_s))
-    watching = asyncio.create_task(telling.watch(stall_s))
+    watching = asyncio.create_task(telling.watch(timeouts.stall_s))
     try:
         await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
@@ -55,9 +60,17 @@ async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGran
             task.cancel()
         await asyncio.gather(running, watching, return_exceptions=True)
     await telling.finish()
-    if not watching.cancelled():
-        watching.result()  # raises what the CLI was ended for
-    return _performed(telling.stream.verdict(running.result()))
+    try:
+        if not watching.cancelled():
+            watching.result()  # raises what the CLI was ended for
+        code = running.result()
+        if code == _NO_PLACE:  # the CLI would look for one, long, and lose the session without a word
+            sentence = f"sessions cannot be kept: {CONFIG_DIR} is no directory that the job can write to"
+            raise ContractError(ErrorCode.PROCESS_FAILED, sentence, exit_code=code)
+        verdict = telling.stream.verdict(code)
+    except ContractError as error:
+        return _performed(replace(telling.stream.verdict(_NOT_SEEN), error=error))
+    return _performed(verdict)
 
 
 class _Telling:
@@ -134,10 +147,8 @@ def _piece(item: Item) -> Piece:
 
 
 def _performed(verdict: Verdict) -> Performed:
-    if verdict.error is not None:
-        raise verdict.error
     result: dict[str, JsonValue] = {"text": verdict.result, "session_id": verdict.session_id}
     if verdict.structured_output is not None:
         result["structured_output"] = verdict.structured_output
     usage = Usage(**vars(verdict.usage), turns=verdict.turns, session_id=verdict.session_id)
-    return Performed(result, usage)
+    return Performed(result, usage, verdict.error)

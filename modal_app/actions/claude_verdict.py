@@ -5,6 +5,7 @@ without the structured output that was asked for exits with 0.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ MAX_SENTENCE_CHARS = 1000
 _MAX_NAMES = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_MAX_SPEAKERS = 64  # the conversation and its subagents
 _UNPARSED = "__unparsedToolInput"  # the CLI's name for a tool's input that is not JSON
 _BY_SUBTYPE = {
     "error_max_turns": ErrorCode.PROCESS_FAILED,
@@ -65,6 +68,7 @@ class Account:
         self._answer_error = ""
         self._result: Object | None = None
         self._denied: dict[str, None] = {}
+        self._spent = _Spent()
 
     def note(self, line: Object) -> None:
         """Take a line."""
@@ -74,6 +78,8 @@ class Account:
         match line.get("type"):
             case "assistant":
                 self._answer(line)
+            case "stream_event":
+                self._spent.note(line)
             case "result":
                 self._result = line
                 for tool in _denials(line):
@@ -83,7 +89,7 @@ class Account:
         """The end of a CLI that ended with this exit code; negative or above 128 is a signal's."""
         result = self._result or {}
         usage = result.get("usage")
-        tokens = usage if isinstance(usage, dict) else {}
+        tokens = usage if isinstance(usage, dict) else self._spent.tokens
         return Verdict(
             result=str(result.get("result") or ""),
             structured_output=result.get("structured_output"),
@@ -95,7 +101,7 @@ class Account:
                 cache_write_tokens=_count(tokens.get("cache_creation_input_tokens")),
                 cost_usd=_amount(result.get("total_cost_usd")),
             ),
-            turns=_count(result.get("num_turns")),
+            turns=_count(result.get("num_turns", self._spent.answers)),
             duration_ms=_count(result.get("duration_ms")),
             denied=tuple(self._denied),
             error=self._error(exit_code),
@@ -138,6 +144,38 @@ class Account:
             sentence = "the model ended without the structured output that was asked for"
             return ContractError(ErrorCode.MODEL_INVALID_OUTPUT, sentence, exit_code=exit_code)
         return None
+
+
+class _Spent:
+    """Sums what answers tell of their cost while they come: a CLI that is ended tells no sum."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self._ended: Counter[str] = Counter()
+        self._open: dict[str, dict[str, int]] = {}
+
+    @property
+    def tokens(self) -> Object:
+        """In the words of a result's usage."""
+        return dict(sum((Counter(one) for one in self._open.values()), self._ended))
+
+    def note(self, line: Object) -> None:
+        """Take a line of an answer that streams."""
+        event, speaker = line.get("event"), str(line.get("parent_tool_use_id"))
+        kind = event.get("type") if isinstance(event, dict) else None
+        if not isinstance(event, dict) or kind not in ("message_start", "message_delta"):
+            return
+        holder = event.get("message") if kind == "message_start" else event
+        usage = holder.get("usage") if isinstance(holder, dict) else None
+        told = (
+            {name: _count(value) for name, value in usage.items() if name in _TOKENS} if isinstance(usage, dict) else {}
+        )
+        if kind == "message_start":
+            self.answers += 1
+            self._ended.update(self._open.pop(speaker, {}))
+            if len(self._open) >= _MAX_SPEAKERS:
+                self._ended.update(self._open.pop(next(iter(self._open))))
+        self._open[speaker] = {**self._open.get(speaker, {}), **told}
 
 
 def _denials(result: Object) -> Iterator[JsonValue]:

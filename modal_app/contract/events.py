@@ -138,13 +138,17 @@ class DoneEvent(_Event):
 
 
 class ErrorEvent(_Event):
-    """The run failed; `exit_code` is there when the job's process was seen to end."""
+    """The run failed; `exit_code` is there when the job's process was seen to end.
+
+    `usage` is what a job of the Claude CLI had used before; its dollars are 0 when the CLI could not tell them.
+    """
 
     type: Literal["error"] = "error"
     code: ErrorCode
     message: str
     recoverable: bool
     exit_code: int | None = None
+    usage: Usage | None = None
     sandbox: SandboxFacts | None = None
     timings: Timings | None = None
 

@@ -44,7 +44,8 @@ class ClaudeRequest(ProjectRequest):
     """Give the Claude CLI a `prompt`; `resume` is the id of a session that it goes on from, or forks.
 
     The CLI takes settings, hooks and skills that stand in the project only with `project_skills`. `budget_usd` is by
-    the CLI's own price list. With a `json_schema` the result has `structured_output` in that form.
+    the CLI's own price list. With a `json_schema` the result has `structured_output` in that form. `replay` is the id
+    under which a recording was laid down that answers in the model's place.
     """
 
     action: Literal["claude"] = "claude"
@@ -60,6 +61,7 @@ class ClaudeRequest(ProjectRequest):
     permission_mode: PermissionMode = "acceptEdits"
     mcp_config: dict[str, JsonValue] | None = None
     project_skills: bool = False
+    replay: Uuid | None = None
 
     @model_validator(mode="after")
     def _may_be_asked(self) -> "ClaudeRequest":
@@ -248,9 +250,13 @@ class FilesMove(_FilesRequest):
 
 
 class PrewarmRequest(ProjectRequest):
-    """Create the project's sandbox ahead, for its next run; unused, it ends after a while."""
+    """Create the project's sandbox ahead, for its next run; unused, it ends after a while.
+
+    Only a sandbox made `with_model` reaches the model: jobs of the Claude CLI take such a one, all others one without.
+    """
 
     action: Literal["prewarm"] = "prewarm"
+    with_model: bool = False
 
 
 GitRequest = GitInit | GitStatus | GitLog | GitDiff | GitCommit | GitRestore
@@ -275,6 +281,8 @@ _ADAPTER: TypeAdapter[Request] = TypeAdapter(
         Discriminator(_action),
     ]
 )
+_MCP_SECRETS = ("env", "headers")  # of a server's configuration
+_REDACTED = "[redacted]"
 ACTIONS = ("claude", "python", "git", "files", "prewarm")
 
 
@@ -289,6 +297,21 @@ def parse_request(body: bytes) -> Request:
 def dump_request(request: Request) -> bytes:
     """The body that `parse_request` reads."""
     return request.model_dump_json(exclude_defaults=False, exclude_none=True).encode()
+
+
+def without_secrets(request: Request) -> Request:
+    """A request as it may be kept: what its MCP servers are given to prove themselves with is taken out."""
+    if not isinstance(request, ClaudeRequest) or request.mcp_config is None:
+        return request
+    return request.model_copy(update={"mcp_config": _redacted(request.mcp_config)})
+
+
+def _redacted(value: JsonValue, *, secret: bool = False) -> JsonValue:
+    if isinstance(value, dict):
+        return {name: _redacted(item, secret=secret or name in _MCP_SECRETS) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_redacted(item, secret=secret) for item in value]
+    return _REDACTED if secret and isinstance(value, str) else value
 
 
 def request_schema() -> dict[str, object]:

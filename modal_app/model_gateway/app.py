@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from modal_app.model_gateway.limits import Meter, Spent
 from modal_app.model_gateway.passage import Passage, Sink
-from modal_app.model_gateway.recording import Replay, ReplayError, redacted
+from modal_app.model_gateway.recording import Exchange, Replay, ReplayError
 from modal_app.model_gateway.refusals import Refusal
 from modal_app.model_gateway.requests import ModelRequest, parse_request
 from modal_app.model_gateway.settings import GatewaySettings
@@ -24,6 +24,8 @@ from modal_app.model_gateway.upstream import Upstream
 from modal_app.run_tokens import RunClaims, TokenError, verify
 
 _log = structlog.get_logger(__name__)
+ReplayOf = Callable[[str, str], Awaitable[Replay]]
+"""Gives the recording of an id to a run of an id, each run its own."""
 _NOT_VALID = "the run's token is missing or not valid"
 
 
@@ -32,13 +34,13 @@ def create_gateway(
     *,
     is_live: Callable[[str], Awaitable[bool]] | None = None,
     record: Sink | None = None,
-    replay_of: Callable[[str], Replay | None] | None = None,
+    replay_of: ReplayOf | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """The app. Its lifespan owns the connections to the service.
 
     `is_live` is asked whether a run still goes on: a token does not outlive it then, whatever its expiry. `record` is
-    given every exchange; `replay_of` gives the recording that stands in for the service in a run. `clock` is Unix time.
+    given every exchange; `replay_of` gives the recording that a run's token names. `clock` is Unix time.
     """
     gateway = _Gateway(settings, is_live, record, replay_of, clock)
 
@@ -61,7 +63,7 @@ class _Gateway:
         settings: GatewaySettings,
         is_live: Callable[[str], Awaitable[bool]] | None,
         record: Sink | None,
-        replay_of: Callable[[str], Replay | None] | None,
+        replay_of: ReplayOf | None,
         clock: Callable[[], float],
     ) -> None:
         self.upstream: Upstream | None = None
@@ -121,12 +123,11 @@ class _Gateway:
             hidden=(*settings.hidden, token.encode()),
             record=self._record,
         )
-        replay = self._replay_of(claims.run_id) if self._replay_of is not None else None
         try:
-            if replay is None:
+            if claims.replay is None:
                 await self._forward(request, asked, passage, send)
             else:
-                await _replay(replay, asked, passage, (*settings.hidden, token.encode()), send)
+                await passage.replay(await self._recorded(claims, claims.replay, passage), send)
         except Refusal as refusal:
             passage.refused(refusal)
             raise
@@ -169,18 +170,23 @@ class _Gateway:
         elif (failure := work.exception()) is not None:
             raise failure
 
+    async def _recorded(self, claims: RunClaims, replay_id: str, passage: Passage) -> Exchange:
+        if self._replay_of is None:
+            raise Refusal(403, "no recording is replayed here", reason="replay")
+        try:
+            replay = await self._replay_of(claims.run_id, replay_id)
+        except Exception as error:  # noqa: BLE001  # whatever fails there, the model is not asked instead
+            _log.error("model.replay_failed", run_id=claims.run_id, error=type(error).__name__)
+            raise Refusal(503, "the recording cannot be read now", reason="replay") from None
+        try:
+            return replay.answer(passage.path, passage.request)
+        except ReplayError as error:
+            raise Refusal(400, str(error), reason="replay") from None
+
     async def _relay(self, request: Request, asked: ModelRequest, passage: Passage, send: Send) -> None:
         assert self.upstream is not None, "the app's lifespan has not begun"
         async with self.upstream.ask(asked, request.headers) as answer:
             await passage.pass_on(answer, send)
-
-
-async def _replay(replay: Replay, asked: ModelRequest, passage: Passage, hidden: tuple[bytes, ...], send: Send) -> None:
-    try:
-        exchange = replay.answer(asked.path, redacted(asked.body, hidden))
-    except ReplayError as error:
-        raise Refusal(400, str(error), reason="replay") from None
-    await passage.replay(exchange, send)
 
 
 async def _gone(receive: Receive) -> None:

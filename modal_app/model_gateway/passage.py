@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 
 import httpx
 import structlog
@@ -19,6 +20,7 @@ from modal_app.model_gateway.upstream import EVENT_STREAM, JSON, Answer, alive
 from modal_app.model_gateway.wire import Scrubber, UsageTap
 
 _log = structlog.get_logger(__name__)
+_RECORD_S = 5.0
 _BYTES_A_TOKEN = 4  # of a request whose answer never told its usage
 _BYTES_A_STREAMED_TOKEN = 100  # of an answer that was cut off before it told its usage
 
@@ -41,6 +43,7 @@ class Passage:
         record: Sink | None,
     ) -> None:
         self.outcome = "whole"
+        self.path = asked.path
         self._settings = settings
         self._run_id = run_id
         self._asked = asked
@@ -54,6 +57,13 @@ class Passage:
         self._kept = bytearray()
         self._tap = UsageTap(time.monotonic)
         self._started = time.monotonic()
+        self._broken = False  # already when it was recorded
+        self._concluding: asyncio.Task[None] | None = None
+
+    @cached_property
+    def request(self) -> dict[str, JsonValue]:
+        """What was asked, as it may be kept."""
+        return redacted(self._asked.body, self._hidden)
 
     async def pass_on(self, answer: Answer, send: Send) -> None:
         """Give the service's answer to the sandbox; raises Refusal when nothing of it was given yet."""
@@ -65,7 +75,7 @@ class Passage:
     async def replay(self, exchange: Exchange, send: Send) -> None:
         """Give a recorded answer to the sandbox."""
         self.outcome = "replayed"
-        self._record = None  # it is a recording
+        self._broken = not exchange.whole
         data = exchange.answer.encode()
         self._tap.feed(data)
         if exchange.content_type == JSON and exchange.status == 200:
@@ -81,7 +91,15 @@ class Passage:
         self._kept[:] = json.dumps(refusal.body()).encode()
 
     async def conclude(self) -> None:
-        """Count, log and record the exchange, however it ended."""
+        """Count, log and record the exchange, however it ended. Idempotent.
+
+        An answer's end waits for it: what a run has seen whole is recorded before the run can end.
+        """
+        if self._concluding is None:
+            self._concluding = asyncio.create_task(self._conclude())
+        await asyncio.shield(self._concluding)
+
+    async def _conclude(self) -> None:
         tokens = self._tokens()
         self._spent.tokens += tokens
         self._spent.bytes_out += self._bytes_out
@@ -101,16 +119,17 @@ class Passage:
         if self._record is None or not self._status:
             return
         exchange = Exchange(
-            path=self._asked.path,
-            request=redacted(self._asked.body, self._hidden),
+            path=self.path,
+            request=self.request,
             status=self._status,
             content_type=self._content_type,
             answer=self._kept.decode(errors="replace"),
-            whole=self.outcome == "whole",
+            whole=self.outcome in ("whole", "replayed") and not self._broken,
             elapsed_ms=elapsed_ms,
         )
         try:
-            await self._record(self._run_id, exchange)
+            async with asyncio.timeout(_RECORD_S):
+                await self._record(self._run_id, exchange)
         except Exception as error:  # noqa: BLE001  # whoever keeps recordings may fail; the run goes on
             _log.error("model.record_failed", run_id=self._run_id, error=type(error).__name__)
 
@@ -187,6 +206,7 @@ class Passage:
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _end(self, send: Send) -> None:
+        await self.conclude()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _tokens(self) -> int:

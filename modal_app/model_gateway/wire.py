@@ -104,9 +104,11 @@ class UsageTap:
 
 def _overlap(data: bytes, secret: bytes) -> int:
     """How many bytes at the end of data begin the secret without being all of it."""
-    for length in range(min(len(data), len(secret) - 1), 0, -1):
-        if data.endswith(secret[:length]):
-            return length
+    at = data.find(secret[:1], max(0, len(data) - len(secret) + 1))
+    while at >= 0:
+        if secret.startswith(data[at:]):
+            return len(data) - at
+        at = data.find(secret[:1], at + 1)
     return 0
 
 

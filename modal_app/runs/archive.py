@@ -1,5 +1,7 @@
 """The archive: each ended run's events and proof, on a volume, below the day on which the run was accepted.
 
+Of a job of the Claude CLI it also holds what was asked and what was said with the model, so that it can be replayed.
+
 Written through the mount and committed explicitly; read through the volume's API, which sees what is committed.
 """
 
@@ -15,6 +17,9 @@ import structlog
 from modal.types import FileEntry, FileEntryType
 
 from modal_app.contract.proof import Bundle
+from modal_app.contract.requests import Request, dump_request, without_secrets
+from modal_app.model_gateway.recording import dump_exchanges
+from modal_app.model_traffic import Traffic, of_run
 from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.runs.batches import Batch
 from modal_app.runs.spool import Spool
@@ -24,6 +29,8 @@ _log = structlog.get_logger(__name__)
 
 EVENTS = "events.sse"
 BUNDLE = "run.json"
+REQUEST = "request.json"  # of a run that spoke to the model
+TRAFFIC = "model.jsonl"  # what it said
 _COMMIT_S = 60.0
 
 
@@ -50,23 +57,38 @@ class Archive:
 
     def __init__(self, state: SharedState, *, root: Path = ARCHIVE) -> None:
         self._volume = state.archive
+        self._traffic = Traffic(state.traffic)
         self._root = root
         self._committing: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
-    async def write(self, spool: Spool, bundle: Bundle) -> None:
-        """Write a run's events and proof and return when they are there for others. Raises ArchiveFailedError."""
+    async def write(self, spool: Spool, bundle: Bundle, request: Request | None = None) -> None:
+        """Write a run's events and proof and return when they are there for others. Raises ArchiveFailedError.
+
+        `request` is None when it is not known any more.
+        """
         target = self._root / directory(bundle.run_id).lstrip("/")
         try:
             await asyncio.to_thread(_make_empty, target)
             with (target / EVENTS).open("wb") as file:
                 async for piece in spool.read():
                     await asyncio.to_thread(file.write, piece)
+            if bundle.action == "claude":
+                await self._write_traffic(target, bundle.run_id, request)
             (target / BUNDLE).write_text(bundle.model_dump_json(indent=1, exclude_none=True))
             await self._commit()
             await self._read_back(bundle)
+            if bundle.action == "claude":
+                await self._traffic.clear(of_run(bundle.run_id))
         except PLATFORM_ERRORS as error:
             raise ArchiveFailedError(f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def _write_traffic(self, target: Path, run_id: str, request: Request | None) -> None:
+        if request is not None:
+            (target / REQUEST).write_bytes(dump_request(without_secrets(request)))
+        with (target / TRAFFIC).open("wb") as file:
+            for exchange in await self._traffic.read(of_run(run_id)):
+                await asyncio.to_thread(file.write, dump_exchanges([exchange]))
 
     async def _read_back(self, bundle: Bundle) -> None:
         """See that a commit that was acknowledged is one. Raises ArchiveFailedError, platform errors."""

@@ -12,7 +12,7 @@ import structlog
 from modal_app import actions
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent
-from modal_app.contract.requests import Request
+from modal_app.contract.requests import PrewarmRequest, Request
 from modal_app.fleet import Fleet, Platform, project_name
 from modal_app.model_access import ModelAccess
 from modal_app.platform_errors import PLATFORM_ERRORS
@@ -74,7 +74,7 @@ class Desk:
         longest = self._settings.timeouts.longest_wait_s
         if request.wait_s > longest:
             raise ContractError(ErrorCode.INVALID_REQUEST, f"wait_s: may be at most {longest} on this endpoint")
-        if actions.needs_model(request):
+        if actions.needs_model(request) or (isinstance(request, PrewarmRequest) and request.with_model):
             self._model.check()
         # A client that leaves must not leave a project claimed: what has begun is finished, and then has no reader.
         submitted: str = await _asking(asyncio.shield(self._spawn(self._submit(request, key))))

@@ -117,7 +117,14 @@ class Journal:
         stamp = self._stamp()
         self._append(DoneEvent(**stamp, result=result, usage=usage, commit=commit, sandbox=sandbox, timings=timings))
 
-    def error(self, error: ContractError, *, sandbox: SandboxFacts | None, timings: Timings | None = None) -> None:
+    def error(
+        self,
+        error: ContractError,
+        *,
+        sandbox: SandboxFacts | None,
+        usage: Usage | None = None,
+        timings: Timings | None = None,
+    ) -> None:
         """Tell failure, last."""
         self._append(
             ErrorEvent(
@@ -126,6 +133,7 @@ class Journal:
                 message=error.message,
                 recoverable=error.recoverable,
                 exit_code=error.exit_code,
+                usage=usage,
                 sandbox=sandbox,
                 timings=timings,
             )

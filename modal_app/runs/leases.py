@@ -19,12 +19,16 @@ _ATTEMPTS = 5
 
 
 class Warm(BaseModel):
-    """A sandbox that was created ahead and waits for a run; `until_ms` is Unix time."""
+    """A sandbox that was created ahead and waits for a run; `until_ms` is Unix time.
+
+    `reach` is the one host that it reaches; None when it has no network.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     sandbox_id: str
     until_ms: int
+    reach: str | None = None
 
 
 class Lease(BaseModel):

@@ -61,8 +61,10 @@ class _Outcome:
     timings: dict[str, int] = field(default_factory=dict)
 
     def take(self, performed: actions.Performed) -> None:
-        """Take what the action has come to."""
+        """Take what the action has come to; raises the ContractError that it failed with."""
         self.result, self.usage = performed.result, performed.usage
+        if performed.error is not None:
+            raise performed.error
 
     def settle(self, work: "asyncio.Task[None]", *, cancelled: bool) -> None:
         """Take what the work ended with. A run that was cancelled after it had committed is still done."""
@@ -98,7 +100,7 @@ class Run:
         self.record = record
         self.journal = journal
         self.readers = Readers(means.settings.timeouts.disconnect_grace_s, self.cancel)
-        self._request = request
+        self.request = request
         self._means = means
         self._lease = lease
         self._warm = warm
@@ -170,19 +172,19 @@ class Run:
         )
 
     def _limit_s(self) -> float:
-        waits = self._request.wait_s if self._lease is None else 0
+        waits = self.request.wait_s if self._lease is None else 0
         return self._means.settings.timeouts.sandbox_s + waits
 
     async def _perform(self) -> None:
-        if not actions.needs_sandbox(self._request):
+        if not actions.needs_sandbox(self.request):
             self.journal.status(Phase.RUNNING, "reading what is committed")
-            self._outcome.take(await actions.read_committed(self._request, self._means.platform))
+            self._outcome.take(await actions.read_committed(self.request, self._means.platform))
             return
         owned = Owned(self.run_id, self.record.user_id, self.record.project_id)
         lease = self._lease or await self._wait_for_the_project(owned.name)
         left: Warm | None = None
         try:
-            if isinstance(self._request, PrewarmRequest):
+            if isinstance(self.request, PrewarmRequest):
                 left = await self._prewarm(owned)
             else:
                 await self._execute(owned)
@@ -191,7 +193,7 @@ class Run:
 
     async def _wait_for_the_project(self, project: str) -> Lease:
         self.journal.status(Phase.QUEUED, "another run holds the project")
-        deadline = time.monotonic() + self._request.wait_s
+        deadline = time.monotonic() + self.request.wait_s
         with self._timed("queue_ms"):
             while True:
                 try:
@@ -214,8 +216,8 @@ class Run:
         journal, outcome = self.journal, self._outcome
         timeouts = self._means.settings.timeouts
         grant: actions.ModelGrant | None = None
-        if actions.needs_model(self._request):
-            grant = await self._means.model.grant(self.run_id, lasts_s=timeouts.sandbox_s)
+        if actions.needs_model(self.request):
+            grant = await self._means.model.grant(self.run_id, lasts_s=timeouts.sandbox_s, replay=self.request.replay)
         held: ProjectSandbox | None = None
         ended = time.monotonic()
         try:
@@ -225,9 +227,7 @@ class Run:
                 started_ms = journal.elapsed_ms
                 try:
                     with self._timed("run_ms"):
-                        performed = await actions.perform(
-                            self._request, held, output, grant=grant, stall_s=timeouts.stall_s
-                        )
+                        performed = await actions.perform(self.request, held, output, grant=grant, timeouts=timeouts)
                     outcome.take(performed)
                     journal.status(Phase.COMMITTING, "the files are being committed")
                     with self._timed("commit_ms"):
@@ -245,11 +245,11 @@ class Run:
 
     @asynccontextmanager
     async def _sandbox(self, owned: Owned, *, reach: str | None) -> AsyncIterator[ProjectSandbox]:
-        """The project's sandbox, proved alive: the one that was made ahead, which has no network, or a new one."""
+        """The project's sandbox, proved alive: the one that was made ahead and reaches the same, or a new one."""
         started = time.monotonic()
         try:
             self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
-            if self._warm is not None and reach is None:
+            if self._warm is not None and self._warm.reach == reach:
                 async with self._means.fleet.adopt(self._warm.sandbox_id, owned) as held:
                     if held is not None:
                         self._outcome.timings["sandbox_ready_ms"] = int((time.monotonic() - started) * 1000)
@@ -292,14 +292,17 @@ class Run:
 
     async def _prewarm(self, owned: Owned) -> Warm:
         """Create the project's sandbox and leave it for the next run; one that waits already is left as it is."""
+        assert isinstance(self.request, PrewarmRequest)
+        reach = host_of(await self._means.model.grant(self.run_id, lasts_s=0)) if self.request.with_model else None
         self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
-        if self._warm is not None:
+        if self._warm is not None and self._warm.reach == reach:
             self._outcome.result = {"sandbox_id": self._warm.sandbox_id, "until_ms": self._warm.until_ms, "new": False}
             self.journal.status(Phase.SANDBOX_READY, "a sandbox waits already")
             self.journal.status(Phase.RUNNING, "it waits for the project's next run")
             return self._warm
-        async with self._new(owned, prewarm=True) as held:
-            warm = Warm(sandbox_id=held.id, until_ms=expires_at_ms(self._means.settings.timeouts))
+        async with self._new(owned, prewarm=True, reach=reach) as held:
+            until_ms = expires_at_ms(self._means.settings.timeouts)
+            warm = Warm(sandbox_id=held.id, until_ms=until_ms, reach=reach)
             self._outcome.sandbox = held.facts
             self._outcome.result = {"sandbox_id": warm.sandbox_id, "until_ms": warm.until_ms, "new": True}
             self.journal.status(Phase.RUNNING, "it waits for the project's next run")
@@ -327,7 +330,7 @@ class Run:
                 timings=timings,
             )
         else:
-            self.journal.error(outcome.error, sandbox=outcome.sandbox, timings=timings)
+            self.journal.error(outcome.error, usage=outcome.usage, sandbox=outcome.sandbox, timings=timings)
         _log.info(
             "run.end",
             elapsed_ms=self.journal.elapsed_ms,

@@ -131,7 +131,7 @@ class Supervisor:
         for attempt in range(_ARCHIVE_ATTEMPTS):
             try:
                 run.record = await self._records.ended(run.record, terminal.outcome)
-                await self._archive.write(run.journal.spool, run.bundle(terminal))
+                await self._archive.write(run.journal.spool, run.bundle(terminal), run.request)
                 run.record = await self._records.archived(run.record)
             except (ArchiveFailedError, *PLATFORM_ERRORS) as error:
                 _log.warning("run.not_archived", reason=str(error)[:300])

@@ -62,4 +62,4 @@ def test_an_unknown_group_is_refused() -> None:
     command = [sys.executable, "-m", "workbench", "bench", "--only", "everything"]
     env = {**os.environ, "COLUMNS": "200"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, "sandboxes, volumes, streams, bridge, demo" in done.stderr) == (2, True)
+    assert (done.returncode, "sandboxes, volumes, streams, deltas, bridge, demo" in done.stderr) == (2, True)

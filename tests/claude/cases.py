@@ -63,7 +63,7 @@ CASES: Mapping[str, Case] = {
     "subagent": Case(
         Script(
             conversations=(
-                Conversation(when="look around", turns=(Turn(text="the subagent speaks"),)),
+                Conversation(when="^look around here$", turns=(Turn(text="the subagent speaks"),)),
                 Conversation(
                     turns=(
                         Turn(
@@ -73,7 +73,7 @@ CASES: Mapping[str, Case] = {
                                     name="Agent",
                                     input={
                                         "description": "look",
-                                        "prompt": "look around",
+                                        "prompt": "look around here",
                                         "subagent_type": "general-purpose",
                                         "run_in_background": False,
                                     },

@@ -8,14 +8,14 @@ from pydantic import SecretStr
 
 from modal_app.actions.claude_command import Command, ModelPatience, claude_command
 from modal_app.contract.claude import ClaudeOptions
-from tests.claude import cli
 from tests.claude.cases import QUICK
+from workbench.benchmarks import claude_cli
 
 
 @pytest.fixture(scope="session")
 def claude() -> str:
     """The CLI's program."""
-    return str(cli.program())
+    return str(claude_cli.program())
 
 
 @pytest.fixture

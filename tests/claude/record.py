@@ -13,6 +13,7 @@ from modal_app.actions.claude_command import claude_command
 from modal_app.contract.claude import ClaudeOptions
 from tests.claude import cli
 from tests.claude.cases import CASES
+from workbench.benchmarks import claude_cli
 from workbench.scripted_model import ScriptedModel
 
 RECORDED = Path(__file__).resolve().parents[1] / "modal_app" / "recorded"
@@ -30,7 +31,7 @@ async def record(name: str) -> None:
                 base_url=model.url,
                 token=model.key,
                 patience=case.patience,
-                program=str(cli.program()),
+                program=str(claude_cli.program()),
                 config_dir=str(workspace / ".claude-config"),
             )
             ended = await cli.run(command, workspace)

@@ -1,11 +1,14 @@
 """The real CLI does what its command says: it writes files, goes on with sessions, runs nothing of the workspace."""
 
+import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -169,13 +172,44 @@ async def test_a_server_of_the_request_is_used_and_its_configuration_is_private(
     assert (workspace.parent / "mcp.json").stat().st_mode & 0o077 == 0
 
 
-async def test_a_wrong_token_fails_in_time(call: Calls, workspace: Path) -> None:
-    async with ScriptedModel(SHOW) as model:
-        ended = await cli.run(call(model.url, SecretStr("wrong"), "go"), workspace)
-    error = verdict(ended).error
-    assert error is not None
-    assert error.code == "model_error"
-    assert ended.seconds < 20
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_only_a_signal_that_it_can_answer_ends_what_its_bash_tool_started(
+    number: int, call: Calls, workspace: Path
+) -> None:
+    """Each command is the leader of a session of its own: no kill of the CLI's group reaches it."""
+    script = Script.of(Turn(tools=(Tool(name="Bash", input={"command": "echo $$ > pid; sleep 300"}),)))
+    async with ScriptedModel(script) as model:
+        command = call(model.url, model.key, ClaudeOptions("go", allowed_tools=("Bash",)))
+        running = asyncio.create_task(cli.run(command, workspace))
+        family: list[psutil.Process] = []
+        try:
+            async with asyncio.timeout(60):
+                while not (leader := _leader(workspace)):  # noqa: ASYNC110  # another process writes the file
+                    await asyncio.sleep(0.02)
+            family = [psutil.Process(leader), *psutil.Process(leader).children(recursive=True)]
+            assert os.getsid(leader) == leader
+            os.kill(_claude(workspace), number)
+            await running
+            _, alive = psutil.wait_procs(family, timeout=0.5 if number == signal.SIGKILL else 20)
+            assert bool(alive) == (number == signal.SIGKILL)
+        finally:
+            running.cancel()
+            for process in family:
+                if process.is_running():
+                    process.kill()
+            psutil.wait_procs(family, timeout=10)
+
+
+def _leader(workspace: Path) -> int:
+    path = workspace / "pid"
+    return int(path.read_text().strip() or 0) if path.exists() else 0
+
+
+def _claude(workspace: Path) -> int:
+    """The CLI that works in a workspace."""
+    children = psutil.Process().children()
+    (found,) = [child.pid for child in children if child.cwd() == str(workspace)]
+    return found
 
 
 @pytest.mark.anthropic_key

@@ -80,10 +80,21 @@ async def test_a_job_recorded_through_the_gateway_runs_again_without_the_model(c
         assert [asked.accepted for asked in model.asked] == [True, True]
         target.unlink()
         replays = {"run-2": Replay(kept.exchanges), "run-3": Replay(kept.exchanges)}
-        gateway = create_gateway(nowhere, replay_of=replays.get)
+        again_kept = Kept()
+
+        async def replay_of(run_id: str, replay_id: str) -> Replay:
+            assert replay_id == "the-recording"
+            return replays[run_id]
+
+        gateway = create_gateway(nowhere, replay_of=replay_of, record=again_kept)
         async with served(gateway) as url:
-            again = await cli.run(call(url, token("run-2"), options), workspace)
-            other = await cli.run(call(url, token("run-3"), ClaudeOptions("something else")), workspace)
+            told = token("run-2", replay="the-recording")
+            again = await cli.run(call(url, told, options), workspace)
+            assert [(one.answer, one.whole) for one in again_kept.exchanges] == [
+                (one.answer, one.whole) for one in kept.exchanges
+            ]
+            told = token("run-3", replay="the-recording")
+            other = await cli.run(call(url, told, ClaudeOptions("something else")), workspace)
     assert verdict(again).error is None, again.stdout.decode()
     assert target.read_text() == "<h1>hi</h1>\n"
     assert (replays["run-2"].left, replays["run-3"].left) == (0, 2)

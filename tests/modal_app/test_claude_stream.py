@@ -1,6 +1,7 @@
 """What the CLI printed, as recorded, becomes messages, text and the right end; the traps of the format one by one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_what_readers_get_is_bounded_and_can_be_written(name: str) -> None:
     for item in read(recorded(name))[0]:
         written = json.dumps(item.value, ensure_ascii=False) if isinstance(item, Message) else item.text
         assert len(written.encode()) <= MAX_STREAM_TEXT_BYTES * 1.2, "json.dumps adds spaces"
+
+
+def test_a_job_that_is_ended_before_its_result_says_what_it_has_cost_so_far() -> None:
+    """Each answer tells its own cost; the CLI's sum is the same."""
+    whole = recorded("tool")
+    _, verdict = read(whole)
+    told = whole.splitlines(keepends=True)
+    _, ended = read(b"".join(line for line in told if b'"type":"result"' not in line), -1)
+    assert ended.error is not None
+    assert verdict.usage.input_tokens > 10_000
+    assert ended.usage == replace(verdict.usage, cost_usd=0)
+    assert ended.turns == 2
 
 
 def test_a_job_that_is_done_says_what_it_cost_and_how_to_go_on() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from workbench import notebooks
 from workbench.local_cloud.state import Running
+from workbench.model_backing import WITHOUT_CLAUDE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {
@@ -20,12 +21,13 @@ FACTS = {
         "failure": "process_failed",
         "failure_exit_code": 3,
     },
-    "02_missing_commit": {
-        "naive_exit_code": 0,
-        "naive_visible_at_done": False,
-        "naive_visible_after_sync": True,
-        "ours_visible_at_done": True,
-        "ours_committed": True,
+    "02_claude": {
+        "outcome": "done",
+        "live": True,
+        "committed": True,
+        "files": ["index.html", "style.css"],
+        "resumed": True,
+        "replayed_the_same_files": True,
     },
     "03_buffered_stream": {"same_output": True, "clean_is_live": True, "buffered_is_live": False},
     "04_runs_that_cannot_be_lost": {
@@ -41,8 +43,21 @@ FACTS = {
         "proved": 9,
         "failed_checks": 0,
     },
+    "05_missing_commit": {
+        "naive_exit_code": 0,
+        "naive_visible_at_done": False,
+        "naive_visible_after_sync": True,
+        "ours_visible_at_done": True,
+        "ours_committed": True,
+    },
 }
 pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(autouse=True)
+def _with_claude(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notebooks deploy what their readers deploy."""
+    monkeypatch.delenv(WITHOUT_CLAUDE_VARIABLE)
 
 
 def test_every_notebook_is_tested() -> None:

@@ -67,6 +67,8 @@ COMMANDS = [
     ["runs", "verify"],
     ["runs", "follow"],
     ["runs", "cancel"],
+    ["runs", "export"],
+    ["runs", "replay"],
     ["bench"],
     ["doctor"],
     ["soak"],

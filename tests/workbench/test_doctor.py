@@ -154,3 +154,12 @@ def test_a_check_that_breaks_is_a_finding(place: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(doctor, "CHECKS", (doctor.Check("broken", broken),))
     (found,) = doctor.examine(State(place))
     assert (found.status, found.found) == ("fail", "OSError: unforeseen")
+
+
+def test_what_is_lost_without_npm_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (check,) = [one for one in doctor.CHECKS if one.name == "Claude CLI"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = check.look(State(tmp_path / "state"))
+    assert (outcome.status, "node and npm missing" in outcome.found) == ("warn", True)
+    assert "the Claude CLI" in outcome.found
+    assert "apt-get install -y nodejs npm" in outcome.fix

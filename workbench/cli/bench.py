@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
 
 _WIDTH = 140  # of a table that goes to a file
-GROUPS = ("sandboxes", "volumes", "streams", "bridge", "demo")
+GROUPS = ("sandboxes", "volumes", "streams", "deltas", "bridge", "demo")
 
 
 def bench(
@@ -54,7 +54,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
         say("starting a local cloud of its own …")
         daemon.start(state)
         try:
-            from workbench.benchmarks import bridge, demo, sandboxes, streams, volumes
+            from workbench.benchmarks import bridge, deltas, demo, sandboxes, streams, volumes
             from workbench.session import connect
 
             with connect("local", state_dir=state.root) as workbench:
@@ -62,6 +62,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                     "sandboxes": lambda: sandboxes.measure(repeat),
                     "volumes": lambda: volumes.measure(repeat),
                     "streams": lambda: streams.measure(workbench, repeat),
+                    "deltas": lambda: deltas.measure(workbench, repeat),
                     "bridge": lambda: bridge.measure(workbench, repeat),
                     "demo": lambda: iter([demo.measure(max(1, repeat // 6))]),
                 }
@@ -70,6 +71,9 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                     say("deploying modal_app …")
                     workbench.deploy()
                 for name in wanted:
+                    if name == "deltas" and (why := workbench.why_without_claude) is not None:
+                        say(f"deltas are not measured: {why}")
+                        continue
                     say(f"measuring {name} …")
                     yield from measures[name]()
         finally:

@@ -34,6 +34,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from workbench.history import HistoryError, HistoryUnavailableError
     from workbench.local_cloud.state import StateInUseError
     from workbench.local_cloud.store.database import StaleStateError
+    from workbench.recordings import RecordingUnreadableError
     from workbench.targets import TargetUnavailableError
 
     return (
@@ -49,6 +50,7 @@ def _failures() -> tuple[type[Exception], ...]:
         HistoryUnavailableError,
         IsADirectoryError,
         NotebookFailedError,
+        RecordingUnreadableError,
         RequestRefusedError,
         RunNotArchivedError,
         StaleStateError,

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,11 +11,12 @@ import typer
 from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.proof import Check
 from workbench.cli.common import AppNameOption, EventPrinter, JsonOption, TargetOption, failing, print_json, say
-from workbench.plain_text import one_line
+from workbench.plain_text import one_line, printable
 
 if TYPE_CHECKING:
     from workbench.archive import RunArchive
     from workbench.archived_run import ArchivedRun, RunList
+    from workbench.recordings import Recording
     from workbench.session import Workbench
 
 app = typer.Typer(
@@ -24,6 +26,7 @@ app = typer.Typer(
 RunArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run's id, as `runs list` and events tell it.")]
 _WIDTH = 160  # of a table that goes to a file
 _JUST_ENDED_S = 3.0  # an archive is written after the run's end
+_ARCHIVED_S = 30.0  # of a run that was started here
 
 
 @contextmanager
@@ -155,6 +158,70 @@ def cancel(
         print_json({"run_id": run_id, "outcome": end.outcome})
     else:
         typer.echo("cancelled" if end.outcome == "cancelled" else f"it had ended already: {end.outcome}")
+
+
+@app.command()
+def export(
+    run_id: RunArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording to write, e.g. run.zip.")],
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a recording of a run: its facts, its events, and what was said with the model, in one file.
+
+    It can be looked at anywhere and, when it is of a Claude job, executed again with `workbench runs replay`.
+    """
+    from workbench.recordings import Recording
+
+    with _workbench(target, app_name) as workbench:
+        recording = Recording.of(workbench.runs.get(run_id, wait_s=_JUST_ENDED_S))
+        recording.save(file)
+    facts = {"run_id": run_id, "events": len(recording.events), "exchanges": len(recording.exchanges)}
+    if as_json:
+        print_json(facts | {"file": str(file)})
+    else:
+        typer.echo(f"{file}: {facts['events']} events and {facts['exchanges']} exchanges with the model")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording, as `runs export` writes it.")],
+    user: Annotated[str, typer.Option("--user", help="The user's UUID; without it, a new one.")] = "",
+    project: Annotated[str, typer.Option("--project", help="The project's UUID; without it, a new one.")] = "",
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Execute a recorded Claude job again: the real CLI in a real sandbox, answered from the recording, without a key.
+
+    A request that departs from the recording ends the job, and the whole difference is printed. Exit code 0 for done.
+    """
+    from workbench.cli.run import follow as follow_own
+    from workbench.project import Project
+    from workbench.recordings import Recording
+
+    if bool(user) != bool(project):
+        raise typer.BadParameter("give --user and --project, or neither")
+    with _workbench(target, app_name) as workbench:
+        recording = Recording.load(file)
+        run = workbench.replay(recording, project=Project(user, project) if project else None)
+        end = follow_own(run, EventPrinter(as_json=as_json))
+        if end.outcome == "model_error":
+            _show_departures(workbench, recording, end.run_id)
+    if not as_json and run.request is not None:
+        typer.echo(f"run {end.run_id} in project {run.request.project_id}: {end.outcome}")
+    if end.type == "error":
+        raise typer.Exit(1)
+
+
+def _show_departures(workbench: "Workbench", recording: "Recording", run_id: str) -> None:
+    from workbench.recordings import Recording
+    from workbench.replay import departures
+
+    said = Recording.of(workbench.runs.get(run_id, wait_s=_ARCHIVED_S)).exchanges
+    for departure in departures(recording, said):
+        say(printable(departure))
 
 
 def _checks(archive: "RunArchive", run_id: str, *, every: bool) -> Sequence[Check]:

@@ -5,6 +5,7 @@ https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/doc
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -136,6 +137,14 @@ def tokens(body: bytes) -> int:
 def raw_input(tool: Tool) -> str:
     """What is sent of a tool's input."""
     return json.dumps(tool.input, ensure_ascii=False) if tool.raw_input is None else tool.raw_input
+
+
+def stamped(frame: Frame) -> Frame:
+    """A frame; a text delta with the time of this moment as its text."""
+    delta = frame.get("delta")
+    if not isinstance(delta, dict) or delta.get("type") != "text_delta":
+        return frame
+    return {**frame, "delta": {**delta, "text": f"{time.monotonic_ns()} "}}
 
 
 def is_delta(frame: Frame) -> bool:

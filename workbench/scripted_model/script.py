@@ -81,7 +81,9 @@ class Turn(_Part):
     """One answer of the model: thoughts, then text, then tools.
 
     `text` is one string, sent word by word, or a list of deltas. `structured` is an answer in the form that the
-    request's JSON schema asks for. `first` are the faults of the first requests for this turn, `fault` is that of each.
+    request's JSON schema asks for. With `stamped`, each text delta is the time at which it was sent instead, in
+    nanoseconds of this machine's monotonic clock, and a space. `first` are the faults of the first requests for this
+    turn, `fault` is that of each.
     """
 
     thinking: Deltas = ()
@@ -90,6 +92,7 @@ class Turn(_Part):
     structured: JsonValue = None
     stop: StopReason | None = None
     pace_ms: float = Field(0, ge=0, description="between two deltas")
+    stamped: bool = False
     input_tokens: int | None = Field(None, ge=0)
     output_tokens: int | None = Field(None, ge=0)
     first: tuple[AnyFault, ...] = ()

@@ -208,7 +208,7 @@ class ScriptedModel:
                         yield piece
                     return
                 deltas += 1
-            yield frames.sse(frame)
+            yield frames.sse(frames.stamped(frame) if answer.turn.stamped else frame)
 
     async def _break(self, request: Request, fault: Fault) -> AsyncIterator[bytes]:
         match fault.kind:

@@ -16,7 +16,14 @@ from modal_app.contract.limits import (
     MAX_TOOLS,
 )
 from modal_app.contract.paths import check_path
-from modal_app.contract.requests import FilesWrite, GitCommit, PythonRequest, dump_request, parse_request
+from modal_app.contract.requests import (
+    FilesWrite,
+    GitCommit,
+    PythonRequest,
+    dump_request,
+    parse_request,
+    without_secrets,
+)
 
 ID = "0b5c1c9e-7a10-4a53-9f0c-3b6d5a3f1e20"
 OWNER = {"user_id": ID, "project_id": ID}
@@ -44,6 +51,8 @@ GOOD = [
         "project_skills": True,
     },
     {"action": "python", "code": "print(1)", "args": ["a"], "stdin": "x", "timeout_s": 5},
+    {"prompt": "hello", "replay": ID},
+    {"action": "prewarm", "with_model": True},
     {"action": "python", "path": "src/main.py"},
     {"action": "git", "op": "init"},
     {"action": "git", "op": "status"},
@@ -226,3 +235,14 @@ def test_a_path_that_passes_stays_below_its_root(path: str) -> None:
 def test_no_bytes_do_more_than_be_refused(raw: bytes) -> None:
     with pytest.raises(ContractError):
         parse_request(raw)
+
+
+def test_what_a_server_proves_itself_with_is_not_kept() -> None:
+    servers = {"a": {"command": "sh", "env": {"KEY": "secret"}}, "b": {"url": "u", "headers": {"X": ["secret"]}}}
+    request = parse_request(body(prompt="go", mcp_config={"mcpServers": servers}))
+    kept = dump_request(without_secrets(request))
+    assert b"secret" not in kept
+    assert json.loads(kept)["mcp_config"]["mcpServers"]["a"]["command"] == "sh"
+    assert parse_request(kept) == without_secrets(request)
+    other = parse_request(body(prompt="go"))
+    assert without_secrets(other) is other

@@ -34,7 +34,7 @@ def test_answers_come_by_what_is_asked_and_each_once() -> None:
     answers = [replay.answer(PATH, request(text)).answer for text in ("a", "b", "a")]
     assert answers == ["1", "2", "3"]
     assert replay.left == 0
-    with pytest.raises(ReplayError, match="3 exchanges do not hold another"):
+    with pytest.raises(ReplayError, match="no other request to /v1/messages behind its 3 exchanges"):
         replay.answer(PATH, request("a"))
 
 
@@ -44,12 +44,70 @@ def test_what_changes_from_run_to_run_is_not_compared() -> None:
             {"type": "text", "text": f"<system-reminder>{day}</system-reminder>"},
             {"type": "text", "text": f"go {session}", "cache_control": {"type": "ephemeral"}},
         ]
-        return request(user, system=day, metadata={"user_id": session})
+        tools = [{"name": "Write", "description": f"of the version of {day}"}]
+        return request(user, system=day, metadata={"user_id": session}, context_management={"a": day}, tools=tools)
 
     first = at("2026-01-01", "00000000-0000-4000-8000-000000000000")
     second = at("2027-02-02", "11111111-0000-4000-8000-000000000000")
     second["messages"].append({"role": "system", "content": "another machine"})
     assert Replay([exchange("1", first)]).answer(PATH, second).answer == "1"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked"),
+    [
+        ("at 2026-11-27T04:58:30.123Z", "at 2027-01-01 00:00:00"),
+        ("Fri Nov 27 04:58:30 UTC 2026", "Sat Nov 28 14:58:31 CET 2026"),
+        ("Date:   Fri Nov 27 04:58:30 2026 +0000", "Date:   Mon Nov  2 04:58:30 2026 +0100"),
+        ("-rw-r--r-- 1 u u 3 Nov 27 04:58 a.txt", "-rw-r--r-- 1 u u 3 Dec  1  2025 a.txt"),
+        ("took until 10:11:12", "took until 23:59:59.5"),
+        ("[main 1a2b3c4] first", "[main 9f8e7d6] first"),
+        ("commit " + "a1" * 20, "commit " + "b2" * 20),
+        ("/tmp/11111111-0000-4000-8000-000000000000/x", "/tmp/22222222-0000-4000-8000-000000000000/x"),
+    ],
+)
+def test_ids_hashes_and_dates_in_what_tools_answer_are_not_compared(recorded: str, asked: str) -> None:
+    def answered(text: str) -> dict[str, Any]:
+        return request("a", "b", [{"type": "tool_result", "tool_use_id": "t", "content": text}])
+
+    assert Replay([exchange("1", answered(recorded))]).answer(PATH, answered(asked)).answer == "1"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked"),
+    [
+        ("3 files", "4 files"),
+        ("a.py:12:34", "a.py:12:35"),
+        ("1234567 bytes", "1234568 bytes"),
+        ("defaced", "effaced"),  # a word of the letters a to f
+        ("/workspace/a", "/workspace/b"),
+        ("port 8000", "port 8001"),
+    ],
+)
+def test_all_else_that_tools_answer_is_compared(recorded: str, asked: str) -> None:
+    with pytest.raises(ReplayError):
+        Replay([exchange("1", request(recorded))]).answer(PATH, request(asked))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "another"),
+        ("stream", True),
+        ("tools", [{"name": "Read"}]),
+        ("max_tokens", 7),
+        ("output_config", {"format": {"type": "json_schema", "schema": {}}}),
+        ("thinking", {"type": "disabled"}),
+        ("tool_choice", {"type": "any"}),
+    ],
+)
+def test_what_decides_the_answer_is_compared_field_by_field(field: str, value: Any) -> None:
+    with pytest.raises(ReplayError, match=rf"at {field}") as caught:
+        Replay([exchange("1", request("a"))]).answer(PATH, request("a") | {field: value})
+    recorded, asked = caught.value.recorded, caught.value.asked
+    assert isinstance(recorded, dict)
+    assert isinstance(asked, dict)
+    assert [name for name in asked if recorded.get(name) != asked[name]] == [field], "nothing else differs"
 
 
 def test_a_departure_is_told_where_it_begins() -> None:

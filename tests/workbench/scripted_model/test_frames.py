@@ -1,5 +1,6 @@
 """Frames are the real service's: checked against the types of its own client, with nothing unknown in them."""
 
+import time
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from workbench.scripted_model import Fault, Tool, Turn, frames
-from workbench.scripted_model.frames import Answer
+from workbench.scripted_model.frames import Answer, is_delta, stamped
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 TURNS = {
@@ -76,3 +77,13 @@ def test_errors_have_the_services_names() -> None:
         "error": {"type": "overloaded_error", "message": "full"},
     }
     assert frames.error_body(500, "x")["error"] == {"type": "api_error", "message": "x"}
+
+
+def test_a_stamped_turn_says_when_its_words_were_sent() -> None:
+    before = time.monotonic_ns()
+    answer = Answer(Turn(text="one two", stamped=True), "m", "seed", 1)
+    sent = [stamped(frame) for frame in answer.frames()]
+    texts = [frame["delta"]["text"] for frame in sent if is_delta(frame)]  # type: ignore[index,call-overload]
+    assert len(texts) == 2
+    assert before <= int(texts[0]) <= int(texts[1]) <= time.monotonic_ns()
+    assert [frame["type"] for frame in sent] == [frame["type"] for frame in answer.frames()]
