@@ -22,9 +22,10 @@ from modal_app.runs.closing import CANCELLED, Closer
 from modal_app.runs.control import Control, Message
 from modal_app.runs.following import Following
 from modal_app.runs.leases import Lease, Leases, ProjectBusyError, Warm
+from modal_app.runs.outcome import internal_error
 from modal_app.runs.ownership import Pulse
 from modal_app.runs.records import Records, RunRecord, body_digest
-from modal_app.runs.run import Means, internal_error
+from modal_app.runs.run import Means
 from modal_app.runs.spool import Spool
 from modal_app.runs.state import SharedState
 from modal_app.runs.supervisor import Supervisor

@@ -8,15 +8,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
-from pydantic import JsonValue
 
 from modal_app import actions
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.events import Commit, Phase, SandboxFacts, TerminalEvent, Timings, Usage
-from modal_app.contract.proof import Bundle, ProcessFacts
+from modal_app.contract.events import Phase, TerminalEvent, Timings
+from modal_app.contract.proof import Bundle
 from modal_app.contract.requests import PrewarmRequest, Request
 from modal_app.fleet import Fleet, Owned, Platform, expires_at_ms, finish
 from modal_app.model_access import ModelAccess, host_of
@@ -25,6 +24,7 @@ from modal_app.runs.breaker import Breaker
 from modal_app.runs.cost import estimate
 from modal_app.runs.journal import Journal
 from modal_app.runs.leases import Lease, Leases, ProjectBusyError, Warm
+from modal_app.runs.outcome import Outcome, internal_error
 from modal_app.runs.readers import Readers
 from modal_app.runs.records import RunRecord
 from modal_app.sandbox import ProjectSandbox
@@ -45,41 +45,6 @@ class Means:
     leases: Leases
     breaker: Breaker
     model: ModelAccess
-
-
-@dataclass
-class _Outcome:
-    """What is known of a run's end while it goes on."""
-
-    result: JsonValue = None
-    usage: Usage | None = None
-    commit: Commit | None = None
-    sandbox: SandboxFacts | None = None
-    process: ProcessFacts | None = None
-    sandbox_s: float = 0
-    error: ContractError | None = None
-    timings: dict[str, int] = field(default_factory=dict)
-
-    def take(self, performed: actions.Performed) -> None:
-        """Take what the action has come to; raises the ContractError that it failed with."""
-        self.result, self.usage = performed.result, performed.usage
-        if performed.error is not None:
-            raise performed.error
-
-    def settle(self, work: "asyncio.Task[None]", *, cancelled: bool) -> None:
-        """Take what the work ended with. A run that was cancelled after it had committed is still done."""
-        if self.error is not None:
-            return
-        if work.cancelled():
-            code = ErrorCode.CANCELLED if cancelled else ErrorCode.CONTAINER_LOST
-            self.error = ContractError(code, "the run was cancelled" if cancelled else "the endpoint is shutting down")
-            return
-        failure = work.exception()
-        if isinstance(failure, ContractError):
-            self.error = failure
-        elif failure is not None:
-            _log.error("run.internal_error", exc_info=failure)
-            self.error = internal_error()
 
 
 class Run:
@@ -106,7 +71,7 @@ class Run:
         self._warm = warm
         self._failures = failures
         self.cold_start = container_start_ms is not None
-        self._outcome = _Outcome()
+        self._outcome = Outcome()
         if container_start_ms is not None:
             self._outcome.timings["container_start_ms"] = container_start_ms
         self._work: asyncio.Task[None] | None = None
@@ -153,7 +118,7 @@ class Run:
             outcome.error = internal_error()
         finally:
             self.readers.close()
-            self._tell()
+            outcome.tell(self.journal)
         return await self.journal.finish()
 
     def bundle(self, terminal: TerminalEvent) -> Bundle:
@@ -194,7 +159,7 @@ class Run:
     async def _wait_for_the_project(self, project: str) -> Lease:
         self.journal.status(Phase.QUEUED, "another run holds the project")
         deadline = time.monotonic() + self.request.wait_s
-        with self._timed("queue_ms"):
+        with self._outcome.timed("queue_ms"):
             while True:
                 try:
                     claiming = asyncio.ensure_future(
@@ -226,11 +191,11 @@ class Run:
                 journal.status(Phase.RUNNING, "the job is running")
                 started_ms = journal.elapsed_ms
                 try:
-                    with self._timed("run_ms"):
+                    with self._outcome.timed("run_ms"):
                         performed = await actions.perform(self.request, held, output, grant=grant, timeouts=timeouts)
                     outcome.take(performed)
                     journal.status(Phase.COMMITTING, "the files are being committed")
-                    with self._timed("commit_ms"):
+                    with self._outcome.timed("commit_ms"):
                         outcome.commit = await held.commit()
                 finally:
                     if journal.first_output_ms is not None:
@@ -270,7 +235,7 @@ class Run:
         try:
             async with fleet.create(owned, prewarm=prewarm, reach=reach) as held:
                 self._outcome.timings["sandbox_create_ms"] = int((time.monotonic() - started) * 1000)
-                with self._timed("sandbox_ready_ms"):
+                with self._outcome.timed("sandbox_ready_ms"):
                     await fleet.prove(held)
                 if self._failures:
                     await self._note(breaker.worked(owned.name))
@@ -317,47 +282,3 @@ class Run:
             await noting
         except PLATFORM_ERRORS as error:
             _log.warning("run.not_noted", reason=type(error).__name__)
-
-    def _tell(self) -> None:
-        outcome = self._outcome
-        timings = Timings(**outcome.timings)
-        if outcome.error is None:
-            self.journal.done(
-                result=outcome.result,
-                usage=outcome.usage,
-                commit=outcome.commit,
-                sandbox=outcome.sandbox,
-                timings=timings,
-            )
-        else:
-            self.journal.error(outcome.error, usage=outcome.usage, sandbox=outcome.sandbox, timings=timings)
-        _log.info(
-            "run.end",
-            elapsed_ms=self.journal.elapsed_ms,
-            outcome=str(outcome.error.code) if outcome.error else "done",
-            exit_code=outcome.process.exit_code if outcome.process else None,
-            timings=outcome.timings,
-        )
-
-    def _timed(self, name: str) -> "_Timed":
-        return _Timed(self._outcome.timings, name)
-
-
-class _Timed:
-    """Notes how many milliseconds a block took, however it ends."""
-
-    def __init__(self, timings: dict[str, int], name: str) -> None:
-        self._timings = timings
-        self._name = name
-        self._started = 0.0
-
-    def __enter__(self) -> None:
-        self._started = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._timings[self._name] = int((time.monotonic() - self._started) * 1000)
-
-
-def internal_error() -> ContractError:
-    """What a caller is told of a failure that is ours."""
-    return ContractError(ErrorCode.INTERNAL, "an internal error; the endpoint's log has the details")
