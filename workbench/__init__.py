@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from workbench.deploy import DeployFailedError
     from workbench.endpoint import Endpoint
     from workbench.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
+    from workbench.panel import load_ipython_extension as load_ipython_extension
+    from workbench.panel import open as open  # noqa: A004  # workbench.open
     from workbench.project import Project, make_request
     from workbench.recordings import Recording, RecordingUnreadableError
     from workbench.run import Run
@@ -56,6 +58,8 @@ _HOMES = {
     "HistoryUnavailableError": "workbench.history",
     "Recording": "workbench.recordings",
     "RecordingUnreadableError": "workbench.recordings",
+    "load_ipython_extension": "workbench.panel",
+    "open": "workbench.panel",
     "Run": "workbench.run",
     "Project": "workbench.project",
     "Workbench": "workbench.session",
@@ -78,9 +82,10 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "open"]
 
 
+# Without `open` and what IPython calls: a star import must not hide the builtin.
 __all__ = [
     "connect",
     "Workbench",

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
 from modal_app.contract.proof import Bundle, Check, parse_stream, verify
 from workbench.plain_text import one_line
 from workbench.timeline import Timeline, timeline
+
+if TYPE_CHECKING:
+    from workbench.widgets.run_view import RunView
 
 _COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "start", "estimated")
 
@@ -150,6 +153,12 @@ class ArchivedRun:
             ),
         ]
         return [(name, one_line(value)) for name, value in found if value is not None]
+
+    def view(self) -> "RunView":
+        """The run as a live view shows it, for JupyterLab."""
+        from workbench.widgets.run_view import RunView  # late: the widgets show runs, not the other way round
+
+        return RunView(self, can_cancel=False)
 
     def __repr__(self) -> str:
         return f"ArchivedRun({self.run_id}, {one_line(self.bundle.outcome, 40)})"

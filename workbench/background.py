@@ -6,7 +6,7 @@ The thread is a daemon: a notebook or script that forgets `close()` can still en
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -24,7 +24,10 @@ class BackgroundLoop:
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Start a coroutine; its result is the future's."""
+        """Start a coroutine; its result is the future's. Raises RuntimeError when the loop is closed."""
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError("it is closed: connect again")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
@@ -35,6 +38,10 @@ class BackgroundLoop:
         except BaseException:
             future.cancel()
             raise
+
+    def soon(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Call something in the loop's thread, after what was asked for before. From any thread."""
+        self._loop.call_soon_threadsafe(work, *arguments)
 
     def close(self) -> None:
         """Cancel what runs, wait for its cleanup, end the thread. Idempotent."""

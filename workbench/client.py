@@ -201,6 +201,8 @@ class EventStream:
     ) -> None:
         self.run_id: str | None = response.headers.get("x-run-id")
         self.reconnects = 0
+        self.reconnecting = False
+        """Whether the connection is broken and nothing has come by another one yet."""
         self._response = response
         self._resume = resume
         self._order = Order()
@@ -214,6 +216,7 @@ class EventStream:
             last_seq = self._order.last_seq
             try:
                 async for received in self._events():
+                    self.reconnecting = False
                     yield received
             except StreamLostError as error:
                 raise error if lost is None else self._lost(f"{lost.reason}; resuming it, {error.reason}") from None
@@ -224,6 +227,7 @@ class EventStream:
             if self._order.last_seq > last_seq:
                 attempts, silent_since = 0, time.monotonic()
             assert lost is not None
+            self.reconnecting = True
             while True:
                 if self._resume is None or self.run_id is None or attempts >= _ATTEMPTS:
                     raise lost

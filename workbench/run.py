@@ -7,17 +7,17 @@ import html
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
+from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from workbench.background import BackgroundLoop
-from workbench.claude_messages import shown
+from workbench.claude_messages import tail
 from workbench.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
-from workbench.plain_text import printable
 from workbench.timeline import Timeline, timeline
 from workbench.view_state import ViewState, lost, reduce
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from workbench.widgets.run_view import RunView
 
 MAX_KEPT = 100_000
-_TAIL_LINES = 40
+PROOF_S = 20.0  # an archive may come a moment after its run's end
 
 Listener = Callable[[Received], None]
+Proof = Callable[[str, float], Sequence[Check]]
 
 
 class Run:
@@ -37,12 +38,20 @@ class Run:
     """
 
     def __init__(
-        self, client: AsyncClient, loop: BackgroundLoop, request: Request | None, *, run_id: str = "", key: str = ""
+        self,
+        client: AsyncClient,
+        loop: BackgroundLoop,
+        request: Request | None,
+        *,
+        proof: Proof,
+        run_id: str = "",
+        key: str = "",
     ) -> None:
         self.request = request
+        self._proof = proof
         self._attached_to = run_id
         self._key = key
-        self._reconnects = 0
+        self._stream: EventStream | None = None
         self.started_at = time.monotonic()
         self._client = client
         self._loop = loop
@@ -96,7 +105,17 @@ class Run:
     @property
     def reconnects(self) -> int:
         """How often the stream broke and was resumed."""
-        return self._reconnects
+        return self._stream.reconnects if self._stream is not None else 0
+
+    @property
+    def reconnecting(self) -> bool:
+        """Whether the stream is broken and being resumed now."""
+        return self._stream is not None and self._stream.reconnecting and not self._state.ended
+
+    @property
+    def pace(self) -> float:
+        """How fast its time runs: 1 until it has ended, then not at all."""
+        return 0.0 if self._state.ended or self._state.condition == "waiting" else 1.0
 
     @property
     def timeline(self) -> Timeline:
@@ -158,10 +177,12 @@ class Run:
                 raise
         self.wait(timeout_s)
 
-    def request_cancel(self) -> None:
-        """Ask for the end without waiting for it, from any thread."""
-        if self.run_id and not self._state.ended:
-            self._loop.submit(self._cancel_quietly())
+    def checks(self, wait_s: float = PROOF_S) -> Sequence[Check]:
+        """What code finds when it checks the run by its archive, waiting so long for it to be there.
+
+        Raises RunNotArchivedError, and TargetUnavailableError where archives cannot be read.
+        """
+        return self._proof(self.run_id, wait_s)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every event from now on, in the background thread; returns a way to stop."""
@@ -206,8 +227,8 @@ class Run:
     async def _follow(self) -> None:
         try:
             async with self._events() as events:
+                self._stream = events
                 async for received in events:
-                    self._reconnects = events.reconnects
                     self._take(received)
         except (RequestRefusedError, StreamLostError) as error:
             self._fail(error, str(error.code), str(error))
@@ -234,12 +255,6 @@ class Run:
         for listener in listeners:
             listener()
 
-    async def _cancel_quietly(self) -> None:
-        try:
-            await self._client.cancel(self.run_id)
-        except RequestRefusedError:
-            pass  # it has ended meanwhile, and the stream tells how
-
     def __repr__(self) -> str:
         return f"Run({self.run_id or 'not accepted yet'}, {self._state.condition})"
 
@@ -252,10 +267,6 @@ class Run:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": self._plain(), "text/html": self._html()}
 
-    def _tail(self) -> str:
-        pieces = [shown(event) for event in self.events if isinstance(event, StreamEvent)]
-        return printable("\n".join("".join(pieces[-1000:]).splitlines()[-_TAIL_LINES:]))
-
     def _headline(self) -> str:
         state = self._state
         end = f" ({state.code})" if state.code else ""
@@ -264,12 +275,16 @@ class Run:
 
     def _plain(self) -> str:
         return "\n".join(
-            [f"Run {self.run_id or '(not accepted yet)'}: {self._headline()}", *self.timeline.lines(), self._tail()]
+            [
+                f"Run {self.run_id or '(not accepted yet)'}: {self._headline()}",
+                *self.timeline.lines(),
+                tail(self.events),
+            ]
         )
 
     def _html(self) -> str:
         bars = html.escape("\n".join(self.timeline.lines()))
         return (
             f'<div class="workbench-run"><strong>Run {html.escape(self.run_id or "(not accepted yet)")}</strong>: '
-            f"{html.escape(self._headline())}<pre>{bars}</pre><pre>{html.escape(self._tail())}</pre></div>"
+            f"{html.escape(self._headline())}<pre>{bars}</pre><pre>{html.escape(tail(self.events))}</pre></div>"
         )

@@ -1,6 +1,6 @@
 """The one object that an engineer holds: a target, what is deployed there, and the runs launched from here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +9,7 @@ import modal
 from modal.exception import NotFoundError
 
 from modal_app import DEFAULT_APP_NAME
+from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from modal_app.model_traffic import Traffic
 from modal_app.runs.state import traffic_name
@@ -99,14 +100,17 @@ class Workbench:
 
     def start(self, request: Request, *, key: str = "") -> Run:
         """Start a run of a request that was parsed already."""
-        return Run(self._connected(), self._loop, request, key=key)
+        return Run(self._connected(), self._loop, request, proof=self._proof, key=key)
 
     def attach(self, run_id: str) -> Run:
         """Follow a run that was started elsewhere, or earlier, from its first event.
 
         Its `wait` raises RequestRefusedError when there is no such run, or it is no longer kept.
         """
-        return Run(self._connected(), self._loop, None, run_id=run_id)
+        return Run(self._connected(), self._loop, None, proof=self._proof, run_id=run_id)
+
+    def _proof(self, run_id: str, wait_s: float) -> Sequence[Check]:
+        return self.runs.verify(run_id, wait_s=wait_s)
 
     def _connected(self) -> AsyncClient:
         self.endpoint  # noqa: B018  # looked up before the first run, so that its absence is told here

@@ -57,7 +57,7 @@ class Timeline:
         begin_ms = min((span.start_ms for span in (*self.spans, *self.steps)), default=0)
         whole_ms = max(1, self.total_ms - begin_ms)
         drawn = []
-        for name, span in self._rows():
+        for name, span in self.rows():
             # In whole numbers: what an archive says may be too large for others.
             start = min(width - 1, (span.start_ms - begin_ms) * width // whole_ms)
             length = min(width - start, max(1, (span.length_ms * width + whole_ms // 2) // whole_ms))
@@ -65,7 +65,8 @@ class Timeline:
             drawn.append(f"{name:<17} {bar:<{width}} {span.length_ms:>6} ms")
         return drawn
 
-    def _rows(self) -> Iterator[tuple[str, Span]]:
+    def rows(self) -> Iterator[tuple[str, Span]]:
+        """Names and spans as they are drawn; a step, below its phase, has a name that begins with spaces."""
         for span in (None, *self.spans):
             if span is not None:
                 yield span.name, span

@@ -14,6 +14,7 @@ from modal_app.contract.events import (
     SandboxFacts,
     StatusEvent,
     StreamEvent,
+    Usage,
 )
 
 Condition = Literal["waiting", "running", "done", "error", "lost"]
@@ -34,6 +35,7 @@ class ViewState:
     result: JsonValue = None
     commit: Commit | None = None
     sandbox: SandboxFacts | None = None
+    usage: Usage | None = None
     code: str = ""
     exit_code: int | None = None
 
@@ -62,6 +64,7 @@ def reduce(state: ViewState, event: Event) -> ViewState:
                 result=event.result,
                 commit=event.commit,
                 sandbox=event.sandbox,
+                usage=event.usage,
             )
         case ErrorEvent():
             return replace(

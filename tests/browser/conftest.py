@@ -11,19 +11,25 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
+from workbench import Workbench
 from workbench.local_cloud.state import Running
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / ".artifacts"
+REMAKE = "WORKBENCH_REMAKE_SCREENSHOTS"
 START_S = 90
+LONG = 120_000  # milliseconds
 _VIEWPORT = {"width": 1280, "height": 1600}
 
 
@@ -38,6 +44,14 @@ class Lab:
     def address(self, name: str) -> str:
         """Where a notebook is shown alone."""
         return f"{self.url}/doc/tree/{name}?token={self.token}&reset"
+
+    def write(self, *cells: str) -> str:
+        """Make a notebook of these cells that no other test has open; returns its name."""
+        name = f"{uuid.uuid4().hex[:12]}.ipynb"
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, self.directory / name)
+        return name
 
 
 @pytest.fixture(scope="session")
@@ -97,10 +111,10 @@ def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A browser for one module.
+def browser(wb: Workbench) -> Iterator[Browser]:
+    """A browser for one module, with an endpoint deployed for its pages.
 
-    While its driver runs, this thread has a running event loop, which other tests must not.
+    While its driver runs, this thread has a running event loop, which other tests and the deployment must not have.
     """
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert path, "Chromium is missing: run `workbench test`, which installs it, or `apt-get install -y chromium`"
@@ -114,9 +128,15 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport=_VIEWPORT, reduced_motion="reduce")
-    yield context.new_page()
+    context = browser.new_context(
+        viewport=_VIEWPORT, reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"]
+    )
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
     context.close()
+    assert problems == []
 
 
 def wait_for_kernel(page: Page) -> None:
@@ -136,9 +156,38 @@ def wait_for_kernel(page: Page) -> None:
     )
 
 
+def settled(page: Page) -> None:
+    """Return when every cell has run."""
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=LONG
+    )
+
+
 def run_all(page: Page) -> None:
     """Run every cell, and do not wait for it."""
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+
+def opened(lab: Lab, page: Page, *cells: str) -> Page:
+    """A new notebook with all its cells running."""
+    page.goto(lab.address(lab.write(*cells)))
+    wait_for_kernel(page)
+    run_all(page)
+    return page
+
+
+@contextmanager
+def dark(page: Page) -> Iterator[None]:
+    """JupyterLab's dark theme for a while: it is the same for every page of the session."""
+    _theme(page, "JupyterLab Dark")
+    yield
+    _theme(page, "JupyterLab Light")
+
+
+def _theme(page: Page, theme: str) -> None:
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
+    page.wait_for_selector(f'body[data-jp-theme-name="{theme}"]', state="attached", timeout=LONG)
+    page.wait_for_function("() => getComputedStyle(document.body).getPropertyValue('--jp-layout-color1') !== ''")
 
 
 def picture(page: Page, name: str) -> Path:
@@ -148,3 +197,16 @@ def picture(page: Page, name: str) -> Path:
     page.evaluate("() => document.fonts.ready.then(() => true)")
     page.screenshot(path=path, animations="disabled")
     return path
+
+
+def readme_picture(shown: Locator, theme: str) -> None:
+    """Keep a picture for the README; it is replaced only when REMAKE is set, for no two machines draw the same."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    path = ARTIFACTS / f"readme-{theme}.png"
+    shown.screenshot(path=path, animations="disabled")
+    kept = ROOT / ".github" / "screenshots" / f"{theme}.png"
+    if os.environ.get(REMAKE):
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, kept)
+    assert kept.is_file()
+    assert f".github/screenshots/{theme}.png" in (ROOT / "README.md").read_text()

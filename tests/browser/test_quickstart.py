@@ -6,10 +6,9 @@ import uuid
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Lab, picture, run_all, wait_for_kernel
+from tests.browser.conftest import LONG, Lab, picture, run_all, settled, wait_for_kernel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-LONG = 120_000
 
 
 @pytest.fixture
@@ -27,7 +26,9 @@ def test_the_quickstart_shows_its_run_live(lab: Lab, page: Page, name: str) -> N
     run_all(page)
     view = page.locator(".wb-run")
     expect(view).to_have_attribute("data-condition", "running", timeout=LONG)
-    expect(view.locator(".wb-row[data-channel=stdout]", has_text=re.compile("^step 2$"))).to_be_visible(timeout=LONG)
+    expect(view.locator(".wb-row[data-channel=stdout] .wb-said", has_text=re.compile("^step 2$"))).to_be_visible(
+        timeout=LONG
+    )
     assert view.get_attribute("data-condition") == "running"
     view.scroll_into_view_if_needed()
     picture(page, "quickstart-running")
@@ -37,9 +38,7 @@ def test_the_quickstart_shows_its_run_live(lab: Lab, page: Page, name: str) -> N
     browse = page.locator(".wb-volume")
     browse.get_by_text("report.txt").click(timeout=LONG)
     expect(browse.locator(".wb-content")).to_have_text("five steps\n", timeout=LONG)
-    page.wait_for_function(
-        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=LONG
-    )
+    settled(page)
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     browse.scroll_into_view_if_needed()
     picture(page, "quickstart-volume")

@@ -240,7 +240,7 @@ def test_the_cloud_from_the_shell(own_state: State) -> None:
     assert not own_state.root.exists()
 
 
-def test_lab_opens_the_quickstart_and_ends_with_ctrl_c(wb: Workbench, state: State, cloud: Running) -> None:
+def test_lab_opens_the_workbench_and_ends_with_ctrl_c(wb: Workbench, state: State, cloud: Running) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -249,7 +249,7 @@ def test_lab_opens_the_quickstart_and_ends_with_ctrl_c(wb: Workbench, state: Sta
         try:
             assert lab.stderr is not None
             address = next(line for line in lab.stderr if b"?token=" in line).split()[-1].decode()
-            base, _, token = address.partition("/lab/tree/01_quickstart.ipynb?token=")
+            base, _, token = address.partition("/lab/workspaces/workbench?token=")
             wait_until(lambda: _listening(port), "JupyterLab does not listen")  # it tells its address before
             with urllib.request.urlopen(f"{base}/api/contents/01_quickstart.ipynb?token={token}", timeout=30) as answer:
                 assert json.load(answer)["type"] == "notebook"

@@ -1,4 +1,4 @@
-"""`workbench lab`: the same set-up as the demo, then JupyterLab on the quickstart notebook."""
+"""`workbench lab`: the same set-up as the demo, then JupyterLab on the workbench, beside the notebooks."""
 
 import os
 import signal
@@ -15,14 +15,14 @@ from workbench.local_cloud.state import State, default_state_dir
 from workbench.notebooks import notebook_dir
 
 _STOP_S = 15.0
-QUICKSTART = "01_quickstart.ipynb"
+WORKSPACE = "/lab/workspaces/workbench"  # where the extension in `workbench/labextension` opens it
 
 
 def lab(
     port: Annotated[int, typer.Option(min=1, max=65535, help="JupyterLab's port on 127.0.0.1.")] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
-    """Open JupyterLab on the quickstart notebook, with a local cloud and the endpoint ready. Ctrl-C ends both."""
+    """Open JupyterLab on the workbench, with a local cloud and the endpoint ready. Ctrl-C ends both."""
     from workbench.session import connect
 
     with failing():
@@ -52,7 +52,7 @@ def _jupyter(directory: Path, port: int, *, browser: bool) -> int:
         "--ip=127.0.0.1",
         f"--port={port}",
         f"--ServerApp.root_dir={directory}",
-        f"--LabApp.default_url=/lab/tree/{QUICKSTART}",
+        f"--LabApp.default_url={WORKSPACE}",
         "--LabApp.extension_manager=readonly",
     ]
     if not browser:

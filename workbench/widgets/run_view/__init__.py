@@ -1,136 +1,210 @@
-"""A live view of one run: status, elapsed time, output as it arrives, cancel.
+"""A view of one run: status, times, output as it arrives, Claude's messages, where the time went, its proof.
 
 Why batches: Jupyter's server drops messages beyond 1,000 a second, so events travel in one binary message every 50 ms.
-Why a snapshot: a page that is opened or reloaded later says hello and gets what is kept.
+Why a snapshot: a page that is opened or reloaded later asks, and gets what is kept.
+Everything is sent from the widget's own thread, so that no batch can overtake a snapshot.
 """
 
 import asyncio
-import json
 import threading
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
-import anywidget
 import traitlets
 
-from modal_app.contract.events import Event, StatusEvent, StreamEvent
-from workbench.claude_messages import shown
+from modal_app.contract.events import TERMINAL, Event, StatusEvent, Usage
+from workbench.archived_run import ArchivedRun
 from workbench.client import Received
-from workbench.run import Run
+from workbench.plain_text import one_line
+from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.run_view.drawn import newest, packed
+from workbench.widgets.run_view.source import Ended, Source
+from workbench.widgets.run_view.still import still
 
 BATCH_S = 0.05
-SNAPSHOT_EVENTS = 20_000
-_HERE = Path(__file__).parent
-
-
-class Hello(TypedDict):
-    """From the page: it is there and has nothing yet."""
-
-    type: Literal["hello"]
-
-
-class Cancel(TypedDict):
-    """From the page: end the run."""
-
-    type: Literal["cancel"]
+_LOOK_S = 1.0  # how often what no event tells is looked at: a stream that is being resumed
+_LATEST_MS = 2**53  # JavaScript's last whole number: an archive may say anything
 
 
 class Batch(TypedDict):
-    """To the page: events follow in the message's buffer as a JSON array; `reset` when they are all that is kept."""
+    """To the page: records follow in the message's buffer; with `reset` they replace what it has.
+
+    `ask` is the number of the page's question, 0 when it has not asked.
+    """
 
     type: Literal["events"]
     reset: bool
+    ask: int
 
 
-class RunView(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
-    """Shows a run as it goes. Its `run` goes on whether anybody looks or not."""
+class RunView(Panel):
+    """Shows a run, whether live, ended or played. The run goes on whether anybody looks or not."""
 
-    _esm = _HERE / "run_view.js"
-    _css = _HERE / "run_view.css"
+    _esm, _css = front_end(__file__)
+    label = "Run"
 
     condition = traitlets.Unicode("waiting").tag(sync=True)
     run_id = traitlets.Unicode("").tag(sync=True)
     phase = traitlets.Unicode("").tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
     code = traitlets.Unicode("").tag(sync=True)
+    exit_code = traitlets.Int(None, allow_none=True).tag(sync=True)
     elapsed_ms = traitlets.Int(0).tag(sync=True)
+    pace = traitlets.Float(0.0).tag(sync=True)
+    start = traitlets.Unicode("").tag(sync=True)
     event_count = traitlets.Int(0).tag(sync=True)
+    sizes = traitlets.Dict().tag(sync=True)
+    usage = traitlets.Unicode("").tag(sync=True)
+    reconnects = traitlets.Int(0).tag(sync=True)
+    reconnecting = traitlets.Bool(False).tag(sync=True)
+    cancelling = traitlets.Bool(False).tag(sync=True)
+    can_cancel = traitlets.Bool(True).tag(sync=True)
+    spans: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    first_output_ms = traitlets.Int(None, allow_none=True).tag(sync=True)
+    proof: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    proof_note = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.run = run
+    def __init__(self, run: Source | ArchivedRun, *, can_cancel: bool = True) -> None:
+        super().__init__(can_cancel=can_cancel)
+        self.run: Source = Ended(run) if isinstance(run, ArchivedRun) else run
         self._pending: list[Event] = []
         self._lock = threading.Lock()
         self._scheduled = False
-        self.on_msg(self._on_message)
-        self._stop = run.listen(self._on_event)
-        run.on_end(self._send_pending)
+        self._stop = self.run.listen(self._on_event)
         self._sync_state()
+        self._sync_timeline()
+        self.run.on_end(self._on_end)
+        if not self.run.state.ended:
+            self.soon(self._look_again)
 
     def close(self) -> None:
         """Stop following the run. Idempotent."""
         self._stop()
         super().close()
 
+    def restart(self) -> None:
+        """Draw everything anew: what came so far is not what it was. From any thread."""
+        self.soon(self._send_snapshot)
+
+    def look(self) -> None:
+        """Look at what no event tells. From any thread."""
+        self.soon(self._sync_state)
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        """Answer a page that is new, or end the run."""
+        match message:
+            case {"type": "snapshot", "ask": int(ask)}:
+                self._send_snapshot(ask)
+            case {"type": "cancel"} if not self.cancelling and self.can_cancel:
+                self.cancelling = True
+                self.in_background(self._cancel)
+
+    def still(self) -> Still:
+        """How the run stands, for readers without a kernel."""
+        return still(self.run, self.proof, self.proof_note)
+
+    def _cancel(self) -> None:
+        try:
+            self.run.cancel()
+        finally:
+            self.cancelling = False
+
     def _on_event(self, received: Received) -> None:
-        """Runs in the background thread, for every event."""
+        """Runs in the run's thread, for every event."""
         with self._lock:
             self._pending.append(received.event)
             if self._scheduled:
                 return
             self._scheduled = True
-        asyncio.get_running_loop().call_later(BATCH_S, self._send_pending)
+        self.soon(self._send_later)
 
-    def _send_pending(self) -> None:
+    def _send_later(self) -> None:
+        asyncio.get_running_loop().call_later(BATCH_S, self.soon, self._send_pending)
+
+    def _take_pending(self) -> list[Event]:
         with self._lock:
             events, self._pending = self._pending, []
             self._scheduled = False
-        if events:
-            self._send_events(events, reset=False)
+            return events
+
+    def _send_pending(self) -> None:
+        events = self._take_pending()
+        self._deliver(packed(events))
         self._sync_state()
+        if self.first_output_ms is None or any(isinstance(event, (StatusEvent, *TERMINAL)) for event in events):
+            self._sync_timeline()
+
+    def _send_snapshot(self, ask: int = 0) -> None:
+        self._take_pending()  # they are among the run's events already
+        self._deliver(packed(newest(self.run.events)), reset=True, ask=ask)
+        self._sync_state()
+        self._sync_timeline()
+
+    def _deliver(self, messages: Iterable[bytes], *, reset: bool = False, ask: int = 0) -> None:
+        for data in messages:
+            self.send(Batch(type="events", reset=reset, ask=ask), buffers=[data])
+            reset = False
+        if reset:
+            self.send(Batch(type="events", reset=True, ask=ask), buffers=[b"[]"])
+
+    def _look_again(self) -> None:
+        self._sync_state()
+        if not self.run.state.ended:
+            asyncio.get_running_loop().call_later(_LOOK_S, self.soon, self._look_again)
+
+    def _on_end(self) -> None:
+        self.soon(self._send_pending)
+        self.in_background(self._prove)
+
+    def _prove(self) -> None:
+        if not self.run.state.run_id:
+            return  # it was refused: there is nothing to prove
+        self.proof_note = "checking …"
+        try:
+            checks = self.run.checks()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the reason why there is no proof to show
+            self.proof_note = sentence(error)
+            return
+        self.proof = [{"name": one.name, "ok": one.ok, "detail": one_line(one.detail)} for one in checks]
+        self.proof_note = ""
 
     def _sync_state(self) -> None:
         state = self.run.state
+        cold = {True: "cold start", False: "warm start", None: ""}[state.cold_start]
         with self.hold_sync():
             self.condition = state.condition
             self.run_id = state.run_id
             self.phase = state.phase
-            self.message = state.message
+            self.message = one_line(state.message)
             self.code = state.code
-            self.elapsed_ms = state.elapsed_ms
+            self.exit_code = state.exit_code
+            self.elapsed_ms = min(state.elapsed_ms, _LATEST_MS)
+            self.pace = self.run.pace
+            self.start = "warm sandbox" if state.sandbox is not None and state.sandbox.warm else cold
             self.event_count = state.events
+            self.sizes = {str(channel): count for channel, count in state.bytes.items()}
+            self.usage = _usage(state.usage)
+            self.reconnects = self.run.reconnects
+            self.reconnecting = self.run.reconnecting
 
-    def _on_message(self, _widget: object, content: object, _buffers: object) -> None:
-        match content:
-            case {"type": "hello"}:
-                self._send_events(list(self.run.events[-SNAPSHOT_EVENTS:]), reset=True)
-                self._sync_state()
-            case {"type": "cancel"}:
-                self.run.request_cancel()
-
-    def _send_events(self, events: list[Event], *, reset: bool) -> None:
-        batch: Batch = {"type": "events", "reset": reset}
-        data = json.dumps([_drawn(event) for event in events]).encode()
-        self.send(batch, buffers=[data])
-
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The live view, and for readers without a kernel what is known now."""
-        live = super()._repr_mimebundle_(**options)
-        bundle = live[0] if isinstance(live, tuple) else live or {}
-        fallback = self.run._repr_mimebundle_()
-        merged = {**bundle, **fallback}
-        return (merged, live[1]) if isinstance(live, tuple) else merged
+    def _sync_timeline(self) -> None:
+        drawn = self.run.timeline
+        with self.hold_sync():
+            first = drawn.first_output_ms
+            self.first_output_ms = None if first is None else min(first, _LATEST_MS)
+            self.spans = [
+                {
+                    "name": name.strip(),
+                    "start": min(span.start_ms, _LATEST_MS),
+                    "end": min(span.end_ms, _LATEST_MS),
+                    "step": name.startswith(" "),
+                }
+                for name, span in drawn.rows()
+            ]
 
 
-def _drawn(event: Event) -> dict[str, object]:
-    """What the page needs of an event."""
-    match event:
-        case StreamEvent():
-            return {"s": event.seq, "t": event.elapsed_ms, "c": event.channel, "x": shown(event)}
-        case StatusEvent():
-            return {"s": event.seq, "t": event.elapsed_ms, "c": "status", "x": f"{event.phase}: {event.message}\n"}
-        case _ if event.type == "done":
-            return {"s": event.seq, "t": event.elapsed_ms, "c": "done", "x": "done\n"}
-        case _:
-            text = f"{event.code}: {event.message}\n" if event.type == "error" else "\n"
-            return {"s": event.seq, "t": event.elapsed_ms, "c": "error", "x": text}
+def _usage(usage: Usage | None) -> str:
+    if usage is None:
+        return ""
+    read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    return f"{read} tokens in, {usage.output_tokens} out, ${usage.cost_usd:.4f}, {usage.turns} turns"

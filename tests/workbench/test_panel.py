@@ -1,0 +1,127 @@
+"""The frame of every widget: no message waits for a cell, failures are told, without a kernel there is a picture."""
+
+import html
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import traitlets
+
+from tests.conftest import wait_until
+from workbench.widgets import base
+from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+
+PATIENCE_S = 30
+
+
+class Echo(Panel):
+    """Counts what it is asked for, and fails when it is asked to."""
+
+    label = "Echo"
+    heard = traitlets.List().tag(sync=True)
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+        self.release = threading.Event()
+        super().__init__()
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        self.threads.append(threading.current_thread().name)
+        match message:
+            case {"type": "fail", "why": str(why)}:
+                raise ValueError(why)
+            case {"type": "wait"}:
+                assert self.release.wait(PATIENCE_S)
+            case {"type": "say", "what": str(what)}:
+                self.heard = [*self.heard, what]
+
+    def still(self) -> Still:
+        return Still(html=f"<b>{html.escape(str(self.heard))}</b>", plain=str(self.heard))
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    panel = Echo()
+    yield panel
+    panel.release.set()
+    panel.close()
+
+
+def test_messages_are_handled_in_order_by_a_thread_of_the_widget(echo: Echo) -> None:
+    """A cell that blocks holds them up as little as they hold up a cell."""
+    for content in ({"type": "wait"}, {"type": "say", "what": "a"}, {"type": "say", "what": "b"}):
+        echo._on_message(echo, content, [])
+    assert echo.heard == []
+    echo.release.set()
+    wait_until(lambda: echo.heard == ["a", "b"], "the messages were not handled")
+    assert threading.current_thread().name not in echo.threads
+
+
+def test_what_fails_is_told_until_it_is_dismissed(echo: Echo, caplog: pytest.LogCaptureFixture) -> None:
+    """In the page, and with its traceback in the log; the widget goes on."""
+    with caplog.at_level(logging.WARNING, logger=base.__name__):
+        echo._on_message(echo, {"type": "fail", "why": "no \x1b[2Jway"}, [])
+        wait_until(lambda: bool(echo.problem), "the failure was not told")
+    assert echo.problem == "ValueError: no \ufffd[2Jway"
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    echo._on_message(echo, {"type": "say", "what": "still here"}, [])
+    wait_until(lambda: echo.heard == ["still here"], "it did not go on")
+    assert echo.problem
+    echo._on_message(echo, {"type": "dismiss"}, [])
+    wait_until(lambda: not echo.problem, "it was not dismissed")
+
+
+def test_what_takes_long_holds_up_no_message(echo: Echo) -> None:
+    def work() -> None:
+        assert echo.release.wait(PATIENCE_S)
+        raise OSError("late")
+
+    echo.in_background(work)
+    echo._on_message(echo, {"type": "say", "what": "meanwhile"}, [])
+    wait_until(lambda: echo.heard == ["meanwhile"], "the message waited")
+    echo.release.set()
+    wait_until(lambda: echo.problem == "OSError: late", "the failure was not told")
+
+
+def test_what_is_no_message_is_ignored_and_a_closed_widget_hears_none(echo: Echo) -> None:
+    for content in (None, [], "say", 3):
+        echo._on_message(echo, content, [])
+    assert echo.threads == []
+    echo.close()
+    echo.close()
+    echo._on_message(echo, {"type": "say", "what": "late"}, [])
+    echo.soon(lambda: echo.threads.append("late"))
+    assert echo.threads == []
+
+
+def test_a_reader_without_a_kernel_sees_the_still_picture(echo: Echo) -> None:
+    echo.heard = ["<script>"]
+    data, _ = echo._repr_mimebundle_()
+    assert data["text/html"] == "<b>[&#x27;&lt;script&gt;&#x27;]</b>"
+    assert data["text/plain"] == "['<script>']"
+    assert "application/vnd.jupyter.widget-view+json" in data
+    echo.close()
+    closed, _ = echo._repr_mimebundle_()
+    assert set(closed) == {"text/html", "text/plain"}
+
+
+def test_our_own_errors_say_what_to_do_and_others_what_they_are() -> None:
+    from workbench.targets import TargetUnavailableError
+
+    assert sentence(TargetUnavailableError("run `modal token new`")) == "run `modal token new`"
+    assert sentence(KeyError("x")) == "KeyError: 'x'"
+    assert sentence(TimeoutError()) == "TimeoutError"
+
+
+def test_the_front_end_is_the_shared_file_and_the_widgets_own(tmp_path: Path) -> None:
+    folder = tmp_path / "thing"
+    folder.mkdir()
+    (folder / "thing.js").write_text("export default 1;")
+    (folder / "thing.css").write_text(".thing { }")
+    script, style = front_end(str(folder / "__init__.py"))
+    assert script.startswith("// What the drawing of every widget shares")
+    assert script.endswith("export default 1;")
+    assert style.endswith(".thing { }")

@@ -1,0 +1,181 @@
+"""Fills in a request, shows the call that it makes, launches it, and shows its run. No cell is ever blocked."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anywidget
+import traitlets
+
+from modal_app.contract.requests import Request
+from workbench.deploy import DeployFailedError
+from workbench.project import Project, make_request
+from workbench.run import Run
+from workbench.session import Workbench
+from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.launcher.calls import calls
+from workbench.widgets.launcher.forms import Checked, Form, check, forms
+from workbench.widgets.run_view import RunView
+
+_OFFERED = 60  # archived runs whose projects are offered
+_KEPT = 8  # runs whose views stay
+_FORMS = forms()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is filled in."""
+
+    form: Form
+    project: Project
+    values: Mapping[str, Any]
+
+    def checked(self) -> Checked:
+        """The request that it makes, or what is wrong."""
+        return check(self.form, self.project.user_id, self.project.project_id, self.values)
+
+
+class Launcher(Panel):
+    """Launches runs on a workbench. `launch` does from Python what the button does; `runs` are those launched here."""
+
+    _esm, _css = front_end(__file__)
+    label = "Launcher"
+
+    forms: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    draft = traitlets.Dict().tag(sync=True)
+    errors = traitlets.Dict().tag(sync=True)
+    calls = traitlets.Dict().tag(sync=True)
+    calls_note = traitlets.Unicode("").tag(sync=True)
+    where = traitlets.Unicode("").tag(sync=True)
+    notes = traitlets.Dict().tag(sync=True)
+    offered: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
+    launching = traitlets.Bool(False).tag(sync=True)
+    launched: traitlets.List[str] = traitlets.List().tag(sync=True)
+    chosen = traitlets.Int(0).tag(sync=True)
+    view: RunView | None = anywidget.WidgetTrait().tag(sync=True)
+
+    def __init__(self, workbench: Workbench, *, project: Project | None = None, action: str = "python") -> None:
+        super().__init__(forms=[form.drawn() for form in _FORMS])
+        self._workbench = workbench
+        self._views: list[RunView] = []
+        self.runs: list[Run] = []
+        self.where = f"{workbench.app_name} on {workbench.target.url or workbench.target.kind}"
+        self._draft = Draft(_form(action), project or Project.new(), {})
+        self._show_draft()
+
+    def launch(self, project: Project, action: str, **fields: Any) -> Run:
+        """Start a run and show it, as the button does. Raises what `Workbench.launch` raises."""
+        return self._start(make_request(project, action, **fields))
+
+    def close(self) -> None:
+        """End the launcher and its views; the runs go on. Idempotent."""
+        for view in self._views:
+            view.close()
+        super().close()
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        """Take in what was typed, or launch it."""
+        match message:
+            case {"type": "hello"}:
+                self.in_background(self._look_around)
+            case {"type": "draft" | "launch" as wish, "form": int(index), "project": dict(ids), "values": dict(values)}:
+                project = Project(str(ids.get("user_id", "")).strip(), str(ids.get("project_id", "")).strip())
+                self._draft = Draft(_FORMS[index], project, values)
+                self._check()
+                if wish == "launch":
+                    self._launch_draft()
+            case {"type": "new_project"}:
+                self._draft = Draft(self._draft.form, Project.new(), self._draft.values)
+                self._show_draft()
+                self._check()
+            case {"type": "choose", "index": int(index)} if 0 <= index < len(self._views):
+                self._choose(index)
+
+    def still(self) -> Still:
+        """Where runs go, and the run that is shown."""
+        shown = self.view.still() if self.view is not None else Still(html="no run yet", plain="no run yet")
+        where = f"Launcher for {self.where}"
+        return Still(html=f"<div>{html.escape(where)}</div>{shown['html']}", plain=f"{where}\n{shown['plain']}")
+
+    def _launch_draft(self) -> None:
+        checked = self._draft.checked()
+        if checked.request is not None and not self.launching:
+            self.launching = True
+            self.in_background(self._launch, checked.request)
+
+    def _launch(self, request: Request) -> None:
+        try:
+            self._start(request)
+        finally:
+            self.launching = False
+
+    def _start(self, request: Request) -> Run:
+        run = self._workbench.start(request)
+        view = run.view()
+        self.runs.append(run)
+        self._views.append(view)
+        if len(self._views) > _KEPT:
+            self._views.pop(0).close()
+            self.runs.pop(0)
+            self.launched = self.launched[1:]
+        op = f" {request.op}" if hasattr(request, "op") else ""
+        self.launched = [*self.launched, f"{request.action}{op}"]
+        self._choose(len(self._views) - 1)
+        project = Project(request.user_id, request.project_id)
+        self._offer([project, *(Project(one["user_id"], one["project_id"]) for one in self.offered)])
+        return run
+
+    def _choose(self, index: int) -> None:
+        with self.hold_sync():
+            self.chosen = index
+            self.view = self._views[index]
+
+    def _show_draft(self) -> None:
+        draft = self._draft
+        self.draft = {
+            "form": _FORMS.index(draft.form),
+            "project": {"user_id": draft.project.user_id, "project_id": draft.project.project_id},
+            "values": dict(draft.values),
+        }
+
+    def _check(self) -> None:
+        """Say what is wrong with the draft, or which call it makes; a page that is opened later gets the draft, too."""
+        checked = self._draft.checked()
+        self._show_draft()
+        self.errors = checked.errors
+        if checked.request is None:
+            self.calls, self.calls_note = {}, "the call is shown when the form is filled in"
+            return
+        try:
+            url = self._workbench.endpoint.url
+        except DeployFailedError as error:
+            self.calls, self.calls_note = {}, sentence(error)
+            return
+        target = self._workbench.target.url or self._workbench.target.kind
+        self.calls = calls(checked.request, url, target=target, app_name=self._workbench.app_name)
+        self.calls_note = ""
+
+    def _look_around(self) -> None:
+        """Find what takes a moment to know: whether Claude is there, and which projects were worked on."""
+        why = self._workbench.why_without_claude if self._workbench.target.kind != "url" else None
+        self.notes = {"claude": f"What is deployed from here has no Claude CLI: {why}"} if why else {}
+        self.soon(self._check)
+        try:
+            runs = self._workbench.runs.list(limit=_OFFERED)
+        except Exception:  # noqa: BLE001  # ids can be typed; why archives cannot be read is told where they are shown
+            return
+        bundles = [run.bundle for run in runs if run.bundle is not None]
+        self._offer([*map(_project_of, self.runs), *(Project(one.user_id, one.project_id) for one in bundles)])
+
+    def _offer(self, projects: list[Project | None]) -> None:
+        unique = dict.fromkeys(project for project in projects if project is not None)
+        self.offered = [{"user_id": one.user_id, "project_id": one.project_id} for one in unique]
+
+
+def _project_of(run: Run) -> Project | None:
+    return Project(run.request.user_id, run.request.project_id) if run.request is not None else None
+
+
+def _form(action: str) -> Form:
+    return next(form for form in _FORMS if form.action == action)

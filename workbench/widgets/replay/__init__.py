@@ -1,0 +1,157 @@
+"""Plays the events of a run again, at 0.1 to 100 times their speed, in the view that live runs have."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import anywidget
+import traitlets
+
+from modal_app.contract.events import Event
+from workbench.playback import FASTEST, SLOWEST, NothingToPlayError, Playback, Recorded
+from workbench.session import Workbench
+from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.run_view import RunView
+
+TICK_S = 0.05
+_OFFERED = 20  # archived runs
+
+
+class Replay(Panel):
+    """Plays a recording, an archived run or any events; with a workbench it also offers the runs that are archived.
+
+    `playback` is what is played, for Python: `replay.playback.seek(1500)`.
+    """
+
+    _esm, _css = front_end(__file__)
+    label = "Replay"
+
+    title = traitlets.Unicode("").tag(sync=True)
+    playing = traitlets.Bool(False).tag(sync=True)
+    speed = traitlets.Float(1.0).tag(sync=True)
+    position_ms = traitlets.Int(0).tag(sync=True)
+    length_ms = traitlets.Int(0).tag(sync=True)
+    played = traitlets.Int(0).tag(sync=True)
+    count = traitlets.Int(0).tag(sync=True)
+    offers = traitlets.Bool(False).tag(sync=True)
+    offered: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
+    loading = traitlets.Bool(False).tag(sync=True)
+    slowest = traitlets.Float(SLOWEST).tag(sync=True)
+    fastest = traitlets.Float(FASTEST).tag(sync=True)
+    view: RunView | None = anywidget.WidgetTrait().tag(sync=True)
+
+    def __init__(
+        self, recorded: Recorded | Playback | Iterable[Event] | None = None, *, workbench: Workbench | None = None
+    ) -> None:
+        super().__init__(offers=workbench is not None)
+        self._workbench = workbench
+        self._ticking = False
+        self.playback: Playback | None = None
+        if recorded is not None:
+            self.load(recorded)
+
+    def load(self, recorded: Recorded | Playback | Iterable[Event]) -> None:
+        """Play something else, from its beginning. Raises NothingToPlayError."""
+        playback = recorded if isinstance(recorded, Playback) else Playback(recorded)
+        before, view = self.view, RunView(playback, can_cancel=False)
+        playback.on_jump(view.restart)
+        self.playback = playback
+        self.title = playback.state.run_id
+        self.view = view
+        self._show()
+        if before is not None:
+            before.close()
+
+    def play(self) -> None:
+        """Let it run."""
+        self._loaded().play()
+        self._show()
+        self.soon(self._tick)
+
+    def pause(self) -> None:
+        """Stop it where it is."""
+        self._loaded().pause()
+        self._show()
+
+    def close(self) -> None:
+        """Stop playing. Idempotent."""
+        if self.playback is not None:
+            self.playback.pause()
+        if self.view is not None:
+            self.view.close()
+        super().close()
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        """Do what the buttons say."""
+        match message:
+            case {"type": "hello"} if self._workbench is not None and not self.offered:
+                self.in_background(self._offer, self._workbench)
+            case {"type": "load", "run_id": str(run_id)} if self._workbench is not None:
+                self.loading = True
+                self.in_background(self._load, self._workbench, run_id.strip())
+            case {"type": "play"}:
+                self.play()
+            case {"type": "pause"}:
+                self.pause()
+            case {"type": "step", "by": int(by)}:
+                self._loaded().step(by)
+            case {"type": "seek", "position_ms": int(position_ms) | float(position_ms)}:
+                self._loaded().seek(position_ms)
+            case {"type": "speed", "speed": int(speed) | float(speed)}:
+                self._loaded().set_speed(max(SLOWEST, min(FASTEST, speed)))
+        self._show()
+
+    def still(self) -> Still:
+        """The view as it is at this place."""
+        return (
+            self.view.still() if self.view is not None else Still(html="nothing is played", plain="nothing is played")
+        )
+
+    def _loaded(self) -> Playback:
+        if self.playback is None:
+            raise NothingToPlayError("choose a run to play first")
+        return self.playback
+
+    def _tick(self) -> None:
+        """Tell what is due, and come back as long as it plays."""
+        if self._ticking or self.playback is None:
+            return
+        self.playback.advance()
+        self._show()
+        if self.playback.playing:
+            self._ticking = True
+            asyncio.get_running_loop().call_later(TICK_S, self.soon, self._again)
+
+    def _again(self) -> None:
+        self._ticking = False
+        self._tick()
+
+    def _show(self) -> None:
+        playback = self.playback
+        if playback is None:
+            return
+        with self.hold_sync():
+            self.playing = playback.playing
+            self.speed = playback.speed
+            self.position_ms = playback.position_ms
+            self.length_ms = playback.length_ms
+            self.played = playback.played
+            self.count = playback.count
+        if self.view is not None and self.view.pace != playback.pace:
+            self.view.look()
+
+    def _offer(self, workbench: Workbench) -> None:
+        try:
+            runs = workbench.runs.list(limit=_OFFERED)
+        except Exception as error:  # noqa: BLE001  # an id can still be typed
+            self.offered = [{"run_id": "", "text": sentence(error)}]
+            return
+        self.offered = [
+            {"run_id": run.run_id, "text": ", ".join(filter(None, [*run.row()[1:3], *run.row()[4:6]]))} for run in runs
+        ]
+
+    def _load(self, workbench: Workbench, run_id: str) -> None:
+        try:
+            self.load(workbench.runs.get(run_id))
+        finally:
+            self.loading = False

@@ -1,0 +1,44 @@
+"""A run's view without a kernel: how it ended, where the time went, its last output, its proof."""
+
+import html
+
+from workbench.claude_messages import tail
+from workbench.plain_text import one_line
+from workbench.timeline import Timeline
+from workbench.view_state import ViewState
+from workbench.widgets.base import Still
+from workbench.widgets.run_view.source import Source
+
+_COLOURS = {"done": "#2e7d32", "error": "#c62828", "lost": "#c62828"}
+
+
+def still(source: Source, proof: list[dict[str, object]], proof_note: str) -> Still:
+    """The picture of a source as it is now."""
+    state = source.state
+    name = state.run_id or "(not accepted yet)"
+    bars, output = source.timeline.lines(), tail(source.events)
+    checks = [f"{'✓' if check['ok'] else '✗'} {check['name']}: {check['detail']}" for check in proof] or [proof_note]
+    escaped = "".join(
+        f'<div style="margin-top:6px;color:#777">{title}</div><pre style="margin:0;max-height:300px;overflow:auto">'
+        f"{html.escape(text)}</pre>"
+        for title, text in _parts(source.timeline, output, "\n".join(checks))
+    )
+    colour = _COLOURS.get(state.condition, "#616161")
+    return Still(
+        html=f'<div class="workbench-run"><strong style="color:{colour}">{state.condition}</strong> '
+        f"<code>{html.escape(name)}</code> {html.escape(headline(state))}{escaped}</div>",
+        plain="\n".join(filter(None, [f"Run {name}: {state.condition}, {headline(state)}", *bars, output, *checks])),
+    )
+
+
+def _parts(timeline: Timeline, output: str, proof: str) -> list[tuple[str, str]]:
+    parts = [("timeline", "\n".join(timeline.lines())), ("output, its end", output), ("proof", proof)]
+    return [(title, text) for title, text in parts if text]
+
+
+def headline(state: ViewState) -> str:
+    """The facts of a run on one line."""
+    code = f"exit code {state.exit_code}" if state.exit_code is not None else ""
+    reason = f"{state.code}: {one_line(state.message)}" if state.code else ""
+    took = f"{state.elapsed_ms / 1000:.1f} s, {state.events} events" if state.elapsed_ms < 10**15 else ""
+    return ", ".join(filter(None, [reason, code, took]))
