@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.conftest import live_sandboxes
 from workbench import Workbench
+from workbench.cli import app
 from workbench.deploy import SECRET_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,10 +31,8 @@ def test_both_commands_stand_in_the_readme() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_command_of_the_readme_exists(command: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench", *command, "--help"], capture_output=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0, done.output
 
 
 def test_the_python_of_the_readme_runs(wb: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,16 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from modal_app.contract.events import parse_event
 from tests.conftest import live_sandboxes, processes_of, wait_until
 from workbench import Project, Workbench
+from workbench.cli import app
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
 from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
@@ -49,68 +53,25 @@ def own_state() -> Iterator[State]:
     shutil.rmtree(root)
 
 
-COMMANDS = [
-    [],
-    ["demo"],
-    ["lab"],
-    ["deploy"],
-    ["endpoint"],
-    ["run"],
-    ["run", "claude"],
-    ["run", "python"],
-    ["run", "git"],
-    ["run", "files"],
-    ["run", "request"],
-    ["runs"],
-    ["runs", "list"],
-    ["runs", "show"],
-    ["runs", "verify"],
-    ["runs", "follow"],
-    ["runs", "cancel"],
-    ["runs", "export"],
-    ["runs", "replay"],
-    ["bench"],
-    ["doctor"],
-    ["soak"],
-    ["soak", "sandboxes"],
-    ["soak", "volumes"],
-    ["soak", "runs"],
-    ["soak", "streams"],
-    ["soak", "readers"],
-    ["volume"],
-    ["volume", "history"],
-    ["volume", "diff"],
-    ["volume", "blame"],
-    ["volume", "restore"],
-    ["volume", "uncommitted"],
-    ["notebooks"],
-    ["notebooks", "run"],
-    ["cloud"],
-    ["cloud", "start"],
-    ["cloud", "status"],
-    ["cloud", "env"],
-    ["cloud", "stop"],
-    ["cloud", "reset"],
-    ["cloud", "fsck"],
-    ["cloud", "gc"],
-    ["cloud", "coverage"],
-    ["cloud", "fault"],
-    ["cloud", "fault", "add"],
-    ["cloud", "fault", "list"],
-    ["cloud", "fault", "clear"],
-    ["cloud", "clock"],
-    ["cloud", "clock", "show"],
-    ["cloud", "clock", "advance"],
-    ["test"],
-]
+def commands(group: Any, *words: str) -> Iterator[tuple[str, ...]]:
+    """Every command and group of the command line, as the words that call it."""
+    yield words
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, *words, name)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_teaches(command: list[str]) -> None:
-    done = cli(*command, "--help")
-    assert done.returncode == 0
+@pytest.mark.parametrize("command", list(commands(get_command(app))), ids=" ".join)
+def test_help_teaches(command: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0
     assert "Usage:" in done.stdout
     assert len(done.stdout.split()) > 15
+
+
+def test_the_command_is_a_process_of_its_own() -> None:
+    done = cli("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout
 
 
 def test_the_demo_shows_the_whole_path_and_cleans_up(own_state: State) -> None:
