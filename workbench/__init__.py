@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from workbench.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunArchive, RunNotArchivedError
     from workbench.archived_run import ArchivedRun, ListedRun, RunList
     from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
+    from workbench.comparison import Comparison
     from workbench.control import ActiveFault, ControlError, ControlUnavailableError, FaultRule, InjectedFault
     from workbench.deploy import DeployFailedError
+    from workbench.deployments import Deployed
     from workbench.endpoint import Endpoint
     from workbench.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
     from workbench.panel import load_ipython_extension as load_ipython_extension
     from workbench.panel import open as open  # noqa: A004  # workbench.open
+    from workbench.preview import Preview
     from workbench.project import Project, make_request
     from workbench.recordings import Recording, RecordingUnreadableError
     from workbench.run import Run
@@ -40,6 +43,9 @@ _HOMES = {
     "ArchivedRun": "workbench.archived_run",
     "ListedRun": "workbench.archived_run",
     "RunList": "workbench.archived_run",
+    "Comparison": "workbench.comparison",
+    "Deployed": "workbench.deployments",
+    "Preview": "workbench.preview",
     "AsyncClient": "workbench.client",
     "Received": "workbench.client",
     "RequestRefusedError": "workbench.client",
@@ -95,9 +101,12 @@ __all__ = [
     "RunList",
     "ListedRun",
     "ArchivedRun",
+    "Comparison",
+    "Deployed",
     "Recording",
     "ProjectVolume",
     "VolumeEntry",
+    "Preview",
     "CommitInfo",
     "FileChange",
     "BlamedLine",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
 from modal_app.contract.proof import Bundle, Check, parse_stream, verify
 from workbench.plain_text import one_line
+from workbench.static_html import columns, table
 from workbench.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
@@ -68,12 +69,11 @@ class RunList(Sequence[ListedRun]):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         rows = list(self.rows())
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = columns(rows)
         more = "" if self.complete else "… and older ones"
         return {
             "text/plain": "\n".join([*lines, more]).rstrip() if self.runs else "no run is archived here",
-            "text/html": f'<div class="workbench-runs">{_table(rows[0], rows[1:])}{more}</div>',
+            "text/html": f'<div class="workbench-runs">{table(rows[0], rows[1:])}{more}</div>',
         }
 
 
@@ -176,7 +176,7 @@ class ArchivedRun:
         bars = html.escape("\n".join(self.timeline.lines()))
         return (
             f'<div class="workbench-run"><strong>Run {html.escape(self.run_id)}</strong>'
-            f"{_table((), self.facts())}<pre>{bars}</pre>{_table(('', 'proof', ''), checks)}</div>"
+            f"{table((), self.facts())}<pre>{bars}</pre>{table(('', 'proof', ''), checks)}</div>"
         )
 
 
@@ -219,12 +219,3 @@ def _start(bundle: Bundle) -> str:
 
 def _cost(bundle: Bundle) -> str:
     return "" if bundle.cost is None else f"${bundle.cost.usd:.6f}"
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"

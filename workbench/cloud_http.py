@@ -9,7 +9,11 @@ TIMEOUT_S = 60.0
 
 
 class CloudRefusedError(Exception):
-    """The local cloud says no, or does not answer; the message says why."""
+    """The local cloud says no, or does not answer; the message says why. `status` is HTTP's, 0 for no answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class CloudHttp:
@@ -42,4 +46,4 @@ class CloudHttp:
             message = str(response.json()["error"])
         except (ValueError, KeyError, TypeError):
             message = f"the local cloud answered HTTP {response.status_code}"
-        raise CloudRefusedError(message)
+        raise CloudRefusedError(message, response.status_code)

@@ -5,8 +5,6 @@ Modal gives no secret back once it is stored, so the caller's copy lives in a fi
 
 import os
 import secrets
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +16,9 @@ from modal.exception import NotFoundError
 from pydantic import SecretStr
 
 from modal_app import DEFAULT_APP_NAME
-from workbench import model_backing, private_files
+from workbench import modal_command, model_backing, private_files
 from workbench.endpoint import Endpoint
+from workbench.modal_command import ModalCommandFailedError
 from workbench.model_backing import Backing
 from workbench.targets import Target, TargetUnavailableError
 
@@ -55,33 +54,22 @@ def deploy(
     except model_backing.ModelUnavailableError as error:
         raise DeployFailedError(str(error)) from error
     _ensure_secrets(target, app_name, model, rotate=rotate_secret)
-    command = [sys.executable, "-m", "modal", "deploy", "-m", "modal_app.app"]
-    env = {**os.environ, **target.env, "WORKBENCH_APP_NAME": app_name, "NO_COLOR": "1", "TERM": "dumb"}
+    env = {**os.environ, **target.env, "WORKBENCH_APP_NAME": app_name}
     if not with_claude or model_backing.why_without_claude(target) is not None:
         env[model_backing.WITHOUT_CLAUDE_VARIABLE] = "1"
-    for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
-        env.pop(name, None)  # it is in the gateway's secret, and nobody else's matter
     if target.kind == "local":
         env.setdefault("WORKBENCH_MIN_CONTAINERS", "1")  # it costs nothing here, and the first run need not wait
-    lines: list[str] = []
-    with subprocess.Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                on_line(line.rstrip())
-            code = process.wait(timeout=DEPLOY_TIMEOUT_S)
-        except BaseException:
-            process.kill()
-            raise
-    if code != 0:
-        said = "\n".join(lines[-15:])
+    for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
+        env.pop(name, None)  # it is in the gateway's secret, and nobody else's matter
+    try:
+        modal_command.follow(["deploy", "-m", "modal_app.app"], env, timeout_s=DEPLOY_TIMEOUT_S, on_line=on_line)
+    except ModalCommandFailedError as error:
         hint = (
-            f"\n(set {model_backing.WITHOUT_CLAUDE_VARIABLE}=1 to do without the Claude CLI)" if "npm" in said else ""
+            f"\n(set {model_backing.WITHOUT_CLAUDE_VARIABLE}=1 to do without the Claude CLI)"
+            if "npm" in str(error)
+            else ""
         )
-        raise DeployFailedError(f"`modal deploy` failed with exit code {code}:\n{said}{hint}")
+        raise DeployFailedError(f"{error}{hint}") from error
     return endpoint(target, app_name=app_name)
 
 
@@ -138,6 +126,11 @@ def _store(name: str, values: dict[str, str]) -> None:
         modal.Secret.from_name(name).update(values)
     except ModalError as error:
         raise DeployFailedError(f"the secret '{name}' could not be stored: {type(error).__name__}") from error
+
+
+def caller_has_secret(target: Target, app_name: str) -> bool:
+    """Whether this machine keeps what the callers of an app must show."""
+    return _kept(target, app_name) is not None
 
 
 def _path(target: Target, app_name: str) -> Path:

@@ -6,6 +6,7 @@ Modal has no such thing; whoever holds no HistoryClient has no history.
 import difflib
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -14,6 +15,7 @@ from workbench.cloud_http import CloudHttp, CloudRefusedError
 
 MAX_BLAMED_BYTES = 1024 * 1024  # a text that somebody reads
 MAX_BLAMED_VERSIONS = 200  # comparing texts is slow
+_NO_NEWLINE = "\\ No newline at end of file"  # as in every other unified diff
 
 
 class HistoryUnavailableError(Exception):
@@ -22,6 +24,10 @@ class HistoryUnavailableError(Exception):
 
 class HistoryError(Exception):
     """The history has no such thing; the message says what."""
+
+
+class HistoryAbsentError(HistoryError):
+    """There was no such path, or no such commit; the message says which."""
 
 
 class _Fact(BaseModel):
@@ -122,10 +128,20 @@ class HistoryClient:
         return self._get("working", path=path, holder=holder)
 
     def text_diff(self, path: str, *, base: int, head: int | str, name: str) -> str:
-        """The unified diff of a file; a `head` that is a text names the holder of a live mount."""
-        before = self._lines(path, base)
-        after = self._lines(path, head) if isinstance(head, int) else _lines(self.working(path, holder=head))
-        return "".join(difflib.unified_diff(before, after, f"{name} at {base or 'now'}", f"{name} at {head or 'now'}"))
+        """The unified diff of a file, which may be absent from one of two commits.
+
+        A `head` that is a text names the holder of a live mount, which must have the file.
+        """
+        before = self._lines_if_there(path, base)
+        if isinstance(head, int):
+            after = self._lines_if_there(path, head)
+        else:
+            after = self._bounded(path, self.working(path, holder=head))
+        if before is None and after is None:
+            raise HistoryAbsentError(f"there is no file {name} on either side")
+        before, after = before or [], after or []
+        lines = difflib.unified_diff(before, after, f"{name} at {base or 'now'}", f"{name} at {head or 'now'}")
+        return "".join(line if line.endswith("\n") else f"{line}\n{_NO_NEWLINE}\n" for line in lines)
 
     def blame(self, path: str) -> list[BlamedLine]:
         """Each line of a file as it is now, with the commit that brought it; HistoryError for what is no file."""
@@ -151,6 +167,17 @@ class HistoryClient:
         """What live mounts hold that is not committed."""
         return _MOUNTS.validate_json(self._get("uncommitted", path=path))
 
+    def _lines_if_there(self, path: str, commit: int) -> list[str] | None:
+        try:
+            return self._bounded(path, self.content(path, commit=commit))
+        except HistoryAbsentError:
+            return None
+
+    def _bounded(self, path: str, data: bytes) -> list[str]:
+        if len(data) > MAX_BLAMED_BYTES:
+            raise HistoryError(f"{self._short(path)} is larger than {MAX_BLAMED_BYTES} bytes")
+        return _lines(data)
+
     def _lines(self, path: str, commit: int) -> list[str]:
         return _lines(self.content(path, commit=commit))
 
@@ -161,7 +188,7 @@ class HistoryClient:
         try:
             return self._http.ask(method, f"/history/{self._volume}/{what}", params=question)
         except CloudRefusedError as error:
-            raise HistoryError(str(error)) from error
+            raise (HistoryAbsentError if error.status == HTTPStatus.NOT_FOUND else HistoryError)(str(error)) from error
 
     def _short(self, path: str) -> str:
         return path.removeprefix(self._root).strip("/")

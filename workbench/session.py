@@ -19,7 +19,9 @@ from workbench import targets
 from workbench.archive import RunArchive
 from workbench.background import BackgroundLoop
 from workbench.client import AsyncClient
+from workbench.comparison import Comparison, compare
 from workbench.control import Clock, CloudControl, ControlUnavailableError, Faults
+from workbench.deployments import Deployments
 from workbench.endpoint import Endpoint
 from workbench.history import HistoryClient
 from workbench.model_backing import why_without_claude
@@ -30,6 +32,7 @@ from workbench.targets import Target, TargetUnavailableError
 from workbench.volumes import ProjectVolume
 
 _CLOSE_S = 15.0
+_JUST_ENDED_S = 3.0  # an archive is written after the run's end
 _LAY_DOWN_S = 120.0
 
 
@@ -76,6 +79,21 @@ class Workbench:
             )
         )
         return self.endpoint
+
+    @property
+    def deployments(self) -> Deployments:
+        """What is deployed: versions, health, which secrets are there."""
+        return Deployments(self.target, self.app_name)
+
+    def rollback(self, version: str = "", *, on_line: Callable[[str], None] = lambda line: None) -> None:
+        """Deploy an earlier version (`v2`) again, by default the one before. Raises DeployFailedError."""
+        self.deployments.rollback(version, on_line=on_line)
+        self._forget()
+
+    def stop(self, *, on_line: Callable[[str], None] = lambda line: None) -> None:
+        """Stop the deployed app for everybody; runs under way end. Raises DeployFailedError."""
+        self.deployments.stop(on_line=on_line)
+        self._forget()
 
     @property
     def why_without_claude(self) -> str | None:
@@ -180,6 +198,11 @@ class Workbench:
         self._loop.call(replaying.lay_down(Traffic(queue), request, recording), timeout_s=_LAY_DOWN_S)
         return self.start(request)
 
+    def compare(self, left: str, right: str) -> Comparison:
+        """Two ended runs side by side, by their ids: what they said and wrote. Raises as `RunArchive.get` does."""
+        runs = self.runs
+        return compare(runs.get(left, wait_s=_JUST_ENDED_S), runs.get(right, wait_s=_JUST_ENDED_S), self.volume)
+
     @property
     def faults(self) -> Faults:
         """What the local cloud shall do wrong; raises ControlUnavailableError elsewhere."""
@@ -203,10 +226,14 @@ class Workbench:
         self._loop.close()
 
     def _use(self, endpoint: Endpoint) -> None:
-        if self._client is not None:
-            self._loop.submit(self._client.aclose())
+        self._forget()
         self._endpoint = endpoint
         self._client = AsyncClient(endpoint)
+
+    def _forget(self) -> None:
+        if self._client is not None:
+            self._loop.submit(self._client.aclose())
+        self._endpoint = self._client = None
 
     def __repr__(self) -> str:
         return f"Workbench(target={self.target.kind!r}, app_name={self.app_name!r})"

@@ -5,6 +5,7 @@ have a history, too: who committed what and when, what differs, and the way back
 """
 
 import html
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,11 +26,14 @@ from workbench.history import (
     HistoryUnavailableError,
     UncommittedMount,
 )
+from workbench.preview import Preview, bytes_wanted, preview
 
 if TYPE_CHECKING:
     from workbench.widgets.volume_browser import VolumeBrowser
 
-PREVIEW_BYTES = 64 * 1024
+MAX_UPLOAD_BYTES = (
+    8 * 1024 * 1024
+)  # what fits into one message of JupyterLab's; larger files belong to `modal volume put`
 _KINDS: dict[FileEntryType, "Kind"] = {
     FileEntryType.FILE: "file",
     FileEntryType.DIRECTORY: "directory",
@@ -80,19 +84,41 @@ class ProjectVolume:
         Raises ValueError for a path that cannot be in a project, FileNotFoundError, and IsADirectoryError for what is
         no file.
         """
-        check_path(path)
-        by_path = {entry.path: entry for entry in self.entries()}
-        entry = by_path.get(path)
-        if entry is None:
-            raise FileNotFoundError(path)
-        if entry.kind != "file":
-            raise IsADirectoryError(f"{path} is a {entry.kind}")
+        self._file(path)
         data = bytearray()
         for chunk in self._volume.read_file(f"{self._root}/{path}"):
             data += chunk
             if limit is not None and len(data) >= limit:
                 return bytes(data[:limit])
         return bytes(data)
+
+    def _file(self, path: str) -> VolumeEntry:
+        check_path(path)
+        entry = next((entry for entry in self.entries() if entry.path == path), None)
+        if entry is None:
+            raise FileNotFoundError(path)
+        if entry.kind != "file":
+            raise IsADirectoryError(f"{path} is a {entry.kind}")
+        return entry
+
+    def preview(self, path: str, commit: int = 0) -> Preview:
+        """How a file looks, now or as it was right after a commit. Raises as `read` and `read_at` do."""
+        if commit:
+            data = self.read_at(path, commit)
+            return preview(path, data[: bytes_wanted(len(data))], len(data))
+        size = self._file(path).size
+        return preview(path, self.read(path, limit=bytes_wanted(size)), size)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a file there, in place of what there is, as a commit of its own.
+
+        Raises ValueError for a path that cannot be in a project, or for more than MAX_UPLOAD_BYTES.
+        """
+        check_path(path)
+        if len(data) > MAX_UPLOAD_BYTES:
+            raise ValueError(f"more than {MAX_UPLOAD_BYTES} bytes: use `modal volume put`")
+        with self._volume.batch_upload(force=True) as batch:
+            batch.put_file(io.BytesIO(data), f"{self._root}/{path}")
 
     def read_text(self, path: str) -> str:
         """A file as text, with U+FFFD for what is not UTF-8."""
@@ -101,7 +127,7 @@ class ProjectVolume:
     def tree(self, *, git: bool = False) -> str:
         """The files as an indented tree; git's own directory only when asked for."""
         shown = [entry for entry in self.entries() if git or entry.path.split("/")[0] != ".git"]
-        return "\n".join(_lines(shown)) or "(nothing committed)"
+        return "\n".join(tree_lines(shown)) or "(nothing committed)"
 
     def history(self, path: str = "", *, limit: int = 100) -> list[CommitInfo]:
         """The newest commits that touched a path, the project when there is none, newest first.
@@ -172,10 +198,11 @@ class ProjectVolume:
             for entry in shown[:1000]
         )
         table = f"<table><tr><th>path</th><th>kind</th><th>bytes</th><th>modified (UTC)</th></tr>{rows}</table>"
-        return {"text/plain": "\n".join(_lines(shown)) or "(nothing committed)", "text/html": table}
+        return {"text/plain": "\n".join(tree_lines(shown)) or "(nothing committed)", "text/html": table}
 
 
-def _lines(entries: Iterable[VolumeEntry]) -> list[str]:
+def tree_lines(entries: Iterable[VolumeEntry]) -> list[str]:
+    """Entries as an indented tree; not safe for a terminal."""
     lines = []
     for entry in entries:
         depth = entry.path.count("/")

@@ -16,7 +16,7 @@ from tests.conftest import wait_until
 from tests.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
 from workbench import Project, RequestRefusedError, Workbench
 from workbench.run import Run
-from workbench.widgets import RunView, VolumeBrowser
+from workbench.widgets import RunView
 from workbench.widgets import run_view as module
 from workbench.widgets.run_view import drawn
 
@@ -206,28 +206,6 @@ def test_reconnecting_is_told() -> None:
         view.look()
         wait_until(lambda: not view.reconnecting, "it goes on")
     assert len(EVENTS) == 4
-
-
-def test_the_browser_reads_what_is_committed_and_nothing_outside(wb: Workbench, project: Project) -> None:
-    code = """
-import os
-os.mkdir('d'); open('d/a.txt', 'w').write('text'); open('raw', 'wb').write(bytes(1)); os.symlink('/etc/passwd', 'out')
-"""
-    assert wb.launch(project, "python", code=code).wait(60).type == "done"
-    browser = VolumeBrowser(wb.volume(project))
-    assert [(entry["path"], entry["kind"]) for entry in browser.entries] == [
-        ("d", "directory"),
-        ("d/a.txt", "file"),
-        ("out", "link"),
-        ("raw", "file"),
-    ]
-    assert browser.preview("d/a.txt")["text"] == "text"
-    assert browser.preview("raw")["note"] == "not text"
-    for path in ("out", "d", "../x", "/etc/passwd", "", "nothing"):
-        preview = browser.preview(path)
-        assert preview["text"] == ""
-        assert preview["note"].startswith("no preview")
-    browser.close()
 
 
 def test_the_drawing_writes_guest_text_as_text_and_loads_nothing() -> None:

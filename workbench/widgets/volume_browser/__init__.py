@@ -1,83 +1,231 @@
-"""A project's committed files: a tree, and a preview of the file that is chosen."""
+"""A project's committed files: a tree, what a file looks like, its history, and the way back.
 
-import threading
-from pathlib import Path
-from typing import Any, Literal, TypedDict
+What a page asks for is read in threads, never in the kernel's own; names and contents of files reach the page as text,
+as an image, or as a page that is shut in.
+"""
 
-import anywidget
+import html
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, ClassVar, TypedDict
+
 import traitlets
 
-from workbench.volumes import PREVIEW_BYTES, ProjectVolume
+from workbench.history import HistoryUnavailableError
+from workbench.plain_text import one_line, printable
+from workbench.preview import Preview, highlighted, shown_size
+from workbench.static_html import table
+from workbench.volumes import MAX_UPLOAD_BYTES, ProjectVolume, VolumeEntry, tree_lines
+from workbench.widgets.asking import Answer, AskingPanel, asking_front_end
+from workbench.widgets.base import Buffers, Still, sentence
 
-_HERE = Path(__file__).parent
+MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024  # in a message; larger files belong to `modal volume get`
+MAX_DIFF_CHARS = 256 * 1024
+MAX_ROWS = 1000  # of a still picture, a diff, a blame
+MAX_COMMITS = 200
 
 
 class Entry(TypedDict):
-    """A row of the tree; `kind` as in VolumeEntry."""
+    """A row of the tree; `kind` as in VolumeEntry, `mtime` Unix time in seconds."""
 
     path: str
     kind: str
     size: int
+    mtime: int
 
 
-class Preview(TypedDict):
-    """To the page: the beginning of a file, or a note why there is none."""
+class Mount(TypedDict):
+    """What a live mount holds that is not committed; `holder` is the sandbox or container."""
 
-    type: Literal["preview"]
-    path: str
-    text: str
-    note: str
+    holder: str
+    files: int
+    size: int
+    paths: list[str]
 
 
-class VolumeBrowser(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
-    """Shows what is committed. `refresh` looks again."""
+class VolumeBrowser(AskingPanel):
+    """Shows what is committed in a project. `refresh` looks again, `choose` shows a file."""
 
-    _esm = _HERE / "volume_browser.js"
-    _css = _HERE / "volume_browser.css"
+    _esm, _css = asking_front_end(__file__, "preview.js")
+    label = "Volume"
+    questions: ClassVar[Mapping[str, str]] = {
+        "preview": "_preview",
+        "history": "_history",
+        "diff": "_diff",
+        "text_diff": "_text_diff",
+        "blame": "_blame",
+        "restore": "_restore",
+        "download": "_download",
+        "upload": "_upload",
+    }
 
     title = traitlets.Unicode("").tag(sync=True)
+    condition = traitlets.Unicode("loading").tag(sync=True)
+    why = traitlets.Unicode("").tag(sync=True)
     entries: traitlets.List[Entry] = traitlets.List().tag(sync=True)
-    problem = traitlets.Unicode("").tag(sync=True)
+    mounts: traitlets.List[Mount] = traitlets.List().tag(sync=True)
+    no_history = traitlets.Unicode("").tag(sync=True)
+    max_upload = traitlets.Int(MAX_UPLOAD_BYTES).tag(sync=True)
+    chosen = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, volume: ProjectVolume) -> None:
         super().__init__(title=f"{volume.user_id}/{volume.project_id}")
         self.volume = volume
-        self.on_msg(self._on_message)
-        self.refresh()
+        self.begin(self._read)
 
     def refresh(self) -> None:
-        """Read the tree again."""
+        """Look again, in the background."""
+        self.begin(self._read)
+
+    def choose(self, path: str) -> None:
+        """Choose a file or directory of the project, as a click does; empty for the project itself."""
+        self.chosen = path
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        """Questions, and the wish to look again."""
+        if message.get("type") == "refresh":
+            self.refresh()
+        super().handle(message, buffers)
+
+    def still(self) -> Still:
+        """The tree as a table, and what is not committed."""
+        self.settle()
+        shown = [one for one in self.entries if one["path"].split("/")[0] != ".git"]
+        rows = [_row(one) for one in shown[:MAX_ROWS]]
+        more = f"… and {len(shown) - MAX_ROWS} more" if len(shown) > MAX_ROWS else ""
+        notes = [*(self._warning(mount) for mount in self.mounts), *([more] if more else [])]
+        if self.condition == "loading":
+            notes.append("still being read")
+        elif self.condition == "error":
+            notes.append(self.why)
+        elif not rows:
+            notes.append("(nothing committed)")
+        title = f"Files of {self.title}"
+        heading = ("path", "size", "modified (UTC)")
+        lines = tree_lines([VolumeEntry(**one) for one in shown[:MAX_ROWS]])  # type: ignore[arg-type]  # as it came
+        return {
+            "plain": "\n".join([title, *map(printable, lines), *notes]),
+            "html": f"<div><strong>{html.escape(title)}</strong>{table(heading, rows) if rows else ''}"
+            + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+            + "</div>",
+        }
+
+    def _read(self) -> None:
         try:
             found = self.volume.entries()
-        except Exception as error:  # noqa: BLE001  # the boundary: the page shows that it failed, and the cell goes on
-            self.problem = f"the volume cannot be read: {type(error).__name__}"
+            mounts = self._mounts()
+        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it in place of the tree
+            with self.hold_sync():
+                self.condition, self.why = "error", f"the volume cannot be read: {sentence(error)}"
             return
-        self.problem = ""
-        self.entries = [Entry(path=entry.path, kind=entry.kind, size=entry.size) for entry in found]
+        with self.hold_sync():
+            self.entries = [Entry(path=one.path, kind=one.kind, size=one.size, mtime=one.mtime) for one in found]
+            self.mounts = mounts
+            self.condition, self.why = "ready", ""
 
-    def preview(self, path: str) -> Preview:
-        """The beginning of a file as text."""
+    def _mounts(self) -> list[Mount]:
         try:
-            data = self.volume.read(path, limit=PREVIEW_BYTES + 1)
-        except (ValueError, OSError) as error:
-            return Preview(type="preview", path=path, text="", note=f"no preview: {type(error).__name__}")
-        except Exception as error:  # noqa: BLE001  # see refresh
-            return Preview(type="preview", path=path, text="", note=f"it cannot be read: {type(error).__name__}")
-        if b"\0" in data:
-            return Preview(type="preview", path=path, text="", note="not text")
-        note = f"the first {PREVIEW_BYTES} bytes" if len(data) > PREVIEW_BYTES else ""
-        return Preview(type="preview", path=path, text=data[:PREVIEW_BYTES].decode(errors="replace"), note=note)
+            found = self.volume.uncommitted()
+        except HistoryUnavailableError as error:
+            self.no_history = str(error)
+            return []
+        return [
+            Mount(holder=one.holder, files=one.files, size=one.size, paths=list(one.paths[:MAX_ROWS]))
+            for one in found
+            if one.files
+        ]
 
-    def _on_message(self, _widget: object, content: object, _buffers: object) -> None:
-        match content:
-            case {"type": "refresh"}:
-                threading.Thread(target=self.refresh, daemon=True).start()
-            case {"type": "preview", "path": str(path)}:
-                threading.Thread(target=lambda: self.send(self.preview(path)), daemon=True).start()
+    @staticmethod
+    def _warning(mount: Mount) -> str:
+        return one_line(
+            f"not committed: {mount['holder']} holds {mount['files']} files, {shown_size(mount['size'])}, "
+            "which nobody else can see and which are lost with it"
+        )
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The live browser, and for readers without a kernel the tree as a table."""
-        live = super()._repr_mimebundle_(**options)
-        bundle = live[0] if isinstance(live, tuple) else live or {}
-        merged = {**bundle, **self.volume._repr_mimebundle_()}
-        return (merged, live[1]) if isinstance(live, tuple) else merged
+    def _preview(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        return _drawn(self.volume.preview(_path(asked), _number(asked, "commit")))
+
+    def _history(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        found = self.volume.history(_path(asked), limit=MAX_COMMITS)
+        commits = [
+            {
+                "number": one.number,
+                "at": one.at,
+                "author": one.author,
+                "count": len(one.changes),
+                "changes": [[change.path, change.removed] for change in one.changes[:20]],
+            }
+            for one in found
+        ]
+        return {"commits": commits, "more": len(found) == MAX_COMMITS}, ()
+
+    def _diff(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        base, path = _number(asked, "base"), _path(asked)
+        if holder := str(asked.get("holder", "")):
+            mount = next((one for one in self._mounts() if one["holder"] == holder), None)
+            paths = [] if mount is None else [one for one in mount["paths"] if _below(one, path)]
+            return {"changes": [[one, "not committed", None, None] for one in paths], "more": False}, ()
+        changes = self.volume.diff(base, _number(asked, "head"), path=path)
+        rows = [
+            [one.path, one.what, one.before and one.before.size, one.after and one.after.size]
+            for one in changes[:MAX_ROWS]
+        ]
+        return {"changes": rows, "more": len(changes) > MAX_ROWS}, ()
+
+    def _text_diff(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        head = str(asked.get("holder", "")) or _number(asked, "head")
+        text = self.volume.diff_text(_path(asked), _number(asked, "base"), head)
+        note = "" if len(text) <= MAX_DIFF_CHARS else f"the first {MAX_DIFF_CHARS} characters"
+        return {"lines": highlighted("x.diff", text[:MAX_DIFF_CHARS]), "note": note}, ()
+
+    def _blame(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        found = self.volume.blame(_path(asked))
+        lines = [[one.commit, one.at, one.author, one.text[:2000]] for one in found[:MAX_ROWS]]
+        return {"lines": lines, "note": f"the first {MAX_ROWS} lines" if len(found) > MAX_ROWS else ""}, ()
+
+    def _restore(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        number = self.volume.restore(_number(asked, "commit"), _path(asked))
+        self.refresh()
+        return {"said": "nothing differs" if number is None else f"restored as commit {number}"}, ()
+
+    def _download(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        path, commit = _path(asked), _number(asked, "commit")
+        data = self.volume.read_at(path, commit) if commit else self.volume.read(path, limit=MAX_DOWNLOAD_BYTES + 1)
+        if len(data) > MAX_DOWNLOAD_BYTES:
+            raise ValueError(f"more than {shown_size(MAX_DOWNLOAD_BYTES)}: use `modal volume get`")
+        return {"name": path.rpartition("/")[2]}, (data,)
+
+    def _upload(self, asked: Mapping[str, Any], buffers: Buffers) -> Answer:
+        path = _path(asked)
+        there = {one.path: one.kind for one in self.volume.entries()}
+        if path in there and asked.get("replace") is not True:
+            return {"exists": there[path]}, ()
+        self.volume.write(path, bytes(buffers[0]) if buffers else b"")
+        self.refresh()
+        return {"said": f"uploaded {one_line(path)}"}, ()
+
+
+def _path(asked: Mapping[str, Any]) -> str:
+    return str(asked.get("path", ""))
+
+
+def _number(asked: Mapping[str, Any], name: str) -> int:
+    value = asked.get(name, 0)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be the number of a commit")
+    return value
+
+
+def _below(path: str, directory: str) -> bool:
+    return not directory or path == directory or path.startswith(f"{directory}/")
+
+
+def _drawn(preview: Preview) -> Answer:
+    facts = {name: value for name, value in asdict(preview).items() if name != "data"}
+    return facts, (preview.data,) if preview.data else ()
+
+
+def _row(one: Entry) -> tuple[str, str, str]:
+    size = shown_size(one["size"]) if one["kind"] == "file" else one["kind"]
+    return (printable(one["path"]), size, f"{datetime.fromtimestamp(one['mtime'], UTC):%Y-%m-%d %H:%M:%S}")

@@ -1,0 +1,209 @@
+"""What is deployed where, and the ways to change it: deploy, back to a version, stop, with the log as it comes.
+
+Everything is done in threads: deploying never blocks a cell. One change at a time; what asks for a second is told so.
+Secrets are shown by name, never by value.
+"""
+
+import asyncio
+import html
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import traitlets
+
+from workbench.deployments import Deployed
+from workbench.plain_text import one_line, printable
+from workbench.widgets.asking import AskingPanel, asking_front_end
+from workbench.widgets.base import Buffers, Still, sentence
+
+if TYPE_CHECKING:
+    from workbench.session import Workbench
+
+KEPT_LINES = 2000
+BATCH_S = 0.1  # see RunView: Jupyter's server drops messages when there are too many
+_TAIL_LINES = 30
+
+
+class ChangeRefusedError(Exception):
+    """Something is being changed already; the message says what."""
+
+
+class Lines(TypedDict):
+    """To the page: lines of the log; `reset` when they are all that is kept."""
+
+    type: str
+    reset: bool
+    lines: list[str]
+
+
+class DeployPanel(AskingPanel):
+    """Shows one app of a target. `deploy`, `rollback` and `stop` begin, and return at once; `settle` waits for them."""
+
+    _esm, _css = asking_front_end(__file__)
+    label = "Deployment"
+
+    condition = traitlets.Unicode("loading").tag(sync=True)
+    why = traitlets.Unicode("").tag(sync=True)
+    target = traitlets.Unicode("").tag(sync=True)
+    app_name = traitlets.Unicode("").tag(sync=True)
+    can_change = traitlets.Bool(True).tag(sync=True)
+    why_without_claude = traitlets.Unicode("").tag(sync=True)
+    deployed: "traitlets.Dict[str, Any]" = traitlets.Dict().tag(sync=True)
+    busy = traitlets.Unicode("").tag(sync=True)
+    result = traitlets.Unicode("").tag(sync=True)
+    failed = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, workbench: "Workbench") -> None:
+        super().__init__(
+            target=workbench.target.kind,
+            app_name=workbench.app_name,
+            can_change=workbench.target.kind != "url",
+            why_without_claude=workbench.why_without_claude or "",
+        )
+        self.workbench = workbench
+        self._known: Deployed | None = None
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._pending: list[str] = []
+        self._lock = threading.Lock()
+        self._scheduled = False
+        self.begin(self._read)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The log of the changes made here, as far as it is kept."""
+        with self._lock:
+            return tuple(self._lines)
+
+    def refresh(self) -> None:
+        """Look again, in the background."""
+        self.begin(self._read)
+
+    def deploy(self, *, rotate_secret: bool = False, with_claude: bool = True) -> None:
+        """Begin to deploy. Raises ChangeRefusedError while something else is being changed."""
+
+        def change() -> str:
+            endpoint = self.workbench.deploy(rotate_secret=rotate_secret, with_claude=with_claude, on_line=self._say)
+            return f"deployed at {endpoint.url}"
+
+        self._change("deploying", change)
+
+    def rollback(self, version: str = "") -> None:
+        """Begin to deploy an earlier version again, by default the one before. Raises as `deploy` does."""
+
+        def change() -> str:
+            self.workbench.rollback(version, on_line=self._say)
+            return f"back to {version or 'the version before'}"
+
+        self._change(f"rolling back to {version or 'the version before'}", change)
+
+    def stop(self) -> None:
+        """Begin to stop the app for everybody; runs under way end. Raises as `deploy` does."""
+
+        def change() -> str:
+            self.workbench.stop(on_line=self._say)
+            return "stopped"
+
+        self._change("stopping", change)
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        """What the page's buttons say."""
+        match message:
+            case {"type": "hello"}:
+                self.send(Lines(type="lines", reset=True, lines=list(self.lines)))
+            case {"type": "refresh"}:
+                self.refresh()
+            case {"type": "deploy", "rotate_secret": bool(rotate), "with_claude": bool(with_claude)}:
+                self.deploy(rotate_secret=rotate, with_claude=with_claude)
+            case {"type": "rollback", "version": str(version)}:
+                self.rollback(version)
+            case {"type": "stop"}:
+                self.stop()
+
+    def still(self) -> Still:
+        """What is deployed, and the end of the log. A change that goes on is not waited for: no cell blocks for it."""
+        if not self.busy:
+            self.settle()
+        title = f"Deployment of {one_line(self.app_name)} on {self.target}"
+        known = self._known._repr_mimebundle_() if self._known is not None else None
+        note = "" if known else self.why or "still being read"
+        doing = self.busy and f"{self.busy} …"
+        tail = "\n".join(self.lines[-_TAIL_LINES:])
+        plain = [known["text/plain"] if known else f"{title}\n{note}", doing or self.result, tail]
+        parts = [
+            known["text/html"] if known else f"<strong>{html.escape(title)}</strong><p>{html.escape(note)}</p>",
+            *(f"<p>{html.escape(text)}</p>" for text in [doing or self.result] if text),
+            f"<pre>{html.escape(tail)}</pre>" if tail else "",
+        ]
+        return {"plain": "\n".join(part for part in plain if part), "html": f"<div>{''.join(parts)}</div>"}
+
+    def _read(self) -> None:
+        try:
+            known = self.workbench.deployments.look()
+        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it where the facts would be
+            with self.hold_sync():
+                self.condition, self.why = "error", sentence(error)
+            return
+        self._known = known
+        with self.hold_sync():
+            self.deployed = _drawn(known)
+            self.condition, self.why = "ready", ""
+
+    def _change(self, doing: str, change: Callable[[], str]) -> None:
+        with self._lock:
+            if self.busy:
+                raise ChangeRefusedError(f"{self.busy} goes on: wait for its end")
+            with self.hold_sync():
+                self.busy, self.result, self.failed = doing, "", False
+        self.begin(self._changed, doing, change)
+
+    def _changed(self, doing: str, change: Callable[[], str]) -> None:
+        self._say(f"— {doing} {self.app_name} on {self.target}")
+        try:
+            result, failed = change(), False
+        except Exception as error:  # noqa: BLE001  # the boundary: the page shows how the change ended
+            result, failed = _in_short(error), True
+        self._say(f"— {'failed' if failed else 'done'}: {result}")
+        self._read()
+        with self.hold_sync():
+            self.result, self.failed, self.busy = result, failed, ""
+
+    def _say(self, line: str) -> None:
+        shown = printable(line[:2000])
+        with self._lock:
+            self._lines.append(shown)
+            self._pending.append(shown)
+            if self._scheduled:
+                return
+            self._scheduled = True
+        self.soon(self._send_later)
+
+    def _send_later(self) -> None:
+        asyncio.get_running_loop().call_later(BATCH_S, self._send_pending)
+
+    def _send_pending(self) -> None:
+        with self._lock:
+            lines, self._pending = self._pending, []
+            self._scheduled = False
+        if lines:
+            self.send(Lines(type="lines", reset=False, lines=lines))
+
+
+def _in_short(error: Exception) -> str:
+    """The first line of what went wrong; a command's own words are in the log already."""
+    first, *more = str(error).splitlines() or [""]
+    return f"{one_line(first.removesuffix(':'), 300)}; the log says why" if more else sentence(error)
+
+
+def _drawn(known: Deployed) -> dict[str, Any]:
+    """What the page needs of it; the page shows it as text."""
+    return {
+        "state": known.state,
+        "current": known.current,
+        "url": known.url,
+        "health": [known.health.ok, known.health.detail],
+        "versions": [one.model_dump() for one in known.versions],
+        "secrets": [[one.name, one.purpose, one.present] for one in known.secrets],
+        "apps": [one.model_dump() for one in known.apps],
+    }

@@ -1,0 +1,178 @@
+"""The runs that have ended: found, proved, opened, two of them compared, exported as recordings.
+
+The archives are read in threads, never in the kernel's own. What is read is chosen here, by the archive's own filter;
+the page narrows and sorts what is read.
+"""
+
+import html
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+import traitlets
+
+from modal_app.contract.proof import Check
+from workbench.archived_run import ArchivedRun, ListedRun, RunList
+from workbench.comparison import Comparison
+from workbench.plain_text import one_line
+from workbench.recordings import Recording
+from workbench.widgets.asking import Answer, AskingPanel, asking_front_end
+from workbench.widgets.base import Buffers, Panel, Still, sentence
+
+if TYPE_CHECKING:
+    from workbench.session import Workbench
+
+MAX_RUNS = 2000  # in one table
+_JUST_ENDED_S = 3.0  # an archive is written after the run's end
+
+
+class Row(TypedDict):
+    """A run in the table: what `ListedRun.row` shows, and the numbers to sort by. `problem` when it is unreadable."""
+
+    run_id: str
+    cells: list[str]
+    at_ms: int
+    took_ms: int
+    usd: float
+    problem: str
+
+
+class RunsTable(AskingPanel):
+    """Lists ended runs, newest first. `refresh` looks again, `show` opens one, `compare` tells two apart."""
+
+    _esm, _css = asking_front_end(__file__)
+    label = "Runs"
+    questions: ClassVar[Mapping[str, str]] = {"verify": "_verify", "compare": "_compare", "export": "_export"}
+
+    title = traitlets.Unicode("").tag(sync=True)
+    condition = traitlets.Unicode("loading").tag(sync=True)
+    why = traitlets.Unicode("").tag(sync=True)
+    rows: traitlets.List[Row] = traitlets.List().tag(sync=True)
+    complete = traitlets.Bool(True).tag(sync=True)
+    shown = traitlets.Unicode("").tag(sync=True)
+    view = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, workbench: "Workbench", *, limit: int = 100, project: str = "", outcome: str = "") -> None:
+        """`limit`, `project` and `outcome` are as for `RunArchive.list`: which runs are read."""
+        super().__init__(title=f"{workbench.app_name} on {workbench.target.kind}")
+        self.workbench = workbench
+        self.limit = limit
+        self._wanted = {"project": project, "outcome": outcome}
+        self._found = RunList((), complete=True)
+        self._open: Panel | None = None
+        self._open_lock = threading.Lock()
+        self.begin(self._read)
+
+    def refresh(self) -> None:
+        """Look again, in the background."""
+        self.begin(self._read)
+
+    def show(self, run_id: str) -> None:
+        """Open a run below the table, in the background; an empty id closes what is open."""
+        self.begin(self._show, run_id)
+
+    def compare(self, left: str, right: str) -> Comparison:
+        """Two runs side by side. Blocks; raises as `RunArchive.get` does."""
+        return self.workbench.compare(left, right)
+
+    def export(self, run_id: str, path: Path | str) -> None:
+        """Write a run to a file, as a recording. Blocks; raises as `RunArchive.get`, `Recording.of` and `save` do."""
+        Recording.of(self._get(run_id)).save(path)
+
+    def close(self) -> None:
+        """End the table and what is open in it. Idempotent."""
+        with self._open_lock:
+            if self._open is not None:
+                self._open.close()
+                self._open = None
+        super().close()
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        """Questions, and the wishes to look again, to see more, and to open a run."""
+        match message:
+            case {"type": "refresh"}:
+                self.refresh()
+            case {"type": "more"}:
+                self.limit = min(MAX_RUNS, self.limit * 2)
+                self.refresh()
+            case {"type": "show", "run_id": str(run_id)}:
+                self.show(run_id)
+            case _:
+                super().handle(message, buffers)
+
+    def still(self) -> Still:
+        """The list as a table, and the run that is open."""
+        self.settle()
+        title = f"Runs of {one_line(self.title)}"
+        head = f"<strong>{html.escape(title)}</strong>"
+        if self.condition != "ready":
+            note = self.why or "still being read"
+            return {"plain": f"{title}\n{note}", "html": f"<div>{head}<p>{html.escape(note)}</p></div>"}
+        found = self._found._repr_mimebundle_()
+        with self._open_lock:
+            opened = None if self._open is None else self._open.still()
+        return {
+            "plain": "\n".join([title, found["text/plain"], *([opened["plain"]] if opened else [])]),
+            "html": f"<div>{head}{found['text/html']}{opened['html'] if opened else ''}</div>",
+        }
+
+    def _read(self) -> None:
+        try:
+            found = self.workbench.runs.list(limit=self.limit, **self._wanted)
+        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it in place of the table
+            with self.hold_sync():
+                self.condition, self.why = "error", sentence(error)
+            return
+        self._found = found
+        with self.hold_sync():
+            self.rows = [_row(one) for one in found]
+            self.complete = found.complete or self.limit >= MAX_RUNS
+            self.condition, self.why = "ready", ""
+
+    def _show(self, run_id: str) -> None:
+        opened = self._get(run_id).view() if run_id else None
+        with self._open_lock:
+            before, self._open = self._open, opened
+            with self.hold_sync():
+                self.shown = run_id
+                self.view = f"anywidget:{opened.model_id}" if opened is not None else ""
+        if before is not None:
+            before.close()
+
+    def _get(self, run_id: str) -> ArchivedRun:
+        return self.workbench.runs.get(run_id, wait_s=_JUST_ENDED_S)
+
+    def _verify(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        checks = self.workbench.runs.verify(str(asked.get("run_id", "")), wait_s=_JUST_ENDED_S)
+        return {"checks": [_safe(check) for check in checks]}, ()
+
+    def _compare(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        found = self.compare(str(asked.get("left", "")), str(asked.get("right", "")))
+        parts = {name: [asdict(row) for row in rows] for name, rows in found.parts()}
+        return {"parts": parts, "files_problem": found.files_problem}, ()
+
+    def _export(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        run_id = str(asked.get("run_id", ""))
+        with tempfile.TemporaryDirectory(prefix="workbench-") as name:
+            path = Path(name) / "run.zip"
+            self.export(run_id, path)
+            return {"name": f"run-{run_id}.zip"}, (path.read_bytes(),)
+
+
+def _row(one: ListedRun) -> Row:
+    bundle = one.bundle
+    return Row(
+        run_id=one.run_id,
+        cells=list(one.row()[1:]),
+        at_ms=bundle.accepted_at_ms if bundle else 0,
+        took_ms=bundle.ended_at_ms - bundle.accepted_at_ms if bundle else 0,
+        usd=bundle.cost.usd if bundle and bundle.cost else 0.0,
+        problem=one_line(one.problem),
+    )
+
+
+def _safe(check: Check) -> dict[str, Any]:
+    return {"name": one_line(check.name), "ok": check.ok, "detail": one_line(check.detail, 400)}

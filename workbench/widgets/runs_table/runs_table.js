@@ -1,0 +1,274 @@
+// Draws the runs that have ended: a table that is narrowed and sorted here, and below it what is opened or compared.
+
+const COLUMNS = [ // name, index in the cells, number to sort by
+  ["accepted (UTC)", 0, "at_ms"], ["run", null, null], ["action", 1, null], ["project", 2, null], ["outcome", 3, null],
+  ["took", 4, "took_ms"], ["start", 5, null], ["estimated", 6, "usd"],
+];
+const FEW = 12; // characters of an id that tell it apart in a table
+
+const cellOf = (row, column) => (column[1] === null ? row.run_id : row.cells[column[1]]);
+const kindOf = (outcome) => (outcome === "done" ? "good" : outcome === "cancelled" ? "warn" : "bad");
+
+function draw({ model, body, own, host, needs }) {
+  const { ask } = own;
+  const proofs = new Map(); // run id: the checks, as far as they were asked for here
+  const picked = new Set();
+  let sort = { column: COLUMNS[0], down: true };
+
+  const bar = element("div", "wb-bar");
+  const title = element("span", "wb-cut wb-quiet wb-which");
+  const text = element("input", "wb-field wb-grow wb-filter", "", { type: "search", placeholder: "filter: id, action, project, outcome", "aria-label": "Filter by text" });
+  const outcome = element("select", "wb-field", "", { "aria-label": "Filter by outcome" });
+  const action = element("select", "wb-field", "", { "aria-label": "Filter by action" });
+  const compare = needs(button("compare", "Compare the two chosen runs", () => both(), "wb-compare"));
+  const refresh = needs(button("refresh", "Look for new runs", () => model.send({ type: "refresh" }), "wb-refresh"));
+  bar.append(text, outcome, action, compare, refresh);
+  const asking = element("div", "wb-asking", "", { hidden: true });
+  const said = element("div", "wb-notice wb-quiet", "", { role: "status", hidden: true });
+  const scroll = element("div", "wb-scroll", "", { tabindex: "-1" });
+  const foot = element("div", "wb-bar wb-quietly wb-foot");
+  const count = element("span", "wb-quiet wb-grow", "", { role: "status" });
+  const more = needs(button("show older runs", "Read more runs", () => model.send({ type: "more" }), "wb-more"));
+  foot.append(title, count, more);
+  const below = element("div", "wb-below", "", { hidden: true });
+  const opened = element("div", "wb-opened", "", { hidden: true });
+  body.append(bar, asking, said, scroll, foot, below, opened);
+
+  const tell = (words) => {
+    said.textContent = words;
+    said.hidden = !words;
+  };
+  const failed = (error) => {
+    tell("");
+    failure(asking, error.message);
+  };
+  const closing = (box, label, act) => {
+    const line = element("div", "wb-bar");
+    line.append(element("strong", "wb-grow wb-cut", label), button("close", `Close ${label}`, act, "wb-close"));
+    box.prepend(line);
+  };
+
+  // -- the table
+  const options = (select, all, values) => {
+    const value = select.value;
+    const known = [["", all], ...[...values].sort().map((one) => [one, one])];
+    select.replaceChildren(...known.map(([key, words]) => element("option", "", visible(words), { value: key })));
+    select.value = known.some(([key]) => key === value) ? value : "";
+  };
+  const kept = () => {
+    const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    return model.get("rows").filter((row) => {
+      const whole = [row.run_id, ...row.cells].join(" ").toLowerCase();
+      const ended = outcome.value === "" || row.cells[3] === outcome.value || (outcome.value === "error" && row.cells[3] !== "done");
+      return ended && (action.value === "" || row.cells[1] === action.value) && words.every((word) => whole.includes(word));
+    });
+  };
+  const sorted = (rows) => {
+    const { column, down } = sort;
+    const key = (row) => (column[2] ? row[column[2]] : cellOf(row, column));
+    const order = (a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0);
+    return [...rows].sort((a, b) => (down ? order(b, a) : order(a, b)));
+  };
+  const heading = (column) => {
+    const head = element("th", "", "", { scope: "col", "aria-sort": column === sort.column ? (sort.down ? "descending" : "ascending") : "none" });
+    const mark = column === sort.column ? (sort.down ? " ▾" : " ▴") : "";
+    const press = element("button", "wb-sort", column[0] + mark, { type: "button", "aria-label": `Sort by ${column[0]}` });
+    press.addEventListener("click", () => {
+      sort = { column, down: column === sort.column ? !sort.down : column[2] !== null };
+      drawTable();
+      scroll.querySelector(`[aria-label="Sort by ${column[0]}"]`)?.focus();
+    });
+    head.append(press);
+    return head;
+  };
+  const proof = (row) => {
+    const known = proofs.get(row.run_id);
+    const box = element("span", "wb-proof");
+    const check = needs(button(known ? "again" : "verify", `Verify run ${row.run_id}`, () => {
+      box.replaceChildren(element("span", "wb-quiet", "checking …"));
+      ask("verify", { run_id: row.run_id }).then(({ checks }) => {
+        proofs.set(row.run_id, checks);
+        drawTable();
+      }, (error) => {
+        box.replaceChildren(check);
+        failed(error);
+      });
+    }));
+    if (!known) {
+      box.append(check);
+      return box;
+    }
+    const bad = known.filter((one) => !one.ok);
+    const list = known.map((one) => `${one.ok ? "✓" : "✗"} ${one.name}: ${one.detail}`).join("\n");
+    const mark = badge(bad.length ? `✗ ${bad[0].name}${bad.length > 1 ? ` +${bad.length - 1}` : ""}` : "✓ proved", bad.length ? "bad" : "good");
+    mark.title = visible(list);
+    mark.setAttribute("aria-label", visible(list));
+    box.append(mark);
+    return box;
+  };
+  const line = (row) => {
+    const node = element("tr", row.run_id === model.get("shown") ? "wb-shown" : "");
+    node.dataset.run = row.run_id;
+    const pick = element("input", "wb-pick", "", { type: "checkbox", "aria-label": `Choose run ${row.run_id}` });
+    pick.checked = picked.has(row.run_id);
+    pick.addEventListener("change", () => {
+      if (pick.checked) picked.add(row.run_id);
+      else picked.delete(row.run_id);
+      while (picked.size > 2) picked.delete(picked.values().next().value);
+      drawTable();
+      scroll.querySelector(`tr[data-run="${row.run_id}"] .wb-pick`)?.focus();
+    });
+    const first = element("td");
+    first.append(pick);
+    node.append(first);
+    for (const column of COLUMNS) {
+      const value = visible(cellOf(row, column));
+      const cell = element("td", column[2] ? "wb-figure" : "", "", { title: value });
+      if (column[0] === "run" || column[0] === "project") {
+        cell.className = "wb-code wb-id";
+        cell.textContent = value.length > FEW ? `…${value.slice(-FEW)}` : value;
+      } else if (column[0] === "outcome") cell.append(badge(value, kindOf(value)));
+      else cell.textContent = value;
+      node.append(cell);
+    }
+    const last = element("td", "wb-last");
+    const acts = element("span", "wb-acts");
+    if (row.problem) acts.append(element("span", "wb-problem", row.problem));
+    acts.append(proof(row));
+    if (!row.problem) {
+      acts.append(
+        needs(button("open", `Open run ${row.run_id}`, () => open(row.run_id))),
+        needs(button("export", `Export run ${row.run_id} as a recording`, () => save(row.run_id))),
+      );
+    }
+    last.append(acts);
+    node.append(last);
+    return node;
+  };
+  const drawTable = () => {
+    const condition = model.get("condition");
+    const rows = model.get("rows");
+    compare.textContent = picked.size ? `compare ${picked.size} of 2` : "compare";
+    compare.disabled = picked.size !== 2 || !model.get("rows").length;
+    more.hidden = model.get("complete");
+    if (condition !== "ready" && !rows.length) {
+      scroll.replaceChildren(placeholder(condition, condition === "error" ? model.get("why") : "reading the archives …"));
+      count.textContent = "";
+      return;
+    }
+    if (condition === "error") failed(new Error(model.get("why")));
+    const found = kept();
+    count.textContent = found.length === rows.length ? `${rows.length} run${rows.length === 1 ? "" : "s"}` : `${found.length} of ${rows.length} runs`;
+    if (!rows.length) return scroll.replaceChildren(placeholder("empty", "No run has ended here yet: launch one, and look again."));
+    if (!found.length) return scroll.replaceChildren(placeholder("empty", "No run is like that."));
+    const grid = element("table", "wb-table", "", { "aria-label": "Runs" });
+    const head = element("thead");
+    const names = element("tr");
+    names.append(element("th", "", "", { "aria-label": "Choose" }), ...COLUMNS.map(heading), element("th", "", "", { "aria-label": "Proof and actions" }));
+    head.append(names);
+    const lines = element("tbody");
+    lines.append(...sorted(found).map(line));
+    grid.append(head, lines);
+    const at = scroll.scrollTop;
+    scroll.replaceChildren(grid);
+    scroll.scrollTop = at;
+  };
+  const drawOptions = () => {
+    const rows = model.get("rows");
+    options(outcome, "any outcome", new Set([...rows.map((row) => row.cells[3]), "error"]));
+    options(action, "any action", new Set(rows.map((row) => row.cells[1]).filter(Boolean)));
+  };
+
+  // -- what is done with runs
+  const open = (run) => {
+    tell(run ? `opening ${run} …` : "");
+    model.send({ type: "show", run_id: run });
+  };
+  const save = (run) => {
+    tell("exporting …");
+    ask("export", { run_id: run }).then((answer) => (tell(`exported ${answer.name}`), saved(answer.name, answer.buffers[0])), failed);
+  };
+  const both = () => {
+    const [left, right] = model.get("rows").map((row) => row.run_id).filter((run) => picked.has(run)).reverse(); // the older one first
+    below.hidden = false;
+    const inside = element("div");
+    below.replaceChildren(inside);
+    closing(below, "Comparison", () => (below.hidden = true, below.replaceChildren()));
+    answered(inside, ask("compare", { left, right }), (answer) => compared(left, right, answer), "comparing …");
+  };
+  const sideBySide = (name, heads, rows, cells, empty) => {
+    const box = element("details", "wb-part", "", { open: true });
+    const differ = rows.filter((row) => row.verdict !== "same").length;
+    const line = element("summary");
+    line.append(element("strong", "", name), badge(differ ? `${differ} differ` : "the same", differ ? "warn" : "good"));
+    const grid = element("table", "wb-table wb-sides", "", { "aria-label": name });
+    const head = element("tr");
+    head.append(...heads.map((words) => element("th", "", words, { scope: "col" })));
+    grid.append(head);
+    for (const row of rows) {
+      const tr = element("tr", "", "", { "data-verdict": row.verdict });
+      tr.append(...cells(row));
+      grid.append(tr);
+    }
+    box.append(line, rows.length ? grid : placeholder("empty", empty));
+    return box;
+  };
+  const compared = (left, right, { parts, files_problem }) => {
+    const heads = [`…${left.slice(-FEW)}`, `…${right.slice(-FEW)}`];
+    const td = (words, name = "") => element("td", name, visible(words));
+    const most = Math.max(1, ...parts.timeline.flatMap((row) => [row.left, row.right].map((one) => parseInt(one, 10) || 0)));
+    const bar = (words) => {
+      const cell = element("td", "wb-figure wb-length");
+      if (!words) return cell;
+      const stripe = element("span", "wb-stripe", "", { "aria-hidden": "true" });
+      stripe.style.width = `${Math.max(0.5, (100 * Math.max(0, parseInt(words, 10) || 0)) / most)}%`;
+      cell.append(element("span", "wb-took", words), stripe);
+      return cell;
+    };
+    const event = (row) => {
+      if (row.name) {
+        const cell = element("td", "wb-quiet wb-fold", `⋯ ${row.name}`, { colspan: "2" });
+        return [cell];
+      }
+      return [td(row.left, "wb-code"), td(row.right, "wb-code")];
+    };
+    const three = (row) => [td(row.name, "wb-quiet"), td(row.left), td(row.right)];
+    const found = [
+      sideBySide("facts", ["", ...heads], parts.facts, three, "nothing is known"),
+      sideBySide("timeline", ["", ...heads], parts.timeline, (row) => [td(row.name.replace("· ", "  "), "wb-quiet wb-step"), bar(row.left), bar(row.right)], "no times are known"),
+      sideBySide("events", heads, parts.events, event, "there are no events"),
+    ];
+    if (files_problem) found.push(placeholder("empty", files_problem));
+    else found.push(sideBySide("files", ["", ...heads], parts.files, (row) => [td(row.name, "wb-code"), td(row.left), td(row.right)], "neither run wrote a file"));
+    found[0].open = found[1].open = false;
+    for (const part of found.slice(0, 2)) part.querySelector("summary .wb-badge")?.remove(); // ids and times always differ
+    return found;
+  };
+
+  const unembed = embed({ model, host, trait: "view", box: opened, empty: () => element("span") });
+  const drawOpened = () => {
+    opened.hidden = !model.get("view");
+    tell("");
+    drawTable();
+  };
+  const closeRun = button("close the run", "Close the open run", () => open(""), "wb-close-run");
+  foot.append(closeRun);
+  const drawClose = () => (closeRun.hidden = !model.get("view"));
+  const drawAll = () => {
+    title.textContent = model.get("title");
+    drawOptions();
+    drawTable();
+  };
+  for (const input of [text, outcome, action]) input.addEventListener("input", drawTable);
+  const listened = [["change:rows change:condition change:why change:complete change:title", drawAll], ["change:view change:shown", () => (drawOpened(), drawClose())], ["change:problem", () => tell("")]];
+  for (const [names, act] of listened) model.on(names, act);
+  drawAll();
+  opened.hidden = !model.get("view");
+  drawClose();
+  return () => {
+    for (const [names, act] of listened) model.off(names, act);
+    unembed();
+  };
+}
+
+export default widget("runs", { start: asker, draw });
