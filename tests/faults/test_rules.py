@@ -203,6 +203,8 @@ def test_a_commit_on_a_full_disk_fails_and_loses_nothing_already_there(
     faults.add(at="commit", path=f"*{project.project_id}", status="RESOURCE_EXHAUSTED")
     end = wb.launch(project, "python", code="open('new', 'w').write('2')").wait()
     assert (end.type, end.code) == ("error", "commit_failed")
+    assert end.sandbox is not None
+    assert end.sandbox.terminated  # it has ended, though its last commit failed, too
     faults.clear()
     assert wb.volume(project).read_text("old") == "1"
 

@@ -42,6 +42,7 @@ Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
 OnOutput = Callable[[Record, "api_pb2.FileDescriptor.ValueType", list[str]], None]
 
 FINISHED_KEPT = 200
+_ATTEMPTS_TO_END = 3
 _REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
 
 
@@ -261,31 +262,36 @@ class Sandboxes:
 
     async def _watch(self, record: Record) -> None:
         status, code = await outcome(record, self._clock)
-        await self._finish(record, status, code)
+        for attempt in range(_ATTEMPTS_TO_END):
+            try:
+                await self._finish(record, status, code)
+            except Exception as error:  # noqa: BLE001  # whoever asks for its end is told; here nobody does
+                _log.error("sandbox.not_ended", sandbox_id=record.sandbox_id, attempt=attempt, exc_info=error)
+            else:
+                return
 
     async def _finish(self, record: Record, status: Status, code: int) -> None:
-        if record.ending is None:
+        if record.ending is None or (record.ending.done() and record.result is None):
             if record.result is not None:  # it ended with an earlier cloud
                 return
             record.ending = asyncio.ensure_future(self._end(record, status, code))
         await asyncio.shield(record.ending)
 
     async def _end(self, record: Record, status: Status, code: int) -> None:
+        """End a sandbox; raises when it does not end, and then it may be tried again."""
+        if record.sandbox is not None:
+            await record.sandbox.terminate()
         try:
-            if record.sandbox is not None:
-                await record.sandbox.terminate()
-            if record.proxy is not None:
-                await record.proxy.aclose()
-            if record.web_ways is not None:
-                await record.web_ways.aclose()
-            if record.tunnels is not None:
-                await record.tunnels.aclose()
-            if record.connect is not None:
-                await record.connect.aclose()
+            for way in (record.proxy, record.web_ways, record.tunnels, record.connect):
+                if way is not None:
+                    await way.aclose()
             await finish_the_log(record)
             for copy in record.mounts.values():
                 await copy.commit(f"{author_of(record)} (final)")
                 await copy.release()
+        except Exception as error:  # noqa: BLE001  # it has ended: that what it wrote last is lost is told in its log
+            _log.error("sandbox.last_commit_failed", sandbox_id=record.sandbox_id, exc_info=error)
+            self._notice(record, f"what it wrote last was not committed: {error}")
         finally:
             for copy in record.mounts.values():
                 await copy.discard()
@@ -297,7 +303,7 @@ class Sandboxes:
             self.note(record)
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
-            await self._forget_oldest()
+        self._spawn(self._forget_oldest())
 
     async def _forget_oldest(self) -> None:
         finished = [record for record in self._records.values() if record.result is not None]
