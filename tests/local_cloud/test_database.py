@@ -1,5 +1,6 @@
 """Transactions: all or nothing; those that a power cut must not take wait for the disk, the others do not."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +41,12 @@ def test_only_durable_transactions_wait_for_the_disk(database: Database) -> None
 
 
 def test_a_transaction_that_fails_leaves_nothing_and_no_waiting(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.transaction(durable=True):
-        database.execute("INSERT INTO numbers VALUES (1)")
-        raise ZeroDivisionError
+    def fails() -> None:
+        with database.transaction(durable=True):
+            database.execute("INSERT INTO numbers VALUES (1)")
+            database.execute("INSERT INTO nowhere VALUES (1)")
+
+    with pytest.raises(sqlite3.OperationalError):
+        fails()
     assert numbers(database) == []
     assert waits(database) == NORMAL
