@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from playwright.sync_api import Locator, Page, Request, expect
+from playwright.sync_api import Page, Request
 
-from tests.browser.conftest import ARTIFACTS, Lab, dark, settled, wait_for_kernel
+from tests.browser.conftest import Lab, settled, wait_for_kernel
 from workbench import Project, Workbench
 
 T = TypeVar("T")
@@ -35,21 +35,6 @@ def connected(workbench: Workbench, project: Project | None = None) -> str:
     if project is not None:
         lines.append(f"volume = wb.volume(workbench.Project({project.user_id!r}, {project.project_id!r}))")
     return "\n".join(lines)
-
-
-def pictures(view: Locator, name: str) -> None:
-    """Keep a picture of a widget in the light theme and one in the dark."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    with dark(view.page):
-        _picture(view, f"{name}-dark")
-    _picture(view, f"{name}-light")
-
-
-def _picture(view: Locator, name: str) -> None:
-    # JupyterLab takes its splash away some time after a change of themes, and stumbles over two of them at once.
-    expect(view.page.locator("#jupyterlab-splash")).to_have_count(0, timeout=PATIENCE_MS)
-    view.page.evaluate("() => document.fonts.ready.then(() => true)")
-    view.screenshot(path=ARTIFACTS / f"{name}.png", animations="disabled")
 
 
 @contextmanager
