@@ -1,5 +1,6 @@
 """What is deployed, in JupyterLab: deployed, brought back, stopped, with the log as it comes and questions before."""
 
+import json
 import uuid
 
 import pytest
@@ -56,4 +57,5 @@ def test_deploy_roll_back_and_stop(desk: Desk, modal_cli: Cli) -> None:
         view.get_by_role("button", name="stop it").click()
         expect(state).to_have_text("stopped", timeout=DEPLOY_MS)
         picture(view, "deploy-stopped")
-    assert app not in modal_cli("app", "list", "--json").split('"state": "deployed"')[0]
+    states = {one["description"]: one["state"] for one in json.loads(modal_cli("app", "list", "--json"))}
+    assert states[app] == "stopped"

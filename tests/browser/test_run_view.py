@@ -89,6 +89,23 @@ def test_output_that_would_be_part_of_the_page_is_text(desk: Desk) -> None:
     picture(page, "hostile")
 
 
+def test_output_stays_in_sight_when_the_page_hides_or_moves_it(desk: Desk) -> None:
+    """As JupyterLab does with cells when its theme changes, and the workbench with its tabs."""
+    code = f"{IMPORTS}replay = Replay(events.long_run(500, 5_000))\nreplay.playback.seek(10_000)\nreplay"
+    view = desk.show(code).locator(".wb-run")
+    last = view.locator(".wb-row[data-channel=done]")
+    expect(last).to_be_in_viewport(timeout=LONG)
+    view.evaluate("node => { const { parentElement: box } = node; box.removeChild(node); box.append(node); }")
+    expect(last).to_be_in_viewport()
+    view.evaluate("node => { node.style.display = 'none'; }")
+    expect(last).not_to_be_in_viewport()
+    view.evaluate("node => new Promise((done) => setTimeout(() => { node.style.display = ''; done(); }, 300))")
+    expect(last).to_be_in_viewport()
+    with dark(desk.page):
+        expect(last).to_be_in_viewport()
+    expect(last).to_be_in_viewport()
+
+
 def test_two_hundred_thousand_events_are_drawn_and_none_is_lost(desk: Desk) -> None:
     """Forty thousand a second, as a recording of 500 s at 100 times its speed offers them."""
     replay = f"replay = Replay(events.long_run({MANY}, 500_000))\nreplay"

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from base64 import b64encode
 
 import pytest
 from playwright.sync_api import Locator, expect
@@ -60,8 +61,8 @@ def _filled(wb: Workbench, project: Project) -> ProjectVolume:
         "empty.txt": b"",
         MARKUP: HOSTILE.encode(),
     }
-    for path, data in files.items():
-        volume.write(path, data)
+    write = [{"path": path, "content": b64encode(data).decode(), "encoding": "base64"} for path, data in files.items()]
+    wb.launch(project, "files", op="write", files=write).wait()
     volume.write("src/greeting.py", MODULE.replace("hello", "good day").encode())
     return volume
 

@@ -108,7 +108,7 @@ def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: De
         expect(deployed.get_by_role("table", name="Versions")).to_contain_text("v1", timeout=LONG)
         picture(whole, "tab-deployment-dark")
         tabs.first.click()
-        expect(view.locator(".wb-row", has_text="step 5 of the job")).to_be_visible()
+        expect(view.locator(".wb-row", has_text="step 5 of the job")).to_be_in_viewport()
         picture(page, "launcher-done-dark")
 
     tabs.nth(1).click()

@@ -17,6 +17,7 @@ function output({ lines, painters, root }) {
   let following = true;
   let cursor = null; // the row that keys act on
   let painting = 0;
+  let painted = [0, 0]; // for which place and height
   let wanted = ""; // what is searched for
   let hits = [];
   let lookedAt = 0;
@@ -103,6 +104,7 @@ function output({ lines, painters, root }) {
 
   const paint = () => {
     painting = 0;
+    if (!view.clientHeight) return; // it is out of sight: `tick` sees when it is shown
     const gone = shown.update();
     if (gone && !following) view.scrollTop -= gone * ROW;
     if (wanted && performance.now() - lookedAt > SOON) look();
@@ -125,6 +127,7 @@ function output({ lines, painters, root }) {
     pool.forEach((line, index) => drawRow(line, index < room ? shown.rows[first + index] : undefined, first + index));
     failure.disabled = !shown.rows.some((row) => row.channel === "error" || row.channel === "stderr" || row.kind === "failure");
     root.dataset.rows = total;
+    painted = [view.scrollTop, view.clientHeight];
   };
   const drawRow = (line, row, index) => {
     line.shows = row;
@@ -190,6 +193,10 @@ function output({ lines, painters, root }) {
   setFollowing(true);
   return {
     node,
+    // JupyterLab takes cells out of the page and puts them back, when its theme changes: no event tells of the place lost.
+    tick() {
+      if (view.clientHeight && (view.scrollTop !== painted[0] || view.clientHeight !== painted[1])) soon();
+    },
     end() {
       cancelAnimationFrame(painting);
       clearTimeout(late);

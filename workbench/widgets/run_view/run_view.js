@@ -42,7 +42,7 @@ export default widget("run", {
     body.append(head.node, list.node, time.node, proof.node);
     const drawAll = () => [head, time, proof].forEach((part) => part.draw());
     model.on("change", drawAll);
-    const ticking = setInterval(() => [head, time].forEach((part) => part.tick()), 100);
+    const ticking = setInterval(() => [head, list, time].forEach((part) => part.tick()), 100);
     root.addEventListener("wb-lost", drawAll);
     drawAll();
     return () => {

@@ -181,7 +181,7 @@ def _row(one: ListedRun) -> Row:
     bundle = one.bundle
     return Row(
         run_id=one.run_id,
-        cells=list(one.row()[1:]),
+        cells=[*one.row()[1:-1], "" if bundle is None else one.row()[-1]],
         at_ms=bundle.accepted_at_ms if bundle else 0,
         took_ms=bundle.ended_at_ms - bundle.accepted_at_ms if bundle else 0,
         usd=bundle.cost.usd if bundle and bundle.cost else 0.0,

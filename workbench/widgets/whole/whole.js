@@ -3,7 +3,7 @@
 export default widget("whole", {
   draw({ model, body, host, needs }) {
     const bar = element("div", "wb-tabs", "", { role: "tablist", "aria-label": "Workbench" });
-    const missing = element("div", "wb-banner wb-missing", "", { role: "status", hidden: true });
+    const missing = element("div", "wb-banner wb-missing", "", { role: "status", "data-kind": "warn", hidden: true });
     const reason = element("span", "wb-grow");
     missing.append(reason, needs(button("go to Deployment", "Go to Deployment", () => choose("deploy"), "wb-to-deploy")));
     body.append(bar, missing);
