@@ -203,7 +203,7 @@ class Desk:
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def _desk(lab: Lab, browser: Browser) -> Iterator[tuple[Desk, list[str]]]:
     problems: list[str] = []
     with new_page(browser, problems) as page:
@@ -212,9 +212,10 @@ def _desk(lab: Lab, browser: Browser) -> Iterator[tuple[Desk, list[str]]]:
 
 @pytest.fixture
 def desk(_desk: tuple[Desk, list[str]]) -> Iterator[Desk]:
-    """A page and a kernel that the tests of a module share: opening them takes longer than what is tested."""
+    """A page and a kernel that tests share, for opening them takes longer than what is tested; nothing is on it."""
     desk, problems = _desk
     desk.clear()
+    problems.clear()
     yield desk
     assert problems == []
 

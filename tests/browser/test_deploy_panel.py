@@ -16,12 +16,16 @@ BROKEN = "WORKBENCH_TIMEOUT_PROCESS_S"
 
 
 def test_deploy_roll_back_and_stop(desk: Desk, modal_cli: Cli) -> None:
-    """The cell is free while it deploys; what fails says why, and the next change goes."""
+    """The panel leads there when nothing is deployed; what fails says why, and the next change goes."""
     app = f"panel-{uuid.uuid4().hex[:8]}"
-    view = desk.show(
-        "import workbench\nfrom workbench.widgets import DeployPanel\n"
-        f"panel = DeployPanel(workbench.connect(app_name={app!r}))\npanel"
-    ).locator(".wb-deploy")
+    whole = desk.show(f"import workbench\nworkbench.open(app_name={app!r})").locator(".wb-whole")
+    missing = whole.locator(".wb-missing")
+    expect(missing).to_contain_text(f"nothing is deployed as '{app}'", timeout=PATIENCE_MS)
+    whole.get_by_role("tab", name="Files", exact=True).click()
+    expect(whole.locator(".wb-files")).to_contain_text("run `workbench deploy`", timeout=PATIENCE_MS)
+    picture(whole, "tab-nothing-deployed")
+    missing.get_by_role("button", name="Go to Deployment").click()
+    view = whole.locator(".wb-deploy")
     state = view.locator(".wb-state")
     deploy = view.get_by_role("button", name="Deploy the endpoint")
     expect(state).to_have_text("not deployed", timeout=PATIENCE_MS)
@@ -42,6 +46,10 @@ def test_deploy_roll_back_and_stop(desk: Desk, modal_cli: Cli) -> None:
         expect(state).to_have_text(f"deployed {version}", timeout=DEPLOY_MS)
     expect(view.locator(".wb-lines")).to_contain_text("Created function", ignore_case=True)
     expect(view.get_by_text("healthy", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    whole.get_by_role("tab", name="Files", exact=True).click()
+    expect(whole.get_by_text("nothing is committed yet")).to_be_visible(timeout=PATIENCE_MS)
+    expect(missing).to_be_hidden()
+    whole.get_by_role("tab", name="Deployment").click()
     again(desk.page)
     expect(view.locator(".wb-lines")).to_contain_text("done: deployed at", timeout=PATIENCE_MS)
     view.get_by_role("button", name="Roll back to v1").click()
@@ -57,5 +65,7 @@ def test_deploy_roll_back_and_stop(desk: Desk, modal_cli: Cli) -> None:
         view.get_by_role("button", name="stop it").click()
         expect(state).to_have_text("stopped", timeout=DEPLOY_MS)
         picture(view, "deploy-stopped")
+    whole.get_by_role("tab", name="Launch", exact=True).click()
+    expect(missing).to_be_visible(timeout=PATIENCE_MS)
     states = {one["description"]: one["state"] for one in json.loads(modal_cli("app", "list", "--json"))}
     assert states[app] == "stopped"

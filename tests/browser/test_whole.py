@@ -120,16 +120,3 @@ def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: De
     replay.locator(".wb-play").click()
     expect(replay.locator(".wb-run")).to_have_attribute("data-condition", "done", timeout=LONG)
     picture(whole, "tab-replay")
-
-
-def test_where_nothing_is_deployed_the_panel_leads_to_the_deployment(desk: Desk) -> None:
-    whole = desk.show("import workbench\nworkbench.open(app_name='never-deployed')").locator(".wb-whole")
-    missing = whole.locator(".wb-missing")
-    expect(missing).to_contain_text("nothing is deployed as 'never-deployed'", timeout=LONG)
-    whole.get_by_role("tab", name="Files", exact=True).click()
-    expect(whole.locator(".wb-files")).to_contain_text("run `workbench deploy`", timeout=LONG)
-    picture(whole, "tab-nothing-deployed")
-    missing.get_by_role("button", name="Go to Deployment").click()
-    expect(whole.locator(".wb-deploy .wb-state")).to_have_text("not deployed", timeout=LONG)
-    expect(whole.get_by_role("button", name="Deploy the endpoint")).to_be_enabled()
-    expect(missing).to_be_hidden()

@@ -14,7 +14,7 @@ export default widget("files", {
       },
     });
     const leader = model.get("leader");
-    const follow = needs(button(`as in ${leader}`, `Always show the project of ${leader}`, () => model.send({ type: "follow" }), "wb-follow"));
+    const follow = needs(button(`follow ${leader}`, `Always show the project of ${leader}`, () => model.send({ type: "follow" }), "wb-follow"));
     const said = element("div", "wb-wrong wb-said", "", { role: "status" });
     const box = element("div", "wb-embedded");
     picker.node.append(follow);
