@@ -3,11 +3,12 @@
 import struct
 import zlib
 from base64 import b64encode
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.cells import PATIENCE_MS, again, aside, asked_elsewhere, connected
+from tests.browser.cells import PATIENCE_MS, again, aside, connected, listening
 from tests.browser.conftest import Desk, dark, picture
 from workbench import Project, Workbench
 from workbench.volumes import ProjectVolume
@@ -18,10 +19,10 @@ MARKUP = "<img src=x onerror=alert(1)><b>.txt"
 HOSTILE = "<script>window.parent.owned = 1</script>\x1b[2J\u202eevil\n"
 PAGE = """<!doctype html><h1>A page</h1><p id=said>no script ran</p>
 <script>document.getElementById('said').textContent = 'a script ran'</script>
-<img src="http://127.0.0.1:9/pixel"><link rel=stylesheet href="http://127.0.0.1:9/style">
-<meta http-equiv=refresh content="0;url=http://127.0.0.1:9/refreshed">
-<a id=away href="http://127.0.0.1:9/away" target=_self>leave</a>
-<form action="http://127.0.0.1:9/form"><button id=send>send</button></form><iframe src="http://127.0.0.1:9/frame"></iframe>
+<img src="ELSEWHERE/pixel"><link rel=stylesheet href="ELSEWHERE/style">
+<meta http-equiv=refresh content="0;url=ELSEWHERE/refreshed">
+<a id=away href="ELSEWHERE/away" target=_self>leave</a>
+<form action="ELSEWHERE/form"><button id=send>send</button></form><iframe src="ELSEWHERE/frame"></iframe>
 """
 MODULE = '"""A greeting."""\n\n\ndef greet(name: str) -> str:\n    # says hello\n    return f"hello {name}" * 3\n'
 JSON = '{"name": "report", "big": 12345678901234567890, "steps": [1, 2.50, null, true], "<b>": {"deep": ["x"]}}'
@@ -45,16 +46,23 @@ def project() -> Project:
 
 
 @pytest.fixture(scope="module")
-def volume(wb: Workbench, project: Project) -> ProjectVolume:
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """Where the hostile page would like to go, and who has come there."""
+    with listening() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def volume(wb: Workbench, project: Project, elsewhere: tuple[str, list[str]]) -> ProjectVolume:
     """The project with files of every kind, and a change to one."""
-    return aside(_filled, wb, project)
+    return aside(_filled, wb, project, elsewhere[0])
 
 
-def _filled(wb: Workbench, project: Project) -> ProjectVolume:
+def _filled(wb: Workbench, project: Project, elsewhere: str) -> ProjectVolume:
     volume = wb.volume(project)
     files = {
         "src/greeting.py": MODULE.encode(),
-        "page.html": PAGE.encode(),
+        "page.html": PAGE.replace("ELSEWHERE", elsewhere).encode(),
         "facts.json": JSON.encode(),
         "dot.png": dot(),
         "raw.bin": bytes(range(256)) * 40,
@@ -98,27 +106,30 @@ def test_files_are_shown_as_what_they_are(desk: Desk, view: Locator) -> None:
     assert download.value.suggested_filename == "raw.bin"
 
 
-def test_what_a_job_wrote_does_nothing(desk: Desk, view: Locator) -> None:
+def test_what_a_job_wrote_does_nothing(desk: Desk, view: Locator, elsewhere: tuple[str, list[str]]) -> None:
     """Its names and texts are text; its page runs no script, loads nothing, and leads nowhere."""
     page = desk.page
+    address, callers = elsewhere
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-    with asked_elsewhere(page, desk.lab) as elsewhere:
-        entry(view, MARKUP).click()
-        text = view.locator(".wb-content")
-        expect(text).to_contain_text("<script>window.parent.owned = 1</script>", timeout=PATIENCE_MS)
-        assert "\x1b" not in text.inner_text()
-        assert "\u202e" not in text.inner_text()
-        entry(view, "page.html").click()
-        shut_in = view.frame_locator("iframe.wb-page").frame_locator("iframe")
-        expect(shut_in.locator("#said")).to_have_text("no script ran", timeout=PATIENCE_MS)
-        picture(view, "volume-page")
-        shut_in.locator("#send").click()
-        expect(shut_in.locator("#said")).to_have_text("no script ran")
-        shut_in.locator("#away").click()
-        view.get_by_role("button", name="Show as source").click()
-        expect(view.locator(".wb-content")).to_contain_text("<h1>A page</h1>")
-    assert elsewhere == []
+    entry(view, MARKUP).click()
+    text = view.locator(".wb-content")
+    expect(text).to_contain_text("<script>window.parent.owned = 1</script>", timeout=PATIENCE_MS)
+    assert "\x1b" not in text.inner_text()
+    assert "\u202e" not in text.inner_text()
+    entry(view, "page.html").click()
+    shut_in = view.frame_locator("iframe.wb-page").frame_locator("iframe")
+    expect(shut_in.locator("#said")).to_have_text("no script ran", timeout=PATIENCE_MS)
+    picture(view, "volume-page")
+    shut_in.locator("#send").click()
+    expect(shut_in.locator("#said")).to_have_text("no script ran")
+    assert callers == []
+    shut_in.locator("#away").click()
+    view.get_by_role("button", name="Show as source").click()
+    expect(view.locator(".wb-content")).to_contain_text("<h1>A page</h1>")
+    callers.clear()  # Chromium connects to where a link leads, and sends nothing
+    page.evaluate("address => fetch(address, { mode: 'no-cors' }).catch(() => null)", address)
+    assert callers != []  # whoever came would have been seen
     assert dialogs == []
     assert page.evaluate("() => window.owned") is None
     assert len(page.context.pages) == 1
