@@ -261,7 +261,7 @@ function draw({ model, body, own, host, needs }) {
     drawTable();
   };
   for (const input of [text, outcome, action]) input.addEventListener("input", drawTable);
-  const listened = [["change:rows change:condition change:why change:complete change:title", drawAll], ["change:view change:shown", () => (drawOpened(), drawClose())], ["change:problem", () => tell("")]];
+  const listened = [["change:rows change:condition change:why change:complete change:title", () => unpressed(scroll, drawAll)], ["change:view change:shown", () => (drawOpened(), drawClose())], ["change:problem", () => tell("")]];
   for (const [names, act] of listened) model.on(names, act);
   drawAll();
   opened.hidden = !model.get("view");
