@@ -20,7 +20,7 @@ from workbench.timeline import Timeline, timeline
 if TYPE_CHECKING:
     from workbench.widgets.run_view import RunView
 
-_COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "start", "estimated")
+_COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "sandbox", "estimated")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ sizes are bounded, and nothing leaves this module as HTML except a page that is 
 
 import html
 import json
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypedDict
@@ -160,14 +161,19 @@ def _image(data: bytes) -> str:
     return next((mime for magic, mime in _IMAGES.items() if data.startswith(magic)), "")
 
 
+_FRAME = re.compile("(</?)(?=iframe|frame|object|embed|fencedframe)", re.IGNORECASE)  # a tag's name is never escaped
+
+
 def _shut_in(guest: str) -> str:
     """A page in which a job's page can do nothing: no script, no address, no way to another page.
 
     Two documents, one in the other: the inner one, the job's, has the outer one's policy, and where it may lead is the
-    outer one's `frame-src`, which is nowhere. The iframe around both has an empty `sandbox`.
+    outer one's `frame-src`, which is nowhere. The iframe around both has an empty `sandbox`. Frames within the job's
+    page become unknown elements: Chromium connects to where they lead before it looks at the policy. (It does so
+    for a link that somebody clicks, too; nothing is sent, and the page stays.)
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; frame-src 'none'"
-    inner = html.escape(guest, quote=True)
+    inner = html.escape(_FRAME.sub(r"\1x-", guest), quote=True)
     return (
         f'<!doctype html><meta http-equiv="Content-Security-Policy" content="{policy}">'
         "<style>html,body,iframe{margin:0;width:100%;height:100%;border:0;display:block;background:#fff}</style>"

@@ -1,5 +1,6 @@
 """The one object that an engineer holds: a target, what is deployed there, and the runs launched from here."""
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,7 @@ class Workbench:
         self.app_name = app_name
         self._endpoint: Endpoint | None = None
         self._client: AsyncClient | None = None
+        self._looking = threading.RLock()  # two threads that look the endpoint up share one client
         self._loop = BackgroundLoop()
 
     @classmethod
@@ -103,10 +105,11 @@ class Workbench:
     @property
     def endpoint(self) -> Endpoint:
         """What is deployed; raises DeployFailedError when nothing is."""
-        if self._endpoint is None:
-            self._use(deployment.endpoint(self.target, app_name=self.app_name))
-        assert self._endpoint is not None
-        return self._endpoint
+        with self._looking:
+            if self._endpoint is None:
+                self._use(deployment.endpoint(self.target, app_name=self.app_name))
+            assert self._endpoint is not None
+            return self._endpoint
 
     def launch(self, project: Project, action: str, *, key: str = "", **fields: Any) -> Run:
         """Start a run and return at once. `fields` are those of the action, as in the contract.
@@ -226,14 +229,16 @@ class Workbench:
         self._loop.close()
 
     def _use(self, endpoint: Endpoint) -> None:
-        self._forget()
-        self._endpoint = endpoint
-        self._client = AsyncClient(endpoint)
+        with self._looking:
+            self._forget()
+            self._endpoint = endpoint
+            self._client = AsyncClient(endpoint)
 
     def _forget(self) -> None:
-        if self._client is not None:
-            self._loop.submit(self._client.aclose())
-        self._endpoint = self._client = None
+        with self._looking:
+            if self._client is not None:
+                self._loop.submit(self._client.aclose())
+            self._endpoint = self._client = None
 
     def __repr__(self) -> str:
         return f"Workbench(target={self.target.kind!r}, app_name={self.app_name!r})"

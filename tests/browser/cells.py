@@ -1,13 +1,15 @@
 """What the tests of the volume browser, the runs table and the deploy panel do with their pages."""
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, TypeVar
 
-from playwright.sync_api import Locator, Page, Request, expect
+from playwright.sync_api import Page
 
-from tests.browser.conftest import ARTIFACTS, Lab, dark, settled, wait_for_kernel
+from tests.browser.conftest import settled, wait_for_kernel
 from workbench import Project, Workbench
 
 T = TypeVar("T")
@@ -37,32 +39,26 @@ def connected(workbench: Workbench, project: Project | None = None) -> str:
     return "\n".join(lines)
 
 
-def pictures(view: Locator, name: str) -> None:
-    """Keep a picture of a widget in the light theme and one in the dark."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    with dark(view.page):
-        _picture(view, f"{name}-dark")
-    _picture(view, f"{name}-light")
+class _Heard(HTTPServer):
+    """Takes every connection down, and talks to none."""
 
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), BaseHTTPRequestHandler)
+        self.callers: list[str] = []
 
-def _picture(view: Locator, name: str) -> None:
-    # JupyterLab takes its splash away some time after a change of themes, and stumbles over two of them at once.
-    expect(view.page.locator("#jupyterlab-splash")).to_have_count(0, timeout=PATIENCE_MS)
-    view.page.evaluate("() => document.fonts.ready.then(() => true)")
-    view.screenshot(path=ARTIFACTS / f"{name}.png", animations="disabled")
+    def verify_request(self, request: object, client_address: object) -> bool:
+        self.callers.append(str(client_address))
+        return False
 
 
 @contextmanager
-def asked_elsewhere(page: Page, lab: Lab) -> Iterator[list[str]]:
-    """The addresses that the page asks for outside of this JupyterLab, while the block runs."""
-    found: list[str] = []
-
-    def note(request: Request) -> None:
-        if not request.url.startswith((lab.url, lab.url.replace("http", "ws"), "data:", "blob:", "about:")):
-            found.append(request.url)
-
-    page.context.on("request", note)
-    try:
-        yield found
-    finally:
-        page.context.remove_listener("request", note)
+def listening() -> Iterator[tuple[str, list[str]]]:
+    """An address on loopback, and who has connected to it so far."""
+    with _Heard() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", server.callers
+        finally:
+            server.shutdown()
+            thread.join()

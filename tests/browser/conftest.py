@@ -110,9 +110,9 @@ def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     raise AssertionError(f"JupyterLab did not start: {log.read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(wb: Workbench) -> Iterator[Browser]:
-    """A browser for one module, with an endpoint deployed for its pages.
+    """A browser for these tests, with an endpoint deployed for their pages.
 
     While its driver runs, this thread has a running event loop, which other tests and the deployment must not have.
     """
@@ -126,16 +126,97 @@ def browser(wb: Workbench) -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+@contextmanager
+def new_page(browser: Browser, problems: list[str]) -> Iterator[Page]:
+    """A page with nothing of another; what goes wrong in it is added to `problems`."""
     context = browser.new_context(
         viewport=_VIEWPORT, reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"]
     )
     page = context.new_page()
-    problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     yield page
     context.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    problems: list[str] = []
+    with new_page(browser, problems) as page:
+        yield page
+    assert problems == []
+
+
+class Desk:
+    """A notebook of one cell, with its page and its kernel: what a test shows there takes the place of the last."""
+
+    def __init__(self, lab: Lab, page: Page) -> None:
+        self.lab = lab
+        self.page = page
+
+    def open(self) -> None:
+        """Begin with a new notebook, and so with a new kernel."""
+        self.page.goto(self.lab.address(self.lab.write("")))
+        wait_for_kernel(self.page)
+
+    def alive(self) -> bool:
+        """Whether there is a kernel that can be asked something."""
+        found = self.page.evaluate(
+            "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+        )
+        return found in {"idle", "busy"}
+
+    def clear(self) -> None:
+        """Take away what was shown, from the page and from the kernel."""
+        if not self.alive():
+            self.open()
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets[0].model.outputs.clear()")
+        self.execute("__import__('ipywidgets').Widget.close_all()")
+
+    def show(self, code: str) -> Locator:
+        """Run code in the cell, and do not wait for it; returns the cell."""
+        self.clear()
+        self.page.evaluate(
+            """code => {
+                const { content } = window.jupyterapp.shell.currentWidget;
+                content.activeCellIndex = 0;
+                content.activeCell.model.sharedModel.setSource(code);
+                window.jupyterapp.commands.execute('notebook:run-cell');
+            }""",
+            code,
+        )
+        return self.page.locator(".jp-Notebook .jp-Cell").first
+
+    def execute(self, code: str) -> str:
+        """Run code in the kernel, beside the cell; returns what it printed."""
+        return str(
+            self.page.evaluate(
+                """async code => {
+                    const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+                    const future = kernel.requestExecute({ code, store_history: false });
+                    let said = '';
+                    future.onIOPub = ({ content }) => { said += content.text ?? content.evalue ?? ''; };
+                    await future.done;
+                    return said;
+                }""",
+                code,
+            )
+        )
+
+
+@pytest.fixture(scope="package")
+def _desk(lab: Lab, browser: Browser) -> Iterator[tuple[Desk, list[str]]]:
+    problems: list[str] = []
+    with new_page(browser, problems) as page:
+        yield Desk(lab, page), problems
+
+
+@pytest.fixture
+def desk(_desk: tuple[Desk, list[str]]) -> Iterator[Desk]:
+    """A page and a kernel that tests share, for opening them takes longer than what is tested; nothing is on it."""
+    desk, problems = _desk
+    desk.clear()
+    problems.clear()
+    yield desk
     assert problems == []
 
 
@@ -168,34 +249,33 @@ def run_all(page: Page) -> None:
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
 
 
-def opened(lab: Lab, page: Page, *cells: str) -> Page:
-    """A new notebook with all its cells running."""
-    page.goto(lab.address(lab.write(*cells)))
-    wait_for_kernel(page)
-    run_all(page)
-    return page
-
-
 @contextmanager
 def dark(page: Page) -> Iterator[None]:
     """JupyterLab's dark theme for a while: it is the same for every page of the session."""
     _theme(page, "JupyterLab Dark")
-    yield
-    _theme(page, "JupyterLab Light")
+    try:
+        yield
+    finally:
+        _theme(page, "JupyterLab Light")
 
 
 def _theme(page: Page, theme: str) -> None:
+    """Change the theme. JupyterLab shows its splash meanwhile, and stumbles over two changes at once."""
+    splash = page.locator("#jupyterlab-splash")
+    splash.wait_for(state="detached", timeout=LONG)
     page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
     page.wait_for_selector(f'body[data-jp-theme-name="{theme}"]', state="attached", timeout=LONG)
     page.wait_for_function("() => getComputedStyle(document.body).getPropertyValue('--jp-layout-color1') !== ''")
+    splash.wait_for(state="detached", timeout=LONG)
 
 
-def picture(page: Page, name: str) -> Path:
-    """Keep a picture of the page."""
+def picture(shown: Page | Locator, name: str) -> Path:
+    """Keep a picture of the page, or of a part of it."""
     ARTIFACTS.mkdir(exist_ok=True)
     path = ARTIFACTS / f"{name}.png"
+    page = shown if isinstance(shown, Page) else shown.page
     page.evaluate("() => document.fonts.ready.then(() => true)")
-    page.screenshot(path=path, animations="disabled")
+    shown.screenshot(path=path, animations="disabled")
     return path
 
 

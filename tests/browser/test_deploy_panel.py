@@ -1,67 +1,71 @@
 """What is deployed, in JupyterLab: deployed, brought back, stopped, with the log as it comes and questions before."""
 
+import json
 import uuid
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.browser.cells import PATIENCE_MS, again, pictures
-from tests.browser.conftest import Lab, opened
+from tests.browser.cells import PATIENCE_MS, again
+from tests.browser.conftest import Desk, dark, picture
 from tests.conftest import Cli
-from workbench import Workbench
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 DEPLOY_MS = 180_000
+BROKEN = "WORKBENCH_TIMEOUT_PROCESS_S"
 
 
-def test_deploy_roll_back_and_stop(lab: Lab, page: Page, wb: Workbench, modal_cli: Cli) -> None:
-    """The cell is free while it deploys, and another cell that blocks holds up nothing."""
+def test_deploy_roll_back_and_stop(desk: Desk, modal_cli: Cli) -> None:
+    """The panel leads there when nothing is deployed; what fails says why, and the next change goes."""
     app = f"panel-{uuid.uuid4().hex[:8]}"
-    opened(
-        lab,
-        page,
-        f"import time, workbench\nfrom workbench.widgets import DeployPanel\nwb = workbench.connect(app_name={app!r})",
-        "panel = DeployPanel(wb)\npanel",
-    )
-    view = page.locator(".wb-deploy")
+    whole = desk.show(f"import workbench\nworkbench.open(app_name={app!r})").locator(".wb-whole")
+    missing = whole.locator(".wb-missing")
+    expect(missing).to_contain_text(f"nothing is deployed as '{app}'", timeout=PATIENCE_MS)
+    whole.get_by_role("tab", name="Files", exact=True).click()
+    expect(whole.locator(".wb-files")).to_contain_text("run `workbench deploy`", timeout=PATIENCE_MS)
+    picture(whole, "tab-nothing-deployed")
+    missing.get_by_role("button", name="Go to Deployment").click()
+    view = whole.locator(".wb-deploy")
     state = view.locator(".wb-state")
+    deploy = view.get_by_role("button", name="Deploy the endpoint")
     expect(state).to_have_text("not deployed", timeout=PATIENCE_MS)
     expect(view.get_by_text("missing").first).to_be_visible()
-    pictures(view, "deploy-nothing")
-    view.get_by_role("button", name="Deploy the endpoint").click()
+    picture(view, "deploy-nothing")
+
+    desk.execute(f"import os; os.environ[{BROKEN!r}] = '5000'")
+    deploy.click()
     expect(view.locator(".wb-doing")).to_have_text("deploying …", timeout=PATIENCE_MS)
-    expect(view.locator(".wb-lines")).to_contain_text("Created function", timeout=DEPLOY_MS, ignore_case=True)
-    expect(state).to_have_text("deployed v1", timeout=DEPLOY_MS)
-    expect(view.get_by_text("healthy", exact=True)).to_be_visible(timeout=PATIENCE_MS)
-    view.get_by_role("button", name="Deploy the endpoint").click()
-    expect(state).to_have_text("deployed v2", timeout=DEPLOY_MS)
-    again(page)
-    expect(view.locator(".wb-lines")).to_contain_text("done: deployed at", timeout=PATIENCE_MS)
-    view.get_by_role("button", name="Roll back to v1").click()
-    pictures(view, "deploy-question")
-    view.get_by_role("button", name="roll back", exact=True).click()
-    expect(state).to_have_text("deployed v3", timeout=DEPLOY_MS)
-    pictures(view, "deploy-versions")
-    view.get_by_role("button", name="Stop the app").click()
-    view.get_by_role("button", name="Do nothing").click()
-    expect(state).to_have_text("deployed v3")
-    view.get_by_role("button", name="Stop the app").click()
-    view.get_by_role("button", name="stop it").click()
-    expect(state).to_have_text("stopped", timeout=DEPLOY_MS)
-    assert app not in modal_cli("app", "list", "--json").split('"state": "deployed"')[0]
-    view.locator(".wb-log summary").click()
-    pictures(view, "deploy-stopped")
-
-
-def test_a_deployment_that_fails_says_why(lab: Lab, page: Page, wb: Workbench) -> None:
-    opened(
-        lab,
-        page,
-        "import os, workbench\nfrom workbench.widgets import DeployPanel\n"
-        "os.environ['WORKBENCH_TIMEOUT_PROCESS_S'] = '5000'\n"
-        "panel = DeployPanel(workbench.connect(app_name='broken-panel'))\npanel.deploy()\npanel",
-    )
-    view = page.locator(".wb-deploy")
     expect(view.locator(".wb-result")).to_contain_text("the log says why", timeout=DEPLOY_MS)
     expect(view.locator(".wb-lines")).to_contain_text("process_s")
-    pictures(view, "deploy-failed")
+    picture(view, "deploy-failed")
+    desk.execute(f"del os.environ[{BROKEN!r}]")
+
+    for version in ("v1", "v2"):
+        expect(deploy).to_be_enabled(timeout=PATIENCE_MS)
+        deploy.click()
+        expect(state).to_have_text(f"deployed {version}", timeout=DEPLOY_MS)
+    expect(view.locator(".wb-lines")).to_contain_text("Created function", ignore_case=True)
+    expect(view.get_by_text("healthy", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    whole.get_by_role("tab", name="Files", exact=True).click()
+    expect(whole.get_by_text("nothing is committed yet")).to_be_visible(timeout=PATIENCE_MS)
+    expect(missing).to_be_hidden()
+    whole.get_by_role("tab", name="Deployment").click()
+    again(desk.page)
+    expect(view.locator(".wb-lines")).to_contain_text("done: deployed at", timeout=PATIENCE_MS)
+    view.get_by_role("button", name="Roll back to v1").click()
+    picture(view, "deploy-question")
+    view.get_by_role("button", name="roll back", exact=True).click()
+    expect(state).to_have_text("deployed v3", timeout=DEPLOY_MS)
+    with dark(desk.page):
+        picture(view, "deploy-versions")
+        view.get_by_role("button", name="Stop the app").click()
+        view.get_by_role("button", name="Do nothing").click()
+        expect(state).to_have_text("deployed v3")
+        view.get_by_role("button", name="Stop the app").click()
+        view.get_by_role("button", name="stop it").click()
+        expect(state).to_have_text("stopped", timeout=DEPLOY_MS)
+        picture(view, "deploy-stopped")
+    whole.get_by_role("tab", name="Launch", exact=True).click()
+    expect(missing).to_be_visible(timeout=PATIENCE_MS)
+    states = {one["description"]: one["state"] for one in json.loads(modal_cli("app", "list", "--json"))}
+    assert states[app] == "stopped"

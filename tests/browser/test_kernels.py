@@ -6,9 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.browser.conftest import LONG, Lab, opened, picture, settled, wait_for_kernel
+from tests.browser.cells import again
+from tests.browser.conftest import LONG, Desk, picture
 from workbench import Workbench, notebooks
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -20,14 +21,11 @@ replay"""
 GONE = re.compile("Disconnected: the kernel has ended or was restarted")
 
 
-def test_a_reloaded_page_shows_what_it_showed_and_goes_on(lab: Lab, page: Page) -> None:
-    opened(lab, page, f"import os; hostile = False; os.getpid()\n{REPLAY}")
-    view = page.locator(".wb-run")
+def test_a_reloaded_page_shows_what_it_showed_and_goes_on(desk: Desk) -> None:
+    page = desk.page
+    view = desk.show(f"hostile = False\n{REPLAY}").locator(".wb-run")
     expect(view).to_have_attribute("data-seen", "11", timeout=LONG)
-    settled(page)
-    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    page.reload()
-    wait_for_kernel(page)
+    again(page)
     expect(view).to_have_attribute("data-seen", "11", timeout=LONG)
     expect(view.locator(".wb-row", has_text="→ Write index.html")).to_be_visible()
     page.locator(".wb-place").focus()
@@ -42,14 +40,13 @@ def test_a_reloaded_page_shows_what_it_showed_and_goes_on(lab: Lab, page: Page) 
     picture(page, "disconnected")
 
 
-@pytest.mark.parametrize("how", ["killed", "shut down"])
-def test_a_dead_kernel_is_told_and_what_was_drawn_stays(lab: Lab, page: Page, how: str) -> None:
-    opened(lab, page, f"import os; hostile = False; print('pid', os.getpid())\n{REPLAY}")
-    view = page.locator(".wb-run")
+@pytest.mark.parametrize("how", ["shut down", "killed"])
+def test_a_dead_kernel_is_told_and_what_was_drawn_stays(desk: Desk, how: str) -> None:
+    page = desk.page
+    view = desk.show(f"hostile = False\n{REPLAY}").locator(".wb-run")
     expect(view).to_have_attribute("data-seen", "11", timeout=LONG)
-    settled(page)
     if how == "killed":
-        os.kill(int(page.get_by_text(re.compile("^pid")).inner_text().split()[1]), signal.SIGKILL)
+        os.kill(int(desk.execute("import os; print(os.getpid())")), signal.SIGKILL)
     else:
         page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
     expect(page.get_by_text(GONE).first).to_be_visible(timeout=LONG)
@@ -58,8 +55,9 @@ def test_a_dead_kernel_is_told_and_what_was_drawn_stays(lab: Lab, page: Page, ho
     expect(view.locator(".wb-condition")).to_have_text("disconnected")
 
 
-def test_a_notebook_that_was_run_elsewhere_shows_its_still_pictures(lab: Lab, page: Page, tmp_path: Path) -> None:
+def test_a_notebook_that_was_run_elsewhere_shows_its_still_pictures(desk: Desk, tmp_path: Path) -> None:
     """Papermill's output is not trusted: no script of it runs, and there is no kernel. Hostile output stays text."""
+    lab, page = desk.lab, desk.page
     source = lab.directory / lab.write("hostile = True", REPLAY)
     output = notebooks.run(source, output_dir=tmp_path, cell_timeout_s=120).output
     shown = lab.directory / f"ran-{source.name}"
@@ -74,7 +72,7 @@ def test_a_notebook_that_was_run_elsewhere_shows_its_still_pictures(lab: Lab, pa
     picture(page, "papermill")
 
 
-def test_a_run_is_watched_and_cancelled_while_its_cell_blocks(lab: Lab, wb: Workbench, page: Page) -> None:
+def test_a_run_is_watched_and_cancelled_while_its_cell_blocks(desk: Desk, wb: Workbench) -> None:
     """Neither the output nor the click waits for the cell that waits for the run."""
     cell = f"""import workbench
 wb = workbench.connect(app_name={wb.app_name!r})
@@ -83,8 +81,8 @@ run = wb.launch(workbench.Project.new(), "python", code=code)
 display(run.view())
 end = run.wait()
 print("ended by", end.code)"""
-    opened(lab, page, cell)
-    view = page.locator(".wb-run")
+    page = desk.page
+    view = desk.show(cell).locator(".wb-run")
     expect(view.locator(".wb-row", has_text="begun")).to_be_visible(timeout=LONG)
     expect(view).to_have_attribute("data-first", "1", timeout=LONG)
     expect(page.locator(".jp-InputPrompt").first).to_have_text("[*]:")

@@ -5,9 +5,9 @@ import re
 import sys
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
-from tests.browser.conftest import LONG, Lab, dark, opened, picture, readme_picture, settled
+from tests.browser.conftest import LONG, Desk, dark, picture, readme_picture
 from tests.browser.events import HOSTILE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -19,10 +19,10 @@ def row(view: Locator, text: str) -> Locator:
     return view.locator(".wb-row:visible", has_text=re.compile(rf"^[\d.]*[▸▾]?{re.escape(text)}$"))
 
 
-def test_a_claude_job_is_played_and_read(lab: Lab, page: Page) -> None:
+def test_a_claude_job_is_played_and_read(desk: Desk) -> None:
     """Step, play, unfold what a tool was given, search, filter, copy, jump to what failed, jump back in time."""
-    opened(lab, page, f"{IMPORTS}replay = Replay(events.claude_run())\nreplay")
-    replay = page.locator(".wb-replay")
+    page = desk.page
+    replay = desk.show(f"{IMPORTS}replay = Replay(events.claude_run())\nreplay").locator(".wb-replay")
     view = replay.locator(".wb-run")
     played = replay.locator(".wb-played")
     expect(played).to_have_text("0 of 24 events", timeout=LONG)
@@ -35,7 +35,7 @@ def test_a_claude_job_is_played_and_read(lab: Lab, page: Page) -> None:
     replay.locator(".wb-play").click()
     expect(view).to_have_attribute("data-condition", "done", timeout=LONG)
     expect(played).to_have_text("24 of 24 events")
-    expect(view.locator(".wb-badge", has_text="cold start")).to_be_visible()
+    expect(view.locator(".wb-badge", has_text="container cold · sandbox cold")).to_be_visible()
     expect(view.locator(".wb-message")).to_have_text("exit code 0 · 2533 tokens in, 412 out, $0.0213, 2 turns")
 
     assert view.locator(".wb-first-output").count() == 1
@@ -51,6 +51,7 @@ def test_a_claude_job_is_played_and_read(lab: Lab, page: Page) -> None:
     view.locator(".wb-search").press("Enter")
     picture(page, "replay-light")
     with dark(page):
+        expect(row(view, "I will write a small web page with a clock.")).to_be_visible()  # it is painted anew
         readme_picture(replay, "dark")
     view.locator(".wb-search").fill("")
     row(view, "→ Write index.html").click()
@@ -74,9 +75,10 @@ def test_a_claude_job_is_played_and_read(lab: Lab, page: Page) -> None:
     expect(played).to_have_text("0 of 24 events")
 
 
-def test_output_that_would_be_part_of_the_page_is_text(lab: Lab, page: Page) -> None:
-    opened(lab, page, f"{IMPORTS}replay = Replay(events.hostile_run())\nreplay.playback.seek(10_000)\nreplay")
-    view = page.locator(".wb-run")
+def test_output_that_would_be_part_of_the_page_is_text(desk: Desk) -> None:
+    page = desk.page
+    code = f"{IMPORTS}replay = Replay(events.hostile_run())\nreplay.playback.seek(10_000)\nreplay"
+    view = desk.show(code).locator(".wb-run")
     expect(view).to_have_attribute("data-condition", "error", timeout=LONG)
     for channel in ("stdout", "stderr", "claude", "error"):
         said = view.locator(f".wb-row[data-channel={channel}] .wb-said").first
@@ -87,7 +89,24 @@ def test_output_that_would_be_part_of_the_page_is_text(lab: Lab, page: Page) -> 
     picture(page, "hostile")
 
 
-def test_two_hundred_thousand_events_are_drawn_and_none_is_lost(lab: Lab, page: Page) -> None:
+def test_output_stays_in_sight_when_the_page_hides_or_moves_it(desk: Desk) -> None:
+    """As JupyterLab does with cells when its theme changes, and the workbench with its tabs."""
+    code = f"{IMPORTS}replay = Replay(events.long_run(500, 5_000))\nreplay.playback.seek(10_000)\nreplay"
+    view = desk.show(code).locator(".wb-run")
+    last = view.locator(".wb-row[data-channel=done]")
+    expect(last).to_be_in_viewport(timeout=LONG)
+    view.evaluate("node => { const { parentElement: box } = node; box.removeChild(node); box.append(node); }")
+    expect(last).to_be_in_viewport()
+    view.evaluate("node => { node.style.display = 'none'; }")
+    expect(last).not_to_be_in_viewport()
+    view.evaluate("node => new Promise((done) => setTimeout(() => { node.style.display = ''; done(); }, 300))")
+    expect(last).to_be_in_viewport()
+    with dark(desk.page):
+        expect(last).to_be_in_viewport()
+    expect(last).to_be_in_viewport()
+
+
+def test_two_hundred_thousand_events_are_drawn_and_none_is_lost(desk: Desk) -> None:
     """Forty thousand a second, as a recording of 500 s at 100 times its speed offers them."""
     replay = f"replay = Replay(events.long_run({MANY}, 500_000))\nreplay"
     go = f"""
@@ -96,40 +115,29 @@ replay.playback.set_speed(100)
 began, cpu = time.monotonic(), time.process_time()
 replay.play()
 while replay.view.event_count < {MANY}: time.sleep(0.02)
-print("figures", round(time.monotonic() - began, 2), round(time.process_time() - cpu, 2))
+print(round(time.monotonic() - began, 2), round(time.process_time() - cpu, 2))
 """
-    opened(lab, page, IMPORTS + replay)
-    view = page.locator(".wb-run")
+    page = desk.page
+    view = desk.show(IMPORTS + replay).locator(".wb-run")
     expect(view.get_by_text("No output yet")).to_be_visible(timeout=LONG)
-    settled(page)
     page.evaluate("""() => {
         window.gaps = []; let last = performance.now();
         const frame = (now) => { window.gaps.push(now - last); last = now; requestAnimationFrame(frame); };
         requestAnimationFrame(frame);
     }""")
-    page.evaluate(
-        """code => {
-        const { content } = window.jupyterapp.shell.currentWidget;
-        content.model.sharedModel.insertCell(1, { cell_type: 'code', source: code });
-        content.activeCellIndex = 1;
-        window.jupyterapp.commands.execute('notebook:run-cell');
-    }""",
-        go,
-    )
+    took, cpu = desk.execute(go).split()
     expect(view).to_have_attribute("data-seen", str(MANY), timeout=LONG)
     facts = view.evaluate("node => ({ ...node.dataset })")
     assert (facts["first"], facts["heard"], facts["missed"]) == ("1", str(MANY), "0")
     expect(view.locator(".wb-count")).to_contain_text("200,000 events")
     expect(view.locator(".wb-row:visible[data-channel=done]")).to_be_visible()
     expect(row(view, f"line {MANY - 9}")).to_be_visible()
-    expect(page.get_by_text(re.compile("^figures"))).to_be_visible(timeout=LONG)
     gaps = sorted(page.evaluate("() => window.gaps"))
-    took, cpu = page.get_by_text(re.compile("^figures")).inner_text().split()[1:]
     figures = {"events": MANY, "seconds": took, "kernel_cpu_s": cpu, "frames": len(gaps), "longest_frame_ms": gaps[-1]}
     sys.stdout.write(json.dumps(figures | {"p95_frame_ms": gaps[int(len(gaps) * 0.95)]}) + "\n")
 
 
-def test_a_live_stream_of_many_events_is_followed_to_its_end(lab: Lab, page: Page) -> None:
+def test_a_live_stream_of_many_events_is_followed_to_its_end(desk: Desk) -> None:
     """Over HTTP, as fast as the client can read: the page is not behind when the run has ended, and has every row."""
     server = f"""
 from tests.browser import events
@@ -143,10 +151,10 @@ wb = Workbench.of(server.__enter__())
 run = wb.launch(Project.new(), "python", code="1")
 run.view()
 """
-    opened(lab, page, server, "end = run.wait(); wb.close(); server.__exit__(None, None, None); end.type")
-    view = page.locator(".wb-run")
+    view = desk.show(server).locator(".wb-run")
     expect(view).to_have_attribute("data-seen", str(MANY // 4), timeout=LONG)
     expect(view).to_have_attribute("data-missed", "0")
     expect(view).to_have_attribute("data-condition", "done")
     view.locator(".wb-search").fill(f"line {MANY // 4 - 9}")
     expect(view.locator(".wb-found")).to_have_text("1/1")
+    desk.execute("wb.close(); server.__exit__(None, None, None)")

@@ -4,14 +4,15 @@ import io
 import zipfile
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
-from tests.browser.cells import PATIENCE_MS, again, aside, connected, pictures
-from tests.browser.conftest import Lab, opened
+from tests.browser.cells import PATIENCE_MS, again, aside, connected
+from tests.browser.conftest import Desk, dark, picture
 from workbench import Project, Recording, Workbench
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
+TABLE = "from workbench.widgets import RunsTable\nRunsTable(wb)"
 HOSTILE = "<img src=x onerror='window.owned=1'>"
 CODE = f"""
 for number in range(12): print('line', number)
@@ -47,9 +48,9 @@ def line(view: Locator, run_id: str) -> Locator:
     return view.locator(f'tr[data-run="{run_id}"]')
 
 
-def test_runs_are_found_proved_and_opened(lab: Lab, page: Page, wb: Workbench, runs: list[str]) -> None:
-    opened(lab, page, connected(wb), "from workbench.widgets import RunsTable\nRunsTable(wb)")
-    view = page.locator(".wb-runs")
+def test_runs_are_found_proved_and_opened(desk: Desk, wb: Workbench, runs: list[str]) -> None:
+    page = desk.page
+    view = desk.show(f"{connected(wb)}\n{TABLE}").locator(".wb-runs")
     expect(line(view, runs[0])).to_be_visible(timeout=PATIENCE_MS)
     view.get_by_label("Filter by outcome").select_option("process_failed")
     expect(line(view, runs[0])).to_have_count(0)
@@ -63,11 +64,11 @@ def test_runs_are_found_proved_and_opened(lab: Lab, page: Page, wb: Workbench, r
     assert times == sorted(times)
     line(view, runs[0]).get_by_role("button", name="Verify run").click()
     expect(line(view, runs[0]).get_by_text("✓ proved")).to_be_visible(timeout=PATIENCE_MS)
-    pictures(view, "runs-table")
+    picture(view, "runs-table")
     line(view, runs[0]).get_by_role("button", name="Open run").click()
     expect(view.locator(".wb-run")).to_contain_text(HOSTILE, timeout=PATIENCE_MS)
     assert page.evaluate("() => window.owned") is None
-    pictures(view, "runs-opened")
+    picture(view, "runs-opened")
     with page.expect_download() as download:
         line(view, runs[0]).get_by_role("button", name="Export run").click()
     assert download.value.suggested_filename == f"run-{runs[0]}.zip"
@@ -80,10 +81,9 @@ def test_runs_are_found_proved_and_opened(lab: Lab, page: Page, wb: Workbench, r
     expect(view.locator(".wb-run")).to_have_count(0, timeout=PATIENCE_MS)
 
 
-def test_two_runs_stand_side_by_side(lab: Lab, page: Page, wb: Workbench, runs: list[str]) -> None:
+def test_two_runs_stand_side_by_side(desk: Desk, wb: Workbench, runs: list[str]) -> None:
     """What they said and wrote, where the time went; hostile output as text."""
-    opened(lab, page, connected(wb), "from workbench.widgets import RunsTable\nRunsTable(wb)")
-    view = page.locator(".wb-runs")
+    view = desk.show(f"{connected(wb)}\n{TABLE}").locator(".wb-runs")
     for run_id in runs[:2]:
         line(view, run_id).get_by_role("checkbox").check(timeout=PATIENCE_MS)
     view.get_by_role("button", name="Compare the two chosen runs").click()
@@ -92,22 +92,20 @@ def test_two_runs_stand_side_by_side(lab: Lab, page: Page, wb: Workbench, runs: 
     expect(events).to_contain_text(HOSTILE)
     files = view.get_by_role("table", name="files")
     expect(files).to_contain_text("result")
-    assert page.evaluate("() => window.owned") is None
+    assert desk.page.evaluate("() => window.owned") is None
     for part in ("timeline", "facts"):
         view.locator("summary", has_text=part).click()
-    pictures(view, "runs-compared")
+    with dark(desk.page):
+        picture(view, "runs-compared")
 
 
-def test_nothing_deployed_and_nothing_run_are_told(lab: Lab, page: Page, wb: Workbench) -> None:
-    opened(
-        lab,
-        page,
-        "import workbench\nfrom workbench.widgets import RunsTable\nwb = workbench.connect(app_name='never-deployed')",
-        "RunsTable(wb)",
-        f"RunsTable(workbench.connect(app_name={wb.app_name!r}), project='nobody')",
-    )
-    views = page.locator(".wb-runs")
+def test_nothing_deployed_and_nothing_run_are_told(desk: Desk, wb: Workbench) -> None:
+    views = desk.show(
+        "import workbench\nfrom workbench.widgets import RunsTable\n"
+        "display(RunsTable(workbench.connect(app_name='never-deployed')))\n"
+        f"RunsTable(workbench.connect(app_name={wb.app_name!r}), project='nobody')"
+    ).locator(".wb-runs")
     expect(views.first).to_contain_text("nothing is deployed as 'never-deployed'", timeout=PATIENCE_MS)
     expect(views.last).to_contain_text("No run has ended here yet", timeout=PATIENCE_MS)
-    pictures(views.first, "runs-error")
-    pictures(views.last, "runs-empty")
+    picture(views.first, "runs-error")
+    picture(views.last, "runs-empty")

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import LONG, Lab, dark, opened, picture, readme_picture
+from tests.browser.conftest import LONG, Desk, Lab, dark, picture, readme_picture, wait_for_kernel
 from workbench import Workbench
 from workbench.cli.lab import WORKSPACE
 
@@ -18,43 +18,32 @@ print("a warning of the job", file=sys.stderr)
 pathlib.Path("report.txt").write_text("five steps")"""
 
 
-def test_the_launcher_of_jupyterlab_opens_the_workbench(lab: Lab, wb: Workbench, page: Page) -> None:
-    """And what is there already is opened again, not made twice."""
-    page.goto(f"{lab.url}/lab?token={lab.token}&reset")
-    card = page.locator(".jp-LauncherCard", has_text="Modal workbench")
-    card.wait_for(timeout=LONG)
-    picture(page, "jupyterlab-launcher")
-    card.click()
-    expect(page.locator(".wb-whole")).to_be_visible(timeout=LONG)
-    expect(page.get_by_role("tab", name="Launch", exact=True)).to_have_attribute("aria-selected", "true")
-    assert [path.name for path in lab.directory.glob("workbench*")] == ["workbench.ipynb"]
-
-
-def test_an_address_runs_nothing_but_the_workbench(lab: Lab, page: Page) -> None:
+def test_jupyterlab_leads_to_the_workbench(lab: Lab, wb: Workbench, page: Page) -> None:
     """A link to the workspace must not run what somebody else has put into that notebook."""
-    (lab.directory / "workbench.ipynb").unlink(missing_ok=True)
     evil = lab.directory / lab.write("print('evil ' + 'ran')")
     evil.rename(lab.directory / "workbench.ipynb")
     page.goto(f"{lab.url}{WORKSPACE}?token={lab.token}&reset")
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=LONG)
-    page.wait_for_function(
-        """async () => {
-            const panel = window.jupyterapp.shell.currentWidget;
-            if (!panel?.sessionContext) return false;
-            await panel.sessionContext.ready;
-            return panel.sessionContext.session.kernel.status === 'idle';
-        }""",
-        timeout=LONG,
-    )
+    wait_for_kernel(page)
     assert page.get_by_text("evil ran").count() == 0
     (lab.directory / "workbench.ipynb").unlink()
     page.goto(f"{lab.url}{WORKSPACE}?token={lab.token}&reset")
     expect(page.locator(".wb-whole")).to_be_visible(timeout=LONG)
 
+    page.evaluate("() => { window.jupyterapp.commands.execute('launcher:create'); }")
+    card = page.locator(".jp-LauncherCard", has_text="Modal workbench")
+    card.wait_for(timeout=LONG)
+    picture(page, "jupyterlab-launcher")
+    card.click()  # what is there already is opened again, not made twice
+    expect(page.locator(".wb-whole")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("tab", name="Launch", exact=True)).to_have_attribute("aria-selected", "true")
+    assert [path.name for path in lab.directory.glob("workbench*")] == ["workbench.ipynb"]
 
-def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(lab: Lab, wb: Workbench, page: Page) -> None:
-    opened(lab, page, f"import workbench\npanel = workbench.open(app_name={wb.app_name!r})\npanel")
-    whole = page.locator(".wb-whole")
+
+def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: Desk, wb: Workbench) -> None:
+    """And by the keyboard alone from tab to tab: its line among the runs, its file, what is deployed, its replay."""
+    page = desk.page
+    cell = f"import workbench\npanel = workbench.open(app_name={wb.app_name!r})\npanel"
+    whole = desk.show(cell).locator(".wb-whole")
     form = whole.locator(".wb-launcher")
     expect(form.locator("[data-field=code] textarea")).to_be_visible(timeout=LONG)
     picture(page, "launcher-empty")
@@ -81,22 +70,53 @@ def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(lab: Lab
     expect(view.locator(".wb-row", has_text="step 5 of the job")).to_be_visible()
     expect(view.locator(".wb-time")).to_contain_text("sandbox create")
     readme_picture(whole, "light")
+    run_id = (view.locator(".wb-message").get_attribute("title") or "").split()[-1]
+
+    tabs = whole.get_by_role("tablist", name="Workbench").get_by_role("tab")
+    expect(tabs).to_have_text(["Launch", "Runs", "Files", "Deployment", "Replay"])
+    tabs.first.focus()
+    page.keyboard.press("ArrowRight")
+    runs = whole.get_by_role("tabpanel", name="Runs").locator(".wb-runs")
+    row = runs.locator(f'tr[data-run="{run_id}"]')
+    row.get_by_role("button", name="Open run").click(timeout=LONG)
+    expect(runs.locator(".wb-run .wb-row", has_text="step 5 of the job")).to_be_visible(timeout=LONG)
+    picture(whole, "tab-runs")
+
+    tabs.nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    expect(tabs.nth(2)).to_be_focused()
+    files = whole.get_by_role("tabpanel", name="Files").locator(".wb-files")
+    files.get_by_role("treeitem", name="report.txt").click(timeout=LONG)
+    expect(files.locator(".wb-content")).to_have_text("five steps", timeout=LONG)
+    picture(whole, "tab-files")
+    user, used = (files.get_by_label(name).input_value() for name in ("user_id", "project_id"))
+    tabs.first.click()
+    form.get_by_role("button", name="A project that nobody has used").click()
+    tabs.nth(2).click()
+    expect(files.get_by_text("nothing is committed yet")).to_be_visible(timeout=LONG)  # it is as in Launch
+    files.get_by_label("project_id").fill("mine")
+    expect(files.locator(".wb-said")).to_have_text("project_id must be a canonical lower-case UUID", timeout=LONG)
+    files.get_by_label("A project used before").select_option(label=f"{used[:8]}… of {user[:8]}…")
+    expect(files.get_by_role("treeitem", name="report.txt")).to_be_visible(timeout=LONG)
+    as_there = files.get_by_role("button", name="Always show the project of Launch")
+    expect(as_there).to_have_attribute("aria-pressed", "false")
+
     with dark(page):
+        picture(whole, "tab-files-dark")
+        tabs.nth(3).click()
+        deployed = whole.get_by_role("tabpanel", name="Deployment").locator(".wb-deploy")
+        expect(deployed.get_by_role("table", name="Versions")).to_contain_text("v1", timeout=LONG)
+        picture(whole, "tab-deployment-dark")
+        tabs.first.click()
+        expect(view.locator(".wb-row", has_text="step 5 of the job")).to_be_in_viewport()
         picture(page, "launcher-done-dark")
 
-    # By the keyboard alone: from tab to tab, and into the replay of the run.
-    tabs = whole.locator(".wb-tabs > [role=tab]")
-    tabs.first.focus()
-    page.keyboard.press("End")
-    expect(tabs.last).to_be_focused()
-    expect(tabs.last).to_have_attribute("aria-selected", "true")
+    tabs.nth(1).click()
+    row.get_by_role("button", name="Replay run").click()
+    expect(tabs.last).to_have_attribute("aria-selected", "true", timeout=LONG)
     replay = whole.get_by_role("tabpanel", name="Replay").locator(".wb-replay")
-    expect(replay.get_by_text("Choose a run that has ended")).to_be_visible(timeout=LONG)
-    run_id = (view.locator(".wb-message").get_attribute("title") or "").split()[-1]
-    replay.locator(".wb-run-id").fill(run_id)
-    replay.locator(".wb-load").click()
     expect(replay.locator(".wb-played")).to_have_text(re.compile(r"^0 of \d+ events"), timeout=LONG)
     replay.locator(".wb-speed").select_option("100")
     replay.locator(".wb-play").click()
     expect(replay.locator(".wb-run")).to_have_attribute("data-condition", "done", timeout=LONG)
-    picture(page, "replay-archived")
+    picture(whole, "tab-replay")

@@ -2,6 +2,7 @@
 
 import html
 import logging
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,10 +12,21 @@ import pytest
 import traitlets
 
 from tests.conftest import wait_until
+from workbench import widgets
 from workbench.widgets import base
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 
 PATIENCE_S = 30
+SHARED = Path(base.__file__).parent / "shared"
+SHARED_STYLE = (SHARED / "shared.css").read_text()
+WIDGETS = [getattr(widgets, name) for name in widgets.__all__]
+WITHIN = {
+    widgets.Launcher: [widgets.RunView],
+    widgets.Replay: [widgets.RunView],
+    widgets.RunsTable: [widgets.RunView],
+    widgets.Files: [widgets.VolumeBrowser],
+    widgets.Whole: WIDGETS[:-1],
+}
 
 
 class Echo(Panel):
@@ -121,7 +133,24 @@ def test_the_front_end_is_the_shared_file_and_the_widgets_own(tmp_path: Path) ->
     folder.mkdir()
     (folder / "thing.js").write_text("export default 1;")
     (folder / "thing.css").write_text(".thing { }")
-    script, style = front_end(str(folder / "__init__.py"))
+    (folder / "part.js").write_text("const part = 1;")
+    script, style = front_end(str(folder / "__init__.py"), "part.js")
     assert script.startswith("// What the drawing of every widget shares")
-    assert script.endswith("export default 1;")
+    assert script.endswith("const part = 1;\nexport default 1;")
     assert style.endswith(".thing { }")
+
+
+@pytest.mark.parametrize("widget", WIDGETS, ids=lambda widget: widget.__name__)
+def test_a_widgets_styles_reach_no_other_widget(widget: type[Panel]) -> None:
+    """All of them are in one page, and some stand within others."""
+    own = re.findall(r'export default widget\("(\w+)"', widget._esm)[-1]
+    style = widget._css.removeprefix((SHARED / "shared.css").read_text())
+    selectors = [
+        one.strip() for rule in re.findall(r"([^{}]+)\{[^{}]*\}", style) for one in re.split(r", (?=\.)", rule)
+    ]
+    assert selectors
+    assert [one for one in selectors if not one.startswith(f".wb-{own} ")] == []
+    named = set(re.findall(r"\.(wb-[\w-]+)", style)) - {f"wb-{own}"} - set(re.findall(r"\.(wb-[\w-]+)", SHARED_STYLE))
+    for inner in WITHIN.get(widget, ()):
+        drawn = set(re.findall(r"\bwb-[\w-]+", inner._esm.removeprefix((SHARED / "shared.js").read_text())))
+        assert named & drawn == set(), inner.__name__

@@ -1,5 +1,7 @@
 """What a file is and how it can be looked at; names and contents are a job's."""
 
+import re
+
 import pytest
 
 from workbench.preview import MAX_WHOLE_BYTES, PREVIEW_BYTES, Preview, highlighted, preview
@@ -68,9 +70,10 @@ def test_json_that_is_too_much_is_text(data: bytes) -> None:
 
 def test_a_page_cannot_leave_its_frame() -> None:
     """Whatever it says stays in the attribute of the inner frame: no quote of its own ends it."""
-    guest = "\"'><script>alert(1)</script><iframe></iframe></iframe>&quot;"
+    guest = "\"'><script>alert(1)</script><iframe></iframe><IFrame src=//x></iframe>&quot;<embed><object>"
     page = looked_at("a.html", guest.encode()).page
     assert page.count("<script") == 0
     assert page.count("<iframe") == page.count("</iframe>") == 1
+    assert not re.search("&lt;/?(iframe|embed|object)", page, re.IGNORECASE)  # it would be connected to
     assert page.index("Content-Security-Policy") < page.index("srcdoc")
     assert 'sandbox=""' in page

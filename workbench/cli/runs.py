@@ -257,7 +257,7 @@ def _show_list(found: "RunList") -> None:
     heading, *rows = found.rows()
     table = Table(box=box.SIMPLE_HEAD)
     for name in heading:
-        table.add_column(name, no_wrap=name in ("run", "took", "start", "estimated"), overflow="fold")
+        table.add_column(name, no_wrap=name in ("run", "took", "sandbox", "estimated"), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=_colour(name, cell)) for name, cell in zip(heading, row, strict=True)))
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)

@@ -1,6 +1,7 @@
 """Widgets: Python owns the state, one plain JavaScript file draws it. Guest text enters the page only as text."""
 
 from workbench.widgets.deploy_panel import DeployPanel
+from workbench.widgets.files import Files
 from workbench.widgets.launcher import Launcher
 from workbench.widgets.replay import Replay
 from workbench.widgets.run_view import RunView
@@ -8,4 +9,4 @@ from workbench.widgets.runs_table import RunsTable
 from workbench.widgets.volume_browser import VolumeBrowser
 from workbench.widgets.whole import Whole
 
-__all__ = ["DeployPanel", "Launcher", "Replay", "RunView", "RunsTable", "VolumeBrowser", "Whole"]
+__all__ = ["DeployPanel", "Files", "Launcher", "Replay", "RunView", "RunsTable", "VolumeBrowser", "Whole"]

@@ -29,16 +29,16 @@ class Still(TypedDict):
     plain: str
 
 
-def front_end(file: str) -> tuple[str, str]:
-    """The JavaScript and CSS of the widget whose `__init__.py` this is.
+def front_end(file: str, *more: str) -> tuple[str, str]:
+    """The JavaScript and CSS of the widget whose `__init__.py` this is; `more` are paths of JavaScript from there.
 
-    anywidget takes one string of each: the shared file stands in front of the widget's own, so no bundler is needed.
+    anywidget takes one string of each: the shared files, then `more`, stand in front of the widget's own, so no bundler
+    is needed. A widget's CSS names its class in every selector, for the styles of all widgets are in one page.
     """
     folder = Path(file).parent
-    return tuple(  # type: ignore[return-value]  # of two
-        f"{(_SHARED / f'shared.{kind}').read_text()}\n{(folder / f'{folder.name}.{kind}').read_text()}"
-        for kind in ("js", "css")
-    )
+    scripts = [_SHARED / "shared.js", *(folder / name for name in more), folder / f"{folder.name}.js"]
+    styles = [_SHARED / "shared.css", folder / f"{folder.name}.css"]
+    return "\n".join(one.read_text() for one in scripts), "\n".join(one.read_text() for one in styles)
 
 
 class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types

@@ -15,14 +15,12 @@ SETTLE_S = (
 )
 
 Answer = tuple[Mapping[str, Any], Sequence[bytes]]
-_ASKING = (Path(__file__).parent / "asking.js").read_text()
+_ASKING = Path(__file__).parent / "asking.js"
 
 
 def asking_front_end(file: str, *more: str) -> tuple[str, str]:
-    """As `front_end`, with what asks questions, and `more` of the folder's JavaScript, in front of the widget's own."""
-    script, style = front_end(file)
-    parts = [(Path(file).parent / name).read_text() for name in more]
-    return "\n".join([_ASKING, *parts, script]), style
+    """As `front_end`, with what asks questions in front of `more`."""
+    return front_end(file, str(_ASKING), *more)
 
 
 class AskingPanel(Panel):

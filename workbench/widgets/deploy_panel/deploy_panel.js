@@ -128,12 +128,13 @@ function draw({ model, body, own, needs, connected }) {
     drawBusy();
   };
   own.drawn.add(drawLog);
-  model.on("change", drawAll);
+  const changed = () => unpressed(facts, drawAll);
+  model.on("change", changed);
   drawAll();
   drawLog();
   return () => {
     own.drawn.delete(drawLog);
-    model.off("change", drawAll);
+    model.off("change", changed);
   };
 }
 

@@ -16,9 +16,9 @@ from workbench.session import Workbench
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.launcher.calls import calls
 from workbench.widgets.launcher.forms import Checked, Form, check, forms
+from workbench.widgets.projects import Ids, ids, offered, used_before
 from workbench.widgets.run_view import RunView
 
-_OFFERED = 60  # archived runs whose projects are offered
 _KEPT = 8  # runs whose views stay
 _FORMS = forms()
 
@@ -39,7 +39,7 @@ class Draft:
 class Launcher(Panel):
     """Launches runs on a workbench. `launch` does from Python what the button does; `runs` are those launched here."""
 
-    _esm, _css = front_end(__file__)
+    _esm, _css = front_end(__file__, "../shared/projects.js")
     label = "Launcher"
 
     forms: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
@@ -49,7 +49,7 @@ class Launcher(Panel):
     calls_note = traitlets.Unicode("").tag(sync=True)
     where = traitlets.Unicode("").tag(sync=True)
     notes = traitlets.Dict().tag(sync=True)
-    offered: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
+    offered: traitlets.List[Ids] = traitlets.List().tag(sync=True)
     launching = traitlets.Bool(False).tag(sync=True)
     launched: traitlets.List[str] = traitlets.List().tag(sync=True)
     chosen = traitlets.Int(0).tag(sync=True)
@@ -64,9 +64,18 @@ class Launcher(Panel):
         self._draft = Draft(_form(action), project or Project.new(), {})
         self._show_draft()
 
+    @property
+    def project(self) -> Project:
+        """The project that is filled in; while somebody types, its ids may be none. `draft` changes with it."""
+        return self._draft.project
+
     def launch(self, project: Project, action: str, **fields: Any) -> Run:
         """Start a run and show it, as the button does. Raises what `Workbench.launch` raises."""
         return self._start(make_request(project, action, **fields))
+
+    def refresh(self) -> None:
+        """Look again at what is deployed and which projects were used, in the background."""
+        self.in_background(self._look_around)
 
     def close(self) -> None:
         """End the launcher and its views; the runs go on. Idempotent."""
@@ -78,7 +87,7 @@ class Launcher(Panel):
         """Take in what was typed, or launch it."""
         match message:
             case {"type": "hello"}:
-                self.in_background(self._look_around)
+                self.refresh()
             case {"type": "draft" | "launch" as wish, "form": int(index), "project": dict(ids), "values": dict(values)}:
                 project = Project(str(ids.get("user_id", "")).strip(), str(ids.get("project_id", "")).strip())
                 self._draft = Draft(_FORMS[index], project, values)
@@ -122,8 +131,8 @@ class Launcher(Panel):
         op = f" {request.op}" if hasattr(request, "op") else ""
         self.launched = [*self.launched, f"{request.action}{op}"]
         self._choose(len(self._views) - 1)
-        project = Project(request.user_id, request.project_id)
-        self._offer([project, *(Project(one["user_id"], one["project_id"]) for one in self.offered)])
+        before = [Project(one["user_id"], one["project_id"]) for one in self.offered]
+        self.offered = offered([Project(request.user_id, request.project_id), *before])
         return run
 
     def _choose(self, index: int) -> None:
@@ -135,7 +144,7 @@ class Launcher(Panel):
         draft = self._draft
         self.draft = {
             "form": _FORMS.index(draft.form),
-            "project": {"user_id": draft.project.user_id, "project_id": draft.project.project_id},
+            "project": dict(ids(draft.project)),
             "values": dict(draft.values),
         }
 
@@ -161,20 +170,9 @@ class Launcher(Panel):
         why = self._workbench.why_without_claude if self._workbench.target.kind != "url" else None
         self.notes = {"claude": f"What is deployed from here has no Claude CLI: {why}"} if why else {}
         self.soon(self._check)
-        try:
-            runs = self._workbench.runs.list(limit=_OFFERED)
-        except Exception:  # noqa: BLE001  # ids can be typed; why archives cannot be read is told where they are shown
-            return
-        bundles = [run.bundle for run in runs if run.bundle is not None]
-        self._offer([*map(_project_of, self.runs), *(Project(one.user_id, one.project_id) for one in bundles)])
-
-    def _offer(self, projects: list[Project | None]) -> None:
-        unique = dict.fromkeys(project for project in projects if project is not None)
-        self.offered = [{"user_id": one.user_id, "project_id": one.project_id} for one in unique]
-
-
-def _project_of(run: Run) -> Project | None:
-    return Project(run.request.user_id, run.request.project_id) if run.request is not None else None
+        launched = [run.request for run in self.runs if run.request is not None]
+        here = [Project(one.user_id, one.project_id) for one in launched]
+        self.offered = offered([*here, *used_before(self._workbench)])
 
 
 def _form(action: str) -> Form:

@@ -23,18 +23,15 @@ export default widget("launcher", {
     const actions = element("span", "wb-actions", "", { role: "tablist", "aria-label": "Action" });
     const operation = needs(element("select", "wb-field wb-op", "", { "aria-label": "Operation" }));
     head.append(actions, operation, element("span", "wb-grow"), element("span", "wb-quiet wb-cut", model.get("where")));
-    const whose = element("div", "wb-bar wb-quietly");
-    const ids = ["user_id", "project_id"].map((name) => {
-      const input = needs(element("input", "wb-field wb-code wb-ids", "", { "aria-label": name, placeholder: name, spellcheck: "false" }));
-      input.addEventListener("input", () => {
-        draft.project[name] = input.value;
+    const picker = projectPicker({
+      needs,
+      offered: () => model.get("offered"),
+      chosen(project, name) {
+        draft.project = project;
         changed(name);
-      });
-      return [name, input];
+      },
     });
-    const recent = needs(element("select", "wb-field wb-recent", "", { "aria-label": "A project used before" }));
-    const fresh = needs(button("new project", "A project that nobody has used", () => model.send({ type: "new_project" }), "wb-new"));
-    whose.append(element("span", "", "Project"), ...ids.map(([, input]) => input), recent, fresh);
+    picker.node.append(needs(button("new project", "A project that nobody has used", () => model.send({ type: "new_project" }), "wb-new")));
 
     const form = element("div", "wb-form");
     const said = element("span", "wb-wrong wb-grow", "", { role: "status" });
@@ -52,7 +49,7 @@ export default widget("launcher", {
     const runs = element("div", "wb-bar wb-quietly wb-runs-here", "", { role: "tablist", "aria-label": "Runs launched here" });
     const box = element("div", "wb-embedded");
     shown.append(runs, box);
-    body.append(head, whose, form, foot, call.node, shown);
+    body.append(head, picker.node, form, foot, call.node, shown);
 
     // One form after the other.
     const names = [...new Set(forms.map((one) => one.action))];
@@ -184,29 +181,13 @@ export default widget("launcher", {
         const options = input.closest(".wb-options");
         if (message && options?.hidden) options.previousSibling.click();
       }
-      for (const [name, input] of ids) input.setAttribute("aria-invalid", String(touched.has(name) && name in errors));
+      picker.tell(Object.keys(errors).filter((name) => touched.has(name)));
       said.textContent = left.join("; ");
     };
     const drawProject = () => {
-      if (ids.some(([, input]) => document.activeElement === input)) return; // what is typed now is newer
-      draft.project = { ...model.get("draft").project };
-      for (const [name, input] of ids) input.value = draft.project[name];
+      const { project } = model.get("draft");
+      if (picker.show(project)) draft.project = { ...project };
     };
-    const offer = () => {
-      const offered = model.get("offered");
-      recent.hidden = offered.length === 0;
-      recent.replaceChildren(
-        element("option", "", "used before …", { value: "" }),
-        ...offered.map((one, index) => element("option", "", visible(`${one.project_id.slice(0, 8)}… of ${one.user_id.slice(0, 8)}…`), { value: index })),
-      );
-    };
-    recent.addEventListener("change", () => {
-      const one = model.get("offered")[Number(recent.value)];
-      if (recent.value === "" || !one) return;
-      for (const [name, input] of ids) input.value = draft.project[name] = one[name];
-      changed("user_id");
-      recent.value = "";
-    });
     operation.addEventListener("change", () => choose(Number(operation.value)));
     arrows(actions, () => tabs, { across: true, chosen: (tab) => {
       tab.click();
@@ -232,7 +213,7 @@ export default widget("launcher", {
       ["change:errors", tell],
       ["change:draft", drawProject],
       ["change:notes", drawForm],
-      ["change:offered", offer],
+      ["change:offered", picker.offer],
       ["change:launched change:chosen", drawRuns],
       ["change:launching", busy],
       ["change:calls change:calls_note", call.draw],
@@ -240,7 +221,7 @@ export default widget("launcher", {
     for (const [names, act] of watch) model.on(names, act);
     drawForm();
     drawProject();
-    offer();
+    picker.offer();
     drawRuns();
     call.draw();
     const unembed = embed({ model, host, trait: "view", box, empty: () => placeholder("empty", "No run yet") });

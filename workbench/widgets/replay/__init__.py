@@ -62,6 +62,12 @@ class Replay(Panel):
         if before is not None:
             before.close()
 
+    def fetch(self, run_id: str) -> None:
+        """Load an archived run of the workbench, in the background."""
+        assert self._workbench is not None, "a replay without a workbench knows no archive: use load"
+        self.loading = True
+        self.in_background(self._load, self._workbench, run_id.strip())
+
     def play(self) -> None:
         """Let it run."""
         self._loaded().play()
@@ -87,8 +93,7 @@ class Replay(Panel):
             case {"type": "hello"} if self._workbench is not None and not self.offered:
                 self.in_background(self._offer, self._workbench)
             case {"type": "load", "run_id": str(run_id)} if self._workbench is not None:
-                self.loading = True
-                self.in_background(self._load, self._workbench, run_id.strip())
+                self.fetch(run_id)
             case {"type": "play"}:
                 self.play()
             case {"type": "pause"}:

@@ -63,14 +63,20 @@ export default widget("replay", {
       load.textContent = model.get("loading") ? "loading …" : "load";
     };
     model.on("change", draw);
+    const name = () => {
+      if (document.activeElement !== id) id.value = model.get("title");
+    };
     model.on("change:offered", offer);
+    model.on("change:title", name);
     offer();
     draw();
+    name();
     const empty = () => placeholder("empty", model.get("offers") ? "Choose a run that has ended, or type its id" : "Nothing to play");
     const unembed = embed({ model, host, trait: "view", box, empty });
     return () => {
       model.off("change", draw);
       model.off("change:offered", offer);
+      model.off("change:title", name);
       unembed();
     };
   },

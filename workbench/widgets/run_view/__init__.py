@@ -16,6 +16,7 @@ from modal_app.contract.events import TERMINAL, Event, StatusEvent, Usage
 from workbench.archived_run import ArchivedRun
 from workbench.client import Received
 from workbench.plain_text import one_line
+from workbench.view_state import ViewState
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.run_view.drawn import newest, packed
 from workbench.widgets.run_view.source import Ended, Source
@@ -40,7 +41,7 @@ class Batch(TypedDict):
 class RunView(Panel):
     """Shows a run, whether live, ended or played. The run goes on whether anybody looks or not."""
 
-    _esm, _css = front_end(__file__)
+    _esm, _css = front_end(__file__, "lines.js", "output.js")
     label = "Run"
 
     condition = traitlets.Unicode("waiting").tag(sync=True)
@@ -170,7 +171,6 @@ class RunView(Panel):
 
     def _sync_state(self) -> None:
         state = self.run.state
-        cold = {True: "cold start", False: "warm start", None: ""}[state.cold_start]
         with self.hold_sync():
             self.condition = state.condition
             self.run_id = state.run_id
@@ -180,7 +180,7 @@ class RunView(Panel):
             self.exit_code = state.exit_code
             self.elapsed_ms = min(state.elapsed_ms, _LATEST_MS)
             self.pace = self.run.pace
-            self.start = "warm sandbox" if state.sandbox is not None and state.sandbox.warm else cold
+            self.start = _start(state)
             self.event_count = state.events
             self.sizes = {str(channel): count for channel, count in state.bytes.items()}
             self.usage = _usage(state.usage)
@@ -201,6 +201,13 @@ class RunView(Panel):
                 }
                 for name, span in drawn.rows()
             ]
+
+
+def _start(state: ViewState) -> str:
+    """How the endpoint's container and the run's sandbox came: made for this run, or there before."""
+    container = {True: "container cold", False: "container warm", None: ""}[state.cold_start]
+    sandbox = "" if state.sandbox is None else f"sandbox {'warm' if state.sandbox.warm else 'cold'}"
+    return " · ".join(filter(None, [container, sandbox]))
 
 
 def _usage(usage: Usage | None) -> str:

@@ -7,7 +7,7 @@ the page narrows and sorts what is read.
 import html
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -54,11 +54,24 @@ class RunsTable(AskingPanel):
     complete = traitlets.Bool(True).tag(sync=True)
     shown = traitlets.Unicode("").tag(sync=True)
     view = traitlets.Unicode("").tag(sync=True)
+    can_replay = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, workbench: "Workbench", *, limit: int = 100, project: str = "", outcome: str = "") -> None:
-        """`limit`, `project` and `outcome` are as for `RunArchive.list`: which runs are read."""
-        super().__init__(title=f"{workbench.app_name} on {workbench.target.kind}")
+    def __init__(
+        self,
+        workbench: "Workbench",
+        *,
+        limit: int = 100,
+        project: str = "",
+        outcome: str = "",
+        on_replay: Callable[[str], None] | None = None,
+    ) -> None:
+        """`limit`, `project` and `outcome` are as for `RunArchive.list`: which runs are read.
+
+        `on_replay` is called with the id of a run that shall be played again; without it the page does not offer that.
+        """
+        super().__init__(title=f"{workbench.app_name} on {workbench.target.kind}", can_replay=on_replay is not None)
         self.workbench = workbench
+        self._on_replay = on_replay
         self.limit = limit
         self._wanted = {"project": project, "outcome": outcome}
         self._found = RunList((), complete=True)
@@ -100,6 +113,8 @@ class RunsTable(AskingPanel):
                 self.refresh()
             case {"type": "show", "run_id": str(run_id)}:
                 self.show(run_id)
+            case {"type": "replay", "run_id": str(run_id)} if self._on_replay is not None:
+                self._on_replay(run_id)
             case _:
                 super().handle(message, buffers)
 
@@ -166,7 +181,7 @@ def _row(one: ListedRun) -> Row:
     bundle = one.bundle
     return Row(
         run_id=one.run_id,
-        cells=list(one.row()[1:]),
+        cells=[*one.row()[1:-1], "" if bundle is None else one.row()[-1]],
         at_ms=bundle.accepted_at_ms if bundle else 0,
         took_ms=bundle.ended_at_ms - bundle.accepted_at_ms if bundle else 0,
         usd=bundle.cost.usd if bundle and bundle.cost else 0.0,

@@ -2,7 +2,7 @@
 
 const COLUMNS = [ // name, index in the cells, number to sort by
   ["accepted (UTC)", 0, "at_ms"], ["run", null, null], ["action", 1, null], ["project", 2, null], ["outcome", 3, null],
-  ["took", 4, "took_ms"], ["start", 5, null], ["estimated", 6, "usd"],
+  ["took", 4, "took_ms"], ["sandbox", 5, null], ["estimated", 6, "usd"],
 ];
 const FEW = 12; // characters of an id that tell it apart in a table
 
@@ -17,7 +17,7 @@ function draw({ model, body, own, host, needs }) {
 
   const bar = element("div", "wb-bar");
   const title = element("span", "wb-cut wb-quiet wb-which");
-  const text = element("input", "wb-field wb-grow wb-filter", "", { type: "search", placeholder: "filter: id, action, project, outcome", "aria-label": "Filter by text" });
+  const text = element("input", "wb-field wb-grow wb-narrow", "", { type: "search", placeholder: "filter: id, action, project, outcome", "aria-label": "Filter by text" });
   const outcome = element("select", "wb-field", "", { "aria-label": "Filter by outcome" });
   const action = element("select", "wb-field", "", { "aria-label": "Filter by action" });
   const compare = needs(button("compare", "Compare the two chosen runs", () => both(), "wb-compare"));
@@ -138,6 +138,7 @@ function draw({ model, body, own, host, needs }) {
     if (!row.problem) {
       acts.append(
         needs(button("open", `Open run ${row.run_id}`, () => open(row.run_id))),
+        ...(model.get("can_replay") ? [needs(button("replay", `Replay run ${row.run_id}`, () => model.send({ type: "replay", run_id: row.run_id })))] : []),
         needs(button("export", `Export run ${row.run_id} as a recording`, () => save(row.run_id))),
       );
     }
@@ -222,12 +223,12 @@ function draw({ model, body, own, host, needs }) {
       if (!words) return cell;
       const stripe = element("span", "wb-stripe", "", { "aria-hidden": "true" });
       stripe.style.width = `${Math.max(0.5, (100 * Math.max(0, parseInt(words, 10) || 0)) / most)}%`;
-      cell.append(element("span", "wb-took", words), stripe);
+      cell.append(element("span", "wb-lasted", words), stripe);
       return cell;
     };
     const event = (row) => {
       if (row.name) {
-        const cell = element("td", "wb-quiet wb-fold", `⋯ ${row.name}`, { colspan: "2" });
+        const cell = element("td", "wb-quiet wb-left-out", `⋯ ${row.name}`, { colspan: "2" });
         return [cell];
       }
       return [td(row.left, "wb-code"), td(row.right, "wb-code")];
@@ -260,7 +261,7 @@ function draw({ model, body, own, host, needs }) {
     drawTable();
   };
   for (const input of [text, outcome, action]) input.addEventListener("input", drawTable);
-  const listened = [["change:rows change:condition change:why change:complete change:title", drawAll], ["change:view change:shown", () => (drawOpened(), drawClose())], ["change:problem", () => tell("")]];
+  const listened = [["change:rows change:condition change:why change:complete change:title", () => unpressed(scroll, drawAll)], ["change:view change:shown", () => (drawOpened(), drawClose())], ["change:problem", () => tell("")]];
   for (const [names, act] of listened) model.on(names, act);
   drawAll();
   opened.hidden = !model.get("view");

@@ -49,6 +49,12 @@ function table(heading, rows, label) {
   return node;
 }
 
+// Draws anew what has buttons in `box`, but not while one of them is being pressed: its click would be lost.
+function unpressed(box, draw) {
+  if (box.matches(":active")) window.addEventListener("pointerup", () => setTimeout(draw), { once: true });
+  else draw();
+}
+
 // Text with its control characters and changes of direction made visible: none of them acts on the page.
 function visible(text) {
   return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (character) => {

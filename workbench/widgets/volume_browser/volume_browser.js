@@ -291,7 +291,7 @@ function draw({ model, body, own, needs, root }) {
   const draws = {
     title: () => (title.textContent = `Files of project ${model.get("title").split("/")[1]}`) && (title.title = model.get("title")),
     "condition change:why": () => (drawTree(), model.get("condition") === "ready" && view === "file" && show()),
-    entries: () => (drawTree(), model.get("condition") === "ready" && show()),
+    entries: () => unpressed(split, () => (drawTree(), model.get("condition") === "ready" && show())),
     mounts: drawWarnings,
     chosen: () => (drawTree(), show()),
   };

@@ -1,15 +1,22 @@
-"""The whole workbench as one panel: a tab for each widget."""
+"""The whole workbench as one panel: a tab for each widget, made when its tab is opened for the first time.
+
+Opening the panel looks nothing up and cannot fail: what is not there yet is told in the page, with the way to it.
+"""
 
 import html
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import traitlets
 
 from workbench.session import Workbench
-from workbench.widgets.base import Buffers, Panel, Still, front_end
+from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.deploy_panel import DeployPanel
+from workbench.widgets.files import Files
 from workbench.widgets.launcher import Launcher
 from workbench.widgets.replay import Replay
+from workbench.widgets.runs_table import RunsTable
 
 
 class Tab(NamedTuple):
@@ -17,17 +24,11 @@ class Tab(NamedTuple):
 
     key: str
     title: str
-    make: Callable[[Workbench], Panel]
-
-
-TABS = (
-    Tab("launch", "Launch", Launcher),
-    Tab("replay", "Replay", lambda workbench: Replay(workbench=workbench)),
-)
+    make: Callable[["Whole"], Panel]
 
 
 class Whole(Panel):
-    """Everything for one target. `widgets` are its parts by key: `panel.widgets["launch"].launch(…)`.
+    """Everything for one target. `part` gives its widgets: `panel.part("launch").launch(…)`, `panel.part("runs")`.
 
     Closing it closes its parts, and the connection when `owns` says that it is its own.
     """
@@ -36,42 +37,114 @@ class Whole(Panel):
     label = "Workbench"
 
     tabs: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
+    parts: "traitlets.Dict[str, str]" = traitlets.Dict().tag(sync=True)
     chosen = traitlets.Unicode("").tag(sync=True)
+    missing = traitlets.Unicode("").tag(sync=True)
+    can_deploy = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, workbench: Workbench, *, owns: bool = False) -> None:
-        super().__init__()
+        super().__init__(can_deploy=workbench.target.kind != "url")
         self.workbench = workbench
         self._owns = owns
-        self.widgets: dict[str, Panel] = {tab.key: tab.make(workbench) for tab in TABS}
-        self.tabs = [
-            {"key": tab.key, "title": tab.title, "widget": f"anywidget:{self.widgets[tab.key].model_id}"}
-            for tab in TABS
-        ]
-        self.chosen = TABS[0].key
+        self._made: dict[str, Panel] = {}
+        self._making = threading.RLock()
+        self.tabs = [{"key": tab.key, "title": tab.title} for tab in TABS]
+        self.show(TABS[0].key)
+
+    def part(self, key: str) -> Panel:
+        """The widget of a tab, which is made when nobody has asked for it before. Raises KeyError for no tab's key."""
+        tab = next((one for one in TABS if one.key == key), None)
+        if tab is None:
+            raise KeyError(key)
+        with self._making:
+            if key not in self._made:
+                if self._closed:
+                    raise RuntimeError("the panel is closed: open another one")
+                self._made[key] = tab.make(self)
+                self.parts = {**self.parts, key: f"anywidget:{self._made[key].model_id}"}
+            return self._made[key]
 
     def show(self, key: str) -> None:
         """Choose a tab. Raises KeyError for one that there is not."""
-        self.widgets[key]
+        self._open(key)
         self.chosen = key
 
     def close(self) -> None:
         """Close every part. Idempotent."""
-        for widget in self.widgets.values():
-            widget.close()
+        super().close()
+        with self._making:
+            for part in self._made.values():
+                part.close()
         if self._owns:
             self.workbench.close()
-        super().close()
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Remember which tab is shown, for the next page."""
+        """Open a tab, and remember which is shown, for the next page."""
         match message:
-            case {"type": "show", "key": str(key)} if key in self.widgets:
+            case {"type": "hello"}:
+                self.in_background(self._look)
+            case {"type": "show", "key": str(key)} if any(key == tab.key for tab in TABS):
                 self.chosen = key
+                self.in_background(self._open, key)
 
     def still(self) -> Still:
-        """The parts one after the other."""
-        parts = [(tab.title, self.widgets[tab.key].still()) for tab in TABS]
+        """The parts that were opened, one after the other."""
+        parts = [(tab.title, self._made[tab.key].still()) for tab in TABS if tab.key in self._made]
         return Still(
             html="".join(f"<h4>{html.escape(title)}</h4>{part['html']}" for title, part in parts),
             plain="\n\n".join(f"{title}\n{part['plain']}" for title, part in parts),
         )
+
+    def _open(self, key: str) -> None:
+        known = key in self._made
+        part = self.part(key)
+        if known and isinstance(part, RunsTable | Files | DeployPanel):
+            part.refresh()  # it may have changed since it was looked at
+
+    def _look(self) -> None:
+        """Find out whether there is something to launch on."""
+        try:
+            self.workbench.endpoint  # noqa: B018  # it raises
+        except Exception as error:  # noqa: BLE001  # the boundary: the page says it, and what to do
+            self.missing = sentence(error)
+        else:
+            self.missing = ""
+
+    def _files(self) -> Files:
+        launcher = self.part("launch")
+        assert isinstance(launcher, Launcher)
+        files = Files(self.workbench, project=launcher.project, leader="Launch")
+        launcher.observe(lambda _change: files.follow(launcher.project), "draft")
+        return files
+
+    def _runs(self) -> RunsTable:
+        return RunsTable(self.workbench, on_replay=self._replay)
+
+    def _replay(self, run_id: str) -> None:
+        replay = self.part("replay")
+        assert isinstance(replay, Replay)
+        self.chosen = "replay"
+        replay.fetch(run_id)
+
+    def _deployment(self) -> DeployPanel:
+        panel = DeployPanel(self.workbench)
+        panel.observe(self._deployed, "busy")
+        return panel
+
+    def _deployed(self, change: Mapping[str, Any]) -> None:
+        """After a change of what is deployed, everything else looks again."""
+        if change["new"]:
+            return
+        self.in_background(self._look)
+        for part in tuple(self._made.values()):
+            if isinstance(part, Launcher | RunsTable | Files):
+                part.refresh()
+
+
+TABS = (
+    Tab("launch", "Launch", lambda whole: Launcher(whole.workbench)),
+    Tab("runs", "Runs", Whole._runs),
+    Tab("files", "Files", Whole._files),
+    Tab("deploy", "Deployment", Whole._deployment),
+    Tab("replay", "Replay", lambda whole: Replay(workbench=whole.workbench)),
+)

@@ -1,13 +1,17 @@
-// Draws the tabs; each part draws itself, from the first time that it is shown.
+// Draws the tabs; each part draws itself, from the first time that its tab is opened: Python makes it then.
 
 export default widget("whole", {
-  draw({ model, body, host }) {
+  draw({ model, body, host, needs }) {
     const bar = element("div", "wb-tabs", "", { role: "tablist", "aria-label": "Workbench" });
-    body.append(bar);
+    const missing = element("div", "wb-banner wb-missing", "", { role: "status", "data-kind": "warn", hidden: true });
+    const reason = element("span", "wb-grow");
+    missing.append(reason, needs(button("go to Deployment", "Go to Deployment", () => choose("deploy"), "wb-to-deploy")));
+    body.append(bar, missing);
     const parts = model.get("tabs").map((tab, index) => {
       const id = `wb-${Math.random().toString(36).slice(2)}`;
       const title = element("button", "wb-tab", tab.title, { type: "button", role: "tab", id, "aria-controls": `${id}-panel` });
-      const box = element("div", "wb-part", "", { role: "tabpanel", id: `${id}-panel`, "aria-labelledby": id, "data-key": tab.key });
+      const box = element("div", "wb-panel", "", { role: "tabpanel", id: `${id}-panel`, "aria-labelledby": id, "data-key": tab.key });
+      box.append(placeholder("loading", "opening …"));
       title.addEventListener("click", () => choose(tab.key));
       title.tabIndex = index === 0 ? 0 : -1;
       bar.append(title);
@@ -18,14 +22,25 @@ export default widget("whole", {
       show(key);
       model.send({ type: "show", key });
     };
+    let shown = "";
     const show = (key) => {
+      shown = key;
       for (const part of parts) {
         const chosen = part.key === key;
         part.title.setAttribute("aria-selected", String(chosen));
         part.title.tabIndex = chosen ? 0 : -1;
         part.box.hidden = !chosen;
-        if (chosen) part.embedded ??= embedOnce({ host, reference: part.widget, box: part.box });
       }
+      draw();
+    };
+    const draw = () => {
+      const made = model.get("parts");
+      for (const part of parts) {
+        if (part.key === shown && made[part.key]) part.embedded ??= embedOnce({ host, reference: made[part.key], box: part.box });
+      }
+      reason.textContent = visible(model.get("missing"));
+      missing.hidden = !model.get("missing") || shown === "deploy";
+      missing.querySelector(".wb-to-deploy").hidden = !model.get("can_deploy");
     };
     arrows(bar, () => parts.map((part) => part.title), {
       across: true,
@@ -33,9 +48,11 @@ export default widget("whole", {
     });
     const onChosen = () => show(model.get("chosen"));
     model.on("change:chosen", onChosen);
+    model.on("change:parts change:missing", draw);
     onChosen();
     return () => {
       model.off("change:chosen", onChosen);
+      model.off("change:parts change:missing", draw);
       for (const part of parts) part.embedded?.abort();
     };
   },

@@ -1,0 +1,138 @@
+"""The files of whatever project is picked: one that was used before, one whose ids are typed, or another widget's.
+
+It goes along with another widget's project until somebody picks one here.
+"""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import anywidget
+import traitlets
+
+from workbench.project import Project
+from workbench.session import Workbench
+from workbench.widgets.asking import AskingPanel
+from workbench.widgets.base import Buffers, Still, front_end, sentence
+from workbench.widgets.launcher.forms import check, forms
+from workbench.widgets.projects import Ids, ids, offered, used_before
+from workbench.widgets.volume_browser import VolumeBrowser
+
+_LIST = next(form for form in forms() if (form.action, form.op) == ("files", "list"))
+
+
+class Files(AskingPanel):
+    """Browses a workbench's projects. `pick` and `follow` do from Python what the page does and another widget asks."""
+
+    _esm, _css = front_end(__file__, "../shared/projects.js")
+    label = "Files"
+
+    project = traitlets.Dict().tag(sync=True)
+    offered: traitlets.List[Ids] = traitlets.List().tag(sync=True)
+    errors = traitlets.Dict().tag(sync=True)
+    leader = traitlets.Unicode("").tag(sync=True)
+    following = traitlets.Bool(False).tag(sync=True)
+    opening = traitlets.Bool(False).tag(sync=True)
+    why = traitlets.Unicode("").tag(sync=True)
+    view: VolumeBrowser | None = anywidget.WidgetTrait().tag(sync=True)
+
+    def __init__(self, workbench: Workbench, *, project: Project | None = None, leader: str = "") -> None:
+        """`leader` names the widget whose project is followed, empty for none."""
+        super().__init__(leader=leader, following=bool(leader))
+        self.workbench = workbench
+        self._wanted: Project | None = None
+        self._led = project
+        self._known: list[Project] = []
+        self._opening = threading.Lock()
+        if project is not None:
+            self._show(project)
+
+    def pick(self, project: Project) -> None:
+        """Show a project's files, in the background, and follow no other widget's from now on."""
+        self.soon(self._pick, project)
+
+    def follow(self, project: Project) -> None:
+        """The other widget's project is this one now."""
+        self.soon(self._follow, project)
+
+    def refresh(self) -> None:
+        """Look again, in the background."""
+        self.soon(self._refresh)
+
+    def close(self) -> None:
+        """End it and its browser. Idempotent."""
+        super().close()
+        with self._opening:
+            if self.view is not None:
+                self.view.close()
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        """Take in what is picked."""
+        match message:
+            case {"type": "hello"}:
+                self.in_background(self._look_around)
+            case {"type": "pick", "user_id": str(user_id), "project_id": str(project_id)}:
+                self._pick(Project(user_id, project_id))
+            case {"type": "follow"} if self.leader and self._led is not None:
+                self.following = True
+                self._show(self._led)
+
+    def still(self) -> Still:
+        """The files of the project that is picked."""
+        self.settle()
+        if self.view is not None:
+            return self.view.still()
+        note = self.why or "no project is picked"
+        return Still(html=note, plain=note)
+
+    def _pick(self, project: Project) -> None:
+        self.errors = check(_LIST, project.user_id, project.project_id, {}).errors
+        if not self.errors:
+            self.following = False
+            self._show(project)
+
+    def _follow(self, project: Project) -> None:
+        if check(_LIST, project.user_id, project.project_id, {}).errors:
+            return  # it is being typed
+        self._led = project
+        self._offer([project])
+        if self.following:
+            self._show(project)
+
+    def _refresh(self) -> None:
+        self.in_background(self._look_around)
+        if self.view is not None:
+            self.view.refresh()
+        elif self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            self._show(wanted)
+
+    def _show(self, project: Project) -> None:
+        if project == self._wanted:
+            return
+        self._wanted = project
+        with self.hold_sync():
+            self.project, self.errors, self.opening = dict(ids(project)), {}, True
+        self.begin(self._open, project)
+
+    def _open(self, project: Project) -> None:
+        try:
+            self.workbench.endpoint  # noqa: B018  # a volume is not made where nothing is deployed
+            view, why = VolumeBrowser(self.workbench.volume(project)), ""
+        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it in place of the files
+            view, why = None, sentence(error)
+        with self._opening:
+            late = self._closed or project != self._wanted
+            out = view if late else self.view
+            if not late:
+                with self.hold_sync():
+                    self.view, self.why, self.opening = view, why, False
+        if out is not None:
+            out.close()
+
+    def _look_around(self) -> None:
+        self._offer(used_before(self.workbench))
+
+    def _offer(self, projects: list[Project]) -> None:
+        self._known = list(dict.fromkeys([*projects, *self._known]))
+        self.offered = offered(self._known)
