@@ -40,6 +40,7 @@ class Supervisor:
         self._archive = archive
         self._control = Control(state)
         self._runs: dict[str, Run] = {}
+        self._keeping: set[str] = set()  # the runs that are going on or being archived
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -74,6 +75,7 @@ class Supervisor:
             container_start_ms=container_start_ms,
         )
         self._runs[run.run_id] = run
+        self._keeping.add(run.run_id)
         task = asyncio.create_task(self._keep(run))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -84,9 +86,9 @@ class Supervisor:
         return self._runs.get(run_id)
 
     def let_go(self, run_id: str) -> None:
-        """A reader has left: forget the run if it is archived and was the last one's."""
+        """A reader has left: forget the run if it was the last one's, and nothing is to be done for it any more."""
         run = self._runs.get(run_id)
-        if run is not None and run.record.state != "open" and not run.journal.spool.readers:
+        if run is not None and run_id not in self._keeping and not run.journal.spool.readers:
             del self._runs[run_id]
             run.journal.spool.close()
 
@@ -124,6 +126,7 @@ class Supervisor:
         finally:
             if run.record.state == "open":  # lost: somebody else ends it
                 run.record = run.record.model_copy(update={"state": "ended"})
+            self._keeping.discard(run.run_id)
             self.let_go(run.run_id)
 
     async def _archive_run(self, run: Run, terminal: TerminalEvent) -> None:

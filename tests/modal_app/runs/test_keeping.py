@@ -60,3 +60,15 @@ def test_an_archive_whose_commit_is_lost_is_written_again(wb: Workbench, project
         checks = wb.runs.get(run.run_id, wait_s=60) and wb.runs.verify(run.run_id)
         assert [fault.at for fault in wb.faults.happened()][-1] == "commit"
     assert [check for check in checks if not check.ok] == []
+
+
+def test_a_reader_that_leaves_while_the_archive_is_written_takes_nothing_from_it(
+    wb: Workbench, project: Project
+) -> None:
+    """Much output, so that reader and archive are busy with it at the same time."""
+    code = "import sys\nfor _ in range(600): sys.stdout.write('x' * 65535 + '\\n')"
+    with caller(wb) as client:
+        for _ in range(3):
+            answer = client.post("/generate", json=python(project, code))
+            run_id = answer.headers["x-run-id"]
+            assert wb.runs.get(run_id, wait_s=30).stream == "".join(frames(answer.text)).encode()
