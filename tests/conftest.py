@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from workbench import Project, Workbench, connect
+from workbench.environment import environment
 from workbench.local_cloud import daemon
 from workbench.local_cloud.__main__ import TEST_NETWORKS_VARIABLE
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
@@ -94,14 +95,8 @@ def cloud(state: State) -> Iterator[Running]:
     """One local cloud as its users have it: a process of its own. The SDK of this process talks to it."""
     running, started = daemon.start(state)
     assert started
-    saved = {name: os.environ.get(name) for name in running.env()}
-    os.environ.update(running.env())
-    yield running
-    for name, value in saved.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+    with environment(running.env()):
+        yield running
     assert daemon.stop(state)
     assert list((state.root / "run").iterdir()) == [], daemon.tail(state.log)
     assert processes_of(state) == []

@@ -40,8 +40,7 @@ class Supervisor:
         self._archive = archive
         self._control = Control(state)
         self._runs: dict[str, Run] = {}
-        self._keeping: set[str] = set()  # the runs that are going on or being archived
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # of the runs that are going on or being archived
         self._listener: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._container_start_ms: int | None = _since_process_start_ms()  # told by the first run
@@ -75,10 +74,9 @@ class Supervisor:
             container_start_ms=container_start_ms,
         )
         self._runs[run.run_id] = run
-        self._keeping.add(run.run_id)
         task = asyncio.create_task(self._keep(run))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[run.run_id] = task
+        task.add_done_callback(lambda done: self._kept(run, done))
         return run
 
     def get(self, run_id: str) -> Run | None:
@@ -88,7 +86,7 @@ class Supervisor:
     def let_go(self, run_id: str) -> None:
         """A reader has left: forget the run if it was the last one's, and nothing is to be done for it any more."""
         run = self._runs.get(run_id)
-        if run is not None and run_id not in self._keeping and not run.journal.spool.readers:
+        if run is not None and run_id not in self._tasks and not run.journal.spool.readers:
             del self._runs[run_id]
             run.journal.spool.close()
 
@@ -96,7 +94,7 @@ class Supervisor:
         """End every run and wait until their sandboxes are gone and their archives written. Idempotent."""
         self._abandon_all()
         if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=self._means.settings.timeouts.terminate_s)
+            await asyncio.wait(list(self._tasks.values()), timeout=self._means.settings.timeouts.terminate_s)
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener], timeout=_STOP_S)
@@ -119,15 +117,18 @@ class Supervisor:
             project_id=record.project_id,
             cold_start=run.cold_start,
         )
-        try:
-            terminal = await run.live()
-            if terminal is not None:
-                await self._archive_run(run, terminal)
-        finally:
-            if run.record.state == "open":  # lost: somebody else ends it
-                run.record = run.record.model_copy(update={"state": "ended"})
-            self._keeping.discard(run.run_id)
-            self.let_go(run.run_id)
+        terminal = await run.live()
+        if terminal is not None:
+            await self._archive_run(run, terminal)
+
+    def _kept(self, run: Run, task: "asyncio.Task[None]") -> None:
+        """A run has been archived, or is left to the sweeper."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("run.not_kept", run_id=run.run_id, exc_info=error)
+        if run.record.state == "open":  # lost: somebody else ends it
+            run.record = run.record.model_copy(update={"state": "ended"})
+        del self._tasks[run.run_id]
+        self.let_go(run.run_id)
 
     async def _archive_run(self, run: Run, terminal: TerminalEvent) -> None:
         """Note the end and write the archive; what fails here is done by the sweeper."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from pydantic import SecretStr
 
 from modal_app.actions.claude_command import claude_command
 from modal_app.contract.claude import ClaudeOptions
-from modal_app.contract.events import StreamEvent
 from workbench.benchmarks import claude_cli, processes
 from workbench.benchmarks.figures import Figure, Samples
+from workbench.benchmarks.streams import heard
+from workbench.environment import environment
 from workbench.model_backing import UPSTREAM_KEY_VARIABLE, UPSTREAM_URL_VARIABLE
-from workbench.project import Project
 from workbench.session import Workbench
 
 _WORDS = 200
@@ -33,9 +33,12 @@ Source = Callable[[], Iterator[tuple[float, str]]]
 
 def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
     """Yield figures of text deltas; deploys the endpoint with a model of its own."""
-    with _model() as url, _environment({UPSTREAM_URL_VARIABLE: url, UPSTREAM_KEY_VARIABLE: _KEY}):
+    with _model() as url, environment({UPSTREAM_URL_VARIABLE: url, UPSTREAM_KEY_VARIABLE: _KEY}):
         workbench.deploy()
-        sources: dict[str, Source] = {"endpoint": lambda: _endpoint(workbench), "CLI and a pipe": lambda: _alone(url)}
+        sources: dict[str, Source] = {
+            "endpoint": lambda: heard(workbench, "claude", prompt="go"),
+            "CLI and a pipe": lambda: _alone(url),
+        }
         for source in sources.values():
             for _ in source():
                 pass  # the image is built, and everything is warm
@@ -47,21 +50,6 @@ def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
     yield Figure("text delta, model → client", "ms", "less", ours, (alone,))
     added = Samples(ours.name, tuple(value - alone.median for value in ours.values))
     yield Figure("of it, beyond the CLI's median", "ms", "less", added, (alone,))
-
-
-def _endpoint(workbench: Workbench) -> Iterator[tuple[float, str]]:
-    arrived: list[tuple[float, str]] = []
-    run = workbench.launch(Project.new(), "claude", prompt="go")
-    stop = run.listen(
-        lambda one: arrived.append((one.at, one.event.text)) if isinstance(one.event, StreamEvent) else None
-    )
-    try:
-        end = run.wait(processes.TIMEOUT_S)
-    finally:
-        stop()
-    if end.type != "done":
-        raise RuntimeError(f"the endpoint's job ended with {end.code}: {end.message}")
-    yield from arrived
 
 
 def _alone(url: str) -> Iterator[tuple[float, str]]:
@@ -108,17 +96,3 @@ def _model() -> Iterator[str]:
             yield json.loads(process.stdout.readline())["url"]
             process.stdin.close()
             process.wait(processes.TIMEOUT_S)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 from httpx_sse import EventSource
@@ -40,7 +41,7 @@ def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
     """Yield figures of latency and throughput; the endpoint must be deployed."""
     with bare_stream.serving() as url:
         sources: dict[str, Source] = {
-            "endpoint": lambda code: _endpoint(workbench, code),
+            "endpoint": lambda code: heard(workbench, "python", code=code),
             "pipe": _pipe,
             "bare uvicorn": lambda code: _bare(url, code),
         }
@@ -104,9 +105,10 @@ def _count_megabytes(text: str) -> float:
     return len(text) / 1e6
 
 
-def _endpoint(workbench: Workbench, code: str) -> Iterator[tuple[float, str]]:
+def heard(workbench: Workbench, action: str, **fields: Any) -> Iterator[tuple[float, str]]:
+    """What a job of the endpoint says, and when it arrives; raises RuntimeError when it does not end well."""
     arrived: list[tuple[float, str]] = []
-    run = workbench.launch(Project.new(), "python", code=code)
+    run = workbench.launch(Project.new(), action, **fields)
     stop = run.listen(
         lambda one: arrived.append((one.at, one.event.text)) if isinstance(one.event, StreamEvent) else None
     )

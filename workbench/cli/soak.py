@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,15 +91,15 @@ def volumes(
     """
     from workbench.soak import volumes as soak
 
-    figures = soak.Figures()
+    figures, chosen = soak.Figures(), _chosen(seed)
 
-    def work(state: "State", chosen: int, bars: "Bars") -> None:
+    def work(state: "State", bars: "Bars") -> None:
         for _ in bars.track(soak.kills(state, chosen, range(kills), figures), kills, description="kills"):
             pass
         task = bars.add_task("large and many", total=size_mb * 1024 * 1024 + files)
         soak.large(state, size_mb=size_mb, files=files, advance=lambda _, n: bars.advance(task, n), figures=figures)
 
-    _soak(seed, figures, work, as_json=as_json)
+    _soak(figures, work, as_json=as_json, seed=chosen)
 
 
 @app.command()
@@ -119,9 +120,9 @@ def runs(
 
     from workbench.soak import runs as soak
 
-    figures = soak.Figures()
+    figures, chosen = soak.Figures(), _chosen(seed)
 
-    def work(state: "State", chosen: int, bars: "Bars") -> None:
+    def work(state: "State", bars: "Bars") -> None:
         cases = soak.Soak(state, chosen, figures)
         task = bars.add_task("runs", total=count)
 
@@ -132,7 +133,7 @@ def runs(
         cases.deploy()
         asyncio.run(go())
 
-    _soak(seed, figures, work, as_json=as_json)
+    _soak(figures, work, as_json=as_json, seed=chosen)
 
 
 @app.command()
@@ -154,14 +155,13 @@ def streams(
 
     figures = soak.Figures()
 
-    def work(state: "State", _: int, bars: "Bars") -> None:
+    def work(state: "State", bars: "Bars") -> None:
         task = bars.add_task("runs", total=count)
         many = soak.Streams(state, figures)
         many.deploy(at_once=count)
-        advance = lambda: bars.advance(task)  # noqa: E731
-        asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=advance))
+        asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=partial(bars.advance, task)))
 
-    _soak(None, figures, work, as_json=as_json)
+    _soak(figures, work, as_json=as_json)
 
 
 @app.command()
@@ -179,23 +179,26 @@ def readers(
 
     figures = soak.Figures()
 
-    def work(state: "State", _: int, bars: "Bars") -> None:
+    def work(state: "State", bars: "Bars") -> None:
         task = bars.add_task("MiB", total=mb)
         soak.run(state, mb=mb, stalled=stalled, advance=lambda n: bars.advance(task, n), figures=figures)
 
-    _soak(None, figures, work, as_json=as_json)
+    _soak(figures, work, as_json=as_json)
 
 
 def _soak(
-    seed: int | None, figures: "DataclassInstance", work: "Callable[[State, int, Bars], None]", *, as_json: bool
+    figures: "DataclassInstance", work: "Callable[[State, Bars], None]", *, as_json: bool, seed: int | None = None
 ) -> None:
-    """Do some work on a private cloud, tell its figures, and exit with 1 when a promise was not kept."""
+    """Do some work on a private cloud, tell its figures, and exit with 1 when a promise was not kept.
+
+    `seed` is told where one has chosen anything.
+    """
     from workbench.local_cloud.state import State
     from workbench.soak.failures import SoakFailedError
     from workbench.soak.sandboxes import private_directory
 
-    chosen = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311  # no secret
-    say(f"seed {chosen}")
+    if seed is not None:
+        say(f"seed {seed}")
     failure = ""
     left: tuple[str, ...] = ()
     with failing():
@@ -203,13 +206,14 @@ def _soak(
         with private_directory() as root, _bars() as bars:
             state = State(root / "state")
             try:
-                work(state, chosen, bars)
+                work(state, bars)
             except SoakFailedError as error:
                 failure, left = str(error), error.left
             finally:
                 daemon.stop(state)
     if as_json:
-        print_json({"ok": not failure, "seed": chosen, **asdict(figures), "failure": failure, "left": list(left)})
+        chosen = {} if seed is None else {"seed": seed}
+        print_json({"ok": not failure, **chosen, **asdict(figures), "failure": failure, "left": list(left)})
     else:
         for name, value in asdict(figures).items():
             typer.echo(f"{name}: {value}")
@@ -217,6 +221,10 @@ def _soak(
             typer.echo(line, err=True) if line else None
     if failure:
         raise typer.Exit(1)
+
+
+def _chosen(seed: int | None) -> int:
+    return random.randrange(_SEEDS) if seed is None else seed  # noqa: S311  # no secret
 
 
 def _progress(given: dict[Phase, int | None], seed: int | None, resume: Path | None) -> Progress:
@@ -230,7 +238,7 @@ def _progress(given: dict[Phase, int | None], seed: int | None, resume: Path | N
             raise typer.BadParameter(f"{resume} is of another soak: leave seed and counts out, or name another file")
         return progress
     asked = {phase: _DEFAULTS[phase] if (count := given[phase]) is None else count for phase in PHASES}
-    return Progress.new(random.randrange(_SEEDS) if seed is None else seed, asked)  # noqa: S311  # no secret
+    return Progress.new(_chosen(seed), asked)
 
 
 def _run(progress: Progress, path: Path, talk_s: float) -> "Report":

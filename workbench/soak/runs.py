@@ -19,11 +19,11 @@ import psutil
 
 from workbench.archive import RunArchive, RunNotArchivedError
 from workbench.control import CloudControl, ControlError, Faults
+from workbench.environment import environment
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import State
 from workbench.project import Project
 from workbench.session import connect
-from workbench.soak.environment import environment
 from workbench.soak.failures import SoakFailedError
 from workbench.soak.run_cases import Case
 from workbench.soak.run_readers import Reader

@@ -7,13 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import httpx
-import psutil
 
 from workbench.endpoint import Endpoint
+from workbench.environment import environment
 from workbench.local_cloud.state import State
 from workbench.project import Project
 from workbench.session import connect
-from workbench.soak.environment import environment
 from workbench.soak.failures import SoakFailedError
 from workbench.soak.streams import containers
 
@@ -24,6 +23,7 @@ _TENTHS = 10
 _GROWTH_MB = 64.0  # after the first tenth
 _RECEIVE_BYTES = 64 * 1024
 _READ_S = 120.0
+_JOB_S = 3000
 _PRINT = """
 import sys
 line = b"x" * {width} + b"\\n"
@@ -50,7 +50,7 @@ def run(state: State, *, mb: int, stalled: int, advance: Callable[[int], None], 
     settings = {
         "WORKBENCH_MAX_OUTPUT_BYTES": str((mb + 1) * _MB),
         "WORKBENCH_TIMEOUT_SEND_S": "3600",  # they stay to the end
-        "WORKBENCH_TIMEOUT_PROCESS_S": "3000",
+        "WORKBENCH_TIMEOUT_PROCESS_S": str(_JOB_S),
         "WORKBENCH_TIMEOUT_SANDBOX_S": "3200",
         "WORKBENCH_TIMEOUT_FUNCTION_S": "3400",
         "WORKBENCH_TIMEOUT_UPSTREAM_S": "3600",
@@ -77,14 +77,19 @@ def _read(
 ) -> None:
     project = Project.new()
     code = _PRINT.format(width=_LINE - 1, blocks=figures.printed_mb * _MB // (_LINE * 64))
-    body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
-    body["timeout_s"] = 3000  # type: ignore[assignment]
+    body = {
+        "user_id": project.user_id,
+        "project_id": project.project_id,
+        "action": "python",
+        "code": code,
+        "timeout_s": _JOB_S,
+    }
     step = figures.printed_mb * _MB // _TENTHS
     with ExitStack() as stack, http.stream("POST", "/generate", json=body) as response:
         if response.status_code != 200:
             raise SoakFailedError(f"HTTP {response.status_code}: {response.read()[:300].decode(errors='replace')}")
         for _ in range(figures.stalled):
-            stack.enter_context(_stalled(endpoint, response.headers["x-run-id"]))
+            stack.enter_context(stalled_reader(endpoint, response.headers["x-run-id"]))
         taken, told, tail, started = 0, 0, b"", time.monotonic()
         heard_at = started
         for piece in response.iter_raw():
@@ -104,7 +109,7 @@ def _read(
         raise SoakFailedError(f"{taken} bytes came of {figures.printed_mb} MiB")
 
 
-def _stalled(endpoint: Endpoint, run_id: str) -> socket.socket:
+def stalled_reader(endpoint: Endpoint, run_id: str) -> socket.socket:
     """A reader that asks for a run and takes nothing."""
     url = httpx.URL(endpoint.url)
     reader = socket.socket()
@@ -118,7 +123,7 @@ def _stalled(endpoint: Endpoint, run_id: str) -> socket.socket:
 def _measure(state: State, figures: Figures) -> None:
     running = state.running()
     assert running is not None, "the cloud runs"
-    resident = [one.memory_info().rss for one in containers(psutil.Process(running.pid))]
+    resident = [one.memory_info().rss for one in containers(running.pid)]
     figures.memory_mb.append(round(max(resident, default=0) / _MB, 1))
 
 

@@ -14,10 +14,11 @@ import httpx
 import psutil
 
 from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
+from workbench.environment import environment
+from workbench.local_cloud.processes import family
 from workbench.local_cloud.state import State
 from workbench.project import Project
 from workbench.session import connect
-from workbench.soak.environment import environment
 from workbench.soak.failures import SoakFailedError
 
 _APP = "soak-streams"
@@ -53,7 +54,6 @@ class Figures:
     endpoint_cpu_s: float = 0
     seconds: float = 0
     silences_over_2_s: int = 0
-    refused: int = 0
     ends: dict[str, int] = field(default_factory=dict)
 
 
@@ -136,7 +136,7 @@ class Streams:
                 times = cloud.cpu_times()
                 self._figures.cloud_cpu_s = times.user + times.system
                 resident = 0.0
-                found = containers(cloud)
+                found = containers(running.pid)
                 for one in found:
                     resident += one.memory_info().rss / _MB
                     spent = one.cpu_times()
@@ -152,8 +152,9 @@ class Streams:
         if len(self._delays) > 1:
             cuts = quantiles(self._delays, n=100)
             figures.delay_median_ms, figures.delay_p99_ms = round(cuts[49] * 1000, 1), round(cuts[98] * 1000, 1)
-        for name in ("longest_silence_s", "longest_between_events_s", "endpoint_mb", "cloud_mb"):
-            setattr(figures, name, round(getattr(figures, name), 2))
+        for name, value in vars(figures).items():
+            if isinstance(value, float):
+                setattr(figures, name, round(value, 2))
 
 
 def judge(figures: Figures, count: int) -> None:
@@ -201,11 +202,11 @@ class Reader:
         self._delays.append(time.time() - float(event.text.split()[-1]))
 
 
-def containers(cloud: psutil.Process) -> list[psutil.Process]:
-    """The endpoint's containers of a cloud: their Python processes."""
+def containers(cloud: int) -> list[psutil.Process]:
+    """The containers of the cloud that is this process: their Python processes."""
     return [
         one
-        for one in cloud.children(recursive=True)
+        for one in family(cloud)
         if "modal._container_entrypoint" in (line := _line(one)) and not line[0].endswith("bwrap")
     ]
 

@@ -4,11 +4,12 @@ A page's messages are handled in a thread of the widget's own: a cell that block
 none holds up a cell. What fails there is logged and told to every page that looks, until somebody dismisses it.
 """
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar
 
 import anywidget
 import traitlets
@@ -19,6 +20,7 @@ from workbench.plain_text import one_line
 _log = logging.getLogger(__name__)
 _SHARED = Path(__file__).parent / "shared"
 
+T = TypeVar("T")
 Buffers = Sequence[bytes | memoryview]
 
 
@@ -97,6 +99,13 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
             self._own = self._own or BackgroundLoop()
             self._own.soon(self._guarded, work, *arguments)
 
+    def later(self, delay_s: float, work: Callable[..., None], *arguments: Any) -> None:
+        """Do something in the widget's own thread, so many seconds from now. From any thread."""
+        self.soon(self._wait, delay_s, work, *arguments)
+
+    def _wait(self, delay_s: float, work: Callable[..., None], *arguments: Any) -> None:
+        asyncio.get_running_loop().call_later(delay_s, self.soon, work, *arguments)
+
     def in_background(self, work: Callable[..., None], *arguments: Any) -> None:
         """Do something that takes its time, in a thread for it alone."""
         thread = threading.Thread(target=self._guarded, args=(work, *arguments), name="workbench-widget", daemon=True)
@@ -128,6 +137,43 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
         bundle, metadata = live if isinstance(live, tuple) else (live or {}, {})
         still = self.still()
         return {**bundle, "text/html": still["html"], "text/plain": still["plain"]}, metadata
+
+
+class Gathered(Generic[T]):
+    """Gathers what comes one by one, from any thread, and gives it to the page's sender at most once in `every_s`.
+
+    Why: Jupyter's server drops messages beyond 1,000 a second.
+    """
+
+    def __init__(self, panel: Panel, every_s: float, send: Callable[[list[T]], None]) -> None:
+        """`send` is called in the panel's own thread, never with nothing."""
+        self._panel = panel
+        self._every_s = every_s
+        self._send = send
+        self._items: list[T] = []
+        self._scheduled = False
+        self._lock = threading.Lock()
+
+    def add(self, item: T) -> None:
+        """Take one more."""
+        with self._lock:
+            self._items.append(item)
+            if self._scheduled:
+                return
+            self._scheduled = True
+        self._panel.later(self._every_s, self.flush)
+
+    def take(self) -> list[T]:
+        """All that waits; it is sent no more."""
+        with self._lock:
+            items, self._items = self._items, []
+            self._scheduled = False
+            return items
+
+    def flush(self) -> None:
+        """Send what waits now. In the panel's own thread."""
+        if items := self.take():
+            self._send(items)
 
 
 def sentence(error: BaseException) -> str:

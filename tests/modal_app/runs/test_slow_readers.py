@@ -1,6 +1,5 @@
 """Readers that take nothing cost a bounded amount of memory, hold up nobody, and are left after a while."""
 
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from tests.conftest import caller, deployed
 from tests.modal_app.runs.conftest import events, python
 from workbench import Project, Workbench
 from workbench.local_cloud.state import Running, State
+from workbench.soak.stalled import stalled_reader
 
 MB = 1024 * 1024
 LIMIT_MB = 96
@@ -52,16 +52,6 @@ def endpoint_bytes(state: State) -> int:
     )
 
 
-def stalled(slow: Workbench, run_id: str) -> socket.socket:
-    """A reader that asks for a run and then takes nothing."""
-    host, port = slow.endpoint.url.removeprefix("http://").split(":")
-    reader = socket.create_connection((host, int(port)))
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-    secret = slow.endpoint.secret.get_secret_value()
-    reader.sendall(f"GET /generate/{run_id} HTTP/1.1\r\nHost: {host}\r\nX-Modal-Secret: {secret}\r\n\r\n".encode())
-    return reader
-
-
 def test_a_reader_that_takes_nothing_is_left_and_its_run_is_not(
     slow: Workbench, client: httpx.Client, project: Project
 ) -> None:
@@ -69,7 +59,7 @@ def test_a_reader_that_takes_nothing_is_left_and_its_run_is_not(
     run = slow.launch(project, "python", code=PRINTING.format(mb=90))
     while not run.run_id:
         time.sleep(0.01)
-    with stalled(slow, run.run_id) as reader:
+    with stalled_reader(slow.endpoint, run.run_id) as reader:
         assert run.wait(120).type == "done"
         time.sleep(int(SETTINGS["WORKBENCH_TIMEOUT_SEND_S"]) + 2)
         reader.settimeout(60)
@@ -106,7 +96,7 @@ def test_stalled_readers_cost_little_and_hold_up_nobody(
     taken = most = 0
     with ExitStack() as stack, client.stream("POST", "/generate", json=python(project, PRINTING.format(mb=mb))) as own:
         for _ in range(readers):
-            stack.enter_context(stalled(slow, own.headers["x-run-id"]))
+            stack.enter_context(stalled_reader(slow.endpoint, own.headers["x-run-id"]))
         tail, looked = b"", 0
         for piece in own.iter_raw():
             taken, tail = taken + len(piece), (tail + piece)[-4096:]

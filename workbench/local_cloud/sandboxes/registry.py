@@ -282,16 +282,16 @@ class Sandboxes:
         if record.sandbox is not None:
             await record.sandbox.terminate()
         try:
-            for way in (record.proxy, record.web_ways, record.tunnels, record.connect):
-                if way is not None:
-                    await way.aclose()
-            await finish_the_log(record)
-            for copy in record.mounts.values():
-                await copy.commit(f"{author_of(record)} (final)")
-                await copy.release()
-        except Exception as error:  # noqa: BLE001  # it has ended: that what it wrote last is lost is told in its log
-            _log.error("sandbox.last_commit_failed", sandbox_id=record.sandbox_id, exc_info=error)
-            self._notice(record, f"what it wrote last was not committed: {error}")
+            for what, step in (
+                ("its connections were not closed", _close_ways),
+                ("its log is not whole", finish_the_log),
+                ("what it wrote last was not committed", _commit_last),
+            ):
+                try:
+                    await step(record)
+                except Exception as error:  # noqa: BLE001  # it has ended all the same, and its log tells what failed
+                    _log.error("sandbox.not_left_clean", sandbox_id=record.sandbox_id, exc_info=error)
+                    self._notice(record, f"{what}: {error}")
         finally:
             for copy in record.mounts.values():
                 await copy.discard()
@@ -317,3 +317,15 @@ class Sandboxes:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _close_ways(record: Record) -> None:
+    for way in (record.proxy, record.web_ways, record.tunnels, record.connect):
+        if way is not None:
+            await way.aclose()
+
+
+async def _commit_last(record: Record) -> None:
+    for copy in record.mounts.values():
+        await copy.commit(f"{author_of(record)} (final)")
+        await copy.release()

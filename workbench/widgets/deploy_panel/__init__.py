@@ -4,7 +4,6 @@ Everything is done in threads: deploying never blocks a cell. One change at a ti
 Secrets are shown by name, never by value.
 """
 
-import asyncio
 import html
 import threading
 from collections import deque
@@ -15,8 +14,9 @@ import traitlets
 
 from workbench.deployments import Deployed
 from workbench.plain_text import one_line, printable
-from workbench.widgets.asking import AskingPanel, asking_front_end
-from workbench.widgets.base import Buffers, Still, sentence
+from workbench.widgets.asking import asking_front_end
+from workbench.widgets.base import Buffers, Gathered, Still, sentence
+from workbench.widgets.reading import ReadingPanel
 
 if TYPE_CHECKING:
     from workbench.session import Workbench
@@ -38,14 +38,12 @@ class Lines(TypedDict):
     lines: list[str]
 
 
-class DeployPanel(AskingPanel):
+class DeployPanel(ReadingPanel):
     """Shows one app of a target. `deploy`, `rollback` and `stop` begin, and return at once; `settle` waits for them."""
 
     _esm, _css = asking_front_end(__file__)
     label = "Deployment"
 
-    condition = traitlets.Unicode("loading").tag(sync=True)
-    why = traitlets.Unicode("").tag(sync=True)
     target = traitlets.Unicode("").tag(sync=True)
     app_name = traitlets.Unicode("").tag(sync=True)
     can_change = traitlets.Bool(True).tag(sync=True)
@@ -65,20 +63,15 @@ class DeployPanel(AskingPanel):
         self.workbench = workbench
         self._known: Deployed | None = None
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._pending: list[str] = []
         self._lock = threading.Lock()
-        self._scheduled = False
-        self.begin(self._read)
+        self._unsent = Gathered[str](self, BATCH_S, self._send_lines)
+        self.refresh()
 
     @property
     def lines(self) -> tuple[str, ...]:
         """The log of the changes made here, as far as it is kept."""
         with self._lock:
             return tuple(self._lines)
-
-    def refresh(self) -> None:
-        """Look again, in the background."""
-        self.begin(self._read)
 
     def deploy(self, *, rotate_secret: bool = False, with_claude: bool = True) -> None:
         """Begin to deploy. Raises ChangeRefusedError while something else is being changed."""
@@ -112,14 +105,14 @@ class DeployPanel(AskingPanel):
         match message:
             case {"type": "hello"}:
                 self.send(Lines(type="lines", reset=True, lines=list(self.lines)))
-            case {"type": "refresh"}:
-                self.refresh()
             case {"type": "deploy", "rotate_secret": bool(rotate), "with_claude": bool(with_claude)}:
                 self.deploy(rotate_secret=rotate, with_claude=with_claude)
             case {"type": "rollback", "version": str(version)}:
                 self.rollback(version)
             case {"type": "stop"}:
                 self.stop()
+            case _:
+                super().handle(message, buffers)
 
     def still(self) -> Still:
         """What is deployed, and the end of the log. A change that goes on is not waited for: no cell blocks for it."""
@@ -138,17 +131,14 @@ class DeployPanel(AskingPanel):
         ]
         return {"plain": "\n".join(part for part in plain if part), "html": f"<div>{''.join(parts)}</div>"}
 
-    def _read(self) -> None:
-        try:
-            known = self.workbench.deployments.look()
-        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it where the facts would be
-            with self.hold_sync():
-                self.condition, self.why = "error", sentence(error)
-            return
-        self._known = known
-        with self.hold_sync():
-            self.deployed = _drawn(known)
-            self.condition, self.why = "ready", ""
+    def look(self) -> Deployed:
+        """What is there now."""
+        return self.workbench.deployments.look()
+
+    def draw(self, found: Deployed) -> None:
+        """The facts as the page shows them."""
+        self._known = found
+        self.deployed = _drawn(found)
 
     def _change(self, doing: str, change: Callable[[], str]) -> None:
         with self._lock:
@@ -165,7 +155,7 @@ class DeployPanel(AskingPanel):
         except Exception as error:  # noqa: BLE001  # the boundary: the page shows how the change ended
             result, failed = _in_short(error), True
         self._say(f"— {'failed' if failed else 'done'}: {result}")
-        self._read()
+        self.read()
         with self.hold_sync():
             self.result, self.failed, self.busy = result, failed, ""
 
@@ -173,21 +163,10 @@ class DeployPanel(AskingPanel):
         shown = printable(line[:2000])
         with self._lock:
             self._lines.append(shown)
-            self._pending.append(shown)
-            if self._scheduled:
-                return
-            self._scheduled = True
-        self.soon(self._send_later)
+        self._unsent.add(shown)
 
-    def _send_later(self) -> None:
-        asyncio.get_running_loop().call_later(BATCH_S, self._send_pending)
-
-    def _send_pending(self) -> None:
-        with self._lock:
-            lines, self._pending = self._pending, []
-            self._scheduled = False
-        if lines:
-            self.send(Lines(type="lines", reset=False, lines=lines))
+    def _send_lines(self, lines: list[str]) -> None:
+        self.send(Lines(type="lines", reset=False, lines=lines))
 
 
 def _in_short(error: Exception) -> str:

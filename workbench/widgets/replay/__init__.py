@@ -1,6 +1,5 @@
 """Plays the events of a run again, at 0.1 to 100 times their speed, in the view that live runs have."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -125,7 +124,7 @@ class Replay(Panel):
         self._show()
         if self.playback.playing:
             self._ticking = True
-            asyncio.get_running_loop().call_later(TICK_S, self.soon, self._again)
+            self.later(TICK_S, self._again)
 
     def _again(self) -> None:
         self._ticking = False

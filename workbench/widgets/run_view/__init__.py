@@ -5,8 +5,6 @@ Why a snapshot: a page that is opened or reloaded later asks, and gets what is k
 Everything is sent from the widget's own thread, so that no batch can overtake a snapshot.
 """
 
-import asyncio
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
@@ -17,7 +15,7 @@ from workbench.archived_run import ArchivedRun
 from workbench.client import Received
 from workbench.plain_text import one_line
 from workbench.view_state import ViewState
-from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Gathered, Panel, Still, front_end, sentence
 from workbench.widgets.run_view.drawn import newest, packed
 from workbench.widgets.run_view.source import Ended, Source
 from workbench.widgets.run_view.still import still
@@ -68,9 +66,7 @@ class RunView(Panel):
     def __init__(self, run: Source | ArchivedRun, *, can_cancel: bool = True) -> None:
         super().__init__(can_cancel=can_cancel)
         self.run: Source = Ended(run) if isinstance(run, ArchivedRun) else run
-        self._pending: list[Event] = []
-        self._lock = threading.Lock()
-        self._scheduled = False
+        self._unsent = Gathered[Event](self, BATCH_S, self._send_events)
         self._stop = self.run.listen(self._on_event)
         self._sync_state()
         self._sync_timeline()
@@ -112,31 +108,21 @@ class RunView(Panel):
 
     def _on_event(self, received: Received) -> None:
         """Runs in the run's thread, for every event."""
-        with self._lock:
-            self._pending.append(received.event)
-            if self._scheduled:
-                return
-            self._scheduled = True
-        self.soon(self._send_later)
+        self._unsent.add(received.event)
 
-    def _send_later(self) -> None:
-        asyncio.get_running_loop().call_later(BATCH_S, self.soon, self._send_pending)
-
-    def _take_pending(self) -> list[Event]:
-        with self._lock:
-            events, self._pending = self._pending, []
-            self._scheduled = False
-            return events
-
-    def _send_pending(self) -> None:
-        events = self._take_pending()
+    def _send_events(self, events: list[Event]) -> None:
         self._deliver(packed(events))
         self._sync_state()
         if self.first_output_ms is None or any(isinstance(event, (StatusEvent, *TERMINAL)) for event in events):
             self._sync_timeline()
 
+    def _send_last(self) -> None:
+        self._unsent.flush()
+        self._sync_state()  # a run that was refused has no event
+        self._sync_timeline()
+
     def _send_snapshot(self, ask: int = 0) -> None:
-        self._take_pending()  # they are among the run's events already
+        self._unsent.take()  # they are among the run's events already
         self._deliver(packed(newest(self.run.events)), reset=True, ask=ask)
         self._sync_state()
         self._sync_timeline()
@@ -151,10 +137,10 @@ class RunView(Panel):
     def _look_again(self) -> None:
         self._sync_state()
         if not self.run.state.ended:
-            asyncio.get_running_loop().call_later(_LOOK_S, self.soon, self._look_again)
+            self.later(_LOOK_S, self._look_again)
 
     def _on_end(self) -> None:
-        self.soon(self._send_pending)
+        self.soon(self._send_last)
         self.in_background(self._prove)
 
     def _prove(self) -> None:

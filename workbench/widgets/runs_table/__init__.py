@@ -19,8 +19,9 @@ from workbench.archived_run import ArchivedRun, ListedRun, RunList
 from workbench.comparison import Comparison
 from workbench.plain_text import one_line
 from workbench.recordings import Recording
-from workbench.widgets.asking import Answer, AskingPanel, asking_front_end
-from workbench.widgets.base import Buffers, Panel, Still, sentence
+from workbench.widgets.asking import Answer, asking_front_end
+from workbench.widgets.base import Buffers, Panel, Still
+from workbench.widgets.reading import ReadingPanel
 
 if TYPE_CHECKING:
     from workbench.session import Workbench
@@ -40,7 +41,7 @@ class Row(TypedDict):
     problem: str
 
 
-class RunsTable(AskingPanel):
+class RunsTable(ReadingPanel):
     """Lists ended runs, newest first. `refresh` looks again, `show` opens one, `compare` tells two apart."""
 
     _esm, _css = asking_front_end(__file__)
@@ -48,8 +49,6 @@ class RunsTable(AskingPanel):
     questions: ClassVar[Mapping[str, str]] = {"verify": "_verify", "compare": "_compare", "export": "_export"}
 
     title = traitlets.Unicode("").tag(sync=True)
-    condition = traitlets.Unicode("loading").tag(sync=True)
-    why = traitlets.Unicode("").tag(sync=True)
     rows: traitlets.List[Row] = traitlets.List().tag(sync=True)
     complete = traitlets.Bool(True).tag(sync=True)
     shown = traitlets.Unicode("").tag(sync=True)
@@ -77,11 +76,7 @@ class RunsTable(AskingPanel):
         self._found = RunList((), complete=True)
         self._open: Panel | None = None
         self._open_lock = threading.Lock()
-        self.begin(self._read)
-
-    def refresh(self) -> None:
-        """Look again, in the background."""
-        self.begin(self._read)
+        self.refresh()
 
     def show(self, run_id: str) -> None:
         """Open a run below the table, in the background; an empty id closes what is open."""
@@ -106,8 +101,6 @@ class RunsTable(AskingPanel):
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
         """Questions, and the wishes to look again, to see more, and to open a run."""
         match message:
-            case {"type": "refresh"}:
-                self.refresh()
             case {"type": "more"}:
                 self.limit = min(MAX_RUNS, self.limit * 2)
                 self.refresh()
@@ -134,18 +127,15 @@ class RunsTable(AskingPanel):
             "html": f"<div>{head}{found['text/html']}{opened['html'] if opened else ''}</div>",
         }
 
-    def _read(self) -> None:
-        try:
-            found = self.workbench.runs.list(limit=self.limit, **self._wanted)
-        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it in place of the table
-            with self.hold_sync():
-                self.condition, self.why = "error", sentence(error)
-            return
+    def look(self) -> RunList:
+        """The newest runs of those that are wanted."""
+        return self.workbench.runs.list(limit=self.limit, **self._wanted)
+
+    def draw(self, found: RunList) -> None:
+        """The runs as rows."""
         self._found = found
-        with self.hold_sync():
-            self.rows = [_row(one) for one in found]
-            self.complete = found.complete or self.limit >= MAX_RUNS
-            self.condition, self.why = "ready", ""
+        self.rows = [_row(one) for one in found]
+        self.complete = found.complete or self.limit >= MAX_RUNS
 
     def _show(self, run_id: str) -> None:
         opened = self._get(run_id).view() if run_id else None

@@ -17,8 +17,9 @@ from workbench.plain_text import one_line, printable
 from workbench.preview import Preview, highlighted, shown_size
 from workbench.static_html import table
 from workbench.volumes import MAX_UPLOAD_BYTES, ProjectVolume, VolumeEntry, tree_lines
-from workbench.widgets.asking import Answer, AskingPanel, asking_front_end
-from workbench.widgets.base import Buffers, Still, sentence
+from workbench.widgets.asking import Answer, asking_front_end
+from workbench.widgets.base import Buffers, Still
+from workbench.widgets.reading import ReadingPanel
 
 MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024  # in a message; larger files belong to `modal volume get`
 MAX_DIFF_CHARS = 256 * 1024
@@ -44,11 +45,12 @@ class Mount(TypedDict):
     paths: list[str]
 
 
-class VolumeBrowser(AskingPanel):
+class VolumeBrowser(ReadingPanel):
     """Shows what is committed in a project. `refresh` looks again, `choose` shows a file."""
 
     _esm, _css = asking_front_end(__file__, "preview.js")
     label = "Volume"
+    cannot = "the volume cannot be read: "
     questions: ClassVar[Mapping[str, str]] = {
         "preview": "_preview",
         "history": "_history",
@@ -61,8 +63,6 @@ class VolumeBrowser(AskingPanel):
     }
 
     title = traitlets.Unicode("").tag(sync=True)
-    condition = traitlets.Unicode("loading").tag(sync=True)
-    why = traitlets.Unicode("").tag(sync=True)
     entries: traitlets.List[Entry] = traitlets.List().tag(sync=True)
     mounts: traitlets.List[Mount] = traitlets.List().tag(sync=True)
     no_history = traitlets.Unicode("").tag(sync=True)
@@ -72,21 +72,11 @@ class VolumeBrowser(AskingPanel):
     def __init__(self, volume: ProjectVolume) -> None:
         super().__init__(title=f"{volume.user_id}/{volume.project_id}")
         self.volume = volume
-        self.begin(self._read)
-
-    def refresh(self) -> None:
-        """Look again, in the background."""
-        self.begin(self._read)
+        self.refresh()
 
     def choose(self, path: str) -> None:
         """Choose a file or directory of the project, as a click does; empty for the project itself."""
         self.chosen = path
-
-    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Questions, and the wish to look again."""
-        if message.get("type") == "refresh":
-            self.refresh()
-        super().handle(message, buffers)
 
     def still(self) -> Still:
         """The tree as a table, and what is not committed."""
@@ -111,18 +101,14 @@ class VolumeBrowser(AskingPanel):
             + "</div>",
         }
 
-    def _read(self) -> None:
-        try:
-            found = self.volume.entries()
-            mounts = self._mounts()
-        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it in place of the tree
-            with self.hold_sync():
-                self.condition, self.why = "error", f"the volume cannot be read: {sentence(error)}"
-            return
-        with self.hold_sync():
-            self.entries = [Entry(path=one.path, kind=one.kind, size=one.size, mtime=one.mtime) for one in found]
-            self.mounts = mounts
-            self.condition, self.why = "ready", ""
+    def look(self) -> tuple[list[VolumeEntry], list[Mount]]:
+        """What is committed, and what is not."""
+        return self.volume.entries(), self._mounts()
+
+    def draw(self, found: tuple[list[VolumeEntry], list[Mount]]) -> None:
+        """Both as the page lists them."""
+        entries, self.mounts = found
+        self.entries = [Entry(path=one.path, kind=one.kind, size=one.size, mtime=one.mtime) for one in entries]
 
     def _mounts(self) -> list[Mount]:
         try:

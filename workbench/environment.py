@@ -1,4 +1,4 @@
-"""Variables that a deployment reads, set for as long as a block."""
+"""Variables of this process, such as a deployment reads, set for as long as a block."""
 
 import os
 from collections.abc import Iterator, Mapping
