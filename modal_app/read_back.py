@@ -23,6 +23,9 @@ _SAMPLES = 4
 _HEAD_BYTES = 64 * 1024
 _ATTEMPTS = 4
 _PAUSE_S = 0.2
+# One command, because each costs a round of calls. `find` ends with 1 when it could not look everywhere.
+_COMMIT = f"sync {_WORKSPACE} || exit 2; exec find . -type f -newerct \"$1\" -printf '%C@ %P\\0'"
+_COMMITTED = (0, 1)
 _HEADS = f'for file; do head -c {_HEAD_BYTES} -- "$file" | sha256sum; done'
 
 RunCommand = Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]]
@@ -51,9 +54,9 @@ class ReadBack:
         missing: dict[bytes, str] = {}
         for attempt in range(_ATTEMPTS):
             await asyncio.sleep(_PAUSE_S * attempt)
-            if (await run(["sync", _WORKSPACE]))[0] != 0:
+            code, printed = await run(["sh", "-c", _COMMIT, "sh", f"@{since}"])
+            if code not in _COMMITTED:
                 return None
-            _, printed = await run(["find", ".", "-type", "f", "-newerct", f"@{since}", *_PRINT])
             changed, newest = _newest(printed)
             inside = await self._inside(run, newest)
             outside = await asyncio.gather(*(self._outside(path) for path in inside))
@@ -89,9 +92,6 @@ class ReadBack:
         except PLATFORM_ERRORS:
             return ""
         return digest.hexdigest()
-
-
-_PRINT = ("-printf", "%C@ %P\\0")
 
 
 def _newest(printed: bytes) -> tuple[int, list[bytes]]:

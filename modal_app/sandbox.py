@@ -13,6 +13,7 @@ from typing import Protocol
 import modal
 import modal.exception
 import structlog
+from modal.stream_type import StreamType
 
 from modal_app.chunks import pieces
 from modal_app.contract.errors import ContractError, ErrorCode
@@ -33,7 +34,7 @@ _ATTEMPTS_TO_END = 4
 _KEEPS = 3  # in a lease
 _SIGNALLED = 128  # exit codes from here on tell of a signal
 # Modal starts sandboxes as root and has no setting for it: privileges are dropped for each command.
-_AS_JOB = (
+AS_JOB = (
     "setpriv",
     f"--reuid={JOB_UID}",
     f"--regid={JOB_UID}",
@@ -45,8 +46,16 @@ _AS_JOB = (
 )
 _ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108  # a path in the sandbox
 
-_WHO_AND_WHEN = "id -u; date +%s.%N"
-_PROBED = re.compile(rb"(\d{1,10})\n(\d{1,12}\.\d{1,9})\n")
+# One command, because each costs a round of calls. As root it first gives the job's user what others (uploads through
+# the volume API) have put into the project, and then is that user: "$@".
+PROBE = f"""
+tell='id -u; date +%s.%N'
+[ "$(id -u)" = 0 ] || exec sh -c "$tell"
+echo root
+find {WORKSPACE} ! -uid {JOB_UID} -exec chown -h {JOB_UID}:{JOB_UID} {{}} +
+exec "$@" sh -c "$tell"
+"""
+PROBED = re.compile(rb"(root\n)?(\d{1,10})\n(\d{1,12}\.\d{1,9})\n")
 _STDIN_CHUNK_BYTES = 1024 * 1024
 _PRINTED_BYTES = 1024 * 1024
 OnOutput = Callable[[str, bytes], Awaitable[None]]
@@ -114,14 +123,15 @@ class ProjectSandbox:
 
     async def prove_alive(self) -> None:
         """Run a command with a deadline before anybody relies on the sandbox, and learn its user."""
-        uid, self._ready_at = await self._probe(())
-        if uid == 0:
-            self._prefix = _AS_JOB
-            await self._own_workspace()
-            uid, self._ready_at = await self._probe(self._prefix)
-        if uid == 0:
+        code, printed = await self._command(["sh", "-c", PROBE, "sh", *AS_JOB], timeout_s=self._timeouts.start_s)
+        said = PROBED.fullmatch(printed)
+        if code != 0 or said is None:
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox does not answer")
+        as_root, uid, now = said.groups()
+        if int(uid) == 0:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox cannot run jobs as an unprivileged user")
-        self._uid = uid
+        self._prefix = AS_JOB if as_root else ()
+        self._uid, self._ready_at = int(uid), now.decode()
 
     async def exec(
         self,
@@ -160,7 +170,7 @@ class ProjectSandbox:
 
     async def aside(self, argv: Sequence[str]) -> None:
         """Run a short command beside the job's, as its user. Raises ContractError `sandbox_lost`."""
-        await self._exec([*self._prefix, *argv], on_output=_ignore, timeout_s=_PROBE_S)
+        await self._exec([*self._prefix, *argv], on_output=_ignore, timeout_s=_PROBE_S, channels=[])
 
     async def commit(self) -> Commit:
         """Publish what was written to the workspace; raises ContractError `commit_failed` unless it was confirmed.
@@ -183,10 +193,11 @@ class ProjectSandbox:
         printed = bytearray()
 
         async def collect(channel: str, data: bytes) -> None:
-            if channel == "stdout" and len(printed) < _PRINTED_BYTES:
+            if len(printed) < _PRINTED_BYTES:
                 printed.extend(data)
 
-        code = await self._exec(argv, on_output=collect, timeout_s=timeout_s or self._timeouts.commit_s)
+        timeout_s = timeout_s or self._timeouts.commit_s
+        code = await self._exec(argv, on_output=collect, timeout_s=timeout_s, channels=["stdout"])
         return code, bytes(printed)
 
     async def terminate(self) -> None:
@@ -201,17 +212,25 @@ class ProjectSandbox:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
         on_output: OnOutput,
         timeout_s: int,
+        channels: Sequence[str] = ("stdout", "stderr"),
     ) -> int:
+        """Run a command. One that reads no input has `stdin` None; `channels` are those whose output is wanted."""
         try:
             process = await self._sandbox.exec.aio(
-                *argv, workdir=WORKSPACE, env={**_ENV, **(env or {})}, timeout=timeout_s, text=False
+                *argv,
+                workdir=WORKSPACE,
+                env={**_ENV, **(env or {})},
+                timeout=timeout_s,
+                text=False,
+                stdout=StreamType.PIPE if "stdout" in channels else StreamType.DEVNULL,
+                stderr=StreamType.PIPE if "stderr" in channels else StreamType.DEVNULL,
             )
 
-            async def feed() -> None:
+            async def feed(stdin: bytes) -> None:
                 for start in range(0, len(stdin), _STDIN_CHUNK_BYTES):
                     process.stdin.write(stdin[start : start + _STDIN_CHUNK_BYTES])
                     await process.stdin.drain.aio()
@@ -223,11 +242,12 @@ class ProjectSandbox:
                     await on_output(channel, chunk)
 
             async with asyncio.TaskGroup() as group:
-                feeder = group.create_task(_ignoring_closed(feed()))
-                group.create_task(read("stdout", process.stdout))
-                group.create_task(read("stderr", process.stderr))
+                feeder = None if stdin is None else group.create_task(_ignoring_closed(feed(stdin)))
+                for channel in channels:
+                    group.create_task(read(channel, getattr(process, channel)))
                 code: int = await process.wait.aio()
-                feeder.cancel()
+                if feeder is not None:
+                    feeder.cancel()
         except ExceptionGroup as errors:
             ours, others = errors.split(ContractError)
             if ours is not None:
@@ -262,32 +282,6 @@ class ProjectSandbox:
             return ContractError(ErrorCode.CANCELLED, "the run was cancelled")
         _log.warning("sandbox.lost", sandbox_id=self.id, reason=type(error).__name__)
         return ContractError(ErrorCode.SANDBOX_LOST, "the sandbox ended before its job")
-
-    async def _probe(self, prefix: tuple[str, ...]) -> tuple[int, str]:
-        """The user that commands run as, and the sandbox's time in Unix seconds."""
-        async with asyncio.timeout(_PROBE_S):
-            code, printed = await self._command([*prefix, "sh", "-c", _WHO_AND_WHEN], timeout_s=_PROBE_S)
-        said = _PROBED.fullmatch(printed)
-        if code != 0 or said is None:
-            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox does not answer")
-        return int(said[1]), said[2].decode()
-
-    async def _own_workspace(self) -> None:
-        """Give the job's user what others (uploads through the volume API) have put into the project."""
-        command = [
-            "find",
-            WORKSPACE,
-            "!",
-            "-uid",
-            str(JOB_UID),
-            "-exec",
-            "chown",
-            "-h",
-            f"{JOB_UID}:{JOB_UID}",
-            "{}",
-            "+",
-        ]
-        await self._exec(command, on_output=_ignore, timeout_s=self._timeouts.start_s)
 
     async def _keep(self) -> None:
         """Tell the watchdog that the run lives, until cancelled."""

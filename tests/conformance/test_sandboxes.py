@@ -7,6 +7,7 @@ from typing import Any
 
 import modal
 import pytest
+from modal.stream_type import StreamType
 
 from tests.conftest import Cli, wait_until
 from workbench.local_cloud.state import Running
@@ -43,6 +44,12 @@ def test_large_output_is_byte_exact(sandbox: modal.Sandbox) -> None:
     process = sandbox.exec("sh", "-c", "head -c 5000000 /dev/zero | tr '\\0' x", text=False)
     assert process.stdout.read() == b"x" * 5_000_000
     assert process.wait() == 0
+
+
+def test_output_that_nobody_wants_is_dropped_and_holds_nobody_up(sandbox: modal.Sandbox) -> None:
+    script = "head -c 200000000 /dev/zero; echo said >&2"  # more than is kept for a reader that may come
+    process = sandbox.exec("sh", "-c", script, stdout=StreamType.DEVNULL)
+    assert (process.wait(), process.stderr.read()) == (0, "said\n")
 
 
 def test_a_program_that_is_not_there_fails_as_in_a_shell(sandbox: modal.Sandbox) -> None:

@@ -44,12 +44,14 @@ def test_a_silence_and_a_late_event_are_seen() -> None:
 
 
 def test_what_is_too_long_or_too_much_fails() -> None:
-    figures = streams.Figures(runs=2, done=2, longest_silence_s=2.1)
+    figures = streams.Figures(runs=2, done=2, most_at_once=2, longest_silence_s=2.1)
     with pytest.raises(SoakFailedError, match=r"silent for 2\.1 s"):
         streams.judge(figures, 2)
     with pytest.raises(SoakFailedError, match="1 of 3 runs did not end well"):
         streams.judge(figures, 3)
-    streams.judge(streams.Figures(runs=2, done=2, longest_silence_s=1.9), 2)
+    with pytest.raises(SoakFailedError, match="only 1 of 2 runs were there at once"):
+        streams.judge(streams.Figures(runs=2, done=2, most_at_once=1), 2)
+    streams.judge(streams.Figures(runs=2, done=2, most_at_once=2, longest_silence_s=1.9), 2)
     with pytest.raises(SoakFailedError, match="memory grows"):
         stalled.judge(stalled.Figures(memory_mb=[80, 150, 160, 300]))
     stalled.judge(stalled.Figures(memory_mb=[80, 200, 190, 210]))

@@ -141,6 +141,7 @@ def streams(
     count: Annotated[int, typer.Option(min=1, help="Runs that are there at once.")] = 500,
     rate: Annotated[float, typer.Option(min=0.1, help="How many of them start in a second.")] = 3.0,
     every_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two lines of one run.")] = 1.0,
+    heartbeat_s: Annotated[float, typer.Option(min=0.1, help="Seconds of a run's silence to a heartbeat.")] = 1.5,
     hold_s: Annotated[float, typer.Option(min=0, help="Seconds that all of them are there.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -158,7 +159,7 @@ def streams(
     def work(state: "State", bars: "Bars") -> None:
         task = bars.add_task("runs", total=count)
         many = soak.Streams(state, figures)
-        many.deploy(at_once=count)
+        many.deploy(heartbeat_s=heartbeat_s)
         asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=partial(bars.advance, task)))
 
     _soak(figures, work, as_json=as_json)

@@ -1,7 +1,7 @@
-"""Many runs at once on a private cloud, each with a reader: how long any of them is silent.
+"""Many runs at once on a private cloud, each with a reader: how long any of their streams is silent.
 
 Runs start one after the other at a steady rate, talk at a steady pace until all of them have been there together for a
-while, and end in the order in which they began.
+while, and end in the order in which they began. Between what a run says, heartbeats keep its stream alive.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import quantiles
 
-import httpx
+import aiohttp
 import psutil
 
 from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
@@ -24,12 +24,12 @@ from workbench.soak.failures import SoakFailedError
 _APP = "soak-streams"
 _LONGEST_SILENCE_S = 2.0
 _PATIENCE_S = 300.0  # beyond the time that a run takes by itself
+_CONNECT_S = 60.0
 _LOOK_S = 1.0
 _MB = 1024 * 1024
 _TALK = """
 import time
-end = time.monotonic() + {lasts_s}
-while time.monotonic() < end:
+while time.time() < {until}:
     print(str(time.time()) + chr(10), end="", flush=True)
     time.sleep({every_s})
 """
@@ -68,9 +68,9 @@ class Streams:
         self._url = ""
         self._secret = ""
 
-    def deploy(self, *, at_once: int) -> None:
+    def deploy(self, *, heartbeat_s: float) -> None:
         """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
-        settings = {"WORKBENCH_TIMEOUT_HEARTBEAT_S": "1", "WORKBENCH_MAX_RUNS": str(at_once * 3 // 2)}
+        settings = {"WORKBENCH_TIMEOUT_HEARTBEAT_S": str(heartbeat_s)}
         with environment(settings), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
             endpoint = wb.deploy(with_claude=False)
             self._url, self._secret = endpoint.url, endpoint.secret.get_secret_value()
@@ -78,22 +78,24 @@ class Streams:
     async def go(self, count: int, *, rate: float, every_s: float, hold_s: float, advance: Callable[[], None]) -> None:
         """Start `count` runs, `rate` a second, and read all of them to their ends. Raises SoakFailedError."""
         started = time.monotonic()
-        lasts_s = count / rate + hold_s
-        code = _TALK.format(lasts_s=lasts_s, every_s=every_s)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        timeout = httpx.Timeout(60, read=lasts_s + _PATIENCE_S, pool=None)
-        headers = {"X-Modal-Secret": self._secret}
+        first_end = time.time() + count / rate + hold_s
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_CONNECT_S)
+        headers = {"X-Modal-Secret": self._secret, "Accept": "text/event-stream"}
         looking = asyncio.create_task(self._look())
         try:
             async with (
-                httpx.AsyncClient(
-                    base_url=self._url, headers=headers, limits=limits, timeout=timeout, trust_env=False
+                aiohttp.ClientSession(
+                    self._url,
+                    headers=headers,
+                    timeout=timeout,
+                    connector=aiohttp.TCPConnector(limit=0, force_close=True),
                 ) as http,
                 asyncio.TaskGroup() as group,
             ):
                 for number in range(count):
                     await asyncio.sleep(max(0, started + number / rate - time.monotonic()))
-                    group.create_task(self._read(http, code, lasts_s, advance))
+                    until = first_end + number / rate
+                    group.create_task(self._read(http, _TALK.format(until=until, every_s=every_s), until, advance))
         except ExceptionGroup as errors:
             raise SoakFailedError(f"{type(errors.exceptions[0]).__name__}: {errors.exceptions[0]}") from errors
         finally:
@@ -101,17 +103,17 @@ class Streams:
             self._settle(time.monotonic() - started)
         judge(self._figures, count)
 
-    async def _read(self, http: httpx.AsyncClient, code: str, lasts_s: float, advance: Callable[[], None]) -> None:
+    async def _read(self, http: aiohttp.ClientSession, code: str, until: float, advance: Callable[[], None]) -> None:
         project = Project.new()
         body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
-        async with asyncio.timeout(lasts_s + _PATIENCE_S), http.stream("POST", "/generate", json=body) as response:
-            if response.status_code != 200:
-                text = (await response.aread()).decode(errors="replace")[:300]
-                raise SoakFailedError(f"HTTP {response.status_code}: {text}")
+        patience_s = until - time.time() + _PATIENCE_S
+        async with asyncio.timeout(patience_s), http.post("/generate", json=body) as response:
+            if response.status != 200:
+                raise SoakFailedError(f"HTTP {response.status}: {(await response.text())[:300]}")
             self._figures.runs += 1
             reader = Reader(self._figures, self._delays)
             try:
-                async for piece in response.aiter_raw():
+                async for piece in response.content.iter_any():
                     talked = reader.talking
                     reader.take(piece)
                     if reader.talking and not talked:
@@ -161,6 +163,10 @@ def judge(figures: Figures, count: int) -> None:
     """Raises SoakFailedError when a promise was not kept."""
     if figures.done != count:
         raise SoakFailedError(f"{count - figures.done} of {count} runs did not end well: {figures.ends}")
+    if figures.most_at_once != count:
+        raise SoakFailedError(
+            f"only {figures.most_at_once} of {count} runs were there at once: start fewer in a second"
+        )
     if figures.longest_silence_s > _LONGEST_SILENCE_S:
         raise SoakFailedError(f"a stream was silent for {figures.longest_silence_s:.1f} s")
 

@@ -57,6 +57,7 @@ class RouterRpcs:
                 workdir=request.workdir or None,
                 timeout_s=request.timeout_secs + _CLIENT_AHEAD_S if request.timeout_secs else None,
                 terminal=terminal,
+                devnull=_devnull(request),
             )
         except (SandboxStartFailedError, ValueError) as error:
             raise failed_precondition(str(error)) from error
@@ -210,6 +211,15 @@ async def _write(run: Exec, data: bytes, offset: int, eof: bool) -> None:
         await run.write_stdin(data, offset=offset, eof=eof)
     except ValueError as error:
         raise invalid(str(error)) from error
+
+
+def _devnull(request: tcr.TaskExecStartRequest) -> set[str]:
+    """The streams whose output nobody wants."""
+    dropped = {
+        "stdout": request.stdout_config == tcr.TASK_EXEC_STDOUT_CONFIG_DEVNULL,
+        "stderr": request.stderr_config == tcr.TASK_EXEC_STDERR_CONFIG_DEVNULL,
+    }
+    return {stream for stream, drop in dropped.items() if drop}
 
 
 def _terminal(info: api_pb2.PTYInfo) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from workbench.local_cloud.sandboxes.channel import Channel
@@ -37,17 +37,25 @@ class KnownExecs:
         run = self._execs[exec_id] = Exec(exec_id, self._directory)
         return run
 
-    async def start(self, exec_id: str, order: Mapping[str, object], *, terminal: tuple[int, int] | None) -> Exec:
+    async def start(
+        self,
+        exec_id: str,
+        order: Mapping[str, object],
+        *,
+        terminal: tuple[int, int] | None,
+        devnull: Collection[str] = (),
+    ) -> Exec:
         """Have the agent start a program, on pipes or on a terminal of (rows, columns).
 
-        `order` says what: `argv`, `env` and `cwd`. Raises SandboxStartFailedError, or ValueError for an order that is
-        too large; the same id may be tried again then.
+        `order` says what: `argv`, `env` and `cwd`. What it writes to a stream in `devnull` is dropped, not on a
+        terminal. Raises SandboxStartFailedError, or ValueError for an order that is too large; the same id may be tried
+        again then.
         """
         run = self.add(exec_id)
         message = {"op": "exec", "id": exec_id, **order, "terminal": terminal}
         try:
             if terminal is None:
-                await self._send_with_pipes(message, run)
+                await self._send_with_pipes(message, run, devnull)
             else:
                 await self._channel.send(message)
                 await asyncio.wait_for(run.connected(), _TERMINAL_S)
@@ -58,7 +66,7 @@ class KnownExecs:
             raise
         return run
 
-    async def _send_with_pipes(self, message: dict[str, object], run: Exec) -> None:
+    async def _send_with_pipes(self, message: dict[str, object], run: Exec, devnull: Collection[str]) -> None:
         pipes = [os.pipe() for _ in range(3)]
         inside = [pipes[0][0], pipes[1][1], pipes[2][1]]
         try:
@@ -66,6 +74,11 @@ class KnownExecs:
                 for descriptor in inside:
                     os.fchown(descriptor, self._uid, self._uid)
             await run.connect(pipes[0][1], pipes[1][0], pipes[2][0])
+            for target, stream in ((1, "stdout"), (2, "stderr")):
+                if stream in devnull:  # its pipe ends here, empty
+                    null = os.open(os.devnull, os.O_WRONLY)
+                    os.close(inside[target])
+                    inside[target] = null
             await self._channel.send(message, inside)
         finally:
             for descriptor in inside:

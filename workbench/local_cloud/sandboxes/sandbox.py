@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -141,10 +141,12 @@ class Sandbox:
         workdir: str | None = None,
         timeout_s: float | None = None,
         terminal: tuple[int, int] | None = None,
+        devnull: Collection[str] = (),
     ) -> Exec:
         """Start a program, on pipes or on a terminal of (rows, columns); idempotent by `exec_id`.
 
-        Raises SandboxStartFailedError when the sandbox is gone, ValueError for arguments that are too large.
+        What it writes to a stream ("stdout", "stderr") in `devnull` is dropped. Raises SandboxStartFailedError when the
+        sandbox is gone, ValueError for arguments that are too large.
         """
         if (known := self.execs.find(exec_id)) is not None:
             return known
@@ -155,7 +157,7 @@ class Sandbox:
             "env": {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})},
             "cwd": workdir or self._spec.workdir,
         }
-        run = await self.execs.start(exec_id, order, terminal=terminal)
+        run = await self.execs.start(exec_id, order, terminal=terminal, devnull=devnull)
         if timeout_s is not None:
             self._spawn(self._expire(run, timeout_s))
         return run

@@ -1,0 +1,28 @@
+"""The command that makes a sandbox ready: Modal runs it as root, the local cloud as a user who is none."""
+
+import os
+import subprocess
+import time
+
+from modal_app import sandbox
+
+_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+
+
+def _probe(*before: str) -> tuple[bool, int, float]:
+    command = [*before, "sh", "-c", sandbox.PROBE, "sh", *sandbox.AS_JOB]
+    said = sandbox.PROBED.fullmatch(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert said is not None
+    return said[1] is not None, int(said[2]), float(said[3])
+
+
+def test_root_becomes_the_job_s_user_and_others_stay_who_they_are() -> None:
+    if os.geteuid() == 0:
+        assert _probe()[:2] == (True, sandbox.JOB_UID)
+        assert _probe(*_NOBODY)[:2] == (False, 65534)
+    else:
+        assert _probe()[:2] == (False, os.geteuid())
+
+
+def test_the_sandbox_s_clock_is_told() -> None:
+    assert abs(_probe()[2] - time.time()) < 60
