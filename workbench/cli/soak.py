@@ -159,7 +159,7 @@ def streams(
     def work(state: "State", bars: "Bars") -> None:
         task = bars.add_task("runs", total=count)
         many = soak.Streams(state, figures)
-        many.deploy(heartbeat_s=heartbeat_s)
+        many.deploy(at_once=count, heartbeat_s=heartbeat_s)
         asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=partial(bars.advance, task)))
 
     _soak(figures, work, as_json=as_json)

@@ -14,6 +14,7 @@ import aiohttp
 import psutil
 
 from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
+from modal_app.settings import DEFAULT_MAX_RUNS
 from workbench.environment import environment
 from workbench.local_cloud.processes import family
 from workbench.local_cloud.state import State
@@ -25,7 +26,8 @@ _APP = "soak-streams"
 _LONGEST_SILENCE_S = 2.0
 _PATIENCE_S = 300.0  # beyond the time that a run takes by itself
 _CONNECT_S = 60.0
-_LOOK_S = 1.0
+_LOOK_S = 10.0  # every process of the cloud is looked at
+_LEASE_S = 60  # renewing it is not what is measured
 _MB = 1024 * 1024
 _TALK = """
 import time
@@ -65,12 +67,17 @@ class Streams:
         self._figures = figures
         self._delays: list[float] = []
         self._talking = 0
+        self._seconds: dict[int, float] = {}  # of processor time, by process
         self._url = ""
         self._secret = ""
 
-    def deploy(self, *, heartbeat_s: float) -> None:
+    def deploy(self, *, at_once: int, heartbeat_s: float) -> None:
         """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
-        settings = {"WORKBENCH_TIMEOUT_HEARTBEAT_S": str(heartbeat_s)}
+        settings = {
+            "WORKBENCH_TIMEOUT_HEARTBEAT_S": str(heartbeat_s),
+            "WORKBENCH_TIMEOUT_LEASE_S": str(_LEASE_S),
+            "WORKBENCH_MAX_RUNS": str(max(DEFAULT_MAX_RUNS, at_once // 2)),  # in three containers
+        }
         with environment(settings), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
             endpoint = wb.deploy(with_claude=False)
             self._url, self._secret = endpoint.url, endpoint.secret.get_secret_value()
@@ -100,6 +107,7 @@ class Streams:
             raise SoakFailedError(f"{type(errors.exceptions[0]).__name__}: {errors.exceptions[0]}") from errors
         finally:
             looking.cancel()
+            self._note()
             self._settle(time.monotonic() - started)
         judge(self._figures, count)
 
@@ -128,25 +136,23 @@ class Streams:
         advance()
 
     async def _look(self) -> None:
-        """Note memory and processor time of the cloud and of the endpoint's containers."""
-        seconds: dict[int, float] = {}
         while True:
-            running = self._state.running()
-            if running is not None:
-                cloud = psutil.Process(running.pid)
-                self._figures.cloud_mb = max(self._figures.cloud_mb, cloud.memory_info().rss / _MB)
-                times = cloud.cpu_times()
-                self._figures.cloud_cpu_s = times.user + times.system
-                resident = 0.0
-                found = containers(running.pid)
-                for one in found:
-                    resident += one.memory_info().rss / _MB
-                    spent = one.cpu_times()
-                    seconds[one.pid] = spent.user + spent.system
-                self._figures.endpoint_containers = max(self._figures.endpoint_containers, len(found))
-                self._figures.endpoint_mb = max(self._figures.endpoint_mb, resident)
-                self._figures.endpoint_cpu_s = sum(seconds.values())
+            self._note()
             await asyncio.sleep(_LOOK_S)
+
+    def _note(self) -> None:
+        """Note memory and processor time of the cloud and of the endpoint's containers."""
+        figures, running = self._figures, self._state.running()
+        if running is None:
+            return
+        cloud = psutil.Process(running.pid)
+        figures.cloud_mb = max(figures.cloud_mb, cloud.memory_info().rss / _MB)
+        figures.cloud_cpu_s = _seconds(cloud)
+        found = containers(running.pid)
+        self._seconds |= {one.pid: _seconds(one) for one in found}
+        figures.endpoint_containers = max(figures.endpoint_containers, len(found))
+        figures.endpoint_mb = max(figures.endpoint_mb, sum(one.memory_info().rss for one in found) / _MB)
+        figures.endpoint_cpu_s = sum(self._seconds.values())
 
     def _settle(self, seconds: float) -> None:
         figures = self._figures
@@ -215,6 +221,11 @@ def containers(cloud: int) -> list[psutil.Process]:
         for one in family(cloud)
         if "modal._container_entrypoint" in (line := _line(one)) and not line[0].endswith("bwrap")
     ]
+
+
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def _line(process: psutil.Process) -> list[str]:
