@@ -63,6 +63,7 @@ app = modal.App(APP_NAME)
 @modal.asgi_app()
 def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI app of any kind
     """The endpoint. Refuses to start with bad settings."""
+    from modal_app import collector
     from modal_app.fleet import Platform
     from modal_app.model_access import ModelAccess
     from modal_app.settings import Settings
@@ -70,7 +71,9 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
 
     settings = Settings()
     model = ModelAccess(None if WITHOUT_CLAUDE else settings.model_token_secret, model_gateway)
-    return create_app(settings, Platform(app, sandbox_image, projects, shared), state, model)
+    api = create_app(settings, Platform(app, sandbox_image, projects, shared), state, model)
+    collector.settle()
+    return api
 
 
 @app.function(
@@ -83,19 +86,21 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
 @modal.asgi_app()
 def model_gateway():  # type: ignore[no-untyped-def]  # as above
     """The only function that has the model's key. Refuses to start with bad settings."""
-    from modal_app import logs
+    from modal_app import collector, logs
     from modal_app.model_access import liveness
     from modal_app.model_gateway import GatewaySettings, create_gateway
     from modal_app.model_traffic import Recorder, Replays, Traffic
 
     logs.configure()
     traffic = Traffic(state.traffic)
-    return create_gateway(
+    gateway = create_gateway(
         GatewaySettings(idle_s=timeouts.model_idle_s),
         is_live=liveness(state),
         record=Recorder(traffic),
         replay_of=Replays(traffic),
     )
+    collector.settle()
+    return gateway
 
 
 @app.function(
