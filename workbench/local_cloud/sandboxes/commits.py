@@ -1,16 +1,19 @@
 """Commits of what a sandbox writes: on request, by `sync`, and in the background. A forgotten one is not made up."""
 
+import time
+
 import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.sandboxes.records import Record, author_of
+from workbench.local_cloud.sandboxes.turns import Turns
 from workbench.local_cloud.volumes.trees import Skipped
 
 _log = structlog.get_logger(__name__)
 
-BACKGROUND_COMMIT_S = 5.0
+_TURNS = Turns(5.0)
 _LOSSES_TOLD = 10
 
 
@@ -34,10 +37,14 @@ async def commit(record: Record, path: str, *, author: str, by_sync: bool = Fals
 
 async def commit_in_background(record: Record, clock: Clock) -> None:
     """Commit every few seconds until the sandbox ends; the final commit is not ours."""
-    while record.ending is None:
-        await clock.sleep(BACKGROUND_COMMIT_S)
-        if record.ending is None:
-            try:
-                await commit(record, "/", author=f"{author_of(record)} (background)")
-            except RpcFailure as error:  # the next one, or the final one, takes what this one did not
-                _log.warning("sandbox.commit_failed", sandbox_id=record.sandbox_id, error=error.message)
+    pause_s = _TURNS.every_s
+    with _TURNS.taking_part():
+        while record.ending is None:
+            await clock.sleep(pause_s)
+            if record.ending is None:
+                started = time.monotonic()
+                try:
+                    await commit(record, "/", author=f"{author_of(record)} (background)")
+                except RpcFailure as error:  # the next one, or the final one, takes what this one did not
+                    _log.warning("sandbox.commit_failed", sandbox_id=record.sandbox_id, error=error.message)
+                pause_s = _TURNS.pause_s(time.monotonic() - started)

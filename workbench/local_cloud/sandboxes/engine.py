@@ -12,6 +12,7 @@ from pathlib import Path
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.sandboxes import cgroups, isolation
 from workbench.local_cloud.sandboxes.diagnosis import explain
+from workbench.local_cloud.sandboxes.disks import Disks
 from workbench.local_cloud.sandboxes.sandbox import OnNotice, OnSync, Sandbox
 from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError, SandboxSpec, SandboxStartFailedError
 
@@ -24,6 +25,7 @@ class Engine:
         root.mkdir(mode=0o700, parents=True)
         self._root = root
         self._clock = clock or Clock()
+        self._disks = Disks()
         self._sandboxes: set[Sandbox] = set()
         self._seccomp = isolation.seccomp_program()
         cgroups.reap()
@@ -35,7 +37,8 @@ class Engine:
     ) -> Sandbox:
         """Start a sandbox; raises IsolationUnavailableError or SandboxStartFailedError, and then nothing is left."""
         group = self._cgroups.create(secrets.token_hex(8), spec.limits)
-        sandbox = Sandbox(spec, on_sync, on_notice, Path(tempfile.mkdtemp(dir=self._root)), group, clock=self._clock)
+        directory = Path(tempfile.mkdtemp(dir=self._root))
+        sandbox = Sandbox(spec, on_sync, on_notice, directory, group, clock=self._clock, disks=self._disks)
         self._sandboxes.add(sandbox)
         starting = asyncio.ensure_future(sandbox.start(seccomp=self._seccomp))
         try:

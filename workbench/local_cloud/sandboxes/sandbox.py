@@ -22,6 +22,7 @@ from workbench.local_cloud.sandboxes.activity import Activity
 from workbench.local_cloud.sandboxes.cgroups import Group
 from workbench.local_cloud.sandboxes.channel import Channel, listening_socket
 from workbench.local_cloud.sandboxes.dialling import Dials
+from workbench.local_cloud.sandboxes.disks import Disks
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.known_execs import KnownExecs
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
@@ -56,6 +57,7 @@ class Sandbox:
         group: Group,
         *,
         clock: Clock,
+        disks: Disks,
     ) -> None:
         self.sandbox_id = spec.sandbox_id
         self.exceeded: Exceeded | None = None  # the limit that ended it
@@ -67,6 +69,7 @@ class Sandbox:
         self._memory_kills = 0
         self._on_sync = on_sync
         self._clock = clock
+        self._disks = disks
         self._on_notice = on_notice
         self._syncing = 0
         self._directory = directory
@@ -305,6 +308,7 @@ class Sandbox:
             [mount.source for mount in self._spec.mounts if not mount.read_only],
             pid=pid,
             watch_memory=self.group.version == "none",
+            disks=self._disks,
             exceeded=lambda reason: self._spawn(self.exceed(reason)),
         )
 

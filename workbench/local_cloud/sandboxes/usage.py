@@ -1,4 +1,7 @@
-"""Samples what a sandbox uses, every few seconds from its start to its end: CPUs and memory, for its statistics."""
+"""Samples what a sandbox uses, every few seconds from its start to its end: CPUs and memory, for its statistics.
+
+With many sandboxes it is the more rarely one's turn.
+"""
 
 import asyncio
 import math
@@ -10,8 +13,9 @@ from dataclasses import dataclass
 import psutil
 
 from workbench.local_cloud.processes import family
+from workbench.local_cloud.sandboxes.turns import Turns
 
-INTERVAL_S = 5.0
+_TURNS = Turns(5.0)
 FIRST_S = 1.0  # a short sandbox has statistics too
 MAX_SAMPLES = 20_000  # more than a day
 GIBIBYTE = 1024**3
@@ -37,18 +41,20 @@ class UsageMeter:
         """Sample a process and its descendants until `is_over`, or this is cancelled."""
         before_at, before = time.time(), 0.0
         pause_s = FIRST_S
-        while True:
-            await asyncio.sleep(pause_s)
-            pause_s = INTERVAL_S
-            cpu_s, memory = await asyncio.to_thread(_measure, pid)
-            if is_over():  # and the number may be another process's by now
-                return
-            now = time.time()
-            if not memory or now <= before_at:
-                continue
-            cores = max(cpu_s - before, 0.0) / (now - before_at)
-            self._samples.append(Sample(now, now - before_at, cores, memory / GIBIBYTE))
-            before_at, before = now, cpu_s
+        with _TURNS.taking_part():
+            while True:
+                await asyncio.sleep(pause_s)
+                started = time.monotonic()
+                cpu_s, memory = await asyncio.to_thread(_measure, pid)
+                pause_s = _TURNS.pause_s(time.monotonic() - started)
+                if is_over():  # and the number may be another process's by now
+                    return
+                now = time.time()
+                if not memory or now <= before_at:
+                    continue
+                cores = max(cpu_s - before, 0.0) / (now - before_at)
+                self._samples.append(Sample(now, now - before_at, cores, memory / GIBIBYTE))
+                before_at, before = now, cpu_s
 
     def between(self, since: float, until: float) -> list[Sample]:
         """The samples of a time range, in order."""

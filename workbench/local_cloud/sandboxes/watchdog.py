@@ -1,7 +1,7 @@
 """Looks after what the kernel does not limit for us: disk in the workspace always, memory where there are no cgroups.
 
 It measures, and its owner acts: a sandbox over a limit is ended with a reason. Walking a large workspace costs, so it
-is walked when the disk's free space has fallen, and else the more rarely the longer it takes.
+is walked when the disk's free space has fallen, and else the more rarely the longer it takes and the more there are.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from typing import Literal
 import psutil
 
 from workbench.local_cloud.processes import family
+from workbench.local_cloud.sandboxes.disks import FALL_BYTES, INTERVAL_S, Disks
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE, Limits
+from workbench.local_cloud.sandboxes.turns import Turns
 from workbench.local_cloud.volumes.trees import opened_dir
 
-INTERVAL_S = 0.2
 MAX_DEPTH = 200  # one descriptor is open per level while walking
-_WALK_EVERY_S = 5.0
+_WALKS = Turns(5.0)
 _WALK_COST_SHARE = 20  # a walk may take a twentieth of the time
-_FREE_FALL_BYTES = 64 * MEBIBYTE  # a disk that fills this much calls for a walk at once
 
 Inode = tuple[int, int]
 
@@ -121,30 +121,6 @@ def private_memory(pid: int) -> int:
     return total
 
 
-class Disks:
-    """How much is free on disks, for all watchdogs: looked up once in an interval for each disk."""
-
-    def __init__(self) -> None:
-        self._free: dict[int, tuple[float, int]] = {}
-
-    def free(self, device: int, directory: Path) -> int:
-        """Bytes that are free on a disk, of which a directory is given; 0 when that is gone."""
-        now = time.monotonic()
-        at, free = self._free.get(device, (float("-inf"), 0))
-        if now - at < INTERVAL_S:
-            return free
-        try:
-            status = os.statvfs(directory)
-        except OSError:
-            return 0
-        free = status.f_bavail * status.f_frsize
-        self._free[device] = now, free
-        return free
-
-
-_DISKS = Disks()
-
-
 class Watchdog:
     """Watches one sandbox; `exceeded` is called once, with a sentence, when it is over a limit."""
 
@@ -155,6 +131,7 @@ class Watchdog:
         *,
         pid: int,
         watch_memory: bool,
+        disks: Disks,
         exceeded: Callable[[Exceeded], None],
     ) -> None:
         """`directories` are the writable mounts, `pid` is process 1 of the sandbox."""
@@ -162,6 +139,7 @@ class Watchdog:
         self._directories = tuple(directories)
         self._pid = pid
         self._watch_memory = watch_memory
+        self._disks = disks
         self._exceeded = exceeded
         self._next_walk = time.monotonic()
         self._disk = (directories[0].stat().st_dev, directories[0]) if directories else None
@@ -169,12 +147,13 @@ class Watchdog:
 
     async def run(self) -> None:
         """Watch until cancelled or a limit is exceeded."""
-        while True:
-            await asyncio.sleep(INTERVAL_S)
-            reason = await self._look()
-            if reason is not None:
-                self._exceeded(reason)
-                return
+        with self._disks.watching(), _WALKS.taking_part():
+            while True:
+                await (asyncio.sleep(INTERVAL_S) if self._watch_memory else self._disks.turn())
+                reason = await self._look()
+                if reason is not None:
+                    self._exceeded(reason)
+                    return
 
     async def _look(self) -> Exceeded | None:
         if self._watch_memory:
@@ -182,7 +161,7 @@ class Watchdog:
             if used > self._limits.memory_bytes:
                 return Exceeded("memory", f"it used more than {self._limits.memory_bytes // MEBIBYTE} MiB of memory")
         free = self._free_now()
-        if not self._directories or (time.monotonic() < self._next_walk and free > self._free - _FREE_FALL_BYTES):
+        if not self._directories or (time.monotonic() < self._next_walk and free > self._free - FALL_BYTES):
             return None
         started = time.monotonic()
         try:
@@ -190,7 +169,7 @@ class Watchdog:
         except UnmeasurableError as error:
             return Exceeded("workspace", str(error))
         taken = time.monotonic() - started
-        self._next_walk = time.monotonic() + max(_WALK_EVERY_S, taken * _WALK_COST_SHARE)
+        self._next_walk = time.monotonic() + max(_WALKS.pause_s(taken), taken * _WALK_COST_SHARE)
         self._free = self._free_now()
         if usage.size > self._limits.workspace_bytes:
             limit = self._limits.workspace_bytes // MEBIBYTE
@@ -212,4 +191,4 @@ class Watchdog:
         return Usage(size, entries)
 
     def _free_now(self) -> int:
-        return 0 if self._disk is None else _DISKS.free(*self._disk)
+        return 0 if self._disk is None else self._disks.free(*self._disk)

@@ -1,0 +1,64 @@
+"""How much is free on disks, looked up once for all watchdogs, which are woken when a disk fills quickly."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from workbench.local_cloud.sandboxes.limits import MEBIBYTE
+
+INTERVAL_S = 0.2  # between two looks at a disk
+FALL_BYTES = 64 * MEBIBYTE  # a disk that fills so much calls for a walk at once
+_OFTEN = 10  # so few watchdogs look at every interval; more take turns, and wake each other
+
+
+class Disks:
+    """The disks of one loop's sandboxes."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, tuple[float, int]] = {}
+        self._most: dict[int, int] = {}  # that was free since the last fall
+        self._fallen = asyncio.Event()
+        self._watchers = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Be a watchdog for as long as the block."""
+        self._watchers += 1
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+
+    def free(self, device: int, directory: Path) -> int:
+        """Bytes that are free on a disk, of which a directory is given; 0 when that is gone."""
+        now = time.monotonic()
+        at, free = self._free.get(device, (float("-inf"), 0))
+        if now - at < INTERVAL_S:
+            return free
+        try:
+            status = os.statvfs(directory)
+        except OSError:
+            return 0
+        free = status.f_bavail * status.f_frsize
+        self._free[device] = now, free
+        self._most[device] = max(free, self._most.get(device, free))
+        if free <= self._most[device] - FALL_BYTES:
+            self._most[device] = free
+            self._fallen.set()
+            self._fallen = asyncio.Event()
+        return free
+
+    async def turn(self) -> None:
+        """Wait until it is a watchdog's turn to look: in its time, or when another has seen a disk fall."""
+        pause_s = INTERVAL_S * max(1.0, self._watchers / _OFTEN)
+        if pause_s == INTERVAL_S:
+            await asyncio.sleep(pause_s)
+            return
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._fallen.wait()
+        except TimeoutError:
+            pass  # its own time has come
