@@ -139,16 +139,18 @@ def runs(
 @app.command()
 def streams(
     count: Annotated[int, typer.Option(min=1, help="Runs that are there at once.")] = 500,
-    rate: Annotated[float, typer.Option(min=0.1, help="How many of them start in a second.")] = 3.0,
-    every_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two lines of one run.")] = 1.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="How many of them start in a second.")] = 1.0,
+    every_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two lines of one run.")] = 10.0,
     heartbeat_s: Annotated[float, typer.Option(min=0.1, help="Seconds of a run's silence to a heartbeat.")] = 1.5,
     hold_s: Annotated[float, typer.Option(min=0, help="Seconds that all of them are there.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Count on it: with many runs at once, none of their streams is silent for more than 2 seconds.
 
-    Runs start at a steady rate, print a line at a steady pace, and end in their order. Exit code 1 when a stream was
-    silent for longer, or a run did not end well.
+    Runs start at a steady rate, print a line at a steady pace, and end in their order; in between, heartbeats keep
+    their streams alive. Exit code 1 when a stream was silent for longer, a run did not end well, or not all of them
+    were there at once. Every event and every heartbeat costs processor time of the endpoint and of the cloud (the
+    report tells how much): this command must have the machine for itself.
     """
     import asyncio
 
