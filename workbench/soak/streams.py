@@ -13,6 +13,7 @@ from statistics import quantiles
 import aiohttp
 import psutil
 
+from modal_app import collector
 from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
 from modal_app.settings import DEFAULT_MAX_RUNS
 from workbench.environment import environment
@@ -84,6 +85,7 @@ class Streams:
 
     async def go(self, count: int, *, rate: float, every_s: float, hold_s: float, advance: Callable[[], None]) -> None:
         """Start `count` runs, `rate` a second, and read all of them to their ends. Raises SoakFailedError."""
+        collector.settle()  # a pause of this process would be taken for silence
         started = time.monotonic()
         first_end = time.time() + count / rate + hold_s
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_CONNECT_S)
