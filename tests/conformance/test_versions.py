@@ -45,7 +45,7 @@ def test_an_earlier_version_comes_back_whole(modal_cli: Cli, tmp_path: Path, nam
     assert said(name) == "red"
     deploy(modal_cli, tmp_path, name, "blue")
     assert said(name) == "blue"
-    modal_cli("app", "rollback", name)
+    assert "local-cloud://apps/ap-" in modal_cli("app", "rollback", name)
     assert said(name) == "red"
     assert modal.Function.from_name(name, "only_in_red").remote() == 1
     with pytest.raises(modal.exception.NotFoundError):

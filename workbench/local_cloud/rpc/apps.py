@@ -100,11 +100,12 @@ class AppRpcs:
             url=_page(app.app_id), deployed_at=app.deployed_at, server_warnings=version_warnings(context)
         )
 
-    async def AppRollback(self, request: api_pb2.AppRollbackRequest, context: Any) -> empty_pb2.Empty:
+    async def AppRollback(self, request: api_pb2.AppRollbackRequest, context: Any) -> api_pb2.AppRollbackResponse:
         """Make an earlier version the next one."""
         self._deployments.roll_back(request.app_id, request.version, client_version=client_version(context))
         self._published(request.app_id)
-        return empty_pb2.Empty()
+        app = self._apps.get(request.app_id)
+        return api_pb2.AppRollbackResponse(url=_page(app.app_id), deployed_at=app.deployed_at)
 
     async def AppRollover(self, request: api_pb2.AppRolloverRequest, context: Any) -> api_pb2.AppRolloverResponse:
         """Replace an app's containers by new ones of the same code."""
