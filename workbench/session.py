@@ -244,7 +244,9 @@ class Workbench:
         return f"Workbench(target={self.target.kind!r}, app_name={self.app_name!r})"
 
 
-def connect(target: str = "local", *, app_name: str = DEFAULT_APP_NAME, state_dir: Path | None = None) -> Workbench:
+def connect(
+    target: str = "local", *, app_name: str = DEFAULT_APP_NAME, state_dir: str | Path | None = None
+) -> Workbench:
     """Connect to `local` (started when it is not running), `modal`, or the URL of an endpoint.
 
     Raises TargetUnavailableError with what to do.

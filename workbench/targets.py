@@ -42,13 +42,13 @@ class Target:
             ModalClient._set_env_client(None)
 
 
-def resolve(name: str = "local", *, state_dir: Path | None = None) -> Target:
+def resolve(name: str = "local", *, state_dir: str | Path | None = None) -> Target:
     """Find a target by name, starting the local cloud when it is wanted and not running.
 
     `name` is `local`, `modal`, or the http(s) URL of an endpoint. Raises TargetUnavailableError.
     """
     if name == "local":
-        state = State(state_dir or default_state_dir())
+        state = State(Path(state_dir or default_state_dir()))
         try:
             running, _ = daemon.start(state)
         except daemon.CloudStartFailedError as error:

@@ -1,6 +1,7 @@
 """The unmodified SDK and CLI deploy an ordinary app here, and it behaves as on Modal."""
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,3 +99,33 @@ def test_another_host_name_is_refused(client: httpx.Client) -> None:
 def test_an_unknown_token_is_refused(modal_cli: Cli, cloud: object) -> None:
     bad = Cli({"MODAL_TOKEN_ID": "ak-wrong", "MODAL_TOKEN_SECRET": "as-wrong"})
     assert "does not know this token" in bad("app", "list", check=False)
+
+
+KEPT_WARM = """
+import modal
+
+app = modal.App("kept-warm", image=modal.Image.debian_slim())
+
+
+@app.function(min_containers=1)
+def one() -> int:
+    return 1
+"""
+
+
+def test_a_stopped_app_has_no_container_however_warm_it_was_kept(modal_cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "kept_warm.py"
+    source.write_text(KEPT_WARM)
+    modal_cli("deploy", str(source))
+    function = modal.Function.from_name("kept-warm", "one")
+    assert function.remote() == 1
+    assert _containers(modal_cli) == 1
+    modal_cli("app", "stop", "kept-warm", "--yes")
+    with pytest.raises(modal.exception.Error, match="The app is stopped"):
+        function.remote()  # this handle was made before
+    assert _containers(modal_cli) == 0
+
+
+def _containers(modal_cli: Cli) -> int:
+    listed = json.loads(modal_cli("container", "list", "--json"))
+    return sum(1 for one in listed if "kept-warm" in one.values())

@@ -233,6 +233,10 @@ class Pools:
             if not (task.draining or task.spent)
         ]
         wanted = scaling.missing(function, self.settings(function_id), live, backlog=self.backlog(function_id))
+        if wanted and self._apps.app_of(function_id).stopped_at:
+            stopped = made_here(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The app is stopped.")
+            self._fail_waiting(function_id, stopped)
+            return
         for _ in range(wanted):
             now = self._clock.monotonic()
             task = Task(new_id("ta"), function_id, definition_id, scaling.capacity(function), self._clock.time(), now)
