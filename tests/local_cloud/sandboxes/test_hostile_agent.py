@@ -13,6 +13,7 @@ from tests.local_cloud.sandboxes.conftest import DEADLINE_S, spec_of
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.sandboxes import dialling
 from workbench.local_cloud.sandboxes.cgroups import Group
+from workbench.local_cloud.sandboxes.disks import Disks
 from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 
@@ -26,7 +27,9 @@ class Hostile(Sandbox):
         self.syncs = 0
         self.released = asyncio.Event()
         group = Group("none", ())
-        super().__init__(spec_of(directory), self._hold, lambda text: None, directory, group, clock=Clock())
+        super().__init__(
+            spec_of(directory), self._hold, lambda text: None, directory, group, clock=Clock(), disks=Disks()
+        )
         self.theirs = self._channel.theirs
         self._channel.listen()
 
