@@ -43,7 +43,7 @@ async def test_a_disk_that_fills_wakes_every_watchdog(tmp_path: Path, monkeypatc
     before = disks.free(device, tmp_path)
     with ExitStack() as stack:
         for _ in range(500):
-            stack.enter_context(disks.watching())
+            stack.enter_context(disks.walks.taking_part())
         started = time.monotonic()
         waiting = [asyncio.create_task(disks.turn()) for _ in range(3)]
         await asyncio.sleep(INTERVAL_S + 0.05)

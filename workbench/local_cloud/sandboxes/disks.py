@@ -3,11 +3,10 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
+from workbench.local_cloud.sandboxes.turns import Turns
 
 INTERVAL_S = 0.2  # between two looks at a disk
 FALL_BYTES = 64 * MEBIBYTE  # a disk that fills so much calls for a walk at once
@@ -21,16 +20,8 @@ class Disks:
         self._free: dict[int, tuple[float, int]] = {}
         self._most: dict[int, int] = {}  # that was free since the last fall
         self._fallen = asyncio.Event()
-        self._watchers = 0
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Be a watchdog for as long as the block."""
-        self._watchers += 1
-        try:
-            yield
-        finally:
-            self._watchers -= 1
+        self.walks = Turns(5.0)
+        """Every watchdog takes part: it walks its directories in its turn."""
 
     def free(self, device: int, directory: Path) -> int:
         """Bytes that are free on a disk, of which a directory is given; 0 when that is gone."""
@@ -53,10 +44,7 @@ class Disks:
 
     async def turn(self) -> None:
         """Wait until it is a watchdog's turn to look: in its time, or when another has seen a disk fall."""
-        pause_s = INTERVAL_S * max(1.0, self._watchers / _OFTEN)
-        if pause_s == INTERVAL_S:
-            await asyncio.sleep(pause_s)
-            return
+        pause_s = INTERVAL_S * max(1.0, self.walks.parts / _OFTEN)
         try:
             async with asyncio.timeout(pause_s):
                 await self._fallen.wait()

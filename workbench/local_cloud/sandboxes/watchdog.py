@@ -18,11 +18,9 @@ import psutil
 from workbench.local_cloud.processes import family
 from workbench.local_cloud.sandboxes.disks import FALL_BYTES, INTERVAL_S, Disks
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE, Limits
-from workbench.local_cloud.sandboxes.turns import Turns
 from workbench.local_cloud.volumes.trees import opened_dir
 
 MAX_DEPTH = 200  # one descriptor is open per level while walking
-_WALKS = Turns(5.0)
 _WALK_COST_SHARE = 20  # a walk may take a twentieth of the time
 
 Inode = tuple[int, int]
@@ -147,7 +145,7 @@ class Watchdog:
 
     async def run(self) -> None:
         """Watch until cancelled or a limit is exceeded."""
-        with self._disks.watching(), _WALKS.taking_part():
+        with self._disks.walks.taking_part():
             while True:
                 await (asyncio.sleep(INTERVAL_S) if self._watch_memory else self._disks.turn())
                 reason = await self._look()
@@ -169,7 +167,7 @@ class Watchdog:
         except UnmeasurableError as error:
             return Exceeded("workspace", str(error))
         taken = time.monotonic() - started
-        self._next_walk = time.monotonic() + max(_WALKS.pause_s(taken), taken * _WALK_COST_SHARE)
+        self._next_walk = time.monotonic() + max(self._disks.walks.pause_s(taken), taken * _WALK_COST_SHARE)
         self._free = self._free_now()
         if usage.size > self._limits.workspace_bytes:
             limit = self._limits.workspace_bytes // MEBIBYTE
