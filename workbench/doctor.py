@@ -144,7 +144,11 @@ def _cgroups(_: State) -> Outcome:
     found = Cgroups.detect()
     found.close()
     if found.version == "none":
-        return Outcome("warn", "none can be written: a watchdog enforces limits instead", "nothing, or run it as root")
+        return Outcome(
+            "warn",
+            "none can be written: a watchdog enforces limits instead, and a hostile job can slow down everything here",
+            "nothing, or run it as root",
+        )
     return Outcome("ok", f"{found.version}: the kernel limits memory, processes and CPUs of sandboxes")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,46 @@ async def test_a_cpu_limit_slows_down_and_groups_do_not_stay(engine: Engine, wor
     assert any(count > 0 for count in throttled)
     await engine.discard(sandbox)
     assert [path for path in directories if path.exists()] == []
+
+
+SPIN = """
+import os, time
+for _ in range(100):
+    if os.fork() == 0:
+        os.setsid()  # a participant of its own, for a kernel that shares processors by sessions
+        while True: pass
+print("spinning", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not GROUPS_WORK, reason="this machine lets us make no control groups")
+async def test_whatever_a_sandbox_starts_it_takes_turns_as_one(engine: Engine, workspace: Path) -> None:
+    """A hundred programs that spin in sessions of their own leave this process its share, as one program would."""
+    sandbox = await engine.create(spec_of(workspace))
+    process = await sandbox.exec(["python3", "-c", SPIN], exec_id="spin")
+    async with asyncio.timeout(DEADLINE_S):
+        assert await process.stdout.read(0) == b"spinning\n"
+    began, spent = time.monotonic(), time.process_time()
+    while time.monotonic() < began + 3:
+        pass
+    assert (time.process_time() - spent) / 3 > 0.2  # a hundredth of two processors would be 0.02
+    await engine.discard(sandbox)
+
+
+@pytest.mark.parametrize("groups", [True, False])
+async def test_only_without_groups_a_sandbox_is_nice(
+    root: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, *, groups: bool
+) -> None:
+    if not groups:
+        monkeypatch.setattr(Cgroups, "detect", classmethod(lambda cls: cls("none", ())))
+    engine = Engine(root / "nice")
+    sandbox = await engine.create(spec_of(workspace))
+    nice = os.nice(0)
+    code = "import os; print(os.nice(0))"
+    expected = nice if groups and GROUPS_WORK else min(19, nice + 10)
+    assert (await run(sandbox, "python3", "-c", code))[1] == f"{expected}\n"
+    await engine.aclose()
 
 
 def test_groups_of_a_cloud_that_is_gone_are_removed() -> None:

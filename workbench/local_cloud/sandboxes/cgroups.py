@@ -2,6 +2,9 @@
 
 Decided once at start by making and removing a group with limits. Where that fails there are none, and the watchdog
 enforces what it can. Groups lie below this process's own, so that a limit that somebody set for us still holds.
+
+All sandboxes together take turns at the processors as one group, whatever they start: without it, a hundred programs in
+sessions of their own are a hundred participants beside the cloud, and its streams stand still for seconds.
 """
 
 import contextlib
@@ -49,7 +52,10 @@ class Group:
         return 0
 
     def hurry(self) -> None:
-        """Take what is dying out of the queue for CPUs, so that it dies at once. Blocks for a moment; never raises."""
+        """Take what is dying out of its group's queue for CPUs, so that it dies at once.
+
+        Behind a limit a fork bomb takes twenty times as long to end. Blocks for a moment; never raises.
+        """
         for directory in self.directories:
             if (directory / "cpu.cfs_quota_us").exists():
                 for pid in _processes(directory):
@@ -117,6 +123,8 @@ class Cgroups:
                     if version == "v2":
                         _enable(place.directory.parent, "memory", "pids")
                         _enable(place.directory, "memory", "pids")
+                        with contextlib.suppress(OSError):
+                            _share_cpus(place.directory)
                 found.create("probe", Limits() if version == "v2" else Limits(cpus=1)).remove()
             except OSError:
                 found.close()
@@ -126,15 +134,11 @@ class Cgroups:
 
     def create(self, name: str, limits: Limits) -> Group:
         """Make a group with limits, an empty one where there are none. Raises OSError, and nothing is left then."""
-        # Programs of a group for CPUs wait their turn in the group's own queue, to die, too: a fork bomb takes twenty
-        # times as long to end there. So only a sandbox with a limit on CPUs is in one.
-        places = [place for place in self._places if place.controller != "cpu" or limits.cpus is not None]
         if limits.cpus is not None and self.version == "v2":
-            _enable(self._places[0].directory.parent, "cpu")
-            _enable(self._places[0].directory, "cpu")
-        group = Group(self.version, tuple(place.directory / f"{PREFIX}{name}" for place in places))
+            _share_cpus(self._places[0].directory)  # raises where nobody may limit them
+        group = Group(self.version, tuple(place.directory / f"{PREFIX}{name}" for place in self._places))
         try:
-            for place, directory in zip(places, group.directories, strict=True):
+            for place, directory in zip(self._places, group.directories, strict=True):
                 directory.mkdir()
                 for file, value in _settings(place.controller, limits):
                     if (directory / file).exists():  # a kernel without swap accounting has no file for it
@@ -191,6 +195,8 @@ def _settings(controller: str, limits: Limits) -> list[tuple[str, str]]:
             return [("memory.limit_in_bytes", memory), ("memory.memsw.limit_in_bytes", memory)]
         case "pids":
             return [("pids.max", str(limits.processes))]
+        case "cpu" if quota is None:
+            return []
         case "cpu":
             return [("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))]
         case _:
@@ -224,6 +230,11 @@ def _paths() -> dict[str, str]:
         _, controllers, path = line.split(":", 2)
         found.update(dict.fromkeys(controllers.split(","), path))
     return found
+
+
+def _share_cpus(parent: Path) -> None:
+    _enable(parent.parent, "cpu")
+    _enable(parent, "cpu")
 
 
 def _enable(directory: Path, *controllers: str) -> None:

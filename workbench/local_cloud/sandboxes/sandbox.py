@@ -40,6 +40,7 @@ _log = structlog.get_logger(__name__)
 READY_TIMEOUT_S = 20.0
 _CLOSE_S = 10.0
 _SYNCS_AT_ONCE = 32
+_POLITE = ("nice", "-n", "10")  # where no group of the kernel's keeps a sandbox from taking all processors
 
 OnSync = Callable[[str, str], Awaitable[int]]  # path, and the exec that asks: empty when that is not known
 OnNotice = Callable[[str], None]
@@ -106,6 +107,7 @@ class Sandbox:
                 self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
             ) as (argv, descriptors):
                 self._bwrap = await Program.start(
+                    *(_POLITE if self.group.version == "none" else ()),
                     *argv,
                     stdout=asyncio.subprocess.DEVNULL,
                     env={},
