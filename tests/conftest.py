@@ -21,7 +21,7 @@ from workbench import Project, Workbench, connect
 from workbench.environment import environment
 from workbench.local_cloud import daemon
 from workbench.local_cloud.__main__ import TEST_NETWORKS_VARIABLE
-from workbench.local_cloud.state import STATE_VARIABLE, Running, State
+from workbench.local_cloud.state import OWNER_VARIABLE, STATE_VARIABLE, Running, State
 from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
 
 COMMAND_TIMEOUT_S = 120
@@ -61,7 +61,8 @@ def _nothing_is_left() -> Iterator[None]:
     """No process and no directory of ours outlives the session, whoever made it."""
     before = descendants()
     directories = _temporary()
-    yield
+    with environment({OWNER_VARIABLE: str(os.getpid())}):  # a session that is killed has nobody to stop its clouds
+        yield
     assert _temporary() - directories == set()
     _, alive = psutil.wait_procs(
         [process for process in psutil.Process().children(recursive=True) if process.pid not in before], timeout=10
@@ -100,6 +101,17 @@ def cloud(state: State) -> Iterator[Running]:
     assert daemon.stop(state)
     assert list((state.root / "run").iterdir()) == [], daemon.tail(state.log)
     assert processes_of(state) == []
+
+
+@pytest.fixture
+def own_state() -> Iterator[State]:
+    """A state directory of a test's own, whose cloud it may stop and kill."""
+    root = Path(tempfile.mkdtemp(prefix="workbench-own-"))
+    root.chmod(0o711)
+    own = State(root / "state")
+    yield own
+    daemon.stop(own)
+    shutil.rmtree(root)
 
 
 class Cli:

@@ -2,13 +2,10 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,22 +14,10 @@ import pytest
 from modal_app.contract.events import ErrorEvent
 from tests.conftest import FAST, live_sandboxes, processes_of, wait_until
 from workbench import Project, Run, StreamLostError, Workbench, connect
-from workbench.local_cloud import daemon
 from workbench.local_cloud.state import State
 
 TALKING = "import time\nfor n in range(10**6): print('tick', n, flush=True); time.sleep(0.05)"
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def own_state() -> Iterator[State]:
-    """A cloud that a test may kill."""
-    root = Path(tempfile.mkdtemp(prefix="workbench-kill-"))
-    root.chmod(0o711)
-    state = State(root / "state")
-    yield state
-    daemon.stop(state)
-    shutil.rmtree(root)
 
 
 def talking(wb: Workbench, project: Project) -> Run:

@@ -6,8 +6,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -80,15 +78,6 @@ for number in range(10_000):
             batch.put_file(io.BytesIO(os.urandom(20_000)), f'/{number % 7}/{part}')
     print(number, flush=True)
 """
-
-
-@pytest.fixture
-def own_state() -> Iterator[State]:
-    with tempfile.TemporaryDirectory(prefix="workbench-kill-") as directory:
-        Path(directory).chmod(0o711)
-        state = State(Path(directory) / "state")
-        yield state
-        daemon.stop(state)
 
 
 @pytest.mark.timeout(180)

@@ -2,56 +2,61 @@
 
 import json
 import os
-import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import processes_of
+from tests.conftest import processes_of, wait_until
+from workbench.environment import environment
 from workbench.local_cloud import daemon
 from workbench.local_cloud.daemon import CloudStartFailedError
-from workbench.local_cloud.state import State
+from workbench.local_cloud.state import OWNER_VARIABLE, State
 
 
-@pytest.fixture
-def fresh() -> Iterator[State]:
-    root = Path(tempfile.mkdtemp(prefix="workbench-process-"))
-    root.chmod(0o711)
-    state = State(root / "state")
-    yield state
-    daemon.stop(state)
-    shutil.rmtree(root)
-
-
-def test_it_starts_once_and_stops(fresh: State) -> None:
-    running, started = daemon.start(fresh)
-    again, started_again = daemon.start(fresh)
+def test_it_starts_once_and_stops(own_state: State) -> None:
+    running, started = daemon.start(own_state)
+    again, started_again = daemon.start(own_state)
     assert (started, started_again, again) == (True, False, running)
-    assert daemon.stop(fresh)
-    assert not daemon.stop(fresh)
-    assert processes_of(fresh) == []
+    assert daemon.stop(own_state)
+    assert not daemon.stop(own_state)
+    assert processes_of(own_state) == []
 
 
-def test_its_address_and_token_survive_a_restart(fresh: State) -> None:
-    first, _ = daemon.start(fresh)
-    daemon.stop(fresh)
-    second, _ = daemon.start(fresh)
+@pytest.mark.parametrize("before", [True, False])
+def test_it_ends_with_its_owner(own_state: State, *, before: bool) -> None:
+    """Killed, so that the owner itself cannot do it; before the cloud is up, or after."""
+    with subprocess.Popen(["sleep", "600"]) as owner, environment({OWNER_VARIABLE: str(owner.pid)}):
+        if before:
+            owner.kill()
+            owner.wait()
+            with suppress(CloudStartFailedError):  # it may have ended already
+                daemon.start(own_state)
+        else:
+            daemon.start(own_state)
+            assert own_state.running() is not None
+            owner.kill()
+    wait_until(lambda: processes_of(own_state) == [], "the cloud outlived its owner")
+
+
+def test_its_address_and_token_survive_a_restart(own_state: State) -> None:
+    first, _ = daemon.start(own_state)
+    daemon.stop(own_state)
+    second, _ = daemon.start(own_state)
     assert second.env() == first.env()
 
 
-def test_what_is_secret_is_readable_by_its_owner_only(fresh: State) -> None:
-    daemon.start(fresh)
+def test_what_is_secret_is_readable_by_its_owner_only(own_state: State) -> None:
+    daemon.start(own_state)
     for name in ("credentials.json", "running.json", "cloud.sqlite"):
-        assert (fresh.root / name).stat().st_mode & 0o077 == 0, name
-    secret = fresh.credentials().token_secret
-    assert secret not in fresh.log.read_text()
+        assert (own_state.root / name).stat().st_mode & 0o077 == 0, name
+    secret = own_state.credentials().token_secret
+    assert secret not in own_state.log.read_text()
     lines = [" ".join(process) for process in _command_lines()]
     assert not [line for line in lines if secret in line]
 
@@ -60,8 +65,8 @@ def _command_lines() -> list[list[str]]:
     return [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
 
 
-def test_it_listens_on_loopback_only(fresh: State) -> None:
-    running, _ = daemon.start(fresh)
+def test_it_listens_on_loopback_only(own_state: State) -> None:
+    running, _ = daemon.start(own_state)
     addresses = {
         connection.laddr.ip.removeprefix("::ffff:")
         for connection in psutil.Process(running.pid).net_connections("inet")
@@ -69,31 +74,31 @@ def test_it_listens_on_loopback_only(fresh: State) -> None:
     assert addresses == {"127.0.0.1"}
 
 
-def test_a_port_that_is_taken_is_told(fresh: State) -> None:
+def test_a_port_that_is_taken_is_told(own_state: State) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(CloudStartFailedError, match=f"{port}.*--port|port {port}"):
-            daemon.start(fresh, port=port)
-    assert fresh.running() is None
+            daemon.start(own_state, port=port)
+    assert own_state.running() is None
 
 
-def test_a_state_of_another_version_is_told_and_kept(fresh: State) -> None:
-    fresh.create()
-    with sqlite3.connect(fresh.root / "cloud.sqlite") as database:
+def test_a_state_of_another_version_is_told_and_kept(own_state: State) -> None:
+    own_state.create()
+    with sqlite3.connect(own_state.root / "cloud.sqlite") as database:
         database.execute("PRAGMA user_version=999")
     with pytest.raises(CloudStartFailedError, match="workbench cloud reset"):
-        daemon.start(fresh)
-    with sqlite3.connect(fresh.root / "cloud.sqlite") as database:
+        daemon.start(own_state)
+    with sqlite3.connect(own_state.root / "cloud.sqlite") as database:
         assert database.execute("PRAGMA user_version").fetchone() == (999,)
 
 
-def test_a_state_that_cannot_be_read_is_told(fresh: State) -> None:
-    fresh.create()
-    (fresh.root / "cloud.sqlite").write_bytes(b"not a database, " * 1000)
+def test_a_state_that_cannot_be_read_is_told(own_state: State) -> None:
+    own_state.create()
+    (own_state.root / "cloud.sqlite").write_bytes(b"not a database, " * 1000)
     with pytest.raises(CloudStartFailedError, match="workbench cloud reset"):
-        daemon.start(fresh)
+        daemon.start(own_state)
 
 
 def test_a_state_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -102,15 +107,15 @@ def test_a_state_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         daemon.start(State(tmp_path / "file" / "state"))
 
 
-def test_leftovers_of_a_dead_cloud_are_no_obstacle(fresh: State) -> None:
+def test_leftovers_of_a_dead_cloud_are_no_obstacle(own_state: State) -> None:
     """A machine that lost power leaves an announcement and a run directory behind."""
-    running, _ = daemon.start(fresh)
-    daemon.stop(fresh)
-    (fresh.root / "running.json").write_text(json.dumps({**running.__dict__, "pid": 2**22 - 1}))
-    (fresh.root / "run" / "deadbeef").mkdir()
-    _, started = daemon.start(fresh)
+    running, _ = daemon.start(own_state)
+    daemon.stop(own_state)
+    (own_state.root / "running.json").write_text(json.dumps({**running.__dict__, "pid": 2**22 - 1}))
+    (own_state.root / "run" / "deadbeef").mkdir()
+    _, started = daemon.start(own_state)
     assert started
-    assert not (fresh.root / "run" / "deadbeef").exists()
+    assert not (own_state.root / "run" / "deadbeef").exists()
 
 
 @pytest.mark.parametrize(
@@ -122,32 +127,32 @@ def test_leftovers_of_a_dead_cloud_are_no_obstacle(fresh: State) -> None:
     ids=["no bubblewrap", "no user namespaces"],
 )
 def test_without_isolation_it_refuses(
-    fresh: State, monkeypatch: pytest.MonkeyPatch, script: str | None, told: str
+    own_state: State, monkeypatch: pytest.MonkeyPatch, script: str | None, told: str
 ) -> None:
     """Nothing ever runs with less than the whole isolation."""
-    programs = fresh.root.parent / "bin"
+    programs = own_state.root.parent / "bin"
     programs.mkdir(mode=0o755)
     if script is not None:
         (programs / "bwrap").write_text(script)
         (programs / "bwrap").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs))
     with pytest.raises(CloudStartFailedError, match=told):
-        daemon.start(fresh)
-    assert fresh.running() is None
+        daemon.start(own_state)
+    assert own_state.running() is None
 
 
-def test_another_version_of_the_sdk_is_told(fresh: State) -> None:
+def test_another_version_of_the_sdk_is_told(own_state: State) -> None:
     code = (
         "import modal, sys; modal.__version__ = '1.0.0'; import workbench.local_cloud.__main__ as cloud; "
-        f"sys.argv = ['cloud', '--state', {str(fresh.root)!r}]; sys.exit(cloud.main())"
+        f"sys.argv = ['cloud', '--state', {str(own_state.root)!r}]; sys.exit(cloud.main())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "pip install modal==" in json.loads(done.stdout)["error"]
 
 
-def test_a_caller_without_the_token_gets_nothing(fresh: State) -> None:
-    running, _ = daemon.start(fresh)
+def test_a_caller_without_the_token_gets_nothing(own_state: State) -> None:
+    running, _ = daemon.start(own_state)
     env = {**os.environ, **running.env(), "MODAL_TOKEN_SECRET": "wrong"}
     command = [sys.executable, "-m", "modal", "app", "list"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)

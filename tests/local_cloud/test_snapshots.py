@@ -3,11 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from workbench.local_cloud import daemon
 from workbench.local_cloud.maintenance import fsck, gc
@@ -27,15 +22,6 @@ app = modal.App.lookup("snapshot-tests", create_if_missing=True)
 sandbox = modal.Sandbox.create("cat", "/tmp/file", app=app, image=modal.Image.from_id(sys.argv[1]), timeout=60)
 print(sandbox.stdout.read())
 """
-
-
-@pytest.fixture
-def own_state() -> Iterator[State]:
-    with tempfile.TemporaryDirectory(prefix="workbench-test-") as name:
-        Path(name).chmod(0o711)
-        state = State(Path(name) / "state")
-        yield state
-        daemon.stop(state)
 
 
 def run(state: State, code: str, *arguments: str) -> str:

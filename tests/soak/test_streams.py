@@ -1,11 +1,18 @@
 """Many streams at once, and readers that take nothing: short forms of `workbench soak streams` and `readers`."""
 
 import json
+import os
+import signal
+import subprocess
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.workbench.test_cli import cli
+from tests.conftest import wait_until
+from tests.workbench.test_cli import WORKBENCH, cli
+from workbench.local_cloud.state import State
 from workbench.soak import stalled, streams
 from workbench.soak.failures import SoakFailedError
 
@@ -22,6 +29,26 @@ def test_runs_that_talk_at_once_all_end_and_are_heard() -> None:
     assert 0 < report["delay_median_ms"] <= report["delay_p99_ms"]
     assert report["cloud_mb"] > 0
     assert report["endpoint_mb"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_soak_that_is_ended_leaves_no_cloud(own_state: State, number: signal.Signals) -> None:
+    """By another program, with its terminal, or at once."""
+    temporary = own_state.root.parent
+    command = [*WORKBENCH, "soak", "streams", "--count", "50"]
+    env = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as soak:
+        wait_until(lambda: bool(_of(temporary)), "no cloud was started")
+        soak.send_signal(number)
+        assert soak.wait(90) == (-number if number == signal.SIGKILL else 128 + number)
+    wait_until(lambda: not _of(temporary), "the cloud outlived its soak")
+    if number != signal.SIGKILL:
+        assert list(temporary.iterdir()) == []
+
+
+def _of(directory: Path) -> list[str]:
+    lines = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if str(directory) in line]
 
 
 @pytest.mark.timeout(300)

@@ -3,12 +3,10 @@
 import json
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +20,6 @@ from modal_app.contract.events import parse_event
 from tests.conftest import live_sandboxes, processes_of, wait_until
 from workbench import Project, Workbench
 from workbench.cli import app
-from workbench.local_cloud import daemon
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
 from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
 
@@ -42,15 +39,6 @@ def cli(
         timeout=timeout_s,
         check=False,
     )
-
-
-@pytest.fixture
-def own_state() -> Iterator[State]:
-    root = Path(tempfile.mkdtemp(prefix="workbench-cli-"))
-    root.chmod(0o711)
-    yield State(root / "state")
-    daemon.stop(State(root / "state"))
-    shutil.rmtree(root)
 
 
 def commands(group: Any, *words: str) -> Iterator[tuple[str, ...]]:

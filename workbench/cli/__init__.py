@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli import bench, cloud, demo, deploy, doctor, lab, notebooks, run, runs, soak, volume
-from workbench.cli.common import failing, prepare
+from workbench.cli.common import failing, interruptible, prepare
 from workbench.prerequisites import TEST
 
 app = typer.Typer(
@@ -49,4 +49,5 @@ def test(
 
 def main() -> None:
     """Run the command line."""
+    interruptible()
     app(prog_name="workbench")

@@ -3,9 +3,7 @@
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +11,7 @@ import typer
 from workbench.cli.common import JsonOption, failing, prepare, print_json, say
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import State
+from workbench.private_directory import private_directory
 
 if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
@@ -48,9 +47,8 @@ def bench(
 
 
 def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
-    with tempfile.TemporaryDirectory(prefix="workbench-bench-") as directory:
-        Path(directory).chmod(0o711)  # as root, sandboxes have users of their own
-        state = State(Path(directory) / "state")
+    with private_directory("bench") as directory:
+        state = State(directory / "state")
         say("starting a local cloud of its own …")
         daemon.start(state)
         try:

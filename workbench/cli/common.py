@@ -1,6 +1,7 @@
 """What the commands share: options, one sentence for every known failure, events drawn for people or as JSON."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,9 +77,24 @@ def failing() -> Iterator[None]:
         typer.echo(f"error: {message}", err=True)
         wrong = isinstance(error, ContractError | prerequisites.PrerequisitesMissingError)
         raise typer.Exit(2 if wrong else 1) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as asked:
         typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(128 + (asked.args[0] if asked.args else signal.SIGINT)) from None
+
+
+def interruptible() -> None:
+    """Make every signal that asks this process for an end a KeyboardInterrupt, so that what it has started is ended.
+
+    Ctrl-C works under a shell that made its children ignore it, too; `nohup` keeps its meaning.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _interrupt)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def prepare(wanted: tuple[prerequisites.Prerequisite, ...] = prerequisites.RUN) -> None:

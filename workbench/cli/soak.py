@@ -17,6 +17,7 @@ import typer
 
 from workbench.cli.common import JsonOption, failing, prepare, print_json, say
 from workbench.local_cloud import daemon
+from workbench.private_directory import private_directory
 from workbench.soak.progress import PHASES, Phase, Progress, ProgressUnreadableError
 
 if TYPE_CHECKING:
@@ -198,7 +199,6 @@ def _soak(
     """
     from workbench.local_cloud.state import State
     from workbench.soak.failures import SoakFailedError
-    from workbench.soak.sandboxes import private_directory
 
     if seed is not None:
         say(f"seed {seed}")
@@ -206,7 +206,7 @@ def _soak(
     left: tuple[str, ...] = ()
     with failing():
         prepare()
-        with private_directory() as root, _bars() as bars:
+        with private_directory("soak") as root, _bars() as bars:
             state = State(root / "state")
             try:
                 work(state, bars)

@@ -1,6 +1,7 @@
 """The local cloud as a process: `python -m workbench.local_cloud --state DIR`. Started by `workbench cloud start`.
 
-Its first line of output is JSON: how to reach it, or `{"error": …}` in one sentence. SIGTERM and SIGINT end it cleanly.
+Its first line of output is JSON: how to reach it, or `{"error": …}` in one sentence. SIGTERM and SIGINT end it cleanly,
+and so does the end of the process whose id is in WORKBENCH_CLOUD_OWNER, if there is one.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from workbench.local_cloud.rpc.server import PortInUseError
 from workbench.local_cloud.rpc.session import SDK_VERSION
 from workbench.local_cloud.sandboxes.diagnosis import MORE
 from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError
-from workbench.local_cloud.state import State, StateInUseError
+from workbench.local_cloud.state import OWNER_VARIABLE, State, StateInUseError
 from workbench.local_cloud.store.database import StaleStateError
 
 TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # CIDR ranges nearby that sandboxes may reach, for tests
@@ -75,6 +76,7 @@ async def _run(state: State, port: int | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _end_with(os.environ.pop(OWNER_VARIABLE, ""), stop)
     with state.locked() as run:
         janitor = _start_janitor(run)
         try:
@@ -95,6 +97,16 @@ async def _run(state: State, port: int | None) -> None:
             assert janitor.stdin is not None
             janitor.stdin.close()
             janitor.wait(timeout=30)
+
+
+def _end_with(owner: str, stop: asyncio.Event) -> None:
+    """Stop when the process with this id ends, however it does."""
+    if not owner:
+        return
+    try:
+        asyncio.get_running_loop().add_reader(os.pidfd_open(int(owner)), stop.set)
+    except ProcessLookupError:
+        stop.set()
 
 
 def _start_janitor(run: Path) -> "subprocess.Popen[bytes]":

@@ -6,6 +6,7 @@ The process outlives who started it and ends on `stop`. Nothing here is trusted 
 and start time.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -56,7 +57,11 @@ def start(state: State, *, port: int | None = None, timeout_s: float = START_TIM
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=env, start_new_session=True
         ) as process,
     ):
-        said = _first_line(process, timeout_s)
+        try:
+            said = _first_line(process, timeout_s)
+        except BaseException:  # whoever is interrupted here knows of no cloud to stop
+            _kill(process)
+            raise
     if "error" in said:
         raise CloudStartFailedError(str(said["error"]))
     running = state.running()
@@ -98,7 +103,7 @@ def _first_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> dict[st
     while not data.endswith(b"\n"):
         ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             return {"error": f"the local cloud did not start within {timeout_s:g} s; see cloud.log"}
         chunk = os.read(descriptor, 4096)
         if not chunk:
@@ -106,6 +111,12 @@ def _first_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> dict[st
         data += chunk
     found: dict[str, object] = json.loads(data)
     return found
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a cloud that has said nothing yet: `process`, or what it left behind in its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def tail(path: Path, lines: int = 20) -> str:

@@ -22,6 +22,7 @@ from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.volumes.trees import remove_tree
 
 STATE_VARIABLE = "WORKBENCH_STATE_DIR"
+OWNER_VARIABLE = "WORKBENCH_CLOUD_OWNER"  # the id of a process with which a cloud ends; without one it goes on
 _ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # sandboxes have users of their own, who cannot enter root's home
 
 

@@ -4,16 +4,12 @@ However it ends, by success, failure, Ctrl-C or SIGTERM, nothing of it stays on 
 """
 
 import asyncio
-import os
-import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from workbench.local_cloud.volumes.trees import remove_tree
+from workbench.private_directory import private_directory
 from workbench.soak import crowd, cycles, kills, orphans
 from workbench.soak.failures import SoakFailedError
 from workbench.soak.leftovers import Scene
@@ -38,7 +34,7 @@ class Report:
 def run(progress: Progress, *, talk_s: float, advance: Callable[[Phase], None]) -> Report:
     """Do what is still to be done. `advance` is called as a phase begins and whenever `progress` has changed."""
     report = Report(progress)
-    with _interruptible(), private_directory() as root, orphans.adopted():
+    with private_directory("soak") as root, orphans.adopted():
         for phase in PHASES:
             numbers = range(progress.done[phase], progress.asked[phase])
             if not numbers:
@@ -77,33 +73,3 @@ def _phase(
         case "concurrent":
             progress.done[phase] = 0  # all at once is the point: a part of them is not worth resuming
             return crowd.run(scene, progress.asked[phase], talk_s=talk_s, advance=one_more)
-
-
-@contextmanager
-def private_directory() -> Iterator[Path]:
-    """A directory that is removed; it also takes what anybody below this process makes in the temporary directory."""
-    root = Path(tempfile.mkdtemp(prefix="workbench-soak-"))
-    saved = os.environ.get("TMPDIR")
-    try:
-        root.chmod(0o711)  # as root, sandboxes have users of their own
-        (root / "tmp").mkdir(mode=0o711)
-        os.environ["TMPDIR"] = tempfile.tempdir = str(root / "tmp")
-        yield root
-    finally:
-        tempfile.tempdir = None
-        os.environ.pop("TMPDIR")
-        if saved is not None:
-            os.environ["TMPDIR"] = saved
-        remove_tree(root)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make both signals that ask for an end a KeyboardInterrupt, also under a shell that has them ignored."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,8 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,16 +20,6 @@ app = modal.App.lookup("killed-builds", create_if_missing=True)
 image = modal.Image.debian_slim().add_local_file(sys.argv[1], "/wheels/", copy=True)
 image.pip_install("endless", find_links="/wheels", extra_options="--no-index").build(app)
 """
-
-
-@pytest.fixture
-def own_state() -> Iterator[State]:
-    root = Path(tempfile.mkdtemp(prefix="workbench-kill-"))
-    root.chmod(0o711)
-    state = State(root / "state")
-    yield state
-    daemon.stop(state)
-    shutil.rmtree(root)
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
