@@ -6,7 +6,6 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import modal
 import structlog
@@ -16,9 +15,10 @@ from starlette.exceptions import HTTPException
 
 from modal_app import logs
 from modal_app.contract.errors import ERRORS, ContractError, ErrorCode
-from modal_app.contract.events import TerminalEvent, dump_event, event_schema
+from modal_app.contract.events import TerminalEvent, dump_event
+from modal_app.contract.headers import KEY_HEADER, RUN_HEADER, SECRET_HEADER
 from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
-from modal_app.contract.requests import parse_request, request_schema
+from modal_app.contract.requests import parse_request
 from modal_app.fleet import Platform
 from modal_app.model_access import ModelAccess
 from modal_app.runs.desk import Desk
@@ -26,13 +26,11 @@ from modal_app.runs.pieces import Pieces
 from modal_app.runs.records import RunRecord
 from modal_app.runs.spool import SpoolBrokenError
 from modal_app.runs.state import SharedState
-from modal_app.settings import Settings, Timeouts
+from modal_app.settings import Settings
 from modal_app.stream import RunStream, left
 
 _log = structlog.get_logger(__name__)
 
-SECRET_HEADER = "X-Modal-Secret"  # noqa: S105  # a header's name
-RUN_HEADER = "X-Run-Id"
 _BODY_S = 60.0
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_CHARS}}}")
@@ -77,7 +75,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
         headers = {RUN_HEADER: record.run_id}
         return RunStream(desk.reading(record), after, headers=headers, timeouts=settings.timeouts, pieces=pieces)
 
-    @api.post("/generate", **_documented(settings.timeouts))
+    @api.post("/generate")
     async def generate(request: Request) -> Response:
         authenticate(request)
         after, key = _last_event_id(request), _key(request)
@@ -130,9 +128,9 @@ def _last_event_id(request: Request) -> int:
 
 def _key(request: Request) -> str:
     """What makes a repeated request the same: the caller's key, or the platform's id of what it repeats by itself."""
-    given = request.headers.get("idempotency-key")
+    given = request.headers.get(KEY_HEADER)
     if given is not None and not _KEY.fullmatch(given):
-        message = f"Idempotency-Key: must be 1 to {MAX_KEY_CHARS} visible ASCII characters"
+        message = f"{KEY_HEADER}: must be 1 to {MAX_KEY_CHARS} visible ASCII characters"
         raise ContractError(ErrorCode.INVALID_REQUEST, message)
     if given is not None:
         return f"given/{given}"
@@ -188,40 +186,3 @@ async def _whole(request: Request, desk: Desk, record: RunRecord) -> Response:
 def terminal_status(event: TerminalEvent) -> int:
     """The HTTP status of a run whose end is the whole answer."""
     return 200 if event.type == "done" else ERRORS[event.code].status
-
-
-def _documented(timeouts: Timeouts) -> dict[str, Any]:
-    """What OpenAPI says of POST /generate beyond what FastAPI sees."""
-    refusal = {
-        "description": "refused",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["error", "code"],
-                    "properties": {
-                        "error": {"type": "string"},
-                        "code": {"type": "string", "enum": [str(code) for code in ErrorCode]},
-                    },
-                }
-            }
-        },
-    }
-    statuses = sorted({info.status for info in ERRORS.values()})
-    return {
-        "response_class": Response,
-        "responses": {
-            200: {
-                "description": "the run's events; with Accept: application/json its terminal event",
-                "content": {"text/event-stream": {"schema": event_schema()}},
-            },
-            **dict.fromkeys(statuses, refusal),
-        },
-        "openapi_extra": {
-            "requestBody": {"required": True, "content": {"application/json": {"schema": request_schema()}}},
-            "parameters": [
-                {"name": SECRET_HEADER, "in": "header", "required": True, "schema": {"type": "string"}},
-            ],
-            "x-timeout-s": timeouts.process_s,
-        },
-    }

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from modal_app.contract.errors import ErrorCode
 from modal_app.contract.events import TERMINAL, Event, TerminalEvent, UnknownEventError, parse_event
+from modal_app.contract.headers import KEY_HEADER, SECRET_HEADER
 from modal_app.contract.order import Order, OrderError
 from modal_app.contract.requests import Request, dump_request
 from workbench.endpoint import Endpoint
@@ -110,7 +111,7 @@ class AsyncClient:
         and finds the run that it has started. Raises RequestRefusedError before the first event.
         """
         body = dump_request(request)
-        headers = {**_ACCEPT, "Content-Type": "application/json", "Idempotency-Key": key or str(uuid.uuid4())}
+        headers = {**_ACCEPT, "Content-Type": "application/json", KEY_HEADER: key or str(uuid.uuid4())}
 
         async def start() -> httpx.Response:
             return await self._open("POST", "/generate", headers, body)
@@ -186,7 +187,7 @@ class AsyncClient:
         return response.status_code == 200
 
     def _headers(self) -> dict[str, str]:
-        return {"X-Modal-Secret": self._endpoint.secret.get_secret_value()}
+        return {SECRET_HEADER: self._endpoint.secret.get_secret_value()}
 
 
 class EventStream:

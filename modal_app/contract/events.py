@@ -162,7 +162,7 @@ Event = StatusEvent | StreamEvent | DoneEvent | ErrorEvent
 TerminalEvent = DoneEvent | ErrorEvent
 TERMINAL = (DoneEvent, ErrorEvent)
 
-_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 
 
 class UnknownEventError(ValueError):
@@ -172,7 +172,7 @@ class UnknownEventError(ValueError):
 def parse_event(data: str | bytes) -> Event:
     """Parse one event's JSON; raises UnknownEventError."""
     try:
-        return _ADAPTER.validate_json(data)
+        return EVENT.validate_json(data)
     except ValidationError as error:
         raise UnknownEventError(str(error.errors(include_url=False, include_input=False)[0]["msg"])) from None
 
@@ -180,8 +180,3 @@ def parse_event(data: str | bytes) -> Event:
 def dump_event(event: Event) -> str:
     """One event's JSON, on one line; absent facts are left out."""
     return event.model_dump_json(exclude_none=True)
-
-
-def event_schema() -> dict[str, object]:
-    """The JSON Schema of an event."""
-    return _ADAPTER.json_schema()

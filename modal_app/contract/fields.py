@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from modal_app.contract.limits import MAX_MESSAGE_BYTES, MAX_TIMEOUT_S, MAX_WAIT_S
 
@@ -41,8 +41,13 @@ def at_most(limit: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-Uuid = Annotated[str, AfterValidator(_canonical_uuid)]
-Revision = Annotated[str, AfterValidator(_revision)]
+def matching(pattern: re.Pattern[str], **facts: str) -> WithJsonSchema:
+    """What JSON Schema says of a text that is checked by a pattern as a whole."""
+    return WithJsonSchema({"type": "string", "pattern": f"^({pattern.pattern})$", **facts})
+
+
+Uuid = Annotated[str, AfterValidator(_canonical_uuid), matching(_UUID, format="uuid")]
+Revision = Annotated[str, AfterValidator(_revision), matching(_REVISION)]
 Message = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1),

@@ -37,7 +37,7 @@ from modal_app.contract.limits import (
 )
 from modal_app.contract.paths import WorkspacePath
 
-Tools = Annotated[tuple[str, ...], BeforeValidator(tuple_of_list), Field(max_length=MAX_TOOLS)]
+Tools = Annotated[tuple[str, ...], Field(max_length=MAX_TOOLS), BeforeValidator(tuple_of_list)]
 
 
 class ClaudeRequest(ProjectRequest):
@@ -101,8 +101,8 @@ class PythonRequest(ProjectRequest):
     path: WorkspacePath | None = None
     args: Annotated[
         tuple[Annotated[str, AfterValidator(no_nul)], ...],
-        BeforeValidator(tuple_of_list),
         Field(max_length=MAX_ARGUMENTS),
+        BeforeValidator(tuple_of_list),
     ] = ()
     stdin: Annotated[str, at_most(MAX_STDIN_BYTES)] = ""
 
@@ -158,7 +158,7 @@ class GitRestore(_GitRequest):
 
     op: Literal["restore"] = "restore"
     commit: Revision
-    paths: Annotated[tuple[WorkspacePath, ...], BeforeValidator(tuple_of_list), Field(max_length=MAX_PATHS)] = ()
+    paths: Annotated[tuple[WorkspacePath, ...], Field(max_length=MAX_PATHS), BeforeValidator(tuple_of_list)] = ()
 
     @model_validator(mode="after")
     def _arguments_fit(self) -> "GitRestore":
@@ -213,7 +213,7 @@ class FilesWrite(_FilesRequest):
     """Write a set of files, all or none; with a `message` they become a git commit."""
 
     op: Literal["write"] = "write"
-    files: Annotated[tuple[FileContent, ...], BeforeValidator(tuple_of_list), Field(min_length=1, max_length=MAX_FILES)]
+    files: Annotated[tuple[FileContent, ...], Field(min_length=1, max_length=MAX_FILES), BeforeValidator(tuple_of_list)]
     message: Message | None = None
 
     @model_validator(mode="after")
@@ -271,7 +271,7 @@ def _action(body: object) -> object:
     return body.get("action", "claude" if "prompt" in body else None)
 
 
-_ADAPTER: TypeAdapter[Request] = TypeAdapter(
+REQUEST: TypeAdapter[Request] = TypeAdapter(
     Annotated[
         Annotated[ClaudeRequest, Tag("claude")]
         | Annotated[PythonRequest, Tag("python")]
@@ -289,7 +289,7 @@ ACTIONS = ("claude", "python", "git", "files", "prewarm")
 def parse_request(body: bytes) -> Request:
     """Parse a body; raises ContractError `invalid_request` with the first thing that is wrong and where."""
     try:
-        return _ADAPTER.validate_json(body)
+        return REQUEST.validate_json(body)
     except ValidationError as error:
         raise ContractError(ErrorCode.INVALID_REQUEST, _sentence(error)) from None
 
@@ -312,11 +312,6 @@ def _redacted(value: JsonValue, *, secret: bool = False) -> JsonValue:
     if isinstance(value, list):
         return [_redacted(item, secret=secret) for item in value]
     return _REDACTED if secret and isinstance(value, str) else value
-
-
-def request_schema() -> dict[str, object]:
-    """The JSON Schema of a body."""
-    return _ADAPTER.json_schema()
 
 
 def _sentence(error: ValidationError) -> str:

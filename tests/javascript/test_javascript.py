@@ -1,44 +1,22 @@
 """The stock JavaScript SDK against the local cloud: each script here holds promises about one part."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Cli
+from tests.javascript.conftest import HERE, NODE, SCRIPT_S
 from workbench.local_cloud.state import Running
 
-HERE = Path(__file__).parent
 CALLS = HERE.parent / "conformance" / "apps" / "calls.py"
 OWN_PYTHON = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
-INSTALL_S = 180
-SCRIPT_S = 150
-
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("node") is None or shutil.which("npm") is None, reason="node and npm are not installed"
-    ),
-    pytest.mark.timeout(INSTALL_S + SCRIPT_S),
-]
 
 
-@pytest.fixture(scope="session")
-def scripts() -> Iterator[Path]:
-    """The scripts with the SDK beside them, as a user's project has it."""
-    with tempfile.TemporaryDirectory(prefix="workbench-javascript-") as name:
-        directory = Path(name)
-        for path in (HERE / "package.json", *HERE.glob("*.mjs")):
-            shutil.copy(path, directory)
-        install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
-        done = subprocess.run(install, cwd=directory, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        yield directory
+pytestmark = NODE
 
 
 def run(scripts: Path, cloud: Running, name: str, **env: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli import bench, cloud, demo, deploy, doctor, lab, notebooks, run, runs, soak, volume
+from workbench.cli import bench, cloud, contract, demo, deploy, doctor, lab, notebooks, run, runs, soak, volume
 from workbench.cli.common import failing, interruptible, prepare
 from workbench.prerequisites import TEST
 
@@ -21,6 +21,7 @@ app.command()(demo.demo)
 app.command()(lab.lab)
 app.command()(deploy.deploy)
 app.command()(deploy.endpoint)
+app.command()(contract.contract)
 app.add_typer(run.app, name="run")
 app.add_typer(runs.app, name="runs")
 app.add_typer(volume.app, name="volume")

@@ -17,6 +17,7 @@ import httpx
 import modal
 import psutil
 
+from modal_app.contract.headers import KEY_HEADER, SECRET_HEADER
 from workbench.archive import RunArchive, RunNotArchivedError
 from workbench.control import CloudControl, ControlError, Faults
 from workbench.environment import environment
@@ -72,7 +73,7 @@ class Soak:
         """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
         with environment(_SETTINGS), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
             endpoint = wb.deploy()
-            secret = {"X-Modal-Secret": endpoint.secret.get_secret_value()}
+            secret = {SECRET_HEADER: endpoint.secret.get_secret_value()}
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
             timeout = httpx.Timeout(10, read=60, pool=None)
             self._http = httpx.AsyncClient(
@@ -124,7 +125,7 @@ class Soak:
                 run_id.set_result(reader.events[0].run_id)
             if reader.events:
                 self._known[case.number] = reader.events[0].run_id
-            return {"method": "POST", "url": "/generate", "json": body, "headers": {"Idempotency-Key": key}}
+            return {"method": "POST", "url": "/generate", "json": body, "headers": {KEY_HEADER: key}}
 
         chance = random.Random(f"{self._seed}/readers/{case.number}")  # noqa: S311  # to be repeated
         starter = Reader("the reader that started it", random.Random(chance.random()))  # noqa: S311  # see above

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from modal_app.contract.headers import SECRET_HEADER
 from workbench.endpoint import Endpoint
 from workbench.environment import environment
 from workbench.local_cloud.state import State
@@ -68,7 +69,7 @@ def run(state: State, *, mb: int, stalled: int, advance: Callable[[int], None], 
 
 
 def _caller(endpoint: Endpoint) -> httpx.Client:
-    headers = {"X-Modal-Secret": endpoint.secret.get_secret_value()}
+    headers = {SECRET_HEADER: endpoint.secret.get_secret_value()}
     return httpx.Client(base_url=endpoint.url, headers=headers, timeout=_READ_S, trust_env=False)
 
 

@@ -15,6 +15,7 @@ import psutil
 
 from modal_app import collector
 from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
+from modal_app.contract.headers import SECRET_HEADER
 from modal_app.settings import DEFAULT_MAX_RUNS
 from workbench.environment import environment
 from workbench.local_cloud.processes import family
@@ -89,7 +90,7 @@ class Streams:
         started = time.monotonic()
         first_end = time.time() + count / rate + hold_s
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_CONNECT_S)
-        headers = {"X-Modal-Secret": self._secret, "Accept": "text/event-stream"}
+        headers = {SECRET_HEADER: self._secret, "Accept": "text/event-stream"}
         looking = asyncio.create_task(self._look())
         try:
             async with (

@@ -1,0 +1,49 @@
+// What a Next.js server writes against the contract: compiled, never run.
+import type { Cancelled, ErrorCode, Event, GenerateRequest, operations, Refusal } from "./generate";
+
+const ids = { user_id: "6f9619ff-8b86-4d01-b42d-00c04fc964ff", project_id: "7f9619ff-8b86-4d01-b42d-00c04fc964ff" };
+
+export const requests: GenerateRequest[] = [
+  { ...ids, prompt: "a page" },
+  { ...ids, action: "python", code: "print(1)", timeout_s: 60, wait_s: 5 },
+  { ...ids, action: "git", op: "log", limit: 3 },
+  { ...ids, action: "files", op: "write", files: [{ path: "a.txt", content: "a" }] },
+  { ...ids, action: "prewarm" },
+  // @ts-expect-error a program needs its action
+  { ...ids, code: "print(1)" },
+  // @ts-expect-error there is no such operation
+  { ...ids, action: "git", op: "push" },
+  // @ts-expect-error a field that nobody knows
+  { ...ids, prompt: "a page", promt: "a page" },
+];
+
+export function tell(event: Event): string {
+  switch (event.type) {
+    case "status":
+      return `${event.phase} after ${event.elapsed_ms.toFixed()} ms`;
+    case "stream":
+      return event.channel === "claude" ? JSON.stringify(event.message) : (event.text ?? "");
+    case "done":
+      return `${event.exit_code} ${event.commit?.committed} ${event.usage?.cost_usd}`;
+    case "error": {
+      const code: ErrorCode = event.code;
+      return event.recoverable ? `${code}: again` : code;
+    }
+    default: {
+      const none: never = event; // the four are all there are
+      return none;
+    }
+  }
+}
+
+export function wrong(event: Event): string {
+  // @ts-expect-error only an error has a code
+  return event.code;
+}
+
+export const refused: Refusal = { error: "another run holds the project", code: "project_busy" };
+// @ts-expect-error no code of the table
+export const unknown: Refusal = { error: "", code: "busy" };
+export const over: Cancelled = { run_id: ids.user_id, cancelled: true, outcome: "cancelled" };
+export type Answers = keyof operations["generate"]["responses"];
+export const statuses: Answers[] = [200, 400, 401, 409, 413, 429, 503];
