@@ -14,7 +14,7 @@ export const requests: GenerateRequest[] = [
   // @ts-expect-error there is no such operation
   { ...ids, action: "git", op: "push" },
   // @ts-expect-error a field that nobody knows
-  { ...ids, prompt: "a page", promt: "a page" },
+  { ...ids, prompt: "a page", colour: "red" },
 ];
 
 export function tell(event: Event): string {

@@ -24,7 +24,7 @@ _LIMITS = (
     ("minimum", "at least"),
     ("exclusiveMinimum", "more than"),
     ("maximum", "at most"),
-    ("maxLength", "at most"),  # of a list
+    ("maxItems", "at most"),
 )
 
 
