@@ -33,6 +33,16 @@ block = (b"x" * 127 + b"\\n") * 512
 for _ in range({count}):
     os.write(1, block)
 """
+_SPIN = """
+import os
+for _ in range({sessions}):
+    if os.fork() == 0:
+        os.setsid()
+        while True: pass
+print("spinning", flush=True)
+os.wait()
+"""
+_SESSIONS = 100
 _CROWD = 8
 Source = Callable[[str], Iterator[tuple[float, str]]]
 
@@ -49,6 +59,8 @@ def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
             for _ in source("print('warm')"):
                 pass
         yield _figure("event latency, write → client", "ms", "less", _latencies(sources, repeat))
+        beside = _beside(workbench, sources["endpoint"], repeat)
+        yield _figure(f"event latency beside {_SESSIONS} programs of another job that spin", "ms", "less", beside)
         few = max(3, repeat // 5)
         yield _figure(f"events of {_CROWD} runs at once", "events/s", "more", _crowd(sources, few))
         lines, blocks = _LINES.format(count=50_000), _BLOCKS.format(count=512)
@@ -65,8 +77,26 @@ def _latencies(sources: dict[str, Source], repeat: int) -> dict[str, list[float]
     found: dict[str, list[float]] = {name: [] for name in sources}
     for _ in range(max(2, repeat // 5)):
         for name, source in sources.items():
-            for at, text in source(_TICKS.format(count=100, every=0.02)):
-                found[name] += [at * 1000 - int(stamp) / 1e6 for stamp in text.splitlines() if stamp.isdigit()]
+            found[name] += _latency(source)
+    return found
+
+
+def _latency(source: Source) -> Iterator[float]:
+    for at, text in source(_TICKS.format(count=100, every=0.02)):
+        yield from (at * 1000 - int(stamp) / 1e6 for stamp in text.splitlines() if stamp.isdigit())
+
+
+def _beside(workbench: Workbench, source: Source, repeat: int) -> dict[str, list[float]]:
+    """The endpoint's latency while a hostile job takes all the processors that it can get, and alone."""
+    found: dict[str, list[float]] = {"beside": [], "alone": []}
+    for _ in range(max(2, repeat // 5)):
+        found["alone"] += _latency(source)
+        hog = workbench.launch(Project.new(), "python", code=_SPIN.format(sessions=_SESSIONS))
+        try:
+            next(event for event in hog.follow(processes.TIMEOUT_S) if isinstance(event, StreamEvent))
+            found["beside"] += _latency(source)
+        finally:
+            hog.cancel()
     return found
 
 

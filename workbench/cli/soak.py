@@ -146,10 +146,11 @@ def streams(
     hold_s: Annotated[float, typer.Option(min=0, help="Seconds that all of them are there.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Count on it: with many runs at once, none of their streams is silent for more than 2 seconds.
+    """Count on it: with many runs at once, no stream is silent for more than 2 seconds, no line comes later than that.
 
     Runs start at a steady rate, print a line at a steady pace, and end in their order; in between, heartbeats keep
-    their streams alive. Exit code 1 when a stream was silent for longer, a run did not end well, or not all of them
+    their streams alive. With heartbeats that are rarer than 2 seconds, a stream may be silent for 2 seconds beyond
+    what is due. Exit code 1 when it was silent for longer, a line was late, a run did not end well, or not all of them
     were there at once. Every event and every heartbeat costs processor time of the endpoint and of the cloud (the
     report tells how much): this command must have the machine for itself.
     """

@@ -25,7 +25,7 @@ from workbench.session import connect
 from workbench.soak.failures import SoakFailedError
 
 _APP = "soak-streams"
-_LONGEST_SILENCE_S = 2.0
+_ALLOWED_S = 2.0
 _PATIENCE_S = 300.0  # beyond the time that a run takes by itself
 _CONNECT_S = 60.0
 _LOOK_S = 10.0  # every process of the cloud is looked at
@@ -41,7 +41,10 @@ while time.time() < {until}:
 
 @dataclass
 class Figures:
-    """What was seen. Silence is the time between two pieces of one stream; a delay is from `print` to the reader."""
+    """What was seen. Silence is the time between two pieces of one stream; a delay is from `print` to the reader.
+
+    Two seconds of silence are allowed; where heartbeats are rarer, two seconds beyond them, or beyond a line's pace.
+    """
 
     runs: int = 0
     done: int = 0
@@ -51,13 +54,15 @@ class Figures:
     longest_between_events_s: float = 0
     delay_median_ms: float = 0
     delay_p99_ms: float = 0
+    longest_delay_s: float = 0
     endpoint_containers: int = 0
     endpoint_mb: float = 0
     cloud_mb: float = 0
     cloud_cpu_s: float = 0
     endpoint_cpu_s: float = 0
     seconds: float = 0
-    silences_over_2_s: int = 0
+    allowed_silence_s: float = 0
+    silences_too_long: int = 0
     ends: dict[str, int] = field(default_factory=dict)
 
 
@@ -70,11 +75,13 @@ class Streams:
         self._delays: list[float] = []
         self._talking = 0
         self._seconds: dict[int, float] = {}  # of processor time, by process
+        self._heartbeat_s = 0.0
         self._url = ""
         self._secret = ""
 
     def deploy(self, *, at_once: int, heartbeat_s: float) -> None:
         """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
+        self._heartbeat_s = heartbeat_s
         settings = {
             "WORKBENCH_TIMEOUT_HEARTBEAT_S": str(heartbeat_s),
             "WORKBENCH_TIMEOUT_LEASE_S": str(_LEASE_S),
@@ -86,6 +93,7 @@ class Streams:
 
     async def go(self, count: int, *, rate: float, every_s: float, hold_s: float, advance: Callable[[], None]) -> None:
         """Start `count` runs, `rate` a second, and read all of them to their ends. Raises SoakFailedError."""
+        self._figures.allowed_silence_s = allowed_silence_s(every_s, self._heartbeat_s)
         collector.settle()  # a pause of this process would be taken for silence
         started = time.monotonic()
         first_end = time.time() + count / rate + hold_s
@@ -168,6 +176,11 @@ class Streams:
                 setattr(figures, name, round(value, 2))
 
 
+def allowed_silence_s(every_s: float, heartbeat_s: float) -> float:
+    """How long a stream may be silent, in seconds, when a line is due each `every_s` and a heartbeat in between."""
+    return _ALLOWED_S if heartbeat_s < _ALLOWED_S else min(every_s, heartbeat_s) + _ALLOWED_S
+
+
 def judge(figures: Figures, count: int) -> None:
     """Raises SoakFailedError when a promise was not kept."""
     if figures.done != count:
@@ -176,8 +189,10 @@ def judge(figures: Figures, count: int) -> None:
         raise SoakFailedError(
             f"only {figures.most_at_once} of {count} runs were there at once: start fewer in a second"
         )
-    if figures.longest_silence_s > _LONGEST_SILENCE_S:
+    if figures.longest_silence_s > figures.allowed_silence_s:
         raise SoakFailedError(f"a stream was silent for {figures.longest_silence_s:.1f} s")
+    if figures.longest_delay_s > _ALLOWED_S:
+        raise SoakFailedError(f"a line came {figures.longest_delay_s:.1f} s after it was printed")
 
 
 class Reader:
@@ -197,7 +212,7 @@ class Reader:
         now = time.monotonic()
         silence, self._heard_at = now - self._heard_at, now
         self._figures.longest_silence_s = max(self._figures.longest_silence_s, silence)
-        self._figures.silences_over_2_s += silence > _LONGEST_SILENCE_S
+        self._figures.silences_too_long += silence > self._figures.allowed_silence_s
         *frames, self._part = (self._part + piece).split(b"\n\n")
         for frame in frames:
             if not frame.startswith(b":"):
@@ -215,6 +230,7 @@ class Reader:
             self._figures.longest_between_events_s = max(self._figures.longest_between_events_s, between)
         self.talking, self._event_at = True, now
         self._delays.append(time.time() - float(event.text.split()[-1]))
+        self._figures.longest_delay_s = max(self._figures.longest_delay_s, self._delays[-1])
 
 
 def containers(cloud: int) -> list[psutil.Process]:
