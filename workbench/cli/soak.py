@@ -142,7 +142,9 @@ def streams(
     count: Annotated[int, typer.Option(min=1, help="Runs that are there at once.")] = 500,
     rate: Annotated[float, typer.Option(min=0.1, help="How many of them start in a second.")] = 1.0,
     every_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two lines of one run.")] = 10.0,
-    heartbeat_s: Annotated[float, typer.Option(min=0.1, help="Seconds of a run's silence to a heartbeat.")] = 1.5,
+    heartbeat_s: Annotated[
+        float, typer.Option(min=0.1, max=15, help="Seconds of a run's silence to a heartbeat.")
+    ] = 1.5,
     hold_s: Annotated[float, typer.Option(min=0, help="Seconds that all of them are there.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -163,7 +165,7 @@ def streams(
     def work(state: "State", bars: "Bars") -> None:
         task = bars.add_task("runs", total=count)
         many = soak.Streams(state, figures)
-        many.deploy(at_once=count, heartbeat_s=heartbeat_s)
+        many.deploy(at_once=count, heartbeat_s=heartbeat_s, lasting_s=count / rate + hold_s)
         asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=partial(bars.advance, task)))
 
     _soak(figures, work, as_json=as_json)

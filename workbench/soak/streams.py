@@ -16,7 +16,7 @@ import psutil
 from modal_app import collector
 from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
 from modal_app.contract.headers import SECRET_HEADER
-from modal_app.settings import DEFAULT_MAX_RUNS
+from modal_app.settings import DEFAULT_MAX_RUNS, Timeouts
 from workbench.environment import environment
 from workbench.local_cloud.processes import family
 from workbench.local_cloud.state import State
@@ -79,12 +79,22 @@ class Streams:
         self._url = ""
         self._secret = ""
 
-    def deploy(self, *, at_once: int, heartbeat_s: float) -> None:
-        """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
+    def deploy(self, *, at_once: int, heartbeat_s: float, lasting_s: float) -> None:
+        """Start the cloud and deploy the endpoint, for runs that take `lasting_s` seconds.
+
+        Raises what `connect` and `deploy` raise.
+        """
+        longest_s = int(lasting_s + _PATIENCE_S)
         self._heartbeat_s = heartbeat_s
         settings = {
-            "WORKBENCH_TIMEOUT_HEARTBEAT_S": str(heartbeat_s),
-            "WORKBENCH_TIMEOUT_LEASE_S": str(_LEASE_S),
+            **Timeouts(
+                process_s=longest_s,
+                sandbox_s=longest_s + 120,
+                function_s=longest_s + 240,
+                upstream_s=longest_s + 300,
+                heartbeat_s=heartbeat_s,
+                lease_s=_LEASE_S,
+            ).env(),
             "WORKBENCH_MAX_RUNS": str(max(DEFAULT_MAX_RUNS, at_once // 2)),  # in three containers
         }
         with environment(settings), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
@@ -125,13 +135,7 @@ class Streams:
     async def _read(self, http: aiohttp.ClientSession, code: str, until: float, advance: Callable[[], None]) -> None:
         project = Project.new()
         patience_s = until - time.time() + _PATIENCE_S
-        body = {
-            "user_id": project.user_id,
-            "project_id": project.project_id,
-            "action": "python",
-            "code": code,
-            "timeout_s": int(patience_s),
-        }
+        body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
         async with asyncio.timeout(patience_s), http.post("/generate", json=body) as response:
             if response.status != 200:
                 raise SoakFailedError(f"HTTP {response.status}: {(await response.text())[:300]}")
