@@ -142,9 +142,7 @@ def streams(
     count: Annotated[int, typer.Option(min=1, help="Runs that are there at once.")] = 500,
     rate: Annotated[float, typer.Option(min=0.1, help="How many of them start in a second.")] = 1.0,
     every_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two lines of one run.")] = 10.0,
-    heartbeat_s: Annotated[
-        float, typer.Option(min=0.1, max=15, help="Seconds of silence to a heartbeat.")
-    ] = 1.5,
+    heartbeat_s: Annotated[float, typer.Option(min=0.1, max=15, help="Seconds of silence to a heartbeat.")] = 1.5,
     hold_s: Annotated[float, typer.Option(min=0, help="Seconds that all of them are there.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
