@@ -1,9 +1,7 @@
 """Dicts and queues of this machine: they survive the cloud, keep to their environment, and end when abandoned."""
 
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -33,25 +31,15 @@ SOON_S = 10.0  # by when what is told at once has arrived, on a busy machine
 EPHEMERAL = api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL
 
 
-@pytest.fixture
-def fresh() -> Iterator[State]:
-    root = Path(tempfile.mkdtemp(prefix="workbench-shared-"))
-    root.chmod(0o711)
-    state = State(root / "state")
-    yield state
-    daemon.stop(state)
-    shutil.rmtree(root)
-
-
-def test_what_is_in_dicts_and_queues_survives_a_restart(fresh: State) -> None:
-    running, _ = daemon.start(fresh)
+def test_what_is_in_dicts_and_queues_survives_a_restart(own_state: State) -> None:
+    running, _ = daemon.start(own_state)
     code = (
         "import modal\nmodal.Dict.from_name('d', create_if_missing=True)['colour'] = 'blue'\n"
         "modal.Queue.from_name('q', create_if_missing=True).put_many(['red', 'green'])\n"
     )
     subprocess.run([sys.executable, "-c", code], env=running.env(), check=True, timeout=COMMAND_TIMEOUT_S)
-    assert daemon.stop(fresh)
-    running, _ = daemon.start(fresh)
+    assert daemon.stop(own_state)
+    running, _ = daemon.start(own_state)
     modal_cli = Cli(running.env())
     assert modal_cli("dict", "get", "d", "colour").strip() == "blue"
     assert modal_cli("queue", "peek", "q", "5").split() == ["red", "green"]

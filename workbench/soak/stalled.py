@@ -117,7 +117,7 @@ def stalled_reader(endpoint: Endpoint, run_id: str) -> socket.socket:
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)  # before it connects, or it does not count
     reader.connect((url.host, url.port))
     secret = endpoint.secret.get_secret_value()
-    reader.sendall(f"GET /generate/{run_id} HTTP/1.1\r\nHost: {url.host}\r\nX-Modal-Secret: {secret}\r\n\r\n".encode())
+    reader.sendall(f"GET /generate/{run_id} HTTP/1.1\r\nHost: {url.host}\r\n{SECRET_HEADER}: {secret}\r\n\r\n".encode())
     return reader
 
 

@@ -134,8 +134,8 @@ class Streams:
 
     async def _read(self, http: aiohttp.ClientSession, code: str, until: float, advance: Callable[[], None]) -> None:
         project = Project.new()
-        patience_s = until - time.time() + _PATIENCE_S
         body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
+        patience_s = until - time.time() + _PATIENCE_S
         async with asyncio.timeout(patience_s), http.post("/generate", json=body) as response:
             if response.status != 200:
                 raise SoakFailedError(f"HTTP {response.status}: {(await response.text())[:300]}")
