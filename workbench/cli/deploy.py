@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from modal_app import DEFAULT_APP_NAME
+from modal_app.contract.headers import SECRET_HEADER
 from workbench.cli.common import (
     AppNameOption,
     JsonOption,
@@ -54,4 +55,4 @@ def endpoint(
             print_json({"url": found.url, "secret": found.secret.get_secret_value()})
         else:
             typer.echo(found.url)
-            typer.echo("The secret is printed with --json; send it as the header X-Modal-Secret.", err=True)
+            typer.echo(f"The secret is printed with --json; send it as the header {SECRET_HEADER}.", err=True)

@@ -8,13 +8,14 @@ import shlex
 from typing import Any
 
 from modal_app import DEFAULT_APP_NAME
+from modal_app.contract.headers import SECRET_HEADER
 from modal_app.contract.requests import Request
 from workbench.deploy import SECRET_VARIABLE
 
 _TYPESCRIPT = """\
 const response = await fetch({url}, {{
   method: "POST",
-  headers: {{ "X-Modal-Secret": process.env.{secret} ?? "", "Content-Type": "application/json" }},
+  headers: {{ "{header}": process.env.{secret} ?? "", "Content-Type": "application/json" }},
   body: JSON.stringify({body}),
 }});
 if (!response.ok || !response.body) throw new Error(await response.text());
@@ -56,14 +57,14 @@ def calls(request: Request, url: str, *, target: str, app_name: str = DEFAULT_AP
 def _curl(url: str, data: dict[str, Any]) -> str:
     return (
         f"# {SECRET_VARIABLE} is the secret that `workbench endpoint --json` tells\n"
-        f'curl -N {shlex.quote(url)} -H "X-Modal-Secret: ${SECRET_VARIABLE}" \\\n'
+        f'curl -N {shlex.quote(url)} -H "{SECRET_HEADER}: ${SECRET_VARIABLE}" \\\n'
         f"  -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(data, ensure_ascii=False))}\n"
     )
 
 
 def _typescript(url: str, data: dict[str, Any]) -> str:
     text = json.dumps(data, indent=2).replace("\n", "\n  ")
-    return _TYPESCRIPT.format(url=json.dumps(url), secret=SECRET_VARIABLE, body=text)
+    return _TYPESCRIPT.format(header=SECRET_HEADER, url=json.dumps(url), secret=SECRET_VARIABLE, body=text)
 
 
 def _python(data: dict[str, Any], target: str, app_name: str) -> str:
