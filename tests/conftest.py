@@ -17,6 +17,7 @@ import modal
 import psutil
 import pytest
 
+from tests.processes import naming
 from workbench import Project, Workbench, connect
 from workbench.environment import environment
 from workbench.local_cloud import daemon
@@ -47,8 +48,7 @@ def _temporary() -> set[Path]:
 
 def processes_of(state: State) -> list[str]:
     """The command lines of every process that has to do with a state directory."""
-    found = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    return [line for line in found if str(state.root) in line]
+    return naming(str(state.root))
 
 
 def pytest_sessionstart() -> None:

@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 
-import psutil
+from tests.processes import naming
 
 DEADLINE_S = 30
 
@@ -29,8 +29,3 @@ async def nothing_is_left(word: str, descriptors: set[str]) -> None:
     while found := [*naming(word), *(set(os.listdir("/proc/self/fd")) - descriptors)]:
         assert asyncio.get_running_loop().time() < deadline, found
         await asyncio.sleep(0.02)
-
-
-def naming(word: str) -> list[str]:
-    found = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    return [line for line in found if word in line]

@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.conftest import wait_until
+from tests.processes import naming
 from tests.workbench.test_cli import WORKBENCH, cli
 from workbench.local_cloud.state import State
 from workbench.soak import stalled, streams
@@ -45,19 +44,14 @@ def test_a_soak_that_is_ended_leaves_no_cloud(own_state: State, number: signal.S
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # it may be ignored where the tests run
     ) as soak:
         try:
-            wait_until(lambda: bool(_of(temporary)), "no cloud was started")
+            wait_until(lambda: bool(naming(str(temporary))), "no cloud was started")
             soak.send_signal(number)
             assert soak.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
         finally:
             soak.kill()
-    wait_until(lambda: not _of(temporary), "the cloud outlived its soak")
+    wait_until(lambda: not naming(str(temporary)), "the cloud outlived its soak")
     if number != signal.SIGKILL:
         assert list(temporary.iterdir()) == []
-
-
-def _of(directory: Path) -> list[str]:
-    lines = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
-    return [line for line in lines if str(directory) in line]
 
 
 @pytest.mark.timeout(300)

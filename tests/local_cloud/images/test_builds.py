@@ -4,11 +4,11 @@ import asyncio
 import shutil
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.local_cloud.images.conftest import FROM_PYTHON, Service, layer, made
 from tests.packages import source_archive, wheel
+from tests.processes import naming
 from workbench.local_cloud.images import registry, workshop
 from workbench.local_cloud.images.registry import BUILT, FAILED, Images
 from workbench.local_cloud.rpc.failures import RpcFailure
@@ -26,11 +26,7 @@ def mounted(service: Service, *packages: Path) -> str:
 def left_behind(service: Service) -> list[str]:
     """Whatever of a build is still there: scratch directories, and processes that have to do with them."""
     found = [path.name for path in service.root.glob("tmp-*")]
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or ())
-        if str(service.root) in line:
-            found.append(line)
-    return found
+    return found + naming(str(service.root))
 
 
 async def until_it_builds(service: Service, images: Images, image_id: str) -> None:
