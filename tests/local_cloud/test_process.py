@@ -6,7 +6,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -35,8 +34,9 @@ def test_it_ends_with_its_owner(own_state: State, *, before: bool) -> None:
         if before:
             owner.kill()
             owner.wait()
-            with suppress(CloudStartFailedError):  # it may have ended already
+            with pytest.raises(CloudStartFailedError, match="ended as it started"):
                 daemon.start(own_state)
+            assert {path.name for path in own_state.root.iterdir()} == {"cloud.log"}
         else:
             daemon.start(own_state)
             assert own_state.running() is not None

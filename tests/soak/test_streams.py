@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -21,7 +22,9 @@ _DATA = b'{"type":"stream","run_id":"r","seq":%d,"at_ms":1,"elapsed_ms":1,"chann
 @pytest.mark.timeout(300)
 def test_runs_that_talk_at_once_all_end_and_are_heard() -> None:
     asked = ("--count", "8", "--rate", "4", "--hold-s", "20", "--every-s", "0.5")
-    report = json.loads(cli("soak", "streams", *asked, "--json", timeout_s=250).stdout)
+    done = cli("soak", "streams", *asked, "--json", timeout_s=250)
+    assert re.search(r"begun\s.* 8/8 .*\nended\s.* 8/8 ", done.stderr), done.stderr
+    report = json.loads(done.stdout)
     assert (report["runs"], report["done"], report["ends"]) == (8, 8, {"done": 8}), report
     assert report["most_at_once"] == 8
     assert report["events"] > 8 * 4

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -161,10 +160,14 @@ def streams(
     figures = soak.Figures()
 
     def work(state: "State", bars: "Bars") -> None:
-        task = bars.add_task("runs", total=count)
+        tasks = {step: bars.add_task(step, total=count) for step in soak.STEPS}
         many = soak.Streams(state, figures)
         many.deploy(at_once=count, heartbeat_s=heartbeat_s, lasting_s=count / rate + hold_s)
-        asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=partial(bars.advance, task)))
+
+        def advance(step: soak.Step) -> None:
+            bars.advance(tasks[step])
+
+        asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=advance))
 
     _soak(figures, work, as_json=as_json)
 

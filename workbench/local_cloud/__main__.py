@@ -77,6 +77,8 @@ async def _run(state: State, port: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     _end_with(os.environ.pop(OWNER_VARIABLE, ""), stop)
+    if stop.is_set():
+        return  # nobody is there to use it
     with state.locked() as run:
         janitor = _start_janitor(run)
         try:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import quantiles
+from typing import Literal, get_args
 
 import aiohttp
 import psutil
@@ -24,6 +25,8 @@ from workbench.project import Project
 from workbench.session import connect
 from workbench.soak.failures import SoakFailedError
 
+Step = Literal["begun", "ended"]
+STEPS: tuple[Step, ...] = get_args(Step)
 _APP = "soak-streams"
 _ALLOWED_S = 2.0
 _PATIENCE_S = 300.0  # beyond the time that a run takes by itself
@@ -101,8 +104,13 @@ class Streams:
             endpoint = wb.deploy(with_claude=False)
             self._url, self._secret = endpoint.url, endpoint.secret.get_secret_value()
 
-    async def go(self, count: int, *, rate: float, every_s: float, hold_s: float, advance: Callable[[], None]) -> None:
-        """Start `count` runs, `rate` a second, and read all of them to their ends. Raises SoakFailedError."""
+    async def go(
+        self, count: int, *, rate: float, every_s: float, hold_s: float, advance: Callable[[Step], None]
+    ) -> None:
+        """Start `count` runs, `rate` a second, and read all of them to their ends. Raises SoakFailedError.
+
+        `advance` is called for each that begins to talk and for each that has ended.
+        """
         self._figures.allowed_silence_s = allowed_silence_s(every_s, self._heartbeat_s)
         collector.settle()  # a pause of this process would be taken for silence
         started = time.monotonic()
@@ -132,7 +140,9 @@ class Streams:
             self._settle(time.monotonic() - started)
         judge(self._figures, count)
 
-    async def _read(self, http: aiohttp.ClientSession, code: str, until: float, advance: Callable[[], None]) -> None:
+    async def _read(
+        self, http: aiohttp.ClientSession, code: str, until: float, advance: Callable[[Step], None]
+    ) -> None:
         project = Project.new()
         body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
         patience_s = until - time.time() + _PATIENCE_S
@@ -147,6 +157,7 @@ class Streams:
                     reader.take(piece)
                     if reader.talking and not talked:
                         self._talking += 1
+                        advance("begun")
                         self._figures.most_at_once = max(self._figures.most_at_once, self._talking)
                     elif talked and not reader.talking:
                         self._talking -= 1
@@ -154,7 +165,7 @@ class Streams:
                 self._talking -= reader.talking
         self._figures.ends[reader.end] = self._figures.ends.get(reader.end, 0) + 1
         self._figures.done += reader.end == "done"
-        advance()
+        advance("ended")
 
     async def _look(self) -> None:
         while True:
