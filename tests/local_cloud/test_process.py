@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.conftest import processes_of, wait_until
+from tests.processes import naming
 from workbench.environment import environment
 from workbench.local_cloud import daemon
 from workbench.local_cloud.daemon import CloudStartFailedError
@@ -57,12 +58,7 @@ def test_what_is_secret_is_readable_by_its_owner_only(own_state: State) -> None:
         assert (own_state.root / name).stat().st_mode & 0o077 == 0, name
     secret = own_state.credentials().token_secret
     assert secret not in own_state.log.read_text()
-    lines = [" ".join(process) for process in _command_lines()]
-    assert not [line for line in lines if secret in line]
-
-
-def _command_lines() -> list[list[str]]:
-    return [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert naming(secret) == []
 
 
 def test_it_listens_on_loopback_only(own_state: State) -> None:
