@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +15,10 @@ import modal
 import psutil
 import pytest
 
-from tests.processes import naming
+from tests.support import warm
+from tests.support.commands import Cli
+from tests.support.places import free_port
+from tests.support.processes import naming
 from workbench import Project, Workbench, connect
 from workbench.environment import environment
 from workbench.local_cloud import daemon
@@ -25,16 +26,16 @@ from workbench.local_cloud.__main__ import TEST_NETWORKS_VARIABLE
 from workbench.local_cloud.state import OWNER_VARIABLE, STATE_VARIABLE, Running, State
 from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
 
-COMMAND_TIMEOUT_S = 120
+pytest_plugins = ["tests.support.order", "tests.support.places", "tests.support.progress"]
 REACHABLE = "127.0.0.2"  # the one address nearby that sandboxes of the tests' cloud may reach, when they may at all
 
 
 def descendants() -> dict[int, str]:
-    """Every live process below this one: pid to command line."""
+    """Every live process below this one but the warm interpreters themselves: pid to command line."""
     found = {}
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.status() != psutil.STATUS_ZOMBIE:
+            if process.status() != psutil.STATUS_ZOMBIE and process.pid not in warm.server_pids():
                 found[process.pid] = " ".join(process.cmdline())[:200]
         except psutil.NoSuchProcess:
             continue
@@ -63,6 +64,7 @@ def _nothing_is_left() -> Iterator[None]:
     directories = _temporary()
     with environment({OWNER_VARIABLE: str(os.getpid())}):  # a session that is killed has nobody to stop its clouds
         yield
+    warm.close()
     assert _temporary() - directories == set()
     _, alive = psutil.wait_procs(
         [process for process in psutil.Process().children(recursive=True) if process.pid not in before], timeout=10
@@ -84,9 +86,12 @@ def state() -> Iterator[State]:
     """An empty state directory that sandboxes' users can pass through."""
     root = Path(tempfile.mkdtemp(prefix="workbench-test-"))
     root.chmod(0o711)
-    os.environ[STATE_VARIABLE] = str(root / "state")
+    own = State(root / "state")
+    own.create()
+    own.remember_port(free_port())
+    os.environ[STATE_VARIABLE] = str(own.root)
     os.environ[TEST_NETWORKS_VARIABLE] = f"{REACHABLE}/32"
-    yield State(root / "state")
+    yield own
     del os.environ[STATE_VARIABLE], os.environ[TEST_NETWORKS_VARIABLE]
     shutil.rmtree(root)
 
@@ -112,27 +117,6 @@ def own_state() -> Iterator[State]:
     yield own
     daemon.stop(own)
     shutil.rmtree(root)
-
-
-class Cli:
-    """Stock command lines against the local cloud."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._env = {**os.environ, **env, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "250"}
-
-    def __call__(self, *arguments: str, check: bool = True, stdin: str | None = None) -> str:
-        """Run `modal …` and return what it printed; fail with it when `check` and the exit code is not 0."""
-        done = subprocess.run(
-            [sys.executable, "-m", "modal", *arguments],
-            env=self._env,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
-        assert not check or done.returncode == 0, f"modal {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from workbench.local_cloud.rpc.server import PortInUseError
 from workbench.local_cloud.rpc.session import SDK_VERSION
 from workbench.local_cloud.sandboxes.diagnosis import MORE
 from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError
+from workbench.local_cloud.sandboxes.users import UidRangeError, uid_range
 from workbench.local_cloud.state import OWNER_VARIABLE, State, StateInUseError
 from workbench.local_cloud.store.database import StaleStateError
 
@@ -61,7 +62,7 @@ def main() -> int:
     except IsolationUnavailableError as error:
         _say({"error": f"{error} {MORE}"})
         return 1
-    except (PortInUseError, StateInUseError, StaleStateError, WrongSdkError) as error:
+    except (PortInUseError, StateInUseError, StaleStateError, UidRangeError, WrongSdkError) as error:
         _say({"error": str(error)})
         return 1
     return 0
@@ -73,6 +74,7 @@ async def _run(state: State, port: int | None) -> None:
             f"modal {modal.__version__} is installed, this local cloud speaks {SDK_VERSION}: "
             f"run `pip install modal=={SDK_VERSION}`"
         )
+    uid_range()  # a wrong one is told before anything is made
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

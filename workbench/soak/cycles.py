@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from workbench.local_cloud.sandboxes.engine import Engine, isolation_uid
+from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.users import isolation_uid
 from workbench.local_cloud.volumes.trees import remove_tree
 from workbench.soak.failures import SoakFailedError
 from workbench.soak.leftovers import Scene

@@ -15,6 +15,7 @@ from workbench.local_cloud.sandboxes.diagnosis import explain
 from workbench.local_cloud.sandboxes.disks import Disks
 from workbench.local_cloud.sandboxes.sandbox import OnNotice, OnSync, Sandbox
 from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.users import isolation_uid
 
 
 class Engine:
@@ -73,8 +74,3 @@ class Engine:
         await asyncio.gather(*(self.discard(sandbox) for sandbox in list(self._sandboxes)))
         await asyncio.to_thread(self._cgroups.close)
         (self._root / cgroups.NOTE).unlink(missing_ok=True)
-
-
-def isolation_uid(index: int) -> int:
-    """The unprivileged host user for the project with this index, when the cloud is root."""
-    return 210_000 + index % 50_000

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.sandboxes.engine import isolation_uid
 from workbench.local_cloud.sandboxes.limits import limits_of
 from workbench.local_cloud.sandboxes.records import Record
 from workbench.local_cloud.sandboxes.spec import HOME, BindMount, SandboxSpec
+from workbench.local_cloud.sandboxes.users import isolation_uid
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
 LayOut = Callable[[list[str], Path], None]

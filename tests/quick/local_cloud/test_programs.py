@@ -1,0 +1,58 @@
+"""A program that is ended takes its whole family along, at whatever moment that is."""
+
+import asyncio
+import os
+import shutil
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.cutting_off import DEADLINE_S, cut_off_at_many_moments, nothing_is_left
+from workbench.local_cloud.images.workshop import Workshop
+from workbench.local_cloud.programs import Program
+
+
+async def test_a_build_step_that_is_cut_off_leaves_nothing_whenever_that_is(tmp_path: Path) -> None:
+    """Bubblewrap waits for its own child's set-up: a kill between the two once left the child waiting for ever."""
+    scratch = tmp_path / "scratch"
+
+    async def step() -> None:
+        scratch.mkdir()
+        try:
+            shop = Workshop(scratch, env={}, workdir="/", writes=(), log=lambda line, fd: None)
+            shop.image.mkdir()
+            await shop.run(["/bin/sh", "-c", "yes & sleep 1000"])
+        finally:
+            shutil.rmtree(scratch)
+
+    descriptors = set(os.listdir("/proc/self/fd"))
+    await cut_off_at_many_moments(step, times=60, latest_s=0.03, seed=20)
+    await nothing_is_left(str(scratch), descriptors)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_program_that_is_killed_by_others_takes_its_family_along(tmp_path: Path) -> None:
+    """As by the kernel when memory is short: what it has started does not hold our pipes for ever."""
+    descriptors = set(os.listdir("/proc/self/fd"))
+    program = await Program.start("/bin/sh", "-c", f"echo begun; sh -c 'sleep 1000; : {tmp_path}'; true")
+    async with aclosing(program):
+        assert await program.stdout.readline() == b"begun\n"
+        psutil.Process(program.pid).kill()
+        assert await asyncio.wait_for(program.wait(), DEADLINE_S) == -9
+        assert await asyncio.wait_for(program.stdout.read(), DEADLINE_S) == b""
+    await nothing_is_left(str(tmp_path), descriptors)
+
+
+async def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path) -> None:
+    """A background process of a step that is over has nobody who would end it."""
+    descriptors = set(os.listdir("/proc/self/fd"))
+    async with aclosing(await Program.start("/bin/sh", "-c", f"sh -c 'sleep 1000; : {tmp_path}' & exit 3")) as program:
+        assert await asyncio.wait_for(program.wait(), DEADLINE_S) == 3
+    await nothing_is_left(str(tmp_path), descriptors)
+
+
+async def test_a_program_that_cannot_be_started_says_so() -> None:
+    with pytest.raises(FileNotFoundError):
+        await Program.start("/no/such/program")

@@ -1,0 +1,66 @@
+"""The contract for other languages: what the documents say is what the endpoint does."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from modal_app.contract.openapi import json_schema, openapi
+from tests.quick.modal_app.contract.test_requests import BAD, BAD_IDS, GOOD, ID, OWNER
+from tests.support.commands import cli
+
+# What JSON Schema has no words for: NUL, bytes, fields that depend on each other, what the CLI's options may be.
+BEYOND = {
+    *("arguments_too_long", "code_too_long", "prompt_too_long", "schema_too_long"),
+    *("argument_with_nul", "code_with_nul", "message_with_nul", "prompt_with_nul", "prompt_empty", "message_empty"),
+    *("no_program", "two_programs", "same_path_twice", "file_and_directory", "not_base64", "move_into_itself"),
+    *("fork_of_nothing", "model_option", "tool_option", "mcp_of_another_shape"),
+}
+
+
+def checked(name: str) -> Draft202012Validator:
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator({**schema, "anyOf": [{"$ref": f"#/$defs/{name}"}]})
+
+
+@pytest.fixture(scope="module")
+def body() -> Draft202012Validator:
+    return checked("GenerateRequest")
+
+
+@pytest.mark.parametrize("fields", GOOD, ids=lambda fields: "-".join(str(v) for v in list(fields.values())[:2]))
+def test_what_the_endpoint_takes_follows_the_schema(fields: dict[str, Any], body: Draft202012Validator) -> None:
+    body.validate({**OWNER, **fields})
+
+
+@pytest.mark.parametrize("name", sorted(BAD.keys() - BEYOND))
+def test_the_schema_refuses_what_it_has_words_for(name: str, body: Draft202012Validator) -> None:
+    assert not body.is_valid({**OWNER, **BAD[name]})
+
+
+@pytest.mark.parametrize("name", sorted(BEYOND))
+def test_nothing_is_said_to_be_beyond_it_that_is_not(name: str, body: Draft202012Validator) -> None:
+    assert body.is_valid({**OWNER, **BAD[name]})
+
+
+# `$` of Python's patterns, which this validator uses, lets a newline follow; the specification's does not.
+@pytest.mark.parametrize("name", sorted(BAD_IDS.keys() - {"newline"}))
+def test_the_schema_knows_ids(name: str, body: Draft202012Validator) -> None:
+    assert not body.is_valid({"user_id": ID, "project_id": BAD_IDS[name], "action": "git", "op": "log"})
+
+
+def test_references_lead_somewhere() -> None:
+    document = openapi()
+    found = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert found <= document["components"]["schemas"].keys()
+    assert "Event" in found
+
+
+def test_the_command_prints_the_documents() -> None:
+    assert json.loads(cli("contract", "openapi").stdout) == openapi()
+    assert json.loads(cli("contract", "json-schema").stdout) == json_schema()
+    assert "export type GenerateRequest" in cli("contract", "typescript").stdout
+    assert cli("contract", "corba").returncode == 2

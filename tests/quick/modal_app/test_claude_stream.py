@@ -1,0 +1,306 @@
+"""What the CLI printed, as recorded, becomes messages, text and the right end; the traps of the format one by one."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Plain, Text
+from modal_app.actions.claude_verdict import Verdict
+from modal_app.contract.errors import ErrorCode
+from modal_app.contract.limits import MAX_STREAM_TEXT_BYTES
+from tests.support.claude.cases import CASES, WORDS, Case
+from tests.support.paths import RECORDED
+
+PAUSE_S = 0.02
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def recorded(name: str) -> bytes:
+    return (RECORDED / f"{name}.jsonl").read_bytes()
+
+
+def lines(name: str) -> list[bytes]:
+    return recorded(name).splitlines(keepends=True)
+
+
+def read(data: bytes, exit_code: int = 0, *, structured: bool = False, step: int = 0) -> tuple[list[Item], Verdict]:
+    stream = ClaudeStream(clock=Clock(), wants_structured=structured)
+    parts = [data[start : start + step] for start in range(0, len(data), step)] if step else [data]
+    items = [item for part in parts for item in stream.feed(part)]
+    return items + stream.finish(), stream.verdict(exit_code)
+
+
+def said(items: list[Item]) -> str:
+    """The text as a reader has it who takes back what was replaced."""
+    texts: dict[str, str] = {}
+    for item in items:
+        if isinstance(item, Text | Message) and item.replaces is not None:
+            texts.pop(item.replaces, None)
+        if isinstance(item, Text):
+            texts[item.message_id] = texts.get(item.message_id, "") + item.text
+    return "".join(texts.values())
+
+
+def delta(text: str, index: int = 0, kind: str = "text_delta", name: str = "text", parent: str | None = None) -> bytes:
+    event = {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: text}}
+    return json.dumps({"type": "stream_event", "event": event, "parent_tool_use_id": parent}).encode() + b"\n"
+
+
+def line(**value: object) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+RESULT = line(type="result", subtype="success", is_error=False, result="ok")
+
+
+@pytest.mark.parametrize("step", [0, 7], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_recorded_end_is_the_right_one(name: str, step: int) -> None:
+    case: Case = CASES[name]
+    items, verdict = read(recorded(name), case.exit_code, structured="json_schema" in case.options, step=step)
+    assert (verdict.error.code if verdict.error else None) == case.code
+    assert said(items) == case.text
+    assert any(getattr(item, "replaces", None) for item in items) == case.replaced
+    assert case.told in (verdict.error.message if verdict.error else "")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_readers_get_is_bounded_and_can_be_written(name: str) -> None:
+    for item in read(recorded(name))[0]:
+        written = json.dumps(item.value, ensure_ascii=False) if isinstance(item, Message) else item.text
+        assert len(written.encode()) <= MAX_STREAM_TEXT_BYTES * 1.2, "json.dumps adds spaces"
+
+
+def test_a_job_that_is_ended_before_its_result_says_what_it_has_cost_so_far() -> None:
+    """Each answer tells its own cost; the CLI's sum is the same."""
+    whole = recorded("tool")
+    _, verdict = read(whole)
+    told = whole.splitlines(keepends=True)
+    _, ended = read(b"".join(line for line in told if b'"type":"result"' not in line), -1)
+    assert ended.error is not None
+    assert verdict.usage.input_tokens > 10_000
+    assert ended.usage == replace(verdict.usage, cost_usd=0)
+    assert ended.turns == 2
+
+
+def test_a_job_that_is_done_says_what_it_cost_and_how_to_go_on() -> None:
+    _, verdict = read(recorded("plain"))
+    assert verdict.error is None
+    assert verdict.result == WORDS
+    assert verdict.session_id is not None
+    assert (verdict.usage.input_tokens > 1000, verdict.usage.output_tokens > 1) == (True, True)
+    assert 0 < verdict.usage.cost_usd < 1
+    assert (verdict.turns, verdict.denied) == (1, ())
+    assert read(recorded("structured"), structured=True)[1].structured_output == {"a": "b"}
+
+
+def test_success_in_name_is_an_error_in_fact() -> None:
+    (last,) = [json.loads(one) for one in lines("status_500") if b'"type":"result"' in one]
+    assert (last["subtype"], last["is_error"]) == ("success", True)
+    assert next(iter(last)) != "type", "the type is not always the first key"
+    assert read(recorded("status_500"))[1].error is not None
+
+
+def test_an_exit_without_a_result_is_a_failure_whatever_its_code() -> None:
+    cut = b"".join(lines("plain")[:-1])
+    for exit_code in (0, 1, 143, -9):
+        error = read(cut, exit_code)[1].error
+        assert error is not None
+        assert (error.code, error.exit_code) == (ErrorCode.PROCESS_FAILED, exit_code)
+    assert read(b"", 1)[1].error is not None
+
+
+def test_a_good_result_with_a_bad_exit_code_is_a_failure() -> None:
+    error = read(recorded("plain"), 1)[1].error
+    assert error is not None
+    assert (error.code, error.exit_code) == (ErrorCode.PROCESS_FAILED, 1)
+
+
+def test_the_result_may_come_before_the_last_line_and_after_unknown_ones() -> None:
+    parts = lines("plain")
+    moved = [line(type="hologram", x=1), line(no="type"), *parts[1:], line(type="system", subtype="task_updated")]
+    items, verdict = read(b"".join(moved))
+    assert verdict.error is None
+    assert said(items) == WORDS
+    assert sum(isinstance(item, Message) and item.value.get("type") == "hologram" for item in items) == 1
+
+
+def test_invalid_tool_json_is_known_before_the_cli_ends() -> None:
+    stream = ClaudeStream(clock=Clock())
+    seen = 0
+    for one in lines("invalid_tool_json"):
+        stream.feed(one)
+        seen += 1
+        if stream.failure is not None:
+            break
+    assert stream.failure is not None
+    assert stream.failure.code is ErrorCode.MODEL_INVALID_OUTPUT
+    assert seen < len(lines("invalid_tool_json")) / 2
+
+
+def test_structured_output_counts_only_when_it_is_there() -> None:
+    """The CLI exits with 0 without it; null may be what was asked for."""
+    null = line(type="result", subtype="success", is_error=False, result="", structured_output=None)
+    assert read(RESULT)[1].error is None
+    error = read(RESULT, structured=True)[1].error
+    assert error is not None
+    assert error.code is ErrorCode.MODEL_INVALID_OUTPUT
+    assert read(null, structured=True)[1].error is None
+
+
+def test_lines_that_are_not_json_stay_in_their_place() -> None:
+    first, *rest = lines("plain")
+    items, verdict = read(b"warning: something\n" + first + b"{oops\n" + b"".join(rest))
+    assert verdict.error is None
+    assert items[0] == Plain("warning: something")
+    assert items[2] == Plain("{oops")
+
+
+def test_a_message_too_large_for_an_event_is_cut_and_marked() -> None:
+    items, _ = read(line(type="user", message={"content": "x" * 500_000}) + recorded("long_line"))
+    first = items[0]
+    assert isinstance(first, Message)
+    assert first.cut
+    assert [item for item in items[1:] if isinstance(item, Message) and item.cut] == []
+    assert max(map(len, lines("long_line"))) > 32 * 1024
+
+
+def test_text_comes_at_once_then_in_fiftieths_of_a_second() -> None:
+    clock = Clock()
+    stream = ClaudeStream(clock=clock, pause_s=PAUSE_S)
+    assert stream.feed(delta("a")) == [Text("a")], "what comes after silence does not wait"
+    assert stream.feed(delta("b") + delta("c")) == []
+    assert stream.due_at == pytest.approx(clock.now + PAUSE_S)
+    clock.now += PAUSE_S / 2
+    assert stream.feed(delta("d")) == []
+    assert stream.poll() == []
+    clock.now += PAUSE_S / 2
+    assert stream.poll() == [Text("bcd")]
+    assert stream.due_at is None
+    clock.now += PAUSE_S
+    assert stream.feed(delta("e")) == [Text("e")]
+    assert stream.feed(delta("f")) + stream.finish() == [Text("f")]
+
+
+def test_whatever_follows_text_comes_after_it() -> None:
+    stream = ClaudeStream(clock=Clock(), pause_s=PAUSE_S)
+    stream.feed(delta("a"))
+    other = line(type="system", subtype="status")
+    assert [type(item) for item in stream.feed(delta("b") + other + b"plain\n")] == [Text, Message, Plain]
+    stream.feed(delta("c"))
+    assert [type(item) for item in stream.feed(delta("{", 1, "input_json_delta", "partial_json"))] == [Text]
+
+
+def test_a_flood_of_text_is_not_held() -> None:
+    stream = ClaudeStream(clock=Clock(), pause_s=PAUSE_S)
+    stream.feed(delta("a"))
+    items = stream.feed(delta("é" * 200_000))
+    assert [len(item.text.encode()) <= MAX_STREAM_TEXT_BYTES for item in items if isinstance(item, Text)] == [True] * 7
+    assert said(items) == "é" * 200_000
+
+
+def test_thoughts_tool_inputs_and_subagents_keep_their_form() -> None:
+    stream = ClaudeStream(clock=Clock(), pause_s=PAUSE_S)
+    data = delta("a") + b"".join(delta(part, 0, "thinking_delta", "thinking") for part in "xyz")
+    data += b"".join(delta(part, 1, "input_json_delta", "partial_json") for part in "{}")
+    data += delta("s", parent="toolu_1") + delta("t", parent="toolu_1")
+    items = stream.feed(data) + stream.finish()
+    assert items[0] == Text("a")
+    events = [item.value["event"]["delta"] for item in items[1:] if isinstance(item, Message)]  # type: ignore[index, call-overload]  # as written above
+    assert events == [
+        {"type": "thinking_delta", "thinking": "xyz"},
+        {"type": "input_json_delta", "partial_json": "{}"},
+        {"type": "text_delta", "text": "st"},
+    ]
+
+
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=5), st.sampled_from([0, 1]), st.floats(0, 0.03)), max_size=30))
+def test_text_is_never_lost_nor_reordered(pieces: list[tuple[str, int, float]]) -> None:
+    clock = Clock()
+    stream = ClaudeStream(clock=clock, pause_s=PAUSE_S)
+    items: list[Item] = []
+    for text, index, pause in pieces:
+        items += stream.feed(delta(text.encode(errors="replace").decode(), index))
+        clock.now += pause
+        items += stream.poll()
+    items += stream.finish()
+    told = "".join(item.text for item in items if isinstance(item, Text))
+    assert told == "".join(text.encode(errors="replace").decode() for text, _, _ in pieces)
+
+
+def test_a_stream_begun_again_says_what_it_replaces() -> None:
+    items, _ = read(recorded("close_mid_stream_once"))
+    texts = [item for item in items if isinstance(item, Text)]
+    first = texts[0].message_id
+    assert {item.replaces for item in texts if item.message_id == first} == {None}
+    assert {item.replaces for item in texts if item.message_id != first} == {first}
+    whole = [item for item in items if isinstance(item, Message) and item.value.get("type") == "assistant"]
+    assert [item.replaces for item in whole] == [first]
+
+
+def test_an_answer_without_deltas_after_a_broken_stream_replaces_it() -> None:
+    items, verdict = read(recorded("hang_then_second_answer"))
+    (first,) = {item.message_id for item in items if isinstance(item, Text)}
+    whole = [item for item in items if isinstance(item, Message) and item.value.get("type") == "assistant"]
+    assert [item.replaces for item in whole] == [first]
+    assert verdict.result == WORDS
+
+
+def test_silence_is_measured() -> None:
+    clock = Clock()
+    stream = ClaudeStream(clock=clock)
+    clock.now += 5
+    assert stream.quiet_s == 5
+    stream.feed(b'{"type":"sys')
+    assert stream.quiet_s == 5, "half a line is no life"
+    stream.feed(b'tem"}\n')
+    assert stream.quiet_s == 0
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        line(type="result", subtype=["success"], is_error="no", result={"a": 1}, usage=[], permission_denials=7),
+        line(
+            type="result",
+            subtype="success",
+            is_error=None,
+            total_cost_usd=1e300,
+            num_turns=-1,
+            usage={"input_tokens": True},
+        ),
+        line(type="assistant", message=[], error={}) + RESULT,
+        line(type="assistant", message={"content": [None, 1, {"input": 3}]}) + RESULT,
+        line(type="stream_event", event=None) + line(type="stream_event", event={"type": "message_start"}) + RESULT,
+        line(type="stream_event", event={"type": "content_block_delta", "delta": []}) + RESULT,
+        line(type="stream_event", event={"type": "content_block_delta", "delta": {"type": "text_delta", "text": 1}}),
+        line(type=["x"], subtype={}, session_id="../../etc"),
+        b"".join(line(type="assistant", parent_tool_use_id=str(number)) for number in range(1000)),
+    ],
+    ids=range(9),
+)
+def test_hostile_lines_break_nothing(hostile: bytes) -> None:
+    _, verdict = read(hostile)
+    assert verdict.session_id is None
+    assert verdict.usage.cost_usd == 0
+    json.dumps([verdict.result, verdict.turns, verdict.usage.input_tokens, verdict.structured_output])
+
+
+def test_an_error_is_one_bounded_line() -> None:
+    long = line(type="result", subtype="success", is_error=True, result="a\x1b[31m\nb" + "x" * 5000)
+    error = read(long, 1)[1].error
+    assert error is not None
+    assert error.message.startswith("a [31m bx")
+    assert len(error.message) == 1001

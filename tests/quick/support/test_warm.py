@@ -1,0 +1,55 @@
+"""A command behaves in a warm interpreter as in one of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import warm
+
+_ENV = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
+COMMANDS = {
+    "help of modal": ("-m", "modal", "--help"),
+    "version of modal": ("-m", "modal", "--version"),
+    "a command that there is not": ("-m", "modal", "nonsense"),
+    "help of the workbench": ("-m", "workbench", "cloud", "--help"),
+    "a refused command of the workbench": ("-m", "workbench", "run", "python"),
+    "input, arguments, an exit code": ("-c", "import sys; print(sys.stdin.read(), sys.argv); sys.exit(3)", "a", "b c"),
+    "a traceback": ("-c", "def f():\n  raise ValueError('no')\nf()"),
+    "the interpreter's end": (
+        "-c",
+        "import atexit, threading; atexit.register(print, 'last'); threading.Timer(0.1, print, ('first',)).start()",
+    ),
+    "a signal": ("-c", "import os; os.kill(os.getpid(), 9)"),
+    "variables and directory": ("-c", "import os; print(os.getcwd(), os.environ['X'], len(os.environ))"),
+    "its own main module": ("-c", "import sys, pickle\nclass C: pass\nprint(pickle.dumps(C()), sys.path[0] == '')"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+def test_it_prints_and_ends_as_a_process_of_its_own_does(command: tuple[str, ...]) -> None:
+    env = {**os.environ, **_ENV, "X": "a word"}
+    real = subprocess.run(
+        [sys.executable, *command], env=env, input="given", capture_output=True, text=True, timeout=60, check=False
+    )
+    found = warm.run(*command, env=env, stdin="given")
+    assert (found.returncode, found.stdout, found.stderr) == (real.returncode, real.stdout, real.stderr)
+    assert warm.server_pids()
+
+
+def test_what_a_module_has_read_when_it_was_imported_is_never_another_value() -> None:
+    """A command with another value of such a variable runs in an interpreter that has read that value."""
+    code = "import os, modal.config; print(modal.config.user_config_path, os.getppid())"
+    parents = set()
+    for path in ("/one.toml", "/two.toml", "/three.toml"):
+        found = warm.run("-c", code, env={**os.environ, **_ENV, "MODAL_CONFIG_PATH": path}).stdout.split()
+        assert found[0] == path
+        parents.add(int(found[1]))
+    assert os.getpid() in parents  # there are not as many warm ones as values
+
+
+def test_a_command_that_is_late_is_ended() -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        warm.run("-c", "import time; time.sleep(60)", env={**os.environ, **_ENV}, timeout_s=1)
+    assert warm.run("-c", "print(1)", env={**os.environ, **_ENV}).stdout == "1\n"

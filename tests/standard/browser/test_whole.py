@@ -1,0 +1,122 @@
+"""The whole workbench in JupyterLab: how one gets there, launching, the keyboard, both themes."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.standard.browser.conftest import LONG, Desk, Lab, dark, picture, readme_picture, wait_for_kernel
+from workbench import Workbench
+from workbench.cli.lab import WORKSPACE
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+CODE = """import pathlib, sys, time
+for step in range(1, 6):
+    print("step", step, "of the job", flush=True)
+    time.sleep(0.1)
+print("a warning of the job", file=sys.stderr)
+pathlib.Path("report.txt").write_text("five steps")"""
+
+
+def test_jupyterlab_leads_to_the_workbench(lab: Lab, wb: Workbench, page: Page) -> None:
+    """A link to the workspace must not run what somebody else has put into that notebook."""
+    evil = lab.directory / lab.write("print('evil ' + 'ran')")
+    evil.rename(lab.directory / "workbench.ipynb")
+    page.goto(f"{lab.url}{WORKSPACE}?token={lab.token}&reset")
+    wait_for_kernel(page)
+    assert page.get_by_text("evil ran").count() == 0
+    (lab.directory / "workbench.ipynb").unlink()
+    page.goto(f"{lab.url}{WORKSPACE}?token={lab.token}&reset")
+    expect(page.locator(".wb-whole")).to_be_visible(timeout=LONG)
+
+    page.evaluate("() => { window.jupyterapp.commands.execute('launcher:create'); }")
+    card = page.locator(".jp-LauncherCard", has_text="Modal workbench")
+    card.wait_for(timeout=LONG)
+    picture(page, "jupyterlab-launcher")
+    card.click()  # what is there already is opened again, not made twice
+    expect(page.locator(".wb-whole")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("tab", name="Launch", exact=True)).to_have_attribute("aria-selected", "true")
+    assert [path.name for path in lab.directory.glob("workbench*")] == ["workbench.ipynb"]
+
+
+def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: Desk, wb: Workbench) -> None:
+    """And by the keyboard alone from tab to tab: its line among the runs, its file, what is deployed, its replay."""
+    page = desk.page
+    cell = f"import workbench\npanel = workbench.open(app_name={wb.app_name!r})\npanel"
+    whole = desk.show(cell).locator(".wb-whole")
+    form = whole.locator(".wb-launcher")
+    expect(form.locator("[data-field=code] textarea")).to_be_visible(timeout=LONG)
+    picture(page, "launcher-empty")
+
+    form.locator(".wb-launch").click()
+    expect(form.get_by_text("give either code or path")).to_be_visible()
+    form.locator(".wb-more").click()
+    form.locator("[data-field=timeout_s] input").fill("soon")
+    expect(form.locator("[data-field=timeout_s] .wb-wrong")).to_have_text("Input should be a valid integer")
+    picture(page, "launcher-wrong")
+    form.locator("[data-field=timeout_s] input").fill("60")
+    form.locator("[data-field=code] textarea").fill(CODE)
+    form.get_by_role("button", name="The call in curl").click()
+    expect(form.locator(".wb-call")).to_contain_text(f"{wb.endpoint.url}/generate")
+    assert wb.endpoint.secret.get_secret_value() not in page.content()
+    form.get_by_role("button", name="The call in curl").click()
+    form.locator(".wb-more").click()
+
+    form.locator(".wb-launch").click()
+    view = form.locator(".wb-run")
+    expect(view).to_have_attribute("data-condition", "done", timeout=LONG)
+    expect(view.locator(".wb-proof .wb-badge")).to_have_count(9, timeout=LONG)
+    expect(view.locator(".wb-proof .wb-badge[data-kind=good]")).to_have_count(9)
+    expect(view.locator(".wb-row", has_text="step 5 of the job")).to_be_visible()
+    expect(view.locator(".wb-time")).to_contain_text("sandbox create")
+    readme_picture(whole, "light")
+    run_id = (view.locator(".wb-message").get_attribute("title") or "").split()[-1]
+
+    tabs = whole.get_by_role("tablist", name="Workbench").get_by_role("tab")
+    expect(tabs).to_have_text(["Launch", "Runs", "Files", "Deployment", "Replay"])
+    tabs.first.focus()
+    page.keyboard.press("ArrowRight")
+    runs = whole.get_by_role("tabpanel", name="Runs").locator(".wb-runs")
+    row = runs.locator(f'tr[data-run="{run_id}"]')
+    row.get_by_role("button", name="Open run").click(timeout=LONG)
+    expect(runs.locator(".wb-run .wb-row", has_text="step 5 of the job")).to_be_visible(timeout=LONG)
+    picture(whole, "tab-runs")
+
+    tabs.nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    expect(tabs.nth(2)).to_be_focused()
+    files = whole.get_by_role("tabpanel", name="Files").locator(".wb-files")
+    files.get_by_role("treeitem", name="report.txt").click(timeout=LONG)
+    expect(files.locator(".wb-content")).to_have_text("five steps", timeout=LONG)
+    picture(whole, "tab-files")
+    user, used = (files.get_by_label(name).input_value() for name in ("user_id", "project_id"))
+    tabs.first.click()
+    form.get_by_role("button", name="A project that nobody has used").click()
+    tabs.nth(2).click()
+    expect(files.get_by_text("nothing is committed yet")).to_be_visible(timeout=LONG)  # it is as in Launch
+    files.get_by_label("project_id").fill("mine")
+    expect(files.locator(".wb-said")).to_have_text("project_id must be a canonical lower-case UUID", timeout=LONG)
+    files.get_by_label("A project used before").select_option(label=f"{used[:8]}… of {user[:8]}…")
+    expect(files.get_by_role("treeitem", name="report.txt")).to_be_visible(timeout=LONG)
+    as_there = files.get_by_role("button", name="Always show the project of Launch")
+    expect(as_there).to_have_attribute("aria-pressed", "false")
+
+    with dark(page):
+        picture(whole, "tab-files-dark")
+        tabs.nth(3).click()
+        deployed = whole.get_by_role("tabpanel", name="Deployment").locator(".wb-deploy")
+        expect(deployed.get_by_role("table", name="Versions")).to_contain_text("v1", timeout=LONG)
+        picture(whole, "tab-deployment-dark")
+        tabs.first.click()
+        expect(view.locator(".wb-row", has_text="step 5 of the job")).to_be_in_viewport()
+        picture(page, "launcher-done-dark")
+
+    tabs.nth(1).click()
+    row.get_by_role("button", name="Replay run").click()
+    expect(tabs.last).to_have_attribute("aria-selected", "true", timeout=LONG)
+    replay = whole.get_by_role("tabpanel", name="Replay").locator(".wb-replay")
+    expect(replay.locator(".wb-played")).to_have_text(re.compile(r"^0 of \d+ events"), timeout=LONG)
+    replay.locator(".wb-speed").select_option("100")
+    replay.locator(".wb-play").click()
+    expect(replay.locator(".wb-run")).to_have_attribute("data-condition", "done", timeout=LONG)
+    picture(whole, "tab-replay")

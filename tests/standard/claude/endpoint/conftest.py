@@ -1,0 +1,15 @@
+"""What the tests of Claude jobs share: one endpoint for all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.claude.endpoint import Claude, endpoint
+from workbench.local_cloud.state import Running
+
+
+@pytest.fixture(scope="session")
+def claude(cloud: Running) -> Iterator[Claude]:
+    """The endpoint with the Claude CLI and a scripted model."""
+    with endpoint() as deployed:
+        yield deployed

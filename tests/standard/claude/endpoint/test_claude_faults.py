@@ -1,0 +1,145 @@
+"""Every row of the table of faults through the endpoint and the gateway: the real CLI, and the end that a caller sees.
+
+All jobs run at the start of the module, some at once; each test looks at one of them.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from modal_app.contract.events import DoneEvent, ErrorEvent, StreamEvent
+from tests.conftest import caller, live_sandboxes, wait_until
+from tests.support.claude.cases import CASES, QUICK, WORDS, Case
+from tests.support.claude.endpoint import APP, FAULTS, KEY, Claude, Fault, messages
+from tests.support.processes import with_command
+from workbench import Project, Run
+
+AT_ONCE = 6
+BOUND_MS = 60_000
+pytestmark = pytest.mark.timeout(400)  # the first test waits for the image and all jobs
+OF_THE_MODEL: Mapping[str, Case] = {
+    name: case
+    for name, case in CASES.items()
+    if case.patience == QUICK and name != "invalid_tool_json"  # "nonsense" below: it is not waited for to the end
+}
+
+
+@pytest.fixture(scope="module")
+def ends(claude: Claude) -> Mapping[str, Run]:
+    """Every job, ended."""
+    asked: dict[str, tuple[str, Mapping[str, Any]]] = {
+        name: (name, case.options) for name, case in OF_THE_MODEL.items()
+    }
+    asked |= {name: (name, fault.options) for name, fault in FAULTS.items()}
+
+    def run(name: str) -> Run:
+        project = Project.new()
+        fault = FAULTS.get(name)
+        if fault is not None and fault.files:
+            files = [{"path": path, "content": content} for path, content in fault.files.items()]
+            assert claude.wb.launch(project, "files", op="write", files=files).wait(100).type == "done"
+        job = claude.wb.launch(project, "claude", prompt=name, **asked[name][1])
+        job.wait(200)
+        return job
+
+    with ThreadPoolExecutor(AT_ONCE) as workers:
+        return dict(zip(asked, workers.map(run, asked), strict=True))
+
+
+def left(job: Run) -> str:
+    """What is left of the model's text when what was replaced is taken out."""
+    pieces = [event for event in job.events if isinstance(event, StreamEvent) and event.channel == "claude"]
+    replaced = {event.replaces for event in pieces}
+    return "".join(event.text for event in pieces if event.message_id not in replaced)
+
+
+def in_time(job: Run) -> ErrorEvent | DoneEvent:
+    """The end of a job that left no sandbox and did not take long."""
+    end = job.terminal
+    assert end is not None
+    assert end.sandbox is not None
+    assert end.sandbox.terminated
+    assert end.timings is not None
+    assert end.timings.run_ms is not None
+    assert end.timings.run_ms < BOUND_MS
+    assert KEY not in repr(job.events)
+    return end
+
+
+@pytest.mark.parametrize("name", OF_THE_MODEL)
+def test_a_job_ends_as_it_must_whatever_the_model_does(name: str, ends: Mapping[str, Run]) -> None:
+    case, job = OF_THE_MODEL[name], ends[name]
+    end = in_time(job)
+    if case.code is None:
+        assert isinstance(end, DoneEvent), end
+    else:
+        assert isinstance(end, ErrorEvent), end
+        assert end.code == case.code, end
+        assert case.told in end.message
+    assert left(job) == case.text
+    replaced = {event.replaces for event in job.events if isinstance(event, StreamEvent)} - {None}
+    assert bool(replaced) == case.replaced
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_job_ends_as_it_must_whatever_becomes_of_it(name: str, ends: Mapping[str, Run]) -> None:
+    fault: Fault = FAULTS[name]
+    end = in_time(ends[name])
+    if fault.code is None:
+        assert isinstance(end, DoneEvent), end
+    else:
+        assert isinstance(end, ErrorEvent), end
+        assert (end.code, end.exit_code) == (fault.code, fault.exit_code), end
+        assert fault.told in end.message
+    assert fault.said in repr(messages(ends[name]))
+
+
+def test_a_job_that_failed_says_what_it_has_used(ends: Mapping[str, Run]) -> None:
+    for name in ("max_turns", "nonsense", "killed", "not permitted"):
+        end = ends[name].terminal
+        assert isinstance(end, ErrorEvent)
+        assert end.usage is not None
+        assert end.usage.input_tokens > 1000, name
+        assert end.usage.session_id is not None
+    refused = ends["status_500"].terminal
+    assert isinstance(refused, ErrorEvent)
+    assert refused.usage is not None
+    assert refused.usage.output_tokens == 0
+
+
+def test_nothing_survives_a_cli_that_was_killed(ends: Mapping[str, Run]) -> None:
+    assert ends["killed"].terminal is not None
+    assert with_command("sleep 4322") == []
+    assert live_sandboxes(APP) == []
+
+
+def test_a_job_whose_reader_leaves_ends_with_all_that_it_has_started(claude: Claude, project: Project) -> None:
+    """The CLI itself would go on to the end of its work."""
+    body = {"user_id": project.user_id, "project_id": project.project_id, "prompt": "a command that never ends"}
+    with (
+        caller(claude.wb, timeout=100) as web,
+        web.stream("POST", "/generate", json=body | {"allowed_tools": ["Bash"]}) as answer,
+    ):
+        run_id = answer.headers["x-run-id"]
+        wait_until(lambda: bool(with_command("sleep 4321")), "the command runs")
+    wait_until(lambda: live_sandboxes(APP) == [], "its sandbox is gone")
+    assert with_command("sleep 4321") == []
+    assert claude.wb.attach(run_id).wait(60).outcome == "cancelled"
+
+
+@pytest.mark.parametrize("prompt", ["", " \n", "x" * (1024 * 1024 + 1)], ids=["empty", "blank", "too long"])
+def test_a_prompt_that_the_cli_would_not_take_is_refused_at_the_door(
+    prompt: str, claude: Claude, project: Project
+) -> None:
+    body = {"user_id": project.user_id, "project_id": project.project_id, "prompt": prompt}
+    with caller(claude.wb) as web:
+        answer: httpx.Response = web.post("/generate", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+def test_the_words_before_a_fault_are_kept(ends: Mapping[str, Run]) -> None:
+    assert left(ends["pings_forever"]) == "one two "
+    assert WORDS.startswith("one two ")

@@ -1,0 +1,133 @@
+"""The unmodified SDK and CLI deploy an ordinary app here, and it behaves as on Modal."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import modal
+import pytest
+
+from tests.support.commands import Cli
+from tests.support.paths import APPS
+
+APP = APPS / "echo.py"
+
+
+@pytest.fixture(scope="module")
+def url(modal_cli: Cli) -> Iterator[str]:
+    modal_cli("secret", "create", "echo-secret", "WORD=hush", "--force")
+    said = modal_cli("deploy", str(APP))
+    found = re.search(r"http://127\.0\.0\.1:\d+", said)
+    assert found, said
+    yield found.group()
+    modal_cli("app", "stop", "echo", "--yes")
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def test_a_container_gets_its_image_and_secrets_and_no_token(client: httpx.Client) -> None:
+    assert client.get("/").json() == {"secret": "hush", "colour": "blue", "token": False}
+
+
+def test_bodies_and_headers_arrive(client: httpx.Client) -> None:
+    answer = client.post("/echo", content="é" * 100_000, headers={"x-word": "yes"}).json()
+    assert answer == {"body": "é" * 100_000, "header": "yes"}
+
+
+def test_a_response_larger_than_one_message_arrives_whole(client: httpx.Client) -> None:
+    assert len(client.get("/large", params={"size": 50_000_000}).content) == 50_000_000
+
+
+def test_a_stream_arrives_piece_by_piece(client: httpx.Client) -> None:
+    with client.stream("GET", "/stream", params={"count": 5}) as response:
+        pieces = list(response.iter_raw())
+    assert b"".join(pieces) == b"".join(b"data: %d\n\n" % number for number in range(5))
+    assert len(pieces) > 1
+
+
+def test_a_container_that_dies_breaks_the_stream_and_the_next_request_gets_another(client: httpx.Client) -> None:
+    with pytest.raises(httpx.RemoteProtocolError), client.stream("GET", "/die") as response:
+        for _ in response.iter_raw():
+            pass
+    assert client.get("/").status_code == 200
+
+
+def test_writes_are_visible_outside_after_commit_and_not_before(client: httpx.Client) -> None:
+    volume = modal.Volume.from_name("echo-data")
+    client.get("/write", params={"text": "one", "commit": True})
+    assert b"".join(volume.read_file("note.txt")) == b"one"
+    client.get("/write", params={"text": "two", "commit": False})
+    assert b"".join(volume.read_file("note.txt")) == b"one"
+
+
+def test_a_container_reloads_unless_it_has_a_file_open(client: httpx.Client) -> None:
+    """On Modal the reload fails as busy; here the refusal also names who holds what."""
+    volume = modal.Volume.from_name("echo-data")
+    client.get("/write", params={"text": "old", "commit": True})
+    with volume.batch_upload(force=True) as batch:
+        batch.put_file(io.BytesIO(b"new"), "/note.txt")
+    refused = client.get("/reload", params={"hold": True}).json()["refused"]
+    assert "open files preventing the operation" in refused
+    assert "has open /data/note.txt" in refused
+    assert client.get("/reload", params={"hold": False}).json() == {"text": "new"}
+
+
+def test_the_stock_commands_list_apps_and_show_logs(modal_cli: Cli, client: httpx.Client) -> None:
+    client.get("/")
+    assert "echo" in modal_cli("app", "list")
+    assert "a line in the log" in modal_cli("app", "logs", "echo")
+
+
+def test_functions_are_called_and_their_errors_come_back(url: str) -> None:
+    double = modal.Function.from_name("echo", "double")
+    assert double.remote(21) == 42
+    assert list(double.map([1, 2, 3])) == [2, 4, 6]
+    with pytest.raises(ValueError, match="not today"):
+        modal.Function.from_name("echo", "fail").remote()
+
+
+def test_another_host_name_is_refused(client: httpx.Client) -> None:
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_an_unknown_token_is_refused(modal_cli: Cli, cloud: object) -> None:
+    bad = Cli({"MODAL_TOKEN_ID": "ak-wrong", "MODAL_TOKEN_SECRET": "as-wrong"})
+    assert "does not know this token" in bad("app", "list", check=False)
+
+
+KEPT_WARM = """
+import modal
+from tests.support.paths import APPS
+
+app = modal.App("kept-warm", image=modal.Image.debian_slim())
+
+
+@app.function(min_containers=1)
+def one() -> int:
+    return 1
+"""
+
+
+def test_a_stopped_app_has_no_container_however_warm_it_was_kept(modal_cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "kept_warm.py"
+    source.write_text(KEPT_WARM)
+    modal_cli("deploy", str(source))
+    function = modal.Function.from_name("kept-warm", "one")
+    assert function.remote() == 1
+    assert _containers(modal_cli) == 1
+    modal_cli("app", "stop", "kept-warm", "--yes")
+    with pytest.raises(modal.exception.Error, match="The app is stopped"):
+        function.remote()  # this handle was made before
+    assert _containers(modal_cli) == 0
+
+
+def _containers(modal_cli: Cli) -> int:
+    listed = json.loads(modal_cli("container", "list", "--json"))
+    return sum(1 for one in listed if "kept-warm" in one.values())

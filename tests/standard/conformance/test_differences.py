@@ -1,0 +1,151 @@
+"""Where the local cloud differs from Modal: each test says what Modal does, and is expected to fail or to be refused.
+
+A test that begins to pass fails the suite: its row in the document of differences is then out of date.
+"""
+
+import re
+import socket
+from collections.abc import Iterator
+
+import httpx
+import modal
+import pytest
+
+from tests.conftest import REACHABLE
+from tests.support.commands import Cli
+from tests.support.paths import APPS
+from workbench.local_cloud.state import Running
+
+APP = APPS / "echo.py"
+differs = pytest.mark.xfail(strict=True, raises=(AssertionError, modal.exception.Error, httpx.HTTPError))
+
+
+@pytest.fixture(scope="module")
+def app(cloud: Running) -> modal.App:
+    return modal.App.lookup("differences", create_if_missing=True)
+
+
+@pytest.fixture(scope="module")
+def sandbox(app: modal.App) -> Iterator[modal.Sandbox]:
+    sandbox = modal.Sandbox.create(app=app, timeout=300)
+    yield sandbox
+    sandbox.terminate(wait=True)
+
+
+def said(sandbox: modal.Sandbox, *command: str) -> str:
+    return str(sandbox.exec(*command).stdout.read()).strip()
+
+
+# -- sandboxes --------------------------------------------------------------------------------------------------------
+
+
+@differs
+def test_programs_start_as_root(sandbox: modal.Sandbox) -> None:
+    assert said(sandbox, "id", "-u") == "0"
+
+
+@differs
+def test_the_root_file_system_can_be_written(sandbox: modal.Sandbox) -> None:
+    assert sandbox.exec("sh", "-c", "echo x > /opt/file").wait() == 0
+
+
+@differs
+def test_the_kernel_is_gvisors(sandbox: modal.Sandbox) -> None:
+    assert said(sandbox, "uname", "-r") == "4.4.0"
+
+
+@differs
+def test_a_program_connects_without_a_proxy(sandbox: modal.Sandbox) -> None:
+    """Here the only way out is the HTTP proxy that the environment names, which most tools follow."""
+    with socket.create_server((REACHABLE, 0)) as server:
+        code = f"import socket; socket.create_connection(('{REACHABLE}', {server.getsockname()[1]}), 5)"
+        assert sandbox.exec("python3", "-c", code).wait() == 0
+
+
+@differs
+def test_the_certificate_of_a_tunnel_is_known_to_everybody(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create("python3", "-m", "http.server", "8000", app=app, encrypted_ports=[8000], timeout=120)
+    try:
+        httpx.get(sandbox.tunnels()[8000].url, trust_env=False, timeout=30)
+    finally:
+        sandbox.terminate(wait=True)
+
+
+@differs
+def test_a_directory_is_mounted_anywhere(sandbox: modal.Sandbox) -> None:
+    sandbox.exec("mkdir", "-p", "/tmp/made").wait()
+    sandbox.mount_image("/user_project", sandbox.snapshot_directory("/tmp/made"))
+
+
+# -- functions --------------------------------------------------------------------------------------------------------
+
+
+@differs
+def test_a_web_function_has_an_https_address(modal_cli: Cli) -> None:
+    modal_cli("secret", "create", "echo-secret", "WORD=hush", "--force")
+    modal_cli("deploy", str(APP))
+    assert str(modal.Function.from_name("echo", "web").get_web_url()).startswith("https://")
+
+
+# -- what is refused by name ------------------------------------------------------------------------------------------
+
+
+def refused(app: modal.App, match: str) -> None:
+    """Loading the app's objects must be refused with these words."""
+    with pytest.raises(modal.exception.Error, match=match), app.run():
+        pass
+
+
+def test_gpus_are_refused(app: modal.App) -> None:
+    own = modal.App()
+    own.function(gpu="T4", serialized=True)(lambda: None)
+    refused(own, "GPUs are not available on the local cloud")
+    with pytest.raises(modal.exception.Error, match="gpu"):
+        modal.Sandbox.create(app=app, gpu="T4")
+
+
+def test_servers_in_function_containers_are_refused(cloud: Running) -> None:
+    own = modal.App()
+
+    @own.function(serialized=True)
+    @modal.web_server(8000)
+    def serve() -> None: ...
+
+    refused(own, "web_server is not implemented by the local cloud")
+
+
+def test_bucket_mounts_are_refused(cloud: Running) -> None:
+    own = modal.App()
+    own.function(volumes={"/bucket": modal.CloudBucketMount("some-bucket")}, serialized=True)(lambda: None)
+    refused(own, "CloudBucketMount is not implemented by the local cloud")
+
+
+def test_proxies_are_refused(cloud: Running) -> None:
+    own = modal.App()
+    own.function(proxy=modal.Proxy.from_name("my-proxy"), serialized=True)(lambda: None)
+    refused(own, "ProxyGet is not implemented by the local cloud")
+
+
+def test_memory_snapshots_are_refused(sandbox: modal.Sandbox) -> None:
+    with pytest.raises(modal.exception.Error, match="not implemented by the local cloud"):
+        sandbox._experimental_snapshot()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("container", "exec", "TASK", "true"), "not implemented by the local cloud|not found"),
+        (("nfs", "list"), "SharedVolumeList is not implemented"),
+        (("workspace", "members", "list"), "WorkspaceMembersList is not implemented"),
+        (("environment", "update", "main", "--set-web-suffix", "x"), "Web suffixes are not implemented"),
+        (("function", "calls", "echo/web"), "is not implemented by the local cloud"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_commands_that_are_refused_say_so_by_name(modal_cli: Cli, command: tuple[str, ...], words: str) -> None:
+    modal_cli("secret", "create", "echo-secret", "WORD=hush", "--force")
+    modal_cli("deploy", str(APP))
+    httpx.get(str(modal.Function.from_name("echo", "web").get_web_url()), timeout=60, trust_env=False)
+    task = re.findall(r"ta-\w+", modal_cli("container", "list"))[0]
+    answer = modal_cli(*(task if word == "TASK" else word for word in command), check=False)
+    assert re.search(words, answer), answer

@@ -1,0 +1,97 @@
+"""An app's versions and environments through the stock CLI."""
+
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import modal
+import pytest
+
+from tests.support.commands import Cli
+
+SOURCE = """
+import modal
+app = modal.App("{name}", tags={{"team": "{word}"}})
+
+@app.function()
+def word():
+    return "{word}"
+
+@app.function()
+def only_in_{word}():
+    return 1
+"""
+
+
+@pytest.fixture
+def name(modal_cli: Cli) -> Iterator[str]:
+    name = f"versions-{uuid.uuid4().hex[:8]}"
+    yield name
+    modal_cli("app", "stop", name, "--yes", check=False)
+
+
+def deploy(modal_cli: Cli, directory: Path, name: str, word: str) -> None:
+    (directory / f"{word}.py").write_text(SOURCE.format(name=name, word=word))
+    modal_cli("deploy", str(directory / f"{word}.py"), "--tag", word)
+
+
+def said(name: str) -> str:
+    return str(modal.Function.from_name(name, "word").remote())
+
+
+def test_an_earlier_version_comes_back_whole(modal_cli: Cli, tmp_path: Path, name: str) -> None:
+    deploy(modal_cli, tmp_path, name, "red")
+    assert said(name) == "red"
+    deploy(modal_cli, tmp_path, name, "blue")
+    assert said(name) == "blue"
+    assert "local-cloud://apps/ap-" in modal_cli("app", "rollback", name)
+    assert said(name) == "red"
+    assert modal.Function.from_name(name, "only_in_red").remote() == 1
+    with pytest.raises(modal.exception.NotFoundError):
+        modal.Function.from_name(name, "only_in_blue").remote()
+    modal_cli("app", "rollback", name, "v2")
+    assert said(name) == "blue"
+    history = modal_cli("app", "history", name)
+    assert re.findall(r"^\W*v(\d)\b", history, re.MULTILINE) == ["4", "3", "2", "1"], history
+    assert history.count(modal.__version__) == 4
+    refused = modal_cli("app", "rollback", name, "v9", check=False)
+    assert "has no version 9" in refused
+    assert said(name) == "blue"
+
+
+def test_a_rollover_brings_new_containers_of_the_same_code(modal_cli: Cli, tmp_path: Path, name: str) -> None:
+    deploy(modal_cli, tmp_path, name, "red")
+    assert said(name) == "red"
+    for strategy in ("rolling", "recreate"):
+        modal_cli("app", "rollover", name, "--strategy", strategy)
+        assert said(name) == "red"
+    app = modal.App.lookup(name)
+    assert app.get_tags() == {"team": "red"}
+    app.set_tags({"team": "green"})
+    assert app.get_tags() == {"team": "green"}
+
+
+def test_environments_keep_names_apart(modal_cli: Cli, name: str) -> None:
+    modal_cli("environment", "create", name)
+    try:
+        assert "already exists" in modal_cli("environment", "create", name, check=False)
+        with modal.Dict.ephemeral(environment_name=name):
+            pass
+        modal.Volume.from_name("same", create_if_missing=True, environment_name=name).hydrate()
+        with pytest.raises(modal.exception.NotFoundError):
+            modal.Volume.from_name("same").hydrate()
+        assert "still holds the volume 'same'" in modal_cli("environment", "delete", name, "--yes", check=False)
+        renamed = f"{name}-2"
+        modal_cli("environment", "update", name, "--set-name", renamed)
+        modal.Volume.from_name("same", environment_name=renamed).hydrate()
+        with pytest.raises(modal.exception.NotFoundError, match="not found"):
+            modal.Volume.from_name("same", create_if_missing=True, environment_name=name).hydrate()
+        with pytest.raises(modal.exception.NotFoundError, match="not found"):
+            modal.App.lookup("x", create_if_missing=True, environment_name=name)
+        modal.Volume.objects.delete("same", environment_name=renamed)
+        modal_cli("environment", "delete", renamed, "--yes")
+        assert renamed not in modal_cli("environment", "list")
+    finally:
+        modal_cli("environment", "delete", name, "--yes", check=False)
+    assert "default one" in modal_cli("environment", "delete", "main", "--yes", check=False)

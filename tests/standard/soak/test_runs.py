@@ -1,0 +1,20 @@
+"""Runs under faults: a seeded part of `workbench soak runs`."""
+
+import json
+
+import pytest
+
+from tests.support.commands import cli
+
+SEED, COUNT = 7, 48
+
+
+@pytest.mark.timeout(600)
+def test_every_run_keeps_its_promises_whatever_is_done_to_it() -> None:
+    done = cli("soak", "runs", "--seed", f"{SEED}", "--count", f"{COUNT}", "--json", timeout_s=550)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"], report["failure"], report["left"]) == (0, True, "", [])
+    assert (report["runs"], report["proofs"]) == (COUNT, COUNT)
+    assert sum(count for ends in report["ends"].values() for count in ends.values()) == COUNT
+    assert report["readers"] > COUNT
+    assert report["connections"] > report["readers"]

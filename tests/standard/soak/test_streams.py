@@ -1,0 +1,60 @@
+"""Many streams at once, and readers that take nothing: short forms of `workbench soak streams` and `readers`."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.support.commands import WORKBENCH, cli
+from tests.support.processes import naming
+from workbench.local_cloud.state import State
+
+
+@pytest.mark.timeout(300)
+def test_runs_that_talk_at_once_all_end_and_are_heard() -> None:
+    asked = ("--count", "8", "--rate", "4", "--hold-s", "20", "--every-s", "0.5")
+    done = cli("soak", "streams", *asked, "--json", timeout_s=250)
+    assert re.search(r"begun\s.* 8/8 .*\nended\s.* 8/8 ", done.stderr), done.stderr
+    report = json.loads(done.stdout)
+    assert (report["runs"], report["done"], report["ends"]) == (8, 8, {"done": 8}), report
+    assert report["most_at_once"] == 8
+    assert report["events"] > 8 * 4
+    assert 0 < report["delay_median_ms"] <= report["delay_p99_ms"]
+    assert report["cloud_mb"] > 0
+    assert report["endpoint_mb"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_soak_that_is_ended_leaves_no_cloud(own_state: State, number: signal.Signals) -> None:
+    """By another program, with its terminal, or at once."""
+    temporary = own_state.root.parent
+    command = [*WORKBENCH, "soak", "streams", "--count", "50"]
+    env = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # it may be ignored where the tests run
+    ) as soak:
+        try:
+            wait_until(lambda: bool(naming(str(temporary))), "no cloud was started")
+            soak.send_signal(number)
+            assert soak.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
+        finally:
+            soak.kill()
+    wait_until(lambda: not naming(str(temporary)), "the cloud outlived its soak")
+    if number != signal.SIGKILL:
+        assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_readers_that_take_nothing_are_outlived() -> None:
+    report = json.loads(cli("soak", "readers", "--mb", "10", "--stalled", "4", "--json", timeout_s=250).stdout)
+    assert (report["ok"], report["failure"], report["stalled"]) == (True, "", 4)
+    assert report["taken_mb"] >= 10
+    assert len(report["memory_mb"]) == 11  # before, and after each tenth

@@ -1,0 +1,122 @@
+"""Past runs: found, proved, opened, compared, exported; whatever an archive says is text."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.support.questions import Page
+from workbench import Project, Recording, Workbench, connect
+from workbench.comparison import compare
+from workbench.widgets import RunsTable
+
+CODE = """
+for number in range(20): print('line', number)
+open('same', 'w').write('same'); open('result', 'w').write('first')
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(wb: Workbench) -> list[str]:
+    """The ids of two runs of one project that are done and differ, and of one that failed; archived, oldest first."""
+    project = Project.new()
+    other = CODE.replace("'line', number)", "'line', number if number != 9 else 'nine')").replace("first", "second")
+    ids = []
+    for code in (CODE, other + "open('own', 'w')", "raise SystemExit(3)"):
+        run = wb.launch(project, "python", code=code)
+        run.wait()
+        wb.runs.get(run.run_id, wait_s=30)
+        ids.append(run.run_id)
+    return ids
+
+
+@pytest.fixture
+def page(wb: Workbench, runs: list[str]) -> Iterator[Page]:
+    table = RunsTable(wb)
+    assert table.settle(60)
+    yield Page(table)
+    table.close()
+
+
+def test_the_newest_come_first_with_numbers_to_sort_by(page: Page, runs: list[str]) -> None:
+    rows = {row["run_id"]: row for row in page.panel.rows}
+    assert [run_id for run_id in rows if run_id in runs] == runs[::-1]
+    assert [rows[run_id]["cells"][3] for run_id in runs] == ["done", "done", "process_failed"]
+    assert all(rows[run_id]["at_ms"] > 0 and rows[run_id]["took_ms"] > 0 for run_id in runs)
+
+
+def test_what_is_read_can_be_narrowed(wb: Workbench, runs: list[str]) -> None:
+    failed = RunsTable(wb, outcome="process_failed")
+    assert failed.settle(60)
+    assert {row["cells"][3] for row in failed.rows} == {"process_failed"}
+    failed.close()
+    table = RunsTable(wb, limit=1)
+    assert table.settle(60)
+    assert (len(table.rows), table.complete) == (1, False)
+    table.handle({"type": "more"}, [])
+    wait_until(lambda: len(table.rows) == 2, "no more was read")
+    table.close()
+
+
+def test_a_run_is_proved_and_exported(page: Page, runs: list[str], tmp_path: Path) -> None:
+    checks = page.ask("verify", run_id=runs[0])[0]["checks"]
+    assert checks
+    assert all(check["ok"] for check in checks)
+    answer, (data,) = page.ask("export", run_id=runs[0])
+    assert answer["name"] == f"run-{runs[0]}.zip"
+    (tmp_path / "run.zip").write_bytes(data)
+    assert Recording.load(tmp_path / "run.zip").run_id == runs[0]
+    for what in ("verify", "export", "compare"):
+        assert "canonical" in page.refused(what, run_id="../../x", left="../../x")
+
+
+def test_a_run_is_opened_and_another_takes_its_place(page: Page, runs: list[str]) -> None:
+    assert isinstance(page.panel, RunsTable)
+    page.panel.show(runs[0])
+    assert page.panel.settle(60)
+    first = page.panel.view
+    assert first.startswith("anywidget:")
+    assert "line 19" in page.panel.still()["plain"]
+    page.says(type="show", run_id=runs[2])
+    wait_until(lambda: page.panel.shown == runs[2], "the other was not opened")
+    assert page.panel.view not in ("", first)
+    page.says(type="show", run_id="nothing")
+    wait_until(lambda: "canonical" in page.panel.problem, "it was not told")
+    page.says(type="show", run_id="")
+    wait_until(lambda: page.panel.view == "", "it was not closed")
+
+
+def test_two_runs_are_told_apart(wb: Workbench, runs: list[str], page: Page) -> None:
+    assert isinstance(page.panel, RunsTable)
+    found = page.panel.compare(runs[0], runs[1])
+    differences = [(row.left, row.right) for row in found.events() if row.verdict != "same"]
+    assert differences == [("stdout  line 9", "stdout  line nine")]
+    assert any("equal lines" in row.name for row in found.events())
+    assert {row.name: row.verdict for row in found.files()} == {
+        "own": "right only",
+        "result": "differs",
+        "same": "left only",  # the second run wrote the same bytes, which is no change
+    }
+    assert found.differs
+    same = compare(wb.runs.get(runs[0]), wb.runs.get(runs[0]), wb.volume)
+    assert not same.differs
+    steps = {row.name: row for row in found.timeline()}
+    assert {"running", "committing", "total"} <= set(steps)
+    assert "line nine" in found._repr_mimebundle_()["text/html"]
+    answer, _ = page.ask("compare", left=runs[0], right=runs[1])
+    assert set(answer["parts"]) == {"facts", "timeline", "events", "files"}
+
+
+def test_a_reader_without_a_kernel_sees_the_runs(page: Page, runs: list[str]) -> None:
+    data = page.panel._repr_mimebundle_()[0]
+    assert all(run_id in data["text/html"] and run_id in data["text/plain"] for run_id in runs)
+
+
+def test_nothing_deployed_is_told(wb: Workbench) -> None:
+    with connect("local", app_name="never-deployed") as own:
+        table = RunsTable(own)
+        assert table.settle(60)
+        assert table.condition == "error"
+        assert "run `workbench deploy`" in table.still()["plain"]
+        table.close()

@@ -1,0 +1,131 @@
+"""The volume browser's Python side: what its page may ask for, and what it gets. The browser tests see it drawn."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.support.questions import Page
+from workbench import Project, Workbench
+from workbench.volumes import MAX_UPLOAD_BYTES
+from workbench.widgets import VolumeBrowser
+
+CODE = """
+import os
+os.mkdir('d'); open('d/a.txt', 'w').write('text'); open('raw', 'wb').write(bytes(1)); os.symlink('/etc/passwd', 'out')
+open('<b>\\x1b[2J', 'w').write('x')
+"""
+
+
+@pytest.fixture
+def page(wb: Workbench, project: Project) -> Iterator[Page]:
+    assert wb.launch(project, "python", code=CODE).wait(60).type == "done"
+    browser = VolumeBrowser(wb.volume(project))
+    assert browser.settle(60)
+    yield Page(browser)
+    browser.close()
+
+
+def test_the_browser_reads_what_is_committed_and_nothing_outside(page: Page) -> None:
+    assert [(entry["path"], entry["kind"]) for entry in page.panel.entries] == [
+        ("<b>\x1b[2J", "file"),
+        ("d", "directory"),
+        ("d/a.txt", "file"),
+        ("out", "link"),
+        ("raw", "file"),
+    ]
+    answer, _ = page.ask("preview", path="d/a.txt")
+    assert (answer["kind"], answer["lines"]) == ("text", ((("", "text"),),))
+    assert "not text" in page.ask("preview", path="raw")[0]["note"]
+    for path in ("out", "d", "../x", "/etc/passwd", "", "nothing"):
+        for what in ("preview", "download"):
+            assert page.refused(what, path=path)
+
+
+def test_questions_that_nobody_asks_have_no_answer(page: Page) -> None:
+    for content in (
+        None,
+        [],
+        {},
+        {"type": "ask"},
+        {"type": "ask", "id": 1, "what": "close"},
+        {"type": "ask", "id": "1"},
+    ):
+        page.panel._on_message(page.panel, content, [])
+    assert page.ask("download", path="d/a.txt")[1] == [b"text"]
+    assert [one.get("id") for one, _ in page.sent] == [1000]
+    for commit in (-1, "1", None, 1.5):
+        assert "number of a commit" in page.refused("restore", commit=commit)
+    assert page.panel.problem == ""
+
+
+def test_history_differences_and_the_way_back(wb: Workbench, page: Page, project: Project) -> None:
+    assert wb.launch(project, "python", code="open('d/a.txt', 'w').write('other')").wait(60).type == "done"
+    new, old = (one["number"] for one in page.ask("history", path="d/a.txt")[0]["commits"])
+    assert page.ask("diff", base=old, head=new)[0]["changes"] == [["d/a.txt", "modified", 4, 5]]
+    lines = page.ask("text_diff", path="d/a.txt", base=old)[0]["lines"]
+    assert {(("removed", "-text"),), (("added", "+other"),)} <= set(lines)
+    assert [line[3] for line in page.ask("blame", path="d/a.txt")[0]["lines"]] == ["other"]
+    assert page.ask("preview", path="d/a.txt", commit=old)[0]["lines"] == ((("", "text"),),)
+    assert page.ask("restore", path="d/a.txt", commit=old)[0]["said"].startswith("restored as commit")
+    assert page.ask("download", path="d/a.txt")[1] == [b"text"]
+    assert "There is no commit" in page.refused("restore", path="d/a.txt", commit=10**6)
+
+
+def test_a_file_of_one_side_alone_has_a_difference(wb: Workbench, page: Page, project: Project) -> None:
+    before = page.ask("history", path="")[0]["commits"][0]["number"]
+    code = "import os; os.remove('d/a.txt'); open('new', 'w').write('x\\n')"
+    assert wb.launch(project, "python", code=code).wait(60).type == "done"
+    changes = page.ask("diff", base=before)[0]["changes"]
+    assert [(path, word) for path, word, _, _ in changes] == [("d/a.txt", "removed"), ("new", "added")]
+    for path, line in (("d/a.txt", ("removed", "-text")), ("new", ("added", "+x"))):
+        assert (line,) in page.ask("text_diff", path=path, base=before)[0]["lines"]
+    assert "no file nothing" in page.refused("text_diff", path="nothing", base=before)
+
+
+def test_a_file_goes_in_and_replaces_none_without_a_word(page: Page) -> None:
+    assert page.ask("upload", [b"one"], path="d/new.txt")[0]["said"] == "uploaded d/new.txt"
+    assert page.ask("upload", [b"two"], path="d/new.txt")[0]["exists"] == "file"
+    assert page.ask("download", path="d/new.txt")[1] == [b"one"]
+    page.ask("upload", [b"two"], path="d/new.txt", replace=True)
+    assert page.ask("download", path="d/new.txt")[1] == [b"two"]
+    assert "modal volume put" in page.ask("upload", [bytes(MAX_UPLOAD_BYTES + 1)], path="large")[0]["message"]
+    assert "'..'" in page.refused("upload", path="../out")
+    wait_until(lambda: any(one["path"] == "d/new.txt" for one in page.panel.entries), "the tree was not read again")
+
+
+def test_a_reader_without_a_kernel_sees_the_tree(page: Page) -> None:
+    data = page.panel._repr_mimebundle_()[0]
+    assert "d/a.txt" in data["text/html"]
+    assert "&lt;b&gt;\ufffd[2J" in data["text/html"]
+    assert "\x1b" not in data["text/html"] + data["text/plain"]
+    assert "a.txt  4 B" in data["text/plain"]
+
+
+def test_what_is_not_committed_is_told(wb: Workbench, page: Page, project: Project) -> None:
+    with wb.faults.injected(at="commit", path=f"*{project.project_id}", status="RESOURCE_EXHAUSTED"):
+        code = "open('lost', 'w').write('x' * 10); print(1, flush=True); import time; time.sleep(60)"
+        run = wb.launch(project, "python", code=code)
+        assert any(event.type == "stream" for event in run.follow())
+        page.says(type="refresh")
+        wait_until(lambda: bool(page.panel.mounts), "nothing was told")
+        (mount,) = page.panel.mounts
+        assert (mount["files"], mount["size"], mount["paths"]) == (1, 10, ["lost"])
+        assert "not committed" in page.panel.still()["plain"]
+        changes = page.ask("diff", holder=mount["holder"])[0]["changes"]
+        assert changes == [["lost", "not committed", None, None]]
+        assert (("added", "+xxxxxxxxxx"),) in page.ask("text_diff", path="lost", holder=mount["holder"])[0]["lines"]
+    run.cancel()
+
+
+def test_a_volume_that_cannot_be_read_says_why(wb: Workbench, project: Project) -> None:
+    with wb.faults.injected(rpc="VolumeListFiles*", status="PERMISSION_DENIED"):
+        browser = VolumeBrowser(wb.volume(project))
+        assert browser.settle(60)
+    assert browser.condition == "error"
+    assert "the volume cannot be read" in browser.still()["plain"]
+    browser.refresh()
+    assert browser.settle(60)
+    assert browser.condition == "ready"
+    assert "(nothing committed)" in browser.still()["plain"]
+    browser.close()
