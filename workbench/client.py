@@ -35,7 +35,7 @@ _ACCEPT = {"Accept": "text/event-stream"}
 _PASSING = frozenset({408, 500, 502, 503, 504})  # of what stands before the endpoint, when they have no body of its own
 _ATTEMPTS = 5  # to go on without any progress
 _PAUSE_S = 0.1  # before the first of them; each next one waits twice as long
-_PATIENCE_S = 30.0  # with an endpoint that is away for a while
+PATIENCE_S = 30.0  # with an endpoint that is away for a while
 _KNOWN_TYPES = frozenset({"status", "stream", "done", "error"})
 
 
@@ -81,8 +81,12 @@ class _Refusal(BaseModel):
 class AsyncClient:
     """A client of one endpoint. Close it, or use it as a context manager."""
 
-    def __init__(self, endpoint: Endpoint, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, silence_s: float = SILENCE_S, patience_s: float = PATIENCE_S
+    ) -> None:
+        """`silence_s` is how long a stream may say nothing, `patience_s` how long an endpoint that has gone is asked."""
         self._endpoint = endpoint
+        self._patience_s = patience_s
         self._http = httpx.AsyncClient(
             base_url=endpoint.url,
             timeout=httpx.Timeout(CONNECT_S, read=silence_s, pool=None),  # heartbeats are bytes: each starts it anew
@@ -134,7 +138,7 @@ class AsyncClient:
         async def resume(run_id: str, last_seq: int) -> httpx.Response:
             return await self._open("GET", f"/generate/{run_id}", {**_ACCEPT, "Last-Event-ID": str(last_seq)})
 
-        stream = EventStream(response, resume)
+        stream = EventStream(response, resume, patience_s=self._patience_s)
         try:
             yield stream
         finally:
@@ -198,7 +202,11 @@ class EventStream:
     """
 
     def __init__(
-        self, response: httpx.Response, resume: Callable[[str, int], Awaitable[httpx.Response]] | None = None
+        self,
+        response: httpx.Response,
+        resume: Callable[[str, int], Awaitable[httpx.Response]] | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.run_id: str | None = response.headers.get("x-run-id")
         self.reconnects = 0
@@ -206,6 +214,7 @@ class EventStream:
         """Whether the connection is broken and nothing has come by another one yet."""
         self._response = response
         self._resume = resume
+        self._patience_s = patience_s
         self._order = Order()
 
     async def __aiter__(self) -> AsyncIterator[Received]:
@@ -237,7 +246,7 @@ class EventStream:
                     await self._response.aclose()
                     self._response = await self._resume(self.run_id, self._order.last_seq)
                 except RequestRefusedError as error:
-                    if not error.passing or time.monotonic() - silent_since > _PATIENCE_S:
+                    if not error.passing or time.monotonic() - silent_since > self._patience_s:
                         raise self._lost(f"{lost.reason}; resuming it failed: {error}") from None
                     attempts = min(attempts + 1, _ATTEMPTS - 1)  # nobody there: as long as patience lasts
                 else:

@@ -19,7 +19,7 @@ from workbench import replay as replaying
 from workbench import targets
 from workbench.archive import RunArchive
 from workbench.background import BackgroundLoop
-from workbench.client import AsyncClient
+from workbench.client import PATIENCE_S, AsyncClient
 from workbench.comparison import Comparison, compare
 from workbench.control import Clock, CloudControl, ControlUnavailableError, Faults
 from workbench.deployments import Deployments
@@ -40,8 +40,11 @@ _LAY_DOWN_S = 120.0
 class Workbench:
     """A connection to one target. Close it, or use it as a context manager; runs under way end with it."""
 
-    def __init__(self, target: Target, *, app_name: str = DEFAULT_APP_NAME) -> None:
+    def __init__(
+        self, target: Target, *, app_name: str = DEFAULT_APP_NAME, patience_s: float = PATIENCE_S
+    ) -> None:
         self.target = target
+        self._patience_s = patience_s
         self.app_name = app_name
         self._endpoint: Endpoint | None = None
         self._client: AsyncClient | None = None
@@ -232,7 +235,7 @@ class Workbench:
         with self._looking:
             self._forget()
             self._endpoint = endpoint
-            self._client = AsyncClient(endpoint)
+            self._client = AsyncClient(endpoint, patience_s=self._patience_s)
 
     def _forget(self) -> None:
         with self._looking:
@@ -245,10 +248,15 @@ class Workbench:
 
 
 def connect(
-    target: str = "local", *, app_name: str = DEFAULT_APP_NAME, state_dir: str | Path | None = None
+    target: str = "local",
+    *,
+    app_name: str = DEFAULT_APP_NAME,
+    state_dir: str | Path | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Workbench:
     """Connect to `local` (started when it is not running), `modal`, or the URL of an endpoint.
 
+    A run whose endpoint does not answer any more is lost after `patience_s` seconds.
     Raises TargetUnavailableError with what to do.
     """
-    return Workbench(targets.resolve(target, state_dir=state_dir), app_name=app_name)
+    return Workbench(targets.resolve(target, state_dir=state_dir), app_name=app_name, patience_s=patience_s)

@@ -14,6 +14,7 @@ import pytest
 from _pytest.terminal import TerminalReporter  # its public hooks cannot take the dots away
 
 LONG_S = 20.0  # a test that runs for longer is named
+_FIRST_S = 2.0
 _EVERY_S = 15.0
 _EVERY_ON_TERMINAL_S = 0.5
 
@@ -90,7 +91,9 @@ class Progress:
                 terminalreporter.write_line(f"uv run workbench test -- {shlex.quote(nodeid)}")
 
     def _tell(self) -> None:
-        while not self._over.wait(_EVERY_ON_TERMINAL_S if self._on_terminal else _EVERY_S):
+        pause_s = _FIRST_S
+        while not self._over.wait(pause_s):
+            pause_s = _EVERY_ON_TERMINAL_S if self._on_terminal else _EVERY_S
             self._print("  ".join(self._line()), passing=True)
 
     def _line(self) -> Iterator[str]:

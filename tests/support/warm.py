@@ -256,9 +256,7 @@ def _become(descriptors: Sequence[int]) -> dict[str, Any]:
     return asked
 
 
-def _without_own_frames(
-    kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None
-) -> None:
+def _without_own_frames(kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None) -> None:
     begun = one = traceback
     while one is not None:
         if one.tb_frame.f_code.co_filename == __file__:

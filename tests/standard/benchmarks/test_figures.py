@@ -1,8 +1,6 @@
 """What the benchmark says of its samples is right; how fast the machine is, is not tested."""
 
 import json
-import os
-import subprocess
 import sys
 
 import httpx
@@ -10,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.commands import cli
 from workbench.benchmarks import bare_stream, processes
 from workbench.benchmarks.figures import Figure, Samples
 from workbench.local_cloud.state import Running
@@ -47,8 +46,7 @@ def test_the_bare_stream_carries_the_program_s_output_and_ends() -> None:
 
 def test_the_command_tells_figures_with_their_baselines(cloud: Running) -> None:
     """A cloud of its own is started and ended; the one that runs already is left alone."""
-    command = [sys.executable, "-m", "workbench", "bench", "--only", "sandboxes", "--repeat", "1", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = cli("bench", "--only", "sandboxes", "--repeat", "1", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)["figures"]
     assert {figure["figure"] for figure in figures} >= {"sandbox create → first output", "warm exec → exit code"}
@@ -59,7 +57,5 @@ def test_the_command_tells_figures_with_their_baselines(cloud: Running) -> None:
 
 
 def test_an_unknown_group_is_refused() -> None:
-    command = [sys.executable, "-m", "workbench", "bench", "--only", "everything"]
-    env = {**os.environ, "COLUMNS": "200"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = cli("bench", "--only", "everything")
     assert (done.returncode, "sandboxes, volumes, streams, deltas, bridge, demo" in done.stderr) == (2, True)

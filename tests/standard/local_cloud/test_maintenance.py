@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.commands import cli as command_line
 from workbench.local_cloud import daemon, maintenance
 from workbench.local_cloud.state import STATE_VARIABLE, State
 from workbench.local_cloud.store.content import ContentStore
@@ -108,11 +109,10 @@ def test_a_kill_at_any_moment_leaves_the_last_commit_whole(own_state: State) -> 
 
 
 def test_the_command_line_checks_and_cleans(own_state: State) -> None:
-    env = {**os.environ, STATE_VARIABLE: str(own_state.root)}
+    env = {STATE_VARIABLE: str(own_state.root)}
 
     def cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "workbench", "cloud", *arguments]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return command_line("cloud", *arguments, env=env)
 
     daemon.start(own_state)
     refused = cli("fsck")

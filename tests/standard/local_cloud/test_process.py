@@ -5,13 +5,13 @@ import os
 import socket
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.conftest import processes_of, wait_until
+from tests.support import warm
 from tests.support.processes import naming
 from workbench.environment import environment
 from workbench.local_cloud import daemon
@@ -142,7 +142,7 @@ def test_another_version_of_the_sdk_is_told(own_state: State) -> None:
         "import modal, sys; modal.__version__ = '1.0.0'; import workbench.local_cloud.__main__ as cloud; "
         f"sys.argv = ['cloud', '--state', {str(own_state.root)!r}]; sys.exit(cloud.main())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = warm.run("-c", code, env=os.environ)
     assert done.returncode == 1
     assert "pip install modal==" in json.loads(done.stdout)["error"]
 
@@ -150,7 +150,6 @@ def test_another_version_of_the_sdk_is_told(own_state: State) -> None:
 def test_a_caller_without_the_token_gets_nothing(own_state: State) -> None:
     running, _ = daemon.start(own_state)
     env = {**os.environ, **running.env(), "MODAL_TOKEN_SECRET": "wrong"}
-    command = [sys.executable, "-m", "modal", "app", "list"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = warm.run("-m", "modal", "app", "list", env=env)
     assert done.returncode != 0
     assert "oken" in done.stdout + done.stderr

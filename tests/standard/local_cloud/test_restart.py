@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import warm
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import State
 
@@ -79,8 +78,7 @@ def seen() -> Iterator[dict[str, object]]:
 
     def python(code: str, *arguments: str) -> dict[str, object]:
         env = {**os.environ, **daemon.start(state)[0].env()}
-        command = [sys.executable, "-c", code, *arguments]
-        done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=120, check=False)
+        done = warm.run("-c", code, *arguments, cwd=root, env=env)
         assert done.returncode == 0, done.stderr
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
         return found

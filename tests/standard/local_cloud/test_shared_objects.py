@@ -1,7 +1,6 @@
 """Dicts and queues of this machine: they survive the cloud, keep to their environment, and end when abandoned."""
 
-import subprocess
-import sys
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from modal.exception import InvalidError, NotFoundError
 from modal_proto import api_pb2
 
 from tests.quick.local_cloud.test_queues import Clock
+from tests.support import warm
 from tests.support.commands import COMMAND_TIMEOUT_S, Cli
 from workbench.local_cloud import daemon
 from workbench.local_cloud.dicts import MAX_KEY_BYTES, Dicts
@@ -37,7 +37,8 @@ def test_what_is_in_dicts_and_queues_survives_a_restart(own_state: State) -> Non
         "import modal\nmodal.Dict.from_name('d', create_if_missing=True)['colour'] = 'blue'\n"
         "modal.Queue.from_name('q', create_if_missing=True).put_many(['red', 'green'])\n"
     )
-    subprocess.run([sys.executable, "-c", code], env=running.env(), check=True, timeout=COMMAND_TIMEOUT_S)
+    done = warm.run("-c", code, env={**os.environ, **running.env()})
+    assert done.returncode == 0, done.stderr
     assert daemon.stop(own_state)
     running, _ = daemon.start(own_state)
     modal_cli = Cli(running.env())

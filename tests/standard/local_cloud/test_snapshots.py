@@ -1,9 +1,8 @@
 """Snapshots outlive the cloud that took them, and its clean-up."""
 
 import os
-import subprocess
-import sys
 
+from tests.support import warm
 from workbench.local_cloud import daemon
 from workbench.local_cloud.maintenance import fsck, gc
 from workbench.local_cloud.state import State
@@ -27,8 +26,7 @@ print(sandbox.stdout.read())
 def run(state: State, code: str, *arguments: str) -> str:
     running, _ = daemon.start(state)
     env = {**os.environ, **running.env()}
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    done = warm.run("-c", code, *arguments, env=env, timeout_s=100)
     assert done.returncode == 0, done.stderr
     assert daemon.stop(state)
     return done.stdout.strip()

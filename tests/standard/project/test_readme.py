@@ -1,14 +1,15 @@
 """What the README tells people to do, works: its commands exist and its code runs."""
 
+import os
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import live_sandboxes
+from tests.support import warm
 from tests.support.paths import ROOT
 from workbench import Workbench
 from workbench.cli import app
@@ -42,7 +43,7 @@ def test_the_python_of_the_readme_runs(wb: Workbench, monkeypatch: pytest.Monkey
     second += "assert wb.clock.offset_s() >= 300\nassert wb.faults.rules() == []\nwb.close()\n"
     code = first + archive + second
     code = code.replace("\nwb.volume", "\n_ = wb.volume").replace(".connect()", f".connect(app_name={wb.app_name!r})")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=False)
+    done = warm.run("-c", code, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert live_sandboxes() == []
 
@@ -60,7 +61,5 @@ def test_the_stock_commands_of_the_readme_work(wb: Workbench, cloud: object) -> 
     assert len(found) == 3
     for _, *arguments in found:
         given = [word.replace("modal-workbench", wb.app_name) for word in arguments]
-        done = subprocess.run(
-            [sys.executable, "-m", "modal", *given], capture_output=True, text=True, timeout=60, check=False
-        )
+        done = warm.run("-m", "modal", *given, env=os.environ)
         assert done.returncode == 0, done.stderr

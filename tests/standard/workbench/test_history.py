@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import uuid
 
 import httpx
@@ -12,6 +10,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.support.commands import Cli
+from tests.support.commands import cli as command_line
 from tests.support.paths import APPS
 from workbench import HistoryError, HistoryUnavailableError, Project, Workbench
 from workbench.history import HistoryClient
@@ -162,8 +161,7 @@ def test_the_command_line_shows_it_all(wb: Workbench, volume: ProjectVolume, pro
     where = ["--user", project.user_id, "--project", project.project_id, "--app-name", wb.app_name]
 
     def cli(*arguments: str) -> str:
-        command = [sys.executable, "-m", "workbench", "volume", *arguments, *where]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = command_line("volume", *arguments, *where)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

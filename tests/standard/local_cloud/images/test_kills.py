@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.conftest import processes_of, wait_until
+from tests.support import warm
 from tests.support.packages import source_archive
 from workbench.local_cloud import daemon, maintenance
 from workbench.local_cloud.state import State
@@ -52,7 +53,8 @@ def test_gc_removes_what_no_image_refers_to_and_fsck_misses_what_one_does(own_st
         "modal.Image.debian_slim().add_local_file(sys.argv[1], '/data/', copy=True).build(app)\n"
     )
     env = {**os.environ, **running.env()}
-    subprocess.run([sys.executable, "-c", build, str(tmp_path / "note")], env=env, check=True, timeout=60)
+    done = warm.run("-c", build, str(tmp_path / "note"), env=env)
+    assert done.returncode == 0, done.stderr
     daemon.stop(own_state)
     images = own_state.root / "images"
     (kept,) = images.iterdir()
