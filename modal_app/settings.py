@@ -40,6 +40,7 @@ class Timeouts(BaseSettings):
     prewarm_s: Seconds = 300  # a sandbox created ahead that no run has taken for so long ends itself
     send_s: Seconds = 60  # a reader that takes nothing for so long is left
     sweep_s: Seconds = 60  # between two looks for what nobody owns any more
+    sweep_margin_s: Seconds = 30  # for an owner to do by itself what a look would do
     heartbeat_s: Annotated[float, Field(gt=0, le=15)] = (
         10  # quiet streams are cut by hops in between; theirs is 30 s or more
     )

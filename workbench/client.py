@@ -81,10 +81,8 @@ class _Refusal(BaseModel):
 class AsyncClient:
     """A client of one endpoint. Close it, or use it as a context manager."""
 
-    def __init__(
-        self, endpoint: Endpoint, *, silence_s: float = SILENCE_S, patience_s: float = PATIENCE_S
-    ) -> None:
-        """`silence_s` is how long a stream may say nothing, `patience_s` how long an endpoint that has gone is asked."""
+    def __init__(self, endpoint: Endpoint, *, silence_s: float = SILENCE_S, patience_s: float = PATIENCE_S) -> None:
+        """`silence_s`: how long a stream may say nothing. `patience_s`: how long an endpoint that has gone is asked."""
         self._endpoint = endpoint
         self._patience_s = patience_s
         self._http = httpx.AsyncClient(

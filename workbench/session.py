@@ -40,9 +40,7 @@ _LAY_DOWN_S = 120.0
 class Workbench:
     """A connection to one target. Close it, or use it as a context manager; runs under way end with it."""
 
-    def __init__(
-        self, target: Target, *, app_name: str = DEFAULT_APP_NAME, patience_s: float = PATIENCE_S
-    ) -> None:
+    def __init__(self, target: Target, *, app_name: str = DEFAULT_APP_NAME, patience_s: float = PATIENCE_S) -> None:
         self.target = target
         self._patience_s = patience_s
         self.app_name = app_name

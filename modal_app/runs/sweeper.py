@@ -25,7 +25,6 @@ from modal_app.settings import Timeouts
 
 _log = structlog.get_logger(__name__)
 
-_MARGIN_S = 30.0  # for an owner to do by itself what is to be done
 _AT_ONCE = 8
 
 
@@ -70,14 +69,14 @@ class Sweeper:
     async def _look_at_run(self, run_id: str) -> int:
         record = await self._records.get(run_id)
         if record is None:
-            if _age_s(run_id) > self._timeouts.lease_s + _MARGIN_S:
+            if _age_s(run_id) > self._timeouts.lease_s + self._timeouts.sweep_margin_s:
                 await self._records.settle(run_id)
             return 0
         if not record.under_way:
             await self._records.settle(run_id)
             return 0
         waited_s = time.time() - record.ended_at_ms / 1000
-        if record.state == "ended" and waited_s < _MARGIN_S and not await self._pulse.is_dead(record.owner):
+        if record.state == "ended" and waited_s < self._timeouts.sweep_margin_s and not await self._pulse.is_dead(record.owner):
             return 0  # its owner is about to archive it
         if record.state == "open" and not await self._pulse.is_dead(record.owner):
             return 0
@@ -103,18 +102,18 @@ class Sweeper:
             return False  # not one of ours
         record = await self._records.get(run_id)
         if record is None:
-            return _age_s(run_id) > self._timeouts.start_s + _MARGIN_S
+            return _age_s(run_id) > self._timeouts.start_s + self._timeouts.sweep_margin_s
         if record.state == "open":
             return await self._pulse.is_dead(record.owner)
         if record.action == "prewarm" and record.outcome == "done":
             return await self._is_unused(record)
-        return time.time() - record.ended_at_ms / 1000 > _MARGIN_S
+        return time.time() - record.ended_at_ms / 1000 > self._timeouts.sweep_margin_s
 
     async def _is_unused(self, record: RunRecord) -> bool:
         """Whether the sandbox that a run has made ahead has had its time."""
         last = await self._leases.last(project_name(record.user_id, record.project_id))
         until_ms = last.warm.until_ms if last is not None and last.warm is not None else record.ended_at_ms
-        return time.time() > until_ms / 1000 + _MARGIN_S
+        return time.time() > until_ms / 1000 + self._timeouts.sweep_margin_s
 
     async def _sweep_archives(self) -> int:
         """Remove what is no longer kept, and the logs of what is archived."""

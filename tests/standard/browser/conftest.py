@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from tests.support.paths import ROOT
+from tests.support.places import free_port
 from workbench import Workbench
 from workbench.local_cloud.state import Running
 
@@ -64,9 +64,11 @@ def lab(cloud: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
     (settings / "overrides.json").write_text(
         json.dumps({"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}})
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    shown = home / "jupyter_config_dir" / "labconfig"
+    shown.mkdir(parents=True)
+    # A page asks else whether JupyterLab must be built anew, for which the server starts Node.js each time.
+    (shown / "page_config.json").write_text(json.dumps({"buildCheck": False, "buildAvailable": False}))
+    port = free_port()
     token = secrets.token_hex(16)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={directory}"]

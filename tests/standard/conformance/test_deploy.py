@@ -104,7 +104,6 @@ def test_an_unknown_token_is_refused(modal_cli: Cli, cloud: object) -> None:
 
 KEPT_WARM = """
 import modal
-from tests.support.paths import APPS
 
 app = modal.App("kept-warm", image=modal.Image.debian_slim())
 

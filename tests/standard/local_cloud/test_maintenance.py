@@ -85,7 +85,7 @@ for number in range(10_000):
 def test_a_kill_at_any_moment_leaves_the_last_commit_whole(own_state: State) -> None:
     """Whatever was acknowledged is there after the next start, and nothing is half there."""
     chance = random.Random(4)
-    for kill in range(5):
+    for kill in range(3):
         running, _ = daemon.start(own_state)
         env = {**os.environ, **running.env(), "MODAL_MAX_THROTTLE_WAIT": "1"}
         with subprocess.Popen(

@@ -12,11 +12,12 @@ import pytest
 
 from tests.conftest import processes_of, wait_until
 from tests.support import warm
+from tests.support.places import free_port
 from tests.support.processes import naming
 from workbench.environment import environment
 from workbench.local_cloud import daemon
 from workbench.local_cloud.daemon import CloudStartFailedError
-from workbench.local_cloud.state import OWNER_VARIABLE, State
+from workbench.local_cloud.state import OWNER_VARIABLE, Running, State
 
 
 def test_it_starts_once_and_stops(own_state: State) -> None:
@@ -46,26 +47,23 @@ def test_it_ends_with_its_owner(own_state: State, *, before: bool) -> None:
 
 
 def test_its_address_and_token_survive_a_restart(own_state: State) -> None:
-    first, _ = daemon.start(own_state)
+    first, _ = daemon.start(own_state, port=free_port())
     daemon.stop(own_state)
     second, _ = daemon.start(own_state)
     assert second.env() == first.env()
 
 
-def test_what_is_secret_is_readable_by_its_owner_only(own_state: State) -> None:
-    daemon.start(own_state)
+def test_what_is_secret_is_readable_by_its_owner_only(state: State, cloud: Running) -> None:
     for name in ("credentials.json", "running.json", "cloud.sqlite"):
-        assert (own_state.root / name).stat().st_mode & 0o077 == 0, name
-    secret = own_state.credentials().token_secret
-    assert secret not in own_state.log.read_text()
+        assert (state.root / name).stat().st_mode & 0o077 == 0, name
+    secret = cloud.token_secret
+    assert secret not in state.log.read_text()
     assert naming(secret) == []
 
 
-def test_it_listens_on_loopback_only(own_state: State) -> None:
-    running, _ = daemon.start(own_state)
+def test_it_listens_on_loopback_only(cloud: Running) -> None:
     addresses = {
-        connection.laddr.ip.removeprefix("::ffff:")
-        for connection in psutil.Process(running.pid).net_connections("inet")
+        connection.laddr.ip.removeprefix("::ffff:") for connection in psutil.Process(cloud.pid).net_connections("inet")
     }
     assert addresses == {"127.0.0.1"}
 
@@ -147,9 +145,8 @@ def test_another_version_of_the_sdk_is_told(own_state: State) -> None:
     assert "pip install modal==" in json.loads(done.stdout)["error"]
 
 
-def test_a_caller_without_the_token_gets_nothing(own_state: State) -> None:
-    running, _ = daemon.start(own_state)
-    env = {**os.environ, **running.env(), "MODAL_TOKEN_SECRET": "wrong"}
+def test_a_caller_without_the_token_gets_nothing(cloud: Running) -> None:
+    env = {**os.environ, **cloud.env(), "MODAL_TOKEN_SECRET": "wrong"}
     done = warm.run("-m", "modal", "app", "list", env=env)
     assert done.returncode != 0
     assert "oken" in done.stdout + done.stderr

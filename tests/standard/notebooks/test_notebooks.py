@@ -1,12 +1,9 @@
 """The notebooks are regression tests: papermill runs them, and their facts are compared here."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
 from workbench import notebooks
 from workbench.local_cloud.state import Running
 from workbench.model_backing import WITHOUT_CLAUDE_VARIABLE
@@ -77,10 +74,3 @@ def test_a_failed_notebook_is_saved_and_named(cloud: Running, tmp_path: Path) ->
     with pytest.raises(notebooks.NotebookFailedError, match="TargetUnavailableError") as caught:
         notebooks.run(path, output_dir=tmp_path, parameters={"target": "nowhere"})
     assert "unknown target" in caught.value.output.read_text()
-
-
-def test_nbval_accepts_them(cloud: Running) -> None:
-    """`pytest --nbval-lax notebooks` is what people try first."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "notebooks"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=390, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]

@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import descendants, wait_until
 from tests.support.commands import WORKBENCH, cli
+from tests.support.places import free_port
 from workbench.soak.cycles import ENDS, Cycle
 from workbench.soak.failures import SoakFailedError
 from workbench.soak.kills import THENS, Kill
@@ -171,8 +172,7 @@ def _listener(_: Path) -> Iterator[None]:
         yield
 
 
-with socket.create_server(("127.0.0.1", 0)) as _free:
-    PORT = _free.getsockname()[1]
+PORT = free_port()
 PLANTED: dict[str, tuple[Callable[[Path], AbstractContextManager[object]], tuple[str, ...]]] = {
     "child": (lambda _: _process("sleep", "60"), ("process",)),
     "orphan": (_unrelated, ("process",)),

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from modal_app.contract.events import parse_event
 from tests.conftest import live_sandboxes, processes_of, wait_until
 from tests.support.commands import WORKBENCH, cli
+from tests.support.places import free_port
 from workbench import Project, Workbench
 from workbench.cli import app
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
@@ -174,9 +175,7 @@ def test_the_cloud_from_the_shell(own_state: State) -> None:
 
 
 def test_lab_opens_the_workbench_and_ends_with_ctrl_c(wb: Workbench, state: State, cloud: Running) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [*WORKBENCH, "lab", "--no-browser", "--port", str(port)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as lab:
         try:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -341,7 +340,7 @@ async def test_a_mount_belongs_to_its_uid_and_to_no_other(service: Service) -> N
     copy.path.chmod(0o777)
     assert ((copy.path / "d" / "f").stat().st_uid, (copy.path / "d" / "f").stat().st_mode & 0o7777) == (70_001, 0o755)
     for parent in service.root.parents:
-        if parent.stat().st_uid == os.getuid() and Path(tempfile.gettempdir()) in parent.parents:
+        if parent.stat().st_uid == os.getuid() and Path(os.environ["PYTEST_DEBUG_TEMPROOT"]) in parent.parents:
             parent.chmod(0o711)
     service.root.chmod(0o711)
 

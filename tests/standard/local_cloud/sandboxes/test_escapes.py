@@ -6,12 +6,9 @@ The table is that of the study behind the isolation's rules, with the two that d
 import asyncio
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,22 +16,11 @@ import psutil
 import pytest
 
 from tests.support.attempts import ATTEMPTS, program
-from tests.support.paths import ROOT
+from tests.support.ordinary_user import run_as_ordinary_user
 from tests.support.sandboxes import DEADLINE_S, run, spec_of
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import ExitStatus
-
-ORDINARY_UID = 65_000
-_AS_ORDINARY = (
-    "setpriv",
-    f"--reuid={ORDINARY_UID}",
-    f"--regid={ORDINARY_UID}",
-    "--clear-groups",
-    "--inh-caps=-all",
-    "--ambient-caps=-all",
-    "--bounding-set=-all",
-)
 
 
 @pytest.fixture
@@ -141,46 +127,8 @@ def _family(sandbox: Sandbox) -> list[psutil.Process]:
         return []
 
 
-def _interpreter() -> str | None:
-    """A Python like this one that an ordinary user can start, None when there is none."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for path in (os.path.realpath(sys.executable), f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
-        test = [*_AS_ORDINARY, path, "-c", "import sys; open(sys.executable, 'rb').close()"]
-        if Path(path).exists() and subprocess.run(test, capture_output=True, timeout=60, check=False).returncode == 0:
-            return path
-    return None
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
 @pytest.mark.timeout(400)
 def test_it_holds_for_an_ordinary_user_too() -> None:
-    """The same tests once more, without root's powers on the host's side: other rules make the sandbox then."""
-    python = _interpreter()
-    if python is None:
-        pytest.skip("no Python of this version that an ordinary user may start")
-    home = Path(tempfile.mkdtemp(prefix="workbench-test-"))
-    try:
-        # What root alone may enter, an ordinary user cannot import: the tests and their packages are staged.
-        for source in (ROOT / "tests", ROOT / "workbench", ROOT / "modal_app", ROOT / "pyproject.toml"):
-            copy = shutil.copytree if source.is_dir() else shutil.copy
-            copy(source, home / source.name)
-        packages = Path(sysconfig.get_paths()["purelib"])
-        readable = subprocess.run([*_AS_ORDINARY, "test", "-r", str(packages / "modal")], check=False, timeout=60)
-        if readable.returncode != 0:
-            shutil.copytree(packages, home / "packages")
-            packages = home / "packages"
-        subprocess.run(["chown", "-R", f"{ORDINARY_UID}:{ORDINARY_UID}", str(home)], check=True, timeout=300)
-        command = [*_AS_ORDINARY, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=60"]
-        command.append("tests/local_cloud/sandboxes")
-        env = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(home),
-            "TMPDIR": str(home),
-            "PYTHONPATH": os.pathsep.join((str(home), str(packages))),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=380, check=False)
-        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-        assert " passed" in done.stdout
-    finally:
-        shutil.rmtree(home)
+    """The same attempts once more, without root's powers on the host's side: other rules make the sandbox then."""
+    assert run_as_ordinary_user("tests/standard/local_cloud/sandboxes/test_escapes.py") >= len(ATTEMPTS)

@@ -12,7 +12,7 @@ from tests.standard.modal_app.runs.conftest import frames, python
 from workbench import Project, Workbench
 from workbench.local_cloud.state import Running
 
-APP, KEEP_S = "short-memory", 15
+APP, KEEP_S = "short-memory", 10
 pytestmark = pytest.mark.timeout(180)
 
 

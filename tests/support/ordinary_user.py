@@ -1,0 +1,74 @@
+"""Runs tests as an ordinary user where the tests themselves are root: the isolation has other rules then."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+_UID = 65_000
+_AS_ORDINARY = (
+    "setpriv",
+    f"--reuid={_UID}",
+    f"--regid={_UID}",
+    "--clear-groups",
+    "--inh-caps=-all",
+    "--ambient-caps=-all",
+    "--bounding-set=-all",
+)
+
+
+def run_as_ordinary_user(*tests: str, timeout_s: float = 380) -> int:
+    """Run these tests to their end and return how many have passed; fail with what they printed when one does not.
+
+    Skips where an ordinary user can start no Python of this version.
+    """
+    python = _interpreter()
+    if python is None:
+        pytest.skip("no Python of this version that an ordinary user may start")
+    home = Path(tempfile.mkdtemp(prefix="wbo-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))  # short: for sockets
+    try:
+        # What root alone may enter, an ordinary user cannot import: the tests and their packages are staged.
+        for source in (ROOT / "tests", ROOT / "workbench", ROOT / "modal_app", ROOT / "pyproject.toml"):
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, home / source.name)
+        packages = Path(sysconfig.get_paths()["purelib"])
+        readable = subprocess.run([*_AS_ORDINARY, "test", "-r", str(packages / "modal")], check=False, timeout=60)
+        if readable.returncode != 0:
+            shutil.copytree(packages, home / "packages")
+            packages = home / "packages"
+        subprocess.run(["chown", "-R", f"{_UID}:{_UID}", str(home)], check=True, timeout=300)
+        command = [*_AS_ORDINARY, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=60", *tests]
+        env = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "PYTHONPATH": os.pathsep.join((str(home), str(packages))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        done = subprocess.run(
+            command, cwd=home, env=env, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+        passed = re.search(r"(\d+) passed", done.stdout)
+        assert passed, done.stdout
+        return int(passed[1])
+    finally:
+        shutil.rmtree(home)
+
+
+def _interpreter() -> str | None:
+    """A Python like this one that an ordinary user can start, None when there is none."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for path in (os.path.realpath(sys.executable), f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+        test = [*_AS_ORDINARY, path, "-c", "import sys; open(sys.executable, 'rb').close()"]
+        if Path(path).exists() and subprocess.run(test, capture_output=True, timeout=60, check=False).returncode == 0:
+            return path
+    return None
