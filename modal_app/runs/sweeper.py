@@ -76,7 +76,8 @@ class Sweeper:
             await self._records.settle(run_id)
             return 0
         waited_s = time.time() - record.ended_at_ms / 1000
-        if record.state == "ended" and waited_s < self._timeouts.sweep_margin_s and not await self._pulse.is_dead(record.owner):
+        margin_s = self._timeouts.sweep_margin_s
+        if record.state == "ended" and waited_s < margin_s and not await self._pulse.is_dead(record.owner):
             return 0  # its owner is about to archive it
         if record.state == "open" and not await self._pulse.is_dead(record.owner):
             return 0
