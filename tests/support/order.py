@@ -1,7 +1,7 @@
 """Which tier a test belongs to, which tests share a worker, and in which order they run.
 
 A test's tier is the folder that it is in: `tests/quick`, `tests/standard` or `tests/nightly`; its marker follows from
-it. Tests of one file run on one worker, and so do those of a folder in ROOMS, whose fixtures cost more than its tests.
+it. Tests of one file run on one worker, and so do those of each of ROOMS, whose fixtures cost more than its tests.
 What is in a folder `alone` runs last, and nothing runs beside it.
 """
 
@@ -18,7 +18,11 @@ TIERS = ("quick", "standard", "nightly")
 ALONE = "alone"
 GATE_VARIABLE = "WORKBENCH_TEST_GATE"  # the directory of the locks that the workers of one run share
 # The longest first: whoever begins with them leaves short ones for the end, and both workers end together.
-ROOMS = ("standard/claude", "standard/browser", "standard/notebooks", "standard/soak")
+ROOMS = {
+    "claude": ("standard/claude/", "standard/notebooks/"),  # the image with the Claude CLI is built once
+    "browser": ("standard/browser/",),
+    "soak": ("standard/soak/",),
+}
 
 
 def tier_of(nodeid: str) -> str | None:
@@ -37,12 +41,13 @@ def scope_of(nodeid: str) -> str:
     if is_alone(nodeid):
         return ALONE
     path = nodeid.partition("::")[0].removeprefix("tests/")
-    return next((room for room in ROOMS if path.startswith(f"{room}/")), path)
+    return next((room for room, folders in ROOMS.items() if path.startswith(folders)), path)
 
 
 def _place(nodeid: str) -> int:
+    places = [*ROOMS, "", ALONE]
     scope = scope_of(nodeid)
-    return len(ROOMS) + 1 if scope == ALONE else ROOMS.index(scope) if scope in ROOMS else len(ROOMS)
+    return places.index(scope if scope in places else "")
 
 
 class Scopes(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import httpx
 import modal
 import pytest
 
+from tests.conftest import wait_until
 from tests.support.commands import Cli
 from tests.support.paths import APPS
+from workbench.local_cloud.state import State
 
 APP = APPS / "echo.py"
 
@@ -125,6 +128,45 @@ def test_a_stopped_app_has_no_container_however_warm_it_was_kept(modal_cli: Cli,
     with pytest.raises(modal.exception.Error, match="The app is stopped"):
         function.remote()  # this handle was made before
     assert _containers(modal_cli) == 0
+
+
+CRASHING = """
+import os, modal
+
+app = modal.App("crashing", image=modal.Image.debian_slim())
+if os.environ.get("MODAL_IS_REMOTE") == "1":
+    raise RuntimeError("broken")
+
+
+@app.function(min_containers=1)
+def one() -> int:
+    return 1
+"""
+
+
+def test_a_container_that_ends_as_it_starts_is_not_replaced_again_and_again(
+    state: State, modal_cli: Cli, tmp_path: Path
+) -> None:
+    """A function that is kept warm and cannot be imported would take a processor for itself; mended, it works."""
+    source = tmp_path / "crashing.py"
+    source.write_text(CRASHING)
+    modal_cli("deploy", str(source))
+    function = modal.Function.from_name("crashing", "one")
+    function.hydrate()
+
+    def starts() -> int:
+        lines = [json.loads(line) for line in state.log.read_text().splitlines() if "container.started" in line]
+        return sum(line["function_id"] == function.object_id for line in lines)
+
+    wait_until(lambda: starts() >= 2, "it is not replaced at all")
+    time.sleep(5)
+    assert starts() <= 4  # after pauses of 1, 2 and 4 s; without them there were two a second
+    with pytest.raises(modal.exception.Error):
+        function.remote()
+    source.write_text(CRASHING.replace("raise", "print"))
+    modal_cli("deploy", str(source))
+    assert function.remote() == 1
+    modal_cli("app", "stop", "crashing", "--yes")
 
 
 def _containers(modal_cli: Cli) -> int:

@@ -28,6 +28,7 @@ DEFAULT_IDLE_S = 60.0
 _DRAIN_S = 30.0  # what Modal gives a container that is told to stop
 _END_S = 10.0
 _START_FAILURES_ALLOWED = 2
+_LONGEST_PAUSE_S = 60.0  # between containers that end as they start
 _REAL = Clock()  # never advanced: how long a process may take to go is no promise of Modal's
 
 ContainerFactory = Callable[[str, str, str], Awaitable[Container]]
@@ -45,6 +46,7 @@ class Pools:
         self._waiting: dict[str, deque[Input]] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._failures: dict[str, int] = {}
+        self._crashes: dict[str, int] = {}  # by function: containers in a row that ended before they were ready
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
         self._attempts = Attempts(apps, clock, submit=self.submit, spawn=self._spawn)
@@ -111,6 +113,7 @@ class Pools:
                 self._drain(task)
         for function_id in self._apps.get(app_id).function_ids.values():
             self._failures.pop(function_id, None)
+            self._crashes.pop(function_id, None)
             for variant_id in (function_id, *self._apps.variants(function_id)):
                 self._overrides.pop(variant_id, None)
             self._scale(function_id)
@@ -152,6 +155,8 @@ class Pools:
         None come after the hold time, and for a draining container.
         """
         task = self.task(task_id)
+        task.ready = True
+        self._crashes.pop(task.function_id, None)
         taken: list[Input] = []
         deadline = self._clock.monotonic() + GET_INPUTS_HOLD_S
         while not task.draining and not task.spent:
@@ -277,8 +282,24 @@ class Pools:
                 self._fail_waiting(
                     task.function_id, made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
                 )
-            else:
-                self._scale(task.function_id)
+            self._replace(task)
+
+    def _replace(self, ended: Task) -> None:
+        """Keep the function's minimum of containers when one has ended.
+
+        One that never asked for an input would end again: the next comes after 1 s, 2 s, 4 s, … up to a minute. Whoever
+        calls the function starts one at once.
+        """
+        function_id = ended.function_id
+        if ended.ready or ended.preempted or self._waiting.get(function_id):
+            self._scale(function_id)
+            return
+        crashes = self._crashes[function_id] = self._crashes.get(function_id, 0) + 1
+        self._spawn(self._scale_after(function_id, min(_LONGEST_PAUSE_S, 2.0 ** (crashes - 1))))
+
+    async def _scale_after(self, function_id: str, pause_s: float) -> None:
+        await self._clock.sleep(pause_s)
+        self._scale(function_id)
 
     def _fail_waiting(self, function_id: str, result: api_pb2.GenericResult) -> None:
         for item in self._waiting.pop(function_id, ()):

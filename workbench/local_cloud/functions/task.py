@@ -24,6 +24,7 @@ class Task:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
     hello: bool = False
+    ready: bool = False  # it has asked for inputs
     spent: bool = False  # it was made for one input, which it has
     preempted: bool = False
 
