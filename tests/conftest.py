@@ -1,5 +1,6 @@
 """What all tests share: one real local cloud for the session, and proof that nothing is left behind."""
 
+import json
 import os
 import shutil
 import signal
@@ -134,6 +135,14 @@ FAST = {
 }
 
 
+def stop_apps(*names: str) -> None:
+    """Stop apps that are deployed: what nobody tests any more would sweep, beat and be watched to the session's end."""
+    modal_cli = Cli({})
+    for one in json.loads(modal_cli("app", "list", "--json")):
+        if one["description"] in names and one["state"] == "deployed":
+            modal_cli("app", "stop", one["description"], "--yes")
+
+
 @contextmanager
 def deployed(app_name: str, settings: Mapping[str, str]) -> Iterator[Workbench]:
     """A workbench with the endpoint deployed to the tests' cloud as an app of its own, with these settings."""
@@ -143,6 +152,7 @@ def deployed(app_name: str, settings: Mapping[str, str]) -> Iterator[Workbench]:
         with connect("local", app_name=app_name) as workbench:
             workbench.deploy()
             yield workbench
+        stop_apps(app_name)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """The notebooks are regression tests: papermill runs them, and their facts are compared here."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import stop_apps
 from workbench import notebooks
 from workbench.local_cloud.state import Running
 from workbench.model_backing import WITHOUT_CLAUDE_VARIABLE
@@ -55,6 +57,13 @@ pytestmark = pytest.mark.timeout(400)
 def _with_claude(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notebooks deploy what their readers deploy."""
     monkeypatch.delenv(WITHOUT_CLAUDE_VARIABLE)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _stopped(cloud: Running) -> Iterator[None]:
+    """Their apps are theirs alone."""
+    yield
+    stop_apps("modal-workbench", "runs-that-cannot-be-lost")
 
 
 def test_every_notebook_is_tested() -> None:

@@ -17,7 +17,7 @@ import yaml
 
 from modal_app.contract.errors import ErrorCode
 from modal_app.contract.events import DoneEvent, ErrorEvent, StreamEvent
-from tests.conftest import FAST, live_sandboxes
+from tests.conftest import FAST, live_sandboxes, stop_apps
 from tests.support.claude.cases import CASES, WORDS
 from workbench import Project, Run, Workbench, connect
 from workbench.model_backing import UPSTREAM_KEY_VARIABLE, UPSTREAM_URL_VARIABLE, WITHOUT_CLAUDE_VARIABLE
@@ -145,6 +145,7 @@ def endpoint() -> Iterator[Claude]:
                         patch.setenv(name, value)
                     workbench.deploy()
                 yield Claude(workbench, url)
+                stop_apps(APP)
             process.stdin.close()
             process.wait(10)
 

@@ -8,7 +8,7 @@ from tests.support.claude.endpoint import Claude, endpoint
 from workbench.local_cloud.state import Running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def claude(cloud: Running) -> Iterator[Claude]:
     """The endpoint with the Claude CLI and a scripted model."""
     with endpoint() as deployed:

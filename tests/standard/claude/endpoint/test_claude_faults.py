@@ -1,9 +1,10 @@
-"""Every row of the table of faults through the endpoint and the gateway: the real CLI, and the end that a caller sees.
+"""The table of faults through the endpoint and the gateway: the real CLI, and the end that a caller sees.
 
-All jobs run at the start of the module, some at once; each test looks at one of them.
+Here at least one row of each kind, at night all of them; what the CLI prints for each row is read in `tests/quick`. All
+jobs run at the start of the module, some at once; each test looks at one of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,15 +26,17 @@ OF_THE_MODEL: Mapping[str, Case] = {
     for name, case in CASES.items()
     if case.patience == QUICK and name != "invalid_tool_json"  # "nonsense" below: it is not waited for to the end
 }
+CHOSEN = (
+    *("plain", "tool", "subagent", "status_429", "status_500", "hang_mid_stream", "eof_mid_stream_once", "refusal"),
+    *("max_tokens", "denied", "structured_wrong", "max_turns", "max_budget", "resume_unknown"),
+)
 
 
-@pytest.fixture(scope="module")
-def ends(claude: Claude) -> Mapping[str, Run]:
-    """Every job, ended."""
-    asked: dict[str, tuple[str, Mapping[str, Any]]] = {
-        name: (name, case.options) for name, case in OF_THE_MODEL.items()
+def ended(claude: Claude, names: Iterable[str]) -> Mapping[str, Run]:
+    """Jobs of these names, ended."""
+    asked: dict[str, Mapping[str, Any]] = {
+        name: OF_THE_MODEL[name].options if name in OF_THE_MODEL else FAULTS[name].options for name in names
     }
-    asked |= {name: (name, fault.options) for name, fault in FAULTS.items()}
 
     def run(name: str) -> Run:
         project = Project.new()
@@ -41,12 +44,18 @@ def ends(claude: Claude) -> Mapping[str, Run]:
         if fault is not None and fault.files:
             files = [{"path": path, "content": content} for path, content in fault.files.items()]
             assert claude.wb.launch(project, "files", op="write", files=files).wait(100).type == "done"
-        job = claude.wb.launch(project, "claude", prompt=name, **asked[name][1])
+        job = claude.wb.launch(project, "claude", prompt=name, **asked[name])
         job.wait(200)
         return job
 
     with ThreadPoolExecutor(AT_ONCE) as workers:
         return dict(zip(asked, workers.map(run, asked), strict=True))
+
+
+@pytest.fixture(scope="module")
+def ends(claude: Claude) -> Mapping[str, Run]:
+    """Every job, ended."""
+    return ended(claude, (*CHOSEN, *FAULTS))
 
 
 def left(job: Run) -> str:
@@ -69,9 +78,9 @@ def in_time(job: Run) -> ErrorEvent | DoneEvent:
     return end
 
 
-@pytest.mark.parametrize("name", OF_THE_MODEL)
-def test_a_job_ends_as_it_must_whatever_the_model_does(name: str, ends: Mapping[str, Run]) -> None:
-    case, job = OF_THE_MODEL[name], ends[name]
+def check(name: str, job: Run) -> None:
+    """Fail unless a job has ended as its case says."""
+    case = OF_THE_MODEL[name]
     end = in_time(job)
     if case.code is None:
         assert isinstance(end, DoneEvent), end
@@ -82,6 +91,16 @@ def test_a_job_ends_as_it_must_whatever_the_model_does(name: str, ends: Mapping[
     assert left(job) == case.text
     replaced = {event.replaces for event in job.events if isinstance(event, StreamEvent)} - {None}
     assert bool(replaced) == case.replaced
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_job_ends_as_it_must_whatever_the_model_does(name: str, ends: Mapping[str, Run]) -> None:
+    check(name, ends[name])
+
+
+def test_every_kind_of_end_is_among_the_chosen() -> None:
+    codes = {case.code for case in OF_THE_MODEL.values()}
+    assert {OF_THE_MODEL[name].code for name in CHOSEN} == codes
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -16,7 +16,7 @@ from workbench.local_cloud.state import Running, State
 from workbench.soak.stalled import stalled_reader
 
 MB = 1024 * 1024
-LIMIT_MB = 48
+LIMIT_MB = 96
 SETTINGS = {
     "WORKBENCH_MAX_OUTPUT_BYTES": f"{LIMIT_MB * MB}",
     "WORKBENCH_TIMEOUT_SEND_S": "8",
@@ -56,7 +56,7 @@ def test_a_reader_that_takes_nothing_is_left_and_its_run_is_not(
     slow: Workbench, client: httpx.Client, project: Project
 ) -> None:
     """It gets what was on its way and then the end of the connection, which no client takes for the end of the run."""
-    run = slow.launch(project, "python", code=PRINTING.format(mb=45))
+    run = slow.launch(project, "python", code=PRINTING.format(mb=90))
     while not run.run_id:
         time.sleep(0.01)
     with stalled_reader(slow.endpoint, run.run_id) as reader:
@@ -69,7 +69,7 @@ def test_a_reader_that_takes_nothing_is_left_and_its_run_is_not(
                 got, tail = got + len(piece), (tail + piece)[-4096:]
         except ConnectionError:
             pass
-    assert 0 < got < 45 * MB
+    assert 0 < got < 90 * MB
     assert b'"type":"done"' not in tail
     assert client.get(f"/generate/{run.run_id}", headers={"Accept": "application/json"}).json()["type"] == "done"
 
@@ -90,7 +90,7 @@ def test_more_output_than_a_run_may_have_ends_it_and_what_was_streamed_stays(
 def test_stalled_readers_cost_little_and_hold_up_nobody(
     slow: Workbench, client: httpx.Client, state: State, project: Project
 ) -> None:
-    mb, readers = 40, 12
+    mb, readers = 64, 12
     client.get("/health")
     before = endpoint_bytes(state)
     taken = most = 0
