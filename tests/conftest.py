@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from tests.support import warm
-from tests.support.commands import Cli
+from tests.support.commands import PLAIN, Cli
 from tests.support.places import free_port
 from tests.support.processes import naming
-from workbench import Project, Workbench, connect
+from workbench import Project, Workbench, connect, modal_command
 from workbench.environment import environment
 from workbench.local_cloud import daemon
 from workbench.local_cloud.__main__ import TEST_NETWORKS_VARIABLE
@@ -71,6 +71,19 @@ def _nothing_is_left() -> Iterator[None]:
         [process for process in psutil.Process().children(recursive=True) if process.pid not in before], timeout=10
     )
     assert [" ".join(process.cmdline()) for process in alive] == []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _warm_modal_commands() -> Iterator[None]:
+    """Where the product starts the stock `modal` command, it starts a warm one."""
+    cold = modal_command._command
+
+    def command(arguments: Sequence[str]) -> list[str]:
+        return warm.in_place_of("-m", "modal", *arguments, env={**os.environ, **PLAIN}) or cold(arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modal_command, "_command", command)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

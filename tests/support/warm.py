@@ -11,8 +11,10 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,13 +26,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ("modal.__main__", "modal.cli.entry_point", "workbench", "workbench.cli")
+from tests.support.warm_client import ask
+
+# By what a command begins with. A `modal` command must not find modules of ours that it has not imported.
+PRELOADED: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("-m", "modal"): ("modal.__main__", "modal.cli.entry_point"),
+    ("-m", "workbench"): ("workbench", "workbench.cli"),
+    ("-c",): ("modal", "workbench"),
+}
 # Read when the interpreter starts, or when the preloaded modules are imported.
 _READ_AT_IMPORT = ("HOME", "LANG", "LC_ALL", "TERM", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH")
 _READ_AT_IMPORT_PREFIXES = ("PYTHON", "GRPC_", "MODAL_CONFIG", "MODAL_PROFILE", "MODAL_LOG", "MODAL_TRACEBACK")
+_MOST_SERVERS = 5
 _START_S = 60.0
 _END_S = 10.0
-_DESCRIPTORS = 3
 
 
 def run(
@@ -44,7 +53,7 @@ def run(
 
     Without `stdin` the command reads the null device. Raises subprocess.TimeoutExpired.
     """
-    warm = _server(env)
+    warm = _server(command, env)
     if warm is None:
         return subprocess.run(
             [sys.executable, *command],
@@ -58,6 +67,13 @@ def run(
             check=False,
         )
     return warm.run(command, env=env, stdin=stdin, cwd=cwd, timeout_s=timeout_s)
+
+
+def in_place_of(*command: str, env: Mapping[str, str]) -> list[str] | None:
+    """A program, as words, that behaves as `python COMMAND…` and is warm; None when modules would read other values."""
+    warm = _server(command, env)
+    client = str(Path(__file__).with_name("warm_client.py"))
+    return None if warm is None else [sys.executable, "-I", "-S", client, warm.path, *command]
 
 
 def server_pids() -> set[int]:
@@ -74,21 +90,24 @@ def close() -> None:
 class Warm:
     """A warm interpreter, and the commands that run as its forks."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, modules: Sequence[str], env: Mapping[str, str]) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="warm-"))
+        self.path = str(self._directory / "socket")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
+        with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(self.path)
+            listener.listen(64)
+            given = (theirs.fileno(), listener.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.warm", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.support.warm", *map(str, given), *modules],
                 env=dict(env),
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=given,
             )
-        self._socket = ours
-        self._sending = threading.Lock()
-        self._socket.settimeout(_START_S)
-        assert self._socket.recv(1) == b"+", "the warm interpreter did not start"
-        self._socket.settimeout(None)
+        self._life = ours
+        self._life.settimeout(_START_S)
+        assert self._life.recv(1) == b"+", "the warm interpreter did not start"
 
     @property
     def pid(self) -> int:
@@ -106,50 +125,40 @@ class Warm:
     ) -> "subprocess.CompletedProcess[str]":
         """Run one command to its end."""
         deadline = time.monotonic() + timeout_s
-        asked = {"command": command, "env": dict(env), "cwd": str(cwd or Path.cwd())}
-        answers, answers_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
-        with tempfile.TemporaryFile() as request, answers:
-            request.write(json.dumps(asked).encode())
-            request.flush()
-            if stdin is None:
-                in_read, in_write = os.open(os.devnull, os.O_RDONLY), None
-            else:
-                in_read, in_write = os.pipe()
-            given = [request.fileno(), answers_theirs.fileno(), in_read, out_write, err_write]
-            with self._sending:
-                socket.send_fds(self._socket, [b"c"], given)
-            answers_theirs.close()
+        in_read, in_write = (os.open(os.devnull, os.O_RDONLY), None) if stdin is None else os.pipe()
+        try:
+            connection = ask(self.path, command, env, str(cwd or Path.cwd()), (in_read, out_write, err_write))
+        finally:
             for descriptor in (in_read, out_write, err_write):
                 os.close(descriptor)
-            streams = [_Reader(out_read), _Reader(err_read)]
-            writer = None if in_write is None else _write(in_write, stdin or "")
-            with answers.makefile("r") as told:
-                answers.settimeout(_START_S)
-                pid = int(told.readline())
-                answers.settimeout(max(0.01, deadline - time.monotonic()))
-                try:
-                    status = int(told.readline())
-                    for stream in (*streams, *([] if writer is None else [writer])):
-                        stream.join(max(0.0, deadline - time.monotonic()))
-                        if stream.is_alive():
-                            raise TimeoutError
-                except TimeoutError:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                    raise subprocess.TimeoutExpired(list(command), timeout_s) from None
-        out, err = (stream.text for stream in streams)
-        return subprocess.CompletedProcess([sys.executable, *command], status, out, err)
+        streams: list[threading.Thread] = [out := _Reader(out_read), err := _Reader(err_read)]
+        if in_write is not None:
+            streams.append(_write(in_write, stdin or ""))
+        with connection, connection.makefile("r") as told:
+            try:
+                connection.settimeout(_START_S)
+                told.readline()
+                connection.settimeout(max(0.01, deadline - time.monotonic()))
+                status = int(told.readline())
+                for stream in streams:
+                    stream.join(max(0.0, deadline - time.monotonic()))
+                    if stream.is_alive():
+                        raise TimeoutError
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(list(command), timeout_s) from None
+        return subprocess.CompletedProcess([sys.executable, *command], status, out.text, err.text)
 
     def close(self) -> None:
         """End the server; a command that still runs is left to its caller's deadline."""
-        self._socket.close()
+        self._life.close()
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        shutil.rmtree(self._directory)
 
 
 class _Reader(threading.Thread):
@@ -179,72 +188,95 @@ def _write(descriptor: int, text: str) -> threading.Thread:
 _servers: dict[str, Warm] = {}
 
 
-def _server(env: Mapping[str, str]) -> Warm | None:
-    """The warm interpreter for these variables; None when modules would read another value than it has read.
-
-    The first two kinds of caller get one each: programs of the SDK and of the workbench differ in how they are shown.
-    """
-    read = {
+def read_at_import(env: Mapping[str, str]) -> dict[str, str]:
+    """Those of these variables that are read before a command begins."""
+    return {
         name: value
         for name, value in env.items()
         if name in _READ_AT_IMPORT or name.startswith(_READ_AT_IMPORT_PREFIXES)
     }
-    key = json.dumps(sorted(read.items()))
+
+
+def _server(command: Sequence[str], env: Mapping[str, str]) -> Warm | None:
+    """The warm interpreter for a command with these variables; None when there would be too many of them."""
+    modules = next((found for words, found in PRELOADED.items() if tuple(command[: len(words)]) == words), None)
+    if modules is None:
+        return None
+    read = read_at_import(env)
+    key = json.dumps([modules, sorted(read.items())])
     if key not in _servers:
-        if len(_servers) >= 2:
+        if len(_servers) >= _MOST_SERVERS:
             return None
-        _servers[key] = Warm(read | {name: env[name] for name in ("PATH", "TMPDIR") if name in env})
+        _servers[key] = Warm(modules, read | {name: env[name] for name in ("PATH", "TMPDIR") if name in env})
     return _servers[key]
 
 
 # --- the server's side -------------------------------------------------------------------------------------------
 
 
-def _serve(control: socket.socket) -> dict[str, Any] | None:
-    """Fork for each request until the control socket is closed; returns what to run in a fork, None in the server."""
+def _serve(life: socket.socket, listener: socket.socket) -> dict[str, Any] | None:
+    """Fork for each request until `life` is closed; returns what to run in a fork, None in the server."""
     waiting = selectors.DefaultSelector()
-    waiting.register(control, selectors.EVENT_READ)
-    control.sendall(b"+")
+    waiting.register(life, selectors.EVENT_READ)
+    waiting.register(listener, selectors.EVENT_READ)
+    children: dict[int, tuple[int, socket.socket]] = {}  # by pidfd
+    read = read_at_import(os.environ)
+    life.sendall(b"+")
     while True:
         for key, _ in waiting.select():
-            if key.fileobj is control:
-                data, descriptors, _, _ = socket.recv_fds(control, 1, 5)
-                if not data:
-                    return None
+            if key.fileobj is life:
+                return None
+            if key.fileobj is listener:
+                connection, _ = listener.accept()
+                asked, streams = _receive(connection)
+                if read_at_import(asked["env"]) != read:
+                    for descriptor in streams:
+                        os.close(descriptor)
+                    with connection:
+                        connection.sendall(b"no\n")
+                    continue
                 pid = os.fork()
                 if pid == 0:
-                    waiting.close()
-                    control.close()
-                    for one in list(_children.values()):
+                    for one in (waiting, life, listener, connection, *(theirs for _, theirs in children.values())):
                         one.close()
-                    return _become(descriptors)
-                answers = socket.socket(fileno=descriptors[1])
-                for descriptor in (descriptors[0], *descriptors[2:]):
+                    return _become(asked, streams)
+                for descriptor in streams:
                     os.close(descriptor)
                 with suppress(OSError):
-                    answers.sendall(f"{pid}\n".encode())
+                    connection.sendall(f"{pid}\n".encode())
                 pidfd = os.pidfd_open(pid)
-                _children[pidfd] = answers
-                waiting.register(pidfd, selectors.EVENT_READ, pid)
-            else:
-                pidfd = key.fd
-                waiting.unregister(pidfd)
-                _, status = os.waitpid(key.data, 0)
-                with _children.pop(pidfd) as answers, suppress(OSError):
-                    answers.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-                os.close(pidfd)
+                children[pidfd] = pid, connection
+                waiting.register(pidfd, selectors.EVENT_READ)
+                waiting.register(connection, selectors.EVENT_READ, pidfd)
+            elif key.data in children:  # whoever has asked is gone
+                waiting.unregister(key.fileobj)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(key.data, signal.SIGKILL)
+            elif key.fd in children:
+                pid, connection = children.pop(key.fd)
+                _, status = os.waitpid(pid, 0)
+                waiting.unregister(key.fd)
+                os.close(key.fd)
+                with suppress(KeyError):
+                    waiting.unregister(connection)
+                with connection, suppress(OSError):
+                    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-_children: dict[int, socket.socket] = {}
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """What is asked for, and the standard streams for it."""
+    connection.settimeout(_END_S)
+    header, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    (length,) = struct.unpack("!I", header)
+    data = b""
+    while len(data) < length:
+        data += connection.recv(length - len(data))
+    asked: dict[str, Any] = json.loads(data)
+    return asked, list(streams)
 
 
-def _become(descriptors: Sequence[int]) -> dict[str, Any]:
+def _become(asked: dict[str, Any], streams: Sequence[int]) -> dict[str, Any]:
     """Take over the streams, variables and directory of a command."""
-    request, answers, *streams = descriptors
-    with open(request, encoding="utf-8") as file:
-        file.seek(0)
-        asked: dict[str, Any] = json.load(file)
-    os.close(answers)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -283,12 +315,12 @@ def main() -> None:
     import gc
     import importlib
 
-    for name in PRELOADED:
+    for name in sys.argv[3:]:
         importlib.import_module(name)
-    sys.modules.pop("modal.__main__")  # what it imports stays; it is run anew, as any main module
+    sys.modules.pop("modal.__main__", None)  # what it imports stays; it is run anew, as any main module
     gc.freeze()
-    with socket.socket(fileno=int(sys.argv[1])) as control:
-        asked = _serve(control)
+    with socket.socket(fileno=int(sys.argv[1])) as life, socket.socket(fileno=int(sys.argv[2])) as listener:
+        asked = _serve(life, listener)
     if asked is not None:
         _run(asked["command"])
 

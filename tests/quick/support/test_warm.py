@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from tests.support import warm
@@ -42,14 +43,41 @@ def test_what_a_module_has_read_when_it_was_imported_is_never_another_value() ->
     """A command with another value of such a variable runs in an interpreter that has read that value."""
     code = "import os, modal.config; print(modal.config.user_config_path, os.getppid())"
     parents = set()
-    for path in ("/one.toml", "/two.toml", "/three.toml"):
+    for path in ("/one.toml", "/two.toml", "/three.toml", "/four.toml", "/five.toml", "/six.toml"):
         found = warm.run("-c", code, env={**os.environ, **_ENV, "MODAL_CONFIG_PATH": path}).stdout.split()
         assert found[0] == path
         parents.add(int(found[1]))
     assert os.getpid() in parents  # there are not as many warm ones as values
+    warm.close()
 
 
 def test_a_command_that_is_late_is_ended() -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         warm.run("-c", "import time; time.sleep(60)", env={**os.environ, **_ENV}, timeout_s=1)
     assert warm.run("-c", "print(1)", env={**os.environ, **_ENV}).stdout == "1\n"
+
+
+def test_a_program_can_stand_in_for_the_interpreter_s() -> None:
+    """Its input, output, exit code and end by a signal are those of the command; it takes the command with it."""
+    env = {**os.environ, **_ENV}
+
+    def program(code: str) -> list[str]:
+        found = warm.in_place_of("-c", code, env=env)
+        assert found is not None
+        return found
+
+    shout = program("import sys; print(sys.stdin.read().upper()); sys.exit(3)")
+    done = subprocess.run(shout, env=env, input="given", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "GIVEN\n", "")
+    killing = program("import os; os.kill(os.getpid(), 15)")
+    assert subprocess.run(killing, env=env, timeout=60, check=False).returncode == -15
+    other = subprocess.run(shout, env={**env, "TERM": "xterm"}, input="x", text=True, capture_output=True, check=False)
+    assert (other.returncode, other.stdout) == (3, "X\n")  # it has an interpreter of its own
+
+    lasting = program("import time; print(__import__('os').getpid(), flush=True); time.sleep(600)")
+    with subprocess.Popen(lasting, env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        command = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+    psutil.wait_procs([command], 10)
+    assert not command.is_running()
