@@ -1,0 +1,73 @@
+"""`workbench test` runs the folders of its tier, and refuses what it cannot run."""
+
+import os
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from workbench.cli import app, tests
+
+QUICK, STANDARD, NIGHTLY = "tests/quick", "tests/standard", "tests/nightly"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The command lines that would have taken this process's place."""
+    found: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, command: found.append(command))
+    monkeypatch.setattr(os, "chdir", lambda _: None)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folders", "workers"),
+    [
+        (["--quick"], [QUICK], "2"),
+        ([], [QUICK, STANDARD], "2"),
+        (["--all"], [QUICK, STANDARD, NIGHTLY], "2"),
+        (["--all", "--workers", "3"], [QUICK, STANDARD, NIGHTLY], "3"),
+        (["--", "-k", "volumes"], [QUICK, STANDARD], "2"),
+        (["--workers", "0"], [QUICK, STANDARD], None),
+    ],
+    ids=["quick", "standard", "all", "three workers", "a part", "in this process"],
+)
+def test_a_tier_has_the_tests_of_those_below_it(
+    arguments: list[str], folders: list[str], workers: str | None, started: list[list[str]]
+) -> None:
+    done = CliRunner().invoke(app, ["test", *arguments])
+    assert done.exit_code == 0, done.output
+    [command] = started
+    assert command[:3] == [sys.executable, "-m", "pytest"]
+    assert [word for word in command if word.startswith("tests/")] == folders
+    assert (command[command.index("-n") + 1] if "-n" in command else None) == workers
+    assert "randomly" not in command
+
+
+def test_files_and_tests_take_the_place_of_a_tier(started: list[list[str]]) -> None:
+    one = "tests/quick/workbench/test_tests.py::test_files_and_tests_take_the_place_of_a_tier"
+    assert CliRunner().invoke(app, ["test", "--", one, "-x"]).exit_code == 0
+    assert started == [[sys.executable, "-m", "pytest", one, "-x"]]
+
+
+def test_a_seed_repeats_an_order(started: list[list[str]]) -> None:
+    for arguments in (["--seed", "7"], ["--random"]):
+        assert CliRunner().invoke(app, ["test", *arguments]).exit_code == 0
+    assert started[0][-3:] == ["-p", "randomly", "--randomly-seed=7"]
+    assert started[1][-3:-1] == ["-p", "randomly"]
+
+
+def test_two_tiers_at_once_are_refused(started: list[list[str]]) -> None:
+    done = CliRunner().invoke(app, ["test", "--quick", "--all"])
+    assert (done.exit_code, started) == (2, [])
+    assert "ask for one" in done.output
+
+
+def test_without_the_packages_of_the_tests_it_says_what_brings_them(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tests, "_GROUP", ("xdist", "no_such_package"))
+    done = CliRunner().invoke(app, ["test"])
+    assert (done.exit_code, started) == (2, [])
+    assert "no_such_package missing" in done.output
+    assert "uv run workbench test" in done.output
