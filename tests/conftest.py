@@ -145,6 +145,7 @@ FAST = {
     "WORKBENCH_TIMEOUT_HEARTBEAT_S": "0.5",
     "WORKBENCH_TIMEOUT_DISCONNECT_GRACE_S": "0.5",
     "WORKBENCH_TIMEOUT_SWEEP_MARGIN_S": "10",
+    "WORKBENCH_TIMEOUT_SWEEP_S": "50",  # its container is still there for the next: they go after 60 s
 }
 
 

@@ -22,8 +22,11 @@ _EVERY_ON_TERMINAL_S = 0.5
 class Progress:
     """Counts tests as they begin and end, on whichever worker."""
 
-    def __init__(self, reporter: TerminalReporter) -> None:
+    def __init__(self, reporter: TerminalReporter, *, workers: bool) -> None:
+        """Where tests run in this process, what is written while one runs is taken for its output: only ends tell."""
         self._reporter = reporter
+        self._workers = workers
+        self._told_at = time.monotonic()
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._running: dict[str, float] = {}
@@ -33,6 +36,7 @@ class Progress:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tell, daemon=True)
         self._on_terminal = sys.stdout.isatty()
+        self._every_s = _EVERY_ON_TERMINAL_S if self._on_terminal else _EVERY_S
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin, where the tests run in this process."""
@@ -47,7 +51,8 @@ class Progress:
         self._total = self._total or total
         if self._total and not self._thread.is_alive() and not self._over.is_set():
             self._started = time.monotonic()
-            self._thread.start()
+            if self._workers:
+                self._thread.start()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins."""
@@ -59,12 +64,15 @@ class Progress:
         with self._lock:
             self._running.pop(nodeid, None)
             self._ended += 1
+        if not self._workers and time.monotonic() > self._told_at + self._every_s:
+            self._told_at = time.monotonic()
+            self._print("  ".join(self._line()), passing=True)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self) -> Generator[None, tuple[str, str, str], tuple[str, str, str]]:
         """Count as pytest counts, and print no letter."""
-        category, _, _ = yield
-        return category, "", ""
+        category, _, word = yield
+        return category, "", "" if category == "passed" else word
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Tell a failure at once: a run may go on for minutes."""
@@ -92,7 +100,7 @@ class Progress:
     def _tell(self) -> None:
         pause_s = _FIRST_S
         while not self._over.wait(pause_s):
-            pause_s = _EVERY_ON_TERMINAL_S if self._on_terminal else _EVERY_S
+            pause_s = self._every_s
             self._print("  ".join(self._line()), passing=True)
 
     def _line(self) -> Iterator[str]:
@@ -128,4 +136,5 @@ def pytest_configure(config: pytest.Config) -> None:
     if reporter is None or hasattr(config, "workerinput") or config.option.verbose != 0:
         return
     reporter.showfspath = False
-    config.pluginmanager.register(Progress(reporter), "workbench-progress")
+    workers = bool(config.getoption("numprocesses", None))
+    config.pluginmanager.register(Progress(reporter, workers=workers), "workbench-progress")

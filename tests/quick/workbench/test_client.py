@@ -10,10 +10,16 @@ from pydantic import SecretStr
 
 from modal_app.contract import sse
 from modal_app.contract.events import DoneEvent, Event, Phase, StatusEvent, StreamEvent
-from workbench import AsyncClient, Endpoint, Project, RequestRefusedError, StreamLostError, make_request
+from workbench import AsyncClient, Endpoint, Project, RequestRefusedError, StreamLostError, client, make_request
 
 REQUEST = make_request(Project.new(), "python", code="1")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-run-id: r\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _without_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many attempts as ever, with a fifth of the time between them."""
+    monkeypatch.setattr(client, "_PAUSE_S", client._PAUSE_S / 5)
 
 
 def status(seq: int, phase: Phase) -> StatusEvent:

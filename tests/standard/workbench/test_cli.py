@@ -17,13 +17,20 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from modal_app.contract.events import parse_event
-from tests.conftest import live_sandboxes, processes_of, wait_until
+from tests.conftest import live_sandboxes, processes_of, stop_apps, wait_until
 from tests.support.commands import WORKBENCH, cli
 from tests.support.places import free_port
 from workbench import Project, Workbench
 from workbench.cli import app
 from workbench.local_cloud.state import STATE_VARIABLE, Running, State
 from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _stopped(cloud: Running) -> Iterator[None]:
+    """What the demo and `workbench lab` have deployed is theirs alone."""
+    yield
+    stop_apps("modal-workbench")
 
 
 def commands(group: Any, *words: str) -> Iterator[tuple[str, ...]]:

@@ -18,7 +18,10 @@ def test_the_callers_copy_of_the_secret_is_its_owners_only(wb: Workbench) -> Non
     assert json.loads(path.read_text()) == {"secret": wb.endpoint.secret.get_secret_value()}
 
 
-def test_deploying_again_keeps_the_secret_and_rotation_accepts_both(wb: Workbench) -> None:
+def test_deploying_again_keeps_the_secret_and_rotation_accepts_both(
+    wb: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_MIN_CONTAINERS", "0")  # none is started for versions that nobody calls
     with connect("local", app_name="rotation-tests") as own:
         first = own.deploy()
         assert own.deploy() == first
@@ -32,6 +35,7 @@ def test_deploying_again_keeps_the_secret_and_rotation_accepts_both(wb: Workbenc
         third = own.deploy(rotate_secret=True)
         headers = {"X-Modal-Secret": first.secret.get_secret_value()}
         assert httpx.post(f"{third.url}/generate", json=body, headers=headers, timeout=60).status_code == 401
+        own.stop()
 
 
 def test_what_is_not_deployed_is_told(wb: Workbench) -> None:

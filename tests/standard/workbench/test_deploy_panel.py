@@ -17,8 +17,9 @@ from workbench.widgets.deploy_panel import ChangeRefusedError
 
 
 @pytest.fixture
-def own(wb: Workbench) -> Iterator[Workbench]:
+def own(wb: Workbench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workbench]:
     """A workbench of an app that is not deployed yet."""
+    monkeypatch.setenv("WORKBENCH_MIN_CONTAINERS", "0")  # none is started for versions that nobody calls
     with connect("local", app_name=f"panel-{uuid.uuid4().hex[:8]}") as workbench:
         yield workbench
         try:
