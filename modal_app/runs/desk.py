@@ -23,7 +23,7 @@ from modal_app.runs.control import Control, Message
 from modal_app.runs.following import Following
 from modal_app.runs.leases import Lease, Leases, ProjectBusyError, Warm
 from modal_app.runs.outcome import internal_error
-from modal_app.runs.ownership import Pulse
+from modal_app.runs.ownership import Ownership, Pulse
 from modal_app.runs.records import Records, RunRecord, body_digest
 from modal_app.runs.run import Means
 from modal_app.runs.spool import Spool
@@ -138,7 +138,7 @@ class Desk:
 
     async def _submit(self, request: Request, key: str) -> str:
         async with asyncio.timeout(_SUBMIT_S):
-            await self._supervisor.ready()
+            ownership = await self._supervisor.ready()
             run_id = await self._records.claim(key, request)
             if self._supervisor.get(run_id) is not None or await self._records.get(run_id) is not None:
                 return run_id
@@ -150,23 +150,28 @@ class Desk:
             if actions.needs_sandbox(request):
                 failures = await self._breaker.check(project)
                 try:
-                    lease, warm = await self._leases.claim(
-                        project, run_id=run_id, owner=self._supervisor.ownership.owner
-                    )
+                    lease, warm = await self._leases.claim(project, run_id=run_id, owner=ownership.owner)
                 except ProjectBusyError as busy:
                     if busy.run_id == run_id:  # the same request, a moment ago
                         return await self._joined(run_id)
                     if not request.wait_s:
                         raise
             try:
-                return await self._create(run_id, request, lease, warm, failures)
+                return await self._create(run_id, request, ownership, lease=lease, warm=warm, failures=failures)
             except BaseException:
                 if lease is not None:
                     await self._leases.release(project, lease, warm=warm)
                 raise
 
     async def _create(
-        self, run_id: str, request: Request, lease: Lease | None, warm: Warm | None, failures: int
+        self,
+        run_id: str,
+        request: Request,
+        ownership: Ownership,
+        *,
+        lease: Lease | None,
+        warm: Warm | None,
+        failures: int,
     ) -> str:
         record = RunRecord(
             run_id=run_id,
@@ -174,7 +179,7 @@ class Desk:
             project_id=request.project_id,
             action=request.action,
             body_sha256=body_digest(request),
-            owner=self._supervisor.ownership.owner,
+            owner=ownership.owner,
             accepted_at_ms=int(time.time() * 1000),
         )
         try:
@@ -183,7 +188,7 @@ class Desk:
             self._spawn(self._undo(record))
             raise
         if kept == record:
-            self._supervisor.start(record, request, lease, warm, failures=failures)
+            self._supervisor.start(record, request, ownership, lease=lease, warm=warm, failures=failures)
         elif lease is not None:  # another container was first
             project = project_name(request.user_id, request.project_id)
             await self._leases.release(project, lease, warm=warm)

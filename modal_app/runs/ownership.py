@@ -24,7 +24,10 @@ _BEAT_DEADLINE = 0.5  # of a lease
 
 
 class Ownership:
-    """One container as an owner. `start` beats until `aclose`; `on_lost` is called once when the lease is over."""
+    """One container as an owner. `start` beats until `aclose`; `on_lost` is called once when the lease is over.
+
+    One that is lost stays lost: others may have ended its runs. The container goes on as another owner.
+    """
 
     def __init__(self, state: SharedState, *, lease_s: float, on_lost: Callable[[], None]) -> None:
         self.owner = secrets.token_hex(8)
@@ -40,6 +43,12 @@ class Ownership:
     def holds(self) -> bool:
         """Whether this container may write to its runs' logs now."""
         return not self._lost and time.monotonic() - self._beat_at < self._lease_s
+
+    async def is_lost(self) -> bool:
+        """Whether the lease is over for good; waits, at most for a lease, while a late beat may still save it."""
+        while not self._lost and not self.holds:  # noqa: ASYNC110  # a lease that runs out tells nobody
+            await asyncio.sleep(self._lease_s / _BEATS / 10)
+        return self._lost
 
     async def start(self) -> None:
         """Beat for the first time, and go on in the background. Platform errors of the first beat are raised."""

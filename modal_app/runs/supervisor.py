@@ -33,7 +33,7 @@ class Supervisor:
     """Starts runs and keeps them until they are archived and nobody here reads them any more."""
 
     def __init__(self, means: Means, state: SharedState, records: Records, archive: Archive) -> None:
-        self.ownership = Ownership(state, lease_s=means.settings.timeouts.lease_s, on_lost=self._abandon_all)
+        self._ownership: Ownership | None = None
         self._means = means
         self._state = state
         self._records = records
@@ -45,12 +45,32 @@ class Supervisor:
         self._starting = asyncio.Lock()
         self._container_start_ms: int | None = _since_process_start_ms()  # told by the first run
 
-    async def ready(self) -> None:
-        """Become an owner, before the first run. Platform errors are raised."""
+    async def ready(self) -> Ownership:
+        """What runs that start now belong to: this container as an owner, as another one when it had lost its lease.
+
+        Platform errors are raised.
+        """
         async with self._starting:
-            await self.ownership.start()
-            if self._listener is None:
-                self._listener = asyncio.create_task(self._listen())
+            if self._ownership is not None and not await self._ownership.is_lost():
+                return self._ownership
+            ownership = Ownership(
+                self._state,
+                lease_s=self._means.settings.timeouts.lease_s,
+                on_lost=lambda: self._abandon(ownership.owner),
+            )
+            await ownership.start()
+            await self._leave()
+            self._ownership = ownership
+            self._listener = asyncio.create_task(self._listen(ownership.owner))
+            return ownership
+
+    async def _leave(self) -> None:
+        """Be an owner no more: nobody is to wait for this one's next beat."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait([self._listener], timeout=_STOP_S)
+        if self._ownership is not None:
+            await self._ownership.aclose()
 
     def check_room(self) -> None:
         """Raises ContractError `over_capacity` when this container has as many runs as it may have."""
@@ -58,11 +78,18 @@ class Supervisor:
             raise ContractError(ErrorCode.OVER_CAPACITY, "too many runs at once: try again soon")
 
     def start(
-        self, record: RunRecord, request: Request, lease: Lease | None, warm: Warm | None, *, failures: int = 0
+        self,
+        record: RunRecord,
+        request: Request,
+        ownership: Ownership,
+        *,
+        lease: Lease | None,
+        warm: Warm | None,
+        failures: int = 0,
     ) -> Run:
-        """Execute a run whose record this container has made; `failures` are its project's, in a row."""
+        """Execute a run whose record this container has made as this owner; `failures` are its project's, in a row."""
         container_start_ms, self._container_start_ms = self._container_start_ms, None
-        log = LogWriter(self._state.log, record.run_id, may_write=lambda: self.ownership.holds)
+        log = LogWriter(self._state.log, record.run_id, may_write=lambda: ownership.holds)
         run = Run(
             record,
             request,
@@ -92,20 +119,20 @@ class Supervisor:
 
     async def aclose(self) -> None:
         """End every run and wait until their sandboxes are gone and their archives written. Idempotent."""
-        self._abandon_all()
+        for run in list(self._runs.values()):
+            run.abandon()
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=self._means.settings.timeouts.terminate_s)
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait([self._listener], timeout=_STOP_S)
-        await self.ownership.aclose()
+        await self._leave()
         for run in list(self._runs.values()):
             await run.journal.aclose()
             run.journal.spool.close()
 
-    def _abandon_all(self) -> None:
+    def _abandon(self, owner: str) -> None:
+        """Leave the runs of an owner that this container is no more."""
         for run in list(self._runs.values()):
-            run.abandon()
+            if run.record.owner == owner:
+                run.abandon()
 
     async def _keep(self, run: Run) -> None:
         record = run.record
@@ -143,10 +170,10 @@ class Supervisor:
             else:
                 return
 
-    async def _listen(self) -> None:
+    async def _listen(self, owner: str) -> None:
         """Do what other containers say about runs of this one."""
         while True:
-            for message in await self._control.receive(self.ownership.owner):
+            for message in await self._control.receive(owner):
                 run = self._runs.get(message.run_id)
                 match message.op:
                     case _ if run is None:

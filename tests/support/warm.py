@@ -31,8 +31,8 @@ from tests.support.warm_client import ask
 # By what a command begins with. A `modal` command must not find modules of ours that it has not imported.
 PRELOADED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("-m", "modal"): ("modal.__main__", "modal.cli.entry_point"),
-    ("-m", "workbench"): ("workbench", "workbench.cli"),
-    ("-c",): ("modal", "workbench"),
+    ("-m", "workbench"): ("workbench.cli", "workbench.session", "workbench.archive", "workbench.recordings"),
+    ("-c",): ("modal", "workbench.session"),
 }
 # Read when the interpreter starts, or when the preloaded modules are imported.
 _READ_AT_IMPORT = ("HOME", "LANG", "LC_ALL", "TERM", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH")
