@@ -6,9 +6,12 @@ from contextlib import AbstractAsyncContextManager
 
 import structlog
 from fastapi import Response
+from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from modal_app.contract import sse
+from modal_app.contract.errors import ErrorCode
+from modal_app.contract.headers import RUN_HEADER
 from modal_app.runs.pieces import Pieces
 from modal_app.runs.spool import Spool, SpoolBrokenError
 from modal_app.settings import Timeouts
@@ -16,12 +19,19 @@ from modal_app.settings import Timeouts
 _log = structlog.get_logger(__name__)
 
 
+_REACHED_S = 5.0  # for an event that a reader says it has; it is in the log, so it comes
+
+
 class ReaderStalledError(Exception):
     """The client has taken nothing for too long."""
 
 
 class RunStream(Response):
-    """A run's events as SSE, from behind event `after`, with heartbeats from the first moment."""
+    """A run's events as SSE, from behind event `after`, with heartbeats from the first moment.
+
+    Behind the terminal event there is nothing: 204, at which a browser's EventSource stops asking. An event that there
+    is not cannot have been read: 400.
+    """
 
     def __init__(
         self,
@@ -31,13 +41,16 @@ class RunStream(Response):
         headers: Mapping[str, str],
         timeouts: Timeouts,
         pieces: Pieces,
+        is_whole: bool,
     ) -> None:
+        """`is_whole`: every event is here as soon as anywhere, so one that does not come soon is none."""
         super().__init__(headers={**sse.HEADERS, **headers})
         del self.headers["content-length"]
         self._reading = reading
         self._after = after
         self._timeouts = timeouts
         self._pieces = pieces
+        self._is_whole = is_whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the run has ended or the client has left, whichever is first.
@@ -45,6 +58,9 @@ class RunStream(Response):
         Raises SpoolBrokenError and ReaderStalledError: a response that is cut off never looks complete.
         """
         async with self._reading as spool:
+            if self._after and (other := await self._instead(spool)) is not None:
+                await other(scope, receive, send)
+                return
             sending = asyncio.create_task(self._send(spool, send))
             leaving = asyncio.create_task(left(receive))
             try:
@@ -58,6 +74,23 @@ class RunStream(Response):
                 for task in (sending, leaving):
                     task.cancel()
                 await asyncio.gather(sending, leaving, return_exceptions=True)
+
+    async def _instead(self, spool: Spool) -> Response | None:
+        """The answer to a reader that has read to the end, or beyond it; None while there may be more for it."""
+        try:
+            await spool.reached(self._after, timeout_s=_REACHED_S)
+        except TimeoutError:
+            pass  # it may still come, unless all that there is comes here first
+        except SpoolBrokenError:
+            return None
+        headers = {name: self.headers[name] for name in (RUN_HEADER,)} | {"Cache-Control": "no-store"}
+        end = spool.terminal
+        if end is not None and self._after == end.seq:
+            return Response(status_code=204, headers=headers)
+        if self._after > spool.last_seq and (end is not None or self._is_whole):
+            message = f"Last-Event-ID: run {spool.run_id} has no event {self._after}, the last is {spool.last_seq}"
+            return JSONResponse({"error": message, "code": ErrorCode.INVALID_REQUEST}, 400, headers=headers)
+        return None
 
     async def _send(self, spool: Spool, send: Send) -> None:
         async def body(data: bytes, *, more: bool = True) -> None:

@@ -21,7 +21,7 @@ from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import parse_request
 from modal_app.fleet import Platform
 from modal_app.model_access import ModelAccess
-from modal_app.runs.desk import Desk
+from modal_app.runs.desk import NO_SUCH_RUN, Desk
 from modal_app.runs.pieces import Pieces
 from modal_app.runs.records import RunRecord
 from modal_app.runs.spool import SpoolBrokenError
@@ -73,7 +73,22 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
         if _wants_json(request):
             return await _whole(request, desk, record)
         headers = {RUN_HEADER: record.run_id}
-        return RunStream(desk.reading(record), after, headers=headers, timeouts=settings.timeouts, pieces=pieces)
+        return RunStream(
+            desk.reading(record),
+            after,
+            headers=headers,
+            timeouts=settings.timeouts,
+            pieces=pieces,
+            is_whole=desk.owns(record),
+        )
+
+    async def record_of(request: Request, run_id: str) -> RunRecord:
+        """A run's record, when it is the run of the user that the query names, if it names one."""
+        user_id = _user_id(request)
+        record = await desk.record(_checked(run_id))
+        if user_id is not None and record.user_id != user_id:
+            raise ContractError(ErrorCode.NOT_FOUND, NO_SUCH_RUN)
+        return record
 
     @api.post("/generate")
     async def generate(request: Request) -> Response:
@@ -86,13 +101,14 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
     async def resume(request: Request, run_id: str) -> Response:
         authenticate(request)
         after = _last_event_id(request)
-        return await answer(request, await desk.record(_checked(run_id)), after)
+        return await answer(request, await record_of(request, run_id), after)
 
     @api.delete("/generate/{run_id}")
     async def cancel(request: Request, run_id: str) -> JSONResponse:
         authenticate(request)
+        await record_of(request, run_id)
         try:
-            end = await desk.cancel(_checked(run_id))
+            end = await desk.cancel(run_id)
         except SpoolBrokenError as error:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, f"{error}: try again soon") from None
         return JSONResponse({"run_id": run_id, "cancelled": end.outcome == ErrorCode.CANCELLED, "outcome": end.outcome})
@@ -116,6 +132,16 @@ def _checked(run_id: str) -> str:
     if not _RUN_ID.fullmatch(run_id):
         raise ContractError(ErrorCode.INVALID_REQUEST, "run_id: must be a canonical lower-case UUID")
     return run_id
+
+
+def _user_id(request: Request) -> str | None:
+    """Whose run it must be; None when the query does not say."""
+    given = request.query_params.getlist("user_id")
+    if not given:
+        return None
+    if len(given) > 1 or not _RUN_ID.fullmatch(given[0]):
+        raise ContractError(ErrorCode.INVALID_REQUEST, "user_id: must be one canonical lower-case UUID")
+    return given[0]
 
 
 def _last_event_id(request: Request) -> int:

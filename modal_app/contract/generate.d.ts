@@ -23,7 +23,10 @@ export interface paths {
     };
     "/generate/{run_id}": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A run of another user is answered with 404. */
+                user_id?: string;
+            };
             header?: never;
             path: {
                 run_id: string;
@@ -754,6 +757,13 @@ export interface operations {
                     "application/json": components["schemas"]["DoneEvent"];
                 };
             };
+            /** @description Last-Event-ID is the last event's: the run has ended, and there is nothing more */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             /** @description `invalid_request`: the request does not follow the contract */
             400: {
                 headers: {
@@ -893,7 +903,10 @@ export interface operations {
     };
     resume: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A run of another user is answered with 404. */
+                user_id?: string;
+            };
             header?: {
                 "Last-Event-ID"?: string;
             };
@@ -915,6 +928,13 @@ export interface operations {
                     "text/event-stream": components["schemas"]["Event"];
                     "application/json": components["schemas"]["DoneEvent"];
                 };
+            };
+            /** @description Last-Event-ID is the last event's: the run has ended, and there is nothing more */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description `invalid_request`: the request does not follow the contract */
             400: {
@@ -1055,7 +1075,10 @@ export interface operations {
     };
     cancel: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A run of another user is answered with 404. */
+                user_id?: string;
+            };
             header?: never;
             path: {
                 run_id: string;

@@ -34,7 +34,7 @@ def json_schema() -> dict[str, Any]:
 def openapi() -> dict[str, Any]:
     """The document, as JSON."""
     statuses = _refusals()
-    run = {"200": _stream(), **statuses}
+    run = {"200": _stream(), "204": _NOTHING_MORE, **statuses}
     return {
         "openapi": "3.1.1",
         "info": {
@@ -54,7 +54,7 @@ def openapi() -> dict[str, Any]:
                 }
             },
             "/generate/{run_id}": {
-                "parameters": [_run_id()],
+                "parameters": [_run_id(), _user_id()],
                 "get": {
                     "operationId": "resume",
                     "summary": "Read a run from its first event, or from behind Last-Event-ID, and follow it.",
@@ -87,6 +87,7 @@ def openapi() -> dict[str, Any]:
 
 
 _STRING: dict[str, JsonValue] = {"type": "string"}
+_NOTHING_MORE = {"description": "Last-Event-ID is the last event's: the run has ended, and there is nothing more"}
 
 
 class _Untitled(GenerateJsonSchema):
@@ -147,6 +148,11 @@ def _last_event_id() -> dict[str, Any]:
 
 def _run_id() -> dict[str, Any]:
     return {"name": "run_id", "in": "path", "required": True, "schema": {**_STRING, "format": "uuid"}}
+
+
+def _user_id() -> dict[str, Any]:
+    text = "A run of another user is answered with 404."
+    return {"name": "user_id", "in": "query", "description": text, "schema": {**_STRING, "format": "uuid"}}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+NO_SUCH_RUN = "there is no such run"
 _PRESENCE_S = 15.0  # how long a reader's word counts with the owner; it is given three times in that time
 _JOIN_S = 10.0
 _POLL_S = 0.1
@@ -86,10 +87,14 @@ class Desk:
         run = self._supervisor.get(run_id)
         found = run.record if run is not None else await _asking(self._records.get(run_id))
         if found is None:
-            raise ContractError(ErrorCode.NOT_FOUND, "there is no such run")
+            raise ContractError(ErrorCode.NOT_FOUND, NO_SUCH_RUN)
         if found.expired(self._settings.timeouts.keep_s):
             raise ContractError(ErrorCode.GONE, "the run has ended and is no longer kept")
         return found
+
+    def owns(self, record: RunRecord) -> bool:
+        """Whether the run is executed here, so that all of its events are here before they are anywhere else."""
+        return self._supervisor.get(record.run_id) is not None
 
     @asynccontextmanager
     async def reading(self, record: RunRecord) -> AsyncIterator[Spool]:

@@ -78,10 +78,11 @@ class Records:
     async def claim(self, key: str, request: Request) -> str:
         """The run id that belongs to an idempotency key: a new one, or that of the request that came first.
 
+        A key belongs to one user and project: what others call theirs by the same key is another run.
         Raises ContractError `idempotency_conflict` when that one had another body.
         """
         mine = _Claim(run_id=new_run_id(), body_sha256=body_digest(request))
-        name = "key/" + hashlib.sha256(key.encode()).hexdigest()
+        name = "key/" + hashlib.sha256(f"{request.user_id}/{request.project_id}/{key}".encode()).hexdigest()
         kept = _Claim.model_validate_json(await put_first(self._dict, name, mine.model_dump_json()))
         if kept.body_sha256 != mine.body_sha256:
             message = f"run {kept.run_id} was started with this Idempotency-Key and another body"

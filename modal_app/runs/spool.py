@@ -100,14 +100,22 @@ class Spool:
             elif self.terminal is not None:
                 return
             else:
-                raise SpoolBrokenError(self._failure or "the endpoint is shutting down")
+                raise self._broken()
+
+    async def reached(self, seq: int, *, timeout_s: float) -> None:
+        """Wait until event `seq` or the terminal one is here. Raises TimeoutError, SpoolBrokenError."""
+        async with asyncio.timeout(timeout_s):
+            while self.last_seq < seq and self._goes_on():
+                await self._changed.wait()
+        if self.last_seq < seq and self.terminal is None:
+            raise self._broken()
 
     async def ended(self) -> TerminalEvent:
         """Wait for the terminal event. Raises SpoolBrokenError."""
         while self._goes_on():
             await self._changed.wait()
         if self.terminal is None:
-            raise SpoolBrokenError(self._failure or "the endpoint is shutting down")
+            raise self._broken()
         return self.terminal
 
     def close(self) -> None:
@@ -115,6 +123,9 @@ class Spool:
         self._closed = True
         self._notify()
         self._file.close()
+
+    def _broken(self) -> SpoolBrokenError:
+        return SpoolBrokenError(self._failure or "the endpoint is shutting down")
 
     def _goes_on(self) -> bool:
         return self.terminal is None and self._failure is None and not self._closed

@@ -38,6 +38,21 @@ def test_the_same_key_joins_the_run(wb: Workbench, anywhere: httpx.Client, proje
     assert wb.volume(project).read_text("ran") == "x"
 
 
+def test_a_key_belongs_to_one_user_and_project(anywhere: httpx.Client, project: Project) -> None:
+    """Whoever uses somebody else's key, by chance or on purpose, meets nothing of theirs."""
+    headers = {"Idempotency-Key": "k-" + str(uuid.uuid4()), **JSON}
+    others = [
+        Project.new(),
+        Project(project.user_id, Project.new().project_id),
+        Project(Project.new().user_id, project.project_id),
+    ]
+    answers = [anywhere.post("/generate", json=python(one, "print(1)"), headers=headers) for one in (project, *others)]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len({answer.headers["x-run-id"] for answer in answers}) == 4
+    again = anywhere.post("/generate", json=python(project, "print(1)"), headers=headers)
+    assert again.headers["x-run-id"] == answers[0].headers["x-run-id"]
+
+
 def test_the_same_key_with_another_body_is_a_conflict(anywhere: httpx.Client, project: Project) -> None:
     key = {"Idempotency-Key": "k-" + str(uuid.uuid4()), **JSON}
     first = anywhere.post("/generate", json=python(project, "print(1)"), headers=key)

@@ -21,9 +21,52 @@ def test_an_ended_run_is_read_again_from_every_event(wb: Workbench, anywhere: ht
     whole = frames(anywhere.get(f"/generate/{run.run_id}").text)
     assert [event.seq for event in events("".join(whole))] == list(range(1, len(whole) + 1))
     assert list(run.events) == events("".join(whole))
-    for last in range(len(whole) + 1):
+    for last in range(len(whole)):
         answer = anywhere.get(f"/generate/{run.run_id}", headers={"Last-Event-ID": f"{last}"})
         assert frames(answer.text) == whole[last:]
+
+
+def test_behind_the_end_there_is_nothing_and_beyond_it_never_was(
+    wb: Workbench, anywhere: httpx.Client, project: Project
+) -> None:
+    """A reader that asks again and again, as a browser's EventSource does, is stopped by 204."""
+    run = wb.launch(project, "python", code="print(1)")
+    last = run.wait(60).seq
+    for _ in range(2):  # from where it ran, and later from its archive
+        ended = anywhere.get(f"/generate/{run.run_id}", headers={"Last-Event-ID": f"{last}"})
+        assert (ended.status_code, ended.content, ended.headers["x-run-id"]) == (204, b"", run.run_id)
+        for beyond in (last + 1, 999_999_999_999_999):
+            answer = anywhere.get(f"/generate/{run.run_id}", headers={"Last-Event-ID": f"{beyond}"})
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+            assert f"the last is {last}" in answer.json()["error"]
+        wb.runs.get(run.run_id, wait_s=60)
+    key = {"Idempotency-Key": f"once-{project.project_id}"}
+    first = anywhere.post("/generate", json=python(project, "print(2)"), headers=key)
+    again = {**key, "Last-Event-ID": f"{events(first.text)[-1].seq}"}
+    assert anywhere.post("/generate", json=python(project, "print(2)"), headers=again).status_code == 204
+    lasting = wb.launch(project, "python", code=TICKING.format(ticks=400))
+    wait_until(lambda: lasting.state.bytes["stdout"] > 0, "the job did not speak")
+    early = anywhere.get(f"/generate/{lasting.run_id}", headers={"Last-Event-ID": "99999"})
+    assert (early.status_code, early.json()["code"]) == (400, "invalid_request")
+    lasting.cancel()
+
+
+def test_a_run_is_read_and_cancelled_by_its_user_alone_when_the_caller_says_who(
+    wb: Workbench, anywhere: httpx.Client, project: Project
+) -> None:
+    run = wb.launch(project, "python", code=TICKING.format(ticks=400))
+    wait_until(lambda: run.state.bytes["stdout"] > 0, "the job did not speak")
+    address = f"/generate/{run.run_id}"
+    stranger = {"user_id": str(uuid.uuid4())}
+    for answer in (anywhere.get(address, params=stranger), anywhere.delete(address, params=stranger)):
+        assert (answer.status_code, answer.json()) == (404, anywhere.get(f"/generate/{uuid.uuid4()}").json())
+    for wrong in ("", "me", project.user_id.upper(), f"{project.user_id}&user_id={project.user_id}"):
+        answer = anywhere.delete(f"{address}?user_id={wrong}")
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), wrong
+    assert run.state.condition == "running"
+    assert anywhere.delete(address, params={"user_id": project.user_id}).json()["cancelled"]
+    told = anywhere.get(address, params={"user_id": project.user_id}, headers={"Accept": "application/json"})
+    assert told.json()["code"] == "cancelled"
 
 
 def test_readers_that_come_at_any_time_get_the_same(wb: Workbench, anywhere: httpx.Client, project: Project) -> None:
