@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 from pydantic import SecretStr, ValidationError
 
 from workbench import private_files
+from workbench.local_cloud.processes import start_of
 from workbench.targets import Target
 
 UPSTREAM_URL_VARIABLE = "WORKBENCH_MODEL_UPSTREAM_URL"
@@ -120,8 +120,6 @@ def _start(port: str, key: str, cloud_pid: int) -> dict[str, object] | None:
 
 def _runs(known: dict[str, object]) -> bool:
     try:
-        process = psutil.Process(int(str(known.get("pid", 0))))
-        same = process.create_time() == known.get("pid_started_at")
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, ValueError):
+        return start_of(int(str(known.get("pid", 0)))) == known["pid_started"]
+    except (KeyError, ValueError):
         return False

@@ -89,8 +89,14 @@ def stop(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
 
 
 def reset(state: State) -> None:
-    """End the cloud and remove all of its state: apps, secrets, volumes and their history."""
+    """End the cloud and remove all of its state: apps, secrets, volumes and their history.
+
+    Raises StateInUseError, and removes nothing, when a cloud still runs there that has not said so.
+    """
     stop(state)
+    if state.root.is_dir():
+        with state.locked():
+            pass
     shutil.rmtree(state.root, ignore_errors=True)
 
 

@@ -10,6 +10,20 @@ import psutil
 MAX_LINE_BYTES = 16 * 1024  # the limit that a stream read by `lines` is made with
 
 
+def start_of(pid: int) -> str | None:
+    """What tells a live process from any other that has had or will have its number; None when there is none.
+
+    Its start in clock ticks since the boot, and which boot that was. A time of day would not do: it is computed from
+    the wall clock, and is another one after the clock was set.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # proc_pid_stat(5)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    return None if state in "ZX" else f"{boot}/{fields[18]}"
+
+
 def family(pid: int) -> list[psutil.Process]:
     """A process and all of its descendants; empty when it is gone.
 

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import platformdirs
-import psutil
 
 from workbench.local_cloud.credentials import Credentials
+from workbench.local_cloud.processes import start_of
 from workbench.local_cloud.volumes.trees import remove_tree
 
 STATE_VARIABLE = "WORKBENCH_STATE_DIR"
@@ -44,7 +44,7 @@ class Running:
     """What a running cloud tells about itself; the secret is in it, so it stays in files that only the owner reads."""
 
     pid: int
-    pid_started_at: float
+    pid_started: str
     url: str
     http_url: str
     token_id: str
@@ -56,11 +56,7 @@ class Running:
     @property
     def alive(self) -> bool:
         """Whether exactly this process still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return process.create_time() == self.pid_started_at and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        return start_of(self.pid) == self.pid_started
 
     def env(self) -> dict[str, str]:
         """The variables that make a stock `modal` program talk to this cloud."""
@@ -168,10 +164,10 @@ class State:
 
     def announce(self, url: str, http_url: str, credentials: Credentials) -> Running:
         """Tell others how to reach the cloud that this process is."""
-        process = psutil.Process()
-        running = Running(
-            process.pid, process.create_time(), url, http_url, credentials.token_id, credentials.token_secret
-        )
+        pid = os.getpid()
+        started = start_of(pid)
+        assert started is not None, "this process is there"
+        running = Running(pid, started, url, http_url, credentials.token_id, credentials.token_secret)
         _write_private(self.root / "running.json", asdict(running))
         return running
 

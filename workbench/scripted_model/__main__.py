@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 from pydantic import SecretStr
 
+from workbench.local_cloud.processes import start_of
 from workbench.scripted_model import Script, ScriptedModel, ScriptError, load_script
 
 KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_KEY"
@@ -37,7 +37,7 @@ async def _serve(script: Script, key: str, port: int, *, until_eof: bool, beside
         if not key:
             told["key"] = model.key.get_secret_value()
         if beside is not None:
-            told |= {"pid": os.getpid(), "pid_started_at": psutil.Process().create_time()}
+            told |= {"pid": os.getpid(), "pid_started": start_of(os.getpid())}
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
         if beside is not None:

@@ -85,7 +85,7 @@ def ends_and_leaves_nothing(
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     try:
-        with connect("local", state_dir=own_state.root, patience_s=5) as own:
+        with connect("local", state_dir=own_state.root, patience_s=2) as own:
             own.deploy()
             run = talking(own, project)
             assert processes_of(own_state)
@@ -97,7 +97,7 @@ def ends_and_leaves_nothing(
             wait_until(lambda: processes_of(own_state) == [], "a process outlived the cloud")
             wait_until(lambda: not _runs(own_state), "a run directory outlived the cloud")
             assert [line for line in Path("/proc/mounts").read_text().splitlines() if str(own_state.root) in line] == []
-        with connect("local", state_dir=own_state.root, patience_s=5) as own:
+        with connect("local", state_dir=own_state.root, patience_s=2) as own:
             own.deploy()
             assert own.launch(project, "python", code="print(1)", wait_s=60).wait(90).type == "done"
             assert own.attach(run.run_id).wait(60).type == "error"

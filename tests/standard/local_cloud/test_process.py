@@ -17,7 +17,7 @@ from tests.support.processes import naming
 from workbench.environment import environment
 from workbench.local_cloud import daemon
 from workbench.local_cloud.daemon import CloudStartFailedError
-from workbench.local_cloud.state import OWNER_VARIABLE, Running, State
+from workbench.local_cloud.state import OWNER_VARIABLE, Running, State, StateInUseError
 
 
 def test_it_starts_once_and_stops(own_state: State) -> None:
@@ -51,6 +51,20 @@ def test_its_address_and_token_survive_a_restart(own_state: State) -> None:
     daemon.stop(own_state)
     second, _ = daemon.start(own_state)
     assert second.env() == first.env()
+
+
+def test_a_cloud_that_is_not_found_is_not_taken_for_gone(own_state: State) -> None:
+    """Its announcement is lost, or unreadable: nothing of its state may be removed under it."""
+    running, _ = daemon.start(own_state)
+    announced = (own_state.root / "running.json").read_text()
+    (own_state.root / "running.json").unlink()
+    with pytest.raises(StateInUseError, match="already runs"):
+        daemon.reset(own_state)
+    (own_state.root / "running.json").write_text(announced)
+    assert own_state.running() == running
+    daemon.reset(own_state)
+    assert processes_of(own_state) == []
+    assert not own_state.root.exists()
 
 
 def test_what_is_secret_is_readable_by_its_owner_only(state: State, cloud: Running) -> None:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
+from workbench.local_cloud.processes import start_of
 from workbench.local_cloud.sandboxes.limits import Limits
 
 PREFIX = "workbench-"
@@ -169,13 +168,8 @@ def reap() -> int:
 
 def _identity(pid: int) -> str:
     """Name a process so that another one with the same number, later, is not taken for it."""
-    try:
-        process = psutil.Process(pid)
-        if process.status() != psutil.STATUS_ZOMBIE:  # dead, and merely not waited for
-            return f"{pid}-{int(process.create_time())}"
-    except psutil.NoSuchProcess:
-        pass
-    return f"{pid}-gone"
+    started = start_of(pid)
+    return f"{pid}-gone" if started is None else f"{pid}-{started.rpartition('/')[2]}"
 
 
 def _dissolve(parent: Path) -> None:

@@ -90,7 +90,7 @@ def test_more_output_than_a_run_may_have_ends_it_and_what_was_streamed_stays(
 def test_stalled_readers_cost_little_and_hold_up_nobody(
     slow: Workbench, client: httpx.Client, state: State, project: Project
 ) -> None:
-    mb, readers = 64, 12
+    mb, readers = 40, 12
     client.get("/health")
     before = endpoint_bytes(state)
     taken = most = 0
