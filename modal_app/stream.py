@@ -41,16 +41,16 @@ class RunStream(Response):
         headers: Mapping[str, str],
         timeouts: Timeouts,
         pieces: Pieces,
-        is_whole: bool,
+        last_seq: int | None,
     ) -> None:
-        """`is_whole`: every event is here as soon as anywhere, so one that does not come soon is none."""
+        """`last_seq` is the number of the run's last event, None where that is not known: it is executed elsewhere."""
         super().__init__(headers={**sse.HEADERS, **headers})
         del self.headers["content-length"]
         self._reading = reading
         self._after = after
         self._timeouts = timeouts
         self._pieces = pieces
-        self._is_whole = is_whole
+        self._last_seq = last_seq
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the run has ended or the client has left, whichever is first.
@@ -80,15 +80,16 @@ class RunStream(Response):
         try:
             await spool.reached(self._after, timeout_s=_REACHED_S)
         except TimeoutError:
-            pass  # it may still come, unless all that there is comes here first
+            pass  # it may still come
         except SpoolBrokenError:
             return None
-        headers = {name: self.headers[name] for name in (RUN_HEADER,)} | {"Cache-Control": "no-store"}
+        headers = {RUN_HEADER: self.headers[RUN_HEADER], "Cache-Control": "no-store"}
         end = spool.terminal
         if end is not None and self._after == end.seq:
             return Response(status_code=204, headers=headers)
-        if self._after > spool.last_seq and (end is not None or self._is_whole):
-            message = f"Last-Event-ID: run {spool.run_id} has no event {self._after}, the last is {spool.last_seq}"
+        last = end.seq if end is not None else self._last_seq
+        if last is not None and self._after > last:
+            message = f"Last-Event-ID: run {spool.run_id} has no event {self._after}, the last is {last}"
             return JSONResponse({"error": message, "code": ErrorCode.INVALID_REQUEST}, 400, headers=headers)
         return None
 

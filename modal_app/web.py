@@ -21,7 +21,7 @@ from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import parse_request
 from modal_app.fleet import Platform
 from modal_app.model_access import ModelAccess
-from modal_app.runs.desk import NO_SUCH_RUN, Desk
+from modal_app.runs.desk import Desk
 from modal_app.runs.pieces import Pieces
 from modal_app.runs.records import RunRecord
 from modal_app.runs.spool import SpoolBrokenError
@@ -79,16 +79,13 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
             headers=headers,
             timeouts=settings.timeouts,
             pieces=pieces,
-            is_whole=desk.owns(record),
+            last_seq=desk.last_seq(record),
         )
 
     async def record_of(request: Request, run_id: str) -> RunRecord:
         """A run's record, when it is the run of the user that the query names, if it names one."""
         user_id = _user_id(request)
-        record = await desk.record(_checked(run_id))
-        if user_id is not None and record.user_id != user_id:
-            raise ContractError(ErrorCode.NOT_FOUND, NO_SUCH_RUN)
-        return record
+        return await desk.record(_checked(run_id), user_id=user_id)
 
     @api.post("/generate")
     async def generate(request: Request) -> Response:

@@ -35,7 +35,6 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-NO_SUCH_RUN = "there is no such run"
 _PRESENCE_S = 15.0  # how long a reader's word counts with the owner; it is given three times in that time
 _JOIN_S = 10.0
 _POLL_S = 0.1
@@ -82,19 +81,20 @@ class Desk:
         submitted: str = await _asking(asyncio.shield(self._spawn(self._submit(request, key))))
         return submitted
 
-    async def record(self, run_id: str) -> RunRecord:
-        """A run's record. Raises ContractError `not_found`, `gone`, `sandbox_unavailable`."""
+    async def record(self, run_id: str, *, user_id: str | None = None) -> RunRecord:
+        """A run's record, if it is this user's. Raises ContractError `not_found`, `gone`, `sandbox_unavailable`."""
         run = self._supervisor.get(run_id)
         found = run.record if run is not None else await _asking(self._records.get(run_id))
-        if found is None:
-            raise ContractError(ErrorCode.NOT_FOUND, NO_SUCH_RUN)
+        if found is None or (user_id is not None and found.user_id != user_id):
+            raise ContractError(ErrorCode.NOT_FOUND, "there is no such run")
         if found.expired(self._settings.timeouts.keep_s):
             raise ContractError(ErrorCode.GONE, "the run has ended and is no longer kept")
         return found
 
-    def owns(self, record: RunRecord) -> bool:
-        """Whether the run is executed here, so that all of its events are here before they are anywhere else."""
-        return self._supervisor.get(record.run_id) is not None
+    def last_seq(self, record: RunRecord) -> int | None:
+        """The number of the last event of a run that is executed here; None when it is executed elsewhere."""
+        run = self._supervisor.get(record.run_id)
+        return None if run is None else run.journal.last_seq
 
     @asynccontextmanager
     async def reading(self, record: RunRecord) -> AsyncIterator[Spool]:

@@ -151,6 +151,11 @@ class Journal:
             self._writer.cancel()
             await asyncio.wait([self._writer])
 
+    @property
+    def last_seq(self) -> int:
+        """The number of the last event; readers elsewhere may have it a moment before readers here."""
+        return self._order.last_seq
+
     def _stamp(self) -> _Stamp:
         return {
             "run_id": self.spool.run_id,

@@ -45,10 +45,12 @@ class Ownership:
         return not self._lost and time.monotonic() - self._beat_at < self._lease_s
 
     async def is_lost(self) -> bool:
-        """Whether the lease is over for good; waits, at most for a lease, while a late beat may still save it."""
-        while not self._lost and not self.holds:  # noqa: ASYNC110  # a lease that runs out tells nobody
-            await asyncio.sleep(self._lease_s / _BEATS / 10)
-        return self._lost
+        """Whether the lease is over; then waits until its runs have been told, at most for a lease."""
+        if self.holds:
+            return False
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        return True
 
     async def start(self) -> None:
         """Beat for the first time, and go on in the background. Platform errors of the first beat are raised."""
@@ -65,15 +67,18 @@ class Ownership:
                 await asyncio.wait_for(self._dict.pop.aio(_name(self.owner), None), self._lease_s * _BEAT_DEADLINE)
 
     async def _beat(self) -> None:
-        at = time.monotonic()  # before it is sent: the lease counts from here
+        at, first = time.monotonic(), self._beats == 0  # before it is sent: the lease counts from here
         self._beats += 1
         beat = f"{self._beats} {time.time():.3f}"
         await asyncio.wait_for(self._dict.put.aio(_name(self.owner), beat), self._lease_s * _BEAT_DEADLINE)
-        self._beat_at = at
+        if first or self.holds:  # an answer that comes after the lease saves nothing: others may have acted
+            self._beat_at = at
 
     async def _go_on(self) -> None:
-        while self.holds:
+        while True:
             await asyncio.sleep(self._lease_s / _BEATS)
+            if not self.holds:
+                break
             try:
                 await self._beat()
             except PLATFORM_ERRORS as error:

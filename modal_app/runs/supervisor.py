@@ -58,8 +58,12 @@ class Supervisor:
                 lease_s=self._means.settings.timeouts.lease_s,
                 on_lost=lambda: self._abandon(ownership.owner),
             )
-            await ownership.start()
-            await self._leave()
+            try:
+                await ownership.start()
+                await self._leave()
+            except BaseException:
+                await ownership.aclose()
+                raise
             self._ownership = ownership
             self._listener = asyncio.create_task(self._listen(ownership.owner))
             return ownership
@@ -101,6 +105,8 @@ class Supervisor:
             container_start_ms=container_start_ms,
         )
         self._runs[run.run_id] = run
+        if not ownership.holds:  # lost since it was asked for: who was told of that did not know of this run
+            run.abandon()
         task = asyncio.create_task(self._keep(run))
         self._tasks[run.run_id] = task
         task.add_done_callback(lambda done: self._kept(run, done))

@@ -2,7 +2,7 @@
 
 A test's tier is the folder that it is in: `tests/quick`, `tests/standard` or `tests/nightly`; its marker follows from
 it. Tests of one file run on one worker, and so do those of each of ROOMS, whose fixtures cost more than its tests.
-What is in a folder `alone` runs last, and nothing runs beside it.
+What is in a folder `alone` comes last, and while one of its tests runs no other does.
 """
 
 import fcntl

@@ -114,6 +114,11 @@ class Warm:
         """The server's id."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the server still serves."""
+        return self._process.poll() is None
+
     def run(
         self,
         command: Sequence[str],
@@ -151,7 +156,7 @@ class Warm:
         return subprocess.CompletedProcess([sys.executable, *command], status, out.text, err.text)
 
     def close(self) -> None:
-        """End the server; a command that still runs is left to its caller's deadline."""
+        """End the server, and whatever still runs in its forks."""
         self._life.close()
         try:
             self._process.wait(_END_S)
@@ -204,6 +209,8 @@ def _server(command: Sequence[str], env: Mapping[str, str]) -> Warm | None:
         return None
     read = read_at_import(env)
     key = json.dumps([modules, sorted(read.items())])
+    if key in _servers and not _servers[key].alive:
+        _servers.pop(key).close()
     if key not in _servers:
         if len(_servers) >= _MOST_SERVERS:
             return None
@@ -225,14 +232,21 @@ def _serve(life: socket.socket, listener: socket.socket) -> dict[str, Any] | Non
     while True:
         for key, _ in waiting.select():
             if key.fileobj is life:
+                for pidfd in children:
+                    with suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 return None
             if key.fileobj is listener:
                 connection, _ = listener.accept()
-                asked, streams = _receive(connection)
+                try:
+                    asked, streams = _receive(connection)
+                except (OSError, ValueError, struct.error):  # whoever has asked is gone already
+                    connection.close()
+                    continue
                 if read_at_import(asked["env"]) != read:
                     for descriptor in streams:
                         os.close(descriptor)
-                    with connection:
+                    with connection, suppress(OSError):
                         connection.sendall(b"no\n")
                     continue
                 pid = os.fork()
@@ -270,7 +284,12 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     (length,) = struct.unpack("!I", header)
     data = b""
     while len(data) < length:
-        data += connection.recv(length - len(data))
+        piece = connection.recv(length - len(data))
+        if not piece:
+            for descriptor in streams:
+                os.close(descriptor)
+            raise ConnectionResetError
+        data += piece
     asked: dict[str, Any] = json.loads(data)
     return asked, list(streams)
 

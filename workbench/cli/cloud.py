@@ -86,7 +86,8 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     state = _state()
     if not yes:
         typer.confirm(f"Remove everything in {state.root}?", abort=True)
-    daemon.reset(state)
+    with failing():
+        daemon.reset(state)
     typer.echo("the local cloud is empty")
 
 

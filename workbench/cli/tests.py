@@ -17,6 +17,7 @@ from workbench.prerequisites import RUN, TEST
 _ROOT = Path(__file__).resolve().parents[2]
 _GROUP = ("xdist", "pytest_timeout", "pytest_asyncio", "pytest_randomly", "hypothesis", "playwright", "jsonschema")
 _WORKERS = 2
+_LONGEST_PATH = 1024
 
 
 class Tier(StrEnum):
@@ -69,11 +70,20 @@ def run_tests(
 
 def _selected(tier: Tier, arguments: list[str], workers: int | None) -> list[str]:
     """Pytest's arguments: the tier's folders unless files are given, which need no workers."""
-    given = [word for word in arguments if not word.startswith("-") and (_ROOT / word.partition("::")[0]).exists()]
+    given = any(map(_is_place, arguments))
     tiers = list(Tier)
     folders = [] if given else [f"tests/{one}" for one in tiers[: tiers.index(tier) + 1]]
-    count = workers if workers is not None else 0 if given else min(_WORKERS, os.cpu_count() or 1)
-    return [*folders, *arguments, *(["-n", str(count)] if count else [])]
+    here = given or any(word.startswith(("--pdb", "--trace")) for word in arguments)
+    count = workers if workers is not None else 0 if here else min(_WORKERS, os.cpu_count() or 1)
+    # A worker that dies takes its tests with it: one more would only begin with the same test again.
+    beside = ["-n", str(count), "--max-worker-restart", "0"] if count else []
+    return [*folders, *beside, *arguments]
+
+
+def _is_place(word: str) -> bool:
+    """Whether a word names files or tests, and is no option or an option's value."""
+    path = word.partition("::")[0].rstrip("/")
+    return path.split("/")[0] in ("tests", "notebooks") and len(path) < _LONGEST_PATH and (_ROOT / path).exists()
 
 
 def _refuse(why: str) -> None:

@@ -95,9 +95,8 @@ def reset(state: State) -> None:
     """
     stop(state)
     if state.root.is_dir():
-        with state.locked():
-            pass
-    shutil.rmtree(state.root, ignore_errors=True)
+        with state.locked():  # nobody starts meanwhile
+            shutil.rmtree(state.root, ignore_errors=True)
 
 
 def _first_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> dict[str, object]:

@@ -28,10 +28,3 @@ def test_sandboxes() -> None:
 
 def test_volumes() -> None:
     soak("volumes", "--kills", "20", "--size-mb", "200", "--files", "3000")
-
-
-def test_streams_and_stalled_readers() -> None:
-    streams = cli("soak", "streams", "--count", "60", "--rate", "1.5", "--json", timeout_s=900)
-    assert streams.returncode == 0, streams.stderr
-    readers = cli("soak", "readers", "--mb", "256", "--stalled", "40", "--json", timeout_s=600)
-    assert readers.returncode == 0, readers.stderr

@@ -28,6 +28,11 @@ COMMANDS = {
 }
 
 
+def _without_source(traceback: str) -> list[str]:
+    """From Python 3.13 on, a traceback of `-c` quotes the code, which only the interpreter itself keeps."""
+    return [line for line in traceback.splitlines() if not line.startswith("    ")]
+
+
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
 def test_it_prints_and_ends_as_a_process_of_its_own_does(command: tuple[str, ...]) -> None:
     env = {**os.environ, **_ENV, "X": "a word"}
@@ -35,7 +40,8 @@ def test_it_prints_and_ends_as_a_process_of_its_own_does(command: tuple[str, ...
         [sys.executable, *command], env=env, input="given", capture_output=True, text=True, timeout=60, check=False
     )
     found = warm.run(*command, env=env, stdin="given")
-    assert (found.returncode, found.stdout, found.stderr) == (real.returncode, real.stdout, real.stderr)
+    assert (found.returncode, found.stdout) == (real.returncode, real.stdout)
+    assert _without_source(found.stderr) == _without_source(real.stderr)
     assert warm.server_pids()
 
 

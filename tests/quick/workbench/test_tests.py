@@ -17,6 +17,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     found: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, command: found.append(command))
     monkeypatch.setattr(os, "chdir", lambda _: None)
+    monkeypatch.setattr(tests, "prepare", lambda _: None)
     return found
 
 
@@ -28,9 +29,20 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (["--all"], [QUICK, STANDARD, NIGHTLY], "2"),
         (["--all", "--workers", "3"], [QUICK, STANDARD, NIGHTLY], "3"),
         (["--", "-k", "volumes"], [QUICK, STANDARD], "2"),
+        (["--quick", "--", "-k", "workbench", "--basetemp", "/tmp/x"], [QUICK], "2"),
+        (["--", "--pdb"], [QUICK, STANDARD], None),
         (["--workers", "0"], [QUICK, STANDARD], None),
     ],
-    ids=["quick", "standard", "all", "three workers", "a part", "in this process"],
+    ids=[
+        "quick",
+        "standard",
+        "all",
+        "three workers",
+        "a part",
+        "words that are folders",
+        "a debugger",
+        "in this process",
+    ],
 )
 def test_a_tier_has_the_tests_of_those_below_it(
     arguments: list[str], folders: list[str], workers: str | None, started: list[list[str]]

@@ -3,13 +3,14 @@
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from tests.standard.browser.cells import again
-from tests.standard.browser.conftest import LONG, Desk, picture
+from tests.standard.browser.conftest import LONG, Desk, Lab, new_page, picture
 from workbench import Workbench, notebooks
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -19,6 +20,15 @@ replay = Replay(events.hostile_run() if hostile else events.claude_run())
 replay.playback.seek(1_000)
 replay"""
 GONE = re.compile("Disconnected: the kernel has ended or was restarted")
+
+
+@pytest.fixture
+def desk(lab: Lab, browser: Browser) -> Iterator[Desk]:
+    """A page of the test's own: what has lost its kernel is nothing to go on with."""
+    problems: list[str] = []
+    with new_page(browser, problems) as page:
+        yield Desk(lab, page)
+    assert problems == []
 
 
 def test_a_reloaded_page_shows_what_it_showed_and_goes_on(desk: Desk) -> None:

@@ -40,19 +40,13 @@ def dot(colour: bytes = b"\xff\x80\x00") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def project() -> Project:
-    """One project for all of this: each test looks at files of its own."""
-    return Project.new()
-
-
-@pytest.fixture(scope="module")
 def elsewhere() -> Iterator[tuple[str, list[str]]]:
     """Where the hostile page would like to go, and who has come there."""
     with listening() as found:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def volume(wb: Workbench, project: Project, elsewhere: tuple[str, list[str]]) -> ProjectVolume:
     """The project with files of every kind, and a change to one."""
     return aside(_filled, wb, project, elsewhere[0])

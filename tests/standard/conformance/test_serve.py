@@ -15,7 +15,7 @@ from tests.support.commands import Cli
 
 APP = """
 import modal
-app = modal.App("served", image=modal.Image.debian_slim(python_version="3.11").pip_install("fastapi"))
+app = modal.App("served", image=modal.Image.debian_slim().pip_install("fastapi"))
 @app.function()
 @modal.fastapi_endpoint()
 def hello():

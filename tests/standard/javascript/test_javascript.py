@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 from tests.standard.javascript.conftest import NODE, SCRIPT_S
+from tests.support.commands import Cli
+from tests.support.paths import APPS
 from workbench.local_cloud.state import Running
 
 OWN_PYTHON = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 
 
+CALLS = APPS / "calls.py"
 pytestmark = NODE
 
 
@@ -32,3 +35,16 @@ def run(scripts: Path, cloud: Running, name: str, **env: str) -> None:
 
 def test_sandboxes(scripts: Path, cloud: Running) -> None:
     run(scripts, cloud, "sandboxes.mjs", MODAL_SANDBOX_V2="1")
+
+
+def test_files_of_a_sandbox(scripts: Path, cloud: Running) -> None:
+    run(scripts, cloud, "filesystem.mjs")
+
+
+def test_volumes_secrets_queues_and_images(scripts: Path, cloud: Running) -> None:
+    run(scripts, cloud, "objects.mjs")
+
+
+def test_functions_and_classes(scripts: Path, cloud: Running, modal_cli: Cli) -> None:
+    modal_cli("deploy", str(CALLS))
+    run(scripts, cloud, "calls.mjs")

@@ -1,10 +1,16 @@
 """An app as anybody would write it for Modal: nothing in it knows of a local cloud."""
 
+import sys
+
 import modal
 
 app = modal.App("echo")
 volume = modal.Volume.from_name("echo-data", create_if_missing=True, version=2)
-image = modal.Image.debian_slim(python_version="3.11").pip_install("fastapi").env({"COLOUR": "blue"})
+image = (
+    modal.Image.debian_slim(python_version=f"{sys.version_info.major}.{sys.version_info.minor}")
+    .pip_install("fastapi")
+    .env({"COLOUR": "blue"})
+)
 
 
 @app.function(image=image, volumes={"/data": volume}, secrets=[modal.Secret.from_name("echo-secret")])

@@ -295,7 +295,7 @@ class Pools:
             self._scale(function_id)
             return
         crashes = self._crashes[function_id] = self._crashes.get(function_id, 0) + 1
-        self._spawn(self._scale_after(function_id, min(_LONGEST_PAUSE_S, 2.0 ** (crashes - 1))))
+        self._spawn(self._scale_after(function_id, min(_LONGEST_PAUSE_S, 2.0 ** min(crashes - 1, 6))))
 
     async def _scale_after(self, function_id: str, pause_s: float) -> None:
         await self._clock.sleep(pause_s)

@@ -39,6 +39,8 @@ def test_a_run_that_is_no_longer_kept_is_gone(forgetful: Workbench, project: Pro
             client.post("/generate", json=python(project, "print(1)"), headers=key),
         ):
             assert (answer.status_code, answer.json()["code"]) == (410, "gone")
+        stranger = client.get(f"/generate/{run_id}", params={"user_id": Project.new().user_id})
+        assert (stranger.status_code, stranger.json()["code"]) == (404, "not_found")
         assert modal.Function.from_name(APP, "sweep").remote()["archives"] == 1
         assert not _is_there(archive, run_id)
         assert client.get(f"/generate/{run_id}").status_code == 410
