@@ -4,7 +4,8 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -64,26 +65,38 @@ print(json.dumps(found))
 """
 
 
+def deploy(modal_cli: Cli, directory: Path, name: str) -> tuple[str, str]:
+    """Deploy the two functions as an app of this name; returns their addresses."""
+    path = directory / "ways.py"
+    path.write_text(APP.replace("web-ways", name))
+    modal_cli("deploy", str(path))
+    one, other = (str(modal.Function.from_name(name, each).get_web_url()) for each in ("allowed", "other"))
+    for url in (one, other):  # their containers are up before anybody waits for a few seconds only
+        assert httpx.get(url, timeout=60, trust_env=False).status_code == 200
+    return one, other
+
+
 @pytest.fixture(scope="module")
 def urls(modal_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The addresses of the function that sandboxes may reach, and of the other one."""
-    path = tmp_path_factory.mktemp("app") / "ways.py"
-    path.write_text(APP)
-    modal_cli("deploy", str(path))
-    found = tuple(str(modal.Function.from_name("web-ways", name).get_web_url()) for name in ("allowed", "other"))
-    for url in found:  # their containers are up before anybody waits for a few seconds only
-        assert httpx.get(url, timeout=60, trust_env=False).status_code == 200
-    yield found[0], found[1]
-    modal_cli("app", "stop", "web-ways", "--yes", check=False)
+    yield deploy(modal_cli, tmp_path_factory.mktemp("app"), "web-ways")
+    modal_cli("app", "stop", "web-ways", "--yes")
+
+
+@contextmanager
+def allowed(url: str) -> Iterator[modal.Sandbox]:
+    """A sandbox that may reach a function."""
+    app = modal.App.lookup("web-ways-sandboxes", create_if_missing=True)
+    sandbox = modal.Sandbox.create(app=app, timeout=120, outbound_domain_allowlist=[urlsplit(url).netloc])
+    yield sandbox
+    sandbox.terminate(wait=True)
 
 
 @pytest.fixture
 def sandbox(urls: tuple[str, str]) -> Iterator[modal.Sandbox]:
     """A sandbox that may reach the first function."""
-    app = modal.App.lookup("web-ways-sandboxes", create_if_missing=True)
-    sandbox = modal.Sandbox.create(app=app, timeout=120, outbound_domain_allowlist=[urlsplit(urls[0]).netloc])
-    yield sandbox
-    sandbox.terminate(wait=True)
+    with allowed(urls[0]) as one:
+        yield one
 
 
 def tried(sandbox: modal.Sandbox, *urls: str) -> dict[str, str | None]:
@@ -144,10 +157,13 @@ def test_a_list_that_is_replaced_closes_the_way_and_opens_no_other(
     assert set(tried(sandbox, urls[0]).values()) == {None}
 
 
-def test_the_way_ends_with_its_function(sandbox: modal.Sandbox, urls: tuple[str, str], modal_cli: Cli) -> None:
+def test_the_way_ends_with_its_function(modal_cli: Cli, tmp_path: Path) -> None:
     """Whoever has the port afterwards is not reached."""
-    modal_cli("app", "stop", "web-ways", "--yes")
-    wait_until(lambda: set(tried(sandbox, urls[0]).values()) == {None}, "the function's port is closed")
+    url, _ = deploy(modal_cli, tmp_path, "web-ways-that-end")
+    with allowed(url) as sandbox:
+        assert "allowed" in tried(sandbox, url).values()
+        modal_cli("app", "stop", "web-ways-that-end", "--yes")
+        wait_until(lambda: set(tried(sandbox, url).values()) == {None}, "the function's port is closed")
 
 
 @asynccontextmanager
