@@ -199,7 +199,7 @@ class LocalCloud:
                 sandbox_rpcs,
                 sandbox_ports,
                 FirstSandboxRpcs(self._sandboxes, sandbox_rpcs, sandbox_ports),
-                SandboxStatsRpcs(self._sandboxes),
+                SandboxStatsRpcs(self._sandboxes, clock),
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],
             router=[

@@ -32,7 +32,7 @@ import os, sys
 if os.fork() == 0:
     os.closerange(0, 4096)
     os.setsid()
-    os.execv("/bin/sleep", ["sleep", "4321"])
+    os.execv("/bin/sleep", ["sleep", "4329"])
 os.execv({bubblewrap!r}, ["bwrap", *sys.argv[1:]])
 """
 
@@ -75,10 +75,10 @@ def test_what_a_sandbox_leaves_makes_a_soak_fail(root: Path) -> None:
     assert not report["ok"]
     assert report["failure"].startswith("cycles: cycle 0 (")
     (left,) = report["left"]
-    assert left.endswith(": sleep 4321")
+    assert left.endswith(": sleep 4329")
     assert Progress.load(progress).done["cycles"] == 0
     assert descendants() == before
-    assert not [line for line in _commands() if "sleep 4321" in line]
+    assert not [line for line in _commands() if "sleep 4329" in line]
 
 
 def _commands() -> list[str]:

@@ -1,10 +1,10 @@
 """Statistics of a sandbox. Nothing is billed here: costs stay unset, what would count is told all the same."""
 
-import time
 from typing import Any
 
 from modal_proto import api_pb2
 
+from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.rpc.failures import invalid
 from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.usage import percentile
@@ -15,8 +15,9 @@ _PERCENTILES = (5000, 9000, 9900)  # what the SDK documents, in hundredths of a 
 class SandboxStatsRpcs:
     """Answers `Sandbox._experimental_stats`."""
 
-    def __init__(self, sandboxes: Sandboxes) -> None:
+    def __init__(self, sandboxes: Sandboxes, clock: Clock) -> None:
         self._sandboxes = sandboxes
+        self._clock = clock
 
     async def SandboxGetStats(
         self, request: api_pb2.SandboxGetStatsRequest, context: Any
@@ -24,7 +25,7 @@ class SandboxStatsRpcs:
         """Usage of a sandbox over a time range, by default its life so far."""
         record = self._sandboxes.get(request.sandbox_id)
         since = request.since.ToNanoseconds() / 1e9 if request.HasField("since") else record.created_at
-        until = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else time.time()
+        until = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else self._clock.time()
         if since >= until:
             raise invalid("`since` must be before `until`.")
         samples = record.usage.between(since, until)

@@ -160,7 +160,8 @@ class Sandboxes:
         record.tunnels = Tunnels(record.sandbox_id, record.sandbox.visit)
         record.tunnels.add(ports)
         record.connect = ConnectEntry(record.tunnels.host, record.sandbox.visit)
-        self._spawn(record.usage.run(record.sandbox.pid, lambda: record.ending is not None))
+        metering = record.usage.run(record.sandbox.pid, lambda: record.ending is not None, now=self._clock.time)
+        self._spawn(metering)
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if command := image.command(list(definition.entrypoint_args)):
             run = await record.sandbox.exec(command, exec_id=ENTRYPOINT_EXEC_ID)

@@ -37,9 +37,12 @@ class UsageMeter:
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
 
-    async def run(self, pid: int, is_over: Callable[[], bool]) -> None:
-        """Sample a process and its descendants until `is_over`, or this is cancelled."""
-        before_at, before = time.time(), 0.0
+    async def run(self, pid: int, is_over: Callable[[], bool], *, now: Callable[[], float]) -> None:
+        """Sample a process and its descendants until `is_over`, or this is cancelled.
+
+        `now` tells the Unix time that samples get, by the cloud's clock; how long they took is real time.
+        """
+        before_at, before = time.monotonic(), 0.0
         pause_s = FIRST_S
         with _TURNS.taking_part():
             while True:
@@ -49,12 +52,12 @@ class UsageMeter:
                 pause_s = _TURNS.pause_s(time.monotonic() - started)
                 if is_over():  # and the number may be another process's by now
                     return
-                now = time.time()
-                if not memory or now <= before_at:
+                took_s = time.monotonic() - before_at
+                if not memory or took_s <= 0:
                     continue
-                cores = max(cpu_s - before, 0.0) / (now - before_at)
-                self._samples.append(Sample(now, now - before_at, cores, memory / GIBIBYTE))
-                before_at, before = now, cpu_s
+                cores = max(cpu_s - before, 0.0) / took_s
+                self._samples.append(Sample(now(), took_s, cores, memory / GIBIBYTE))
+                before_at, before = before_at + took_s, cpu_s
 
     def between(self, since: float, until: float) -> list[Sample]:
         """The samples of a time range, in order."""
