@@ -18,15 +18,12 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from tests.support.warm_client import ask
 
 # By what a command begins with. A `modal` command must not find modules of ours that it has not imported.
 PRELOADED: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -53,20 +50,17 @@ def run(
 
     Without `stdin` the command reads the null device. Raises subprocess.TimeoutExpired.
     """
-    warm = _server(command, env)
-    if warm is None:
-        return subprocess.run(
-            [sys.executable, *command],
-            env=dict(env),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    return warm.run(command, env=env, stdin=stdin, cwd=cwd, timeout_s=timeout_s)
+    return subprocess.run(
+        in_place_of(*command, env=env) or [sys.executable, *command],
+        env=dict(env),
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
 
 
 def in_place_of(*command: str, env: Mapping[str, str]) -> list[str] | None:
@@ -119,42 +113,6 @@ class Warm:
         """Whether the server still serves."""
         return self._process.poll() is None
 
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        stdin: str | None,
-        cwd: str | Path | None,
-        timeout_s: float,
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run one command to its end."""
-        deadline = time.monotonic() + timeout_s
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        in_read, in_write = (os.open(os.devnull, os.O_RDONLY), None) if stdin is None else os.pipe()
-        try:
-            connection = ask(self.path, command, env, str(cwd or Path.cwd()), (in_read, out_write, err_write))
-        finally:
-            for descriptor in (in_read, out_write, err_write):
-                os.close(descriptor)
-        streams: list[threading.Thread] = [out := _Reader(out_read), err := _Reader(err_read)]
-        if in_write is not None:
-            streams.append(_write(in_write, stdin or ""))
-        with connection, connection.makefile("r") as told:
-            try:
-                connection.settimeout(_START_S)
-                told.readline()
-                connection.settimeout(max(0.01, deadline - time.monotonic()))
-                status = int(told.readline())
-                for stream in streams:
-                    stream.join(max(0.0, deadline - time.monotonic()))
-                    if stream.is_alive():
-                        raise TimeoutError
-            except TimeoutError:
-                raise subprocess.TimeoutExpired(list(command), timeout_s) from None
-        return subprocess.CompletedProcess([sys.executable, *command], status, out.text, err.text)
-
     def close(self) -> None:
         """End the server, and whatever still runs in its forks."""
         self._life.close()
@@ -164,30 +122,6 @@ class Warm:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self._directory)
-
-
-class _Reader(threading.Thread):
-    """Takes a stream to its end."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(daemon=True)
-        self._descriptor = descriptor
-        self.text = ""
-        self.start()
-
-    def run(self) -> None:
-        with open(self._descriptor, encoding="utf-8") as file:
-            self.text = file.read()
-
-
-def _write(descriptor: int, text: str) -> threading.Thread:
-    def write() -> None:
-        with suppress(BrokenPipeError), open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    return writer
 
 
 _servers: dict[str, Warm] = {}

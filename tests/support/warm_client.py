@@ -31,7 +31,8 @@ def main() -> int:
             os.execv(sys.executable, [sys.executable, *command])
         code = int(told.readline())
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        if -code not in (signal.SIGKILL, signal.SIGSTOP):  # whose effect cannot be changed anyway
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
 
