@@ -88,7 +88,8 @@ def model_gateway():  # type: ignore[no-untyped-def]  # as above
     """The only function that has the model's key. Refuses to start with bad settings."""
     from modal_app import collector, logs
     from modal_app.model_access import liveness
-    from modal_app.model_gateway import GatewaySettings, create_gateway
+    from modal_app.model_gateway.app import create_gateway
+    from modal_app.model_gateway.settings import GatewaySettings
     from modal_app.model_traffic import Recorder, Replays, Traffic
 
     logs.configure()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
+from modal_app.model_gateway.settings import GatewaySettings
 from workbench import private_files
 from workbench.local_cloud.processes import start_of
 from workbench.targets import Target
@@ -60,8 +61,6 @@ def backing(target: Target) -> Backing | None:
 
 def _checked(given: Backing) -> Backing:
     """What the gateway would refuse to start with is told where it can be put right."""
-    from modal_app.model_gateway import GatewaySettings  # late: it brings a web framework
-
     try:
         GatewaySettings(
             upstream_url=given.url, upstream_key=SecretStr(given.key), token_secret=SecretStr(secrets.token_urlsafe(32))

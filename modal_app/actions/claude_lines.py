@@ -6,10 +6,10 @@ Whatever stands in a line was said by a model or printed by a job: nothing of it
 import json
 import re
 from dataclasses import dataclass
-from typing import NoReturn
 
 from pydantic import JsonValue
 
+from modal_app.contract.json_text import parse_json
 from modal_app.contract.limits import MAX_STREAM_TEXT_BYTES
 
 MAX_LINE_BYTES = 8 * 1024 * 1024  # a result that the model filled is a twentieth of it
@@ -108,11 +108,11 @@ def _cut(value: JsonValue, cap: int) -> JsonValue:
 
 def _parse(line: bytes) -> Object | None:
     try:
-        value: JsonValue = json.loads(line.decode(errors="replace"), parse_constant=_no_constant)
+        value = parse_json(line.decode(errors="replace"))
         if b"\\ud" in line.lower():  # half a character is JSON, but nothing that can be written as UTF-8
             value = _whole(value)
         size(value)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
@@ -123,10 +123,6 @@ def _whole(value: JsonValue) -> JsonValue:
     if isinstance(value, list):
         return [_whole(item) for item in value]
     return {str(_whole(key)): _whole(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _text(line: bytes) -> str:

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 from pydantic import JsonValue
 
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.limits import MAX_MCP_BYTES, MAX_PROMPT_BYTES, MAX_SCHEMA_BYTES, MAX_TOOLS
+from modal_app.contract.json_text import require_shallow
+from modal_app.contract.limits import MAX_JSON_DEPTH, MAX_MCP_BYTES, MAX_PROMPT_BYTES, MAX_SCHEMA_BYTES, MAX_TOOLS
 
 PermissionMode = Literal["acceptEdits", "auto", "bypassPermissions", "dontAsk", "manual", "plan"]
 
@@ -71,9 +72,12 @@ def _require(holds: bool, message: str) -> None:
 def compact(value: Mapping[str, JsonValue]) -> str:
     """A value as JSON without spaces; raises ContractError for what is none."""
     try:
-        return json.dumps(dict(value), allow_nan=False, separators=(",", ":"))
+        text = json.dumps(dict(value), allow_nan=False, separators=(",", ":"))
+        require_shallow(value)
     except (ValueError, TypeError, RecursionError):
-        raise ContractError(ErrorCode.INVALID_REQUEST, "json_schema or mcp_config: is not JSON") from None
+        message = f"json_schema or mcp_config: is not JSON, or nested more than {MAX_JSON_DEPTH} deep"
+        raise ContractError(ErrorCode.INVALID_REQUEST, message) from None
+    return text
 
 
 def _size(text: str) -> int:

@@ -12,6 +12,7 @@ MAX_PROMPT_BYTES = 1024 * 1024  # more than any model reads at once
 MAX_SCHEMA_BYTES = 16 * 1024  # an argument, beside others
 MAX_TOOLS = 64  # arguments too, each of 386 characters at most
 MAX_MCP_BYTES = 64 * 1024  # servers are a few lines each
+MAX_JSON_DEPTH = 100  # of lists and objects in a value: pydantic reads 200 with the event around it
 MAX_FILES = 1000  # files in one write set
 MAX_PATHS = 1000  # paths in one restore
 MAX_MESSAGE_BYTES = 16 * 1024  # a commit message

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cached_property
 
 import httpx
@@ -11,6 +12,7 @@ import structlog
 from pydantic import JsonValue
 from starlette.types import Send
 
+from modal_app.contract.json_text import parse_json
 from modal_app.model_gateway.limits import Spent
 from modal_app.model_gateway.recording import Exchange, redacted
 from modal_app.model_gateway.refusals import Refusal
@@ -79,7 +81,8 @@ class Passage:
         data = exchange.answer.encode()
         self._tap.feed(data)
         if exchange.content_type == JSON and exchange.status == 200:
-            self._tap.message(json.loads(data))
+            with suppress(ValueError):  # a recording may be written by hand; its usage is all that is lost
+                self._tap.message(parse_json(data))
         await self._start(send, exchange.content_type, exchange.status)
         await self._send(send, data)
         await self._end(send)
@@ -146,8 +149,8 @@ class Passage:
         except httpx.HTTPError:
             raise Refusal(502, "the model's service broke off", reason="upstream_broke") from None
         try:
-            message: JsonValue = json.loads(data)
-        except (ValueError, RecursionError):
+            message = parse_json(bytes(data))
+        except ValueError:
             raise Refusal(502, "the model's service gave an answer of another kind", reason="json") from None
         self._tap.message(message)
         scrubber = Scrubber(self._hidden)

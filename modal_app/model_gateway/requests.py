@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from pydantic import JsonValue
 
+from modal_app.contract.json_text import parse_json
 from modal_app.model_gateway.refusals import Refusal
 
 PATHS = ("/v1/messages", "/v1/messages/count_tokens")
@@ -46,9 +46,9 @@ def parse_request(
     if query not in ("", "beta=true"):
         raise Refusal(400, "the gateway takes no query but beta=true", reason="query")
     try:
-        body: JsonValue = json.loads(raw, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise Refusal(400, "the request body is not JSON", reason="json") from None
+        body = parse_json(raw)
+    except ValueError:
+        raise Refusal(400, "the request body is not JSON, or nested too deeply", reason="json") from None
     if not isinstance(body, dict):
         raise Refusal(400, "the request body is not a JSON object", reason="json")
     model, streams = body.get("model"), body.get("stream", False)
@@ -63,10 +63,6 @@ def parse_request(
     if not server_tools and (remote := next(_remote(body), None)) is not None:
         raise Refusal(403, f"{remote}: what runs or is fetched at the service is not allowed here", reason="remote")
     return ModelRequest(path, bool(query), model, streams, body)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _remote(body: dict[str, JsonValue]) -> Iterator[str]:

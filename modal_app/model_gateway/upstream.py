@@ -1,14 +1,13 @@
 """One answer of the model's service, as it comes. Owns the connection for it; knows neither tokens nor limits."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
-from pydantic import JsonValue
 
+from modal_app.contract.json_text import parse_json
 from modal_app.model_gateway.refusals import ERROR_TYPES, Refusal
 from modal_app.model_gateway.requests import ModelRequest
 from modal_app.model_gateway.settings import GatewaySettings
@@ -113,8 +112,8 @@ async def alive(
 
 def _sentence(raw: bytes) -> str:
     try:
-        body: JsonValue = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = parse_json(raw)
+    except ValueError:
         return ""
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else None

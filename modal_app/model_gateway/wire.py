@@ -1,9 +1,10 @@
 """What passes in the gateway's answers, seen without being held: usage, life, and secrets, which do not pass. Pure."""
 
-import json
 from collections.abc import Callable, Sequence
 
 from pydantic import JsonValue
+
+from modal_app.contract.json_text import parse_json
 
 _MAX_LINE_BYTES = 1024 * 1024  # an event with usage is a thousandth of it
 REDACTED = b"[redacted]"
@@ -85,8 +86,8 @@ class UsageTap:
         if b'"usage"' not in value:
             return
         try:
-            data: JsonValue = json.loads(value)
-        except (ValueError, RecursionError):
+            data = parse_json(value)
+        except ValueError:
             return
         if isinstance(data, dict):
             self._add(data.get("message"))

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modal_app.actions.claude_lines import LineReader, Parsed, Unparsed, bounded, size
+from modal_app.contract.events import StreamEvent, dump_event, parse_event
+from modal_app.contract.limits import MAX_JSON_DEPTH
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -94,3 +96,18 @@ def test_a_value_is_cut_to_its_bound_and_only_when_it_must(value: dict[str, obje
 def test_what_cannot_be_cut_keeps_its_kind() -> None:
     many = {"type": "user", "session_id": "s", "message": [0] * 100_000}
     assert bounded(many) == ({"type": "user", "session_id": "s"}, True)
+
+
+@pytest.mark.parametrize("opening", [b'{"a":', b'{"a":[', b'{"a":[{"b":'], ids=["objects", "lists", "both"])
+@pytest.mark.parametrize("depth", [99, 100, 101, 150, 260, 400, 900])
+def test_a_line_is_either_an_event_or_text_at_every_depth(opening: bytes, depth: int) -> None:
+    """Python's reader, pydantic's validator and its writer give up at depths of their own."""
+    steps = sum(opening.count(kind) for kind in (b"{", b"["))
+    ends = b"".join({b"{": b"}", b"[": b"]"}[bytes([kind])] for kind in reversed(opening) if bytes([kind]) in b"{[")
+    times, rest = divmod(depth, steps)
+    line = opening * times + b"[" * (rest if times else 0) + b"1" + b"]" * (rest if times else 0) + ends * times
+    (found,) = LineReader().feed(line + b"\n")
+    assert isinstance(found, Parsed if depth <= MAX_JSON_DEPTH else Unparsed)
+    if isinstance(found, Parsed):
+        event = StreamEvent(run_id="r", seq=1, at_ms=0, elapsed_ms=0, channel="claude", message=found.value)
+        assert parse_event(dump_event(event)) == event

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from modal_app import model_traffic
-from modal_app.model_gateway import Exchange
+from modal_app.model_gateway.recording import Exchange
 from modal_app.model_traffic import Recorder, Replays, Traffic, of_replay, of_run
 from tests.conftest import Running
 

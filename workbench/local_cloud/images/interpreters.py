@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 # What runs nothing: the archives and tests of Python itself, and the packages that somebody installed beside it.
-_LEFT_OUT = shutil.ignore_patterns("site-packages", "test", "tests", "idlelib", "turtledemo", "config-*", "ensurepip")
+_LEFT_OUT = shutil.ignore_patterns("site-packages", "test", "tests", "idlelib", "turtledemo", "config-*")
 
 
 def copy_python(executable: Path, prefix: Path, destination: Path) -> None:
