@@ -15,6 +15,7 @@ from typing import Any
 from workbench.local_cloud.processes import MAX_LINE_BYTES
 
 _REAP_S = 5.0
+_UMASK = 0o022  # what programs expect; the cloud's own is stricter, and what it starts must not inherit that
 
 
 class Program:
@@ -29,7 +30,7 @@ class Program:
     async def start(
         cls, *argv: str, env: Mapping[str, str] | None = None, stdout: int = PIPE, stderr: int = PIPE, **how: Any
     ) -> "Program":
-        """Start a program; `how` is as for `subprocess.Popen`. Raises OSError.
+        """Start a program with the usual umask; `how` is as for `subprocess.Popen`. Raises OSError.
 
         Cancelled meanwhile, it lets the start come to its end and ends the program again.
         """
@@ -42,6 +43,7 @@ class Program:
 
     @classmethod
     async def _start(cls, argv: tuple[str, ...], **how: Any) -> "Program":
+        how["umask"] = _UMASK
         loop = asyncio.get_running_loop()
         transport, leader = await loop.subprocess_exec(
             lambda: _Leader(limit=MAX_LINE_BYTES, loop=loop), *argv, stdin=DEVNULL, start_new_session=True, **how

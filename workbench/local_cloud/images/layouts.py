@@ -42,11 +42,15 @@ def target(text: str, *, workdir: str, what: str = "A file") -> PurePosixPath:
     if ".." in path.parts:
         raise RefusedError(f"'{text}' holds '..': give the path that is meant.")
     path = PurePosixPath("/", *path.parts[1:])  # two slashes at the front would be another root
-    top = path.parts[1] if len(path.parts) > 1 else ""
-    inside = path.is_relative_to(IMAGE_ROOT)
-    if top in _SYSTEM or inside or (top == "etc" and len(path.parts) > 2 and path.parts[2] in _ETC):
+    if is_system(path) or path.is_relative_to(IMAGE_ROOT):
         raise RefusedError(f"{what} cannot be at {path} on the local cloud, whose own it is: take a path below /opt.")
     return path
+
+
+def is_system(path: PurePosixPath) -> bool:
+    """Whether an absolute path inside lies in what every guest gets from the host or from the kernel."""
+    top, below = (*path.parts[1:3], "", "")[:2]
+    return top in _SYSTEM or (top == "etc" and below in _ETC)
 
 
 def binds(directory: Path, *, prefix: str = "", split: Iterable[str] = ()) -> Iterator[tuple[Path, str]]:

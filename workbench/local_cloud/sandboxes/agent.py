@@ -76,7 +76,7 @@ class Agent:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as proxy:
             proxy.bind(("127.0.0.1", 0))
             proxy.listen(MAX_PROXY_WAITING)
-            self.tell({"op": "ready", "uid": os.getuid()}, proxy.fileno())
+            self.tell({"op": "ready", "uid": os.getuid(), "workdir": self.workdir()}, proxy.fileno())
         while True:
             for key, _ in self.selector.select():
                 if key.fileobj is self.control:
@@ -88,6 +88,14 @@ class Agent:
                     self.reap()
                 elif isinstance(key.fileobj, socket.socket):
                     self.hear(key.fileobj)
+
+    def workdir(self) -> str:
+        """Make the directory in which programs start, if it is not there; returns why that cannot be."""
+        try:
+            os.makedirs(sys.argv[4], exist_ok=True)
+        except OSError as error:
+            return str(error.strerror)
+        return ""
 
     def tell(self, message: dict[str, object], *descriptors: int) -> None:
         socket.send_fds(self.control, [json.dumps(message).encode()], descriptors)

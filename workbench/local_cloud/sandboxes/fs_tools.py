@@ -87,7 +87,7 @@ def too_large(size: int) -> FsError:
 
 
 def write_file(arguments: dict[str, Any]) -> None:
-    """Replace a file by one that is whole: what is cut off on the way leaves the old one as it was."""
+    """Replace a file by one that is whole, with its mode: what is cut off on the way leaves the old one as it was."""
     path = arguments["path"]
     directory, _, name = path.rpartition("/")
     if not name or os.path.isdir(path):
@@ -102,6 +102,8 @@ def write_file(arguments: dict[str, Any]) -> None:
         try:
             while data := os.read(0, CHUNK_BYTES):
                 write_all(descriptor, data)
+            if os.path.isfile(path):
+                os.fchmod(descriptor, stat.S_IMODE(os.stat(path).st_mode))
         finally:
             os.close(descriptor)
         os.replace(temporary, path)

@@ -60,15 +60,42 @@ _FS_TOOLS = {
 }
 _ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_LOCAL_BIN = Path("/usr/local/bin")
 _HERE = Path(__file__).parent
 
 
 def system_python() -> str:
     """The interpreter that every sandbox can see below /usr; raises IsolationUnavailableError."""
-    for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
-        if Path(path).exists() and os.path.realpath(path).startswith("/usr/"):
+    for path in map(os.path.realpath, ("/usr/bin/python3", "/usr/local/bin/python3")):
+        if path.startswith("/usr/") and Path(path).exists():
             return path
     raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
+
+
+def _local_programs(python: str, own: str) -> Iterator[tuple[str, ...]]:
+    """Bubblewrap's arguments that put `python` and `python3` where every image of Modal has them, in /usr/local/bin.
+
+    That directory is the host's with them in it: `own` leads to the image's interpreter if it has one, and where the
+    host has none to the system's, `python`.
+    """
+    names = [name for name in ("python", "python3") if own or not os.path.lexists(_LOCAL_BIN / name)]
+    if not names:
+        return
+    yield "--tmpfs", str(_LOCAL_BIN)
+    for path in sorted(_LOCAL_BIN.iterdir()) if _LOCAL_BIN.is_dir() else ():
+        if path.name in names:
+            continue
+        if path.is_symlink():
+            yield "--symlink", str(path.readlink()), str(path)
+        else:
+            yield "--ro-bind-try", str(path), str(path)
+    for name in names:
+        # A link to an environment's interpreter would be an interpreter without the environment.
+        if own:
+            yield "script", f'#!/bin/sh\nexec {own} "$@"\n', str(_LOCAL_BIN / name)
+        else:
+            yield "--symlink", python, str(_LOCAL_BIN / name)
+    yield "--remount-ro", str(_LOCAL_BIN)
 
 
 def bubblewrap() -> str:
@@ -130,6 +157,11 @@ def command(
             argv += ["--symlink", str(path.readlink()), f"/{name}"]
         elif path.is_dir():
             argv += ["--ro-bind", f"/{name}", f"/{name}"]
+    for words in _local_programs(python, spec.python):
+        if words[0] == "script":
+            argv += ["--perms", "0555", "--ro-bind-data", data(words[1].encode()), words[2]]
+        else:
+            argv += words
     for name, text in _ETC.items():
         argv += ["--perms", "0644", "--ro-bind-data", data(text.encode()), f"/etc/{name}"]
     for name in _ETC_FROM_HOST:
@@ -146,7 +178,7 @@ def command(
     for mount in spec.mounts:
         argv += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]
     argv += ["--remount-ro", "/", "--chdir", "/", python, "-I", "-S", "/run/agent.py"]
-    argv += [str(control_fd), str(spec.limits.processes), str(spec.limits.workspace_bytes)]
+    argv += [str(control_fd), str(spec.limits.processes), str(spec.limits.workspace_bytes), spec.workdir]
     try:
         yield argv, descriptors
     finally:

@@ -1,10 +1,13 @@
 """What a sandbox is given before it starts: its user, its place, its image, files and volumes, its limits."""
 
 import asyncio
+import posixpath
 import tempfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from modal_proto import api_pb2
 
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
@@ -33,7 +36,7 @@ class Preparation:
             f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
         )
         uid = isolation_uid(zlib.crc32((project or record.sandbox_id).encode()))
-        workdir = definition.workdir or image.meaning.workdir or HOME
+        workdir = posixpath.normpath(f"/{(definition.workdir or image.meaning.workdir or HOME).lstrip('/')}")
         places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
         files = await self._files_of(record) if definition.mount_ids else None
         if files is not None and image.directory is not None:
@@ -53,7 +56,8 @@ class Preparation:
             uid=uid,
             mounts=tuple(binds),
             env=env,
-            directories=image.meaning.directories,
+            directories=(*image.meaning.directories, *self._made(workdir, image, files, definition)),
+            python=image.python,
             workdir=workdir,
             limits=limits_of(
                 memory_mb=definition.resources.memory_mb,
@@ -62,6 +66,15 @@ class Preparation:
                 milli_cpu_max=definition.resources.milli_cpu_max,
             ),
         )
+
+    def _made(self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox) -> list[str]:
+        """The working directory, if it is to be an empty one of its own: nothing else that is put there has it."""
+        path = PurePosixPath(workdir)
+        writable = [HOME, "/tmp", *image.meaning.directories, *(mount.mount_path for mount in definition.volume_mounts)]  # noqa: S108  # inside
+        if layouts.is_system(path) or workdir in ("/", "/etc") or any(map(path.is_relative_to, writable)):
+            return []
+        trees = [tree for tree in (files, image.directory and image.directory / layouts.TREE) if tree is not None]
+        return [] if any(_has_files(tree / workdir.lstrip("/")) for tree in trees) else [workdir]
 
     async def _files_of(self, record: Record) -> Path:
         """Lay the files of its mounts out where its user may read them: what `add_local_*` adds without a copy."""
@@ -72,3 +85,7 @@ class Preparation:
         for directory in (record.files, tree, *(path for path in tree.rglob("*") if path.is_dir())):
             directory.chmod(0o755)
         return tree
+
+
+def _has_files(directory: Path) -> bool:
+    return directory.is_dir() and any(directory.iterdir())

@@ -64,6 +64,7 @@ class Sandbox:
         self.exceeded: Exceeded | None = None  # the limit that ended it
         self.env: dict[str, str] = {}  # what every program gets beneath its own environment
         self._proxy_listener: socket.socket | None = None
+        self._lacking = ""  # why there is no working directory
         self._activity = Activity(clock)
         self._spec = spec
         self.group = group
@@ -136,6 +137,12 @@ class Sandbox:
             await self.terminate()
             said = (await self._bwrap.stderr.read(2000)).decode(errors="replace").strip()
             raise SandboxStartFailedError(said or "the sandbox's agent did not answer in time")
+        if self._lacking:
+            await self.terminate()
+            raise SandboxStartFailedError(
+                f"its working directory {self._spec.workdir} cannot be made: {self._lacking}. Take one below /root or "
+                "a volume's mount, or a new name below /"
+            )
 
     async def exec(
         self,
@@ -247,6 +254,7 @@ class Sandbox:
         match message["op"]:
             case "ready" if not self._ready.is_set():
                 self._proxy_listener = listening_socket(descriptors[0])
+                self._lacking = str(message["workdir"])[:200]
                 self._ready.set()
             case "terminal":
                 run = self.execs.find(str(message["id"]))

@@ -35,7 +35,8 @@ class BindMount:
 class SandboxSpec:
     """One sandbox: `uid` is the unprivileged host user it runs as when the cloud is root.
 
-    `directories` are empty, writable and in memory, unless something is mounted there.
+    `directories` are empty, writable and in memory, unless something is mounted there. `workdir` is made if it is not
+    there. `python` is the image's own interpreter as it is seen inside, empty when it has none.
     """
 
     sandbox_id: str
@@ -44,6 +45,7 @@ class SandboxSpec:
     directories: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = HOME
+    python: str = ""
     limits: Limits = field(default_factory=Limits)
 
 

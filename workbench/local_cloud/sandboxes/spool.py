@@ -2,6 +2,10 @@
 
 When nobody has read for a window's length the pipe is no longer emptied, and the job waits, as on any full pipe. What
 was read long ago is forgotten, segment by segment: a reader that resumes after a broken connection is never that late.
+
+A program may end while others that it has started still hold its pipe: a server in the background, a filter behind
+`exec > >(…)`. What they print for a moment longer still belongs to the stream. After its end the pipe is emptied for as
+long as anybody holds it, and what comes is dropped: a writer whose reader is gone would be killed by a signal.
 """
 
 import asyncio
@@ -13,6 +17,9 @@ from typing import BinaryIO
 WINDOW_BYTES = 64 * 1024 * 1024  # how far a job may print ahead of its furthest reader
 KEPT_BYTES = 64 * 1024 * 1024  # how much of what was read already can be read again
 SEGMENT_BYTES = 16 * 1024 * 1024
+QUIET_S = 1.0  # with its program ended and nothing printed for so long, a stream has ended
+LINGER_S = 5.0  # and after so long even if others print on
+_DROP_PAUSE_S = 0.05  # between two chunks that are dropped: a flood costs us next to nothing
 _CHUNK_BYTES = 1024 * 1024
 _MAX_PIPE_BYTES = 1024 * 1024  # what the kernel holds at most for an unprivileged user
 
@@ -31,6 +38,8 @@ class Spool:
         self._reading = False
         self._furthest = 0
         self._changed = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None  # the next look at a pipe whose program has ended
+        self._ended_at: float | None = None
         self.size = 0
         self.kept_from = 0
         self.finished = False
@@ -60,15 +69,21 @@ class Spool:
             await self._changed.wait()
 
     def drain(self) -> None:
-        """The writer has ended: take what is in the pipe now, and finish even if a stray process still holds it."""
-        left = _MAX_PIPE_BYTES  # a stray process may go on writing
+        """The program has ended: take what is in the pipe now; the stream ends soon, even if others hold the pipe."""
+        left = _MAX_PIPE_BYTES  # others may go on writing
         while self._source is not None and left > 0 and (taken := self._take()):
             left -= taken
-        self._finish()
+        if self._source is None:
+            self._finish()
+        elif self._ended_at is None and not self.finished:
+            self._ended_at = asyncio.get_running_loop().time()
+            self._resume()
+            self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._expect_end, self.size)
 
     def discard(self) -> None:
         """Release the files and the pipe; readers see the end. Idempotent."""
         self._finish()
+        self._let_go()
         for file in self._segments.values():
             file.close()
         self._segments.clear()
@@ -104,6 +119,35 @@ class Spool:
             asyncio.get_running_loop().remove_reader(self._source)
             self._reading = False
 
+    def _expect_end(self, size: int) -> None:
+        """End the stream when nothing has come since it had `size` bytes, or when it has lasted long enough."""
+        loop = asyncio.get_running_loop()
+        assert self._ended_at is not None
+        left = self._ended_at + LINGER_S - loop.time()
+        if left <= 0 or (size == self.size and self._reading):
+            self._finish()
+            self._drop()
+        else:
+            self._timer = loop.call_later(min(QUIET_S, left), self._expect_end, self.size)
+
+    def _drop(self) -> None:
+        """Empty the pipe of a stream that has ended, again and again until nobody holds it."""
+        if self._source is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._source)
+        try:
+            ended = not os.read(self._source, _CHUNK_BYTES)
+        except BlockingIOError:
+            loop.add_reader(self._source, self._drop)
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self._let_go()
+        else:
+            self._timer = loop.call_later(_DROP_PAUSE_S, self._drop)
+
     def _on_readable(self) -> None:
         if self.size - self._furthest >= WINDOW_BYTES:
             self._pause()
@@ -128,6 +172,7 @@ class Spool:
             self._notify()
         else:
             self._finish()
+            self._let_go()
         return len(data)
 
     def _append_notice(self, error: OSError) -> None:
@@ -138,11 +183,18 @@ class Spool:
 
     def _finish(self) -> None:
         self._pause()
-        if self._source is not None:
-            os.close(self._source)
-            self._source = None
         self.finished = True
         self._notify()
+
+    def _let_go(self) -> None:
+        """Close the pipe. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._source is not None:
+            asyncio.get_running_loop().remove_reader(self._source)
+            os.close(self._source)
+            self._source = None
 
     def _notify(self) -> None:
         self._changed.set()

@@ -290,3 +290,38 @@ async def test_a_sandbox_whose_start_is_cut_off_leaves_nothing_whenever_that_is(
     descriptors = set(os.listdir("/proc/self/fd"))
     await cut_off_at_many_moments(begin, times=20, latest_s=0.1, seed=21)
     await nothing_is_left(str(workspace), descriptors)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        pytest.param("exec > >(sed s/^/j/); echo a", "ja\n", id="a filter behind the output"),
+        pytest.param("exec > >(tee kept); echo a", "a\n", id="a logger"),
+        pytest.param("(sleep 0.2; echo late) & echo now", "now\nlate\n", id="a line in the background"),
+        pytest.param("echo a; (sleep 0.1; echo b >&2; sleep 0.1; echo c) &", "a\nc\n", id="both streams"),
+    ],
+)
+async def test_what_a_program_has_started_prints_to_its_end(sandbox: Sandbox, script: str, expected: str) -> None:
+    """A stream ends when nobody holds it any more, not when the first of its writers does."""
+    status, out, _ = await run(sandbox, "bash", "-c", f"cd /tmp; {script}")
+    assert (status, out) == (ExitStatus(code=0), expected)
+
+
+async def test_a_server_in_the_background_goes_on_when_the_command_has_ended(sandbox: Sandbox) -> None:
+    """Its pipe is emptied: a write to a closed one would kill it at its next line, a full one would hold it up."""
+    serving = "(for i in $(seq 1 400); do echo $i; head -c 1000 /dev/zero; sleep 0.01; done; echo $i > /tmp/last) &"
+    status, out, _ = await run(sandbox, "sh", "-c", f"{serving} echo started")
+    assert status == ExitStatus(code=0)
+    assert "started" in out
+    waiting = "for i in $(seq 1 300); do [ -e /tmp/last ] && break; sleep 0.1; done; cat /tmp/last"
+    assert await run(sandbox, "sh", "-c", waiting) == (ExitStatus(code=0), "400\n", "")
+
+
+async def test_a_flood_in_the_background_does_not_keep_a_stream_open(sandbox: Sandbox) -> None:
+    """A stream belongs to its program: it ends, whatever others print."""
+    status, out, _ = await run(sandbox, "sh", "-c", "(sleep 0.2; exec yes) & echo $!")
+    assert status == ExitStatus(code=0)
+    number, _, flood = out.partition("\n")
+    assert flood.startswith("y\ny\n")
+    assert (await run(sandbox, "kill", "-0", number))[0] == ExitStatus(code=0)
+    await run(sandbox, "kill", number)
