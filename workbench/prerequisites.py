@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from ctypes.util import find_library
 from dataclasses import dataclass
-from pathlib import Path
 
+from workbench.local_cloud.guest_root import system_python
 from workbench.local_cloud.sandboxes.diagnosis import MORE
 
 LINUX_ONLY = "The local cloud needs Linux: run it inside a Linux VM such as Lima or Docker Desktop"
@@ -31,10 +31,6 @@ class Prerequisite:
     present: Callable[[], bool]
 
 
-def _system_python() -> bool:
-    return any(Path(path).exists() for path in ("/usr/bin/python3", "/usr/local/bin/python3"))
-
-
 def _chromium() -> bool:
     return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
 
@@ -43,7 +39,7 @@ RUN = (
     Prerequisite("bubblewrap", "isolates sandboxes", lambda: shutil.which("bwrap") is not None),
     Prerequisite("libseccomp2", "filters the system calls of sandboxes", lambda: find_library("seccomp") is not None),
     Prerequisite("git", "git jobs in sandboxes", lambda: shutil.which("git") is not None),
-    Prerequisite("python3", "runs the agent and Python jobs inside sandboxes", _system_python),
+    Prerequisite("python3", "runs the agent and Python jobs inside sandboxes", lambda: system_python() is not None),
 )
 TEST = (*RUN, Prerequisite("chromium", "the browser of the JupyterLab tests", _chromium))
 

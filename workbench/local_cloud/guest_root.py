@@ -1,4 +1,4 @@
-"""The root that function containers and image builds share: the host's system, read-only, in namespaces of its own."""
+"""What guests see of the host's system: the root that function containers and image builds share, and its Python."""
 
 import os
 import sys
@@ -33,6 +33,12 @@ def system_root() -> list[str]:
     for name in _ETC:
         argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     return [*argv, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108  # inside the container
+
+
+def system_python() -> str | None:
+    """The interpreter that every guest sees below /usr, its links resolved; None when there is none."""
+    found = map(os.path.realpath, ("/usr/bin/python3", "/usr/local/bin/python3"))
+    return next((path for path in found if path.startswith("/usr/") and Path(path).exists()), None)
 
 
 def interpreter_paths() -> list[str]:

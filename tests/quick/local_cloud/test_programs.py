@@ -56,3 +56,15 @@ async def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path) -> Non
 async def test_a_program_that_cannot_be_started_says_so() -> None:
     with pytest.raises(FileNotFoundError):
         await Program.start("/no/such/program")
+
+
+async def test_a_program_has_the_usual_umask_whatever_the_cloud_s_own_is() -> None:
+    """What containers, builds and jobs make is for others to read; only the cloud's own state is not."""
+    before = os.umask(0o077)
+    try:
+        program = await Program.start("/bin/sh", "-c", "umask")
+        async with aclosing(program):
+            assert await program.stdout.read() == b"0022\n"
+            await program.wait()
+    finally:
+        assert os.umask(before) == 0o077

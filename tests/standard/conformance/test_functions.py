@@ -27,7 +27,7 @@ def deployed(modal_cli: Cli) -> Iterator[None]:
 
 @pytest.fixture
 def notes(deployed: None) -> modal.Dict:
-    return modal.Dict.from_name("calls-notes")
+    return modal.Dict.from_name("calls-notes", create_if_missing=True)
 
 
 def function(name: str) -> modal.Function:

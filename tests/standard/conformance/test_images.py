@@ -168,13 +168,34 @@ def main():
     ]
 
 
-def test_what_the_cloud_has_already_is_not_built(app: modal.App, cloud: object) -> None:
-    """So that a deployment needs neither time nor a network for it."""
-    image = modal.Image.debian_slim().pip_install("fastapi").uv_pip_install("modal")
+def test_what_the_cloud_has_already_is_copied_into_the_image(app: modal.App, run: Run) -> None:
+    """So that a deployment needs neither an index nor a network for it; what it brings with it comes, too."""
+    image = modal.Image.debian_slim().pip_install("fastapi", "rich").uv_pip_install("httpx[http2]<1")
     image.build(app)
     log = "".join(entry.message for entry in image.logs.fetch())
-    assert "is in the local cloud's own environment" in log
-    assert "Using Python" not in log
+    assert "httpx==" in log
+    assert "is taken from the local cloud's own environment" in log
+    assert "Resolved" not in log
+    where = "import fastapi, httpx, h2, pydantic; print(fastapi.__file__, httpx.__file__, h2.__file__)"
+    assert {path.rpartition("/lib/")[0] for path in run(image, "python", "-c", where).split()} == {"/opt/image/venv"}
+    assert "Pygments" in run(image, "pygmentize", "-V")
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "absent"),
+    [
+        ("rich", ["rich", "pygments"], "httpx"),
+        ("pydantic>=2", ["pydantic", "pydantic_core"], "fastapi"),
+        ("requests", ["requests", "urllib3", "certifi"], "httpx"),
+        ("modal", ["modal", "grpclib"], "papermill"),
+    ],
+)
+def test_a_sandbox_finds_what_its_image_asks_for_and_nothing_of_the_cloud_s(
+    run: Run, asked: str, there: list[str], absent: str
+) -> None:
+    image = modal.Image.debian_slim().pip_install(asked)
+    find = "import importlib.util as u, sys; print([u.find_spec(name) is not None for name in sys.argv[1:]])"
+    assert run(image, "python", "-c", find, *there, absent) == f"{[*[True] * len(there), False]}\n"
 
 
 def test_files_are_copied_where_they_belong(run: Run, tmp_path: Path) -> None:

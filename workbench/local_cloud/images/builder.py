@@ -15,11 +15,12 @@ from importlib import metadata
 from pathlib import Path
 
 from workbench.local_cloud.images import host, layouts
+from workbench.local_cloud.images.adopted import adopt
 from workbench.local_cloud.images.copying import copy_into
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.interpreters import copy_python
-from workbench.local_cloud.images.plans import Copy, MakePython, Meaning, Plan
+from workbench.local_cloud.images.plans import Adopt, Copy, MakePython, Meaning, Plan
 from workbench.local_cloud.images.workshop import BuildFailedError, Workshop
 from workbench.local_cloud.programs import Program
 from workbench.local_cloud.volumes.trees import remove_tree
@@ -28,7 +29,7 @@ SCRATCH_PREFIX = "tmp-"
 # The parts of an image, and the steps that write to each. A copied Python is only ever made with the first `venv`.
 _WRITERS = {
     layouts.COPIED_PYTHON: (),
-    "venv": (PipInstall, UvSync, MakePython),
+    "venv": (Adopt, PipInstall, UvSync, MakePython),
     "npm": (NpmInstall,),
     layouts.TREE: (Copy,),
 }
@@ -51,6 +52,7 @@ class Builder:
     def __init__(self, root: Path, *, lay_out: Callable[[list[str], Path], None]) -> None:
         self._root = root
         self._lay_out = lay_out
+        self._sound: set[str] = set()  # interpreters that have been seen to run the SDK
         for leftover in root.glob(f"{SCRATCH_PREFIX}*"):
             remove_tree(leftover)
 
@@ -76,7 +78,7 @@ class Builder:
             context = scratch / "context"
             if any(isinstance(step, Copy) for step in plan.steps):
                 await asyncio.to_thread(self._fill, context, context_mount, context_files)
-            build = _Build(shop, plan.meaning, context, log)
+            build = _Build(shop, plan.meaning, context, log, sound=self._sound)
             for step in plan.steps:
                 await build.take(step)
             if writes:
@@ -111,11 +113,12 @@ class Builder:
 class _Build:
     """Takes the steps of one layer in their order."""
 
-    def __init__(self, shop: Workshop, meaning: Meaning, context: Path, log: Log) -> None:
+    def __init__(self, shop: Workshop, meaning: Meaning, context: Path, log: Log, *, sound: set[str]) -> None:
         self.meaning = meaning
         self._shop = shop
         self._context = context
         self._log = log
+        self._sound = sound
 
     async def take(self, step: object) -> None:
         match step:
@@ -124,6 +127,12 @@ class _Build:
                 self._log(f"COPY: {laid} files to {step.destination}\n", 1)
             case MakePython():
                 await self._make_python()
+            case Adopt():
+                await self._with_environment()
+                names = [package.partition("==")[0] for package in step.packages]
+                await asyncio.to_thread(adopt, names, self._shop.image / "venv")
+                for package in step.packages:
+                    self._log(f"{package} is taken from the local cloud's own environment\n", 1)
             case PipInstall():
                 await self._with_environment()
                 await self._install(self._expanded(step.arguments))
@@ -154,7 +163,9 @@ class _Build:
                 await self._venv(interpreter.path)
                 if own:
                     await self._offer_the_cloud(interpreter.path)
-                    await self._check()
+                    if interpreter.path not in self._sound:
+                        await self._check()
+                    self._sound.add(interpreter.path)
             except BuildFailedError as error:
                 problem = str(error)
                 self._log(f"{interpreter.path} does not do: {problem}\n", 2)
@@ -192,6 +203,8 @@ class _Build:
     async def _make_python(self) -> None:
         version = self.meaning.python
         await self._make_environment(version)
+        if version == host.OWN_PYTHON:
+            return
         self._log(f"Python {version} is not the local cloud's own: installing the SDK for it\n", 1)
         await self._install([f"modal=={metadata.version('modal')}"])
         await self._check()

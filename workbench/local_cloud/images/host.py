@@ -10,18 +10,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from workbench.local_cloud.guest_root import system_python
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # The SDK's debian_slim installs compilers for packages without wheels; wheels need none, and what has none says so.
 _COMPILERS = frozenset(("gcc", "gfortran", "build-essential"))
-# Tools of the base image that a build here brings by itself.
-_TOOLS = frozenset(("pip", "wheel", "uv"))
 _ASK_S = 20
 
 
@@ -33,26 +29,9 @@ class Interpreter:
     prefix: str
 
 
-def satisfied(requirements: list[str]) -> list[str] | None:
-    """What of the cloud's own environment meets some requirements, as `name==version`; None when they are not met.
-
-    Extras are not looked at: what an extra would add is not known without an index.
-    """
-    met = []
-    for text in requirements:
-        try:
-            requirement = Requirement(text)
-            if requirement.url is not None:
-                return None
-            if requirement.name in _TOOLS:
-                continue
-            installed = metadata.version(canonicalize_name(requirement.name))
-        except (InvalidRequirement, metadata.PackageNotFoundError):
-            return None
-        if not requirement.specifier.contains(installed, prereleases=True):
-            return None
-        met.append(f"{canonicalize_name(requirement.name)}=={installed}")
-    return met
+def is_system_python(version: str) -> bool:
+    """Whether the Python below /usr that every guest sees is of a version `X.Y`."""
+    return (system_python() or "").endswith(f"/python{version}")
 
 
 def is_own_system(base: str) -> bool:

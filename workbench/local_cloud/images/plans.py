@@ -22,6 +22,7 @@ class Meaning:
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
+    installed: bool = False  # whether an installer has put anything into its environment
     interpreter: str = ""  # the Python that its environment was made from, empty when it has none
     interpreter_prefix: str = ""  # where that lies, empty below /usr; guests see the image's copy there
 
@@ -40,9 +41,16 @@ class Meaning:
 
 @dataclass(frozen=True)
 class MakePython:
-    """Make an environment of another version than the cloud's own, with the SDK in it."""
+    """Make an environment of a version, with the SDK in it when it is another than the cloud's own."""
 
     version: str
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Copy packages of the cloud's own environment, `name==version`, into the image's."""
+
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,13 @@ class Copy:
     mode: int | None = None
 
 
-Step = MakePython | Copy | PipInstall | UvSync | NpmInstall
+Step = MakePython | Adopt | Copy | PipInstall | UvSync | NpmInstall
 
 
 @dataclass
 class Plan:
-    """A layer that can be had here: what the image will mean, what to build, and what was met without building."""
+    """A layer that can be had here: what the image will mean and what to build."""
 
     meaning: Meaning
     steps: list[Step] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-    met: list[str] = field(default_factory=list)

@@ -23,7 +23,7 @@ from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.builder import Builder
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.logs import BuildLog, Line
-from workbench.local_cloud.images.plans import Meaning, Plan
+from workbench.local_cloud.images.plans import Adopt, Meaning, Plan, Step
 from workbench.local_cloud.images.steps import interpret
 from workbench.local_cloud.images.workshop import LAYER_DEADLINE_S, BuildFailedError
 from workbench.local_cloud.logs import LogRow
@@ -38,7 +38,7 @@ MAX_BUILDS = 2  # at a time: installers use every core they find
 _STOP_S = 10.0
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
 _SLEEP = ["sleep", "172800"]
-_KEY_VERSION = 1  # what is built from a definition changes with it
+_KEY_VERSION = 2  # what is built from a definition changes with it
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS image_layers (
@@ -151,14 +151,13 @@ class Images:
         secrets = self._secrets(list(image.secret_ids))
         parent_key = [(tag, parent.image_id) for tag, parent in parents.items()]
         checksum = self._mount_checksum(image.context_mount_id) if image.context_mount_id else ""
-        has_python = any(parent.meaning.interpreter for parent in parents.values())
         meanings = {tag: parent.meaning for tag, parent in parents.items()}
         refusal, plan = "", Plan(Meaning())
         try:
-            plan = await asyncio.to_thread(interpret, image, meanings, has_python=has_python, secrets=secrets)
+            plan = await asyncio.to_thread(interpret, image, meanings, secrets=secrets)
         except RefusedError as error:
             refusal = str(error)
-        key: str | None = _key(image, parent_key, checksum, secrets, plan.met)
+        key: str | None = _key(image, parent_key, checksum, secrets, plan.steps)
         row = self._db.one("SELECT * FROM image_layers WHERE key=?", (key,))
         if row is not None and not force_build and not ignore_cache:
             found = self._image(row)
@@ -182,8 +181,6 @@ class Images:
         log = self._logs[image_id] = BuildLog(hidden=secrets.values())
         for line in plan.log:
             log.add(f"{line}\n", 1)
-        for met in plan.met:
-            log.add(f"{met} is in the local cloud's own environment\n", 1)
         if refusal or not plan.steps:
             self._finish(image_id, plan.meaning, directory, log.redacted(refusal))
         else:
@@ -285,7 +282,7 @@ def _key(
     parents: list[tuple[str, str]],
     mount_checksum: str,
     secrets: Mapping[str, str],
-    met: list[str],
+    steps: list[Step],
 ) -> str:
     """What tells layers apart. Ids of mounts and secrets do not: the SDK makes new ones for equal contents."""
     parts = [
@@ -297,7 +294,7 @@ def _key(
         sorted(image.build_args.items()),
         mount_checksum,
         sorted(secrets.items()),
-        met,
+        [step.packages for step in steps if isinstance(step, Adopt)],
         [image.HasField("build_function"), image.gpu_config.SerializeToString(deterministic=True).hex()],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.images import dockerfile, host, layouts
+from workbench.local_cloud.images import adopted, dockerfile, host, layouts
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync, npm_arguments, pip_arguments
-from workbench.local_cloud.images.plans import Copy, MakePython, Meaning, Plan
+from workbench.local_cloud.images.plans import Adopt, Copy, MakePython, Meaning, Plan
 
 MAX_ENV_CHARS = 128 * 1024
 MAX_DIRECTORIES = 100  # each is a file system of its own in a sandbox
@@ -31,20 +31,15 @@ _NO_EFFECT = frozenset(("rm", "true", ":", "echo"))
 _BUILD_COMMANDS = "pip install, uv pip install, uv sync, npm install -g, apt-get install and mkdir"
 
 
-def interpret(
-    image: api_pb2.Image, parents: Mapping[str, Meaning], *, has_python: bool, secrets: Mapping[str, str]
-) -> Plan:
-    """Read a layer on top of those it is built on, by their names. Raises RefusedError.
-
-    `has_python` says that the parent has an environment of its own; `secrets` are the build's.
-    """
+def interpret(image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str]) -> Plan:
+    """Read a layer on top of those it is built on, by their names; `secrets` are the build's. Raises RefusedError."""
     if image.HasField("build_function") or image.build_function_def:
         raise RefusedError("run_function is not implemented by the local cloud: do its work when a container starts.")
     if image.gpu_config.gpu_type or image.gpu_config.type:
         raise RefusedError("GPUs are not available on the local cloud: images are built without.")
     if image.volume_mounts:
         raise RefusedError("Volumes are not mounted while images are built by the local cloud.")
-    reader = _Reader(image, parents, has_python=has_python, secrets=secrets)
+    reader = _Reader(image, parents, secrets=secrets)
     for instruction in dockerfile.instructions(image.dockerfile_commands):
         reader.plan.log.append(str(instruction))
         try:
@@ -59,13 +54,10 @@ def interpret(
 class _Reader:
     """Reads the instructions of one layer in their order."""
 
-    def __init__(
-        self, image: api_pb2.Image, parents: Mapping[str, Meaning], *, has_python: bool, secrets: Mapping[str, str]
-    ) -> None:
+    def __init__(self, image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str]) -> None:
         self.plan = Plan(Meaning())
         self.started = False
         self._parents = parents
-        self._has_python = has_python
         self._secrets = secrets
         self._build_args = dict(image.build_args)
         self._arguments: dict[str, str] = {}
@@ -121,8 +113,8 @@ class _Reader:
             raise RefusedError(f"The base image '{name}' cannot be had here: use debian_slim, or python:3.X.")
         version = known.group(1)
         self._change(python=version)
-        if version == host.OWN_PYTHON:
-            return
+        if version == host.OWN_PYTHON and host.is_system_python(version):
+            return  # sandboxes see it anyway, function containers have the cloud's own
         if not host.interpreters(version):
             there = ", ".join(host.python_versions())
             raise RefusedError(
@@ -130,7 +122,6 @@ class _Reader:
                 f'or ask for debian_slim(python_version="{host.OWN_PYTHON}").'
             )
         self.plan.steps.append(MakePython(version))
-        self._has_python = True
 
     def _env(self, text: str) -> None:
         env = dict(self.plan.meaning.env)
@@ -229,7 +220,7 @@ class _Reader:
             self._pip(pip)
         elif name == "uv" and command[1:2] == ["sync"]:
             self.plan.steps.append(UvSync(tuple(command[2:])))
-            self._has_python = True
+            self._change(installed=True)
         else:
             raise RefusedError(
                 f"'{' '.join(command)[:100]}' is not run by the local cloud, which reads {_BUILD_COMMANDS} only."
@@ -237,14 +228,16 @@ class _Reader:
 
     def _pip(self, arguments: list[str]) -> None:
         wanted = self._requirements(arguments)
-        met = host.satisfied(wanted) if wanted is not None else None
-        if met is not None and (not self._has_python or not met):
-            self.plan.met += met
+        met = adopted.satisfied(wanted) if wanted is not None else None
+        if met == []:
+            return
+        if met and self.plan.meaning.python == host.OWN_PYTHON and not self.plan.meaning.installed:
+            self.plan.steps.append(Adopt(tuple(met)))
             return
         if not host.can_install():
             raise RefusedError("Nothing on this machine installs Python packages. Run `pip install uv`.")
         self.plan.steps.append(PipInstall(tuple(arguments)))
-        self._has_python = True
+        self._change(installed=True)
 
     def _requirements(self, arguments: list[str]) -> list[str] | None:
         """What is to be installed, if that is all that the arguments say; None when only the installer can tell."""

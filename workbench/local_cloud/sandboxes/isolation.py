@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyseccomp
 
+from workbench.local_cloud.guest_root import system_python
 from workbench.local_cloud.sandboxes.spec import HOME, IsolationUnavailableError, SandboxSpec
 
 SANDBOX_UID = 1000
@@ -62,14 +63,6 @@ _ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _LOCAL_BIN = Path("/usr/local/bin")
 _HERE = Path(__file__).parent
-
-
-def system_python() -> str:
-    """The interpreter that every sandbox can see below /usr; raises IsolationUnavailableError."""
-    for path in map(os.path.realpath, ("/usr/bin/python3", "/usr/local/bin/python3")):
-        if path.startswith("/usr/") and Path(path).exists():
-            return path
-    raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
 
 
 def _local_programs(python: str, own: str) -> Iterator[tuple[str, ...]]:
@@ -146,6 +139,8 @@ def command(
         return str(descriptor)
 
     python = system_python()
+    if python is None:
+        raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
     argv = [bubblewrap(), "--unshare-all", "--unshare-user", "--disable-userns"]
     argv += ["--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "sandbox", "--as-pid-1"]
     argv += ["--new-session", "--cap-drop", "ALL", "--clearenv", "--info-fd", str(info_fd)]
