@@ -74,6 +74,17 @@ class EgressPolicy:
             tuple(dict.fromkeys(ports.values())),
         )
 
+    def before_resolving(self, host: str, port: int) -> Refused | None:
+        """Decide by name and port alone, as far as they tell: a name that is looked up has left, as data may in it.
+
+        With address ranges on the list every name may lead to one of them, and only its addresses tell.
+        """
+        if self.kind == "blocked":
+            return Refused("the sandbox has no network")
+        if self.kind == "open" or self.cidrs or (port == TLS_PORT and self._names(host)):
+            return None
+        return Refused("it is not on the allowlist")
+
     def verdict(
         self, host: str, port: int, addresses: Sequence[Address], *, test_networks: Sequence[Network] = ()
     ) -> Allowed | Refused:
@@ -81,8 +92,8 @@ class EgressPolicy:
 
         `test_networks` are exceptions from what is never dialled, for tests on loopback.
         """
-        if self.kind == "blocked":
-            return Refused("the sandbox has no network")
+        if (refused := self.before_resolving(host, port)) is not None:
+            return refused
         if not addresses:
             return Refused("it has no address")
         outside = [one for one in addresses if is_public(one) or any(one in network for network in test_networks)]

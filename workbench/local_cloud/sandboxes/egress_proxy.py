@@ -163,8 +163,8 @@ class EgressProxy:
 
     async def _reach(self, target: Target) -> Stream:
         """Resolve, decide and dial; raises _RefusedError, _UnreachableError."""
-        if self._policy.kind == "blocked":
-            raise self._refusal(target, "the sandbox has no network")
+        if (refused := self._policy.before_resolving(target.host, target.port)) is not None:
+            raise self._refusal(target, refused.reason)
         try:
             async with asyncio.timeout(DIAL_S):
                 addresses = await self._resolve(target.host, target.port)

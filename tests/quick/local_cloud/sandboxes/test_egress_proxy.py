@@ -34,6 +34,7 @@ class Way:
 
     def __init__(self) -> None:
         self.refused: list[tuple[str, int, str]] = []
+        self.resolved: list[str] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.dialling = asyncio.Event()
@@ -55,6 +56,7 @@ class Way:
         )
 
     async def _resolve(self, host: str, port: int) -> list[Address]:
+        self.resolved.append(host)
         return [ip_address(host if host[0].isdigit() else "127.0.0.1")]
 
     async def _dial(self, address: Address, port: int) -> Stream:
@@ -356,6 +358,34 @@ async def test_a_policy_that_changes_while_a_connection_is_made_counts_for_it(wa
         async with asyncio.timeout(10):
             answer = await rest(reader)
         assert b" 200 " not in answer
+
+
+@pytest.mark.parametrize(
+    ("target", "looked_up"),
+    [
+        ("secret-data.example:443", False),
+        ("allowed.test.example:443", False),
+        ("evil-allowed.test:443", False),
+        ("allowed.test:80", False),
+        ("allowed.test:8443", False),
+        ("203.0.113.7:443", False),
+        ("0x7f.1:443", False),
+        ("ALLOWED.test:443", True),
+        ("deep.wild.test:443", True),
+        ("wild.test:443", False),
+    ],
+)
+@pytest.mark.parametrize("how", ["CONNECT", "GET"])
+async def test_only_a_name_that_may_be_reached_is_looked_up(way: Way, target: str, looked_up: bool, how: str) -> None:
+    """A name is data: whoever answers for its domain would read it."""
+    policy = EgressPolicy.allowlist([], ["allowed.test", "*.wild.test"])
+    line = f"CONNECT {target}" if how == "CONNECT" else f"GET http://{target}/"
+    async with running(way.made(policy=policy)), guest(way) as (reader, writer):
+        writer.write(f"{line} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        async with asyncio.timeout(DEADLINE_S):
+            await rest(reader)
+    assert bool(way.resolved) == looked_up
+    assert bool(way.refused) != looked_up
 
 
 async def test_a_connection_that_comes_at_the_end_is_ended(way: Way) -> None:
