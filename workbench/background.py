@@ -5,6 +5,7 @@ The thread is a daemon: a notebook or script that forgets `close()` can still en
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -13,21 +14,29 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _STOP_S = 10.0
+_FORKED = (
+    "it was made in another process, and its thread is there: connect again in each process (multiprocessing: in the "
+    'worker itself, or with the start method "spawn")'
+)
 
 
 class BackgroundLoop:
     """Runs coroutines for blocking callers. `close` cancels what is left and ends the thread."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="workbench", daemon=True)
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Start a coroutine; its result is the future's. Raises RuntimeError when the loop is closed."""
-        if self._loop.is_closed():
+        """Start a coroutine; its result is the future's.
+
+        Raises RuntimeError when the loop is closed, or was left behind in the process that this one was forked from.
+        """
+        if self._loop.is_closed() or self._forked:
             work.close()
-            raise RuntimeError("it is closed: connect again")
+            raise RuntimeError(_FORKED if self._forked else "it is closed: connect again")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
@@ -45,7 +54,7 @@ class BackgroundLoop:
 
     def close(self) -> None:
         """Cancel what runs, wait for its cleanup, end the thread. Idempotent."""
-        if self._loop.is_closed():
+        if self._loop.is_closed() or self._forked:
             return
         try:
             self.call(self._cancel_all(), timeout_s=_STOP_S)
@@ -54,6 +63,10 @@ class BackgroundLoop:
             self._thread.join(_STOP_S)
             if not self._thread.is_alive():
                 self._loop.close()
+
+    @property
+    def _forked(self) -> bool:
+        return os.getpid() != self._process
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

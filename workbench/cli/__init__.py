@@ -4,6 +4,7 @@ import typer
 
 from workbench.cli import bench, cloud, contract, demo, deploy, doctor, lab, notebooks, run, runs, soak, tests, volume
 from workbench.cli.common import interruptible
+from workbench.cli.streams import standard_streams
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,4 +31,5 @@ app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_
 def main() -> None:
     """Run the command line."""
     interruptible()
-    app(prog_name="workbench")
+    with standard_streams():
+        app(prog_name="workbench")

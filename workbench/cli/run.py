@@ -3,7 +3,6 @@
 Without --user and --project every command works on one project of this machine, so that they build on each other.
 """
 
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent
 from modal_app.contract.requests import parse_request
 from workbench.cli.common import AppNameOption, EventPrinter, JsonOption, TargetOption, failing, say
+from workbench.cli.streams import OutputLostError, decoded, read_bytes, read_input
 from workbench.project import Project
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def claude(
     as_json: JsonOption = False,
 ) -> None:
     """Give the Claude CLI a prompt, e.g. `workbench run claude 'write a small web page'`."""
-    fields = {"prompt": prompt if prompt is not None else sys.stdin.read(), "resume": resume, "fork": fork}
+    with failing():
+        prompt = prompt if prompt is not None else read_input("the prompt")
+    fields: dict[str, Any] = {"prompt": prompt, "resume": resume, "fork": fork}
     fields |= {"model": model, "max_turns": max_turns, "allowed_tools": allow or None}
     fields |= {"permission_mode": permission_mode}
     _launch(target, app_name, as_json, Project(user, project), "claude", timeout_s, fields)
@@ -65,15 +67,17 @@ def python(
     path: Annotated[str | None, typer.Option("--path", help="A program in the project.")] = None,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
+    with_stdin: Annotated[bool, typer.Option("--stdin", help="Give the program what stands on this stdin.")] = False,
     timeout_s: TimeoutOption = None,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a Python program, e.g. `workbench run python -c 'print(1)'`. What is piped in becomes its input."""
-    if file is not None and code is None:
-        code = file.read_text()
-    stdin = "" if sys.stdin.isatty() else sys.stdin.read()
+    """Run a Python program, e.g. `workbench run python -c 'print(1)'`; with --stdin it gets what is piped in."""
+    with failing():
+        if file is not None and code is None:
+            code = decoded(_read(file), str(file))
+        stdin = read_input("the program's input") if with_stdin else ""
     fields = {"code": code, "path": path, "args": arguments or [], "stdin": stdin}
     _launch(target, app_name, as_json, Project(user, project), "python", timeout_s, fields)
 
@@ -115,7 +119,8 @@ def files(
     """Work on the project's files, e.g. `workbench run files write notes.txt --content hello`."""
     fields: dict[str, Any] = {"op": op, "path": path, "to": to, "message": message}
     if op == "write":
-        text = content if content is not None else sys.stdin.read()
+        with failing():
+            text = content if content is not None else read_input("the file's text")
         fields = {"op": op, "files": [{"path": path or "", "content": text}], "message": message}
     _launch(target, app_name, as_json, Project(user, project), "files", None, fields)
 
@@ -129,7 +134,7 @@ def request(
 ) -> None:
     """Send a request as it stands in a file."""
     with failing():
-        data = sys.stdin.buffer.read() if str(body) == "-" else _read(body)
+        data = read_bytes("the request") if str(body) == "-" else _read(body)
         parsed = parse_request(data)
         _finish(target, app_name, as_json, lambda workbench: workbench.start(parsed))
 
@@ -165,11 +170,11 @@ def _finish(target: str, app_name: str, as_json: bool, launch: "Callable[[Workbe
 
 
 def follow(run: "Run", show: EventPrinter) -> TerminalEvent:
-    """Print a run's events up to its end; Ctrl-C cancels it and waits until its sandbox is gone."""
+    """Print a run's events up to its end; Ctrl-C, or a reader that leaves, cancels it and waits for its sandbox."""
     try:
         for event in run.follow():
             show(event)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OutputLostError):
         say("cancelling …")
         run.cancel()
         raise

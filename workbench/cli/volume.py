@@ -1,6 +1,5 @@
 """`workbench volume`: a project's committed files and their history, from the shell."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 from modal_app import DEFAULT_APP_NAME
 from workbench.cli.common import AppNameOption, JsonOption, TargetOption, failing, print_json
 from workbench.cli.run import DEFAULT_ID, ProjectOption, UserOption
+from workbench.cli.streams import print_bytes
 from workbench.plain_text import printable
 from workbench.project import Project
 
@@ -62,7 +62,7 @@ def read(
 ) -> None:
     """Print a file's bytes as they are; redirect what may be hostile."""
     with _volume(target, app_name, user, project) as volume:
-        sys.stdout.buffer.write(volume.read_at(path, commit) if commit else volume.read(path))
+        print_bytes(volume.read_at(path, commit) if commit else volume.read(path))
 
 
 @app.command()

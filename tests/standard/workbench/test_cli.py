@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from modal_app.contract.events import parse_event
 from tests.conftest import live_sandboxes, processes_of, stop_apps, wait_until
-from tests.support.commands import WORKBENCH, cli
+from tests.support.commands import PLAIN, WORKBENCH, cli
 from tests.support.places import free_port
 from workbench import Project, Workbench
 from workbench.cli import app
@@ -99,7 +99,9 @@ def test_the_demo_for_people_prints_events_timeline_and_tree(wb: Workbench) -> N
 def test_jobs_run_from_the_shell(wb: Workbench, project: Project) -> None:
     where = ["--user", project.user_id, "--project", project.project_id, "--app-name", wb.app_name]
     python = cli(
-        "run", "python", "-c", "import sys; print(sys.stdin.read().upper(), sys.argv[1])", *where, "arg", stdin="in"
+        *("run", "python", "--stdin", "-c", "import sys; print(sys.stdin.read().upper(), sys.argv[1])"),
+        *(*where, "arg"),
+        stdin="in",
     )
     assert (python.returncode, "IN arg" in python.stdout) == (0, True), python.stderr
     assert cli("run", "files", "write", "a.txt", "--content", "one", "-m", "first", *where).returncode == 0
@@ -231,3 +233,85 @@ def test_coverage_names_every_missing_rpc(cloud: Running) -> None:
     assert {"FunctionMap", "SandboxCreateV2", "DictGet"} <= set(found["implemented"])
     assert len(found["implemented"]) + len(found["missing"]) == 308
     assert "AuditLogList" in found["missing"]
+
+
+def in_a_shell(script: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """A line of a script with real streams, in which `w` is the command `workbench`."""
+    return subprocess.run(
+        ["bash", "-c", f'w() {{ {shlex.join(WORKBENCH)} "$@"; }}; {script}'],
+        env={**os.environ, **PLAIN, **(env or {})},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_a_job_leaves_the_input_of_the_script_around_it_alone(wb: Workbench, project: Project) -> None:
+    """A loop over a list gives its commands the list as their stdin; an open pipe that nobody writes to never ends."""
+    where = f"--user {project.user_id} --project {project.project_id} --app-name {wb.app_name}"
+    job = f"w run python {where} -c 'import sys; print(sys.argv[1], 6*7)' $name"
+    done = in_a_shell(f"printf 'a\\nb\\nc\\n' | while read -r name; do {job}; done")
+    printed = [line.partition("│ ")[2] for line in done.stdout.splitlines() if " 42" in line]
+    assert printed == ["a 42", "b 42", "c 42"], done.stderr
+    waiting = in_a_shell(f"exec 3< <(exec sleep 90); w run python {where} -c 'print(5)' <&3; kill $!")
+    assert "│ 5" in waiting.stdout, waiting.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("w contract openapi >&-", 2, "stdout is closed"),
+        ("w contract openapi >/dev/full", 1, "No space left on device"),
+        ("w volume read --help >/dev/full", 1, "No space left on device"),
+        ("w doctor --json >/dev/full", 1, "No space left on device"),
+        ("w run claude <&-", 2, "the prompt: stdin is closed"),
+        ("w run request - <&-", 2, "the request: stdin is closed"),
+        ("printf '\\xff' | w run claude", 2, "is not UTF-8 text: byte 0 is 0xff"),
+        ("(sleep 2; printf '{') | w run request -", 2, "waiting for the request on stdin"),
+        ("w contract openapi 2>/dev/full | tail -c 1", 0, ""),
+        ("w contract openapi 2>&- | tail -c 1", 0, ""),
+        ("w contract openapi | head -c 1; exit ${PIPESTATUS[0]}", 141, ""),
+    ],
+)
+def test_streams_of_a_script_end_in_a_sentence(line: str, code: int, told: str) -> None:
+    done = in_a_shell(line)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert told in done.stderr
+    assert done.stderr.count("\n") <= 2, done.stderr
+
+
+def test_a_character_that_the_terminal_lacks_is_written_by_its_number(wb: Workbench, project: Project) -> None:
+    where = f"--user {project.user_id} --project {project.project_id} --app-name {wb.app_name}"
+    done = in_a_shell(f"w run python {where} -c 'print(chr(9731), chr(228))'", {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, "\\u2603 \\xe4" in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("how", ["| head -n 1", ">/dev/full"])
+def test_a_run_whose_reader_has_left_is_cancelled(wb: Workbench, project: Project, how: str) -> None:
+    """Else the next command of the script finds the project held by a job that nobody sees."""
+    where = f"--user {project.user_id} --project {project.project_id} --app-name {wb.app_name}"
+    job = "import time\nwhile True: print(1, flush=True); time.sleep(0.1)"
+    done = in_a_shell(f"w run python {where} -c {shlex.quote(job)} {how}; w run python {where} -c 'print(7)'")
+    assert "│ 7" in done.stdout, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_connection_that_a_fork_has_copied_says_so(wb: Workbench, project: Project) -> None:
+    script = f"""
+import multiprocessing, os, workbench
+with workbench.connect(app_name={wb.app_name!r}) as wb:
+    project = workbench.Project({project.user_id!r}, {project.project_id!r})
+    assert wb.launch(project, "python", code="1").wait(60).type == "done"
+    def work(name):
+        try:
+            wb.launch(project, "python", code="1").wait(60)
+        except RuntimeError as error:
+            return str(error)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        print(pool.map_async(work, ["a"]).get(30))
+    assert wb.launch(project, "python", code="1").wait(60).type == "done"
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    assert "connect again in each process" in done.stdout, done.stderr
