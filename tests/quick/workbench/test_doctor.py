@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import processes_of, wait_until
-from tests.support.commands import cli
+from tests.support.commands import WORKBENCH, cli
 from workbench import doctor, prerequisites
 from workbench.local_cloud import daemon
 from workbench.local_cloud.state import STATE_VARIABLE, State
@@ -163,3 +164,16 @@ def test_what_is_lost_without_npm_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     assert (outcome.status, "node and npm missing" in outcome.found) == ("warn", True)
     assert "the Claude CLI" in outcome.found
     assert "apt-get install -y nodejs npm" in outcome.fix
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user needs no users for sandboxes")
+def test_doctor_in_a_namespace_of_one_id_names_it(place: Path) -> None:
+    """It must not take a refusal of the kernel for a fault of the machine."""
+    command = ["unshare", "-Ur", *WORKBENCH, "doctor", "--json"]
+    env = {**os.environ, STATE_VARIABLE: str(place / "state")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    if not done.stdout:
+        pytest.skip(f"this machine lets nobody make a user namespace: {done.stderr}")
+    failed = {one["name"]: one for one in json.loads(done.stdout)["checks"] if one["status"] == "fail"}
+    assert "user namespace with a single id" in failed["isolation"]["found"]
+    assert "Run it outside of that namespace" in failed["isolation"]["fix"]

@@ -4,10 +4,13 @@ The one place with these texts: the cloud refuses to start with them, and `workb
 read from the kernel's own settings where it has one; bubblewrap's words alone fit several causes.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from workbench.local_cloud.sandboxes.users import LOWEST_UID, UIDS_VARIABLE, uid_range
 
 MORE = "(`workbench doctor` tells more)"  # ends every refusal
 BUBBLEWRAP_NEEDED = (0, 8)  # the first with --disable-userns
@@ -44,6 +47,8 @@ def diagnose(said: str, *, root: Path = Path("/")) -> Diagnosis:
             f"The unprivileged users that sandboxes run as may not run bubblewrap: {said}",
             "Install it where every user reaches it: sudo apt-get install -y bubblewrap",
         )
+    if os.geteuid() == 0 and (strange := _without_users(root)) is not None:
+        return strange
     if not _REFUSED.search(said):
         return Diagnosis(f"Sandboxes do not start here: {said}", "The log of the kernel may say more: sudo dmesg")
     causes = list(_causes(root))
@@ -66,6 +71,44 @@ def too_old(found: str) -> Diagnosis:
         "On Debian 12, Ubuntu 24.04 and newer run: sudo apt-get install -y bubblewrap; "
         "Debian 11 and Ubuntu 22.04 do not have it, run there: conda install -c conda-forge bubblewrap",
     )
+
+
+def _without_users(root: Path) -> Diagnosis | None:
+    """Root in a user namespace that lacks the users that sandboxes are to run as; None where it has them."""
+    first, last = uid_range()
+    maps = [_mapped(root / "proc/self" / name) for name in ("uid_map", "gid_map")]
+    if any(not found for found in maps):  # the kernel does not tell
+        return None
+    try:
+        groups = (root / "proc/self/setgroups").read_text().strip() != "deny"
+    except OSError:
+        groups = True
+    common = [range(max(a.start, b.start), min(a.stop, b.stop)) for a in maps[0] for b in maps[1]]
+    if groups and any(one.start <= first and last < one.stop for one in common):
+        return None
+    largest = max(common, key=len)
+    usable = range(max(largest.start, LOWEST_UID), largest.stop)
+    if groups and usable:
+        return Diagnosis(
+            f"This user namespace has no users {first} to {last}, as which sandboxes run: its ids are "
+            f"{largest.start} to {largest.stop - 1}",
+            f"Name ids that it has: export {UIDS_VARIABLE}={usable.start}-{usable.stop - 1}",
+        )
+    count = "a single id" if len(largest) == 1 else f"{len(largest)} ids"
+    return Diagnosis(
+        f"This is root in a user namespace with {count}{'' if groups else ' that may not change its groups'}, and "
+        "sandboxes run as users of their own",
+        "Run it outside of that namespace, as the ordinary user that you are there: it needs no root",
+    )
+
+
+def _mapped(path: Path) -> list[range]:
+    """The ids that a namespace's map has, as seen inside."""
+    try:
+        found = [line.split() for line in path.read_text().splitlines()]
+        return [range(int(start), int(start) + int(count)) for start, _, count in found]
+    except (OSError, ValueError):
+        return []
 
 
 def _causes(root: Path) -> Iterator[Diagnosis]:

@@ -9,7 +9,7 @@ import re
 
 UIDS_VARIABLE = "WORKBENCH_SANDBOX_UIDS"  # FIRST-LAST, both included
 _DEFAULT = (210_000, 259_999)
-_LOWEST = 1_000  # below are the system's own users
+LOWEST_UID = 1_000  # below are the system's own users
 
 
 class UidRangeError(ValueError):
@@ -23,9 +23,9 @@ def uid_range() -> tuple[int, int]:
         return _DEFAULT
     found = re.fullmatch(r"(\d{1,10})-(\d{1,10})", given, re.ASCII)
     first, last = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not _LOWEST <= first <= last < 2**32 - 1:
+    if not LOWEST_UID <= first <= last < 2**32 - 1:
         raise UidRangeError(
-            f"{UIDS_VARIABLE} is {given!r}: it takes two user ids from {_LOWEST} on, such as "
+            f"{UIDS_VARIABLE} is {given!r}: it takes two user ids from {LOWEST_UID} on, such as "
             f"{_DEFAULT[0]}-{_DEFAULT[1]}"
         )
     return first, last

@@ -1,10 +1,12 @@
 """A machine that cannot isolate sandboxes is told why, and which command changes that."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from workbench.local_cloud.sandboxes.diagnosis import diagnose, explain
+from workbench.local_cloud.sandboxes.users import UIDS_VARIABLE
 
 UID_MAP = "bwrap: setting up uid map: Permission denied"
 
@@ -80,3 +82,30 @@ def test_what_was_said_is_in_the_one_line_that_explains(said: str, told: str) ->
     """Whoever reads it in a log sees both."""
     assert told in explain(said)
     assert "\n" not in explain(said)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs sandboxes as other users")
+@pytest.mark.parametrize(
+    ("uids", "gids", "groups", "reason", "fix"),
+    [
+        ("0 1000 1", "0 1000 1", "deny", "a single id that may not change its groups", "Run it outside"),
+        ("0 1000 1", "0 1000 1", "allow", "a single id, and", "Run it outside"),
+        ("0 0 4294967295", "0 0 4294967295", "deny", "may not change its groups", "Run it outside"),
+        ("0 100000 65536", "0 100000 65536", "allow", "no users 210000 to 259999", "UIDS=1000-65535"),
+        ("0 1000 1\n1 100000 300000", "0 1000 1\n1 100000 65536", "allow", "no users", "UIDS=1000-65536"),
+    ],
+)
+def test_a_namespace_without_the_users_of_sandboxes_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uids: str, gids: str, groups: str, reason: str, fix: str
+) -> None:
+    monkeypatch.delenv(UIDS_VARIABLE, raising=False)
+    root = machine(tmp_path, proc__self__uid_map=uids, proc__self__gid_map=gids, proc__self__setgroups=groups)
+    found = diagnose("[Errno 1] Operation not permitted: '/'", root=root)
+    assert reason in found.reason
+    assert fix in found.fix
+
+
+@pytest.mark.parametrize("ids", ["0 0 4294967295", "", "nonsense"])
+def test_a_namespace_with_all_users_is_no_cause(tmp_path: Path, ids: str) -> None:
+    root = machine(tmp_path, proc__self__uid_map=ids, proc__self__gid_map=ids, proc__self__setgroups="allow")
+    assert "dmesg" in diagnose("[Errno 1] Operation not permitted: '/'", root=root).fix
