@@ -5,6 +5,7 @@ answers with the frames of the real service, and remembers what it was asked.
 """
 
 from workbench.scripted_model.script import (
+    Block,
     Conversation,
     Fault,
     Script,
@@ -18,6 +19,7 @@ from workbench.scripted_model.server import Asked, ScriptedModel
 
 __all__ = [
     "Asked",
+    "Block",
     "Conversation",
     "Fault",
     "Script",

@@ -6,17 +6,21 @@ https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/doc
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from pydantic import JsonValue
 
-from workbench.scripted_model.script import Fault, Tool, Turn
+from workbench.scripted_model.script import Block, Fault, Tool, Turn
 
 Frame = dict[str, JsonValue]
 _INPUT_PIECE = 64  # characters of a tool's input in one delta
 _CHARS_A_TOKEN = 4  # close enough for figures that nobody pays
+_DELTAS = {
+    "thinking": ("thinking_delta", "thinking"),
+    "text": ("text_delta", "text"),
+    "tool": ("input_json_delta", "partial_json"),
+}
 ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -44,44 +48,26 @@ class Answer:
         """What the turn says it costs, or an estimate."""
         if self.turn.output_tokens is not None:
             return self.turn.output_tokens
-        said = sum(map(len, chain(self.turn.thinking, self.turn.text, map(raw_input, self.turn.calls))))
+        said = sum(len(piece) for block in self.turn.content for piece in _pieces(block))
         return 1 + said // _CHARS_A_TOKEN
 
     def message(self) -> Frame:
         """The whole answer, for a request that does not stream."""
-        content: list[JsonValue] = []
-        if self.turn.thinking:
-            content.append({"type": "thinking", "thinking": "".join(self.turn.thinking), "signature": self._id("sig")})
-        if self.turn.text:
-            content.append({"type": "text", "text": "".join(self.turn.text)})
-        content += [{**self._tool(number, tool), "input": tool.input} for number, tool in enumerate(self.turn.calls)]
+        content: list[JsonValue] = [self._whole(index, block) for index, block in enumerate(self.turn.content)]
         return {**self._envelope(self.output_tokens), "content": content, "stop_reason": self.turn.stop_reason}
 
     def frames(self) -> Iterator[Frame]:
         """The events of a stream, in order."""
         yield {"type": "message_start", "message": self._envelope(1)}
         yield {"type": "ping"}
-        index = 0
-        if self.turn.thinking:
-            yield _start(index, {"type": "thinking", "thinking": "", "signature": ""})
-            for piece in self.turn.thinking:
-                yield _delta(index, {"type": "thinking_delta", "thinking": piece})
-            yield _delta(index, {"type": "signature_delta", "signature": self._id("sig")})
+        for index, block in enumerate(self.turn.content):
+            kind, name = _DELTAS[_kind(block)]
+            yield {"type": "content_block_start", "index": index, "content_block": self._empty(index, block)}
+            for piece in _pieces(block):
+                yield _delta(index, {"type": kind, name: piece})
+            if block.thinking:
+                yield _delta(index, {"type": "signature_delta", "signature": self._id(f"sig_{index}")})
             yield {"type": "content_block_stop", "index": index}
-            index += 1
-        if self.turn.text:
-            yield _start(index, {"type": "text", "text": ""})
-            for piece in self.turn.text:
-                yield _delta(index, {"type": "text_delta", "text": piece})
-            yield {"type": "content_block_stop", "index": index}
-            index += 1
-        for number, tool in enumerate(self.turn.calls):
-            yield _start(index, {**self._tool(number, tool), "input": {}})
-            whole = raw_input(tool)
-            for start in range(0, len(whole), _INPUT_PIECE):
-                yield _delta(index, {"type": "input_json_delta", "partial_json": whole[start : start + _INPUT_PIECE]})
-            yield {"type": "content_block_stop", "index": index}
-            index += 1
         yield {
             "type": "message_delta",
             "delta": {"stop_reason": self.turn.stop_reason, "stop_sequence": None},
@@ -106,8 +92,18 @@ class Answer:
             },
         }
 
-    def _tool(self, number: int, tool: Tool) -> Frame:
-        return {"type": "tool_use", "id": self._id(f"toolu_{number}"), "name": tool.name}
+    def _empty(self, index: int, block: Block) -> Frame:
+        """A block before its first delta."""
+        if block.tool is not None:
+            return {"type": "tool_use", "id": self._id(f"toolu_{index}"), "name": block.tool.name, "input": {}}
+        return {"type": "thinking", "thinking": "", "signature": ""} if block.thinking else {"type": "text", "text": ""}
+
+    def _whole(self, index: int, block: Block) -> Frame:
+        if block.tool is not None:
+            return {**self._empty(index, block), "input": block.tool.input}
+        if block.thinking:
+            return {"type": "thinking", "thinking": "".join(block.thinking), "signature": self._id(f"sig_{index}")}
+        return {"type": "text", "text": "".join(block.text)}
 
     def _id(self, kind: str) -> str:
         digest = hashlib.sha256(f"{kind}/{self.seed}".encode()).hexdigest()[:24]
@@ -152,8 +148,16 @@ def is_delta(frame: Frame) -> bool:
     return frame["type"] == "content_block_delta"
 
 
-def _start(index: int, block: Frame) -> Frame:
-    return {"type": "content_block_start", "index": index, "content_block": block}
+def _kind(block: Block) -> str:
+    return "tool" if block.tool is not None else "thinking" if block.thinking else "text"
+
+
+def _pieces(block: Block) -> Sequence[str]:
+    """What a block says, delta by delta."""
+    if block.tool is None:
+        return block.thinking or block.text
+    whole = raw_input(block.tool)
+    return [whole[start : start + _INPUT_PIECE] for start in range(0, len(whole), _INPUT_PIECE)]
 
 
 def _delta(index: int, delta: Frame) -> Frame:

@@ -77,18 +77,33 @@ class Tool(_Part):
     raw_input: str | None = None
 
 
+class Block(_Part):
+    """One block of an answer: thoughts, text or a tool."""
+
+    thinking: Deltas = ()
+    text: Deltas = ()
+    tool: Tool | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Block":
+        if sum(map(bool, (self.thinking, self.text, self.tool))) != 1:
+            raise ValueError("a block is one of thinking, text and tool")
+        return self
+
+
 class Turn(_Part):
-    """One answer of the model: thoughts, then text, then tools.
+    """One answer of the model: thoughts, then text, then tools, then `blocks` in the order in which they stand.
 
     `text` is one string, sent word by word, or a list of deltas. `structured` is an answer in the form that the
-    request's JSON schema asks for. With `stamped`, each text delta is the time at which it was sent instead, in
-    nanoseconds of this machine's monotonic clock, and a space. `first` are the faults of the first requests for this
-    turn, `fault` is that of each.
+    request's JSON schema asks for, and comes last. With `stamped`, each text delta is the time at which it was sent
+    instead, in nanoseconds of this machine's monotonic clock, and a space. `first` are the faults of the first requests
+    for this turn, `fault` is that of each.
     """
 
     thinking: Deltas = ()
     text: Deltas = ()
     tools: tuple[Tool, ...] = ()
+    blocks: tuple[Block, ...] = ()
     structured: JsonValue = None
     stop: StopReason | None = None
     pace_ms: float = Field(0, ge=0, description="between two deltas")
@@ -99,12 +114,21 @@ class Turn(_Part):
     fault: AnyFault | None = None
 
     @property
+    def content(self) -> tuple[Block, ...]:
+        """Every block, with the call that hands over structured output."""
+        first = [Block(thinking=self.thinking)] if self.thinking else []
+        if self.text:
+            first.append(Block(text=self.text))
+        last = []
+        if self.structured is not None:
+            value = self.structured if isinstance(self.structured, dict) else {"value": self.structured}
+            last.append(Block(tool=Tool(name="StructuredOutput", input=value)))
+        return (*first, *(Block(tool=tool) for tool in self.tools), *self.blocks, *last)
+
+    @property
     def calls(self) -> tuple[Tool, ...]:
-        """Every tool call, with the one that hands over structured output."""
-        if self.structured is None:
-            return self.tools
-        value = self.structured if isinstance(self.structured, dict) else {"value": self.structured}
-        return (*self.tools, Tool(name="StructuredOutput", input=value))
+        """The tools of all blocks."""
+        return tuple(block.tool for block in self.content if block.tool is not None)
 
     @property
     def stop_reason(self) -> StopReason:
@@ -125,10 +149,14 @@ class Turn(_Part):
 
 
 class Conversation(_Part):
-    """Turns for the conversations whose first prompt holds a match of the regular expression `when`."""
+    """Turns for the conversations whose first prompt holds a match of the regular expression `when`.
+
+    `afterwards` is the answer to whatever comes after the last of them; without it, nothing may come.
+    """
 
     when: str = ""
     turns: tuple[Turn, ...] = Field(min_length=1)
+    afterwards: Turn | None = None
 
     @model_validator(mode="after")
     def _compiles(self) -> "Conversation":
@@ -143,9 +171,21 @@ class Conversation(_Part):
         """`when`, compiled."""
         return re.compile(self.when, re.DOTALL)
 
+    def turn(self, position: int) -> Turn:
+        """The turn at a position, from 0; raises ScriptError when there is none."""
+        if position < len(self.turns):
+            return self.turns[position]
+        if self.afterwards is None:
+            raise ScriptError(
+                f"the script's conversation has {len(self.turns)} turns, turn {position + 1} was asked for"
+            )
+        return self.afterwards
+
 
 class Script(_Part):
-    """Conversations in order of preference. In YAML, `turns` alone is one conversation for every prompt."""
+    """Conversations in order of preference. In YAML, `turns` alone, with `afterwards` or without, is one conversation
+    for every prompt.
+    """
 
     conversations: tuple[Conversation, ...] = Field(min_length=1)
     model: str = Field("", description="the name of the model in answers; empty: the one that was asked for")
@@ -154,8 +194,9 @@ class Script(_Part):
     @classmethod
     def _one_conversation(cls, value: Any) -> Any:
         if isinstance(value, dict) and "turns" in value:
-            rest = {name: item for name, item in value.items() if name != "turns"}
-            return {"conversations": [{"turns": value["turns"]}], **rest}
+            alone = {name: item for name, item in value.items() if name in ("turns", "afterwards")}
+            rest = {name: item for name, item in value.items() if name not in alone}
+            return {"conversations": [alone], **rest}
         return value
 
     @classmethod
@@ -168,10 +209,7 @@ class Script(_Part):
         prompt, position = first_prompt(messages), answers(messages)
         for conversation in self.conversations:
             if conversation.pattern.search(prompt):
-                if position < len(conversation.turns):
-                    return conversation.turns[position]
-                known = len(conversation.turns)
-                raise ScriptError(f"the script's conversation has {known} turns, turn {position + 1} was asked for")
+                return conversation.turn(position)
         raise ScriptError("the script has no conversation for this prompt")
 
 

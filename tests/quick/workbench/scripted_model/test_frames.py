@@ -7,7 +7,7 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
-from workbench.scripted_model import Fault, Tool, Turn, frames
+from workbench.scripted_model import Block, Fault, Tool, Turn, frames
 from workbench.scripted_model.frames import Answer, is_delta, stamped
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
@@ -15,6 +15,9 @@ TURNS = {
     "text": Turn(text="Hello there"),
     "thinking": Turn(thinking="let me see", text="So"),
     "tools": Turn(text="Both", tools=(Tool(name="A", input={"x": [1, "ü" * 200]}), Tool(name="B"))),
+    "blocks": Turn(
+        text="a", blocks=(Block(thinking="b c"), Block(text="d"), Block(tool=Tool(name="E", input={"f": 1})))
+    ),
     "structured": Turn(structured={"a": 1}),
     "refusal": Turn(text="No", stop="refusal"),
     "max_tokens": Turn(text="and then", stop="max_tokens"),
@@ -56,12 +59,10 @@ def test_a_stream_and_a_message_say_the_same(turn: Turn) -> None:
             piece = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
             texts[index] = texts.get(index, "") + str(piece)
     blocks = Message.model_validate(answer.message()).content
-    said = [
-        block.text if block.type == "text" else block.thinking if block.type == "thinking" else frames.raw_input(tool)
-        for block, tool in zip(blocks, [None] * (len(blocks) - len(turn.calls)) + list(turn.calls), strict=True)
-        if block.type in ("text", "thinking") or tool is not None
+    tools = iter(turn.calls)
+    assert list(texts.values()) == [
+        frames.raw_input(next(tools)) if block.type == "tool_use" else getattr(block, block.type) for block in blocks
     ]
-    assert list(texts.values()) == said
 
 
 def test_ids_follow_from_the_seed() -> None:

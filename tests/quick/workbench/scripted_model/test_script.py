@@ -1,8 +1,11 @@
 """Scripts: how they are written, which turn answers which conversation, what is refused."""
 
+from pathlib import Path
+
 import pytest
 
-from workbench.scripted_model import Fault, Script, ScriptError, Tool, Turn, parse_script
+from workbench import scripted_model
+from workbench.scripted_model import Block, Fault, Script, ScriptError, Tool, Turn, load_script, parse_script
 from workbench.scripted_model.script import answers, first_prompt
 
 PAGE = """
@@ -20,6 +23,9 @@ conversations:
         first: [429, {status: 529, times: 2}, hang_mid_stream]
         fault: {kind: eof_mid_stream, after_deltas: 3}
 """
+
+
+DEMO = Path(scripted_model.__file__).parent / "demo.yaml"
 
 
 def user(text: str) -> dict[str, object]:
@@ -54,6 +60,39 @@ def test_the_conversation_decides_the_turn() -> None:
     assert script.find([user("hello")]) is script.conversations[1].turns[0]
 
 
+@pytest.mark.parametrize("script", [parse_script(PAGE + "    afterwards: {text: Go on.}\n"), load_script(DEMO)])
+def test_a_conversation_answers_whatever_comes_after_its_turns(script: Script) -> None:
+    """A session that is resumed, or forked, as often as anybody likes."""
+    last = script.conversations[-1]
+    known = len(last.turns)
+    for more in (0, 1, 7, 40):
+        messages = [message for _ in range(known + more) for message in (user("hello"), assistant())]
+        assert script.find([*messages, user("and now?")]) is last.afterwards
+    assert script.find([user("hello")]) is last.turns[0]
+    assert last.afterwards is not None
+    assert last.afterwards.stop_reason == "end_turn", "nothing comes after it but the next prompt"
+
+
+def test_turns_alone_may_have_an_afterwards() -> None:
+    script = parse_script("turns: [{text: a}]\nafterwards: {text: b}\nmodel: m")
+    assert script.find([user("x"), assistant(), user("y")]).text == ("b",)
+    assert script.model == "m"
+
+
+def test_blocks_stand_in_any_order_behind_the_others() -> None:
+    turn = parse_script("""
+turns:
+  - text: Now
+    tools: [{name: A}]
+    blocks: [{thinking: hm}, {text: then}, {tool: {name: B}}]
+    structured: {x: 1}
+""").find([user("x")])
+    told = [block.tool.name if block.tool else block.text or block.thinking for block in turn.content]
+    assert told == [("Now",), "A", ("hm",), ("then",), "B", "StructuredOutput"]
+    assert [tool.name for tool in turn.calls] == ["A", "B", "StructuredOutput"]
+    assert Turn(blocks=(Block(text="a"),)).stop_reason == "end_turn"
+
+
 def test_messages_of_the_system_and_split_answers_do_not_shift_the_turn() -> None:
     split = [user("a"), {"role": "system", "content": "x"}, assistant(), assistant(), user("b"), assistant()]
     assert answers(split) == 2
@@ -81,6 +120,8 @@ def test_faults_come_in_order_and_then_the_lasting_one() -> None:
     [
         ("turns: []", "conversations.0.turns"),
         ("turns: [{txt: a}]", "txt"),
+        ("turns: [{blocks: [{text: a, thinking: b}]}]", "one of thinking, text and tool"),
+        ("turns: [{blocks: [{}]}]", "one of thinking, text and tool"),
         ("turns: [{text: a, fault: burn}]", "fault.kind"),
         ("turns: [{text: a, fault: 200}]", "fault.status"),
         ("conversations: [{when: '(', turns: [{text: a}]}]", "when"),
