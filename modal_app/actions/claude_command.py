@@ -3,9 +3,14 @@
 What is secret, or long, never stands among the arguments: the prompt and the MCP configuration come on stdin, the token
 in the environment. The CLI shows its environment to every command of its Bash tool, so the token must be worth nothing
 outside its run. The CLI's settings live in the project, where any job may write them: none of them is read unless the
-request asks for the project's skills.
+request asks for the project's skills, and then they do not change what is said here. Nor is what the CLI would remember
+of one job for the next: a job knows its prompt, its project, and the session that it was told to resume.
+
+A run ends with the model's answer. What would go on after it, or wake the model later, is turned off: the CLI would
+give a second result, or hold a job that is done for as long as something runs.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -18,6 +23,14 @@ CLI_PACKAGE = "@anthropic-ai/claude-code"
 CLI_VERSION = "2.1.330"  # exact: an unpinned install gives another version on an older Node
 CONFIG_DIR = "/workspace/.workbench/claude"  # sessions are kept with the project
 
+# Tools that give no answer but wake the model later. Bash and subagents are kept from it by a variable.
+_LATER = ("CronCreate", "Monitor", "ScheduleWakeup", "Workflow")
+_ALWAYS = {
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+    "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+    "DISABLE_AUTOUPDATER": "1",
+}
 _MCP_FILE = "/tmp/mcp.json"  # noqa: S108  # a path in the sandbox, which is this run's alone
 # The configuration comes first on stdin; `head` takes exactly its bytes, the rest is the prompt.
 _WITH_MCP = 'umask 077; head -c "$1" > "$2" && shift 2 && exec "$@"'
@@ -70,7 +83,14 @@ def claude_command(
 ) -> Command:
     """The command of one job. `base_url` is the model gateway as the sandbox reaches it, `token` the run's own."""
     argv = [program, "-p", "--verbose", "--output-format", "stream-json", "--include-partial-messages"]
+    public_env = {
+        "ANTHROPIC_BASE_URL": base_url,
+        "CLAUDE_CONFIG_DIR": config_dir,
+        **_ALWAYS,
+        **(patience or ModelPatience()).env(),
+    }
     argv += ["--setting-sources", "project" if options.project_skills else "", "--strict-mcp-config"]
+    argv += ["--settings", json.dumps({"env": public_env})]  # the project's settings have an `env`, too; this one wins
     argv += ["--permission-mode", options.permission_mode]
     if options.resume is not None:
         argv += ["--resume", options.resume]
@@ -81,24 +101,21 @@ def claude_command(
     if options.max_turns is not None:
         argv += ["--max-turns", str(options.max_turns)]
     if options.budget_usd is not None:
-        argv += ["--max-budget-usd", f"{options.budget_usd:.6f}"]
+        argv += ["--max-budget-usd", repr(options.budget_usd)]  # exact, however small
     if options.json_schema is not None:
         argv += ["--json-schema", compact(options.json_schema)]
     if options.allowed_tools:
         argv += ["--allowedTools", *options.allowed_tools]
-    if options.disallowed_tools:
-        argv += ["--disallowedTools", *options.disallowed_tools]
-    stdin = options.prompt.encode()
+    argv += ["--disallowedTools", *options.disallowed_tools, *_LATER]
+    stdin = _as_text(options.prompt).encode()
     if options.mcp_config is not None:
         config = compact(options.mcp_config).encode()
         argv = ["sh", "-c", _WITH_MCP, "sh", str(len(config)), mcp_file, *argv, "--mcp-config", mcp_file]
         stdin = config + stdin
-    env = {
-        "ANTHROPIC_BASE_URL": base_url,
-        "ANTHROPIC_API_KEY": token.get_secret_value(),
-        "CLAUDE_CONFIG_DIR": config_dir,
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_AUTOUPDATER": "1",
-        **(patience or ModelPatience()).env(),
-    }
+    env = {**public_env, "ANTHROPIC_API_KEY": token.get_secret_value()}
     return Command(tuple(argv), stdin, MappingProxyType(env))
+
+
+def _as_text(prompt: str) -> str:
+    """A prompt that the CLI gives to the model: one that begins with a slash it would run as a command of its own."""
+    return f" {prompt}" if prompt.startswith("/") else prompt

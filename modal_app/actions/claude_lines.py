@@ -5,6 +5,7 @@ Whatever stands in a line was said by a model or printed by a job: nothing of it
 
 import json
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -91,6 +92,34 @@ def bounded(value: Object, max_bytes: int = MAX_STREAM_TEXT_BYTES) -> tuple[Obje
             return cut, True
     kept = {key: value[key] for key in ("type", "subtype", "session_id") if isinstance(value.get(key), str)}
     return {key: _cut(item, _STRING_CAPS[-1]) for key, item in kept.items()}, True
+
+
+def blocks_of(line: Object) -> Iterator[Object]:
+    """The blocks of the message in a line."""
+    message = line.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    for block in content if isinstance(content, list) else ():
+        if isinstance(block, dict):
+            yield block
+
+
+def message_id_of(line: Object) -> str:
+    """The id of the message in a line; empty when it has none."""
+    message = line.get("message")
+    return str(message.get("id", "")) if isinstance(message, dict) else ""
+
+
+def taken_back(line: Object, message_id: str, uuids: Collection[str]) -> bool:
+    """Whether a line says that a message, told in lines of these uuids, is no part of the conversation any more.
+
+    The CLI says so where it asks again: after a refusal, and after a tool's call that it could not read.
+    """
+    if line.get("type") != "user":
+        return False
+    if line.get("refused_message_id") == message_id:
+        return True
+    retracted = line.get("retracted_message_uuids")
+    return isinstance(retracted, list) and any(uuid in retracted for uuid in uuids)
 
 
 def size(value: JsonValue) -> int:

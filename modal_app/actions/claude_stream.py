@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from modal_app.actions.claude_lines import LineReader, Object, Parsed, Unparsed, bounded
+from modal_app.actions.claude_speaker import Speaker
 from modal_app.actions.claude_verdict import Account, Verdict
 from modal_app.contract.errors import ContractError
 from modal_app.contract.sse import TextSplitter
@@ -27,7 +28,8 @@ _TICKS = (("system", "thinking_tokens"), ("stream_event", "ping"))  # compared, 
 class Text:
     """Words of the model, in order.
 
-    `replaces` is set when a stream had broken: this message says again what the message of that id had begun to say.
+    `message_id` names the block of text that they belong to, as `claude_speaker` says, `replaces` another one that this
+    message takes back. Without words it says that alone.
     """
 
     text: str
@@ -56,25 +58,14 @@ Item = Text | Message | Plain
 
 
 @dataclass
-class _Speaker:
-    """One conversation's place in its stream of messages."""
-
-    message_id: str = ""
-    said: bool = False  # the message has deltas
-    whole: bool = True  # the message has said why it stopped
-    broken: str | None = None  # the message that was abandoned last
-    replaces: str | None = None
-
-
-@dataclass
 class _Held:
     """Deltas that wait for the next ones of their block."""
 
     line: Object
     kind: str
     block: tuple[JsonValue, ...]
-    replaces: str | None
-    message_id: str
+    replaces: tuple[str, ...]
+    part: str
     pieces: list[str]
     chars: int
 
@@ -91,7 +82,7 @@ class ClaudeStream:
         self._pause_s = pause_s
         self._lines = LineReader()
         self._account = Account(wants_structured=wants_structured)
-        self._speakers: dict[str, _Speaker] = {}
+        self._speakers: dict[str, Speaker] = {}
         self._held: _Held | None = None
         self._paused_until = clock()
         self._last_line_at = clock()
@@ -147,25 +138,27 @@ class ClaudeStream:
             return []
         speaker = self._speaker(value)
         if kind == "stream_event" and isinstance(event, dict):
-            _follow(speaker, value, event)
+            speaker.stream(value, event)
+            replaces = speaker.replaces
             if detail == "content_block_delta" and (delta := event.get("delta")) and isinstance(delta, dict):
                 name = str(delta.get("type"))
                 piece = delta.get(_PIECES.get(name, ""))
                 if isinstance(piece, str):
                     return self._hold(value, event, name, piece, speaker)
-        replaces = speaker.replaces
-        if kind == "assistant":
-            replaces = _whole_answer(speaker, value)
+        else:
+            replaces = speaker.line(value)
         message, cut = bounded(value)
-        return [*self._release(), Message(message, cut, replaces)]
+        first, *others = replaces or (None,)
+        return [*self._release(), Message(message, cut, first), *(Text("", speaker.message_id, one) for one in others)]
 
-    def _hold(self, line: Object, event: Object, kind: str, piece: str, speaker: _Speaker) -> list[Item]:
+    def _hold(self, line: Object, event: Object, kind: str, piece: str, speaker: Speaker) -> list[Item]:
+        part = speaker.part(event.get("index")) if kind == "text_delta" else speaker.message_id
         block = (str(line.get("parent_tool_use_id")), speaker.message_id, kind, event.get("index"))
         found: list[Item] = []
         if self._held is not None and self._held.block != block:
             found = self._release()
         if self._held is None:
-            self._held = _Held(line, kind, block, speaker.replaces, speaker.message_id, [], 0)
+            self._held = _Held(line, kind, block, speaker.replaces, part, [], 0)
         self._held.pieces.append(piece)
         self._held.chars += len(piece)
         return found + self.poll()
@@ -176,47 +169,18 @@ class ClaudeStream:
             return []
         self._paused_until = self._clock() + self._pause_s
         text = "".join(held.pieces)
+        replaces = next(iter(held.replaces), None)
         if held.kind == "text_delta" and held.line.get("parent_tool_use_id") is None:
             pieces = TextSplitter().feed(text.encode(errors="replace"))
-            return [Text(piece, held.message_id, held.replaces) for piece in pieces]
+            return [Text(piece, held.part, replaces) for piece in pieces]
         event = held.line["event"]
         assert isinstance(event, dict)
         delta: Object = {"type": held.kind, _PIECES[held.kind]: text}
         message, cut = bounded({**held.line, "event": {**event, "delta": delta}})
-        return [Message(message, cut, held.replaces)]
+        return [Message(message, cut, replaces)]
 
-    def _speaker(self, line: Object) -> _Speaker:
+    def _speaker(self, line: Object) -> Speaker:
         name = str(line.get("parent_tool_use_id"))
         if name not in self._speakers and len(self._speakers) >= _MAX_SPEAKERS:
-            return _Speaker()
-        return self._speakers.setdefault(name, _Speaker())
-
-
-def _follow(speaker: _Speaker, line: Object, event: Object) -> None:
-    """Keep track of which message a stream is in, and which one it left unfinished."""
-    match event.get("type"):
-        case "message_start":
-            if speaker.said and not speaker.whole:
-                speaker.broken = speaker.message_id
-            message = event.get("message")
-            speaker.message_id = str(message.get("id", "")) if isinstance(message, dict) else ""
-            speaker.replaces, speaker.broken = speaker.broken, None
-            speaker.said, speaker.whole = False, False
-        case "content_block_delta":
-            speaker.said = True
-        case "message_delta":
-            delta = event.get("delta")
-            speaker.whole = isinstance(delta, dict) and delta.get("stop_reason") is not None
-        case "message_stop":
-            if "abandoned_blocks" in line or not speaker.whole:
-                speaker.broken = speaker.message_id if speaker.said else speaker.replaces
-            speaker.replaces, speaker.said, speaker.whole = None, False, True
-
-
-def _whole_answer(speaker: _Speaker, line: Object) -> str | None:
-    """What an `assistant` line replaces: after a broken stream the answer may come whole, without deltas."""
-    message = line.get("message")
-    message_id = message.get("id") if isinstance(message, dict) else None
-    if line.get("is_api_error_message") is True:
-        return None
-    return speaker.replaces if message_id == speaker.message_id else speaker.broken
+            return Speaker()
+        return self._speakers.setdefault(name, Speaker())

@@ -68,7 +68,8 @@ class Timings(_Part):
 class Usage(_Part):
     """What a job of the Claude CLI used: tokens as the model's service counted them, dollars by the CLI's price list.
 
-    `turns` counts the model's answers; the session can be resumed by its id.
+    All of it is this run's alone, with its subagents, whatever its session had used before; `turns` counts the model's
+    answers in the conversation itself. The session can be resumed by its id.
     """
 
     input_tokens: int = Field(0, ge=0)
@@ -106,9 +107,10 @@ class StatusEvent(_Event):
 class StreamEvent(_Event):
     """The job printed `text`; pieces of one channel, joined, are its output.
 
-    On the channel `claude`, `text` is what the model said next in the message `message_id`, and an event with a
-    `message` instead is a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened.
-    `replaces` is the id of a message that had broken off: what this one says stands in its place.
+    On the channel `claude`, `text` is what the model said next in a block of text, and an event with a `message`
+    instead is a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened. `message_id` is
+    the id of the block's message, or, for a message's later blocks, that id, `#` and the block's index. `replaces` is
+    such an id, of text that is void: its message had broken off, or was refused, and this one stands in its place.
     """
 
     type: Literal["stream"] = "stream"
@@ -140,7 +142,8 @@ class DoneEvent(_Event):
 class ErrorEvent(_Event):
     """The run failed; `exit_code` is there when the job's process was seen to end.
 
-    `usage` is what a job of the Claude CLI had used before; its dollars are 0 when the CLI could not tell them.
+    `usage` is what a job of the Claude CLI had used before, as far as the CLI had told it when it ended: one that was
+    killed has told no dollars, and only the tokens of answers that had begun.
     """
 
     type: Literal["error"] = "error"

@@ -69,9 +69,11 @@ export interface components {
          * ClaudeRequest
          * @description Give the Claude CLI a `prompt`; `resume` is the id of a session that it goes on from, or forks.
          *
-         *     The CLI takes settings, hooks and skills that stand in the project only with `project_skills`. `budget_usd` is by
-         *     the CLI's own price list. With a `json_schema` the result has `structured_output` in that form. `replay` is the id
-         *     under which a recording was laid down that answers in the model's place.
+         *     A prompt is text for the model, whatever it begins with. A run ends with the model's answer: no work goes on in the
+         *     background, and nothing wakes the model later. The CLI takes settings, hooks and skills that stand in the project
+         *     only with `project_skills`. `budget_usd` is by the CLI's own price list. With a `json_schema` the result has
+         *     `structured_output` in that form. `replay` is the id under which a recording was laid down that answers in the
+         *     model's place.
          */
         ClaudeRequest: {
             /** Format: uuid */
@@ -175,7 +177,8 @@ export interface components {
          * ErrorEvent
          * @description The run failed; `exit_code` is there when the job's process was seen to end.
          *
-         *     `usage` is what a job of the Claude CLI had used before; its dollars are 0 when the CLI could not tell them.
+         *     `usage` is what a job of the Claude CLI had used before, as far as the CLI had told it when it ended: one that was
+         *     killed has told no dollars, and only the tokens of answers that had begun.
          */
         ErrorEvent: {
             /**
@@ -591,9 +594,10 @@ export interface components {
          * StreamEvent
          * @description The job printed `text`; pieces of one channel, joined, are its output.
          *
-         *     On the channel `claude`, `text` is what the model said next in the message `message_id`, and an event with a
-         *     `message` instead is a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened.
-         *     `replaces` is the id of a message that had broken off: what this one says stands in its place.
+         *     On the channel `claude`, `text` is what the model said next in a block of text, and an event with a `message`
+         *     instead is a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened. `message_id` is
+         *     the id of the block's message, or, for a message's later blocks, that id, `#` and the block's index. `replaces` is
+         *     such an id, of text that is void: its message had broken off, or was refused, and this one stands in its place.
          */
         StreamEvent: {
             /**
@@ -658,7 +662,8 @@ export interface components {
          * Usage
          * @description What a job of the Claude CLI used: tokens as the model's service counted them, dollars by the CLI's price list.
          *
-         *     `turns` counts the model's answers; the session can be resumed by its id.
+         *     All of it is this run's alone, with its subagents, whatever its session had used before; `turns` counts the model's
+         *     answers in the conversation itself. The session can be resumed by its id.
          */
         Usage: {
             /** @default 0 */

@@ -43,9 +43,11 @@ Tools = Annotated[tuple[str, ...], Field(max_length=MAX_TOOLS), BeforeValidator(
 class ClaudeRequest(ProjectRequest):
     """Give the Claude CLI a `prompt`; `resume` is the id of a session that it goes on from, or forks.
 
-    The CLI takes settings, hooks and skills that stand in the project only with `project_skills`. `budget_usd` is by
-    the CLI's own price list. With a `json_schema` the result has `structured_output` in that form. `replay` is the id
-    under which a recording was laid down that answers in the model's place.
+    A prompt is text for the model, whatever it begins with. A run ends with the model's answer: no work goes on in the
+    background, and nothing wakes the model later. The CLI takes settings, hooks and skills that stand in the project
+    only with `project_skills`. `budget_usd` is by the CLI's own price list. With a `json_schema` the result has
+    `structured_output` in that form. `replay` is the id under which a recording was laid down that answers in the
+    model's place.
     """
 
     action: Literal["claude"] = "claude"

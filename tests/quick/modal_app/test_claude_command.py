@@ -53,7 +53,7 @@ def test_every_option_becomes_its_argument() -> None:
         "--resume": SESSION,
         "--model": "opus",
         "--max-turns": "3",
-        "--max-budget-usd": "0.500000",
+        "--max-budget-usd": "0.5",
         "--json-schema": '{"type":"object"}',
         "--permission-mode": "plan",
         "--setting-sources": "project",
@@ -73,6 +73,31 @@ def test_neither_the_token_nor_the_prompt_nor_a_servers_secret_is_an_argument() 
     assert json.loads(made.stdin[:length]) == servers
     assert made.stdin[length:] == b"the prompt"
     assert made.argv[-2:] == ("--mcp-config", made.argv[5])
+
+
+@pytest.mark.parametrize("prompt", ["/help", "/clear", "/", "//x", "/model haiku", "/usr/bin/python is broken"])
+def test_a_prompt_that_begins_with_a_slash_is_no_command_of_the_cli(prompt: str) -> None:
+    assert command(prompt=prompt).stdin.decode() == f" {prompt}"
+    servers = {"mcpServers": {}}
+    assert command(prompt=prompt, mcp_config=servers).stdin.decode().endswith(f" {prompt}")
+    for other in (f" {prompt}", f"\n{prompt}", f"see {prompt}"):
+        assert command(prompt=other).stdin.decode() == other
+
+
+@pytest.mark.parametrize("budget", [1e-7, 3e-9, 5e-324, 0.0000015, 0.1, 1 / 3, 12.0, 1e22])
+def test_a_budget_is_told_exactly(budget: float) -> None:
+    assert float(after(command(budget_usd=budget).argv, "--max-budget-usd")) == budget
+
+
+def test_nothing_goes_on_after_the_answer_nor_is_remembered_for_the_next_job() -> None:
+    """By variables and tools, and the project's settings cannot undo it: those of the command line win."""
+    made = command(disallowed_tools=("WebFetch",), project_skills=True)
+    denied = made.argv[made.argv.index("--disallowedTools") + 1 :][:5]
+    assert set(denied) == {"WebFetch", "Monitor", "ScheduleWakeup", "CronCreate", "Workflow"}
+    for name in ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "CLAUDE_CODE_DISABLE_AUTO_MEMORY"):
+        assert made.env[name] == "1"
+    settings = json.loads(after(made.argv, "--settings"))
+    assert settings["env"] == {name: value for name, value in made.env.items() if name != "ANTHROPIC_API_KEY"}
 
 
 def test_patience_ends_within_a_minute() -> None:

@@ -11,7 +11,7 @@ from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Plain, 
 from modal_app.actions.claude_verdict import Verdict
 from modal_app.contract.errors import ErrorCode
 from modal_app.contract.limits import MAX_STREAM_TEXT_BYTES
-from tests.support.claude.cases import CASES, WORDS, Case
+from tests.support.claude.cases import CASES, IN_THE_BACKGROUND, WORDS, Case
 from tests.support.paths import RECORDED
 
 PAUSE_S = 0.02
@@ -65,10 +65,13 @@ def line(**value: object) -> bytes:
 RESULT = line(type="result", subtype="success", is_error=False, result="ok")
 
 
+ALL: dict[str, Case] = {**CASES, **IN_THE_BACKGROUND}
+
+
 @pytest.mark.parametrize("step", [0, 7], ids=["whole", "in pieces"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_recorded_end_is_the_right_one(name: str, step: int) -> None:
-    case: Case = CASES[name]
+    case = ALL[name]
     items, verdict = read(recorded(name), case.exit_code, structured="json_schema" in case.options, step=step)
     assert (verdict.error.code if verdict.error else None) == case.code
     assert said(items) == case.text
@@ -76,7 +79,7 @@ def test_every_recorded_end_is_the_right_one(name: str, step: int) -> None:
     assert case.told in (verdict.error.message if verdict.error else "")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 def test_what_readers_get_is_bounded_and_can_be_written(name: str) -> None:
     for item in read(recorded(name))[0]:
         written = json.dumps(item.value, ensure_ascii=False) if isinstance(item, Message) else item.text
@@ -104,6 +107,105 @@ def test_a_job_that_is_done_says_what_it_cost_and_how_to_go_on() -> None:
     assert 0 < verdict.usage.cost_usd < 1
     assert (verdict.turns, verdict.denied) == (1, ())
     assert read(recorded("structured"), structured=True)[1].structured_output == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tool", "Said."),
+        ("thinking_last", "The answer."),
+        ("max_tokens_once", "and so on."),
+        ("text_block_broken", "one two And done."),
+        ("refusal_once", "Fine."),
+        ("background", "It runs.\n\nIt has ended."),
+    ],
+)
+def test_the_answer_is_all_that_the_model_said_last(name: str, text: str) -> None:
+    """The CLI's own `result` is the last block's text, of its last result; empty when that block is a thought."""
+    assert read(recorded(name), structured="structured" in name)[1].result == text
+
+
+def test_an_answer_may_have_text_around_a_thought_or_stand_before_the_last_tool() -> None:
+    def block(**value: object) -> bytes:
+        return line(type="assistant", message={"id": "m1", "content": [value]}, parent_tool_use_id=None)
+
+    thought, tool = block(type="thinking", thinking="hm"), block(type="tool_use", name="Bash", input={})
+    ran = line(type="user", message={"content": [{"type": "tool_result", "content": "x"}]})
+    end = line(type="result", subtype="success", is_error=False, result="")
+    first, second = block(type="text", text="One."), block(type="text", text=" Two.")
+    assert read(first + thought + second + thought + end)[1].result == "One. Two."
+    assert read(first + tool + ran + second + end)[1].result == " Two."
+    assert read(first + tool + ran + thought + end)[1].result == "One."
+    of_a_subagent = line(
+        type="assistant", message={"content": [{"type": "text", "text": "no"}]}, parent_tool_use_id="t"
+    )
+    assert read(first + of_a_subagent + end)[1].result == "One."
+
+
+def test_data_that_was_handed_over_before_the_last_result_counts() -> None:
+    _, verdict = read(recorded("background_structured"), structured=True)
+    assert (verdict.error, verdict.structured_output) == (None, {"a": "b"})
+    results = [one for one in lines("background_structured") if b'"type":"result"' in one]
+    assert ["structured_output" in json.loads(one) for one in results].count(True) == 1
+    assert len(results) >= 2
+
+
+def test_a_run_with_several_results_fails_with_the_first_that_did() -> None:
+    """Also when good ones follow, and the CLI ends with 0."""
+    bad = line(type="result", subtype="error_max_turns", is_error=True, errors=["too many"])
+    other = line(type="result", subtype="success", is_error=True, result="overloaded")
+    for results in (bad + RESULT, RESULT + bad, RESULT + bad + other, RESULT + bad + RESULT):
+        error = read(results)[1].error
+        assert error is not None
+        assert (error.code, error.message) == (ErrorCode.PROCESS_FAILED, "too many")
+
+
+# What the recorded runs have really asked: the script's answers, as the scripted model has counted them.
+ASKED = {"plain": 1, "tool": 2, "subagent": 2, "max_turns": 1, "max_budget": 1, "background": 3, "refusal_once": 2}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_usage_is_of_the_run_with_all_of_its_results_and_subagents(name: str) -> None:
+    _, verdict = read(recorded(name), ALL[name].exit_code)
+    accounts = [json.loads(one) for one in lines(name) if b'"type":"result"' in one]
+    models = [model for one in accounts for model in one["model_usage_since_last_result"].values()]
+    assert verdict.usage.input_tokens == sum(model["inputTokens"] for model in models) > 5000
+    assert verdict.usage.output_tokens == sum(model["outputTokens"] for model in models) > 0
+    assert verdict.usage.cost_usd == pytest.approx(sum(model["costUSD"] for model in models))
+    assert verdict.turns == ASKED[name]
+
+
+def test_a_session_that_goes_on_tells_each_run_its_own() -> None:
+    """`total_cost_usd` and `modelUsage` of a resumed run begin with what the session had cost before."""
+
+    def resumed(before: int) -> bytes:
+        told = json.loads(lines("plain")[-1])
+        model, account = next(iter(told["modelUsage"].items()))
+        told["total_cost_usd"] += before * account["costUSD"]
+        told["modelUsage"] = {model: {**account, "inputTokens": account["inputTokens"] * (before + 1)}}
+        return b"".join(lines("plain")[:-1]) + line(**told)
+
+    usages = {read(resumed(before))[1].usage for before in range(4)}
+    assert usages == {read(recorded("plain"))[1].usage}
+
+
+def test_what_came_after_the_last_result_counts_too() -> None:
+    """A CLI that is killed while it works in the background has told the rest answer by answer."""
+    parts = lines("background")
+    last = max(at for at, one in enumerate(parts) if b'"type":"result"' in one)
+    _, whole = read(b"".join(parts))
+    _, killed = read(b"".join(parts[:last]), 137)
+    assert killed.usage.cost_usd < whole.usage.cost_usd
+    assert replace(killed.usage, cost_usd=whole.usage.cost_usd) == whole.usage
+    assert killed.turns == whole.turns
+
+
+def test_a_subagent_of_a_run_without_a_result_counts_with_what_it_has_told() -> None:
+    used = {"input_tokens": 700, "output_tokens": 3}
+    message = {"id": "m9", "model": "m", "content": [{"type": "tool_use"}], "usage": used}
+    block = line(type="assistant", message=message, parent_tool_use_id="toolu_1")
+    _, verdict = read(block + block, -9)
+    assert (verdict.usage.input_tokens, verdict.usage.output_tokens, verdict.turns) == (700, 3, 0)
 
 
 def test_success_in_name_is_an_error_in_fact() -> None:
@@ -256,6 +358,51 @@ def test_an_answer_without_deltas_after_a_broken_stream_replaces_it() -> None:
     whole = [item for item in items if isinstance(item, Message) and item.value.get("type") == "assistant"]
     assert [item.replaces for item in whole] == [first]
     assert verdict.result == WORDS
+
+
+def test_blocks_that_were_whole_when_their_stream_broke_are_kept() -> None:
+    """What is taken back is named block by block, and nothing where nothing was shown of what broke."""
+    items, _ = read(recorded("text_block_broken"))
+    texts = [item for item in items if isinstance(item, Text)]
+    first, broken, rest = dict.fromkeys(item.message_id for item in texts)
+    assert broken == f"{first}#1"
+    assert {item.replaces for item in texts if item.message_id == rest} == {broken}
+    items, _ = read(recorded("tool_block_broken"))
+    assert {item.replaces for item in items if isinstance(item, Text | Message)} == {None}
+
+
+def begin(message_id: str) -> bytes:
+    return line(type="stream_event", event={"type": "message_start", "message": {"id": message_id}})
+
+
+def stop(**more: object) -> bytes:
+    return line(type="stream_event", event={"type": "message_stop"}, **more)
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"), [(0, "again"), (1, "oneagain"), (2, "onetwoagain"), (9, "onetwothreeagain"), (None, "again")]
+)
+def test_as_much_of_a_broken_message_is_taken_back_as_the_cli_says(kept: int | None, left: str) -> None:
+    told = b"".join(delta(text, index) for index, text in enumerate(("one", "two", "three")))
+    abandoned = {} if kept is None else {"abandoned_blocks": {"from_block_index": kept}}
+    items, _ = read(begin("m1") + told + stop(**abandoned) + begin("m2") + delta("again"))
+    assert said(items) == left
+    assert said([item for item in items if isinstance(item, Message | Text)]) == left
+
+
+def test_a_message_that_was_retracted_is_taken_back() -> None:
+    """The CLI asks again when it could not read a tool's call, and names the lines that it has dropped."""
+    spoken = {"id": "m1", "content": [{"type": "text", "text": "one"}]}
+    gone = line(type="user", message={"content": "Again."}, retracted_message_uuids=["u1", "u2"], isSynthetic=True)
+    again = {"id": "m2", "content": [{"type": "text", "text": "two"}]}
+    whole = line(type="assistant", uuid="u1", message=spoken, parent_tool_use_id=None)
+    end = line(type="stream_event", event={"type": "message_delta", "delta": {"stop_reason": "tool_use"}}) + stop()
+    data = begin("m1") + delta("one") + whole + end + gone + begin("m2") + delta("two")
+    items, verdict = read(data + line(type="assistant", uuid="u3", message=again, parent_tool_use_id=None) + RESULT)
+    assert said(items) == "two"
+    assert verdict.result == "two"
+    untouched = data.replace(b'"u1", "u2"', b'"u7", "u8"')
+    assert said(read(untouched)[0]) == "onetwo"
 
 
 def test_silence_is_measured() -> None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import JsonValue
+
 from modal_app.actions.claude_command import ModelPatience
 from modal_app.contract.errors import ErrorCode
-from workbench.scripted_model import Conversation, Fault, Script, Tool, Turn
+from workbench.scripted_model import Block, Conversation, Fault, Script, Tool, Turn
 from workbench.scripted_model.script import FaultKind
 
 QUICK = ModelPatience(max_retries=1, headers_s=2, idle_s=1)
@@ -47,6 +49,18 @@ def _status(status: int, **more: Any) -> Case:
 
 def _bash(command: str) -> Turn:
     return Turn(text="Let me.", tools=(Tool(name="Bash", input={"command": command}),))
+
+
+def _behind(command: str) -> Turn:
+    """A command that is left running."""
+    given: dict[str, JsonValue] = {"command": command, "run_in_background": True}
+    return Turn(text="I start it.", tools=(Tool(name="Bash", input=given),))
+
+
+def _broken(*blocks: Block, after_deltas: int) -> Script:
+    """A stream that breaks once, in a later block, and the answer that goes on from the blocks before."""
+    cut = Fault(kind="eof_mid_stream", after_deltas=after_deltas)
+    return Script.of(Turn(blocks=blocks, pace_ms=60, first=(cut,)), Turn(text="And done."))
 
 
 BASH = {"allowed_tools": ("Bash",)}
@@ -112,7 +126,50 @@ CASES: Mapping[str, Case] = {
     "close_mid_stream_once": Case(_once("close_mid_stream"), None, WORDS, 0, replaced=True),
     "hang_then_second_answer": Case(_always("hang_mid_stream"), None, "", 0, replaced=True, patience=QUICK_SECOND),
     "invalid_sse_then_second_answer": Case(_always("invalid_sse"), None, "", 0, replaced=True, patience=QUICK_SECOND),
-    "refusal": Case(Script.of(*[Turn(text="No.", stop="refusal")] * 2), ErrorCode.MODEL_ERROR, "No.No."),
+    "text_block_broken": Case(
+        _broken(Block(text="one two "), Block(text="three four"), after_deltas=3),
+        None,
+        "one two And done.",
+        0,
+        replaced=True,
+    ),
+    "tool_block_broken": Case(
+        _broken(Block(text="one two "), Block(tool=Tool(name="Bash", input={"command": "x" * 200})), after_deltas=3),
+        None,
+        "one two And done.",
+        0,
+    ),
+    "block_after_tool_broken": Case(
+        _broken(
+            Block(text="one two "),
+            Block(tool=Tool(name="Bash", input={"command": "echo hi"})),
+            Block(text="three four"),
+            after_deltas=4,
+        ),
+        None,
+        "one two And done.",
+        0,
+        replaced=True,
+        options=BASH,
+    ),
+    "refusal": Case(Script.of(*[Turn(text="No.", stop="refusal")] * 2), ErrorCode.MODEL_ERROR, "No.", replaced=True),
+    "refusal_once": Case(
+        Script.of(Turn(text="No way.", stop="refusal"), Turn(text="Fine.")), None, "Fine.", 0, replaced=True
+    ),
+    "refusal_once_with_tool": Case(
+        Script.of(
+            Turn(text="I do.", tools=(Tool(name="Bash", input={"command": "true"}),), stop="refusal"),
+            Turn(text="Fine."),
+        ),
+        None,
+        "Fine.",
+        0,
+        replaced=True,
+        options=BASH,
+    ),
+    "thinking_last": Case(
+        Script.of(Turn(text="The answer.", blocks=(Block(thinking="was that right"),))), None, "The answer.", 0
+    ),
     "max_tokens": Case(
         Script.of(*[Turn(text="and so on ", stop="max_tokens")] * 9), ErrorCode.MODEL_INVALID_OUTPUT, "and so on " * 4
     ),
@@ -163,10 +220,41 @@ CASES: Mapping[str, Case] = {
         told="maximum budget",
         options={"budget_usd": 0.01, **BASH},
     ),
+    "tiny_budget": Case(
+        Script.of(Turn(text=WORDS)),
+        ErrorCode.PROCESS_FAILED,
+        WORDS,
+        told="maximum budget",
+        options={"budget_usd": 1e-7},
+    ),
     "resume_unknown": Case(
         Script.of(Turn(text=WORDS)),
         ErrorCode.PROCESS_FAILED,
         told="No conversation found",
         options={"resume": "00000000-0000-4000-8000-000000000000"},
+    ),
+}
+# What the CLI does where work in the background is not turned off, as our command does: a result for each time that it
+# was woken. Only recorded.
+IN_THE_BACKGROUND: Mapping[str, Case] = {
+    "background": Case(
+        Script.of(_behind("sleep 2"), Turn(text="It runs."), Turn(text="It has ended.")),
+        None,
+        "I start it.It runs.It has ended.",
+        0,
+        options=BASH,
+    ),
+    "background_structured": Case(
+        Script.of(_behind("sleep 2"), Turn(structured={"a": "b"}), *[Turn(text="Noted.")] * 2),
+        None,
+        "I start it.Noted.Noted.",
+        0,
+        options={"json_schema": SCHEMA, **BASH},
+    ),
+    "background_failed": Case(
+        Script.of(_behind("sleep 2"), Turn(text="It runs."), Turn(fault=Fault(status=400, message="told so"))),
+        ErrorCode.MODEL_ERROR,
+        "I start it.It runs.",
+        options=BASH,
     ),
 }
