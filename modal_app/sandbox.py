@@ -7,18 +7,21 @@ and the sandbox ends with it. Jobs never run as uid 0.
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import modal
 import modal.exception
 import structlog
 from modal.stream_type import StreamType
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modal_app.chunks import pieces
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Commit, SandboxFacts
 from modal_app.contract.proof import ProcessFacts
+from modal_app.guest_text import one_line
 from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.read_back import ReadBack
 from modal_app.settings import Timeouts
@@ -47,15 +50,18 @@ AS_JOB = (
 _ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108  # a path in the sandbox
 
 # One command, because each costs a round of calls. As root it first gives the job's user what others (uploads through
-# the volume API) have put into the project, and then is that user: "$@".
+# the volume API) have put into the project, and then is that user: "$@". It removes the locks of killed gits as the
+# job's user, before the moment from which on what changes is the run's own.
 PROBE = f"""
-tell='id -u; date +%s.%N'
-[ "$(id -u)" = 0 ] || exec sh -c "$tell"
+unlock=$1; shift
+tell='id -u; python3 -I -c "$1" {WORKSPACE}; date +%s.%N'
+[ "$(id -u)" = 0 ] || exec sh -c "$tell" sh "$unlock"
 echo root
 find {WORKSPACE} ! -uid {JOB_UID} -exec chown -h {JOB_UID}:{JOB_UID} {{}} +
-exec "$@" sh -c "$tell"
+exec "$@" sh -c "$tell" sh "$unlock"
 """
-PROBED = re.compile(rb"(root\n)?(\d{1,10})\n(\d{1,12}\.\d{1,9})\n")
+UNLOCK = Path(__file__).with_name("stale_locks.py").read_text()
+PROBED = re.compile(rb"(root\n)?(\d{1,10})\n(\{.*\}\n)?(\d{1,12}\.\d{1,9})\n")
 _STDIN_CHUNK_BYTES = 1024 * 1024
 _PRINTED_BYTES = 1024 * 1024
 OnOutput = Callable[[str, bytes], Awaitable[None]]
@@ -63,6 +69,23 @@ OnOutput = Callable[[str, bytes], Awaitable[None]]
 
 async def _ignore(channel: str, data: bytes) -> None:
     """Drop output that nobody asked for."""
+
+
+class StaleLocks(BaseModel):
+    """What was removed before the job: how many locks of a git that was killed, and the first of their paths."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    removed: int = Field(0, ge=0)
+    first: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """In words; empty when there were none."""
+        if not self.removed:
+            return ""
+        more = self.removed - len(self.first)
+        names = ", ".join(map(one_line, self.first)) + (f" and {more} more" if more > 0 else "")
+        return f"locks that a killed git had left were removed: {names}"
 
 
 class Job(Protocol):
@@ -76,11 +99,15 @@ class Job(Protocol):
         env: Mapping[str, str] | None = None,
         on_output: OnOutput = _ignore,
         timeout_s: float | None = None,
+        answers: Collection[int] = (),
     ) -> int:
-        """Run a command in the workspace and return its exit code."""
+        """Run a command in the workspace and return its exit code.
+
+        One of `answers` is what the command was asked for, and not how the job's process ended.
+        """
         ...
 
-    async def aside(self, argv: Sequence[str]) -> None:
+    async def aside(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
         """Run a short command beside the one that is the job's; what it says, and how it ends, is nobody's concern."""
         ...
 
@@ -88,11 +115,13 @@ class Job(Protocol):
 class ProjectSandbox:
     """A live sandbox. Commands run as an unprivileged user, in /workspace.
 
-    `process` is what was seen of the last command that an action ran; `warm` says that it was created ahead.
+    `process` is what was seen of the last command that an action ran; `warm` says that it was created ahead,
+    `stale_locks` what was found and removed when it was last proved alive.
     """
 
     def __init__(self, sandbox: modal.Sandbox, timeouts: Timeouts, read_back: ReadBack, *, warm: bool = False) -> None:
         self.process: ProcessFacts | None = None
+        self.stale_locks = StaleLocks()
         self._sandbox = sandbox
         self._timeouts = timeouts
         self._read_back = read_back
@@ -122,16 +151,21 @@ class ProjectSandbox:
         await self._sandbox.reload_volumes.aio()
 
     async def prove_alive(self) -> None:
-        """Run a command with a deadline before anybody relies on the sandbox, and learn its user."""
-        code, printed = await self._command(["sh", "-c", PROBE, "sh", *AS_JOB], timeout_s=self._timeouts.start_s)
+        """Run a command with a deadline before anybody relies on the sandbox, and learn its user.
+
+        The caller holds the project: locks of git that are found are nobody's any more, and are removed.
+        """
+        argv = ["sh", "-c", PROBE, "sh", UNLOCK, *AS_JOB]
+        code, printed = await self._command(argv, timeout_s=self._timeouts.start_s)
         said = PROBED.fullmatch(printed)
         if code != 0 or said is None:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox does not answer")
-        as_root, uid, now = said.groups()
+        as_root, uid, locks, now = said.groups()
         if int(uid) == 0:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox cannot run jobs as an unprivileged user")
         self._prefix = AS_JOB if as_root else ()
         self._uid, self._ready_at = int(uid), now.decode()
+        self.stale_locks = _stale_locks(locks)
 
     async def exec(
         self,
@@ -141,13 +175,16 @@ class ProjectSandbox:
         env: Mapping[str, str] | None = None,
         on_output: OnOutput = _ignore,
         timeout_s: float | None = None,
+        answers: Collection[int] = (),
     ) -> int:
         """Run a command and return its exit code; output is given as it comes.
 
+        One of `answers` is not the job's: `process` stays as it was.
         Raises ContractError: `process_timeout` by our own clock, `sandbox_lost` when the sandbox ended underneath.
         """
         limit = timeout_s or self._timeouts.process_s
         started = time.monotonic()
+        before = self.process
         try:
             async with asyncio.timeout(limit + 10):
                 code = await self._exec(
@@ -166,11 +203,13 @@ class ProjectSandbox:
         )
         if timed_out:
             raise ContractError(ErrorCode.PROCESS_TIMEOUT, f"the process did not end within {limit:g} seconds")
+        if code in answers:
+            self.process = before
         return code
 
-    async def aside(self, argv: Sequence[str]) -> None:
+    async def aside(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
         """Run a short command beside the job's, as its user. Raises ContractError `sandbox_lost`."""
-        await self._exec([*self._prefix, *argv], on_output=_ignore, timeout_s=_PROBE_S, channels=[])
+        await self._exec([*self._prefix, *argv], env=env, on_output=_ignore, timeout_s=_PROBE_S, channels=[])
 
     async def commit(self) -> Commit:
         """Publish what was written to the workspace; raises ContractError `commit_failed` unless it was confirmed.
@@ -292,6 +331,13 @@ class ProjectSandbox:
             except (*PLATFORM_ERRORS, ValueError):
                 _log.warning("sandbox.lease_not_renewed", sandbox_id=self.id)
             await asyncio.sleep(self._timeouts.lease_s / _KEEPS)
+
+
+def _stale_locks(told: bytes | None) -> StaleLocks:
+    try:
+        return StaleLocks.model_validate_json(told or b"{}")
+    except ValidationError:
+        return StaleLocks()
 
 
 async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:

@@ -3,8 +3,10 @@
 Neither way follows a link: a project's links are written by its jobs and may point anywhere.
 """
 
+import asyncio
 import base64
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import modal
@@ -18,14 +20,20 @@ from modal_app.actions.output import Captured, Output
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.limits import MAX_LIST_ENTRIES, MAX_READ_BYTES
 from modal_app.contract.requests import FilesDelete, FilesList, FilesMove, FilesRead, FilesRequest, FilesWrite
-from modal_app.fleet import sub_path
+from modal_app.fleet import finish, sub_path
 from modal_app.platform_errors import PLATFORM_ERRORS
-from modal_app.sandbox import WORKSPACE, Job
+from modal_app.sandbox import UNLOCK, WORKSPACE, Job
 
 _log = structlog.get_logger(__name__)
 
-_SCRIPT = Path(__file__).with_name("write_set.py")
-_REFUSED = 3
+_SCRIPT = Path(__file__).with_name("write_set.py").read_text()
+_REFUSED, _FAILED = 3, 4  # exit codes of the script
+# $1 removes the locks of a git that was killed, $2 is the script; behind its arguments stands what comes before `undo`.
+_CONCLUDE = """
+unlock=$1 script=$2 root=$3 how=$4 held=$5; shift 5
+[ "$how" = settle ] || { python3 -I -c "$unlock" "$root"; "$@"; }
+exec python3 -I -c "$script" "$root" "$how" "$held"
+"""
 _TYPES = {FileEntryType.FILE: "file", FileEntryType.DIRECTORY: "directory", FileEntryType.SYMLINK: "link"}
 
 
@@ -64,29 +72,54 @@ async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
     match request:
         case FilesWrite():
             files = [{"path": file.path, "data": base64.b64encode(file.data()).decode()} for file in request.files]
-            asked = {"op": "write", "files": files}
+            asked = {"op": "write", "files": files, "hold": request.message is not None}
         case FilesDelete():
             asked = {"op": "delete", "path": request.path}
         case FilesMove():
             asked = {"op": "move", "path": request.path, "to": request.to}
         case _:
             raise AssertionError("reads need no sandbox")
+    if not isinstance(request, FilesWrite) or request.message is None:
+        return await _changed(job, output, asked, request.timeout_s)
+    put_back = git.putting_back(await git.head(job, output, request.timeout_s))
+    result = await _changed(job, output, asked, request.timeout_s)
+    held = str(result.pop("held", ""))
+    try:
+        result |= await git.commit_writes(job, output, request.message, request.timeout_s)
+    except BaseException:  # what git refuses, or does not end, is not written either
+        await finish(asyncio.ensure_future(_conclude(job, "undo", held, put_back)))
+        raise
+    await _conclude(job, "settle", held, ())
+    return result
+
+
+async def _conclude(job: Job, how: str, held: str, then: Sequence[str]) -> None:
+    """Undo a write set and what git has made of it, or let it stand; in a sandbox that is gone nothing stands."""
+    try:
+        await job.aside(("sh", "-c", _CONCLUDE, "sh", UNLOCK, _SCRIPT, WORKSPACE, how, held, *then), env=git.ENV)
+    except ContractError as error:
+        _log.warning("files.not_concluded", how=how, reason=str(error))
+
+
+async def _changed(
+    job: Job, output: Output, asked: Mapping[str, object], timeout_s: float | None
+) -> dict[str, JsonValue]:
+    """Have the script change the workspace; returns its answer. Raises ContractError with nothing changed."""
     captured = Captured(output)
     code = await job.exec(
-        ["python3", "-I", "-c", _SCRIPT.read_text(), WORKSPACE],
+        ["python3", "-I", "-c", _SCRIPT, WORKSPACE],
         stdin=json.dumps(asked).encode(),
         on_output=captured,
-        timeout_s=request.timeout_s,
+        timeout_s=timeout_s,
+        answers=(_REFUSED,),
     )
     await output.flush()
-    if code == _REFUSED:
-        raise _refusal(bytes(captured.data))
+    if code in (_REFUSED, _FAILED):
+        raise _refusal(bytes(captured.data), code)
     if code != 0:
         raise ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed", exit_code=code)
-    result: dict[str, JsonValue] = json.loads(captured.data)
-    if isinstance(request, FilesWrite) and request.message is not None:
-        result |= await git.commit_writes(job, output, request.message, request.timeout_s)
-    return result
+    answer: dict[str, JsonValue] = json.loads(captured.data)
+    return answer
 
 
 class _Refusal(BaseModel):
@@ -96,12 +129,13 @@ class _Refusal(BaseModel):
     message: str
 
 
-def _refusal(answer: bytes) -> ContractError:
+def _refusal(answer: bytes, exit_code: int) -> ContractError:
+    seen = exit_code if exit_code == _FAILED else None
     try:
         refusal = _Refusal.model_validate_json(answer)
-        return ContractError(ErrorCode(refusal.code), refusal.message[:2000])
+        return ContractError(ErrorCode(refusal.code), refusal.message[:2000], exit_code=seen)
     except (ValidationError, ValueError):
-        return ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed")
+        return ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed", exit_code=exit_code)
 
 
 async def _entries(volume: modal.Volume, path: str, *, recursive: bool) -> list[FileEntry]:

@@ -1,6 +1,7 @@
 """Action `git`: a few operations with checked arguments, run inside the sandbox, with no hook, no outside setting."""
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from pydantic import JsonValue
@@ -28,7 +29,7 @@ _GIT = (
     "-c",
     "safe.directory=*",
 )
-_ENV = {
+ENV = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_TERMINAL_PROMPT": "0",
@@ -55,7 +56,9 @@ class _Repository:
         """Run a command for its output; raises ContractError `process_failed`."""
         captured = Captured(Output(_nowhere) if quiet else self._output)
         argv = (*_GIT, *arguments)
-        code = await self._job.exec(argv, env=_ENV, on_output=captured, timeout_s=self._timeout_s)
+        code = await self._job.exec(
+            argv, env=ENV, on_output=captured, timeout_s=self._timeout_s, answers=[one for one in accept if one]
+        )
         self._check(code, arguments, accept)
         return code, captured.text
 
@@ -63,7 +66,7 @@ class _Repository:
         """Run a command and stream what it says; raises ContractError `process_failed`."""
         argv = (*_GIT, *arguments)
         code = await self._job.exec(
-            argv, stdin=stdin.encode(), env=_ENV, on_output=self._output, timeout_s=self._timeout_s
+            argv, stdin=stdin.encode(), env=ENV, on_output=self._output, timeout_s=self._timeout_s
         )
         self._check(code, arguments, (0,))
 
@@ -128,6 +131,18 @@ async def commit(job: Job, output: Output, message: str, timeout_s: float | None
     if code == 1:
         await repository.tell("commit", "--no-verify", "--file=-", stdin=message)
     return {"commit": await repository.head(), "changed": code == 1}
+
+
+async def head(job: Job, output: Output, timeout_s: float | None) -> str | None:
+    """The hash of HEAD; None where there is no repository, or no commit yet."""
+    return await _Repository(job, output, timeout_s).head()
+
+
+def putting_back(head: str | None) -> tuple[str, ...]:
+    """The command that puts HEAD back to where it was, if it has moved. It needs `ENV`."""
+    asked = shlex.join((*_GIT, "rev-parse", "--verify", "--quiet", "HEAD"))
+    moved = shlex.join((*_GIT, "update-ref", *(("-d", "HEAD") if head is None else ("HEAD", head))))
+    return ("sh", "-c", f'[ "$({asked})" = "$1" ] || {moved}', "sh", head or "")
 
 
 async def commit_writes(job: Job, output: Output, message: str, timeout_s: float | None) -> dict[str, JsonValue]:

@@ -1,7 +1,9 @@
 """Runs inside the sandbox as `python3 -I -c`: changes files of the workspace, all or nothing, following no link.
 
-Reads one JSON object from stdin; answers one on stdout and exits 0, or exits 3 with `{"code", "message"}` and nothing
-changed. Standard library only, and nothing imported from the workspace.
+Reads one JSON object from stdin; answers one on stdout and exits 0, or exits with `{"code", "message"}` and nothing
+changed: 3 when what was asked is not possible, 4 when the workspace failed. With `hold`, what is needed to undo the
+change is kept under the name that is answered as `held`: the arguments `undo NAME` take the change back, and what git
+has made of it since, `settle NAME` lets it stand. Standard library only, and nothing imported from the workspace.
 """
 
 import base64
@@ -10,7 +12,14 @@ import os
 import shutil
 import stat
 import sys
+from contextlib import contextmanager
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+JOURNAL = "undo.json"
+GIT_CHANGES = (".git/index", ".git/COMMIT_EDITMSG")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -24,34 +33,83 @@ class RefusedError(Exception):
 
 
 class Workspace:
-    """A directory tree that is walked by descriptor, one component at a time."""
+    """A directory tree that is walked by descriptor, one component at a time.
 
-    def __init__(self, root: str) -> None:
+    `undo` is what was done: a path that was made, with "", or the name under which what stood there is kept.
+    """
+
+    def __init__(self, root: str, held: str = "") -> None:
         self.root = os.open(root, DIRECTORY)
-        self.undo: list[tuple[str, int, str, str]] = []
-        self.trash = f".workbench-{os.urandom(6).hex()}"
-        os.mkdir(self.trash, 0o700, dir_fd=self.root)
-        self.trash_fd = os.open(self.trash, DIRECTORY, dir_fd=self.root)
+        self.trash = held or f".workbench-{os.urandom(6).hex()}"
+        self.undo: list[tuple[str, str]] = []
         self.names = 0
+        if not held:
+            os.mkdir(self.trash, 0o700, dir_fd=self.root)
+        self.trash_fd = os.open(self.trash, DIRECTORY, dir_fd=self.root)
+        if held:
+            with os.fdopen(os.open(JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.trash_fd)) as file:
+                self.undo = json.load(file)
+            self.names = len(self.undo)
 
-    def parent(self, path: str, *, create: bool) -> tuple[int, str]:
+    def hold(self) -> str:
+        """Keep what is needed to undo everything; returns its name."""
+        self.keep(JOURNAL, json.dumps(self.undo).encode())
+        return self.trash
+
+    def keep(self, name: str, data: bytes, mode: int = 0o600) -> None:
+        """Write a file beside what was put away."""
+        with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=self.trash_fd), "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+
+    def remember_git(self) -> None:
+        """Note what git will change beside its objects: the index and the last message, or that there is no repository.
+
+        Objects that nothing names are git's own to collect.
+        """
+        self.keep(".gitignore", b"*")
+        if self.kind(self.root, ".git") == "nothing":
+            self.undo.append((".git", ""))
+        elif self.kind(self.root, ".git") == "directory":
+            for path in GIT_CHANGES:
+                self.remember(path)
+
+    def remember(self, path: str) -> None:
+        """Keep a copy of a file, or that there is none."""
+        with self.parent(path) as (parent, name):
+            kept = self.kept_name() if self.kind(parent, name) == "file" else ""
+            self.undo.append((path, kept))
+            if kept:
+                with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
+                    mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                    self.keep(kept, file.read(), mode)
+
+    @contextmanager
+    def parent(self, path: str, *, create: bool = False) -> "Iterator[tuple[int, str]]":
         """An open directory and the last name of a path; directories on the way are made when asked."""
         current = os.dup(self.root)
         *directories, name = path.split("/")
-        for part in directories:
-            try:
-                following = os.open(part, DIRECTORY, dir_fd=current)
-            except FileNotFoundError:
-                if not create:
-                    raise RefusedError("not_found", f"there is no {path}") from None
-                os.mkdir(part, 0o755, dir_fd=current)
-                self.undo.append(("rmdir", os.dup(current), part, ""))
-                following = os.open(part, DIRECTORY, dir_fd=current)
-            except OSError:
-                raise RefusedError("invalid_request", f"a component of {path} is not a directory, or a link") from None
+        try:
+            for depth, part in enumerate(directories):
+                following = self.step(path, current, part, "/".join(directories[: depth + 1]) if create else "")
+                os.close(current)
+                current = following
+            yield current, name
+        finally:
             os.close(current)
-            current = following
-        return current, name
+
+    def step(self, path: str, current: int, part: str, make: str) -> int:
+        """Open one directory on the way to a path; `make` is its own path when it may be made."""
+        try:
+            return os.open(part, DIRECTORY, dir_fd=current)
+        except FileNotFoundError:
+            if not make:
+                raise RefusedError("not_found", f"there is no {path}") from None
+        except OSError:
+            raise RefusedError("invalid_request", f"a component of {path} is not a directory, or a link") from None
+        os.mkdir(part, 0o755, dir_fd=current)
+        self.undo.append((make, ""))
+        return os.open(part, DIRECTORY, dir_fd=current)
 
     def kind(self, parent: int, name: str) -> str:
         """What a name is: file, directory, link, other or nothing."""
@@ -66,53 +124,70 @@ class Workspace:
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file whole, in place of the one that is there; its mode is kept."""
-        parent, name = self.parent(path, create=True)
-        kind = self.kind(parent, name)
-        if kind not in ("file", "nothing"):
-            raise RefusedError("invalid_request", f"{path} is a {kind}")
-        mode = 0o644
-        if kind == "file":
-            mode = stat.S_IMODE(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-            self.put_away(parent, name)
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=parent)
-        self.undo.append(("unlink", parent, name, ""))
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(data)
+        with self.parent(path, create=True) as (parent, name):
+            kind = self.kind(parent, name)
+            if kind not in ("file", "nothing"):
+                raise RefusedError("invalid_request", f"{path} is a {kind}")
+            mode = 0o644
+            if kind == "file":
+                mode = stat.S_IMODE(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+                self.put_away(path, parent, name)
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=parent)
+            self.undo.append((path, ""))
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)
+                file.write(data)
 
     def delete(self, path: str) -> None:
         """Delete a file, a link itself, or a directory."""
-        parent, name = self.parent(path, create=False)
-        if self.kind(parent, name) == "nothing":
-            raise RefusedError("not_found", f"there is no {path}")
-        self.put_away(parent, name)
+        with self.parent(path) as (parent, name):
+            self.require(path, parent, name)
+            self.put_away(path, parent, name)
 
     def move(self, path: str, to: str) -> None:
         """Move what is at a path to one where nothing is."""
-        parent, name = self.parent(path, create=False)
+        with self.parent(path) as (parent, name):
+            self.require(path, parent, name)
+            with self.parent(to, create=True) as (target, new_name):
+                if self.kind(target, new_name) != "nothing":
+                    raise RefusedError("invalid_request", f"{to} is there already")
+                os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=target)
+
+    def require(self, path: str, parent: int, name: str) -> None:
+        """Refuse a path at which nothing is."""
         if self.kind(parent, name) == "nothing":
             raise RefusedError("not_found", f"there is no {path}")
-        target, new_name = self.parent(to, create=True)
-        if self.kind(target, new_name) != "nothing":
-            raise RefusedError("invalid_request", f"{to} is there already")
-        os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=target)
 
-    def put_away(self, parent: int, name: str) -> None:
+    def put_away(self, path: str, parent: int, name: str) -> None:
         """Move something to where it can be brought back from."""
-        self.names += 1
-        kept = str(self.names)
+        kept = self.kept_name()
         os.rename(name, kept, src_dir_fd=parent, dst_dir_fd=self.trash_fd)
-        self.undo.append(("back", os.dup(parent), name, kept))
+        self.undo.append((path, kept))
+
+    def kept_name(self) -> str:
+        """A name that nothing is kept under."""
+        self.names += 1
+        return str(self.names)
 
     def roll_back(self) -> None:
-        """Undo everything, the last first."""
-        for what, parent, name, kept in reversed(self.undo):
-            if what == "rmdir":
-                os.rmdir(name, dir_fd=parent)
-            elif what == "unlink":
-                os.unlink(name, dir_fd=parent)
-            else:
-                os.rename(kept, name, src_dir_fd=self.trash_fd, dst_dir_fd=parent)
+        """Undo everything, the last first: what was made goes, with whatever is in it by now, what was there is back.
+
+        Does what it can and then raises the first error.
+        """
+        errors = []
+        for path, kept in reversed(self.undo):
+            try:
+                with self.parent(path) as (parent, name):
+                    if kept:
+                        os.rename(kept, name, src_dir_fd=self.trash_fd, dst_dir_fd=parent)
+                    else:
+                        os.rename(name, self.kept_name(), src_dir_fd=parent, dst_dir_fd=self.trash_fd)
+            except (FileNotFoundError, RefusedError):
+                continue  # it is not there, nor is what it stood in
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def clean(self) -> None:
         """Remove what was put away."""
@@ -123,12 +198,14 @@ def change(workspace: Workspace, request: "dict[str, object]") -> "dict[str, obj
     """Do what was asked and say what was done."""
     op = request["op"]
     if op == "write":
+        if request["hold"]:
+            workspace.remember_git()
         written = []
         for file in request["files"]:  # type: ignore[attr-defined]  # the sender's own JSON
             data = base64.b64decode(file["data"])
             workspace.write(file["path"], data)
             written.append({"path": file["path"], "size": len(data)})
-        return {"written": written}
+        return {"written": written} | ({"held": workspace.hold()} if request["hold"] else {})
     if op == "delete":
         workspace.delete(str(request["path"]))
         return {"deleted": request["path"]}
@@ -136,24 +213,45 @@ def change(workspace: Workspace, request: "dict[str, object]") -> "dict[str, obj
     return {"moved": request["path"], "to": request["to"]}
 
 
+def changed(root: str, request: "dict[str, object]") -> "dict[str, object]":
+    """Change the files, or none of them; raises RefusedError, OSError."""
+    workspace = Workspace(root)
+    answer: dict[str, object] = {}
+    try:
+        answer = change(workspace, request)
+    except BaseException:
+        workspace.roll_back()
+        raise
+    finally:
+        if "held" not in answer:
+            workspace.clean()
+    return answer
+
+
+def conclude(root: str, how: str, held: str) -> None:
+    """Take a change that is held back, or let it stand; raises OSError."""
+    workspace = Workspace(root, held=held)
+    try:
+        if how == "undo":
+            workspace.roll_back()
+    finally:
+        workspace.clean()
+
+
 def main() -> int:
     """Read the request, change the files, answer."""
-    request = json.load(sys.stdin)
-    workspace = Workspace(sys.argv[1])
+    root, *rest = sys.argv[1:]
+    if rest:
+        conclude(root, *rest)
+        return 0
     try:
-        try:
-            answer = change(workspace, request)
-        except BaseException:
-            workspace.roll_back()
-            raise
+        answer = changed(root, json.load(sys.stdin))
     except RefusedError as error:
         json.dump({"code": error.code, "message": error.message}, sys.stdout)
         return 3
     except OSError as error:
         json.dump({"code": "process_failed", "message": f"the workspace refused: {error.strerror}"}, sys.stdout)
-        return 3
-    finally:
-        workspace.clean()
+        return 4
     json.dump(answer, sys.stdout)
     return 0
 

@@ -248,12 +248,13 @@ class Run:
 
     def _ready(self, held: ProjectSandbox) -> None:
         timings = {name: ms for name, ms in self._outcome.timings.items() if name.startswith(("sandbox", "queue"))}
-        self.journal.status(
-            Phase.SANDBOX_READY,
+        locks = held.stale_locks
+        said = [
             "the sandbox was ready" if held.facts.warm else "the sandbox is ready",
-            timings=Timings(**timings),
-        )
-        _log.info("sandbox.start", sandbox_id=held.id, warm=held.facts.warm, **timings)
+            *([str(locks)] * bool(locks.removed)),
+        ]
+        self.journal.status(Phase.SANDBOX_READY, "; ".join(said), timings=Timings(**timings))
+        _log.info("sandbox.start", sandbox_id=held.id, warm=held.facts.warm, stale_locks=locks.removed, **timings)
 
     async def _prewarm(self, owned: Owned) -> Warm:
         """Create the project's sandbox and leave it for the next run; one that waits already is left as it is."""

@@ -10,10 +10,10 @@ _NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 
 
 def _probe(*before: str) -> tuple[bool, int, float]:
-    command = [*before, "sh", "-c", sandbox.PROBE, "sh", *sandbox.AS_JOB]
+    command = [*before, "sh", "-c", sandbox.PROBE, "sh", sandbox.UNLOCK, *sandbox.AS_JOB]
     said = sandbox.PROBED.fullmatch(subprocess.run(command, check=True, capture_output=True).stdout)
     assert said is not None
-    return said[1] is not None, int(said[2]), float(said[3])
+    return said[1] is not None, int(said[2]), float(said[4])
 
 
 def test_root_becomes_the_job_s_user_and_others_stay_who_they_are() -> None:
