@@ -23,7 +23,7 @@ from modal_app.contract.events import Commit, SandboxFacts
 from modal_app.contract.proof import ProcessFacts
 from modal_app.guest_text import one_line
 from modal_app.platform_errors import PLATFORM_ERRORS
-from modal_app.read_back import ReadBack
+from modal_app.read_back import Found, ReadBack
 from modal_app.settings import Timeouts
 
 _log = structlog.get_logger(__name__)
@@ -122,6 +122,7 @@ class ProjectSandbox:
     def __init__(self, sandbox: modal.Sandbox, timeouts: Timeouts, read_back: ReadBack, *, warm: bool = False) -> None:
         self.process: ProcessFacts | None = None
         self.stale_locks = StaleLocks()
+        self.committed: Commit | None = None
         self._sandbox = sandbox
         self._timeouts = timeouts
         self._read_back = read_back
@@ -211,21 +212,28 @@ class ProjectSandbox:
         """Run a short command beside the job's, as its user. Raises ContractError `sandbox_lost`."""
         await self._exec([*self._prefix, *argv], env=env, on_output=_ignore, timeout_s=_PROBE_S, channels=[])
 
-    async def commit(self) -> Commit:
+    async def commit(self) -> None:
         """Publish what was written to the workspace; raises ContractError `commit_failed` unless it was confirmed.
 
         `sync` on the mount is how a sandbox commits a v2 volume; a function's `volume.commit()` would not do it. Some
-        of the files are then read back from outside: a commit that was confirmed and lost is no commit.
+        of the files are then read back from outside: a commit that was confirmed and lost is no commit. `committed`
+        tells what came of it, also when it failed.
         """
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._timeouts.commit_s):
                 found = await self._read_back.commit(self._command, since=self._ready_at)
         except TimeoutError:
-            found = None
-        if found is None:
-            raise ContractError(ErrorCode.COMMIT_FAILED, "the files could not be committed")
-        return Commit(committed=True, elapsed_ms=_ms_since(started), changed=found.changed, compared=found.compared)
+            message = f"the files could not be committed: it did not end within {self._timeouts.commit_s} seconds"
+            raise ContractError(ErrorCode.COMMIT_FAILED, message) from None
+        self.committed = Commit(
+            committed=not found.failure,
+            elapsed_ms=_ms_since(started),
+            changed=found.changed,
+            compared=found.compared,
+        )
+        if found.failure:
+            raise _not_committed(found)
 
     async def _command(self, argv: Sequence[str], timeout_s: int | None = None) -> tuple[int, bytes]:
         """Run a command of ours; returns its exit code and what it printed, about 1 MiB of it at most."""
@@ -331,6 +339,20 @@ class ProjectSandbox:
             except (*PLATFORM_ERRORS, ValueError):
                 _log.warning("sandbox.lease_not_renewed", sandbox_id=self.id)
             await asyncio.sleep(self._timeouts.lease_s / _KEEPS)
+
+
+def _not_committed(found: Found) -> ContractError:
+    """Why, and what is committed all the same. A job that would write the same again would fail again."""
+    if found.blamed.count:
+        message = f"{found.blamed.count} of the job's own files cannot be committed: {found.failure}"
+    else:
+        message = f"the files could not be committed: {found.failure}"
+    rest = f"; of the other files {found.compared} of {found.looked_at} that were looked at are committed"
+    return ContractError(
+        ErrorCode.COMMIT_FAILED,
+        message + (rest if found.looked_at else ""),
+        recoverable=False if found.blamed.count else None,
+    )
 
 
 def _stale_locks(told: bytes | None) -> StaleLocks:

@@ -78,20 +78,21 @@ ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
 
 
 class ContractError(Exception):
-    """A refusal or failure that its caller may read: a code from the table and a sentence without secrets."""
+    """A refusal or failure that its caller may read: a code from the table and a sentence without secrets.
 
-    def __init__(self, code: ErrorCode, message: str, *, exit_code: int | None = None) -> None:
+    `recoverable` is as the table has it unless this very failure is known to be otherwise.
+    """
+
+    def __init__(
+        self, code: ErrorCode, message: str, *, exit_code: int | None = None, recoverable: bool | None = None
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.exit_code = exit_code
+        self.recoverable = ERRORS[code].recoverable if recoverable is None else recoverable
 
     @property
     def status(self) -> int:
         """The HTTP status that the error becomes before a stream."""
         return ERRORS[self.code].status
-
-    @property
-    def recoverable(self) -> bool:
-        """Whether the same request may succeed later."""
-        return ERRORS[self.code].recoverable

@@ -28,10 +28,11 @@ class _Part(BaseModel):
 
 
 class Commit(_Part):
-    """What became of the sandbox's writes; `committed` is true when the platform has confirmed them.
+    """What became of the sandbox's writes; `committed` is true when the platform has confirmed all of them.
 
     `changed` counts the files that the run has written, `compared` those of them that were then read back through the
-    volume's API, from outside of the sandbox, and found to be the same.
+    volume's API, from outside of the sandbox, and found to be the same. A file that its own job cannot read is compared
+    by its size.
     """
 
     committed: bool
@@ -144,6 +145,7 @@ class ErrorEvent(_Event):
 
     `usage` is what a job of the Claude CLI had used before, as far as the CLI had told it when it ended: one that was
     killed has told no dollars, and only the tokens of answers that had begun.
+    `commit` is there when a commit was tried: what of the files is there when not all of them are.
     """
 
     type: Literal["error"] = "error"
@@ -152,6 +154,7 @@ class ErrorEvent(_Event):
     recoverable: bool
     exit_code: int | None = None
     usage: Usage | None = None
+    commit: Commit | None = None
     sandbox: SandboxFacts | None = None
     timings: Timings | None = None
 

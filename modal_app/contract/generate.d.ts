@@ -124,10 +124,11 @@ export interface components {
         };
         /**
          * Commit
-         * @description What became of the sandbox's writes; `committed` is true when the platform has confirmed them.
+         * @description What became of the sandbox's writes; `committed` is true when the platform has confirmed all of them.
          *
          *     `changed` counts the files that the run has written, `compared` those of them that were then read back through the
-         *     volume's API, from outside of the sandbox, and found to be the same.
+         *     volume's API, from outside of the sandbox, and found to be the same. A file that its own job cannot read is compared
+         *     by its size.
          */
         Commit: {
             committed: boolean;
@@ -179,6 +180,7 @@ export interface components {
          *
          *     `usage` is what a job of the Claude CLI had used before, as far as the CLI had told it when it ended: one that was
          *     killed has told no dollars, and only the tokens of answers that had begun.
+         *     `commit` is there when a commit was tried: what of the files is there when not all of them are.
          */
         ErrorEvent: {
             /**
@@ -197,6 +199,8 @@ export interface components {
             exit_code?: number | null;
             /** @default null */
             usage?: components["schemas"]["Usage"] | null;
+            /** @default null */
+            commit?: components["schemas"]["Commit"] | null;
             /** @default null */
             sandbox?: components["schemas"]["SandboxFacts"] | null;
             /** @default null */

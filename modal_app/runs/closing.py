@@ -10,7 +10,7 @@ import structlog
 
 from modal_app.contract import sse
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.events import DoneEvent, ErrorEvent, Phase, SandboxFacts, StatusEvent, TerminalEvent
+from modal_app.contract.events import ErrorEvent, Phase, SandboxFacts, StatusEvent, TerminalEvent
 from modal_app.fleet import Fleet
 from modal_app.platform_errors import PLATFORM_ERRORS
 from modal_app.runs.archive import Archive, ArchiveFailedError
@@ -95,7 +95,7 @@ class Closer:
             spool.facts,
             closed_by="other",
             sandbox=terminal.sandbox,
-            commit=terminal.commit if isinstance(terminal, DoneEvent) else None,
+            commit=terminal.commit,
             timings=terminal.timings,
         )
         try:

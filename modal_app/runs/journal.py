@@ -121,8 +121,10 @@ class Journal:
         self,
         error: ContractError,
         *,
+        exit_code: int | None,
         sandbox: SandboxFacts | None,
         usage: Usage | None = None,
+        commit: Commit | None = None,
         timings: Timings | None = None,
     ) -> None:
         """Tell failure, last."""
@@ -132,8 +134,9 @@ class Journal:
                 code=error.code,
                 message=error.message,
                 recoverable=error.recoverable,
-                exit_code=error.exit_code,
+                exit_code=exit_code,
                 usage=usage,
+                commit=commit,
                 sandbox=sandbox,
                 timings=timings,
             )

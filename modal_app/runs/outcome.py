@@ -61,6 +61,14 @@ class Outcome:
         finally:
             self.timings[name] = int((time.monotonic() - started) * 1000)
 
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code that event and log tell: what the failure knows of it, else what was seen of the process."""
+        if self.error is None:
+            return 0
+        seen = self.process.exit_code if self.process is not None else None
+        return seen if self.error.exit_code is None else self.error.exit_code
+
     def tell(self, journal: Journal) -> None:
         """Say in the journal how the run has ended, and in the log."""
         timings = Timings(**self.timings)
@@ -69,12 +77,19 @@ class Outcome:
                 result=self.result, usage=self.usage, commit=self.commit, sandbox=self.sandbox, timings=timings
             )
         else:
-            journal.error(self.error, usage=self.usage, sandbox=self.sandbox, timings=timings)
+            journal.error(
+                self.error,
+                exit_code=self.exit_code,
+                usage=self.usage,
+                commit=self.commit,
+                sandbox=self.sandbox,
+                timings=timings,
+            )
         _log.info(
             "run.end",
             elapsed_ms=journal.elapsed_ms,
             outcome=str(self.error.code) if self.error else "done",
-            exit_code=self.process.exit_code if self.process else None,
+            exit_code=self.exit_code,
             timings=self.timings,
         )
 

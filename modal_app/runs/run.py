@@ -196,8 +196,9 @@ class Run:
                     outcome.take(performed)
                     journal.status(Phase.COMMITTING, "the files are being committed")
                     with self._outcome.timed("commit_ms"):
-                        outcome.commit = await held.commit()
+                        await held.commit()
                 finally:
+                    outcome.commit = held.committed
                     if journal.first_output_ms is not None:
                         outcome.timings["first_byte_ms"] = journal.first_output_ms - started_ms
                     journal.status(Phase.TERMINATING, "the sandbox is being terminated")

@@ -130,8 +130,8 @@ async def _closing(engine: Engine) -> AsyncIterator[None]:
 
 
 async def _run(engine: Engine, cycle: Cycle, workspace: Path) -> None:
-    async def on_sync(_: str, __: str) -> int:
-        return 0
+    async def on_sync(_: str, __: str) -> str:
+        return ""
 
     spec = SandboxSpec(
         sandbox_id=f"soak-{cycle.number}",

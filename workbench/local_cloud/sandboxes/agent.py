@@ -118,7 +118,7 @@ class Agent:
         elif order["op"] == "synced":
             peer = self.syncs.pop(order["number"], None)
             if peer is not None:
-                self.answer(peer, int(order["code"]))
+                self.answer(peer, str(order["failure"]))
         for descriptor in descriptors:
             os.close(descriptor)
         return True
@@ -183,7 +183,7 @@ class Agent:
             peer, _ = self.listener.accept()
             peer.setblocking(False)
             if len(self.syncs) + len(self.silent) >= MAX_SYNC_WAITING:
-                self.answer(peer, 1)
+                self.answer(peer, "too many are asked for at once")
                 return
             self.silent.add(peer)
             self.selector.register(peer, selectors.EVENT_READ)
@@ -205,9 +205,10 @@ class Agent:
         self.syncs[self.sync_number] = peer
         self.tell({"op": "sync", "number": self.sync_number, "path": path[:4096], "id": name})
 
-    def answer(self, peer: socket.socket, code: int) -> None:
+    def answer(self, peer: socket.socket, failure: str) -> None:
+        """Say why it failed; a dot when it did not."""
         with contextlib.suppress(OSError):
-            peer.send(str(code).encode())
+            peer.send(failure.encode("utf-8", "replace")[:4096] or b".")
         peer.close()
 
 

@@ -17,8 +17,8 @@ _TURNS = Turns(5.0)
 _LOSSES_TOLD = 10
 
 
-async def commit(record: Record, path: str, *, author: str, by_sync: bool = False) -> int:
-    """Commit the mounts at, above or below a path; the exit code that `sync` shall have.
+async def commit(record: Record, path: str, *, author: str, by_sync: bool = False) -> str:
+    """Commit the mounts at, above or below a path; returns what was left out and why, an empty text when nothing was.
 
     `sync` commits volumes of version 2 only: with version 1 it does nothing, and says so no more than on Modal.
     """
@@ -32,7 +32,8 @@ async def commit(record: Record, path: str, *, author: str, by_sync: bool = Fals
     if losses:
         told = [str(loss) for loss in losses[:_LOSSES_TOLD]]
         _log.warning("sandbox.commit_incomplete", sandbox_id=record.sandbox_id, losses=len(losses), first=told)
-    return 1 if losses else 0
+        return f"{len(losses)} left out: {'; '.join(told)}"
+    return ""
 
 
 async def commit_in_background(record: Record, clock: Clock) -> None:

@@ -13,7 +13,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.rpc.failures import already_exists, failed_precondition, not_found
+from workbench.local_cloud.rpc.failures import RpcFailure, already_exists, failed_precondition, not_found
 from workbench.local_cloud.sandboxes.commits import commit, commit_in_background
 from workbench.local_cloud.sandboxes.connect import ConnectEntry
 from workbench.local_cloud.sandboxes.egress_policy import EgressPolicy, Network
@@ -150,8 +150,11 @@ class Sandboxes:
         definition = record.definition
         spec = await self._preparation.spec(record, env, image)
 
-        async def on_sync(path: str, exec_id: str) -> int:
-            return await commit(record, path, author=author_of(record, exec_id), by_sync=True)
+        async def on_sync(path: str, exec_id: str) -> str:
+            try:
+                return await commit(record, path, author=author_of(record, exec_id), by_sync=True)
+            except RpcFailure as error:
+                return error.message
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
         await self._open_the_way_out(record, record.sandbox, egress)

@@ -42,7 +42,8 @@ _CLOSE_S = 10.0
 _SYNCS_AT_ONCE = 32
 _POLITE = ("nice", "-n", "10")  # where no group of the kernel's keeps a sandbox from taking all processors
 
-OnSync = Callable[[str, str], Awaitable[int]]  # path, and the exec that asks: empty when that is not known
+OnSync = Callable[[str, str], Awaitable[str]]
+"""Commits a path for an exec (empty when that is not known); returns why it failed, an empty text when it did not."""
 OnNotice = Callable[[str], None]
 
 
@@ -286,17 +287,17 @@ class Sandbox:
             _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=str(error))
 
     async def _sync(self, number: int, path: str, exec_id: str) -> None:
-        code = 0
+        failure = ""
         try:
             if self._on_sync is not None:
-                code = await self._on_sync(path, exec_id)
-        except Exception as error:  # noqa: BLE001  # the guest is told by an exit code, the log has the rest
+                failure = await self._on_sync(path, exec_id)
+        except Exception as error:  # noqa: BLE001  # the guest is told that it failed, the log has the rest
             _log.error("sandbox.sync_failed", sandbox_id=self.sandbox_id, exc_info=error)
-            code = 1
+            failure = "Input/output error"
         finally:
             self._syncing -= 1
         try:
-            await self._channel.send({"op": "synced", "number": number, "code": code})
+            await self._channel.send({"op": "synced", "number": number, "failure": failure})
         except SandboxStartFailedError:
             pass
 

@@ -1,4 +1,4 @@
-"""Stands in for `sync` inside a sandbox: asks the agent to commit a volume and exits with the commit's exit code."""
+"""Stands in for `sync` inside a sandbox: asks the agent to commit a volume, and says why when it could not."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def main() -> int:
             peer.settimeout(DEADLINE_S)
             peer.connect("\0workbench-sync")
             peer.send(os.path.realpath(path).encode("utf-8", "replace")[:4096])
-            code = int(peer.recv(16) or b"1")
-        if code:
-            return code
+            answer = peer.recv(4096)
+        if answer != b".":
+            reason = answer.decode("utf-8", "replace") or "the sandbox is ending"
+            sys.stderr.write("sync: error syncing '" + path + "': " + reason + "\n")
+            return 1
     return 0
 
 

@@ -70,8 +70,15 @@ def opened_parent(root: int, path: str) -> Iterator[tuple[int, str]]:
 
 
 def open_regular(name: str, *, dir_fd: int) -> int | None:
-    """Open a regular file for reading; None when the name is something else by now. Raises OSError."""
-    descriptor = os.open(name, _OPEN_FILE, dir_fd=dir_fd)
+    """Open a regular file for reading; None when the name is something else by now. Raises OSError.
+
+    A mode that keeps its owner out keeps us out only where the file is not ours.
+    """
+    try:
+        descriptor = os.open(name, _OPEN_FILE, dir_fd=dir_fd)
+    except PermissionError:
+        with _let_in(name, 0o400, dir_fd=dir_fd):
+            descriptor = os.open(name, _OPEN_FILE, dir_fd=dir_fd)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
@@ -97,16 +104,37 @@ def walk(directory: int, skipped: list[Skipped], *, prefix: str = "", depth: int
         yield Found(path, name, directory, status)
         if stat.S_ISDIR(status.st_mode):
             try:
-                inner = os.open(name, _OPEN_DIR, dir_fd=directory)
+                with _let_in(name, 0o500, dir_fd=directory), opened_dir(name, dir_fd=directory) as inner:
+                    yield from walk(inner, skipped, prefix=path + "/", depth=depth + 1)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 skipped.append(Skipped(path, f"the directory cannot be read ({error.strerror})"))
-                continue
-            try:
-                yield from walk(inner, skipped, prefix=path + "/", depth=depth + 1)
-            finally:
-                os.close(inner)
+
+
+@contextmanager
+def _let_in(name: str, needed: int, *, dir_fd: int) -> Iterator[None]:
+    """Let us into a file or directory of ours whose mode keeps its owner out, for as long as the block lasts.
+
+    Root needs no such thing. Raises OSError.
+    """
+    if os.geteuid() == 0:
+        yield
+        return
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & needed == needed:
+            yield
+            return
+        this = f"/proc/self/fd/{descriptor}"  # reaches this very file, never a link
+        os.chmod(this, mode | needed)  # noqa: PTH101
+        try:
+            yield
+        finally:
+            os.chmod(this, mode)  # noqa: PTH101
+    finally:
+        os.close(descriptor)
 
 
 def _names(directory: int) -> list[str]:

@@ -91,12 +91,12 @@ async def test_a_timeout_kills_what_the_program_started(sandbox: Sandbox) -> Non
 
 
 async def test_sync_asks_the_host_and_reports_its_answer(engine: Engine, workspace: Path) -> None:
-    """`sync` is how a sandbox commits; its exit code is the commit's."""
+    """`sync` is how a sandbox commits; it fails with the commit, and says why."""
     asked: list[tuple[str, str]] = []
 
-    async def on_sync(path: str, exec_id: str) -> int:
+    async def on_sync(path: str, exec_id: str) -> str:
         asked.append((path, exec_id))
-        return 0 if path.startswith("/workspace") else 7
+        return "" if path.startswith("/workspace") else "nothing is mounted there"
 
     for name in ("d", "e"):
         (workspace / name).mkdir()
@@ -104,7 +104,8 @@ async def test_sync_asks_the_host_and_reports_its_answer(engine: Engine, workspa
     spec = SandboxSpec(sandbox_id="sb", uid=isolation_uid(1), mounts=(BindMount(workspace, "/workspace"),))
     sandbox = await engine.create(spec, on_sync=on_sync)
     assert (await run(sandbox, "sh", "-c", "sync /workspace"))[0] == ExitStatus(code=0)
-    assert (await run(sandbox, "sync", "/tmp"))[0] == ExitStatus(code=7)
+    status, _, said = await run(sandbox, "sync", "/tmp")
+    assert (status, said) == (ExitStatus(code=1), "sync: error syncing '/tmp': nothing is mounted there\n")
     for exec_id, argv in (
         ("first", ["sh", "-c", "sync /workspace/d; true"]),
         ("second", ["setsid", "-w", "sync", "."]),
@@ -176,7 +177,7 @@ async def test_silent_callers_of_sync_do_not_use_the_agent_up(engine: Engine, wo
         "  peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
         "  peer.connect('\\0workbench-sync')\n"
         "  held.append(peer)\n"
-        "print(sum(peer.recv(16) == b'1' for peer in held[16:]))"
+        "print(sum(peer.recv(64) == b'too many are asked for at once' for peer in held[16:]))"
     )
     assert await run(sandbox, "python3", "-c", code) == (ExitStatus(code=0), "484\n", "")
     assert (await run(sandbox, "sync", "/workspace"))[0] == ExitStatus(code=0)

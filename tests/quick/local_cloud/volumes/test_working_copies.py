@@ -352,3 +352,21 @@ async def test_a_mount_belongs_to_its_uid_and_to_no_other(service: Service) -> N
 
     assert reaches(70_001)
     assert not reaches(70_002)
+
+
+async def test_what_keeps_its_owner_out_is_committed_as_it_is(service: Service) -> None:
+    """A mode is a fact of a file, not a way to hide it from a commit; also where the cloud is no root."""
+    copy = await service.mount()
+    (copy.path / "locked").mkdir()
+    (copy.path / "locked" / "inside").write_text("1")
+    modes = {"none": 0o000, "write-only": 0o200, "run-only": 0o100, "locked": 0o000}
+    for name, mode in modes.items():
+        if name != "locked":
+            (copy.path / name).write_text(name)
+        (copy.path / name).chmod(mode)
+    assert (await copy.commit("test:1")).skipped == ()
+    assert (await copy.commit("test:2")).number is None
+    assert {name: (copy.path / name).stat().st_mode & 0o777 for name in modes} == modes
+    other = await service.mount()
+    assert {name: (other.path / name).stat().st_mode & 0o777 for name in modes} == modes
+    assert [service.read(name) for name in ("none", "write-only", "locked/inside")] == [b"none", b"write-only", b"1"]

@@ -1,0 +1,13 @@
+"""What a cloud that is no root commits, which may not read everything that its guests write."""
+
+import os
+
+import pytest
+
+from tests.support.ordinary_user import run_as_ordinary_user
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
+def test_what_keeps_its_owner_out_is_committed_by_an_ordinary_user_too() -> None:
+    test = "test_what_keeps_its_owner_out_is_committed_as_it_is"
+    assert run_as_ordinary_user(f"tests/quick/local_cloud/volumes/test_working_copies.py::{test}") == 1
