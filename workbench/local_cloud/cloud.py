@@ -35,7 +35,7 @@ from workbench.local_cloud.http.volume_routes import VolumeRoutes
 from workbench.local_cloud.images import registry as images
 from workbench.local_cloud.injection import Injector
 from workbench.local_cloud.live_mounts import LiveMounts
-from workbench.local_cloud.logs import AppLogs
+from workbench.local_cloud.logs import AppLogs, Origin
 from workbench.local_cloud.ports import listen
 from workbench.local_cloud.queues import Queues
 from workbench.local_cloud.rpc.apps import AppRpcs
@@ -166,6 +166,7 @@ class LocalCloud:
             stop_app=self.stop_app,
             task_of_sandbox=lambda sandbox_id: self._sandboxes.get(sandbox_id).task_id,
             build_log=self._images.log_rows,
+            has_ended=self._has_ended,
         )
         self._containers = ContainerMaker(
             self._apps,
@@ -178,6 +179,7 @@ class LocalCloud:
             layout=app_rpcs.layout,
             volume_metadata=self._volumes.metadata,
             url=self._router_url,
+            working_on=self._pools.working_on,
             scratch=_directory(run / "containers"),
         )
         self._rpc = RpcServer(
@@ -293,10 +295,17 @@ class LocalCloud:
 
     def _notice(self, record: Record, text: str) -> None:
         line = f"[local cloud] sandbox {record.sandbox_id}: {text}\n"
-        self._logs.append(record.app_id, line, fd=api_pb2.FILE_DESCRIPTOR_INFO, task_id=record.task_id)
+        self._logs.append(record.app_id, [line], fd=api_pb2.FILE_DESCRIPTOR_INFO, origin=Origin(record.task_id))
 
-    def _output(self, record: Record, fd: "api_pb2.FileDescriptor.ValueType", lines: list[str]) -> None:
-        self._logs.append_all(record.app_id, lines, fd=fd, task_id=record.task_id)
+    def _output(self, record: Record, fd: "api_pb2.FileDescriptor.ValueType", rows: list[str]) -> None:
+        self._logs.append(record.app_id, rows, fd=fd, origin=Origin(record.task_id))
+
+    def _has_ended(self, app_id: str) -> bool:
+        """Whether an app is stopped, with nothing left of it that may still print."""
+        if not self._apps.get(app_id).stopped_at:
+            return False
+        sandboxes = any(record.app_id == app_id and record.result is None for record in self._sandboxes.all())
+        return not sandboxes and not self._pools.tasks(app_id)
 
     async def _tend(self) -> None:
         """Stop what its owner has left behind."""

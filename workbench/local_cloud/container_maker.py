@@ -11,7 +11,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.images.registry import Images
-from workbench.local_cloud.logs import AppLogs
+from workbench.local_cloud.logs import AppLogs, Origin
 from workbench.local_cloud.rpc.callers import TASK_HEADER, Gate
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
@@ -32,11 +32,13 @@ class ContainerMaker:
         layout: Callable[[str], api_pb2.AppLayout],
         volume_metadata: Callable[[str], api_pb2.VolumeMetadata],
         url: Callable[[], str],
+        working_on: Callable[[str], tuple[str, str]],
         scratch: Path,
     ) -> None:
         """`secrets` gives the variables of secrets by their ids, `lay_out` puts the files of mounts into a directory.
 
-        `layout` is an app's, `url` the cloud's; each container has a directory below `scratch`.
+        `layout` is an app's, `url` the cloud's; each container has a directory below `scratch`. `working_on` gives
+        the call and the input that a container works on.
         """
         self._apps = apps
         self._images = images
@@ -48,6 +50,7 @@ class ContainerMaker:
         self._layout = layout
         self._volume_metadata = volume_metadata
         self._url = url
+        self._working_on = working_on
         self._scratch = scratch
 
     async def make(self, task_id: str, function_id: str, definition_id: str) -> Container:
@@ -86,8 +89,9 @@ class ContainerMaker:
                 await copy.discard()
             raise
 
-        def on_output(text: str, fd: int) -> None:
-            self._logs.append(app.app_id, text, fd=fd, task_id=task_id, function_id=function_id)
+        def on_output(fd: int, rows: list[str]) -> None:
+            origin = Origin(task_id, function_id, *self._working_on(task_id))
+            self._logs.append(app.app_id, rows, fd=fd, origin=origin)
 
         return Container(
             task_id=task_id,

@@ -1,6 +1,7 @@
 """Processes as the host sees them, by id; whatever ends meanwhile is left out, never an error."""
 
 import asyncio
+import codecs
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,14 +52,19 @@ def _children(pid: int) -> list[int]:
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """What a program prints, line by line with the line feed; one that never ends is cut at the stream's limit."""
+    """What a program prints, line by line with the line feed; a long line comes in pieces, the last of which has it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    within_a_line = False
     while True:
         try:
             line = await stream.readuntil(b"\n")
         except asyncio.IncompleteReadError as error:
-            line = error.partial
-        except asyncio.LimitOverrunError as error:
-            line = await stream.readexactly(error.consumed) + b"\n"
-        if not line:
+            last = decoder.decode(error.partial, final=True)
+            if last or within_a_line:
+                yield last + "\n"
             return
-        yield line.decode(errors="replace")
+        except asyncio.LimitOverrunError as error:
+            line = await stream.readexactly(error.consumed)
+        within_a_line = not line.endswith(b"\n")
+        if text := decoder.decode(line):
+            yield text

@@ -106,6 +106,15 @@ def test_a_line_without_end_is_cut(app: modal.App) -> None:
     assert max(map(len, found)) <= 16_384
 
 
+def test_every_line_of_an_ended_sandbox_is_fetched_and_followed(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create("sh", "-c", "seq -f 'number %.0f' 20000", app=app, timeout=60)
+    sandbox.wait()
+    expected = "".join(f"number {number}\n" for number in range(1, 20_001))
+    assert "".join(entry.message for entry in sandbox.logs.fetch(since=past())) == expected
+    followed = app.logs.stream(timeout=5)
+    assert expected in "".join(entry.message for entry in followed)
+
+
 def test_the_command_line_shows_logs_by_sandbox_container_and_app(ended: modal.Sandbox, modal_cli: Cli) -> None:
     by_sandbox = modal_cli("container", "logs", ended.object_id, "--all")
     assert "line 10" in by_sandbox

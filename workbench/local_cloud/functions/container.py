@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,13 +20,15 @@ from modal_proto import api_pb2
 from workbench.local_cloud.guest_root import interpreter_paths, system_root
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.processes import family, lines
+from workbench.local_cloud.log_lines import OutputPipe
+from workbench.local_cloud.processes import family
 from workbench.local_cloud.programs import Program
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
 _ENTRYPOINT = ["-m", "modal._container_entrypoint"]
 _REAP_S = 5.0
+_SETTLE_S = 5.0
 
 
 class Container:
@@ -41,7 +44,7 @@ class Container:
         read_only: frozenset[str],
         image: Image,
         lay_out: Callable[[Path], None],
-        on_output: Callable[[str, int], None],
+        on_output: Callable[[int, list[str]], None],
         on_end: Callable[[], None],
         scratch: Path,
     ) -> None:
@@ -54,7 +57,10 @@ class Container:
         self._read_only = read_only
         self._image = image
         self._lay_out = lay_out
-        self._on_output = on_output
+        self._pipes = {
+            fd: OutputPipe(partial(on_output, fd))
+            for fd in (api_pb2.FILE_DESCRIPTOR_STDOUT, api_pb2.FILE_DESCRIPTOR_STDERR)
+        }
         self._on_end = on_end
         self._directory = Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=scratch))
         self._program: Program | None = None
@@ -70,12 +76,11 @@ class Container:
         entrypoint = [*self._image.meaning.entrypoint, self._image.python or sys.executable]
         argv = [*self._bubblewrap(code), *entrypoint, *_ENTRYPOINT]
         env = {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
-        self._program = await Program.start(*argv, env=env)
-        self._tasks = [
-            asyncio.create_task(self._forward(self._program.stdout, api_pb2.FILE_DESCRIPTOR_STDOUT)),
-            asyncio.create_task(self._forward(self._program.stderr, api_pb2.FILE_DESCRIPTOR_STDERR)),
-            asyncio.create_task(self._reap(self._program)),
-        ]
+        out, err = self._pipes.values()
+        self._program = await Program.start(*argv, env=env, stdout=out.fd, stderr=err.fd)
+        out.started()
+        err.started()
+        self._tasks = [asyncio.create_task(work) for work in (out.run(), err.run(), self._reap(self._program))]
 
     @property
     def pid(self) -> int:
@@ -89,6 +94,13 @@ class Container:
                 if process.cmdline()[1:3] == _ENTRYPOINT:
                     process.send_signal(signal.SIGINT)
 
+    async def settle_output(self) -> None:
+        """Return when all that was printed before this call is in the log, or after some seconds of a full log."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                for pipe in self._pipes.values():
+                    await pipe.settle()
+
     def kill(self) -> None:
         """End every process of the container at once."""
         if self._program is not None:
@@ -100,8 +112,12 @@ class Container:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.exited.wait(), grace_s)
             self._program.kill()
-            await asyncio.wait(self._tasks, timeout=_REAP_S)
+            _, late = await asyncio.wait(self._tasks, timeout=_REAP_S)
+            for task in late:
+                task.cancel()
             await self._program.aclose()
+        for pipe in self._pipes.values():
+            pipe.close()
         self._on_end()
         for mount in self.mounts.values():
             await mount.discard()
@@ -128,10 +144,8 @@ class Container:
         argv += ["--ro-bind", str(self._directory / "arguments.pb"), "/run/modal/arguments.pb"]
         return [*argv, "--chdir", workdir, "--"]
 
-    async def _forward(self, stream: asyncio.StreamReader, fd: int) -> None:
-        async for line in lines(stream):
-            self._on_output(line, fd)
-
     async def _reap(self, program: Program) -> None:
         self.exit_code = await program.wait()
+        for pipe in self._pipes.values():
+            pipe.hurry()
         self.exited.set()

@@ -187,6 +187,19 @@ class Pools:
         cancelled, task.cancellations = task.cancellations, []
         return cancelled
 
+    async def settle_output(self, task_id: str | None) -> None:
+        """Return when all that a container has printed until now is in the log."""
+        container = self.task(task_id).container
+        if container is not None:
+            await container.settle_output()
+
+    def working_on(self, task_id: str) -> tuple[str, str]:
+        """The call and the input that a container works on; empty where it is none, or not one alone."""
+        task = self._tasks.get(task_id)
+        inputs = list(task.inputs.values()) if task is not None else []
+        calls = {item.call.call_id for item in inputs}
+        return calls.pop() if len(calls) == 1 else "", inputs[0].input_id if len(inputs) == 1 else ""
+
     def put_output(self, task_id: str | None, output: api_pb2.FunctionPutOutputsItem) -> None:
         """Take a container's output for one of its inputs."""
         task = self.task(task_id)
@@ -259,12 +272,14 @@ class Pools:
             _log.error("container.failed", task_id=task.task_id, exc_info=error)
             self._failures[task.function_id] = _START_FAILURES_ALLOWED
         finally:
-            self._tasks.pop(task.task_id, None)
             task.draining = True
             task.wake()
-            if task.container is not None:
-                await task.container.aclose()
-                _log.info("container.ended", task_id=task.task_id, exit_code=task.container.exit_code)
+            try:
+                if task.container is not None:
+                    await task.container.aclose()
+                    _log.info("container.ended", task_id=task.task_id, exit_code=task.container.exit_code)
+            finally:
+                self._tasks.pop(task.task_id, None)  # only now: what it printed is in the log
             died = made_here(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "The container died.")
             for item in reversed(list(task.inputs.values())):
                 if item.output is not None or item.overdue:

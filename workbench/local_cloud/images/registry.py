@@ -26,7 +26,7 @@ from workbench.local_cloud.images.logs import BuildLog, Line
 from workbench.local_cloud.images.plans import Adopt, Meaning, Plan, Step
 from workbench.local_cloud.images.steps import interpret
 from workbench.local_cloud.images.workshop import LAYER_DEADLINE_S, BuildFailedError
-from workbench.local_cloud.logs import LogRow
+from workbench.local_cloud.logs import LogRow, Origin, Wanted
 from workbench.local_cloud.rpc.failures import failed_precondition, not_found
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.volumes.trees import remove_tree
@@ -250,19 +250,17 @@ class Images:
         if rest:
             yield rest
 
-    def log_rows(
-        self, image_id: str, *, since: float = 0, until: float = 0, newest: int = 0, search: str = ""
-    ) -> list[LogRow]:
+    def log_rows(self, image_id: str, wanted: Wanted) -> list[LogRow]:
         """The log of an image in the form of an app's; raises RpcFailure NOT_FOUND."""
         self.get(image_id)
         row = self._db.one("SELECT log FROM image_layers WHERE image_id=?", (image_id,))
         log = self._logs.get(image_id) or BuildLog.from_json(row["log"] if row is not None else "")
-        rows = [
-            (index, line.at_ns / 1e9, line.fd, "", "", line.text)
+        return [
+            LogRow(index, line.at_ns / 1e9, line.fd, Origin(), line.text)
             for index, line in enumerate(log.lines, 1)
-            if since <= line.at_ns / 1e9 and (not until or line.at_ns / 1e9 <= until) and search in line.text
+            if wanted.since <= line.at_ns / 1e9 and (not wanted.until or line.at_ns / 1e9 < wanted.until)
+            if wanted.search in line.text
         ]
-        return rows[-newest:] if newest else rows
 
     def _image(self, row: Row) -> Image:
         return Image(

@@ -105,7 +105,7 @@ class Workshop:
             tail.append(text)
             del tail[:-12]
             if not quiet:
-                self._log(text if text.endswith("\n") else text + "\n", fd)
+                self._log(text, fd)
 
     def _environment(self) -> dict[str, str]:
         configured = {name: value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)}

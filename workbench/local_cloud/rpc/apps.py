@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -10,7 +11,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.apps import App, Apps
 from workbench.local_cloud.deployments import Deployments
-from workbench.local_cloud.logs import AppLogs, LogRow
+from workbench.local_cloud.logs import AppLogs, LogRow, Wanted
 from workbench.local_cloud.rpc.functions import handle_metadata
 from workbench.local_cloud.rpc.session import client_version, version_warnings
 
@@ -35,9 +36,14 @@ class AppRpcs:
         published: Callable[[str], None],
         stop_app: Callable[[str], Awaitable[None]],
         task_of_sandbox: Callable[[str], str],
-        build_log: Callable[..., list[LogRow]],
+        build_log: Callable[[str, Wanted], list[LogRow]],
+        has_ended: Callable[[str], bool],
     ) -> None:
-        """`build_log` gives the log of an image, which the SDK reads as if the image were an app."""
+        """`build_log` gives the log of an image, which the SDK reads as if the image were an app.
+
+        `has_ended` says whether an app is stopped, and all that its containers and sandboxes printed is in the log.
+        """
+        self._has_ended = has_ended
         self._build_log = build_log
         self._apps = apps
         self._deployments = deployments
@@ -195,13 +201,17 @@ class AppRpcs:
         app_id = request.app_id or (self._apps.app_of(request.function_id).app_id if request.function_id else "")
         self._apps.get(app_id)
         after = int(request.last_entry_id) if request.last_entry_id.isdigit() else 0
-        wanted = {**self._wanted(request), "fd": request.file_descriptor}
+        wanted = self._wanted(request, fd=request.file_descriptor)
         deadline = time.monotonic() + min(max(request.timeout, 0.0), 60.0)
         while True:
-            for entry, at, fd, task_id, function_id, data in self._logs.rows(app_id, after=after, **wanted):
-                after = entry
-                yield _batch(entry, at, fd, task_id, function_id, data)
-            if self._apps.get(app_id).stopped_at:
+            ended = self._has_ended(app_id)  # asked first: whatever was printed is in the log then
+            newest = self._logs.last_entry(app_id)
+            while rows := self._logs.after(app_id, after, wanted):
+                after = rows[-1].entry
+                for batch in _batches(rows):
+                    yield batch
+            after = max(after, newest)
+            if ended:
                 yield api_pb2.TaskLogsBatch(app_done=True, entry_id=str(after))
                 return
             remaining = deadline - time.monotonic()
@@ -211,47 +221,49 @@ class AppRpcs:
 
     async def AppFetchLogs(self, request: api_pb2.AppFetchLogsRequest, context: Any) -> api_pb2.AppFetchLogsResponse:
         """Read an app's output between two times."""
-        since = request.since.ToNanoseconds() / 1e9 if request.HasField("since") else 0
-        until = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else 0
+        wanted = self._wanted(request, fd=request.source, times=request)
         if request.app_id.startswith("im-"):
-            rows = self._build_log(
-                request.app_id, since=since, until=until, newest=request.limit, search=request.search_text
-            )
+            rows = self._build_log(request.app_id, wanted)[-request.limit :]
         else:
             self._apps.get(request.app_id)
-            rows = self._logs.rows(
-                request.app_id,
-                since=since,
-                until=until,
-                newest=request.limit,
-                fd=request.source,
-                **self._wanted(request),
-            )
-        return api_pb2.AppFetchLogsResponse(batches=[_batch(*row) for row in rows])
+            rows = self._logs.newest(request.app_id, request.limit, wanted)
+        return api_pb2.AppFetchLogsResponse(batches=_batches(rows))
 
     async def AppCountLogs(self, request: api_pb2.AppCountLogsRequest, context: Any) -> api_pb2.AppCountLogsResponse:
-        """Count log rows in buckets of equal length."""
-        since, until = request.since.ToNanoseconds() / 1e9, request.until.ToNanoseconds() / 1e9
+        """Count log rows in buckets of equal length, which begin at multiples of it."""
         width = max(request.bucket_secs, 1)
+        wanted = self._wanted(request, fd=request.source, times=request)
         if request.app_id.startswith("im-"):
-            rows = self._build_log(request.app_id, since=since, until=until, search=request.search_text)
-            found = Counter((int((at - since) // width), fd) for _, at, fd, *_ in rows)
-            counts = [(index, fd, count) for (index, fd), count in sorted(found.items())]
+            found = Counter((int(row.at) // width * width, row.fd) for row in self._build_log(request.app_id, wanted))
+            counts = [(begin, fd, count) for (begin, fd), count in sorted(found.items())]
         else:
-            counts = self._logs.counts(
-                request.app_id, since=since, until=until, width_s=width, fd=request.source, **self._wanted(request)
-            )
+            counts = self._logs.counts(request.app_id, width_s=width, wanted=wanted)
         response = api_pb2.AppCountLogsResponse()
-        for index, fd, count in counts:
+        for begin, fd, count in counts:
             bucket = response.buckets.add(**{_COUNTED_AS.get(fd, "stdout_logs"): count})
-            bucket.bucket_start_at.FromNanoseconds(int((since + index * width) * 1e9))
+            bucket.bucket_start_at.FromSeconds(begin)
         return response
 
     def _wanted(
-        self, request: api_pb2.AppGetLogsRequest | api_pb2.AppFetchLogsRequest | api_pb2.AppCountLogsRequest
-    ) -> dict[str, Any]:
+        self,
+        request: api_pb2.AppGetLogsRequest | api_pb2.AppFetchLogsRequest | api_pb2.AppCountLogsRequest,
+        *,
+        fd: int,
+        times: api_pb2.AppFetchLogsRequest | api_pb2.AppCountLogsRequest | None = None,
+    ) -> Wanted:
+        """A function's rows include those of its variants, unless one of them alone is asked for."""
         task_id = request.task_id or (self._task_of_sandbox(request.sandbox_id) if request.sandbox_id else "")
-        return {"task_id": task_id, "function_id": request.function_id, "search": request.search_text}
+        functions = [request.function_id, *self._apps.variants(request.function_id)] if request.function_id else []
+        return Wanted(
+            since=times.since.ToNanoseconds() / 1e9 if times is not None else 0,
+            until=times.until.ToNanoseconds() / 1e9 if times is not None else 0,
+            search=request.search_text,
+            task_id=task_id,
+            function_ids=[request.parametrized_function_id] if request.parametrized_function_id else functions,
+            call_id=request.function_call_id,
+            input_id=request.input_id if isinstance(request, api_pb2.AppGetLogsRequest) else "",
+            fd=fd,
+        )
 
     def _handle(self, app: App) -> api_pb2.AppHandleMetadata:
         return api_pb2.AppHandleMetadata(
@@ -280,17 +292,18 @@ def _lifecycle(app: App) -> api_pb2.AppLifecycle:
     )
 
 
-def _batch(entry: int, at: float, fd: int, task_id: str, function_id: str, data: str) -> api_pb2.TaskLogsBatch:
-    return api_pb2.TaskLogsBatch(
-        task_id=task_id,
-        function_id=function_id,
-        entry_id=str(entry),
-        items=[
-            api_pb2.TaskLogs(
-                data=data,
-                timestamp=at,
-                timestamp_ns=int(at * 1e9),
-                file_descriptor=fd,  # type: ignore[arg-type]  # stored as the enum's number
+def _batches(rows: list[LogRow]) -> Iterator[api_pb2.TaskLogsBatch]:
+    """Rows as the protocol has them: what one container has printed in a row is one batch."""
+    for (task_id, function_id), found in groupby(rows, lambda row: row.origin[:2]):
+        batch = api_pb2.TaskLogsBatch(task_id=task_id, function_id=function_id)
+        for row in found:
+            batch.entry_id = str(row.entry)
+            batch.items.add(
+                data=row.text,
+                timestamp=row.at,
+                timestamp_ns=int(row.at * 1e9),
+                file_descriptor=row.fd,
+                function_call_id=row.origin.call_id,
+                input_id=row.origin.input_id,
             )
-        ],
-    )
+        yield batch

@@ -13,7 +13,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.functions.calls import Call, Calls
 from workbench.local_cloud.functions.pool import Pools
-from workbench.local_cloud.logs import AppLogs
+from workbench.local_cloud.logs import AppLogs, Origin
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import RpcFailure
 
@@ -48,6 +48,7 @@ class ContainerRpcs:
     ) -> api_pb2.FunctionGetInputsResponse:
         """Hold the call until there is an input, or tell a draining container to stop."""
         task_id = _task_id()
+        await self._pools.settle_output(task_id)  # what was printed until now belongs to no input that comes now
         taken = await self._pools.take_inputs(
             task_id,
             batch_size=min(request.batch_max_size, _MAX_BATCH),
@@ -84,7 +85,8 @@ class ContainerRpcs:
         return empty_pb2.Empty()
 
     async def FunctionPutOutputs(self, request: api_pb2.FunctionPutOutputsRequest, context: Any) -> empty_pb2.Empty:
-        """Take results."""
+        """Take results; what was printed for them is in the log before anybody is told of them."""
+        await self._pools.settle_output(_task_id())
         for output in request.outputs:
             self._pools.put_output(_task_id(), output)
         return empty_pb2.Empty()
@@ -102,10 +104,9 @@ class ContainerRpcs:
         if request.result.status in failed:
             self._logs.append(
                 self._apps.app_of(task.function_id).app_id,
-                (request.result.traceback or request.result.exception) + "\n",
+                [(request.result.traceback or request.result.exception) + "\n"],
                 fd=api_pb2.FILE_DESCRIPTOR_STDERR,
-                task_id=task.task_id,
-                function_id=task.function_id,
+                origin=Origin(task.task_id, task.function_id),
             )
             self._pools.failed_to_start(task.task_id, request.result)
         return empty_pb2.Empty()
@@ -116,10 +117,9 @@ class ContainerRpcs:
         for entry in request.logs:
             self._logs.append(
                 self._apps.app_of(task.function_id).app_id,
-                entry.data,
+                [entry.data],
                 fd=entry.file_descriptor,
-                task_id=task.task_id,
-                function_id=task.function_id,
+                origin=Origin(task.task_id, task.function_id, entry.function_call_id, entry.input_id),
             )
         return empty_pb2.Empty()
 

@@ -11,6 +11,7 @@ from tests.support.packages import source_archive, wheel
 from tests.support.processes import naming
 from workbench.local_cloud.images import registry, workshop
 from workbench.local_cloud.images.registry import BUILT, FAILED, Images
+from workbench.local_cloud.logs import Wanted
 from workbench.local_cloud.rpc.failures import RpcFailure
 
 INSTALL = "RUN pip install --no-index --find-links /wheels"
@@ -162,7 +163,7 @@ async def test_what_is_configured_for_installers_is_seen_by_builds_and_nothing_e
     mount = mounted(service, source_archive(tmp_path, "seen", "1.0", setup))
     image = await made(images, "COPY . /", f"{INSTALL} -v seen", mount=mount)
     assert image.state == BUILT, image.failure
-    (seen,) = {line[5] for line in images.log_rows(image.image_id, search="SEEN")}
+    (seen,) = {row.text for row in images.log_rows(image.image_id, Wanted(search="SEEN"))}
     assert "UV_HTTP_TIMEOUT" in seen
     assert "PIP_RETRIES" in seen
     for name in ("MODAL_TOKEN_SECRET", "AWS_SECRET_ACCESS_KEY", "UV_PUBLISH_TOKEN"):

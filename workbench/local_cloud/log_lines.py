@@ -1,0 +1,168 @@
+"""Cuts what a program prints into the rows of a log, and brings them there; everything printed is in some row.
+
+A row is a line with its line feed. A row without one is a piece: of a line that is too long, or that had no end when
+the row was written; the next row of the same stream goes on where it stops. When very much comes at once, a row holds
+several whole lines, because those who read a log of Modal's may fetch a bounded number of rows for two seconds.
+"""
+
+import asyncio
+import codecs
+import fcntl
+import os
+import sqlite3
+import struct
+import termios
+import time
+from collections.abc import Callable
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+
+OnRows = Callable[[list[str]], None]
+
+CHUNK_BYTES = 64 * 1024
+MAX_ROW_CHARS = 8192
+PARTIAL_LINE_S = 0.5  # a line without its end waits so long for it
+MAX_ROWS = 1000  # of one chunk
+MAX_ROWS_OF_A_FULL_CHUNK = 200
+_ROW_S = 0.0002  # what a row costs its stream: at most 5,000 rows a second,
+_BURST_S = 0.2  # but for what comes after a silence
+
+
+class Rows:
+    """Makes rows from bytes; what is no UTF-8 is replaced."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.partial = ""
+
+    def take(self, data: bytes) -> list[str]:
+        """The rows that end with these bytes; an unended line is kept as `partial`. No bytes are the end."""
+        rows = cut(self.partial + self._decoder.decode(data, final=not data))
+        self.partial = rows.pop() if rows and data and not rows[-1].endswith("\n") else ""
+        most = MAX_ROWS if len(data) < CHUNK_BYTES else MAX_ROWS_OF_A_FULL_CHUNK
+        return rows if len(rows) <= most else _together(rows, len(data) // most)
+
+    def flush(self) -> list[str]:
+        """The unended line as a row of its own."""
+        rows, self.partial = [self.partial] if self.partial else [], ""
+        return rows
+
+
+def cut(text: str) -> list[str]:
+    """A text as lines with their line feeds, long ones in pieces."""
+    *whole, last = text.split("\n")
+    lines = [f"{line}\n" for line in whole] + ([last] if last else [])
+    return [line[at : at + MAX_ROW_CHARS] for line in lines for at in range(0, len(line), MAX_ROW_CHARS)]
+
+
+def _together(lines: list[str], size: int) -> list[str]:
+    """Lines in rows of about that many characters."""
+    rows, row = [], ""
+    for line in lines:
+        if row and len(row) + len(line) > size:
+            rows.append(row)
+            row = ""
+        row += line
+    return [*rows, row]
+
+
+class OutputPipe:
+    """A program's output on its way into a log: the pipe is emptied to its end, in order and completely.
+
+    Who prints faster than the log takes it waits, as on any full pipe. `fd` is the write end, for the program.
+    """
+
+    def __init__(self, on_rows: OnRows) -> None:
+        self._on_rows = on_rows
+        self._rows = Rows()
+        self._handed_on = 0
+        self._missing = 0
+        self._free_at = 0.0
+        self._progress = asyncio.Event()
+        self._hurried = False
+        self._source, self.fd = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._source, False)
+
+    def started(self) -> None:
+        """The program has the write end: give up our own."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def hurry(self) -> None:
+        """The program has ended: take what is left without pauses."""
+        self._hurried = True
+
+    async def run(self) -> None:
+        """Hand on everything until nobody holds the write end any more."""
+        try:
+            while data := await self._read():
+                rows = self._rows.take(data)
+                self._hand_on(rows, len(data))
+                await self._pause(len(rows))
+            self._hand_on(self._rows.take(b""), 0)
+        finally:
+            self.close()
+
+    async def settle(self) -> None:
+        """Return when all that was printed before this call has been handed on, an unended line included."""
+        if self._source < 0:
+            return
+        (waiting,) = struct.unpack("i", fcntl.ioctl(self._source, termios.FIONREAD, b"\0" * 4))
+        wanted = self._handed_on + waiting
+        while self._source >= 0 and self._handed_on < wanted:
+            await self._progress.wait()
+        self._hand_on(self._rows.flush(), 0)
+
+    def close(self) -> None:
+        """Give up both ends. Idempotent."""
+        self.started()
+        if self._source >= 0:
+            os.close(self._source)
+            self._source = -1
+        self._tell()
+
+    async def _pause(self, rows: int) -> None:
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now - _BURST_S) + _ROW_S * rows
+        await asyncio.sleep(0 if self._hurried else max(0, self._free_at - now))
+
+    def _hand_on(self, rows: list[str], size: int) -> None:
+        """A log that cannot be written does not stop the program: the next row that can says how many are missing."""
+        if rows:
+            try:
+                notice = f"[local cloud: {self._missing} rows of output could not be written here]\n"
+                self._on_rows([notice, *rows] if self._missing else rows)
+                self._missing = 0
+            except (sqlite3.Error, OSError) as error:
+                self._missing += len(rows)
+                _log.error("log.not_written", rows=len(rows), exc_info=error)
+        self._handed_on += size
+        self._tell()
+
+    def _tell(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def _read(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._source, CHUNK_BYTES)
+            except BlockingIOError:
+                if not await self._readable(PARTIAL_LINE_S if self._rows.partial else None):
+                    self._hand_on(self._rows.flush(), 0)
+
+    async def _readable(self, timeout_s: float | None) -> bool:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self._source, ready.set)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await ready.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self._source)
+        return True
