@@ -116,13 +116,32 @@ def fsck(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def gc() -> None:
-    """Remove contents that no volume, no commit and no app refers to, and files of no image. The cloud must not run."""
+def gc(
+    keep: Annotated[
+        str,
+        typer.Option(help="Forget older history of volumes: how many commits stay, or for how long: 100, 30d, 12h."),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Remove contents that no volume, no commit and no app refers to, and files of no image. The cloud must not run.
+
+    With --keep older commits of every volume are forgotten first; the files as they are now always stay.
+    """
     from workbench.local_cloud import maintenance
 
+    try:
+        kept = maintenance.Keep.parse(keep) if keep else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--keep") from None
     state = _state()
     with failing(), state.locked():
+        forgotten = maintenance.prune(state.root, kept, now=time.time()) if kept else 0
         removed, size = maintenance.gc(state.root)
+    if as_json:
+        print_json({"commits": forgotten, "removed": removed, "bytes": size})
+        return
+    if kept:
+        typer.echo(f"forgot {forgotten} commits")
     typer.echo(f"removed {removed} contents and images, {size} bytes")
 
 

@@ -5,6 +5,7 @@ Works on the state directory of a cloud that does not run; its lock is the calle
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +58,45 @@ def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Repor
     return report
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Which commits of each volume stay: the `newest` ones, or those of the last `age_s` seconds; always the last."""
+
+    newest: int = 0
+    age_s: float = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Keep":
+        """A number of commits, or a time such as `12h` or `30d`. Raises ValueError."""
+        found = re.fullmatch(r"([1-9]\d{0,8})([hd]?)", text.strip(), re.ASCII)
+        if found is None:
+            raise ValueError(f"'{text}' is neither a number of commits, as 100, nor a time, as 12h or 30d")
+        count, unit = int(found[1]), found[2]
+        return cls(age_s=count * {"h": 3600, "d": 86_400}[unit]) if unit else cls(newest=count)
+
+
+def prune(state: Path, keep: Keep, *, now: float) -> int:
+    """Forget older commits of every volume; its files, and what stays of its history, stay. Returns how many.
+
+    What they alone needed is removed by `gc`.
+    """
+    database = Database(state / DATABASE)
+    try:
+        committed = CommittedVolumes(database)
+        since = now - keep.age_s if keep.age_s else 0
+        return sum(
+            committed.prune(volume_id, committed.oldest(volume_id, since=since, newest=keep.newest))
+            for row in database.all("SELECT volume_id FROM volumes")
+            if (volume_id := str(row["volume_id"]))
+        )
+    finally:
+        database.close()
+
+
 def gc(state: Path) -> tuple[int, int]:
     """Remove contents and image directories that nothing refers to; returns how many, and their bytes.
 
-    History refers to all it needs.
+    History refers to all it needs: `prune` says how much of it there is.
     """
     database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
     try:
@@ -133,7 +169,8 @@ def _check_volumes(database: Database, report: Report) -> None:
         volume_id = str(row["volume_id"])
         head = committed.head(volume_id)
         report.volumes += 1
-        report.commits += head
+        commits = len(committed.commits(volume_id, limit=head + 1))
+        report.commits += commits
         manifest = committed.below(volume_id, "")
         if manifest != committed.as_of(volume_id, head):
             report.problems.append(f"volume {volume_id}: its files are not what its history says")
@@ -141,7 +178,7 @@ def _check_volumes(database: Database, report: Report) -> None:
         for entry in manifest:
             if any(kinds.get(parent) != "dir" for parent in parents(entry.path)):
                 report.problems.append(f"volume {volume_id}: '{entry.path}' lies in no directory")
-        if len(committed.commits(volume_id, limit=head + 1)) != head:
+        if head and commits != head - committed.oldest(volume_id) + 1:
             report.problems.append(f"volume {volume_id}: a commit is missing")
 
 

@@ -13,10 +13,12 @@ import pytest
 
 from tests.support.commands import cli as command_line
 from workbench.local_cloud import daemon, maintenance
+from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.state import STATE_VARIABLE, State
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal
+from workbench.local_cloud.volumes.history import History
 
 
 @pytest.fixture
@@ -46,6 +48,67 @@ def test_only_what_nobody_needs_is_removed(state: Path) -> None:
     assert maintenance.gc(state) == (0, 0)
     report = maintenance.fsck(state)
     assert (report.problems, report.contents, report.unreferenced) == ([], 2, 0)
+
+
+def test_history_is_pruned_and_what_is_left_is_as_it_was(tmp_path: Path) -> None:
+    """Every state that is still kept is what it was, at every cut; what only older ones needed can be removed."""
+    chance = random.Random(9)
+    for keep in range(1, 13):
+        root = tmp_path / str(keep)
+        root.mkdir()
+        database, content = Database(root / maintenance.DATABASE), ContentStore(root / maintenance.CONTENT)
+        volumes = CommittedVolumes(database)
+        volumes.create("vo-1", version=2)
+        for number in range(12):
+            names = chance.sample("abcdefgh", 3)
+            changes = [
+                Removal(name)
+                if volumes.entry("vo-1", name) and chance.random() < 0.5
+                else Entry(name, "file", 0o644, 9, content.add_bytes(f"{name} {number}".encode()))
+                for name in names
+            ]
+            volumes.publish("vo-1", list(changes), author="test:")
+        before = {number: volumes.as_of("vo-1", number) for number in range(1, 13)}
+        database.close()
+        assert maintenance.prune(root, maintenance.Keep(newest=keep), now=0) == 12 - keep
+        database = Database(root / maintenance.DATABASE)
+        volumes = CommittedVolumes(database)
+        oldest = 13 - keep
+        assert volumes.oldest("vo-1") == oldest
+        assert {number: volumes.as_of("vo-1", number) for number in range(oldest, 13)} == {
+            number: state for number, state in before.items() if number >= oldest
+        }
+        history = History(volumes)
+        history.restore("vo-1", "", oldest)
+        if oldest > 1:
+            with pytest.raises(RpcFailure, match="no longer kept"):
+                history.diff("vo-1", "", oldest - 1, 12)
+        database.close()
+        needed = {entry.sha256 for number in range(oldest, 13) for entry in before[number]}
+        maintenance.gc(root)
+        report = maintenance.fsck(root)
+        assert (report.problems, report.unreferenced, report.contents) == ([], 0, len(needed))
+
+
+@pytest.mark.parametrize(("age", "left"), [("1h", 1), ("3h", 2), ("2d", 4), ("2", 2), ("100", 4)])
+def test_history_is_kept_for_a_time_or_a_number(tmp_path: Path, age: str, left: int) -> None:
+    database = Database(tmp_path / maintenance.DATABASE)
+    volumes = CommittedVolumes(database)
+    volumes.create("vo-1", version=2)
+    volumes.create("vo-2", version=2)
+    for number, hours in enumerate((40, 5, 2, 1.5)):
+        volumes.publish("vo-1", [Entry(f"d{number}", "dir", 0o755)], author="test:")
+        database.execute("UPDATE volume_commits SET at=? WHERE number=?", (1e9 - hours * 3600, number + 1))
+    database.close()
+    assert maintenance.prune(tmp_path, maintenance.Keep.parse(age), now=1e9) == 4 - left
+    report = maintenance.fsck(tmp_path)
+    assert (report.problems, report.commits) == ([], left)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1w", "d", "1.5d", "", "1e3", "٣d"])
+def test_what_is_no_time_and_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="neither a number of commits"):
+        maintenance.Keep.parse(text)
 
 
 def test_damage_is_found(state: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE
 from workbench.local_cloud.sandboxes.turns import Turns
+from workbench.local_cloud.store.room import reserve_bytes
 
 INTERVAL_S = 0.2  # between two looks at a disk
 FALL_BYTES = 64 * MEBIBYTE  # a disk that fills so much calls for a walk at once
@@ -19,6 +20,8 @@ class Disks:
     def __init__(self) -> None:
         self._free: dict[int, tuple[float, int]] = {}
         self._most: dict[int, int] = {}  # that was free since the last fall
+        self._reserve: dict[int, int] = {}
+        self._grown: dict[object, tuple[int, int]] = {}  # device and bytes, by who has measured
         self._fallen = asyncio.Event()
         self.walks = Turns(5.0)
         """Every watchdog takes part: it walks its directories in its turn."""
@@ -34,6 +37,7 @@ class Disks:
         except OSError:
             return 0
         free = status.f_bavail * status.f_frsize
+        self._reserve[device] = reserve_bytes(status)
         self._free[device] = now, free
         self._most[device] = max(free, self._most.get(device, free))
         if free <= self._most[device] - FALL_BYTES:
@@ -41,6 +45,23 @@ class Disks:
             self._fallen.set()
             self._fallen = asyncio.Event()
         return free
+
+    def is_nearly_full(self, device: int) -> bool:
+        """Whether a disk, which was looked at, has less free than is to stay so."""
+        return self._free[device][1] < self._reserve[device] if device in self._free else False
+
+    def note_growth(self, who: object, device: int, size: int) -> None:
+        """Write down by how many bytes somebody's files on a disk have grown; forgotten with `forget`."""
+        self._grown[who] = device, size
+
+    def forget(self, who: object) -> None:
+        """Somebody writes no more. Idempotent."""
+        self._grown.pop(who, None)
+
+    def has_grown_most(self, who: object, device: int) -> bool:
+        """Whether nobody's files on a disk have grown more, as far as was measured."""
+        most = max((size for on, size in self._grown.values() if on == device), default=0)
+        return who in self._grown and self._grown[who] == (device, most) and most > 0
 
     async def turn(self) -> None:
         """Wait until it is a watchdog's turn to look: in its time, or when another has seen a disk fall."""

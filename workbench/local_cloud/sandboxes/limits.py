@@ -20,6 +20,7 @@ class Limits:
     tmpfs_bytes: int = 512 * MEBIBYTE  # of each of /tmp, /dev/shm and the home; it is memory
     workspace_bytes: int = 8192 * MEBIBYTE  # of all writable mounts together, on the host's disk
     workspace_entries: int = 500_000  # as many as a v1 volume holds
+    stored_bytes: int = 32_768 * MEBIBYTE  # of new contents that commits keep: history would take what files give back
 
 
 def limits_of(*, memory_mb: int, memory_mb_max: int, milli_cpu: int, milli_cpu_max: int) -> Limits:

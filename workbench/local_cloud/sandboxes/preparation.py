@@ -11,7 +11,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.sandboxes.limits import limits_of
+from workbench.local_cloud.sandboxes.limits import Limits, limits_of
 from workbench.local_cloud.sandboxes.records import Record
 from workbench.local_cloud.sandboxes.spec import HOME, BindMount, SandboxSpec
 from workbench.local_cloud.sandboxes.users import isolation_uid
@@ -47,7 +47,11 @@ class Preparation:
             binds += [BindMount(path, target, read_only=True) for path, target in laid]
         for mount in definition.volume_mounts:
             copy = await self._copies.mount(
-                mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only, owner_uid=uid
+                mount.volume_id,
+                sub_path=mount.sub_path.strip("/"),
+                read_only=mount.read_only,
+                owner_uid=uid,
+                max_stored_bytes=Limits.stored_bytes,
             )
             record.mounts[mount.mount_path.rstrip("/")] = copy
             binds.append(BindMount(copy.path, mount.mount_path, mount.read_only))

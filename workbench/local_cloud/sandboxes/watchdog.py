@@ -142,16 +142,20 @@ class Watchdog:
         self._next_walk = time.monotonic()
         self._disk = (directories[0].stat().st_dev, directories[0]) if directories else None
         self._free = self._free_now()
+        self._first: int | None = None  # what its files took when they were first measured
 
     async def run(self) -> None:
         """Watch until cancelled or a limit is exceeded."""
         with self._disks.walks.taking_part():
-            while True:
-                await (asyncio.sleep(INTERVAL_S) if self._watch_memory else self._disks.turn())
-                reason = await self._look()
-                if reason is not None:
-                    self._exceeded(reason)
-                    return
+            try:
+                while True:
+                    await (asyncio.sleep(INTERVAL_S) if self._watch_memory else self._disks.turn())
+                    reason = await self._look()
+                    if reason is not None:
+                        self._exceeded(reason)
+                        return
+            finally:
+                self._disks.forget(self)
 
     async def _look(self) -> Exceeded | None:
         if self._watch_memory:
@@ -159,7 +163,10 @@ class Watchdog:
             if used > self._limits.memory_bytes:
                 return Exceeded("memory", f"it used more than {self._limits.memory_bytes // MEBIBYTE} MiB of memory")
         free = self._free_now()
-        if not self._directories or (time.monotonic() < self._next_walk and free > self._free - FALL_BYTES):
+        if self._disk is None:
+            return None
+        full = self._disks.is_nearly_full(self._disk[0])
+        if not full and time.monotonic() < self._next_walk and free > self._free - FALL_BYTES:
             return None
         started = time.monotonic()
         try:
@@ -174,6 +181,11 @@ class Watchdog:
             return Exceeded("workspace", f"its files took more than {limit} MiB of disk")
         if usage.entries > self._limits.workspace_entries:
             return Exceeded("workspace", f"it made more than {self._limits.workspace_entries} files")
+        self._first = usage.size if self._first is None else self._first
+        self._disks.note_growth(self, self._disk[0], usage.size - self._first)
+        if full and self._disks.has_grown_most(self, self._disk[0]):
+            grown = (usage.size - self._first) // MEBIBYTE
+            return Exceeded("workspace", f"the disk is nearly full, and its files have grown most: by {grown} MiB")
         return None
 
     def _measure(self) -> Usage:

@@ -1,7 +1,7 @@
 """Content-addressed files: each distinct content is kept once, under its sha256, and never changes.
 
 A file appears under its name only when it is whole and on the disk, so a kill at any moment leaves no half file.
-Long runs of zeros stay holes: a guest's sparse file costs what it holds, not what it claims.
+Zeros stay holes, here and in every copy: a guest's sparse file costs what it holds, not what it claims.
 """
 
 import errno
@@ -9,15 +9,23 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from workbench.local_cloud.store.room import require_room
+
 CHUNK_BYTES = 1 << 20
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-_ZEROS = bytes(CHUNK_BYTES)
+_BLOCK_BYTES = 4096  # what a file system gives out at least
+_ZEROS = bytes(_BLOCK_BYTES)
+_ZERO_CHUNK = bytes(CHUNK_BYTES)
+_ROOM_EVERY_BYTES = 64 * CHUNK_BYTES  # between two looks at the disk
 _SMALL_BYTES = 64 * 1024  # one read and one write are as fast as the kernel's own copy
 _NO_COPY_FILE_RANGE = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
+
+
+Spend = Callable[[int], None]
 
 
 class ContentStore:
@@ -47,35 +55,48 @@ class ContentStore:
         """The content's length in bytes; raises FileNotFoundError."""
         return self.path(sha256).stat().st_size
 
+    def disk_bytes(self, sha256: str) -> int:
+        """What a content takes of the disk; raises FileNotFoundError."""
+        return self.path(sha256).stat().st_blocks * 512
+
     def add_bytes(self, data: bytes) -> str:
         """Keep these bytes and return their sha256."""
         sha256 = hashlib.sha256(data).hexdigest()
         return sha256 if self.has(sha256) else self.add_chunks([data])
 
-    def add_file(self, source: BinaryIO, *, max_bytes: int | None = None) -> str:
-        """Keep what can be read from an open file, `max_bytes` of it at most, and return its sha256."""
-        return self.add_chunks(read_chunks(source, max_bytes=max_bytes))
+    def add_file(self, source: BinaryIO, *, max_bytes: int | None = None, spend: Spend = lambda size: None) -> str:
+        """Keep what can be read from an open file, `max_bytes` of it at most, and return its sha256.
 
-    def add_chunks(self, chunks: Iterable[bytes]) -> str:
-        """Keep the concatenation of some chunks and return its sha256."""
+        `spend` and errors are as for `add_chunks`.
+        """
+        return self.add_chunks(read_chunks(source, max_bytes=max_bytes), spend=spend)
+
+    def add_chunks(self, chunks: Iterable[bytes], *, spend: Spend = lambda size: None) -> str:
+        """Keep the concatenation of some chunks and return its sha256.
+
+        `spend` is told what a content takes of the disk that was not there before; if it raises, nothing is kept.
+        Raises RpcFailure RESOURCE_EXHAUSTED when the disk is nearly full.
+        """
         digest = hashlib.sha256()
-        size = 0
+        size = looked_at = 0
+        require_room(self._tmp)
         descriptor, name = tempfile.mkstemp(dir=self._tmp)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 for chunk in chunks:
                     digest.update(chunk)
+                    _write_with_holes(file, size, chunk)
                     size += len(chunk)
-                    if len(chunk) == CHUNK_BYTES and chunk == _ZEROS:
-                        file.seek(CHUNK_BYTES, os.SEEK_CUR)
-                    else:
-                        file.write(chunk)
+                    if size - looked_at >= _ROOM_EVERY_BYTES:
+                        looked_at = size
+                        require_room(self._tmp)
                 file.truncate(size)
                 file.flush()
                 sha256 = digest.hexdigest()
                 if not self.has(sha256):
                     os.fsync(file.fileno())
+                    spend(os.fstat(file.fileno()).st_blocks * 512)
                     self._settle(temporary, sha256)
         finally:
             temporary.unlink(missing_ok=True)
@@ -94,18 +115,13 @@ class ContentStore:
         """Copy a content into an open, empty file; the file system shares the blocks where it can."""
         source = os.open(self._name(sha256), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            left = os.fstat(source).st_size
-            if left <= _SMALL_BYTES:
-                _write_all(descriptor, os.read(source, left))
+            size = os.fstat(source).st_size
+            if size <= _SMALL_BYTES:
+                _write_all(descriptor, os.read(source, size))
                 return
-            while left > 0 and (copied := os.copy_file_range(source, descriptor, left)):
-                left -= copied
-        except OSError as error:
-            if error.errno not in _NO_COPY_FILE_RANGE:
-                raise
-            with os.fdopen(os.dup(source), "rb") as rest, os.fdopen(os.dup(descriptor), "wb") as target:
-                rest.seek(os.lseek(descriptor, 0, os.SEEK_CUR))  # continues where the kernel's copy stopped
-                shutil.copyfileobj(rest, target, CHUNK_BYTES)
+            for start, end in _data(source, size):
+                _copy_range(source, descriptor, start, end)
+            os.ftruncate(descriptor, size)
         finally:
             os.close(source)
 
@@ -122,6 +138,51 @@ class ContentStore:
             os.fsync(directory)  # the name must be on the disk before a database row speaks of it
         finally:
             os.close(directory)
+
+
+def _write_with_holes(file: BinaryIO, offset: int, chunk: bytes) -> None:
+    """Write a chunk at an offset, which is the file's position; blocks of zeros are left out."""
+    if _ZEROS not in chunk:
+        file.write(chunk)
+        return
+    if chunk == _ZERO_CHUNK:
+        file.seek(offset + len(chunk))
+        return
+    begin = 0  # of what is to be written next
+    for block in range(-offset % _BLOCK_BYTES, len(chunk) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
+        if chunk.startswith(_ZEROS, block):
+            file.write(memoryview(chunk)[begin:block])
+            begin = block + _BLOCK_BYTES
+            file.seek(offset + begin)
+    file.write(memoryview(chunk)[begin:])
+
+
+def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that are no holes, as (start, end)."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # nothing but a hole is left
+            raise
+        position = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, position
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    """Copy a part of a file to the same place of another."""
+    os.lseek(target, start, os.SEEK_SET)
+    try:
+        while start < end and (copied := os.copy_file_range(source, target, end - start, offset_src=start)):
+            start += copied
+    except OSError as error:
+        if error.errno not in _NO_COPY_FILE_RANGE:
+            raise
+    while start < end and (data := os.pread(source, min(CHUNK_BYTES, end - start), start)):
+        _write_all(target, data)
+        start += len(data)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

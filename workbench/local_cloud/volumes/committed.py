@@ -191,6 +191,43 @@ class CommittedVolumes:
         )
         return [_entry(row) for row in rows]
 
+    def size_below(self, volume_id: str, path: str) -> int:
+        """The lengths of all files below a directory together, in bytes."""
+        low, high = _below(path) if path else ("", "\U0010ffff")
+        row = self._db.one(
+            "SELECT SUM(size) AS size FROM volume_entries WHERE volume_id=? AND path>? AND path<?",
+            (volume_id, low, high),
+        )
+        return int(row["size"] or 0) if row is not None else 0
+
+    def prune(self, volume_id: str, oldest: int) -> int:
+        """Forget the commits before `oldest`, which stays as it is with all after it; returns how many were there."""
+        with self._db.transaction(durable=True):
+            oldest = min(oldest, self.head(volume_id))
+            forgotten = self._db.execute(
+                "DELETE FROM volume_commits WHERE volume_id=? AND number<?", (volume_id, oldest)
+            )
+            # Of each path, the state that it had at the oldest commit is its first now; one that was gone has none.
+            self._db.execute(
+                "DELETE FROM volume_changes AS old WHERE volume_id=? AND number<=? AND (number<? AND EXISTS (SELECT 1 "
+                "FROM volume_changes AS newer WHERE newer.volume_id=old.volume_id AND newer.path=old.path "
+                "AND newer.number>old.number AND newer.number<=?) OR number<? AND kind IS NULL)",
+                (volume_id, oldest, oldest, oldest, oldest),
+            )
+        return forgotten
+
+    def oldest(self, volume_id: str, *, since: float = 0, newest: int = 0) -> int:
+        """The oldest commit among those not older than `since`, and among the `newest` ones when that is given.
+
+        The newest of all when none is; 0 when there are no commits.
+        """
+        row = self._db.one(
+            "SELECT MIN(number) AS first FROM volume_commits WHERE volume_id=? AND at>=?", (volume_id, since)
+        )
+        head = self.head(volume_id)
+        first = int(row["first"]) if row is not None and row["first"] is not None else head
+        return max(first, head - newest + 1) if newest else first
+
     def at(self, volume_id: str, sub_path: str) -> dict[str, Entry]:
         """The entries below a sub-path, by paths relative to it."""
         skip = len(sub_path) + 1 if sub_path else 0
@@ -201,6 +238,11 @@ class CommittedVolumes:
         """The number of the newest commit, 0 for none."""
         row = self._db.one("SELECT MAX(number) AS last FROM volume_commits WHERE volume_id=?", (volume_id,))
         return int(row["last"] or 0) if row is not None else 0
+
+    def has(self, volume_id: str, number: int) -> bool:
+        """Whether a commit is kept."""
+        sql = "SELECT 1 FROM volume_commits WHERE volume_id=? AND number=?"
+        return self._db.one(sql, (volume_id, number)) is not None
 
     def commits(self, volume_id: str, *, limit: int = 100) -> list[Commit]:
         """The newest commits, newest first."""

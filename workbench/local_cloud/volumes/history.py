@@ -83,5 +83,6 @@ class History:
         return {entry.path: entry for entry in self._committed.as_of(volume_id, number, below=path)}
 
     def _check(self, volume_id: str, number: int) -> None:
-        if not 0 < number <= self._committed.head(volume_id):
-            raise not_found(f"There is no commit {number}.")
+        if not self._committed.has(volume_id, number):
+            gone = 0 < number <= self._committed.head(volume_id)
+            raise not_found(f"Commit {number} is no longer kept." if gone else f"There is no commit {number}.")

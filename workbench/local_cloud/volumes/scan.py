@@ -4,13 +4,14 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from grpc import StatusCode
 
 from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.store.content import ContentStore, read_chunks
+from workbench.local_cloud.store.content import read_chunks
 from workbench.local_cloud.volumes.committed import Entry, Removal
 from workbench.local_cloud.volumes.trees import Found, Skipped, open_regular, walk
 
@@ -18,6 +19,9 @@ Stamp = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 # A file that changed this shortly before its stamp was taken may change again within the same tick of the file
 # system's clock, so that its stamp proves nothing: it is hashed once more.
 _SETTLED_NS = 20_000_000
+
+
+Keep = Callable[[BinaryIO, int], tuple[str, int]]  # at most so many bytes of a file; its sha256 and its length
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,8 @@ def _stamp_of(status: os.stat_result) -> Stamp | None:
     return identity(status)
 
 
-def scan(root: int, known: dict[str, Known], *, content: ContentStore | None, limits: ScanLimits) -> Scan:
-    """Compare the open directory `root` with `known`; without a content store files are hashed but not kept.
+def scan(root: int, known: dict[str, Known], *, keep: Keep | None, limits: ScanLimits) -> Scan:
+    """Compare the open directory `root` with `known`; without `keep` files are hashed but not kept.
 
     A file that vanishes meanwhile counts as removed, one that grows is taken as long as it was when opened. Raises
     RpcFailure RESOURCE_EXHAUSTED when there are too many entries.
@@ -69,7 +73,7 @@ def scan(root: int, known: dict[str, Known], *, content: ContentStore | None, li
             raise RpcFailure(StatusCode.RESOURCE_EXHAUSTED, f"A volume holds at most {limits.max_entries} entries.")
         before = known.get(found.path)
         try:
-            now = _look(found, before, content, limits, skipped)
+            now = _look(found, before, keep, limits, skipped)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -96,7 +100,7 @@ def scan(root: int, known: dict[str, Known], *, content: ContentStore | None, li
 
 
 def _look(
-    found: Found, before: Known | None, content: ContentStore | None, limits: ScanLimits, skipped: list[Skipped]
+    found: Found, before: Known | None, keep: Keep | None, limits: ScanLimits, skipped: list[Skipped]
 ) -> Known | None:
     status, path = found.status, found.path
     mode = stat.S_IMODE(status.st_mode) & 0o777
@@ -119,10 +123,10 @@ def _look(
     if status.st_size > limits.max_file_bytes:
         skipped.append(Skipped(path, f"larger than {limits.max_file_bytes} bytes"))
         return None
-    return _read(found, content, limits)
+    return _read(found, keep, limits)
 
 
-def _read(found: Found, content: ContentStore | None, limits: ScanLimits) -> Known | None:
+def _read(found: Found, keep: Keep | None, limits: ScanLimits) -> Known | None:
     descriptor = open_regular(found.name, dir_fd=found.directory)
     if descriptor is None:
         return None
@@ -130,11 +134,7 @@ def _read(found: Found, content: ContentStore | None, limits: ScanLimits) -> Kno
         status = os.fstat(descriptor)
         stamp = _stamp_of(status)
         limit = min(status.st_size, limits.max_file_bytes)
-        if content is not None:
-            sha256 = content.add_file(file, max_bytes=limit)
-            size = content.size(sha256)
-        else:
-            sha256, size = _hash(file, limit)
+        sha256, size = (keep or _hash)(file, limit)
     mode = stat.S_IMODE(status.st_mode) & 0o777
     return Known(Entry(found.path, "file", mode, size, sha256, "", status.st_mtime), stamp)
 

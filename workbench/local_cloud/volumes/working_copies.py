@@ -5,18 +5,20 @@ link. Writes become visible elsewhere on commit, and commits of others become vi
 """
 
 import asyncio
+import math
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
-from workbench.local_cloud.rpc.failures import failed_precondition
+from workbench.local_cloud.rpc.failures import exhausted, failed_precondition
 from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.store.room import lacking, require_room
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 from workbench.local_cloud.volumes.layout import Layout
-from workbench.local_cloud.volumes.scan import Known, Scan, ScanLimits, scan
+from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits, scan
 from workbench.local_cloud.volumes.spares import Spare, Spares, is_plain
 from workbench.local_cloud.volumes.trees import Skipped, open_regular, opened_dir, opened_parent, remove_tree
 
@@ -79,17 +81,26 @@ class WorkingCopies:
         return len(leftovers)
 
     async def mount(
-        self, volume_id: str, *, sub_path: str | None = None, read_only: bool = False, owner_uid: int | None = None
+        self,
+        volume_id: str,
+        *,
+        sub_path: str | None = None,
+        read_only: bool = False,
+        owner_uid: int | None = None,
+        max_stored_bytes: float = math.inf,
     ) -> "WorkingCopy":
         """Lay the committed state below `sub_path` out as a new directory, owned by `owner_uid` when we are root.
 
-        A missing sub-path is created. Raises RpcFailure: NOT_FOUND for the volume, INVALID_ARGUMENT or
-        FAILED_PRECONDITION for the sub-path.
+        A missing sub-path is created. All commits of it together add at most `max_stored_bytes` of new contents to the
+        disk. Raises RpcFailure: NOT_FOUND for the volume, INVALID_ARGUMENT or FAILED_PRECONDITION for the sub-path,
+        RESOURCE_EXHAUSTED when the disk has no room for it.
         """
         below = clean(sub_path or "")
         self._create_sub_path(volume_id, below)
         owner = owner_uid if os.geteuid() == 0 else None
         spare = self._spares.take((volume_id, below, owner))
+        if spare is None:
+            await asyncio.to_thread(self._require_room, volume_id, below)
         holder = spare.holder if spare is not None else Path(tempfile.mkdtemp(dir=self._root))
         copy = WorkingCopy(
             holder,
@@ -104,6 +115,7 @@ class WorkingCopies:
             spares=self._spares,
             known=spare.known if spare is not None else {},
             may_commit=self._may_commit,
+            max_stored_bytes=max_stored_bytes,
         )
         try:
             await copy.reload()
@@ -111,6 +123,12 @@ class WorkingCopies:
             await asyncio.shield(copy.discard())
             raise
         return copy
+
+    def _require_room(self, volume_id: str, below: str) -> None:
+        """Whether the disk has room for a copy; what contents take of it is looked up when their lengths do not fit."""
+        if lacking(self._root, self._committed.size_below(volume_id, below)) is not None:
+            files = [entry for entry in self._committed.below(volume_id, below) if entry.kind == "file"]
+            require_room(self._root, sum(self._content.disk_bytes(entry.sha256) for entry in files))
 
     def _create_sub_path(self, volume_id: str, sub_path: str) -> None:
         with self._committed.transaction():
@@ -141,8 +159,11 @@ class WorkingCopy:
         spares: Spares,
         known: dict[str, Known],
         may_commit: MayCommit,
+        max_stored_bytes: float,
     ) -> None:
         """`known` is what the holder's tree is known to hold: nothing, unless it is a spare one."""
+        self._stored = 0  # by its commits, of the disk
+        self._max_stored = max_stored_bytes
         self.path = holder / "tree"
         self.volume_id = volume_id
         self.version = version
@@ -183,7 +204,7 @@ class WorkingCopy:
 
     async def uncommitted(self) -> Pending:
         """What was written or removed but not committed."""
-        found = await self._run(lambda: self._scan(None))
+        found = await self._run(self._scan)
         return Pending(found.files_changed, found.bytes_changed, tuple(change.path for change in found.changes))
 
     async def read(self, path: str, *, max_bytes: int) -> bytes | None:
@@ -215,10 +236,22 @@ class WorkingCopy:
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    def _scan(self, content: ContentStore | None) -> Scan:
+    def _scan(self, keep: Keep | None = None) -> Scan:
         self._refuse_discarded()
         with opened_dir(self.path) as root:
-            return scan(root, self._known, content=content, limits=self._limits)
+            return scan(root, self._known, keep=keep, limits=self._limits)
+
+    def _keep(self, file: BinaryIO, max_bytes: int) -> tuple[str, int]:
+        sha256 = self._content.add_file(file, max_bytes=max_bytes, spend=self._spend)
+        return sha256, self._content.size(sha256)
+
+    def _spend(self, size: int) -> None:
+        if self._stored + size > self._max_stored:
+            raise exhausted(
+                f"This mount has committed {self._stored // 2**20} MiB of new contents, and at most "
+                f"{self._max_stored // 2**20} MiB are kept of one: commit less often, or write less of it anew."
+            )
+        self._stored += size
 
     def _read(self, path: str, max_bytes: int) -> bytes | None:
         self._refuse_discarded()
@@ -233,7 +266,7 @@ class WorkingCopy:
             return file.read(max_bytes)
 
     def _commit(self, author: str) -> CommitResult:
-        found = self._scan(self._content)
+        found = self._scan(self._keep)
         number = None
         if found.changes:
             prefix = self.sub_path + "/" if self.sub_path else ""
@@ -244,7 +277,7 @@ class WorkingCopy:
         return CommitResult(number, found.files_changed, found.bytes_changed, found.skipped)
 
     def _reload(self) -> None:
-        local = {change.path for change in self._scan(None).changes} if self._laid_out else set()
+        local = {change.path for change in self._scan().changes} if self._laid_out else set()
         with self._committed.transaction():
             head = self._committed.head(self.volume_id)
             target = self._committed.at(self.volume_id, self.sub_path)
@@ -255,7 +288,7 @@ class WorkingCopy:
     def _release(self) -> None:
         if self._discarded:
             return
-        found = self._scan(None)
+        found = self._scan()
         if found.changes or found.skipped or not is_plain(self.path):
             self._discard()
             return

@@ -14,7 +14,10 @@ from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.limits import MEBIBYTE, Limits, limits_of
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import ExitStatus
+from workbench.local_cloud.sandboxes.users import isolation_uid
 from workbench.local_cloud.sandboxes.watchdog import UnmeasurableError, measure
+from workbench.local_cloud.store.room import RESERVE_VARIABLE
+from workbench.local_cloud.volumes.trees import remove_tree
 
 HOG = "data = []\nwhile True: data.append(bytearray(os.urandom(1 << 20)))"
 SMALL = Limits(memory_bytes=128 * MEBIBYTE, workspace_bytes=32 * MEBIBYTE, workspace_entries=500)
@@ -203,3 +206,32 @@ def test_groups_of_a_cloud_that_is_gone_are_removed() -> None:
     assert all(path.exists() for path in found.directories)  # a live one's stay
     found.close()
     assert [path for path in found.directories if path.exists()] == []
+
+
+async def test_of_a_disk_that_fills_a_part_stays_free_and_who_has_taken_most_ends(
+    engine: Engine, root: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far below its own limit a job must not take the last that others need."""
+    status = os.statvfs(root)
+    free_mb = status.f_bavail * status.f_frsize // MEBIBYTE
+    monkeypatch.setenv(RESERVE_VARIABLE, str(free_mb - 300))
+    other_workspace = root / "other"
+    other_workspace.mkdir()
+    if os.geteuid() == 0:
+        os.chown(other_workspace, isolation_uid(1), isolation_uid(1))
+    notices: list[str] = []
+    greedy = await engine.create(spec_of(workspace), on_notice=notices.append)
+    modest = await engine.create(spec_of(other_workspace, name="sb-other"), on_notice=notices.append)
+    write = (
+        "import time\nfor n in range({}): open(f'f{{n}}', 'wb').write(b'x' * (1 << 20))\ntime.sleep({})\nprint('on')"
+    )
+    await run(modest, "python3", "-c", write.format(20, 0))
+    await asyncio.sleep(1)
+    waiting = asyncio.create_task(run(modest, "python3", "-c", write.format(5, 5)))
+    await greedy.exec(["python3", "-c", write.format(1500, 600)], exec_id="fill")
+    await ended(greedy)
+    assert greedy.exceeded is not None
+    assert "the disk is nearly full, and its files have grown most: by " in str(greedy.exceeded)
+    await asyncio.to_thread(remove_tree, workspace)
+    assert (await waiting)[1] == "on\n"
+    assert notices == [f"the sandbox is ended: {greedy.exceeded}"]

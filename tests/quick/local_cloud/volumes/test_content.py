@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.store.content import CHUNK_BYTES, ContentStore
+from workbench.local_cloud.store.room import RESERVE_VARIABLE
 
 
 def _files(root: Path) -> list[Path]:
@@ -29,6 +31,66 @@ def test_what_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, data: 
     copy = store.path(sha256).with_name("copy")
     store.copy_to(sha256, copy)
     assert copy.read_bytes() == whole
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parts=st.lists(st.tuples(st.integers(0, 9000), st.integers(1, 3)), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(1, 20_000), max_size=10),
+)
+def test_zeros_are_holes_wherever_they_begin(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    """Whatever pieces it comes in, a content is what it was, and its copies are."""
+    root = tmp_path_factory.mktemp("content")
+    whole = b"".join(bytes(zeros) + b"x" * (size * 3000) for zeros, size in parts) + bytes(70_000)
+    pieces, rest = [], whole
+    for cut in cuts:
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    store = ContentStore(root / "content")
+    sha256 = store.add_chunks([*pieces, rest])
+    assert (sha256, store.size(sha256)) == (hashlib.sha256(whole).hexdigest(), len(whole))
+    store.copy_to(sha256, root / "copy")
+    assert store.path(sha256).read_bytes() == (root / "copy").read_bytes() == whole
+
+
+@pytest.mark.parametrize("step", [16 * 1024, 100_000, CHUNK_BYTES, 5 * CHUNK_BYTES])
+def test_a_sparse_file_costs_what_it_holds_in_the_store_and_in_every_copy(tmp_path: Path, step: int) -> None:
+    """A byte here and there would else be a way to fill the host's disk."""
+    size = 200 * CHUNK_BYTES
+    with (tmp_path / "sparse").open("w+b") as file:
+        for offset in range(0, size, step):
+            file.seek(offset)
+            file.write(b"x")
+        file.truncate(size)
+        file.seek(0)
+        held = (tmp_path / "sparse").stat().st_blocks * 512
+        store = ContentStore(tmp_path / "content")
+        spent: list[int] = []
+        sha256 = store.add_file(file, spend=spent.append)
+    store.copy_to(sha256, tmp_path / "copy")
+    assert store.size(sha256) == (tmp_path / "copy").stat().st_size == size
+    assert store.disk_bytes(sha256) <= 1.3 * held
+    assert (tmp_path / "copy").stat().st_blocks * 512 <= 1.3 * held
+    assert spent == [store.disk_bytes(sha256)]
+
+
+def test_what_may_not_be_spent_is_not_kept(tmp_path: Path) -> None:
+    store = ContentStore(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        store.add_file(io.BytesIO(b"dear"), spend=lambda size: size // 0)  # type: ignore[arg-type]
+    assert _files(tmp_path) == []
+
+
+def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ContentStore(tmp_path)
+    sha256 = store.add_bytes(b"before")
+    monkeypatch.setenv(RESERVE_VARIABLE, str(10**9))
+    with pytest.raises(RpcFailure, match="nearly full"):
+        store.add_bytes(b"more")
+    assert store.add_bytes(b"before") == sha256
+    assert len(_files(tmp_path)) == 1
 
 
 def test_equal_contents_are_one_file(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.quick.local_cloud.volumes.conftest import LIMITS, VOLUME, Service
 from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.store.room import RESERVE_VARIABLE
 from workbench.local_cloud.volumes.committed import Entry
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
@@ -370,3 +371,45 @@ async def test_what_keeps_its_owner_out_is_committed_as_it_is(service: Service) 
     other = await service.mount()
     assert {name: (other.path / name).stat().st_mode & 0o777 for name in modes} == modes
     assert [service.read(name) for name in ("none", "write-only", "locked/inside")] == [b"none", b"write-only", b"1"]
+
+
+async def test_a_mount_commits_no_more_than_it_may_and_loses_nothing(service: Service) -> None:
+    """Contents that were written over stay in the history: without a bound each commit would take more of the disk."""
+    copy = await service.copies.mount(VOLUME, max_stored_bytes=3 * 2**20)
+    for number in range(3):
+        (copy.path / "big").write_bytes(os.urandom(900_000))
+        assert (await copy.commit("test:")).number == number + 1
+    kept = service.read("big")
+    (copy.path / "big").write_bytes(os.urandom(900_000))
+    with pytest.raises(RpcFailure, match="at most 3 MiB are kept of one"):
+        await copy.commit("test:")
+    assert service.read("big") == kept
+    assert kept is not None
+    (copy.path / "big").write_bytes(kept)
+    (copy.path / "hole").write_bytes(b"")
+    os.truncate(copy.path / "hole", 50 * 2**20)
+    assert (await copy.commit("test:")).number == 4, "what is there already, and holes, cost nothing"
+    await copy.discard()
+
+
+async def test_a_mount_for_which_the_disk_has_no_room_is_refused_and_leaves_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = await service.mount()
+    (copy.path / "file").write_bytes(os.urandom(500_000))
+    (copy.path / "hole").write_bytes(b"")
+    os.truncate(copy.path / "hole", 60 * 2**20)
+    await copy.commit("test:")
+    await copy.discard()
+    left = sorted(path.name for path in (service.root / "copies").iterdir())
+    status = os.statvfs(service.root)
+    free_mb = status.f_bavail * status.f_frsize // 2**20
+    monkeypatch.setenv(RESERVE_VARIABLE, str(free_mb + 200))
+    with pytest.raises(RpcFailure, match="nearly full"):
+        await service.mount()
+    assert sorted(path.name for path in (service.root / "copies").iterdir()) == left
+    monkeypatch.setenv(RESERVE_VARIABLE, str(free_mb - 500))
+    monkeypatch.setattr(service.committed, "size_below", lambda *_: 2**40)
+    copy = await service.mount()  # what it takes is little, whatever its files' lengths are
+    assert (copy.path / "hole").stat().st_blocks * 512 < 2**20
+    await copy.discard()
