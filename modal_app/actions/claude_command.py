@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from modal_app.contract.claude import ClaudeOptions, compact
 
 CLI_PACKAGE = "@anthropic-ai/claude-code"
-CLI_VERSION = "2.1.330"  # exact: an unpinned install gives another version on an older Node
+CLI_VERSION = "2.1.332"  # exact: an unpinned install gives another version on an older Node
 CONFIG_DIR = "/workspace/.workbench/claude"  # sessions are kept with the project
 
 # Tools that give no answer but wake the model later. Bash and subagents are kept from it by a variable.
