@@ -105,6 +105,19 @@ FAULTS: Mapping[str, Fault] = {
     "full": Fault(
         _bash("echo much > /dev/full", "It is full."), None, said="No space left", options={"allowed_tools": ["Bash"]}
     ),
+    "a server left running": Fault(  # the CLI would wait for its end, and the job be silent
+        Script.of(
+            Turn(tools=(Tool(name="Bash", input={"command": "python3 -m http.server 0", "run_in_background": True}),)),
+            Turn(text="It serves."),
+        ),
+        None,
+        options={"allowed_tools": ["Bash"]},
+    ),
+    "a server of the shell": Fault(
+        _bash("python3 -m http.server 0 & setsid python3 -m http.server 0 & echo on", "It serves."),
+        None,
+        options={"allowed_tools": ["Bash"]},
+    ),
     "no place for sessions": Fault(
         Script.of(Turn(text=WORDS)),
         ErrorCode.PROCESS_FAILED,

@@ -127,6 +127,30 @@ def test_a_body_with_a_prompt_is_a_whole_request_and_words_arrive_before_their_m
     assert all(event["message_id"] for event in before)
 
 
+def test_each_run_of_a_session_tells_what_it_has_used_itself(claude: Claude, project: Project) -> None:
+    """Three equal turns cost the same, three times."""
+    first = done(claude.run(project, "count me")).usage
+    assert first is not None
+    second = done(claude.run(project, "once more", resume=first.session_id)).usage
+    third = done(claude.run(project, "and once more", resume=first.session_id)).usage
+    fork = done(claude.run(project, "another way", resume=first.session_id, fork=True)).usage
+    assert second == third == first
+    assert fork is not None
+    assert fork.model_copy(update={"session_id": first.session_id}) == first
+    assert (first.input_tokens, first.output_tokens, first.turns) == (1000, 100, 1)
+    assert first.cost_usd > 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [("/help", "As you say."), ("/clear all", "As you say."), ("an answer and a thought", "The answer.")],
+)
+def test_the_answer_of_the_model_is_in_the_result(prompt: str, answer: str, claude: Claude, project: Project) -> None:
+    result = done(claude.run(project, prompt)).result
+    assert isinstance(result, dict)
+    assert result["text"] == answer
+
+
 def test_structured_output_is_in_the_result(claude: Claude, project: Project) -> None:
     schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
     result = done(claude.run(project, "an answer as data", json_schema=schema)).result

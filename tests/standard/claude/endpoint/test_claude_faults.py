@@ -28,7 +28,8 @@ OF_THE_MODEL: Mapping[str, Case] = {
 }
 CHOSEN = (
     *("plain", "tool", "subagent", "status_429", "status_500", "hang_mid_stream", "eof_mid_stream_once", "refusal"),
-    *("max_tokens", "denied", "structured_wrong", "max_turns", "max_budget", "resume_unknown"),
+    *("max_tokens", "denied", "structured_wrong", "max_turns", "max_budget", "tiny_budget", "resume_unknown"),
+    *("text_block_broken", "tool_block_broken", "refusal_once"),
 )
 
 
@@ -117,7 +118,7 @@ def test_a_job_ends_as_it_must_whatever_becomes_of_it(name: str, ends: Mapping[s
 
 
 def test_a_job_that_failed_says_what_it_has_used(ends: Mapping[str, Run]) -> None:
-    for name in ("max_turns", "nonsense", "killed", "not permitted"):
+    for name in ("max_turns", "max_budget", "tiny_budget", "interrupted", "nonsense", "killed", "not permitted"):
         end = ends[name].terminal
         assert isinstance(end, ErrorEvent)
         assert end.usage is not None
