@@ -51,9 +51,16 @@ def pieces(event: StreamEvent) -> list[Piece]:
     return [piece for block in blocks if isinstance(block, dict) for piece in _block(block)]
 
 
+def standing(events: Iterable[Event]) -> list[Event]:
+    """Events without the words that a later message stands in the place of."""
+    told = list(events)
+    void = {event.replaces for event in told if isinstance(event, StreamEvent)} - {None}
+    return [event for event in told if not (isinstance(event, StreamEvent) and event.message_id in void)]
+
+
 def tail(events: Iterable[Event], lines: int = 40) -> str:
     """The last lines of what a job printed and said, safe to print."""
-    texts = [shown(event) for event in events if isinstance(event, StreamEvent)]
+    texts = [shown(event) for event in standing(events) if isinstance(event, StreamEvent)]
     return printable("\n".join("".join(texts[-1000:]).splitlines()[-lines:]))
 
 

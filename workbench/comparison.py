@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent
 from workbench.archived_run import ArchivedRun
-from workbench.claude_messages import shown
+from workbench.claude_messages import shown, standing
 from workbench.history import HistoryError, HistoryUnavailableError
 from workbench.plain_text import one_line
 from workbench.project import Project
@@ -186,7 +186,7 @@ def _written(one: Written | None) -> str:
 def _lines(events: Sequence[Event]) -> list[str]:
     lines: list[str] = []
     channel, text = "", ""
-    for event in events:
+    for event in standing(events):
         if isinstance(event, StreamEvent) and event.channel == channel:
             text += shown(event)
             continue

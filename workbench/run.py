@@ -16,7 +16,7 @@ from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, Ter
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from workbench.background import BackgroundLoop
-from workbench.claude_messages import tail
+from workbench.claude_messages import standing, tail
 from workbench.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
 from workbench.timeline import Timeline, timeline
 from workbench.view_state import ViewState, lost, reduce
@@ -123,8 +123,8 @@ class Run:
         return timeline(self.events)
 
     def text(self, channel: Channel = "stdout") -> str:
-        """What the job printed to a channel, as far as it is kept."""
-        pieces = (event for event in self.events if isinstance(event, StreamEvent))
+        """What the job printed to a channel, as far as it is kept; without words that the model took back."""
+        pieces = (event for event in standing(self.events) if isinstance(event, StreamEvent))
         return "".join(event.text for event in pieces if event.channel == channel)
 
     def wait(self, timeout_s: float = 900) -> TerminalEvent:

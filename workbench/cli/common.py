@@ -119,6 +119,7 @@ class EventPrinter:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._line_open = False
+        self._void: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         """Print one event."""
@@ -127,6 +128,7 @@ class EventPrinter:
             return
         match event:
             case StreamEvent():
+                self._take_back(event)
                 self._output(shown(event))
             case StatusEvent():
                 self._line(f"{event.elapsed_ms:>7} ms  {event.phase:<17} {event.message}")
@@ -139,6 +141,12 @@ class EventPrinter:
                 self._line(
                     typer.style(f"{event.elapsed_ms:>7} ms  error {event.code}: {event.message}{hint}", fg="red")
                 )
+
+    def _take_back(self, event: StreamEvent) -> None:
+        """Say once that words which stand here already are void."""
+        if event.replaces is not None and event.replaces not in self._void:
+            self._void.add(event.replaces)
+            self._line(f"{'':>12}│ ↻ what follows takes the place of what was said last")
 
     def _output(self, text: str) -> None:
         for piece in text.splitlines(keepends=True):
