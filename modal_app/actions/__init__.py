@@ -3,12 +3,14 @@
 `needs_sandbox` says whether an action runs in the project's sandbox or only reads what is committed.
 """
 
+from collections.abc import Callable
 from typing import TypeGuard
 
 from modal_app.actions import claude, files, git, python
 from modal_app.actions.claude import ModelGrant
 from modal_app.actions.output import Output
 from modal_app.actions.performed import Performed
+from modal_app.contract.events import Usage
 from modal_app.contract.requests import ClaudeRequest, FilesList, FilesRead, PrewarmRequest, PythonRequest, Request
 from modal_app.fleet import Platform
 from modal_app.sandbox import Job
@@ -28,13 +30,22 @@ def needs_model(request: Request) -> TypeGuard[ClaudeRequest]:
 
 
 async def perform(
-    request: Request, job: Job, output: Output, *, grant: ModelGrant | None, timeouts: Timeouts
+    request: Request,
+    job: Job,
+    output: Output,
+    *,
+    grant: ModelGrant | None,
+    timeouts: Timeouts,
+    spent: Callable[[Usage], None],
 ) -> Performed:
-    """Run an action in its sandbox; raises ContractError when it fails. `grant` is there when it needs the model."""
+    """Run an action in its sandbox; raises ContractError when it fails.
+
+    `grant` is there when it needs the model; then `spent` is told what it has used of it, however the action ends.
+    """
     match request:
         case ClaudeRequest():
             assert grant is not None, "a run that needs the model has been granted it"
-            return await claude.run(request, job, output, grant, timeouts)
+            return await claude.run(request, job, output, grant, timeouts, spent=spent)
         case PythonRequest():
             return Performed(await python.run(request, job, output))
         case FilesList() | FilesRead() | PrewarmRequest():

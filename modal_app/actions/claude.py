@@ -5,6 +5,7 @@ The CLI is asked to end before its sandbox is: only it can end what its Bash too
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue, SecretStr
@@ -42,15 +43,33 @@ class ModelGrant:
     token: SecretStr
 
 
-async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGrant, timeouts: Timeouts) -> Performed:
-    """Run the CLI, and say how it ended: by its verdict, or `stalled` after `stall_s` seconds of silence."""
+async def run(
+    request: ClaudeRequest,
+    job: Job,
+    output: Output,
+    grant: ModelGrant,
+    timeouts: Timeouts,
+    *,
+    spent: Callable[[Usage], None],
+) -> Performed:
+    """Run the CLI, and say how it ended: by its verdict, or `stalled` after `stall_s` seconds of silence.
+
+    `spent` is told what the run has used, however it ends.
+    """
     patience = ModelPatience(headers_s=timeouts.model_headers_s, idle_s=timeouts.model_bytes_s)
     command = claude_command(
         request.options, base_url=grant.base_url, token=grant.token, patience=patience, config_dir=CONFIG_DIR
     )
     telling = _Telling(output, wants_structured=request.json_schema is not None)
-    running = asyncio.create_task(_exec(command, job, telling, request.timeout_s))
-    watching = asyncio.create_task(telling.watch(timeouts.stall_s))
+    try:
+        return _performed(await _verdict(command, job, telling, request.timeout_s, timeouts.stall_s))
+    finally:
+        spent(_usage(telling.stream.verdict(_NOT_SEEN)))
+
+
+async def _verdict(command: Command, job: Job, telling: "_Telling", timeout_s: float | None, stall_s: float) -> Verdict:
+    running = asyncio.create_task(_exec(command, job, telling, timeout_s))
+    watching = asyncio.create_task(telling.watch(stall_s))
     try:
         await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
@@ -67,10 +86,9 @@ async def run(request: ClaudeRequest, job: Job, output: Output, grant: ModelGran
         if code == _NO_PLACE:  # the CLI would look for one, long, and lose the session without a word
             sentence = f"sessions cannot be kept: {CONFIG_DIR} is no directory that the job can write to"
             raise ContractError(ErrorCode.PROCESS_FAILED, sentence, exit_code=code)
-        verdict = telling.stream.verdict(code)
+        return telling.stream.verdict(code)
     except ContractError as error:
-        return _performed(replace(telling.stream.verdict(_NOT_SEEN), error=error))
-    return _performed(verdict)
+        return replace(telling.stream.verdict(_NOT_SEEN), error=error)
 
 
 class _Telling:
@@ -150,5 +168,8 @@ def _performed(verdict: Verdict) -> Performed:
     result: dict[str, JsonValue] = {"text": verdict.result, "session_id": verdict.session_id}
     if verdict.structured_output is not None:
         result["structured_output"] = verdict.structured_output
-    usage = Usage(**vars(verdict.usage), turns=verdict.turns, session_id=verdict.session_id)
-    return Performed(result, usage, verdict.error)
+    return Performed(result, verdict.error)
+
+
+def _usage(verdict: Verdict) -> Usage:
+    return Usage(**vars(verdict.usage), turns=verdict.turns, session_id=verdict.session_id)

@@ -33,7 +33,7 @@ class Outcome:
 
     def take(self, performed: Performed) -> None:
         """Take what the action has come to; raises the ContractError that it failed with."""
-        self.result, self.usage = performed.result, performed.usage
+        self.result = performed.result
         if performed.error is not None:
             raise performed.error
 
@@ -51,6 +51,10 @@ class Outcome:
         elif failure is not None:
             _log.error("run.internal_error", exc_info=failure)
             self.error = internal_error()
+
+    def spent(self, usage: Usage) -> None:
+        """Take what of the model was used, also by a run that is cancelled or has no time left."""
+        self.usage = usage
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

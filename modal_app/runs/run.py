@@ -192,7 +192,9 @@ class Run:
                 started_ms = journal.elapsed_ms
                 try:
                     with self._outcome.timed("run_ms"):
-                        performed = await actions.perform(self.request, held, output, grant=grant, timeouts=timeouts)
+                        performed = await actions.perform(
+                            self.request, held, output, grant=grant, timeouts=timeouts, spent=outcome.spent
+                        )
                     outcome.take(performed)
                     journal.status(Phase.COMMITTING, "the files are being committed")
                     with self._outcome.timed("commit_ms"):

@@ -202,7 +202,11 @@ def test_a_job_that_is_cancelled_ends_with_its_sandbox(claude: Claude, project: 
     job = claude.wb.launch(project, "claude", prompt="a command that never ends", allowed_tools=["Bash"])
     wait_until(lambda: any(message["type"] == "assistant" for message in messages(job)), "the CLI works")
     job.cancel()
-    assert failed(job).code == "cancelled"
+    end = failed(job)
+    assert end.code == "cancelled"
+    assert end.usage is not None, "what it had used is told, however it ends"
+    assert end.usage.input_tokens > 1000
+    assert end.usage.session_id is not None
 
 
 def test_nothing_of_value_is_in_the_sandbox_and_only_the_gateway_is_reached(
