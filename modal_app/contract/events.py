@@ -143,8 +143,7 @@ class DoneEvent(_Event):
 class ErrorEvent(_Event):
     """The run failed; `exit_code` is there when the job's process was seen to end.
 
-    `usage` is what a job of the Claude CLI had used before, as far as the CLI had told it when it ended: one that was
-    killed has told no dollars, and only the tokens of answers that had begun.
+    `usage` is what a job of the Claude CLI had used before; its dollars are 0 when the CLI could not tell them.
     `commit` is there when a commit was tried: what of the files is there when not all of them are.
     """
 
