@@ -6,12 +6,12 @@ from contextlib import AbstractAsyncContextManager
 
 import structlog
 from fastapi import Response
-from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from modal_app.contract import sse
-from modal_app.contract.errors import ErrorCode
+from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.headers import RUN_HEADER
+from modal_app.refusals import refusal
 from modal_app.runs.pieces import Pieces
 from modal_app.runs.spool import Spool, SpoolBrokenError
 from modal_app.settings import Timeouts
@@ -90,7 +90,7 @@ class RunStream(Response):
         last = end.seq if end is not None else self._last_seq
         if last is not None and self._after > last:
             message = f"Last-Event-ID: run {spool.run_id} has no event {self._after}, the last is {last}"
-            return JSONResponse({"error": message, "code": ErrorCode.INVALID_REQUEST}, 400, headers=headers)
+            return refusal(ContractError(ErrorCode.INVALID_REQUEST, message, run_id=spool.run_id), headers=headers)
         return None
 
     async def _send(self, spool: Spool, send: Send) -> None:

@@ -11,6 +11,7 @@ import modal
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from modal_app import logs
@@ -21,6 +22,7 @@ from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import parse_request
 from modal_app.fleet import Platform
 from modal_app.model_access import ModelAccess
+from modal_app.refusals import refusal
 from modal_app.runs.desk import Desk
 from modal_app.runs.pieces import Pieces
 from modal_app.runs.records import RunRecord
@@ -48,21 +50,28 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
         yield
         await desk.aclose()
 
-    api = FastAPI(title="generate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    api = FastAPI(
+        title="generate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
 
     @api.exception_handler(ContractError)
     async def refused(_: Request, error: ContractError) -> JSONResponse:
-        return _refusal(error.status, error.code, error.message, run_id=getattr(error, "run_id", None))
+        return refusal(error)
 
     @api.exception_handler(HTTPException)
-    async def no_route(_: Request, error: HTTPException) -> JSONResponse:
-        code = ErrorCode.NOT_FOUND if error.status_code == 404 else ErrorCode.INVALID_REQUEST
-        return _refusal(error.status_code, code, str(error.detail), headers=error.headers)
+    async def no_route(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 404:
+            return refusal(ContractError(ErrorCode.NOT_FOUND, "there is no such path"))
+        if error.status_code == 405:
+            allowed = ", ".join(_methods(api, request.url.path))
+            message = f"this path does not take {request.method[:20]}, but {allowed}"
+            return refusal(ContractError(ErrorCode.METHOD_NOT_ALLOWED, message), headers={"Allow": allowed})
+        return refusal(ContractError(ErrorCode.INVALID_REQUEST, str(error.detail)))
 
     @api.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> JSONResponse:
         _log.error("request.internal_error", exc_info=error)
-        return _refusal(500, ErrorCode.INTERNAL, ERRORS[ErrorCode.INTERNAL].meaning)
+        return refusal(ContractError(ErrorCode.INTERNAL, ERRORS[ErrorCode.INTERNAL].meaning))
 
     def authenticate(request: Request) -> None:
         if not settings.accepts(request.headers.get(SECRET_HEADER, "")):
@@ -107,7 +116,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
         try:
             end = await desk.cancel(run_id)
         except SpoolBrokenError as error:
-            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, f"{error}: try again soon") from None
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, f"{error}: try again soon", run_id=run_id) from None
         return JSONResponse({"run_id": run_id, "cancelled": end.outcome == ErrorCode.CANCELLED, "outcome": end.outcome})
 
     @api.get("/health")
@@ -117,12 +126,10 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
     return api
 
 
-def _refusal(
-    status: int, code: ErrorCode, message: str, headers: object = None, run_id: str | None = None
-) -> JSONResponse:
-    kept = dict(headers) if isinstance(headers, dict) else {}
-    content = {"error": message, "code": str(code)} | ({"run_id": run_id} if run_id else {})
-    return JSONResponse(content, status, headers={"Cache-Control": "no-store", **kept})
+def _methods(api: FastAPI, path: str) -> list[str]:
+    """What a path may be asked with."""
+    there = [route for route in api.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return sorted({method for route in there for method in route.methods or ()})
 
 
 def _checked(run_id: str) -> str:
@@ -192,7 +199,8 @@ async def _whole(request: Request, desk: Desk, record: RunRecord) -> Response:
             await asyncio.wait([ending, leaving], return_when=asyncio.FIRST_COMPLETED)
             event = ending.result() if ending.done() else None
         except SpoolBrokenError as error:
-            raise ContractError(ErrorCode.STREAM_LOST, f"{error}: ask for run {record.run_id} again") from None
+            message = f"{error}: ask for run {record.run_id} again"
+            raise ContractError(ErrorCode.STREAM_LOST, message, run_id=record.run_id) from None
         finally:
             for task in (ending, leaving):
                 task.cancel()

@@ -40,13 +40,27 @@ _KNOWN_TYPES = frozenset({"status", "stream", "done", "error"})
 
 
 class RequestRefusedError(Exception):
-    """The endpoint refused a request before any event; nothing was started. Whose fault says `status`."""
+    """The endpoint refused a request before any event; nothing was started. Whose fault says `status`.
 
-    def __init__(self, status: int, code: str, message: str, *, answered: bool = True) -> None:
+    `recoverable` says whether the same request may succeed later, `run_id` which run the refusal is about, if any.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        recoverable: bool = False,
+        run_id: str | None = None,
+        answered: bool = True,
+    ) -> None:
         super().__init__(f"{message} ({code}, HTTP {status})")
         self.status = status
         self.code = code
         self.message = message
+        self.recoverable = recoverable
+        self.run_id = run_id
         self.passing = not answered
         """Whether it was no answer of the endpoint's own, so that the same request may be made again."""
 
@@ -76,6 +90,8 @@ class _Refusal(BaseModel):
 
     error: str = ""
     code: str = "internal"
+    recoverable: bool = False
+    run_id: str | None = None
 
 
 class AsyncClient:
@@ -301,7 +317,7 @@ async def _again_if_lost(start: Callable[[], Awaitable[httpx.Response]]) -> http
 
 def _unreachable(error: httpx.HTTPError) -> RequestRefusedError:
     message = f"the endpoint cannot be reached: {type(error).__name__}"
-    return RequestRefusedError(0, "unreachable", message, answered=False)
+    return RequestRefusedError(0, "unreachable", message, recoverable=True, answered=False)
 
 
 async def _refusal(response: httpx.Response) -> RequestRefusedError:
@@ -317,7 +333,8 @@ async def _refusal(response: httpx.Response) -> RequestRefusedError:
         refusal = _Refusal.model_validate_json(bytes(body))
     except ValidationError:
         message = f"the endpoint answered HTTP {response.status_code}"
-        return RequestRefusedError(
-            response.status_code, "internal", message, answered=response.status_code not in _PASSING
-        )
-    return RequestRefusedError(response.status_code, refusal.code, refusal.error)
+        passing = response.status_code in _PASSING
+        return RequestRefusedError(response.status_code, "internal", message, recoverable=passing, answered=not passing)
+    return RequestRefusedError(
+        response.status_code, refusal.code, refusal.error, recoverable=refusal.recoverable, run_id=refusal.run_id
+    )

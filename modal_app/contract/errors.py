@@ -12,6 +12,7 @@ class ErrorCode(StrEnum):
     UNAUTHORIZED = "unauthorized"
     INVALID_REQUEST = "invalid_request"
     NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
     GONE = "gone"
     PROJECT_BUSY = "project_busy"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
@@ -35,12 +36,15 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
+RECOVERABLE = (
+    "Whether the same request may succeed later. A run that has ended stays as it ended: with its Idempotency-Key the "
+    "request finds it again, so it is repeated with a new one."
+)
+
+
 @dataclass(frozen=True)
 class ErrorInfo:
-    """One row.
-
-    `status` is the HTTP status when no stream has begun, `recoverable` whether the same request may succeed.
-    """
+    """One row. `status` is the HTTP status when no stream has begun; of `recoverable` says RECOVERABLE."""
 
     status: int
     recoverable: bool
@@ -51,7 +55,8 @@ ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
     {
         ErrorCode.UNAUTHORIZED: ErrorInfo(401, False, "the secret is missing or wrong"),
         ErrorCode.INVALID_REQUEST: ErrorInfo(400, False, "the request does not follow the contract"),
-        ErrorCode.NOT_FOUND: ErrorInfo(404, False, "there is no such run, file or commit"),
+        ErrorCode.NOT_FOUND: ErrorInfo(404, False, "there is no such path, run, file or commit"),
+        ErrorCode.METHOD_NOT_ALLOWED: ErrorInfo(405, False, "the path takes other methods, which `Allow` names"),
         ErrorCode.GONE: ErrorInfo(410, False, "the run is no longer kept"),
         ErrorCode.PROJECT_BUSY: ErrorInfo(409, True, "another run holds the project"),
         ErrorCode.IDEMPOTENCY_CONFLICT: ErrorInfo(409, False, "the same Idempotency-Key came with another body"),
@@ -71,7 +76,9 @@ ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
         ErrorCode.SANDBOX_LOST: ErrorInfo(502, True, "the sandbox ended before its job"),
         ErrorCode.STREAM_LOST: ErrorInfo(502, True, "the stream ended without a terminal event"),
         ErrorCode.CONTAINER_LOST: ErrorInfo(502, True, "the endpoint's container ended during the run"),
-        ErrorCode.COMMIT_FAILED: ErrorInfo(500, True, "the job succeeded but its files could not be committed"),
+        ErrorCode.COMMIT_FAILED: ErrorInfo(
+            500, True, "the job succeeded but its files could not be committed; not recoverable when they are the cause"
+        ),
         ErrorCode.INTERNAL: ErrorInfo(500, True, "an error of the endpoint itself; its log has the details"),
     }
 )
@@ -80,16 +87,24 @@ ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
 class ContractError(Exception):
     """A refusal or failure that its caller may read: a code from the table and a sentence without secrets.
 
-    `recoverable` is as the table has it unless this very failure is known to be otherwise.
+    `recoverable` is as the table has it unless this very failure is known to be otherwise; `run_id` is the run that a
+    refusal is about.
     """
 
     def __init__(
-        self, code: ErrorCode, message: str, *, exit_code: int | None = None, recoverable: bool | None = None
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        exit_code: int | None = None,
+        recoverable: bool | None = None,
+        run_id: str | None = None,
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.exit_code = exit_code
+        self.run_id = run_id
         self.recoverable = ERRORS[code].recoverable if recoverable is None else recoverable
 
     @property

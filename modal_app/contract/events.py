@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from modal_app.contract.errors import ErrorCode
+from modal_app.contract.errors import RECOVERABLE, ErrorCode
 
 
 class Phase(StrEnum):
@@ -124,7 +124,11 @@ class StreamEvent(_Event):
 
 
 class DoneEvent(_Event):
-    """The job's process was seen to end with exit code 0 and what it wrote is committed."""
+    """The job's process was seen to end with exit code 0 and what it wrote is committed.
+
+    What only reads what is committed (`files` with `list` or `read`) needs no sandbox: `commit` and `sandbox` are then
+    absent, as is `commit` of a `prewarm`.
+    """
 
     type: Literal["done"] = "done"
     exit_code: Literal[0] = 0
@@ -150,7 +154,7 @@ class ErrorEvent(_Event):
     type: Literal["error"] = "error"
     code: ErrorCode
     message: str
-    recoverable: bool
+    recoverable: bool = Field(description=RECOVERABLE)
     exit_code: int | None = None
     usage: Usage | None = None
     commit: Commit | None = None

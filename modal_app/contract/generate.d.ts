@@ -141,6 +141,9 @@ export interface components {
         /**
          * DoneEvent
          * @description The job's process was seen to end with exit code 0 and what it wrote is committed.
+         *
+         *     What only reads what is committed (`files` with `list` or `read`) needs no sandbox: `commit` and `sandbox` are then
+         *     absent, as is `commit` of a `prewarm`.
          */
         DoneEvent: {
             /**
@@ -157,23 +160,18 @@ export interface components {
              * @constant
              */
             exit_code: 0;
-            /** @default null */
             result?: components["schemas"]["JsonValue"];
-            /** @default null */
-            usage?: components["schemas"]["Usage"] | null;
-            /** @default null */
-            commit?: components["schemas"]["Commit"] | null;
-            /** @default null */
-            sandbox?: components["schemas"]["SandboxFacts"] | null;
-            /** @default null */
-            timings?: components["schemas"]["Timings"] | null;
+            usage?: components["schemas"]["Usage"];
+            commit?: components["schemas"]["Commit"];
+            sandbox?: components["schemas"]["SandboxFacts"];
+            timings?: components["schemas"]["Timings"];
         };
         /**
          * ErrorCode
          * @description Why a request was refused or a run failed.
          * @enum {string}
          */
-        ErrorCode: "unauthorized" | "invalid_request" | "not_found" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
+        ErrorCode: "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
         /**
          * ErrorEvent
          * @description The run failed; `exit_code` is there when the job's process was seen to end.
@@ -193,17 +191,13 @@ export interface components {
             elapsed_ms: number;
             code: components["schemas"]["ErrorCode"];
             message: string;
+            /** @description Whether the same request may succeed later. A run that has ended stays as it ended: with its Idempotency-Key the request finds it again, so it is repeated with a new one. */
             recoverable: boolean;
-            /** @default null */
-            exit_code?: number | null;
-            /** @default null */
-            usage?: components["schemas"]["Usage"] | null;
-            /** @default null */
-            commit?: components["schemas"]["Commit"] | null;
-            /** @default null */
-            sandbox?: components["schemas"]["SandboxFacts"] | null;
-            /** @default null */
-            timings?: components["schemas"]["Timings"] | null;
+            exit_code?: number;
+            usage?: components["schemas"]["Usage"];
+            commit?: components["schemas"]["Commit"];
+            sandbox?: components["schemas"]["SandboxFacts"];
+            timings?: components["schemas"]["Timings"];
         };
         /**
          * FileContent
@@ -588,10 +582,8 @@ export interface components {
             elapsed_ms: number;
             phase: components["schemas"]["Phase"];
             message: string;
-            /** @default null */
-            cold_start?: boolean | null;
-            /** @default null */
-            timings?: components["schemas"]["Timings"] | null;
+            cold_start?: boolean;
+            timings?: components["schemas"]["Timings"];
         };
         /**
          * StreamEvent
@@ -616,50 +608,30 @@ export interface components {
             channel: "stdout" | "stderr" | "claude";
             /** @default  */
             text?: string;
-            /** @default null */
             message?: {
                 [key: string]: components["schemas"]["JsonValue"];
-            } | null;
-            /** @default null */
-            message_id?: string | null;
-            /** @default null */
-            replaces?: string | null;
-            /** @default null */
-            cut?: boolean | null;
+            };
+            message_id?: string;
+            replaces?: string;
+            cut?: boolean;
         };
         /**
          * Timings
          * @description Where a run's time went, in milliseconds; a step that it did not have is absent.
          */
         Timings: {
-            /**
-             * @description of the endpoint, when this was its first run
-             * @default null
-             */
-            container_start_ms?: number | null;
-            /**
-             * @description waiting for the project
-             * @default null
-             */
-            queue_ms?: number | null;
-            /** @default null */
-            sandbox_create_ms?: number | null;
-            /**
-             * @description from created to proved alive
-             * @default null
-             */
-            sandbox_ready_ms?: number | null;
-            /**
-             * @description from the job's start to its first output
-             * @default null
-             */
-            first_byte_ms?: number | null;
-            /** @default null */
-            run_ms?: number | null;
-            /** @default null */
-            commit_ms?: number | null;
-            /** @default null */
-            terminate_ms?: number | null;
+            /** @description of the endpoint, when this was its first run */
+            container_start_ms?: number;
+            /** @description waiting for the project */
+            queue_ms?: number;
+            sandbox_create_ms?: number;
+            /** @description from created to proved alive */
+            sandbox_ready_ms?: number;
+            /** @description from the job's start to its first output */
+            first_byte_ms?: number;
+            run_ms?: number;
+            commit_ms?: number;
+            terminate_ms?: number;
         };
         /**
          * Usage
@@ -681,22 +653,234 @@ export interface components {
             cost_usd?: number;
             /** @default 0 */
             turns?: number;
-            /** @default null */
-            session_id?: string | null;
+            session_id?: string;
         };
         GenerateRequest: components["schemas"]["ClaudeRequest"] | components["schemas"]["PythonRequest"] | components["schemas"]["PrewarmRequest"] | (components["schemas"]["GitInit"] | components["schemas"]["GitStatus"] | components["schemas"]["GitLog"] | components["schemas"]["GitDiff"] | components["schemas"]["GitCommit"] | components["schemas"]["GitRestore"]) | (components["schemas"]["FilesList"] | components["schemas"]["FilesRead"] | components["schemas"]["FilesWrite"] | components["schemas"]["FilesDelete"] | components["schemas"]["FilesMove"]);
         Event: components["schemas"]["StatusEvent"] | components["schemas"]["StreamEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"];
-        /** @description Why there is no stream. For an ended run, with its event's own fields beside these two. */
+        /** @description Why there is neither a stream nor the end of a run. */
         Refusal: {
             error: string;
-            /** @enum {string} */
-            code: "unauthorized" | "invalid_request" | "not_found" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
+            code: components["schemas"]["ErrorCode"];
+            /** @description Whether the same request may succeed later. A run that has ended stays as it ended: with its Idempotency-Key the request finds it again, so it is repeated with a new one. */
+            recoverable: boolean;
+            /**
+             * Format: uuid
+             * @description The run that it is about.
+             */
+            run_id?: string;
+        };
+        /** @description The end of a run that failed, for who accepts JSON: its event's fields, and `error`. */
+        FailedRun: components["schemas"]["ErrorEvent"] & {
+            error: string;
         };
         Cancelled: {
             run_id: string;
             cancelled: boolean;
             /** @enum {string} */
-            outcome: "done" | "unauthorized" | "invalid_request" | "not_found" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
+            outcome: "done" | "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
+        };
+        /** @description What each code is; its values are in `workbench contract errors`. */
+        ErrorTable: {
+            unauthorized: {
+                /** @constant */
+                status: 401;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the secret is missing or wrong";
+            };
+            invalid_request: {
+                /** @constant */
+                status: 400;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the request does not follow the contract";
+            };
+            not_found: {
+                /** @constant */
+                status: 404;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "there is no such path, run, file or commit";
+            };
+            method_not_allowed: {
+                /** @constant */
+                status: 405;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the path takes other methods, which `Allow` names";
+            };
+            gone: {
+                /** @constant */
+                status: 410;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the run is no longer kept";
+            };
+            project_busy: {
+                /** @constant */
+                status: 409;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "another run holds the project";
+            };
+            idempotency_conflict: {
+                /** @constant */
+                status: 409;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the same Idempotency-Key came with another body";
+            };
+            too_large: {
+                /** @constant */
+                status: 413;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the body, a field or the answer is over its limit";
+            };
+            over_capacity: {
+                /** @constant */
+                status: 429;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "too many runs at once";
+            };
+            process_failed: {
+                /** @constant */
+                status: 422;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the job's process ended with an exit code other than 0";
+            };
+            process_timeout: {
+                /** @constant */
+                status: 504;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the job's process did not end in its time";
+            };
+            run_timeout: {
+                /** @constant */
+                status: 504;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the run as a whole did not end in its time";
+            };
+            cancelled: {
+                /** @constant */
+                status: 499;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the run was cancelled, or its reader left";
+            };
+            stalled: {
+                /** @constant */
+                status: 504;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the job showed no life for too long";
+            };
+            output_limit: {
+                /** @constant */
+                status: 413;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the job printed more than a run may";
+            };
+            out_of_memory: {
+                /** @constant */
+                status: 507;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the job used more memory than its sandbox has";
+            };
+            model_error: {
+                /** @constant */
+                status: 502;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the model's service failed";
+            };
+            model_invalid_output: {
+                /** @constant */
+                status: 502;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the model's output does not have the form asked for";
+            };
+            permission_denied: {
+                /** @constant */
+                status: 403;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the job needed a permission that it was not given";
+            };
+            sandbox_unavailable: {
+                /** @constant */
+                status: 503;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "no sandbox could be started";
+            };
+            sandbox_lost: {
+                /** @constant */
+                status: 502;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the sandbox ended before its job";
+            };
+            stream_lost: {
+                /** @constant */
+                status: 502;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the stream ended without a terminal event";
+            };
+            container_lost: {
+                /** @constant */
+                status: 502;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the endpoint's container ended during the run";
+            };
+            commit_failed: {
+                /** @constant */
+                status: 500;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the job succeeded but its files could not be committed; not recoverable when they are the cause";
+            };
+            internal: {
+                /** @constant */
+                status: 500;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "an error of the endpoint itself; its log has the details";
+            };
         };
     };
     responses: never;
@@ -734,13 +918,16 @@ export type Usage = components['schemas']['Usage'];
 export type GenerateRequest = components['schemas']['GenerateRequest'];
 export type Event = components['schemas']['Event'];
 export type Refusal = components['schemas']['Refusal'];
+export type FailedRun = components['schemas']['FailedRun'];
 export type Cancelled = components['schemas']['Cancelled'];
+export type ErrorTable = components['schemas']['ErrorTable'];
 export type $defs = Record<string, never>;
 export interface operations {
     generate: {
         parameters: {
             query?: never;
             header?: {
+                /** @description Makes a repeated request find the run that the first one has started, also after its end; it belongs to one user and project. To run the same again, send a new key. */
                 "Idempotency-Key"?: string;
                 "Last-Event-ID"?: string;
             };
@@ -753,7 +940,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The run's events. One of these is the JSON of the `data` line of each event; `id` is its `seq`, `event` its `type`. Lines that begin with a colon are heartbeats. The last event is `done` or `error`. With `Accept: application/json`, its last event alone. */
+            /** @description The run's events. One of these is the JSON of the `data` line of each event; `id` is its `seq`, `event` its `type`. Lines that begin with a colon are heartbeats. The last event is `done` or `error`. With `Accept: application/json`, its last event alone: a `done` with this status, an `error` with the status of its code. */
             200: {
                 headers: {
                     /** @description the run's id */
@@ -778,7 +965,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `unauthorized`: the secret is missing or wrong */
@@ -787,7 +974,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `permission_denied`: the job needed a permission that it was not given */
@@ -796,16 +983,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `not_found`: there is no such run, file or commit */
+            /** @description `not_found`: there is no such path, run, file or commit */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
+                };
+            };
+            /** @description `method_not_allowed`: the path takes other methods, which `Allow` names */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `project_busy`: another run holds the project; `idempotency_conflict`: the same Idempotency-Key came with another body */
@@ -814,7 +1010,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `gone`: the run is no longer kept */
@@ -823,7 +1019,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `too_large`: the body, a field or the answer is over its limit; `output_limit`: the job printed more than a run may */
@@ -832,7 +1028,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `process_failed`: the job's process ended with an exit code other than 0 */
@@ -841,7 +1037,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `over_capacity`: too many runs at once */
@@ -850,7 +1046,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `cancelled`: the run was cancelled, or its reader left */
@@ -859,16 +1055,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `commit_failed`: the job succeeded but its files could not be committed; `internal`: an error of the endpoint itself; its log has the details */
+            /** @description `commit_failed`: the job succeeded but its files could not be committed; not recoverable when they are the cause; `internal`: an error of the endpoint itself; its log has the details */
             500: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `model_error`: the model's service failed; `model_invalid_output`: the model's output does not have the form asked for; `sandbox_lost`: the sandbox ended before its job; `stream_lost`: the stream ended without a terminal event; `container_lost`: the endpoint's container ended during the run */
@@ -877,7 +1073,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `sandbox_unavailable`: no sandbox could be started */
@@ -886,7 +1082,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `process_timeout`: the job's process did not end in its time; `run_timeout`: the run as a whole did not end in its time; `stalled`: the job showed no life for too long */
@@ -895,7 +1091,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `out_of_memory`: the job used more memory than its sandbox has */
@@ -904,7 +1100,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
         };
@@ -925,7 +1121,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The run's events. One of these is the JSON of the `data` line of each event; `id` is its `seq`, `event` its `type`. Lines that begin with a colon are heartbeats. The last event is `done` or `error`. With `Accept: application/json`, its last event alone. */
+            /** @description The run's events. One of these is the JSON of the `data` line of each event; `id` is its `seq`, `event` its `type`. Lines that begin with a colon are heartbeats. The last event is `done` or `error`. With `Accept: application/json`, its last event alone: a `done` with this status, an `error` with the status of its code. */
             200: {
                 headers: {
                     /** @description the run's id */
@@ -950,7 +1146,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `unauthorized`: the secret is missing or wrong */
@@ -959,7 +1155,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `permission_denied`: the job needed a permission that it was not given */
@@ -968,16 +1164,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `not_found`: there is no such run, file or commit */
+            /** @description `not_found`: there is no such path, run, file or commit */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
+                };
+            };
+            /** @description `method_not_allowed`: the path takes other methods, which `Allow` names */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `project_busy`: another run holds the project; `idempotency_conflict`: the same Idempotency-Key came with another body */
@@ -986,7 +1191,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `gone`: the run is no longer kept */
@@ -995,7 +1200,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `too_large`: the body, a field or the answer is over its limit; `output_limit`: the job printed more than a run may */
@@ -1004,7 +1209,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `process_failed`: the job's process ended with an exit code other than 0 */
@@ -1013,7 +1218,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `over_capacity`: too many runs at once */
@@ -1022,7 +1227,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `cancelled`: the run was cancelled, or its reader left */
@@ -1031,16 +1236,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `commit_failed`: the job succeeded but its files could not be committed; `internal`: an error of the endpoint itself; its log has the details */
+            /** @description `commit_failed`: the job succeeded but its files could not be committed; not recoverable when they are the cause; `internal`: an error of the endpoint itself; its log has the details */
             500: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `model_error`: the model's service failed; `model_invalid_output`: the model's output does not have the form asked for; `sandbox_lost`: the sandbox ended before its job; `stream_lost`: the stream ended without a terminal event; `container_lost`: the endpoint's container ended during the run */
@@ -1049,7 +1254,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `sandbox_unavailable`: no sandbox could be started */
@@ -1058,7 +1263,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `process_timeout`: the job's process did not end in its time; `run_timeout`: the run as a whole did not end in its time; `stalled`: the job showed no life for too long */
@@ -1067,7 +1272,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
             /** @description `out_of_memory`: the job used more memory than its sandbox has */
@@ -1076,7 +1281,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"];
+                    "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
         };
@@ -1131,8 +1336,17 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"];
                 };
             };
-            /** @description `not_found`: there is no such run, file or commit */
+            /** @description `not_found`: there is no such path, run, file or commit */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Refusal"];
+                };
+            };
+            /** @description `method_not_allowed`: the path takes other methods, which `Allow` names */
+            405: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1194,7 +1408,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"];
                 };
             };
-            /** @description `commit_failed`: the job succeeded but its files could not be committed; `internal`: an error of the endpoint itself; its log has the details */
+            /** @description `commit_failed`: the job succeeded but its files could not be committed; not recoverable when they are the cause; `internal`: an error of the endpoint itself; its log has the details */
             500: {
                 headers: {
                     [name: string]: unknown;

@@ -6,22 +6,29 @@ not always is. The form is that of the OpenAPI Specification 3.1.1.
 
 import json
 from collections import defaultdict
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import JsonValue, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from modal_app.contract.errors import ERRORS, ErrorCode
+from modal_app.contract.errors import ERRORS, RECOVERABLE, ErrorCode
 from modal_app.contract.events import EVENT
 from modal_app.contract.headers import KEY_HEADER, RUN_HEADER, SECRET_HEADER
 from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import REQUEST
 
 _REF = "#/components/schemas/"
+_EVENT_PARTS = ("StatusEvent", "StreamEvent", "DoneEvent", "ErrorEvent", "Timings", "Usage", "Commit", "SandboxFacts")
 _EVENTS = (
     "One of these is the JSON of the `data` line of each event; `id` is its `seq`, `event` its `type`. Lines that "
     "begin with a colon are heartbeats. The last event is `done` or `error`."
 )
+
+
+def errors() -> dict[str, Any]:
+    """The table of codes, each with its row."""
+    return {str(code): asdict(info) for code, info in ERRORS.items()}
 
 
 def json_schema() -> dict[str, Any]:
@@ -33,8 +40,7 @@ def json_schema() -> dict[str, Any]:
 
 def openapi() -> dict[str, Any]:
     """The document, as JSON."""
-    statuses = _refusals()
-    run = {"200": _stream(), "204": _NOTHING_MORE, **statuses}
+    run = {"200": _stream(), "204": _NOTHING_MORE, **_refusals("Refusal", "FailedRun")}
     return {
         "openapi": "3.1.1",
         "info": {
@@ -48,7 +54,7 @@ def openapi() -> dict[str, Any]:
                 "post": {
                     "operationId": "generate",
                     "summary": "Start a run and stream its events; repeated with the same key, join it.",
-                    "parameters": [_header(KEY_HEADER, maxLength=MAX_KEY_CHARS, minLength=1), _last_event_id()],
+                    "parameters": [_key(), _last_event_id()],
                     "requestBody": {"required": True, "content": _json(_ref("GenerateRequest"))},
                     "responses": run,
                 }
@@ -66,7 +72,7 @@ def openapi() -> dict[str, Any]:
                     "summary": "Cancel a run; answered when its sandbox is gone.",
                     "responses": {
                         "200": {"description": "the run has ended", "content": _json(_ref("Cancelled"))},
-                        **statuses,
+                        **_refusals("Refusal"),
                     },
                 },
             },
@@ -87,6 +93,7 @@ def openapi() -> dict[str, Any]:
 
 
 _STRING: dict[str, JsonValue] = {"type": "string"}
+_BOOLEAN: dict[str, JsonValue] = {"type": "boolean", "description": RECOVERABLE}
 _NOTHING_MORE = {"description": "Last-Event-ID is the last event's: the run has ended, and there is nothing more"}
 
 
@@ -106,33 +113,70 @@ def _schemas() -> dict[str, Any]:
             schema["required"] = [*fixed, *(field for field in schema.get("required", ()) if field not in fixed)]
         if not schema.get("required", True):
             del schema["required"]
-    codes: dict[str, JsonValue] = {"type": "string", "enum": [str(code) for code in ErrorCode]}
+    for name in _EVENT_PARTS:
+        _never_null(definitions[name])
     outcome: dict[str, JsonValue] = {"type": "string", "enum": ["done", *(str(code) for code in ErrorCode)]}
     return {
         **definitions,
         "GenerateRequest": schemas["request", "validation"],
         "Event": schemas["event", "validation"],
-        "Refusal": {
-            **_object(error=_STRING, code=codes),
-            "description": "Why there is no stream. For an ended run, with its event's own fields beside these two.",
+        "Refusal": _refusal(),
+        "FailedRun": {
+            "description": "The end of a run that failed, for who accepts JSON: its event's fields, and `error`.",
+            "allOf": [_ref("ErrorEvent"), _object(error=_STRING)],
         },
         "Cancelled": _object(run_id=_STRING, cancelled={"type": "boolean"}, outcome=outcome),
+        "ErrorTable": _table(),
     }
 
 
-def _refusals() -> dict[str, Any]:
+def _never_null(schema: dict[str, Any]) -> None:
+    """What is not known of a run is left out of its events, and never null."""
+    for field, facts in schema["properties"].items():
+        if facts.get("default", "") is None:
+            del facts["default"]
+        kinds = [kind for kind in facts.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            del facts["anyOf"]
+            schema["properties"][field] = {**kinds[0], **facts}
+
+
+def _refusal() -> dict[str, Any]:
+    about: dict[str, JsonValue] = {**_STRING, "format": "uuid", "description": "The run that it is about."}
+    refusal = _object(error=_STRING, code=_ref("ErrorCode"), recoverable=_BOOLEAN)
+    refusal["properties"]["run_id"] = about
+    return {**refusal, "description": "Why there is neither a stream nor the end of a run."}
+
+
+def _table() -> dict[str, Any]:
+    """Every code as it is in Python: constants, which a generator of types turns into literals."""
+    rows: dict[str, Any] = {
+        str(code): _object(
+            status={"type": "integer", "const": info.status},
+            recoverable={"type": "boolean", "const": info.recoverable},
+            meaning={**_STRING, "const": info.meaning},
+        )
+        for code, info in ERRORS.items()
+    }
+    return {**_object(**rows), "description": "What each code is; its values are in `workbench contract errors`."}
+
+
+def _refusals(*forms: str) -> dict[str, Any]:
     codes = defaultdict(list)
     for code, info in ERRORS.items():
         codes[info.status].append(f"`{code}`: {info.meaning}")
     return {
-        str(status): {"description": "; ".join(lines), "content": _json(_ref("Refusal"))}
+        str(status): {"description": "; ".join(lines), "content": _json(_either(*forms))}
         for status, lines in sorted(codes.items())
     }
 
 
 def _stream() -> dict[str, Any]:
     return {
-        "description": f"The run's events. {_EVENTS} With `Accept: application/json`, its last event alone.",
+        "description": (
+            f"The run's events. {_EVENTS} With `Accept: application/json`, its last event alone: a `done` with this "
+            "status, an `error` with the status of its code."
+        ),
         "headers": {RUN_HEADER: {"description": "the run's id", "schema": _STRING}},
         "content": {"text/event-stream": {"schema": _ref("Event")}, **_json(_ref("DoneEvent"))},
     }
@@ -140,6 +184,15 @@ def _stream() -> dict[str, Any]:
 
 def _header(name: str, **schema: JsonValue) -> dict[str, Any]:
     return {"name": name, "in": "header", "schema": {**_STRING, **schema}}
+
+
+def _key() -> dict[str, Any]:
+    """A key's meaning, with what it means for who tries again."""
+    text = (
+        "Makes a repeated request find the run that the first one has started, also after its end; it belongs to one "
+        "user and project. To run the same again, send a new key."
+    )
+    return {**_header(KEY_HEADER, maxLength=MAX_KEY_CHARS, minLength=1), "description": text}
 
 
 def _last_event_id() -> dict[str, Any]:
@@ -157,6 +210,10 @@ def _user_id() -> dict[str, Any]:
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
+
+
+def _either(*names: str) -> dict[str, Any]:
+    return _ref(names[0]) if len(names) == 1 else {"anyOf": [_ref(name) for name in names]}
 
 
 def _ref(name: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Desk:
         if found is None or (user_id is not None and found.user_id != user_id):
             raise ContractError(ErrorCode.NOT_FOUND, "there is no such run")
         if found.expired(self._settings.timeouts.keep_s):
-            raise ContractError(ErrorCode.GONE, "the run has ended and is no longer kept")
+            raise ContractError(ErrorCode.GONE, "the run has ended and is no longer kept", run_id=run_id)
         return found
 
     def last_seq(self, record: RunRecord) -> int | None:

@@ -47,8 +47,7 @@ class ProjectBusyError(ContractError):
     """Another run holds the project."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(ErrorCode.PROJECT_BUSY, f"run {run_id} holds this project")
-        self.run_id = run_id
+        super().__init__(ErrorCode.PROJECT_BUSY, f"run {run_id} holds this project", run_id=run_id)
 
 
 class Leases:

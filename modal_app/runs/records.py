@@ -86,7 +86,7 @@ class Records:
         kept = _Claim.model_validate_json(await put_first(self._dict, name, mine.model_dump_json()))
         if kept.body_sha256 != mine.body_sha256:
             message = f"run {kept.run_id} was started with this Idempotency-Key and another body"
-            raise ContractError(ErrorCode.IDEMPOTENCY_CONFLICT, message)
+            raise ContractError(ErrorCode.IDEMPOTENCY_CONFLICT, message, run_id=kept.run_id)
         return kept.run_id
 
     async def create(self, record: RunRecord) -> RunRecord:

@@ -7,18 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-Form = Literal["openapi", "json-schema", "typescript"]
+Form = Literal["openapi", "json-schema", "typescript", "errors"]
 
 
 def contract(form: Annotated[Form, typer.Argument(help="What to print.")]) -> None:
-    """Print what /generate accepts and answers: OpenAPI 3.1, JSON Schema, or types for a TypeScript server.
+    """Print what /generate accepts and answers: OpenAPI 3.1, JSON Schema, types for a TypeScript server, or its codes.
 
-    `workbench contract typescript > generate.d.ts` gives a Next.js server the types of requests, events and refusals.
+    `workbench contract typescript > generate.d.ts` gives a Next.js server the types of requests, events and refusals;
+    `workbench contract errors > errors.json` gives it the table of codes, of the type `ErrorTable`.
     """
-    from modal_app.contract.openapi import json_schema, openapi
+    from modal_app.contract.openapi import errors, json_schema, openapi
 
     if form == "typescript":
         text = files("modal_app.contract").joinpath("generate.d.ts").read_text(encoding="utf-8")
     else:
-        text = json.dumps(openapi() if form == "openapi" else json_schema(), indent=2) + "\n"
+        document = {"openapi": openapi, "json-schema": json_schema, "errors": errors}[form]()
+        text = json.dumps(document, indent=2) + "\n"
     sys.stdout.write(text)

@@ -171,6 +171,23 @@ async def test_a_refusal_is_told_with_its_code(answer: bytes, status: int, code:
         assert (caught.value.status, caught.value.code) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("body", "recoverable", "run_id"),
+    [
+        (b'{"error":"m","code":"project_busy","recoverable":true,"run_id":"r"}', True, "r"),
+        (b'{"error":"m","code":"gone","recoverable":false,"run_id":"r"}', False, "r"),
+        (b'{"error":"m","code":"over_capacity","recoverable":true}', True, None),
+    ],
+)
+async def test_a_refusal_tells_its_run_and_whether_to_try_again(
+    body: bytes, recoverable: bool, run_id: str | None
+) -> None:
+    with serving([b"HTTP/1.1 409 X\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)]) as endpoint:
+        with pytest.raises(RequestRefusedError) as caught:
+            await hear(endpoint)
+        assert (caught.value.recoverable, caught.value.run_id) == (recoverable, run_id)
+
+
 async def test_nobody_there_is_told() -> None:
     with serving([]) as endpoint:
         pass

@@ -1,5 +1,7 @@
 // What a Next.js server writes against the contract: compiled, never run.
-import type { Cancelled, ErrorCode, Event, GenerateRequest, operations, Refusal } from "./generate";
+import type {
+  Cancelled, ErrorCode, ErrorTable, Event, FailedRun, GenerateRequest, operations, Refusal,
+} from "./generate";
 
 const ids = { user_id: "6f9619ff-8b86-4d01-b42d-00c04fc964ff", project_id: "7f9619ff-8b86-4d01-b42d-00c04fc964ff" };
 
@@ -41,9 +43,20 @@ export function wrong(event: Event): string {
   return event.code;
 }
 
-export const refused: Refusal = { error: "another run holds the project", code: "project_busy" };
+export const refused: Refusal = { error: "another run holds the project", code: "project_busy", recoverable: true };
+export const ofRun: string | undefined = refused.run_id;
 // @ts-expect-error no code of the table
-export const unknown: Refusal = { error: "", code: "busy" };
+export const unknown: Refusal = { error: "", code: "busy", recoverable: false };
+// @ts-expect-error whether to try again is always told
+export const untold: Refusal = { error: "", code: "gone" };
+
+export function statusOf(table: ErrorTable, code: ErrorCode): number {
+  return table[code].status; // of every code there is
+}
+export const busy: ErrorTable["project_busy"]["status"] = 409;
+// @ts-expect-error the table says that it is
+export const hopeless: ErrorTable["project_busy"]["recoverable"] = false;
+export const failed = (run: FailedRun): string => `${run.error} ${run.exit_code} ${run.commit?.committed}`;
 export const over: Cancelled = { run_id: ids.user_id, cancelled: true, outcome: "cancelled" };
 export type Answers = keyof operations["generate"]["responses"];
-export const statuses: Answers[] = [200, 400, 401, 409, 413, 429, 503];
+export const statuses: Answers[] = [200, 400, 401, 405, 409, 413, 429, 503];

@@ -12,13 +12,13 @@ import pytest
 
 from modal_app.contract.limits import MAX_BODY_BYTES
 from tests.conftest import live_sandboxes
-from tests.quick.modal_app.contract.test_requests import BAD, BAD_IDS, BAD_PATHS
+from tests.quick.modal_app.contract.test_requests import BAD, BAD_IDS, BAD_PATHS, ID
 from workbench import Project, Workbench
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_created(wb: Workbench) -> Any:
-    volume = modal.Volume.from_name("endpoint-tests-projects")
+    volume = modal.Volume.from_name("endpoint-tests-projects", create_if_missing=True, version=2)
     before = {entry.path for entry in volume.iterdir("/projects", recursive=True)} if _exists(volume) else set()
     yield
     assert live_sandboxes() == []
@@ -36,8 +36,8 @@ def owner(project: Project) -> dict[str, object]:
 
 def refused(response: httpx.Response, status: int, code: str) -> None:
     assert response.status_code == status, response.text
-    assert set(response.json()) == {"error", "code"}
-    assert response.json()["code"] == code
+    assert set(response.json()) == {"error", "code", "recoverable"}
+    assert (response.json()["code"], response.json()["recoverable"]) == (code, False)
     assert response.headers["content-type"] == "application/json"
 
 
@@ -102,10 +102,12 @@ def test_a_timeout_longer_than_the_endpoint_allows(http: httpx.Client, project: 
         ("GET", "/docs", 404),
         ("GET", "/openapi.json", 404),
         ("PUT", "/health", 405),
+        ("PATCH", f"/generate/{ID}", 405),
+        ("POST", "/generate/", 404),
     ],
 )
 def test_other_routes(http: httpx.Client, method: str, path: str, status: int) -> None:
-    refused(http.request(method, path), status, "not_found" if status == 404 else "invalid_request")
+    refused(http.request(method, path), status, "not_found" if status == 404 else "method_not_allowed")
 
 
 def test_health_needs_no_secret_and_tells_nothing(wb: Workbench) -> None:

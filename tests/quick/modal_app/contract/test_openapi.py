@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from modal_app.contract.openapi import json_schema, openapi
+from modal_app.contract.errors import ERRORS, ErrorCode
+from modal_app.contract.openapi import errors, json_schema, openapi
 from tests.quick.modal_app.contract.test_requests import BAD, BAD_IDS, GOOD, ID, OWNER
 from tests.support.commands import cli
 
@@ -52,6 +53,49 @@ def test_the_schema_knows_ids(name: str, body: Draft202012Validator) -> None:
     assert not body.is_valid({"user_id": ID, "project_id": BAD_IDS[name], "action": "git", "op": "log"})
 
 
+def test_the_table_of_codes_is_the_one_of_python() -> None:
+    told = openapi()["components"]["schemas"]["ErrorTable"]
+    rows = {
+        code: {name: facts["const"] for name, facts in row["properties"].items()}
+        for code, row in told["properties"].items()
+    }
+    assert rows == errors() == {str(code): vars(info) for code, info in ERRORS.items()}
+    assert set(told["required"]) == {str(code) for code in ErrorCode}
+    checked("ErrorTable").validate(errors())
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"error": "m", "code": "project_busy"},
+        {"error": "m", "code": "busy", "recoverable": True},
+        {"error": "m", "code": "project_busy", "recoverable": "yes"},
+        {"error": "m", "code": "project_busy", "recoverable": True, "run_id": None},
+    ],
+)
+def test_a_refusal_says_all_of_itself(refusal: dict[str, Any]) -> None:
+    checked("Refusal").validate({"error": "m", "code": "project_busy", "recoverable": True, "run_id": ID})
+    assert not checked("Refusal").is_valid(refusal)
+
+
+@pytest.mark.parametrize("field", ["commit", "sandbox", "usage", "timings", "exit_code"])
+def test_what_is_not_known_of_a_run_is_left_out_and_never_null(field: str) -> None:
+    stamp = {"run_id": ID, "seq": 2, "at_ms": 1, "elapsed_ms": 1}
+    end = {**stamp, "type": "error", "code": "cancelled", "message": "m", "recoverable": True}
+    checked("ErrorEvent").validate(end)
+    checked("FailedRun").validate({**end, "error": "m"})
+    assert not checked("FailedRun").is_valid(end)
+    assert not checked("ErrorEvent").is_valid({**end, field: None})
+
+
+def test_who_tries_again_is_told_of_the_key() -> None:
+    document = openapi()
+    assert "new key" in json.dumps(document["paths"]["/generate"]["post"]["parameters"])
+    for name in ("Refusal", "ErrorEvent"):
+        told = document["components"]["schemas"][name]["properties"]["recoverable"]["description"]
+        assert "repeated with a new one" in told
+
+
 def test_references_lead_somewhere() -> None:
     document = openapi()
     found = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
@@ -62,5 +106,6 @@ def test_references_lead_somewhere() -> None:
 def test_the_command_prints_the_documents() -> None:
     assert json.loads(cli("contract", "openapi").stdout) == openapi()
     assert json.loads(cli("contract", "json-schema").stdout) == json_schema()
+    assert json.loads(cli("contract", "errors").stdout) == errors()
     assert "export type GenerateRequest" in cli("contract", "typescript").stdout
     assert cli("contract", "corba").returncode == 2
