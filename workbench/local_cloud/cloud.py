@@ -25,6 +25,7 @@ from workbench.local_cloud.dicts import Dicts
 from workbench.local_cloud.faults import Faults
 from workbench.local_cloud.functions.calls import Calls
 from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.functions.proxy_tokens import ProxyTokens
 from workbench.local_cloud.functions.schedules import Schedules
 from workbench.local_cloud.functions.web import Ingress, QuietServer
 from workbench.local_cloud.http.blob_routes import BlobRoutes
@@ -47,6 +48,7 @@ from workbench.local_cloud.rpc.environments import EnvironmentRpcs
 from workbench.local_cloud.rpc.functions import FunctionRpcs
 from workbench.local_cloud.rpc.images import ImageRpcs
 from workbench.local_cloud.rpc.mounts import MountRpcs
+from workbench.local_cloud.rpc.proxy_tokens import ProxyTokenRpcs
 from workbench.local_cloud.rpc.queues import QueueRpcs
 from workbench.local_cloud.rpc.router import RouterRpcs
 from workbench.local_cloud.rpc.router_url import Url
@@ -131,7 +133,18 @@ class LocalCloud:
         self._schedules = Schedules(self._apps, calls, self._pools, clock)
         faults = Faults(clock.time)
         self._injector = Injector(faults, clock, self._apps, self._pools, self._sandboxes)
-        self._ingress = Ingress(self._apps, calls, self._pools, clock, self._injector, read_blob=blobs.read)
+        proxy_tokens = ProxyTokens(database)
+        self._ingress = Ingress(
+            self._apps,
+            calls,
+            self._pools,
+            clock,
+            self._injector,
+            read_blob=blobs.read,
+            refusal=lambda environment, headers: proxy_tokens.refusal(
+                headers, environment_id=objects.environment_id(environment)
+            ),
+        )
         ephemeral = Ephemeral(database)
         self._volumes = VolumeRpcs(objects, ephemeral, committed, content, blocks, mounts_of=mounts.of_task)
         self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=clock.time))
@@ -188,6 +201,7 @@ class LocalCloud:
             control=[
                 SessionRpcs(gate),
                 EnvironmentRpcs(objects),
+                ProxyTokenRpcs(proxy_tokens, objects),
                 secrets,
                 file_mounts,
                 ImageRpcs(self._images),

@@ -71,7 +71,7 @@ class ContainerMaker:
             "MODAL_TASK_ID": task_id,
             "MODAL_ENVIRONMENT": app.environment,
             "MODAL_IMAGE_ID": function.image_id,
-            "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{self._gate.admit_task(task_id)}",
+            "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{self._gate.admit_task(task_id, restricted=function.untrusted)}",
             "NO_PROXY": "127.0.0.1,localhost",
         }
         layout = self._layout(app.app_id)

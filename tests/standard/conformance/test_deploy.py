@@ -82,6 +82,15 @@ def test_a_container_reloads_unless_it_has_a_file_open(client: httpx.Client) -> 
     assert client.get("/reload", params={"hold": False}).json() == {"text": "new"}
 
 
+def test_a_container_s_reload_commits_its_own_writes_first(client: httpx.Client) -> None:
+    volume = modal.Volume.from_name("echo-data")
+    client.get("/write", params={"text": "kept", "commit": True})
+    client.get("/write", params={"text": "written since", "commit": False})
+    assert b"".join(volume.read_file("note.txt")) == b"kept"
+    assert client.get("/reload", params={"hold": False}).json() == {"text": "written since"}
+    assert b"".join(volume.read_file("note.txt")) == b"written since"
+
+
 def test_the_stock_commands_list_apps_and_show_logs(modal_cli: Cli, client: httpx.Client) -> None:
     client.get("/")
     assert "echo" in modal_cli("app", "list")

@@ -266,6 +266,22 @@ def test_reload_shows_newer_commits(app: modal.App) -> None:
         sandbox.terminate()
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_reload_commits_what_the_sandbox_itself_has_written(app: modal.App, version: int) -> None:
+    """As the SDK says: so a file is neither lost to the newer state nor kept from others."""
+    with modal.Volume.ephemeral(version=version) as volume:
+        with volume.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"theirs"), "/gone")
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/v": volume})
+        script = "echo mine > /v/made; mkdir /v/d; ln -s made /v/d/link; rm /v/gone; chmod 700 /v/made"
+        assert sandbox.exec("sh", "-c", script, workdir="/").wait() == 0
+        sandbox.reload_volumes()
+        assert b"".join(volume.read_file("made")) == b"mine\n"
+        assert {entry.path for entry in volume.iterdir("/", recursive=True)} == {"made", "d", "d/link"}
+        assert sandbox.exec("cat", "/v/made").stdout.read() == "mine\n"
+        sandbox.terminate()
+
+
 @pytest.mark.parametrize(
     ("program", "told"),
     [("exec 3< /v/kept; echo on; cat", "has open /v/kept"), ("cd /v; echo on; cat", "works in /v")],

@@ -1,20 +1,19 @@
-"""Web ingress: one loopback port per web function, each request one call of the function, bytes passed on as they come.
+"""Web ingress: one loopback port per web function. Each request and each WebSocket is one call of the function.
 
-What an HTTP client sends is hostile; it is bounded here and parsed by the function. A function that dies in the middle
-of a response breaks the connection: a cut stream never looks complete.
+Bytes are passed on as they come. What a client sends is hostile; it is bounded here and parsed by the function. A
+function that dies in the middle of a response breaks the connection: a cut stream never looks complete.
 """
 
 import asyncio
 import math
-import pickle
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
 import uvicorn
-from modal._serialization import deserialize_data_format, serialize_data_format
+from modal._serialization import deserialize_data_format
 from modal_proto import api_pb2
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -23,21 +22,36 @@ from workbench.local_cloud.clock import MAX_ADVANCE_S, Clock
 from workbench.local_cloud.faults import FaultRule
 from workbench.local_cloud.functions.calls import Call, Calls
 from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.functions.web_scopes import (
+    SERVED,
+    Message,
+    Receive,
+    Send,
+    answer,
+    as_chunk,
+    as_input,
+    close,
+    disconnected,
+    is_disconnect,
+    is_last,
+    is_websocket,
+    size,
+)
 from workbench.local_cloud.injection import Hop, Injector
 from workbench.local_cloud.ports import listen
-from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.rpc.failures import RpcFailure, not_found
 
 _log = structlog.get_logger(__name__)
 
 HEADERS_TIMEOUT_S = 150.0  # Modal's: past it the client is sent to poll with GET
 MAX_BODY_BYTES = 4 * 1024**3  # Modal's
+MAX_WEBSOCKET_MESSAGE_BYTES = 2 * 1024**2  # Modal's; a larger one closes the connection with 1009
 _RESUME_PARAMETER = "__modal_function_call_id"
 _STOP_S = 3.0
 _WORKER_S = 60.0
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 class StreamBrokenError(Exception):
@@ -65,7 +79,10 @@ class Ingress:
         injector: Injector,
         *,
         read_blob: Callable[[str], bytes],
+        refusal: Callable[[str, Headers], str | None],
     ) -> None:
+        """`refusal` says why a request to an environment's guarded function may not pass; None when it may."""
+        self._refusal = refusal
         self._apps = apps
         self._clock = clock
         self._injector = injector
@@ -128,7 +145,8 @@ class Ingress:
         config = uvicorn.Config(
             guarded,
             lifespan="off",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -145,21 +163,26 @@ class Ingress:
             return listen(0)  # somebody else has the old port now: the URL changes, and `endpoint` tells it
 
     async def _handle(self, function_id: str, method: str, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in SERVED:
+            return
+        try:
+            refusal = self._refused(function_id, method, scope["headers"])
+        except RpcFailure as error:
+            await answer(scope, send, 404, f"modal-http: {error.message}")
+            return
+        if refusal is not None:
+            await answer(scope, send, 401, f"modal-http: {refusal}")
             return
         resumed = self._resumed(scope)
         if resumed is not None:
             call, start = resumed, None
             if scope["method"] != "GET":
-                await _answer(send, 400, "modal-http: only GET may resume a request")
+                await answer(scope, send, 400, "modal-http: only GET may resume a request")
                 return
         else:
-            try:
-                call = self._call(function_id, method, scope)
-            except RpcFailure as error:
-                await _answer(send, 404, f"modal-http: {error.message}")
-                return
-            start = asyncio.create_task(self._send_body(call, receive))
+            call = self._calls.create(function_id)
+            self._pools.submit(call.add(0, as_input(scope, method)))
+            start = asyncio.create_task(self._send_on(call, scope, receive))
         try:
             rules = self._injector.on_web(function_id, scope["path"]) if self._injector.faults else []
             await (self._respond_badly(rules, call, scope, send) if rules else self._respond(call, scope, send))
@@ -167,52 +190,37 @@ class Ingress:
             if start is not None:
                 start.cancel()
             if call.call_id not in self._waiting and not call.done:
-                self._spawn(self._leave(call))
+                self._spawn(self._leave(call, scope))
+
+    def _refused(self, function_id: str, method: str, headers: Headers) -> str | None:
+        """Why a request may not pass; raises RpcFailure NOT_FOUND for a function that is none of the web."""
+        function = self._apps.function(function_id)
+        config = function.method_definitions[method].webhook_config if method else function.webhook_config
+        if not config.type:
+            raise not_found("no web function is deployed here")
+        if not config.requires_proxy_auth:
+            return None
+        return self._refusal(self._apps.app_of(function_id).environment, headers)
 
     def _resumed(self, scope: Message) -> Call | None:
+        if is_websocket(scope):
+            return None
         for pair in bytes(scope["query_string"]).split(b"&"):
             name, _, value = pair.partition(b"=")
             if name.decode("latin-1") == _RESUME_PARAMETER:
                 return self._waiting.get(value.decode("latin-1"))
         return None
 
-    def _call(self, function_id: str, method: str, scope: Message) -> Call:
-        self._apps.function(function_id)
-        passed = {
-            "type": "http",
-            "http_version": scope["http_version"],
-            "method": scope["method"],
-            "scheme": scope["scheme"],
-            "path": scope["path"],
-            "raw_path": scope.get("raw_path", b""),
-            "query_string": scope["query_string"],
-            "headers": [(bytes(name), bytes(value)) for name, value in scope["headers"]],
-            "client": tuple(scope["client"]) if scope.get("client") else None,
-            "server": tuple(scope["server"]) if scope.get("server") else None,
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "root_path": "",
-            "extensions": {},
-        }
-        call = self._calls.create(function_id)
-        payload = api_pb2.FunctionInput(
-            args=pickle.dumps(((passed,), {})),
-            data_format=api_pb2.DATA_FORMAT_PICKLE,
-            method_name=method,
-        )
-        self._pools.submit(call.add(0, payload))
-        return call
-
-    async def _send_body(self, call: Call, receive: Receive) -> None:
-        """Pass the request's body on, and the client's leaving."""
-        size = 0
+    async def _send_on(self, call: Call, scope: Message, receive: Receive) -> None:
+        """Pass on what the client sends, and its leaving."""
+        received = 0
         while True:
             message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                message = {"type": "http.disconnect"}
-            data = serialize_data_format(message, api_pb2.DATA_FORMAT_ASGI)
-            await call.data_in.put(api_pb2.DataChunk(data_format=api_pb2.DATA_FORMAT_ASGI, data=data))
-            if message["type"] == "http.disconnect":
+            received += 0 if is_websocket(scope) else size(message)
+            if received > MAX_BODY_BYTES:
+                message = disconnected(scope)
+            await call.data_in.put(as_chunk(message))
+            if is_disconnect(message):
                 return
 
     async def _respond_badly(self, rules: list[FaultRule], call: Call, scope: Message, send: Send) -> None:
@@ -220,7 +228,7 @@ class Ingress:
         await self._clock.sleep(sum(rule.delay_s for rule in rules))
         refused = next((rule.http_status for rule in rules if rule.http_status), None)
         if refused is not None:
-            await _answer(send, refused, "modal-http: injected by a fault rule")
+            await answer(scope, send, refused, "modal-http: injected by a fault rule")
             return
         for rule in rules:
             if rule.kill or rule.preempt:
@@ -248,22 +256,33 @@ class Ingress:
         first = asyncio.ensure_future(anext(messages, None))
         await self._clock.first(first, timeout_s=HEADERS_TIMEOUT_S)
         if not first.done():
-            self._waiting[call.call_id] = call
-            await self._redirect(call, scope, send)
+            await self._is_late(call, scope, send)
             return
         self._waiting.pop(call.call_id, None)
         message = first.result()
         if message is None:
-            await _answer(send, 500, "modal-http: the function failed before it answered; see `modal app logs`")
+            await answer(scope, send, 500, "modal-http: the function failed before it answered; see `modal app logs`")
             return
         complete = False
         while message is not None:
             await send(message)
-            complete = message["type"] == "http.response.body" and not message.get("more_body")
+            complete = is_last(message)
             message = await anext(messages, None)
-        if not complete:
+        if not complete and is_websocket(scope):
+            await close(send, failed=not _succeeded(call))
+        elif not complete:
             _log.warning("web.stream_broken", function_id=call.function_id)
             raise StreamBrokenError
+
+    async def _is_late(self, call: Call, scope: Message, send: Send) -> None:
+        """Send a client to poll with GET; a WebSocket, which cannot, is refused."""
+        if is_websocket(scope):
+            await answer(scope, send, 504, "modal-http: the function did not answer in time")
+            return
+        self._waiting[call.call_id] = call
+        location = f"{scope['path']}?{_RESUME_PARAMETER}={call.call_id}".encode()
+        await send({"type": "http.response.start", "status": 303, "headers": [(b"location", location)]})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _messages(self, call: Call) -> Any:
         async for chunk in call.data_out.read():
@@ -273,15 +292,9 @@ class Ingress:
             if chunk.data_format == api_pb2.DATA_FORMAT_ASGI:
                 yield deserialize_data_format(data, chunk.data_format, None)
 
-    async def _redirect(self, call: Call, scope: Message, send: Send) -> None:
-        location = f"{scope['path']}?{_RESUME_PARAMETER}={call.call_id}".encode()
-        await send({"type": "http.response.start", "status": 303, "headers": [(b"location", location)]})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _leave(self, call: Call) -> None:
+    async def _leave(self, call: Call, scope: Message) -> None:
         """Tell the function that its client has gone, and let it end in its own time without being held up."""
-        data = serialize_data_format({"type": "http.disconnect"}, api_pb2.DATA_FORMAT_ASGI)
-        await call.data_in.put(api_pb2.DataChunk(data_format=api_pb2.DATA_FORMAT_ASGI, data=data))
+        await call.data_in.put(as_chunk(disconnected(scope)))
         async for _ in call.data_out.read():
             pass
         self._calls.forget(call)
@@ -292,7 +305,8 @@ class Ingress:
         job.add_done_callback(self._background.discard)
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
+def _succeeded(call: Call) -> bool:
+    return all(
+        item.output is not None and item.output.result.status == api_pb2.GenericResult.GENERIC_STATUS_SUCCESS
+        for item in call.inputs.values()
+    )

@@ -24,12 +24,43 @@ _AUTH_TOKEN_TTL_S = 20 * 60
 _TOKENS_KEPT = 4096
 
 
+# What a container needs to serve its function, and all that one with `restrict_modal_access` may call.
+OF_EVERY_CONTAINER = frozenset(
+    (
+        "AuthTokenGet",
+        "BlobCreate",
+        "BlobGet",
+        "ClientHello",
+        "ContainerHeartbeat",
+        "ContainerHello",
+        "ContainerLog",
+        "FunctionCallGetDataIn",
+        "FunctionCallPutDataOut",
+        "FunctionGetDynamicConcurrency",
+        "FunctionGetInputs",
+        "FunctionPutOutputs",
+        "TaskResult",
+        "VolumeCommit",
+        "VolumeReload",
+    )
+)
+
+
 @dataclass(frozen=True)
 class Caller:
-    """One authenticated caller: `task_id` is set for function containers only."""
+    """One authenticated caller: `task_id` is set for function containers only, `restricted` for some of those."""
 
     kind: str  # "client" | "container" | "router"
     task_id: str | None = None
+    restricted: bool = False
+
+    def check(self, rpc: str) -> None:
+        """Raise RpcFailure PERMISSION_DENIED for a call that this one may not make."""
+        if self.restricted and rpc not in OF_EVERY_CONTAINER:
+            raise RpcFailure(
+                StatusCode.PERMISSION_DENIED,
+                f"{rpc} is not for this container: its function is deployed with restrict_modal_access=True.",
+            )
 
 
 caller: ContextVar[Caller] = ContextVar("caller")
@@ -46,16 +77,20 @@ class Gate:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._task_secrets: dict[str, str] = {}
+        self._restricted: set[str] = set()
         self._verified = lru_cache(_TOKENS_KEPT)(self._verify)  # each is shown with every call of a sandbox
 
-    def admit_task(self, task_id: str) -> str:
-        """Return the header value that makes its bearer the container `task_id`."""
+    def admit_task(self, task_id: str, *, restricted: bool = False) -> str:
+        """Return the header value that makes its bearer the container `task_id`; a restricted one may do little."""
+        if restricted:
+            self._restricted.add(task_id)
         secret = self._task_secrets.setdefault(task_id, secrets.token_urlsafe(24))
         return f"{task_id}.{secret}"
 
     def dismiss_task(self, task_id: str) -> None:
         """Make a container's secret worthless."""
         self._task_secrets.pop(task_id, None)
+        self._restricted.discard(task_id)
 
     def sign(self, **claims: str) -> str:
         """Return a short-lived JWT with these claims."""
@@ -70,7 +105,7 @@ class Gate:
             task_id, _, secret = shown.partition(".")
             expected = self._task_secrets.get(task_id)
             if expected is not None and hmac.compare_digest(expected.encode(), secret.encode()):
-                return Caller("container", task_id)
+                return Caller("container", task_id, restricted=task_id in self._restricted)
         token_id, token_secret = metadata.get("x-modal-token-id", ""), metadata.get("x-modal-token-secret", "")
         good_id = hmac.compare_digest(self._credentials.token_id.encode(), token_id.encode())
         good_secret = hmac.compare_digest(self._credentials.token_secret.encode(), token_secret.encode())

@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
-from workbench.local_cloud.rpc.failures import failed_precondition, invalid, not_found
+from workbench.local_cloud.rpc.failures import failed_precondition, invalid
 from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT, Objects
 
 IMAGE_BUILDER_VERSION = "2025.06"
@@ -73,7 +73,7 @@ class EnvironmentRpcs:
         self, request: api_pb2.EnvironmentUpdateRequest, context: Any
     ) -> api_pb2.EnvironmentListItem:
         """Give an environment another name; everything in it goes with it."""
-        environment_id = self._find(request.current_name)
+        environment_id = self._objects.environment_id(request.current_name)
         if request.HasField("web_suffix"):
             raise invalid("Web suffixes are not implemented by the local cloud: its addresses are ports.")
         name = request.current_name
@@ -86,7 +86,7 @@ class EnvironmentRpcs:
 
     async def EnvironmentDelete(self, request: api_pb2.EnvironmentDeleteRequest, context: Any) -> empty_pb2.Empty:
         """Forget an empty environment. One that holds anything is refused: nothing may be lost by a name."""
-        environment_id = self._find(request.name)
+        environment_id = self._objects.environment_id(request.name)
         if request.name == DEFAULT_ENVIRONMENT:
             raise failed_precondition(f"The environment '{request.name}' is the default one and stays.")
         if held := self._objects.held_by(request.name):
@@ -95,12 +95,6 @@ class EnvironmentRpcs:
             )
         self._objects.delete(_KIND, environment_id)
         return empty_pb2.Empty()
-
-    def _find(self, name: str) -> str:
-        for environment_id, found, _ in self._objects.list(_KIND, environment=_EVERYWHERE):
-            if found == name:
-                return environment_id
-        raise not_found(f"Environment '{name[:64]}' not found.")
 
 
 def _checked(name: str) -> str:

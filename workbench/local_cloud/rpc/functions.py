@@ -15,6 +15,8 @@ _NO_SERVERS = (
     "containers share this machine's network, and a server in one would be open to whoever reaches the machine. "
     "Use asgi_app or wsgi_app."
 )
+_SHARED_NETWORK = "containers share this machine's network. Run what must not reach it in a Sandbox."
+_RESTRICTING = (api_pb2.NetworkAccess.BLOCKED, api_pb2.NetworkAccess.ALLOWLIST)
 _NO_BUCKETS = "CloudBucketMount is not implemented by the local cloud: it has no network of its own; use a Volume."
 
 
@@ -45,6 +47,7 @@ class FunctionRpcs:
         definition = api_pb2.Function(
             function_name=request.function_name,
             function_type=request.function_type,
+            webhook_config=request.webhook_config,
             method_definitions=request.method_definitions,
             function_schema=request.function_schema,
             supported_input_formats=request.supported_input_formats,
@@ -188,6 +191,8 @@ def _refuse_what_is_missing(function: api_pb2.Function) -> None:
         raise invalid("NetworkFileSystem is not implemented by the local cloud; use a Volume.")
     if function.proxy_id:
         raise invalid("Proxies are not implemented by the local cloud: there is no static address to give.")
+    if function.block_network or function.network_access.network_access_type in _RESTRICTING:
+        raise invalid(f"block_network of a function is not implemented by the local cloud: {_SHARED_NETWORK}")
     if function.is_server:
         raise invalid(f"modal.Server is not implemented by the local cloud: {_NO_SERVERS}")
     _refuse_servers(function.webhook_config)

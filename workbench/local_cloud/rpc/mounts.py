@@ -21,7 +21,7 @@ _DDL = """
 CREATE TABLE IF NOT EXISTS mounts (mount_id TEXT PRIMARY KEY, checksum TEXT NOT NULL, name TEXT);
 CREATE TABLE IF NOT EXISTS mount_files (
   mount_id TEXT NOT NULL REFERENCES mounts ON DELETE CASCADE,
-  filename TEXT NOT NULL, sha256 TEXT NOT NULL, mode INTEGER,
+  filename TEXT NOT NULL, sha256 TEXT NOT NULL, mode INTEGER NOT NULL,
   PRIMARY KEY (mount_id, filename)
 );
 """
@@ -82,7 +82,7 @@ class MountRpcs:
             if not self._content.has(_digest(file.sha256_hex)):
                 raise invalid("A mount names a file that was not uploaded.")
         checksum = hashlib.sha256(
-            "".join(sorted(f"{file.filename}\0{file.sha256_hex}\0" for file in request.files)).encode()
+            "".join(sorted(f"{file.filename}\0{file.sha256_hex}\0{_mode(file):o}\0" for file in request.files)).encode()
         ).hexdigest()
         row = self._db.one("SELECT mount_id FROM mounts WHERE checksum=? AND name IS NULL", (checksum,))
         if row is not None:
@@ -92,7 +92,7 @@ class MountRpcs:
             self._db.execute("INSERT INTO mounts VALUES (?,?,NULL)", (mount_id, checksum))
             self._db.executemany(
                 "INSERT OR REPLACE INTO mount_files VALUES (?,?,?,?)",
-                [(mount_id, file.filename, file.sha256_hex, file.mode or 0o644) for file in request.files],
+                [(mount_id, file.filename, file.sha256_hex, _mode(file)) for file in request.files],
             )
         return _answer(mount_id, checksum)
 
@@ -112,7 +112,7 @@ class MountRpcs:
                 target = root.joinpath(*name.parts[1:])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._content.copy_to(row["sha256"], target)
-                target.chmod((row["mode"] or 0o644) & 0o755 | 0o444)
+                target.chmod(row["mode"] & 0o755 | 0o444)
 
     async def BlobCreate(self, request: api_pb2.BlobCreateRequest, context: Any) -> api_pb2.BlobCreateResponse:
         """Promise a place for a large value; the bytes come by HTTP PUT."""
@@ -126,6 +126,10 @@ class MountRpcs:
         if self._blobs.sha256(request.blob_id) is None:
             raise not_found(f"Blob {request.blob_id} not found.")
         return api_pb2.BlobGetResponse(download_url=self._blobs.download_url(request.blob_id))
+
+
+def _mode(file: api_pb2.MountFile) -> int:
+    return file.mode & 0o7777 or 0o644
 
 
 def _answer(mount_id: str, checksum: str) -> api_pb2.MountGetOrCreateResponse:

@@ -122,7 +122,9 @@ class RpcServer:
         self, name: str, handler: object, said: dict[str, str], identify: Callable[[dict[str, str]], Caller]
     ) -> None:
         if name not in OPEN_METHODS:
-            caller.set(identify(said))
+            who = identify(said)
+            caller.set(who)
+            who.check(name)
         if handler is None:
             self.coverage.asked_for[name] += 1
             _log.warning("rpc.unimplemented", rpc=name)

@@ -17,7 +17,7 @@ from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, clean
 from workbench.local_cloud.volumes.files import VolumeFiles
-from workbench.local_cloud.volumes.holders import holders, sentence
+from workbench.local_cloud.volumes.holders import Holder, holders, sentence
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 _PAGE = 1000
@@ -269,22 +269,28 @@ class VolumeRpcs:
     # -- mounts ------------------------------------------------------------------------------------------------------
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest, context: Any) -> api_pb2.VolumeCommitResponse:
-        """Commit the calling container's own mount; a sandbox's writes are not in it, exactly as on Modal."""
+        """Commit the calling container's own mount; a sandbox's writes are not in it, exactly as on Modal.
+
+        Newer commits of others become visible with it, unless the mount is busy: the client's own reload tells who
+        keeps it so.
+        """
         own = self._own_mounts(request.volume_id)
-        calls = "".join(f" call={call_id}" for call_id in own.calls[:_CALLS_TOLD])
-        author = f"container:{caller.get().task_id}{calls}"
-        for copy in own.copies.values():
-            await copy.commit(author)
-        return api_pb2.VolumeCommitResponse(skip_reload=False)
+        await _commit(own)
+        busy = await _holders(own)
+        if not busy:
+            await _reload(own)
+        return api_pb2.VolumeCommitResponse(skip_reload=not busy)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest, context: Any) -> empty_pb2.Empty:
-        """Make newer commits visible in the calling container's own mount; refused while that is busy."""
+        """Make newer commits visible in the calling container's own mount; refused while that is busy.
+
+        What the container itself has written is committed first.
+        """
         own = self._own_mounts(request.volume_id)
-        for path in own.copies:
-            if found := await asyncio.to_thread(holders, own.pid, path):
-                raise failed_precondition(sentence(found))
-        for copy in own.copies.values():
-            await copy.reload()
+        if found := await _holders(own):
+            raise failed_precondition(sentence(found))
+        await _commit(own)
+        await _reload(own)
         return empty_pb2.Empty()
 
     def _own_mounts(self, volume_id: str) -> Mounts:
@@ -294,6 +300,21 @@ class VolumeRpcs:
         if not own:
             raise failed_precondition("commit() and reload() work only inside a container that mounts the volume.")
         return Mounts(mounts.pid, own, mounts.calls)
+
+
+async def _commit(own: Mounts) -> None:
+    calls = "".join(f" call={call_id}" for call_id in own.calls[:_CALLS_TOLD])
+    for copy in own.copies.values():
+        await copy.commit(f"container:{caller.get().task_id}{calls}")
+
+
+async def _holders(own: Mounts) -> list[Holder]:
+    return [holder for path in own.copies for holder in await asyncio.to_thread(holders, own.pid, path)]
+
+
+async def _reload(own: Mounts) -> None:
+    for copy in own.copies.values():
+        await copy.reload()
 
 
 def _hash(digest: bytes) -> str:

@@ -240,12 +240,16 @@ class Sandboxes:
         await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, EXIT_TERMINATED)
 
     async def reload_volumes(self, record: Record) -> None:
-        """Make newer commits visible in its mounts; FAILED_PRECONDITION, and nothing changed, while one is busy."""
+        """Commit what was written in its mounts, then make newer commits visible there.
+
+        Raises RpcFailure: FAILED_PRECONDITION, with nothing changed, while one of them is busy; and as a commit does.
+        """
         if record.sandbox is not None:
             for target in record.mounts:
                 found = await asyncio.to_thread(holders, record.sandbox.pid, target)
                 if found:
                     raise failed_precondition(sentence(found))
+        await commit(record, "/", author=f"{author_of(record)} (reload)")
         for copy in record.mounts.values():
             await copy.reload()
 

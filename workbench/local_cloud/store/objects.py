@@ -81,6 +81,15 @@ class Objects:
         )
         return [(str(row["object_id"]), str(row["name"]), float(row["created_at"])) for row in rows]
 
+    def environment_id(self, name: str) -> str:
+        """The id of an environment, the default one for an empty name; raises RpcFailure NOT_FOUND."""
+        row = self._db.one(
+            "SELECT object_id FROM objects WHERE kind='environment' AND name=?", (name or DEFAULT_ENVIRONMENT,)
+        )
+        if row is None:
+            raise not_found(f"Environment '{name[:64]}' not found.")
+        return str(row["object_id"])
+
     def rename_environment(self, environment_id: str, old: str, new: str) -> None:
         """Give an environment another name, with all that it holds; raises RpcFailure ALREADY_EXISTS."""
         with self._db.transaction():
