@@ -32,13 +32,13 @@ class ContainerMaker:
         layout: Callable[[str], api_pb2.AppLayout],
         volume_metadata: Callable[[str], api_pb2.VolumeMetadata],
         url: Callable[[], str],
-        working_on: Callable[[str], tuple[str, str]],
+        working_on: Callable[[str, str], tuple[str, str]],
         scratch: Path,
     ) -> None:
         """`secrets` gives the variables of secrets by their ids, `lay_out` puts the files of mounts into a directory.
 
         `layout` is an app's, `url` the cloud's; each container has a directory below `scratch`. `working_on` gives
-        the call and the input that a container works on.
+        the call and the input for which a container prints, by the input that it names itself.
         """
         self._apps = apps
         self._images = images
@@ -89,8 +89,8 @@ class ContainerMaker:
                 await copy.discard()
             raise
 
-        def on_output(fd: int, rows: list[str]) -> None:
-            origin = Origin(task_id, function_id, *self._working_on(task_id))
+        def on_output(fd: int, input_id: str, rows: list[str]) -> None:
+            origin = Origin(task_id, function_id, *self._working_on(task_id, input_id))
             self._logs.append(app.app_id, rows, fd=fd, origin=origin)
 
         return Container(
@@ -110,6 +110,7 @@ class ContainerMaker:
             image=image,
             lay_out=partial(self._lay_out, list(function.mount_ids)),
             on_output=on_output,
+            inputs_together=max(function.max_concurrent_inputs, function.batch_max_size) > 1,
             on_end=partial(self._gate.dismiss_task, task_id),
             scratch=self._scratch,
         )

@@ -9,10 +9,12 @@ import asyncio
 import codecs
 import fcntl
 import os
+import re
 import sqlite3
 import struct
 import termios
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import structlog
@@ -20,6 +22,7 @@ import structlog
 _log = structlog.get_logger(__name__)
 
 OnRows = Callable[[list[str]], None]
+OnRowsOf = Callable[[str, list[str]], None]  # with the input that the container says has printed them, or ""
 
 CHUNK_BYTES = 64 * 1024
 MAX_ROW_CHARS = 8192
@@ -28,6 +31,8 @@ MAX_ROWS = 1000  # of one chunk
 MAX_ROWS_OF_A_FULL_CHUNK = 200
 _ROW_S = 0.0002  # what a row costs its stream: at most 5,000 rows a second,
 _BURST_S = 0.2  # but for what comes after a silence
+_MARK = re.compile(rb"\x1b\]input;((?:in-\w{1,64})?)\x07")
+_BEGINNING = re.compile(rb"\x1b(?:\](?:i(?:n(?:p(?:u(?:t(?:;[\w-]{0,67})?)?)?)?)?)?)?\Z")
 
 
 class Rows:
@@ -68,15 +73,40 @@ def _together(lines: list[str], size: int) -> list[str]:
     return [*rows, row]
 
 
+class Frames:
+    """Takes bytes apart by the marks that `guest_output` puts around what belongs to an input.
+
+    A mark is the container's word: it decides which of the container's own inputs a row is shown with, and no more.
+    """
+
+    def __init__(self) -> None:
+        self._input_id = ""
+        self._held = b""
+
+    def take(self, data: bytes) -> list[tuple[str, bytes]]:
+        """Pieces with the input of each, in order; what may be the beginning of a mark waits for its rest."""
+        found = []
+        *parts, last = _MARK.split(self._held + data)  # text, input, text, input, …, text
+        for text, input_id in zip(parts[::2], parts[1::2], strict=True):
+            found.append((self._input_id, text))
+            self._input_id = input_id.decode()
+        beginning = _BEGINNING.search(last) if data else None
+        self._held = beginning[0] if beginning is not None else b""
+        found.append((self._input_id, last[: len(last) - len(self._held)]))
+        return [piece for piece in found if piece[1]]
+
+
 class OutputPipe:
     """A program's output on its way into a log: the pipe is emptied to its end, in order and completely.
 
     Who prints faster than the log takes it waits, as on any full pipe. `fd` is the write end, for the program.
     """
 
-    def __init__(self, on_rows: OnRows) -> None:
+    def __init__(self, on_rows: OnRowsOf, *, framed: bool = False) -> None:
+        """`framed` output has marks that say whose it is."""
         self._on_rows = on_rows
-        self._rows = Rows()
+        self._frames = Frames() if framed else None
+        self._rows: defaultdict[str, Rows] = defaultdict(Rows)  # by input
         self._handed_on = 0
         self._missing = 0
         self._free_at = 0.0
@@ -99,22 +129,24 @@ class OutputPipe:
         """Hand on everything until nobody holds the write end any more."""
         try:
             while data := await self._read():
-                rows = self._rows.take(data)
-                self._hand_on(rows, len(data))
-                await self._pause(len(rows))
-            self._hand_on(self._rows.take(b""), 0)
+                await self._pause(self._take(data))
+            self._take(b"")
+            self._flush()
         finally:
             self.close()
 
-    async def settle(self) -> None:
-        """Return when all that was printed before this call has been handed on, an unended line included."""
+    async def settle(self, *inputs: str) -> None:
+        """Return when all that was printed before this call has been handed on.
+
+        So has an unended line of these inputs, and one that is nobody's.
+        """
         if self._source < 0:
             return
         (waiting,) = struct.unpack("i", fcntl.ioctl(self._source, termios.FIONREAD, b"\0" * 4))
         wanted = self._handed_on + waiting
         while self._source >= 0 and self._handed_on < wanted:
             await self._progress.wait()
-        self._hand_on(self._rows.flush(), 0)
+        self._flush("", *inputs)
 
     def close(self) -> None:
         """Give up both ends. Idempotent."""
@@ -124,23 +156,40 @@ class OutputPipe:
             self._source = -1
         self._tell()
 
+    def _take(self, data: bytes) -> int:
+        """Make rows of what was read; returns how many they are. No bytes are the end."""
+        made = 0
+        for input_id, piece in self._frames.take(data) if self._frames is not None else [("", data)] if data else []:
+            rows = self._rows[input_id].take(piece)
+            self._hand_on(input_id, rows)
+            made += len(rows)
+        self._handed_on += len(data)
+        self._tell()
+        return made
+
+    def _flush(self, *inputs: str) -> None:
+        """Make rows of the unended lines of these inputs, or of all."""
+        for input_id in inputs or list(self._rows):
+            rows = self._rows.pop(input_id, None)
+            if rows is not None:
+                self._hand_on(input_id, rows.take(b""))
+
     async def _pause(self, rows: int) -> None:
         now = time.monotonic()
         self._free_at = max(self._free_at, now - _BURST_S) + _ROW_S * rows
         await asyncio.sleep(0 if self._hurried else max(0, self._free_at - now))
 
-    def _hand_on(self, rows: list[str], size: int) -> None:
+    def _hand_on(self, input_id: str, rows: list[str]) -> None:
         """A log that cannot be written does not stop the program: the next row that can says how many are missing."""
-        if rows:
-            try:
-                notice = f"[local cloud: {self._missing} rows of output could not be written here]\n"
-                self._on_rows([notice, *rows] if self._missing else rows)
-                self._missing = 0
-            except (sqlite3.Error, OSError) as error:
-                self._missing += len(rows)
-                _log.error("log.not_written", rows=len(rows), exc_info=error)
-        self._handed_on += size
-        self._tell()
+        if not rows:
+            return
+        try:
+            notice = f"[local cloud: {self._missing} rows of output could not be written here]\n"
+            self._on_rows(input_id, [notice, *rows] if self._missing else rows)
+            self._missing = 0
+        except (sqlite3.Error, OSError) as error:
+            self._missing += len(rows)
+            _log.error("log.not_written", rows=len(rows), exc_info=error)
 
     def _tell(self) -> None:
         self._progress.set()
@@ -151,8 +200,10 @@ class OutputPipe:
             try:
                 return os.read(self._source, CHUNK_BYTES)
             except BlockingIOError:
-                if not await self._readable(PARTIAL_LINE_S if self._rows.partial else None):
-                    self._hand_on(self._rows.flush(), 0)
+                partial = any(rows.partial for rows in self._rows.values())
+                if not await self._readable(PARTIAL_LINE_S if partial else None):
+                    for input_id, rows in self._rows.items():
+                        self._hand_on(input_id, rows.flush())
 
     async def _readable(self, timeout_s: float | None) -> bool:
         loop = asyncio.get_running_loop()

@@ -4,13 +4,14 @@ import asyncio
 import os
 import sqlite3
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.local_cloud.log_lines import CHUNK_BYTES, MAX_ROW_CHARS, MAX_ROWS, OutputPipe, Rows
+from workbench.local_cloud.log_lines import CHUNK_BYTES, MAX_ROW_CHARS, MAX_ROWS, Frames, OutputPipe, Rows
 from workbench.local_cloud.processes import lines
 from workbench.local_cloud.programs import Program
 
@@ -37,8 +38,38 @@ def test_long_lines_come_in_pieces_and_many_short_ones_together(text: str) -> No
     assert all(len(row) <= MAX_ROW_CHARS for row in found)
 
 
+IN = st.sampled_from(["in-1", "in-22", ""])
+TEXT = st.sampled_from([b"a line\n", b"part", b"\x1b[1mbold\x1b[0m\n", b"\x1b]inpu", b"\xc3", b"\xbc\n"])
+
+
+@given(st.lists(st.tuples(IN, TEXT), max_size=12), st.integers(1, 9))
+def test_marks_say_whose_each_piece_is_wherever_they_are_cut(printed: list[tuple[str, bytes]], step: int) -> None:
+    data = b"".join(b"\x1b]input;%s\x07%s\x1b]input;\x07" % (owner.encode(), text) for owner, text in printed)
+    frames, found = Frames(), defaultdict[str, bytes](bytes)
+    for at in range(0, len(data), step):
+        for owner, piece in frames.take(data[at : at + step]):
+            found[owner] += piece
+    for owner, piece in frames.take(b""):
+        found[owner] += piece
+    for owner in ("in-1", "in-22", ""):
+        assert found[owner] == b"".join(text for who, text in printed if who == owner)
+
+
+async def test_an_unended_line_of_one_input_does_not_cut_another_s() -> None:
+    found: list[tuple[str, str]] = []
+    pipe = OutputPipe(lambda owner, rows: found.extend((owner, row) for row in rows), framed=True)
+    reading = asyncio.create_task(pipe.run())
+    for owner, text in (("in-1", "one"), ("in-2", "two"), ("", "three"), ("in-2", "!\n")):
+        os.write(pipe.fd, f"\x1b]input;{owner}\x07{text}\x1b]input;\x07".encode())
+    await pipe.settle("in-1")
+    assert sorted(found) == [("", "three"), ("in-1", "one"), ("in-2", "two!\n")]
+    pipe.started()
+    await asyncio.wait_for(reading, 60)
+    assert len(found) == 3
+
+
 async def printed(script: str, on_rows: list[str]) -> None:
-    pipe = OutputPipe(on_rows.extend)
+    pipe = OutputPipe(lambda _, rows: on_rows.extend(rows))
     program = await Program.start(sys.executable, "-c", script, stdout=pipe.fd)
     pipe.started()
     reading = asyncio.create_task(pipe.run())
@@ -57,7 +88,7 @@ async def test_a_program_that_ends_at_once_has_every_line_in_the_log(count: int)
 
 async def test_what_was_printed_before_a_moment_is_in_the_log_when_that_is_asked_for() -> None:
     rows: list[str] = []
-    pipe = OutputPipe(rows.extend)
+    pipe = OutputPipe(lambda _, more: rows.extend(more))
     reading = asyncio.create_task(pipe.run())
     for number in range(50):
         os.write(pipe.fd, f"{number} ".encode())
@@ -73,7 +104,7 @@ async def test_a_log_that_cannot_be_written_for_a_while_says_what_is_missing() -
     rows: list[str] = []
     failing = [sqlite3.OperationalError("database or disk is full"), OSError(28, "No space left on device"), None]
 
-    def write(more: list[str]) -> None:
+    def write(input_id: str, more: list[str]) -> None:
         error = failing.pop(0) if failing else None
         if error is not None:
             raise error
@@ -91,7 +122,7 @@ async def test_a_log_that_cannot_be_written_for_a_while_says_what_is_missing() -
 
 def test_a_pipe_that_is_closed_twice_takes_nobody_else_s_descriptor(tmp_path: Path) -> None:
     async def twice() -> None:
-        pipe = OutputPipe(lambda rows: None)
+        pipe = OutputPipe(lambda _, rows: None)
         pipe.close()
         with (tmp_path / "mine").open("w") as mine:
             pipe.close()

@@ -112,3 +112,13 @@ def test_a_call_that_raises_has_its_lines(deployed: None) -> None:
     for call, word in zip(calls, ("this", "that"), strict=True):
         assert said(call).startswith(counted(word, 20))
         assert ("this" in said(call)) is (word == "this")
+
+
+@pytest.mark.parametrize("name", ["say_beside_others", "say_beside_others_slowly"])
+def test_calls_of_one_container_at_the_same_time_keep_their_lines_apart(deployed: None, name: str) -> None:
+    say = function(name)
+    calls = {word: say.spawn(word, 20) for word in ("red", "green", "blue")}
+    for call in calls.values():
+        call.get()
+    for word, call in calls.items():
+        assert said(call) == counted(word, 20)

@@ -1,5 +1,6 @@
 """Functions that print, in every way that a log could lose, mix or cut."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -52,6 +53,15 @@ def say_beside_others(word: str, count: int) -> None:
     for number in range(count):
         print(word, number)  # noqa: T201
         time.sleep(0.05)
+
+
+@app.function()
+@modal.concurrent(max_inputs=4)
+async def say_beside_others_slowly(word: str, count: int) -> None:
+    for number in range(count):
+        sys.stderr.write(f"{word} ")
+        await asyncio.sleep(0.02)
+        sys.stderr.write(f"{number}\n")
 
 
 @app.cls()

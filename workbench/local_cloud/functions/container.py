@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 from modal_proto import api_pb2
 
+from workbench.local_cloud.functions import guest_output
 from workbench.local_cloud.guest_root import interpreter_paths, system_root
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
@@ -26,7 +27,8 @@ from workbench.local_cloud.programs import Program
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
-_ENTRYPOINT = ["-m", "modal._container_entrypoint"]
+_ENTRYPOINT = "modal._container_entrypoint"
+_GUEST_OUTPUT = "/run/modal/output.py"
 _REAP_S = 5.0
 _SETTLE_S = 5.0
 
@@ -44,7 +46,8 @@ class Container:
         read_only: frozenset[str],
         image: Image,
         lay_out: Callable[[Path], None],
-        on_output: Callable[[int, list[str]], None],
+        on_output: Callable[[int, str, list[str]], None],
+        inputs_together: bool,
         on_end: Callable[[], None],
         scratch: Path,
     ) -> None:
@@ -58,10 +61,11 @@ class Container:
         self._image = image
         self._lay_out = lay_out
         self._pipes = {
-            fd: OutputPipe(partial(on_output, fd))
+            fd: OutputPipe(partial(on_output, fd), framed=inputs_together)
             for fd in (api_pb2.FILE_DESCRIPTOR_STDOUT, api_pb2.FILE_DESCRIPTOR_STDERR)
         }
         self._on_end = on_end
+        self._inputs_together = inputs_together
         self._directory = Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=scratch))
         self._program: Program | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,13 +78,18 @@ class Container:
         code.mkdir()
         await asyncio.to_thread(self._lay_out, code)
         entrypoint = [*self._image.meaning.entrypoint, self._image.python or sys.executable]
-        argv = [*self._bubblewrap(code), *entrypoint, *_ENTRYPOINT]
+        argv = [*self._bubblewrap(code), *entrypoint, self._launcher, _ENTRYPOINT]
         env = {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
         out, err = self._pipes.values()
         self._program = await Program.start(*argv, env=env, stdout=out.fd, stderr=err.fd)
         out.started()
         err.started()
         self._tasks = [asyncio.create_task(work) for work in (out.run(), err.run(), self._reap(self._program))]
+
+    @property
+    def _launcher(self) -> str:
+        """How Python runs the entrypoint: as a module, or by what tells the outputs of inputs apart."""
+        return _GUEST_OUTPUT if self._inputs_together else "-m"
 
     @property
     def pid(self) -> int:
@@ -91,15 +100,15 @@ class Container:
         """Tell the entrypoint to leave, as Modal does when it takes a machine away."""
         for process in family(self.pid) if self.pid else ():
             with suppress(psutil.Error):
-                if process.cmdline()[1:3] == _ENTRYPOINT:
+                if process.cmdline()[1:3] == [self._launcher, _ENTRYPOINT]:
                     process.send_signal(signal.SIGINT)
 
-    async def settle_output(self) -> None:
+    async def settle_output(self, *inputs: str) -> None:
         """Return when all that was printed before this call is in the log, or after some seconds of a full log."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_S):
                 for pipe in self._pipes.values():
-                    await pipe.settle()
+                    await pipe.settle(*inputs)
 
     def kill(self) -> None:
         """End every process of the container at once."""
@@ -142,6 +151,7 @@ class Container:
         for target, mount in self.mounts.items():
             argv += ["--ro-bind" if target in self._read_only else "--bind", str(mount.path), target]
         argv += ["--ro-bind", str(self._directory / "arguments.pb"), "/run/modal/arguments.pb"]
+        argv += ["--ro-bind", guest_output.__file__, _GUEST_OUTPUT]
         return [*argv, "--chdir", workdir, "--"]
 
     async def _reap(self, program: Program) -> None:

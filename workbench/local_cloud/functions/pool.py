@@ -187,18 +187,23 @@ class Pools:
         cancelled, task.cancellations = task.cancellations, []
         return cancelled
 
-    async def settle_output(self, task_id: str | None) -> None:
-        """Return when all that a container has printed until now is in the log."""
+    async def settle_output(self, task_id: str | None, *inputs: str) -> None:
+        """Return when all that a container has printed until now is in the log, unended lines of inputs included."""
         container = self.task(task_id).container
         if container is not None:
-            await container.settle_output()
+            await container.settle_output(*inputs)
 
-    def working_on(self, task_id: str) -> tuple[str, str]:
-        """The call and the input that a container works on; empty where it is none, or not one alone."""
+    def working_on(self, task_id: str, input_id: str) -> tuple[str, str]:
+        """The call and the input that a container has printed for; empty where nobody knows.
+
+        It says itself which of its inputs that is, or it has no other.
+        """
         task = self._tasks.get(task_id)
-        inputs = list(task.inputs.values()) if task is not None else []
-        calls = {item.call.call_id for item in inputs}
-        return calls.pop() if len(calls) == 1 else "", inputs[0].input_id if len(inputs) == 1 else ""
+        inputs = task.inputs if task is not None else {}
+        if input_id in inputs:
+            return inputs[input_id].call.call_id, input_id
+        calls = {item.call.call_id for item in inputs.values()}
+        return calls.pop() if len(calls) == 1 else "", next(iter(inputs)) if len(inputs) == 1 else ""
 
     def put_output(self, task_id: str | None, output: api_pb2.FunctionPutOutputsItem) -> None:
         """Take a container's output for one of its inputs."""

@@ -86,7 +86,7 @@ class ContainerRpcs:
 
     async def FunctionPutOutputs(self, request: api_pb2.FunctionPutOutputsRequest, context: Any) -> empty_pb2.Empty:
         """Take results; what was printed for them is in the log before anybody is told of them."""
-        await self._pools.settle_output(_task_id())
+        await self._pools.settle_output(_task_id(), *(output.input_id for output in request.outputs))
         for output in request.outputs:
             self._pools.put_output(_task_id(), output)
         return empty_pb2.Empty()
