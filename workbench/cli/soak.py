@@ -107,14 +107,16 @@ def runs(
     count: Annotated[int, typer.Option(min=0, help="Runs, each with a random fault and random readers.")] = 2000,
     at_once: Annotated[int, typer.Option(min=1, max=40, help="How many of them at a time.")] = 8,
     first: Annotated[int, typer.Option(min=0, help="Number of the first case, to repeat a part.")] = 0,
+    outage_every: Annotated[int, typer.Option(min=0, help="Instead of harm to runs, an outage each so many.")] = 0,
+    outage_s: Annotated[float, typer.Option(min=0.1, help="Seconds for which every call to the platform fails.")] = 40,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count on it: every run has one end, one execution, and the same bytes for every reader, whatever dies first.
 
     Clients, containers, sandboxes and the whole cloud are killed at random moments, calls and streams fail, commits are
-    lost; readers leave and come back. At the end no sandbox may be left, and every run's proof must hold. Exit code 1
-    when a promise is not kept.
+    lost; readers leave and come back. A run to which nothing was done, nor to anything while it went on, is done. At
+    the end no sandbox may be left, and every run's proof must hold. Exit code 1 when a promise is not kept.
     """
     import asyncio
 
@@ -123,7 +125,7 @@ def runs(
     figures, chosen = soak.Figures(), _chosen(seed)
 
     def work(state: "State", bars: "Bars") -> None:
-        cases = soak.Soak(state, chosen, figures)
+        cases = soak.Soak(state, chosen, figures, outage_every=outage_every, outage_s=outage_s)
         task = bars.add_task("runs", total=count)
 
         async def go() -> None:

@@ -17,6 +17,7 @@ import httpx
 import modal
 import psutil
 
+from modal_app.contract.events import ErrorEvent, Event
 from modal_app.contract.headers import KEY_HEADER, SECRET_HEADER
 from workbench.archive import RunArchive, RunNotArchivedError
 from workbench.control import CloudControl, ControlError, Faults
@@ -25,6 +26,7 @@ from workbench.local_cloud import daemon
 from workbench.local_cloud.state import State
 from workbench.project import Project
 from workbench.session import connect
+from workbench.soak.disturbances import Disturbances
 from workbench.soak.failures import SoakFailedError
 from workbench.soak.run_cases import Case
 from workbench.soak.run_readers import Reader
@@ -45,9 +47,14 @@ _LOG_ROWS = 60
 
 @dataclass
 class Figures:
-    """What a soak of runs has seen; `ends` counts cases by harm and end, `connections` are those of all readers."""
+    """What a soak of runs has seen; `ends` counts cases by harm and end, `connections` are those of all readers.
+
+    `disturbed` runs went on while something was done that any run may feel.
+    """
 
     runs: int = 0
+    disturbed: int = 0
+    outages: int = 0
     readers: int = 0
     connections: int = 0
     events: int = 0
@@ -60,7 +67,14 @@ class Figures:
 class Soak:
     """A private cloud with the endpoint, and the cases that run on it, some at once."""
 
-    def __init__(self, state: State, seed: int, figures: Figures) -> None:
+    def __init__(
+        self, state: State, seed: int, figures: Figures, *, outage_every: int = 0, outage_s: float = 0
+    ) -> None:
+        """With `outage_every` nothing is done to single runs: before each so many the platform is away for a while."""
+        self._disturbances = Disturbances()
+        self._of_containers = Disturbances()  # after which one may be lost that still lives
+        self._outage_every = outage_every
+        self._outage_s = outage_s
         self._state = state
         self._seed = seed
         self._figures = figures
@@ -84,10 +98,15 @@ class Soak:
         """Go through some cases. Raises SoakFailedError with the first that fails."""
         started = time.monotonic()
         waiting = iter(numbers)
+        outages: list[asyncio.Task[None]] = []
 
         async def work() -> None:
             for number in waiting:
                 case = Case.choose(self._seed, number)
+                if self._outage_every:
+                    case = case.unharmed()
+                    if number != numbers.start and number % self._outage_every == 0:
+                        outages.append(asyncio.create_task(self._outage()))
                 try:
                     await self._run(case)
                 except Exception as failure:  # noqa: BLE001  # whatever went wrong, its case must be told to repeat it
@@ -104,6 +123,9 @@ class Soak:
         except ExceptionGroup as errors:
             raise _first(errors) from None
         finally:
+            for outage in outages:
+                outage.cancel()
+            await asyncio.gather(*outages, return_exceptions=True)
             self._figures.seconds = round(time.monotonic() - started, 1)
 
     async def finish(self) -> None:
@@ -115,6 +137,7 @@ class Soak:
     # -- one case ----------------------------------------------------------------------------------------------------
 
     async def _run(self, case: Case) -> None:
+        began = time.monotonic()
         project, key = Project.new(), str(uuid.uuid4())
         body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": case.code}
         run_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -139,6 +162,7 @@ class Soak:
             for other in others:
                 group.create_task(self._read_elsewhere(other, run_id, patient=chance.random() < 0.5))
             await reading
+            disturbed = self._disturbances.touch(began, time.monotonic())
             if not run_id.done():
                 run_id.set_result(starter.events[0].run_id)
             await harming
@@ -146,8 +170,12 @@ class Soak:
         self._compare([starter, *others])
         if (starts := await asyncio.to_thread(self._starts, run_id.result())) > 1:
             raise SoakFailedError(f"it was started {starts} times")
-        end = case.check(starter.events, await self._executions(project, starter.events[-1].type == "done"))
+        if starter.events[-1].type == "error" and not self._of_containers.touch(began, time.monotonic()):
+            await asyncio.to_thread(self._require_loss, starter.events[-1], run_id.result())
+        executions = await self._executions(project, starter.events[-1].type == "done")
+        end = case.check(starter.events, executions, disturbed=disturbed)
         figures = self._figures
+        figures.disturbed += disturbed
         figures.runs += 1
         figures.readers += 1 + len(others)
         figures.connections += sum(reader.connections for reader in (starter, *others))
@@ -204,20 +232,36 @@ class Soak:
 
     async def _harm(self, case: Case, run_id: "asyncio.Future[str]") -> None:
         if case.rule is not None:
-            rule_id = await asyncio.to_thread(self._add_rule, case.rule)
-            await asyncio.wait([run_id], timeout=20)
-            await asyncio.sleep(3)
-            await asyncio.to_thread(self._remove_rule, rule_id)
+            with contextlib.ExitStack() as spans:
+                spans.enter_context(self._disturbances.one())
+                if case.harm == "a container is preempted":
+                    spans.enter_context(self._of_containers.one())
+                rule_id = await asyncio.to_thread(self._add_rule, case.rule)
+                await asyncio.wait([run_id], timeout=20)
+                await asyncio.sleep(3)
+                await asyncio.to_thread(self._remove_rule, rule_id)
             return
         await asyncio.sleep(case.at_s)
         match case.harm:
             case "a container is killed":
-                await asyncio.to_thread(self._kill_container, case)
+                with self._disturbances.one():
+                    await asyncio.to_thread(self._kill_container, case)
             case "the cloud is killed":
                 async with self._restarting:
-                    await asyncio.to_thread(self._kill_cloud)
+                    with self._disturbances.one(), self._of_containers.one():
+                        await asyncio.to_thread(self._kill_cloud)
             case "it is cancelled":
                 await self._cancel(await asyncio.shield(run_id))
+
+    async def _outage(self) -> None:
+        """Have every call to the platform fail for a while."""
+        with self._disturbances.one(), self._of_containers.one():
+            rule_id = await asyncio.to_thread(self._add_rule, {"at": "call", "rpc": "*", "status": "UNAVAILABLE"})
+            try:
+                await asyncio.sleep(self._outage_s)
+            finally:
+                await asyncio.to_thread(self._remove_rule, rule_id)
+        self._figures.outages += 1
 
     async def _cancel(self, run_id: str) -> None:
         for _ in range(60):
@@ -246,13 +290,29 @@ class Soak:
             if rule_id is not None:
                 self._faults().remove(rule_id)
 
-    def _kill_container(self, case: Case) -> None:
+    def _containers(self) -> list[psutil.Process]:
+        """The processes of this cloud's function containers."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
             line = process.info["cmdline"] or [""]
             ours = str(self._state.root) in " ".join(line)
             if line[0].endswith("bwrap") and "modal._container_entrypoint" in line and ours:
                 found.append(process)
+        return found
+
+    def _require_loss(self, end: Event, run_id: str) -> None:
+        """A container is lost when it is gone. One that lives on, and whose runs are given up, is a failure."""
+        if not isinstance(end, ErrorEvent) or end.code != "container_lost":
+            return
+        with contextlib.closing(self._database()) as database:
+            rows = database.execute("SELECT task_id FROM logs WHERE data LIKE ? ORDER BY entry", (f"%{run_id}%",))
+            owner = next((str(task_id) for (task_id,) in rows if task_id), "")
+        alive = any(owner in " ".join(process.info["cmdline"]) for process in self._containers())
+        if owner and alive:
+            raise SoakFailedError(f"container_lost, and its container {owner} is still there")
+
+    def _kill_container(self, case: Case) -> None:
+        found = self._containers()
         if found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 random.Random(case.job_seed).choice(found).kill()  # noqa: S311  # to be repeated

@@ -1,9 +1,13 @@
 """The checks of `workbench soak runs` can fail."""
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from modal_app.contract.errors import ErrorCode
 from modal_app.contract.events import Commit, DoneEvent, ErrorEvent, Event, Phase, StatusEvent, StreamEvent
+from workbench.soak.disturbances import Disturbances
 from workbench.soak.failures import SoakFailedError
 from workbench.soak.run_cases import HARMS, Case
 
@@ -34,7 +38,9 @@ def story(text: str, end: str = "done", exit_code: int | None = None) -> list[Ev
 def test_what_a_run_may_end_in_passes() -> None:
     output = case().output
     assert case().check(story(output), 1) == "done"
-    assert case().check(story(output[:7], "container_lost"), 0) == "container_lost"
+    assert case().check(story(output[:7], "container_lost"), 0, disturbed=True) == "container_lost"
+    killed = replace(case(), harm="a container is killed")
+    assert killed.check(story(output[:7], "container_lost"), 0) == "container_lost"
     assert case(3).check(story(output, "process_failed", 3), 1) == "process_failed"
 
 
@@ -48,9 +54,25 @@ def test_what_a_run_may_end_in_passes() -> None:
         (0, story("other", "sandbox_lost"), 1, "no beginning"),
         (3, story(case().output, "process_failed", 4), 1, "exit code 4"),
         (0, story("", "internal"), 1, "internal"),
+        (0, story("", "container_lost"), 0, "container_lost"),
+        (0, story("", "sandbox_unavailable"), 0, "sandbox_unavailable"),
+        (0, story("", "commit_failed"), 1, "commit_failed"),
         (0, story("", "run_timeout"), 1, "run_timeout"),
     ],
 )
 def test_what_a_run_may_not_end_in_is_told(exit_code: int, events: list[Event], executions: int, why: str) -> None:
     with pytest.raises(SoakFailedError, match=why):
         case(exit_code).check(events, executions)
+
+
+def test_only_what_went_on_meanwhile_is_an_excuse() -> None:
+    disturbances = Disturbances()
+    before = time.monotonic()
+    with disturbances.one():
+        during = time.monotonic()
+        assert disturbances.touch(during, during)
+        assert not disturbances.touch(before - 2, before - 1)
+    after = time.monotonic()
+    assert disturbances.touch(before, after)
+    assert disturbances.touch(during, after + 1)
+    assert not disturbances.touch(after + 1, after + 2)
