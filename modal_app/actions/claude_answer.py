@@ -1,8 +1,8 @@
 """What a job of the Claude CLI answers: the words and the data that its results come to. Pure.
 
 A CLI that works in the background gives a result for each time that it was woken, and in each only the text of the last
-block, which is none when that is a thought. So the answer is put together here: the words after the last tool's answer,
-or the last ones before it when the model said nothing more; of every result, in order.
+block, which is none when that is a thought. So the answer is put together here: the words after the last message that
+used a tool, or those up to it when the model said nothing more; of every result, in order.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Answer:
         self.has_structured = False
         self._texts: list[str] = []  # of the results that are there
         self._said: list[_Said] = []  # since then
-        self._used_tool = False  # after those words
+        self._used_tool: str | None = None  # the last message that has used one
 
     @property
     def text(self) -> str:
@@ -48,18 +48,19 @@ class Answer:
                 self._says(line)
             case "user":
                 self._said = [said for said in self._said if not taken_back(line, said.message_id, (said.uuid,))]
-                self._used_tool |= any(block.get("type") == "tool_result" for block in blocks_of(line))
             case "result":
                 self._result(line)
 
     def _says(self, line: Object) -> None:
-        texts = [block.get("text") for block in blocks_of(line) if block.get("type") == "text"]
-        words = "".join(text for text in texts if isinstance(text, str))
-        if not words:
-            return
-        if self._used_tool:
-            self._said, self._used_tool = [], False
-        self._said.append(_Said(message_id_of(line), str(line.get("uuid")), words))
+        message_id = message_id_of(line)
+        for block in blocks_of(line):
+            words = block.get("text")
+            if block.get("type") == "tool_use":
+                self._used_tool = message_id
+            elif block.get("type") == "text" and isinstance(words, str) and words:
+                if self._used_tool not in (None, message_id):  # its tools have answered
+                    self._said, self._used_tool = [], None
+                self._said.append(_Said(message_id, str(line.get("uuid")), words))
 
     def _result(self, line: Object) -> None:
         told = line.get("result")
@@ -67,4 +68,4 @@ class Answer:
             self.structured, self.has_structured = line[_DATA], True
             self._said = []  # the answer is the data; the result tells it as text, too
         self._texts.append("".join(said.words for said in self._said) or (told if isinstance(told, str) else ""))
-        self._said, self._used_tool = [], False
+        self._said, self._used_tool = [], None

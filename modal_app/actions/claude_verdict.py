@@ -117,6 +117,8 @@ class Account:
         subtype = str(result.get("subtype"))
         if subtype != "success":
             code = _BY_SUBTYPE.get(subtype, ErrorCode.PROCESS_FAILED)
+            if str(result.get("terminal_reason")).startswith("aborted"):  # its errors are a diagnosis of its own
+                return _Failed(code, "the Claude CLI was interrupted")
             return _Failed(code, _first_error(result) or _sentence(subtype))
         if result.get("is_error") is not False:  # whatever else it is
             code = _BY_ANSWER.get(self._answer_error, ErrorCode.MODEL_ERROR)

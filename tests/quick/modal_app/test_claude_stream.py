@@ -125,21 +125,31 @@ def test_the_answer_is_all_that_the_model_said_last(name: str, text: str) -> Non
     assert read(recorded(name), structured="structured" in name)[1].result == text
 
 
-def test_an_answer_may_have_text_around_a_thought_or_stand_before_the_last_tool() -> None:
-    def block(**value: object) -> bytes:
-        return line(type="assistant", message={"id": "m1", "content": [value]}, parent_tool_use_id=None)
+def block(message_id: str = "m1", parent: str | None = None, **value: object) -> bytes:
+    return line(type="assistant", message={"id": message_id, "content": [value]}, parent_tool_use_id=parent)
 
-    thought, tool = block(type="thinking", thinking="hm"), block(type="tool_use", name="Bash", input={})
-    ran = line(type="user", message={"content": [{"type": "tool_result", "content": "x"}]})
+
+THOUGHT, TOOL = block(type="thinking", thinking="hm"), block(type="tool_use", name="Bash", input={})
+RAN = line(type="user", message={"content": [{"type": "tool_result", "content": "x"}]}, parent_tool_use_id=None)
+ONE, TWO, THREE = block(type="text", text="One."), block(type="text", text=" Two."), block("m2", type="text", text="3.")
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (ONE + THOUGHT, "One."),
+        (ONE + THOUGHT + TWO + THOUGHT, "One. Two."),
+        (ONE + TOOL + RAN + THREE, "3."),
+        (ONE + TOOL + RAN + TWO + THREE, "3."),  # a tool runs while its message goes on
+        (ONE + TOOL + RAN + block("m2", type="thinking", thinking="hm"), "One."),
+        (ONE + block(parent="toolu_1", type="text", text="of a subagent"), "One."),
+        (THOUGHT, ""),
+    ],
+    ids=range(7),
+)
+def test_an_answer_is_the_text_of_all_blocks_after_the_last_tool(lines: bytes, text: str) -> None:
     end = line(type="result", subtype="success", is_error=False, result="")
-    first, second = block(type="text", text="One."), block(type="text", text=" Two.")
-    assert read(first + thought + second + thought + end)[1].result == "One. Two."
-    assert read(first + tool + ran + second + end)[1].result == " Two."
-    assert read(first + tool + ran + thought + end)[1].result == "One."
-    of_a_subagent = line(
-        type="assistant", message={"content": [{"type": "text", "text": "no"}]}, parent_tool_use_id="t"
-    )
-    assert read(first + of_a_subagent + end)[1].result == "One."
+    assert read(lines + end)[1].result == text
 
 
 def test_data_that_was_handed_over_before_the_last_result_counts() -> None:
@@ -250,6 +260,13 @@ def test_invalid_tool_json_is_known_before_the_cli_ends() -> None:
     assert stream.failure is not None
     assert stream.failure.code is ErrorCode.MODEL_INVALID_OUTPUT
     assert seen < len(lines("invalid_tool_json")) / 2
+
+
+def test_an_interrupted_job_is_called_that() -> None:
+    told = {"errors": ["[ede_diagnostic] result_type=user"], "terminal_reason": "aborted_tools"}
+    error = read(line(type="result", subtype="error_during_execution", is_error=True, **told))[1].error
+    assert error is not None
+    assert (error.code, error.message) == (ErrorCode.PROCESS_FAILED, "the Claude CLI was interrupted")
 
 
 def test_structured_output_counts_only_when_it_is_there() -> None:
