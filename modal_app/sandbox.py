@@ -15,6 +15,7 @@ import modal
 import modal.exception
 import structlog
 from modal.stream_type import StreamType
+from modal_proto import api_pb2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modal_app.chunks import pieces
@@ -35,6 +36,11 @@ _PROBE_S = 20
 _AGAIN_S = 0.3
 _ATTEMPTS_TO_END = 4
 _KEEPS = 3  # in a lease
+_ENDING_S = 5.0  # for the platform to know of the end of a sandbox whose commands have ended
+_OUT_OF_MEMORY = (
+    api_pb2.GenericResult.GENERIC_STATUS_KERNEL_OOM_KILL,
+    api_pb2.GenericResult.GENERIC_STATUS_MEMORY_THRASHING_EVICTION,
+)
 _SIGNALLED = 128  # exit codes from here on tell of a signal
 # Modal starts sandboxes as root and has no setting for it: privileges are dropped for each command.
 AS_JOB = (
@@ -303,7 +309,7 @@ class ProjectSandbox:
         except PLATFORM_ERRORS as error:
             raise await self._lost(error) from None
         if code >= _SIGNALLED and not await self._alive():
-            raise await self._lost(None)  # the command did not fail: its sandbox was ended underneath
+            raise await self._lost(None, code)  # the command did not fail: its sandbox was ended underneath
         return code
 
     async def _alive(self) -> bool:
@@ -315,8 +321,11 @@ class ProjectSandbox:
         except PLATFORM_ERRORS:
             return False
 
-    async def _lost(self, error: Exception | None) -> Exception:
-        """What it means that a command broke off: an error of ours passes, everything else is the sandbox's end."""
+    async def _lost(self, error: Exception | None, code: int | None = None) -> Exception:
+        """What it means that a command broke off: an error of ours passes, everything else is the sandbox's end.
+
+        `code` is what was seen of the command, if anything.
+        """
         if error is not None and not isinstance(error, PLATFORM_ERRORS):
             return error
         cancelled = False
@@ -327,8 +336,24 @@ class ProjectSandbox:
             pass  # then it is lost, and not known to be cancelled
         if cancelled:
             return ContractError(ErrorCode.CANCELLED, "the run was cancelled")
+        if await self._is_out_of_memory():
+            _log.warning("sandbox.out_of_memory", sandbox_id=self.id)
+            message = "the job used more memory than its sandbox has, and was ended with it"
+            return ContractError(ErrorCode.OUT_OF_MEMORY, message, exit_code=code)
         _log.warning("sandbox.lost", sandbox_id=self.id, reason=type(error).__name__)
         return ContractError(ErrorCode.SANDBOX_LOST, "the sandbox ended before its job")
+
+    async def _is_out_of_memory(self) -> bool:
+        """Whether the sandbox has ended because its memory was used up.
+
+        The SDK tells the kind of an end in no public place: its return code is 137 for a termination, too.
+        """
+        try:
+            async with asyncio.timeout(_ENDING_S):
+                await self._sandbox.wait.aio(raise_on_termination=False)
+        except PLATFORM_ERRORS:
+            return False
+        return self._sandbox._get_metadata().result.status in _OUT_OF_MEMORY
 
     async def _keep(self) -> None:
         """Tell the watchdog that the run lives, until cancelled."""

@@ -8,6 +8,7 @@ from typing import Any
 import modal
 import pytest
 from modal.stream_type import StreamType
+from modal_proto import api_pb2
 
 from tests.conftest import wait_until
 from tests.support.commands import Cli
@@ -367,6 +368,9 @@ def test_memory_beyond_the_limit_is_told_in_the_app_s_log(app: modal.App, modal_
     sandbox = modal.Sandbox.create(app=app, timeout=120, memory=(64, 128))
     code = "data = []\nwhile True: data.append(bytearray(b'x' * (1 << 20)))"
     assert sandbox.exec("python3", "-c", code).wait() == 137
+    sandbox.wait()  # it is no termination, of which this would tell
+    assert sandbox.returncode == 137
+    assert sandbox._get_metadata().result.status == api_pb2.GenericResult.GENERIC_STATUS_KERNEL_OOM_KILL
     wait_until(
         lambda: "more than 128 MiB of memory" in modal_cli("app", "logs", "sandbox-tests", "--since", "1h"),
         "the log does not tell",

@@ -69,7 +69,6 @@ class Sandbox:
         self._activity = Activity(clock)
         self._spec = spec
         self.group = group
-        self._memory_kills = 0
         self._on_sync = on_sync
         self._clock = clock
         self._disks = disks
@@ -266,8 +265,9 @@ class Sandbox:
                 code = int(message["code"])
                 if run is not None and -64 <= code <= 255:
                     self.touch()
-                    if code == -signal.SIGKILL:
-                        self._notice_memory()
+                    if (reason := self._out_of_memory()) is not None:
+                        self._spawn(self.exceed(reason))  # the end of all of them tells of it
+                        return
                     run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
             case "dialled":
                 self._dials.take(int(message["number"]), descriptors)
@@ -308,7 +308,9 @@ class Sandbox:
                 await self.execs.kill(run.exec_id)
 
     async def exceed(self, reason: Exceeded) -> None:
-        """End the sandbox because it is over a limit."""
+        """End the sandbox because it is over a limit. Idempotent: the first reason counts."""
+        if self.exceeded is not None:
+            return
         self.exceeded = reason
         self._on_notice(f"the sandbox is ended: {reason}")
         await self.terminate()
@@ -319,6 +321,7 @@ class Sandbox:
             [mount.source for mount in self._spec.mounts if not mount.read_only],
             pid=pid,
             watch_memory=self.group.version == "none",
+            out_of_memory=self._out_of_memory,
             disks=self._disks,
             exceeded=lambda reason: self._spawn(self.exceed(reason)),
         )
@@ -326,7 +329,9 @@ class Sandbox:
     async def _watch(self, bwrap: Program) -> None:
         """Notice the end of bubblewrap, which is the end of everything inside."""
         await bwrap.wait()
-        self._notice_memory()
+        if self.exceeded is None and (reason := self._out_of_memory()) is not None:
+            self.exceeded = reason
+            self._on_notice(f"the sandbox has ended: {reason}")
         self._closed.set()
         self._dials.give_up()
         self.execs.finish_all(ExitStatus(signal=int(signal.SIGKILL)))
@@ -339,14 +344,15 @@ class Sandbox:
         await asyncio.to_thread(self.group.remove)
         self._released.set()
 
-    def _notice_memory(self) -> None:
-        """Tell of programs that the kernel killed since the last time, because the sandbox's memory was used up."""
-        kills = self.group.out_of_memory_kills()
-        if kills > self._memory_kills:
-            self._memory_kills = kills
-            self._on_notice(
-                f"a program was killed: more than {self._spec.limits.memory_bytes // MEBIBYTE} MiB of memory"
-            )
+    def _out_of_memory(self) -> Exceeded | None:
+        """Why the sandbox must end when the kernel has killed a program of it, because its memory was used up.
+
+        On Modal all of a sandbox is one process to the kernel, which goes as a whole.
+        """
+        if not self.group.out_of_memory_kills():
+            return None
+        limit = self._spec.limits.memory_bytes // MEBIBYTE
+        return Exceeded("memory", f"it used more than {limit} MiB of memory")
 
     async def _ready_or_closed(self) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in (self._ready, self._closed)]

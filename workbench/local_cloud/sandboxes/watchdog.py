@@ -129,14 +129,16 @@ class Watchdog:
         *,
         pid: int,
         watch_memory: bool,
+        out_of_memory: Callable[[], Exceeded | None],
         disks: Disks,
         exceeded: Callable[[Exceeded], None],
     ) -> None:
-        """`directories` are the writable mounts, `pid` is process 1 of the sandbox."""
+        """`directories` are the writable mounts, `pid` is process 1; `out_of_memory` tells of the kernel's kills."""
         self._limits = limits
         self._directories = tuple(directories)
         self._pid = pid
         self._watch_memory = watch_memory
+        self._out_of_memory = out_of_memory
         self._disks = disks
         self._exceeded = exceeded
         self._next_walk = time.monotonic()
@@ -158,6 +160,8 @@ class Watchdog:
                 self._disks.forget(self)
 
     async def _look(self) -> Exceeded | None:
+        if (killed := self._out_of_memory()) is not None:
+            return killed
         if self._watch_memory:
             used = await asyncio.to_thread(private_memory, self._pid)
             if used > self._limits.memory_bytes:

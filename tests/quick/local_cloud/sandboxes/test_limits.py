@@ -47,15 +47,31 @@ async def ended(sandbox: Sandbox) -> None:
 
 
 async def test_a_memory_hog_is_killed_and_told(small: Sandbox, notices: list[str]) -> None:
-    """With control groups the program goes and its sandbox stays; the watchdog can only end the whole sandbox."""
+    """Its sandbox goes with it, as on Modal."""
     process = await small.exec(["python3", "-c", f"import os\n{HOG}"], exec_id="hog")
     assert await asyncio.wait_for(process.wait(), DEADLINE_S) == ExitStatus(signal=9)
-    if not GROUPS_WORK:
-        await ended(small)
-        assert small.exceeded is not None
-    else:
-        assert (await run(small, "echo", "on"))[1] == "on\n"
-    assert any("128 MiB of memory" in notice for notice in notices)
+    await ended(small)
+    assert small.exceeded is not None
+    assert small.exceeded.what == "memory"
+    assert notices == ["the sandbox is ended: it used more than 128 MiB of memory"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'python3 -c "$1"',
+        'python3 -c "$1" || echo on; sleep 600',
+        '(python3 -c "$1" &) ; sleep 600',
+        'setsid python3 -c "$1"; exit 0',
+    ],
+    ids=["below a shell", "whose parent goes on", "in the background", "whose parent says that all is well"],
+)
+async def test_whatever_program_it_is_the_sandbox_ends(small: Sandbox, script: str) -> None:
+    process = await small.exec(["sh", "-c", script, "sh", f"import os\n{HOG}"], exec_id="hog")
+    await ended(small)
+    assert (await asyncio.wait_for(process.wait(), DEADLINE_S)).signal == 9
+    assert small.exceeded is not None
+    assert small.exceeded.what == "memory"
 
 
 async def test_without_control_groups_the_watchdog_ends_a_memory_hog(
