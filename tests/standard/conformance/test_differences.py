@@ -6,6 +6,7 @@ A test that begins to pass fails the suite: its row in the document of differenc
 import re
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import modal
@@ -118,6 +119,56 @@ def test_bucket_mounts_are_refused(cloud: Running) -> None:
     own = modal.App()
     own.function(volumes={"/bucket": modal.CloudBucketMount("some-bucket")}, serialized=True)(lambda: None)
     refused(own, "CloudBucketMount is not implemented by the local cloud")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"experimental_options": {"never_heard_of": "1"}}, "experimental_options 'never_heard_of' is not implemented"),
+        ({"i6pn": True}, "i6pn is not implemented"),
+        ({"region": "nowhere"}, "Invalid region: nowhere"),
+        ({"cloud": "none"}, "Invalid cloud provider: none"),
+    ],
+)
+def test_options_of_a_function_that_are_not_done_are_refused(cloud: Running, options: Any, told: str) -> None:
+    own = modal.App()
+    own.function(serialized=True, **options)(lambda: None)
+    refused(own, told)
+
+
+def test_a_domain_of_one_s_own_is_refused(cloud: Running) -> None:
+    own = modal.App()
+
+    @own.function(serialized=True)
+    @modal.fastapi_endpoint(custom_domains=["api.example.com"])
+    def serve() -> None: ...
+
+    refused(own, "custom_domains is not implemented by the local cloud")
+
+
+def test_a_staged_deployment_is_refused(cloud: Running) -> None:
+    own = modal.App("staged-tests")
+    own.function(serialized=True)(lambda: None)
+    with pytest.raises(modal.exception.Error, match="Staged deployments are not implemented by the local cloud"):
+        modal.runner.deploy_app(own, staged=True)
+
+
+def test_options_of_a_volume_are_refused(cloud: Running) -> None:
+    with pytest.raises(modal.exception.Error, match="experimental_options 'fast' is not implemented"):
+        modal.Volume.from_name(
+            "optioned", create_if_missing=True, create_options={"experimental_options": {"fast": True}}
+        ).hydrate()
+
+
+def test_where_and_on_what_a_function_runs_has_no_effect(cloud: Running) -> None:
+    own = modal.App()
+
+    @own.function(serialized=True, region="us-east", cloud="aws", cpu=4, memory=64_000, enable_memory_snapshot=True)
+    def answer() -> int:
+        return 42
+
+    with own.run():
+        assert answer.remote() == 42
 
 
 def test_proxies_are_refused(cloud: Running) -> None:

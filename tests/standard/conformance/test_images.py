@@ -229,7 +229,6 @@ def test_dockerfile_commands_are_read_as_docker_reads_them(run: Run, tmp_path: P
             "WORKDIR inner",
             "LABEL a=b",
             "EXPOSE 80",
-            "USER nobody:nogroup",
             "COPY *.txt texts/",
             "COPY --chmod=700 --chown=1:1 c.md ${PLACE}/renamed.md",
             "RUN mkdir -p empty/place && echo done",
@@ -389,6 +388,10 @@ def test_secrets_of_a_build_reach_it_and_not_its_log(app: modal.App, run: Run, t
         (lambda i: i.dockerfile_commands("ENV 1X=2"), "is no name of an environment variable"),
         (lambda i: i.dockerfile_commands("ADD https://example.com/x /x"), "Files from the network"),
         (lambda i: i.dockerfile_commands("HEALTHCHECK NONE"), "HEALTHCHECK is not interpreted"),
+        (lambda i: i.dockerfile_commands("USER nobody"), "USER is not implemented"),
+        (lambda i: i.add_local_file(__file__, "/srv/it", copy=True).run_commands("rm /srv/it"), "rm of '/srv/it'"),
+        (lambda i: i.add_local_file(__file__, "/tmp/it", copy=True).run_commands("rm -rf /tmp/*"), "rm of '/tmp/*'"),
+        (lambda i: i.dockerfile_commands("WORKDIR /srv", "RUN rm it"), "rm of 'it'"),
         (lambda i: i.pip_install("x", gpu="T4"), "GPUs are not available"),
         (lambda i: modal.Image.from_registry("alpine:3"), "The base image 'alpine:3' cannot be had here"),
         (lambda i: modal.Image.micromamba(), "cannot be had here"),
@@ -398,6 +401,27 @@ def test_what_cannot_be_had_here_is_refused_by_name(
     app: modal.App, refused: Callable[[modal.Image], modal.Image], reason: str
 ) -> None:
     assert reason in build_failure(app, refused(modal.Image.debian_slim()))
+
+
+def test_what_installers_leave_may_be_removed(run: Run) -> None:
+    script = "apt-get update && rm -rf /var/lib/apt/lists/* /tmp/* ~/.cache /root/.cache/pip"
+    assert run(modal.Image.debian_slim().run_commands(script), "echo", "built") == "built\n"
+
+
+def test_a_python_of_its_own_for_another_base_is_refused_by_its_name(app: modal.App) -> None:
+    with pytest.raises(modal.exception.Error, match="add_python is not implemented by the local cloud"):
+        modal.Image.from_registry("ubuntu:22.04", add_python="3.11").build(app)
+
+
+def test_an_image_that_is_not_there_is_told_in_modal_s_words(app: modal.App) -> None:
+    image = modal.Image.debian_slim().env({"GONE": "1"}).build(app)
+    modal.Image.from_id(image.object_id).build(app)
+    modal.experimental.image_delete(image.object_id)
+    for image_id in (image.object_id, "im-nosuch"):
+        with pytest.raises(modal.exception.NotFoundError, match=f"Could not find image with ID {image_id}"):
+            modal.Image.from_id(image_id).build(app)
+        with pytest.raises(modal.exception.NotFoundError, match=f"No Image with ID {image_id}"):
+            modal.experimental.image_delete(image_id)
 
 
 def test_files_that_are_added_without_a_copy_are_in_sandboxes(cloud: Running, tmp_path: Path) -> None:

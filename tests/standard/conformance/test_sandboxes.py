@@ -156,12 +156,63 @@ def test_a_gpu_is_refused_by_name(app: modal.App) -> None:
         {"include_oidc_identity_token": True},
         {"_experimental_enable_snapshot": True},
         {"encrypted_ports": [8000], "inbound_cidr_allowlist": ["10.0.0.0/8"]},
+        {"experimental_options": {"enable_docker": True}},
+        {"experimental_options": {"never_heard_of": "1"}},
     ],
     ids=lambda options: [*options][-1],
 )
 def test_what_a_sandbox_cannot_be_given_is_refused_by_name(app: modal.App, options: dict[str, Any]) -> None:
     with pytest.raises(modal.exception.Error, match=f"{[*options][-1]}.* is not implemented by the local cloud"):
         modal.Sandbox.create(app=app, timeout=60, **options)
+
+
+def test_an_experimental_option_is_named(app: modal.App) -> None:
+    with pytest.raises(modal.exception.Error, match="experimental_options 'enable_docker', 'other' is not implemented"):
+        modal.Sandbox.create(app=app, experimental_options={"other": 1, "enable_docker": True})
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"outbound_cidr_allowlist": ["not-an-ip/8"]}, "Invalid CIDR: not-an-ip/8"),
+        ({"outbound_cidr_allowlist": ["10.0.0.0/8", "1.2.3.4/99"]}, "Invalid CIDR: 1.2.3.4/99"),
+        ({"outbound_domain_allowlist": ["no domain"]}, "Invalid domain: no domain"),
+        ({"region": "invalid-region"}, "Invalid region: invalid-region"),
+        ({"cloud": "invalid-cloud"}, "Invalid cloud provider: invalid-cloud"),
+    ],
+)
+def test_a_bad_value_is_told_in_modal_s_words(app: modal.App, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(modal.exception.InvalidError, match=told):
+        modal.Sandbox.create(app=app, timeout=60, **options)
+
+
+def test_a_secret_that_lacks_keys_is_told_in_modal_s_words(app: modal.App) -> None:
+    modal.Secret.objects.create("lacking", {"A": "1"}, allow_existing=True)
+    modal.Secret.from_name("lacking", required_keys=["A"]).hydrate()
+    with pytest.raises(modal.exception.Error, match=r"Secret is missing key\(s\): B, C"):
+        modal.Secret.from_name("lacking", required_keys=["C", "A", "B"]).hydrate()
+    with pytest.raises(modal.exception.NotFoundError, match="Secret 'no-such-secret' not found"):
+        modal.Secret.from_name("no-such-secret").hydrate()
+    modal.Secret.objects.delete("lacking")
+
+
+def test_where_a_sandbox_runs_has_no_effect(app: modal.App) -> None:
+    for options in ({"region": ["us-east-1", "eu"]}, {"cloud": "aws"}, {"verbose": True}):
+        modal.Sandbox.create(app=app, timeout=60, **options).terminate(wait=True)  # type: ignore[arg-type]
+
+
+def test_an_encryption_key_is_refused_by_name(app: modal.App) -> None:
+    sandbox = modal.Sandbox.create(app=app, timeout=60)
+    try:
+        sandbox.exec("mkdir", "/tmp/d").wait()
+        image = sandbox.snapshot_directory("/tmp/d")
+        key = b"k" * 64
+        with pytest.raises(modal.exception.Error, match="_experimental_encryption_key is not implemented"):
+            sandbox.snapshot_directory("/tmp/d", _experimental_encryption_key=key)
+        with pytest.raises(modal.exception.Error, match="_experimental_encryption_key is not implemented"):
+            sandbox.mount_image("/tmp/m", image, _experimental_encryption_key=key)
+    finally:
+        sandbox.terminate()
 
 
 def test_a_network_file_system_is_refused_by_name(app: modal.App) -> None:

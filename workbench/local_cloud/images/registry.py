@@ -153,8 +153,10 @@ class Images:
         checksum = self._mount_checksum(image.context_mount_id) if image.context_mount_id else ""
         meanings = {tag: parent.meaning for tag, parent in parents.items()}
         refusal, plan = "", Plan(Meaning())
+        parent = next(iter(parents.values()), None)
+        files = parent.directory / layouts.TREE if parent is not None and parent.directory is not None else None
         try:
-            plan = await asyncio.to_thread(interpret, image, meanings, secrets=secrets)
+            plan = await asyncio.to_thread(interpret, image, meanings, secrets=secrets, files=files)
         except RefusedError as error:
             refusal = str(error)
         key: str | None = _key(image, parent_key, checksum, secrets, plan.steps)
@@ -169,7 +171,6 @@ class Images:
             image_id = new_id("im")
             if ignore_cache and not force_build:
                 key = None
-        parent = next(iter(parents.values()), None)
         directory = parent.directory.name if parent is not None and parent.directory is not None else ""
         ids = json.dumps([one.image_id for one in parents.values()])
         with self._db.transaction():

@@ -7,7 +7,8 @@ Only forms that are known are read; no line of a RUN is ever given to a shell. W
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import PurePosixPath
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 
 from modal_proto import api_pb2
 
@@ -22,24 +23,34 @@ _PYTHON_IMAGE = re.compile(
     r"^(?:docker\.io/)?(?:library/)?python:(3\.\d{1,2})(?:\.\d+)?(?:-(?:slim|bookworm|bullseye|trixie))*$"
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_USER = re.compile(r"[\w.-]{1,64}(:[\w.-]{1,64})?", re.ASCII)
 _ARCHIVE = re.compile(r"\.(tar|tar\.\w+|tgz|tbz2?|txz)$")
 _UV_IMAGE = "--from=ghcr.io/astral-sh/uv:"
 _DEBCONF = re.compile(r"^echo\s+'[^']*'\s*\|\s*debconf-set-selections$")
 _APT_NOTHING = frozenset(("update", "clean", "autoclean", "autoremove", "upgrade", "dist-upgrade"))
-_NO_EFFECT = frozenset(("rm", "true", ":", "echo"))
+_NO_EFFECT = frozenset(("true", ":", "echo"))
+# fmt: off
+_LEFT_BY_INSTALLERS = (
+    "/root/.cache", "/root/.npm", "/tmp/", "/usr/share/doc", "/usr/share/locale", "/usr/share/man", "/var/cache",  # noqa: S108  # inside the guest
+    "/var/lib/apt/lists", "/var/log", "/var/tmp/",  # noqa: S108  # inside the guest
+)
+# fmt: on
 _BUILD_COMMANDS = "pip install, uv pip install, uv sync, npm install -g, apt-get install and mkdir"
 
 
-def interpret(image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str]) -> Plan:
-    """Read a layer on top of those it is built on, by their names; `secrets` are the build's. Raises RefusedError."""
+def interpret(
+    image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str], files: Path | None = None
+) -> Plan:
+    """Read a layer on top of those it is built on, by their names. Raises RefusedError.
+
+    `secrets` are the build's; below `files` the parent has its files by their absolute paths.
+    """
     if image.HasField("build_function") or image.build_function_def:
         raise RefusedError("run_function is not implemented by the local cloud: do its work when a container starts.")
     if image.gpu_config.gpu_type or image.gpu_config.type:
         raise RefusedError("GPUs are not available on the local cloud: images are built without.")
     if image.volume_mounts:
         raise RefusedError("Volumes are not mounted while images are built by the local cloud.")
-    reader = _Reader(image, parents, secrets=secrets)
+    reader = _Reader(image, parents, secrets=secrets, files=files)
     for instruction in dockerfile.instructions(image.dockerfile_commands):
         reader.plan.log.append(str(instruction))
         try:
@@ -54,11 +65,14 @@ def interpret(image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: 
 class _Reader:
     """Reads the instructions of one layer in their order."""
 
-    def __init__(self, image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str]) -> None:
+    def __init__(
+        self, image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str], files: Path | None
+    ) -> None:
         self.plan = Plan(Meaning())
         self.started = False
         self._parents = parents
         self._secrets = secrets
+        self._files = files
         self._build_args = dict(image.build_args)
         self._arguments: dict[str, str] = {}
         self._context = {file.filename.lstrip("/"): file.data for file in image.context_files}
@@ -84,8 +98,9 @@ class _Reader:
             case "RUN":
                 self._run(text)
             case "USER":
-                if not _USER.fullmatch(dockerfile.expand(text, self._variables)):
-                    raise RefusedError("This is no user.")
+                raise RefusedError(
+                    "USER is not implemented by the local cloud: programs run as a user of their project."
+                )
             case "LABEL" | "EXPOSE" | "SHELL" | "MAINTAINER" | "STOPSIGNAL":
                 pass  # nothing here depends on them: no shell is run, and no port is published
             case _:
@@ -208,7 +223,9 @@ class _Reader:
         name = command[0].rpartition("/")[2] if command else ":"
         if name in _NO_EFFECT:
             return
-        if name == "mkdir":
+        if name == "rm":
+            self._rm([word for word in command[1:] if not word.startswith("-")])
+        elif name == "mkdir":
             for word in command[1:]:
                 if not word.startswith("-"):
                     self._directory(str(layouts.target(word, workdir=self.plan.meaning.workdir or "/")))
@@ -225,6 +242,23 @@ class _Reader:
             raise RefusedError(
                 f"'{' '.join(command)[:100]}' is not run by the local cloud, which reads {_BUILD_COMMANDS} only."
             )
+
+    def _rm(self, words: list[str]) -> None:
+        """Removing what installers leave has no effect, since nothing is left here; any other file would stay."""
+        for word in words:
+            path = str(PurePosixPath("/") / (self.plan.meaning.workdir or "/") / re.sub(r"^~(?=/|$)", "/root", word))
+            copied = [str(step.destination) for step in self.plan.steps if isinstance(step, Copy)]
+            stays = any(_meets(path, destination) for destination in copied) or self._has_file(path)
+            if stays or not path.startswith(_LEFT_BY_INSTALLERS):
+                raise RefusedError(f"rm of '{word[:100]}' is not done by the local cloud: do not copy it instead.")
+
+    def _has_file(self, pattern: str) -> bool:
+        if self._files is None:
+            return False
+        try:
+            return next(self._files.glob(pattern.lstrip("/")), None) is not None
+        except ValueError:  # no pattern that can be read
+            return True
 
     def _pip(self, arguments: list[str]) -> None:
         wanted = self._requirements(arguments)
@@ -276,3 +310,8 @@ class _Reader:
         if host.npm() is None:
             raise RefusedError("npm is not installed on this machine. Run `sudo apt-get install -y nodejs npm`.")
         self.plan.steps.append(NpmInstall(tuple(wanted)))
+
+
+def _meets(pattern: str, path: str) -> bool:
+    """Whether a pattern names a path, or what is above or below it."""
+    return fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern.rstrip('/')}/*") or pattern.startswith(f"{path}/")

@@ -12,6 +12,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.apps import App, Apps
 from workbench.local_cloud.deployments import Deployments
 from workbench.local_cloud.logs import AppLogs, LogRow, Wanted
+from workbench.local_cloud.rpc.failures import invalid
 from workbench.local_cloud.rpc.functions import handle_metadata
 from workbench.local_cloud.rpc.session import client_version, version_warnings
 
@@ -100,6 +101,8 @@ class AppRpcs:
 
     async def AppPublish(self, request: api_pb2.AppPublishRequest, context: Any) -> api_pb2.AppPublishResponse:
         """Publish a layout; containers of older definitions take no further inputs."""
+        if request.staged:
+            raise invalid("Staged deployments are not implemented by the local cloud: deploy at once.")
         app = self._deployments.publish(request, client_version=client_version(context))
         self._published(app.app_id)
         return api_pb2.AppPublishResponse(

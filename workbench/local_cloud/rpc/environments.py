@@ -7,6 +7,7 @@ from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
 from workbench.local_cloud.rpc.failures import failed_precondition, invalid
+from workbench.local_cloud.rpc.refusals import refuse_options
 from workbench.local_cloud.store.objects import DEFAULT_ENVIRONMENT, Objects
 
 IMAGE_BUILDER_VERSION = "2025.06"
@@ -60,6 +61,7 @@ class EnvironmentRpcs:
         """Make an environment; ALREADY_EXISTS for a name that is taken."""
         if request.is_managed or request.environment_type == api_pb2.ENVIRONMENT_TYPE_PUBLIC:
             raise invalid("Restricted and public environments are not implemented by the local cloud: it has one user.")
+        refuse_options("The environment", request, ("name", "environment_type"))
         self._objects.get_or_create(
             _KIND,
             "en",
@@ -76,6 +78,7 @@ class EnvironmentRpcs:
         environment_id = self._objects.environment_id(request.current_name)
         if request.HasField("web_suffix"):
             raise invalid("Web suffixes are not implemented by the local cloud: its addresses are ports.")
+        refuse_options("The environment", request, ("current_name", "name"))
         name = request.current_name
         if request.HasField("name"):
             if name == DEFAULT_ENVIRONMENT:

@@ -8,16 +8,14 @@ from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.functions import schedules
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.rpc.failures import invalid, not_found
+from workbench.local_cloud.rpc.refusals import (
+    NO_GPU,
+    refuse_function_options,
+    refuse_variant_options,
+    refuse_web_options,
+)
 
 MAX_OBJECT_BYTES = 2 * 1024 * 1024  # larger values travel as blobs
-_NO_GPU = "GPUs are not available on the local cloud."
-_NO_SERVERS = (
-    "containers share this machine's network, and a server in one would be open to whoever reaches the machine. "
-    "Use asgi_app or wsgi_app."
-)
-_SHARED_NETWORK = "containers share this machine's network. Run what must not reach it in a Sandbox."
-_RESTRICTING = (api_pb2.NetworkAccess.BLOCKED, api_pb2.NetworkAccess.ALLOWLIST)
-_NO_BUCKETS = "CloudBucketMount is not implemented by the local cloud: it has no network of its own; use a Volume."
 
 
 class WebIngress(Protocol):
@@ -70,7 +68,7 @@ class FunctionRpcs:
         """Serve the web methods of a class and note their addresses in its definition."""
         for method, definition in function.method_definitions.items():
             if definition.webhook_config.type:
-                _refuse_servers(definition.webhook_config)
+                refuse_web_options(definition.webhook_config)
                 definition.web_url = await self._web.serve(function_id, method)
 
     def _handle(self, function_id: str, definition: api_pb2.Function | None = None) -> api_pb2.FunctionHandleMetadata:
@@ -81,9 +79,9 @@ class FunctionRpcs:
     ) -> api_pb2.FunctionCreateResponse:
         """Define a function. What this machine cannot give is refused by name."""
         if request.HasField("function_data"):
-            raise invalid(_NO_GPU)
+            raise invalid(NO_GPU)
         function = request.function
-        _refuse_what_is_missing(function)
+        refuse_function_options(function)
         schedules.check(function.schedule)
         function_id = self._apps.define_function(request.app_id, request.existing_function_id, function)
         if function.webhook_config.type:
@@ -123,11 +121,7 @@ class FunctionRpcs:
         self, request: api_pb2.FunctionBindParamsRequest, context: Any
     ) -> api_pb2.FunctionBindParamsResponse:
         """Make a variant of a function: a class with its parameters, other options, or both; the same each time."""
-        resources = request.function_options.resources
-        if resources.gpu_config.type or resources.gpu_config.gpu_type:
-            raise invalid(_NO_GPU)
-        if request.function_options.cloud_bucket_mounts:
-            raise invalid(_NO_BUCKETS)
+        refuse_variant_options(request.function_options)
         variant_id = self._apps.bind(request.function_id, request.serialized_params, request.function_options)
         return api_pb2.FunctionBindParamsResponse(
             bound_function_id=variant_id, handle_metadata=self._handle(variant_id)
@@ -180,29 +174,6 @@ class FunctionRpcs:
             num_total_tasks=len(tasks),
             num_running_inputs=sum(len(task.inputs) for task in tasks),
         )
-
-
-def _refuse_what_is_missing(function: api_pb2.Function) -> None:
-    if function.resources.gpu_config.type or function.resources.gpu_config.gpu_type:
-        raise invalid(_NO_GPU)
-    if function.cloud_bucket_mounts or function.s3_mounts:
-        raise invalid(_NO_BUCKETS)
-    if function.shared_volume_mounts:
-        raise invalid("NetworkFileSystem is not implemented by the local cloud; use a Volume.")
-    if function.proxy_id:
-        raise invalid("Proxies are not implemented by the local cloud: there is no static address to give.")
-    if function.block_network or function.network_access.network_access_type in _RESTRICTING:
-        raise invalid(f"block_network of a function is not implemented by the local cloud: {_SHARED_NETWORK}")
-    if function.is_server:
-        raise invalid(f"modal.Server is not implemented by the local cloud: {_NO_SERVERS}")
-    _refuse_servers(function.webhook_config)
-    if function._experimental_group_size > 1:
-        raise invalid("Clustered functions are not implemented by the local cloud.")
-
-
-def _refuse_servers(config: api_pb2.WebhookConfig) -> None:
-    if config.type == api_pb2.WEBHOOK_TYPE_WEB_SERVER:
-        raise invalid(f"web_server is not implemented by the local cloud: {_NO_SERVERS}")
 
 
 def function_data(function: api_pb2.Function) -> api_pb2.FunctionData:

@@ -10,9 +10,10 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.images import host
 from workbench.local_cloud.images.registry import BUILDING, BUILT, Image, Images
-from workbench.local_cloud.rpc.failures import invalid
+from workbench.local_cloud.rpc.failures import RpcFailure, invalid
 
 _MAX_WAIT_S = 60.0
+_ARCHITECTURES = {"x86_64": api_pb2.ARCH_X86_64, "aarch64": api_pb2.ARCH_AARCH64}
 _MAX_CHAIN = 1000
 _ROUNDING_S = 0.001  # the SDK asks up to this time, in microseconds: the last line must not fall behind it
 
@@ -30,6 +31,10 @@ class ImageRpcs:
 
         `existing_image_id` is ignored, as the SDK notes of Modal: the definition decides.
         """
+        if request.image.arch not in (api_pb2.ARCH_UNSPECIFIED, _ARCHITECTURES.get(platform.machine())):
+            raise invalid(
+                f"Images for another processor than this machine's ({platform.machine()}) cannot be built here."
+            )
         image_id = await self._images.get_or_create(
             request.image, force_build=request.force_build, ignore_cache=request.ignore_cache
         )
@@ -65,13 +70,21 @@ class ImageRpcs:
 
     async def ImageFromId(self, request: api_pb2.ImageFromIdRequest, context: Any) -> api_pb2.ImageFromIdResponse:
         """Confirm that an image exists."""
-        image = self._images.get(request.image_id)
+        image = self._known(request.image_id, "Could not find image with ID")
         return api_pb2.ImageFromIdResponse(image_id=image.image_id, metadata=_metadata(image))
 
     async def ImageDelete(self, request: api_pb2.ImageDeleteRequest, context: Any) -> empty_pb2.Empty:
         """Forget an image."""
+        self._known(request.image_id, "No Image with ID")
         self._images.delete(request.image_id)
         return empty_pb2.Empty()
+
+    def _known(self, image_id: str, unknown: str) -> Image:
+        """One image; the words for one that is unknown are those that Modal has for the same call."""
+        try:
+            return self._images.get(image_id)
+        except RpcFailure as error:
+            raise RpcFailure(error.code, f"{unknown} {image_id[:100]}.") from None
 
     async def ImageBuildChainGet(
         self, request: api_pb2.ImageBuildChainGetRequest, context: Any

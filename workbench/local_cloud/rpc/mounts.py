@@ -15,6 +15,7 @@ from workbench.local_cloud.rpc.failures import invalid, not_found
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 
+_PYTHON_PREFIX = "python-build-standalone."  # what `add_python` brings, as the SDK names it
 CLIENT_MOUNT_PREFIX = "modal-client-"
 
 _DDL = """
@@ -66,6 +67,11 @@ class MountRpcs:
     ) -> api_pb2.MountGetOrCreateResponse:
         """Make a mount of files that are here; the SDK's own client mount exists by name and holds no files."""
         name = request.deployment_name
+        if name.startswith(_PYTHON_PREFIX):
+            raise invalid(
+                "add_python is not implemented by the local cloud: use debian_slim(python_version=...), or "
+                "from_registry with a python:3.X image."
+            )
         if name and not request.files:
             row = self._db.one("SELECT mount_id, checksum FROM mounts WHERE name=?", (name,))
             if row is None and not name.startswith(CLIENT_MOUNT_PREFIX):

@@ -11,6 +11,7 @@ from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.images.registry import Images
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.failures import invalid, not_found
+from workbench.local_cloud.rpc.refusals import refuse_options, refuse_sandbox_options
 from workbench.local_cloud.rpc.router_url import Url
 from workbench.local_cloud.rpc.sandbox_ports import ports, probe, tunnels
 from workbench.local_cloud.rpc.secrets import SecretRpcs
@@ -28,18 +29,7 @@ _MAX_NAME = 63
 _MAX_TAGS = 64
 _MAX_TAG = 256
 _PAGE = 100
-
-
-# What a program would miss that was promised it; a region, which no program sees, is not among it.
-_REFUSED: dict[str, Callable[[api_pb2.Sandbox], bool]] = {
-    "proxy": lambda asked: bool(asked.proxy_id),
-    "custom_domain": lambda asked: bool(asked.custom_domain),
-    "i6pn": lambda asked: asked.i6pn_enabled,
-    'runtime="vm"': lambda asked: asked.runtime == "vm",
-    "include_oidc_identity_token": lambda asked: asked.include_oidc_identity_token,
-    "_experimental_enable_snapshot": lambda asked: asked.enable_snapshot,
-    "inbound_cidr_allowlist": lambda asked: bool(asked.inbound_cidr_allowlist),
-}
+_REQUEST = ("app_id", "definition", "tags", "cloud_bucket_mount_credentials", "secret_sources")
 
 
 class SandboxRpcs:
@@ -83,16 +73,8 @@ class SandboxRpcs:
         """Start a sandbox, with an id of the caller's choice or one of this family; raises RpcFailure."""
         definition = request.definition
         app = self._apps.get(request.app_id)
-        if definition.resources.gpu_config.gpu_type or definition.resources.gpu_config.type:
-            raise invalid("GPUs are not available on the local cloud.")
-        if definition.cloud_bucket_mounts or definition.nfs_mounts:
-            raise invalid("Bucket mounts and network file systems are not implemented by the local cloud.")
-        if definition.HasField("pty_info"):
-            raise invalid("Sandbox.create with pty is not implemented by the local cloud: give it to exec.")
-        if asked := [name for name, is_asked in _REFUSED.items() if is_asked(definition)]:
-            raise invalid(
-                f"Sandbox.create with {', '.join(asked)} is not implemented by the local cloud: leave it out."
-            )
+        refuse_options("Sandbox.create", request, _REQUEST)
+        refuse_sandbox_options(definition)
         if len(definition.name) > _MAX_NAME:
             raise invalid(f"A sandbox's name is at most {_MAX_NAME} characters.")
         if len({mount.volume_id for mount in definition.volume_mounts}) != len(definition.volume_mounts):
@@ -107,8 +89,6 @@ class SandboxRpcs:
             **self._secrets.resolve(definition.secret_ids),
             **self._secrets.resolve(request.secret_sources),
         }
-        if definition.HasField("outbound_policy") or definition.HasField("experimental_outbound_policy"):
-            raise invalid("Outbound policies are not implemented by the local cloud: use the allowlists.")
         egress = egress_policy(definition.network_access)
         if definition.block_network:
             egress = EgressPolicy.blocked()

@@ -67,7 +67,7 @@ class SecretRpcs:
         row = self._db.one("SELECT env FROM secrets WHERE secret_id=?", (secret_id,))
         keys = set(json.loads(row["env"])) if row is not None else set()
         if missing := sorted(set(request.required_keys) - keys):
-            raise not_found(f"Secret '{request.deployment_name}' is missing key(s): {', '.join(missing)}.")
+            raise not_found(f"Secret is missing key(s): {', '.join(missing)} ('{request.deployment_name}').")
         return api_pb2.SecretGetOrCreateResponse(secret_id=secret_id, metadata=self._metadata(secret_id))
 
     def _metadata(self, secret_id: str) -> api_pb2.SecretMetadata:

@@ -12,6 +12,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.http.volume_routes import BLOCK_BYTES, VolumeRoutes
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import failed_precondition, invalid
+from workbench.local_cloud.rpc.refusals import refuse_options
 from workbench.local_cloud.store.content import EMPTY_SHA256, ContentStore
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
@@ -62,8 +63,7 @@ class VolumeRpcs:
         self, request: api_pb2.VolumeGetOrCreateRequest, context: Any
     ) -> api_pb2.VolumeGetOrCreateResponse:
         """Find or create a volume; version 1 unless told otherwise, as on Modal."""
-        if request.create_options.experimental_options:
-            raise invalid("Experimental volume options are not implemented by the local cloud.")
+        refuse_options("A volume", request.create_options, ())
         with self._committed.transaction():
             volume_id, created = self._objects.get_or_create(
                 "volume",

@@ -133,11 +133,11 @@ def _cidr(value: str) -> Network:
     try:
         return ip_network(value)
     except ValueError:
-        raise ValueError(f"'{value[:100]}' is not a CIDR range, such as 203.0.113.0/24") from None
+        raise ValueError(f"Invalid CIDR: {value[:100]} (a range is like 203.0.113.0/24)") from None
 
 
 def _domain(value: str) -> str:
-    wrong = ValueError(f"'{value[:100]}' is not a domain, such as example.com or *.example.com")
+    wrong = ValueError(f"Invalid domain: {value[:100]} (a domain is like example.com or *.example.com)")
     if value == "*":
         return value
     prefix, name = ("*.", value[2:]) if value.startswith("*.") else ("", value)
