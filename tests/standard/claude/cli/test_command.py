@@ -18,7 +18,8 @@ from modal_app.actions.claude_verdict import Verdict
 from modal_app.contract.claude import ClaudeOptions
 from tests.standard.claude.cli.conftest import Calls
 from tests.support.claude import cli
-from workbench.scripted_model import Script, ScriptedModel, Tool, Turn
+from workbench import scripted_model
+from workbench.scripted_model import Script, ScriptedModel, Tool, Turn, parse_script
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 SERVER = """
@@ -113,6 +114,21 @@ async def test_each_run_of_a_session_tells_what_it_has_cost_itself(call: Calls, 
     assert [one.usage for one in (second, third, fourth)] == [first.usage] * 3
     assert (first.usage.input_tokens, first.usage.output_tokens, first.turns) == (1000, 100, 1)
     assert first.usage.cost_usd > 0
+
+
+async def test_the_model_of_a_machine_without_a_key_goes_on_with_a_session_as_often_as_it_is_asked(
+    call: Calls, workspace: Path
+) -> None:
+    demo = Path(scripted_model.__file__).with_name("demo.yaml").read_text().replace("/workspace", str(workspace))
+    async with ScriptedModel(parse_script(demo)) as model:
+        first = verdict(await cli.run(call(model.url, model.key, "a page please"), workspace))
+        assert first.error is None
+        assert (workspace / "index.html").is_file()
+        for fork in (False, False, True, False):
+            again = ClaudeOptions("and now?", resume=first.session_id, fork=fork)
+            more = verdict(await cli.run(call(model.url, model.key, again), workspace))
+            assert (more.error, more.turns) == (None, 1)
+            assert more.result == "This session goes on. It wrote index.html and style.css before."
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
