@@ -18,6 +18,7 @@ from modal.stream_type import StreamType
 from modal_proto import api_pb2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from modal_app import git_defaults
 from modal_app.chunks import pieces
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Commit, SandboxFacts
@@ -53,18 +54,18 @@ AS_JOB = (
     "--bounding-set=-all",
     "--",
 )
-_ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}  # noqa: S108  # a path in the sandbox
+_ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **git_defaults.ENV}  # noqa: S108  # inside
 
 # One command, because each costs a round of calls. As root it first gives the job's user what others (uploads through
-# the volume API) have put into the project, and then is that user: "$@". It removes the locks of killed gits as the
-# job's user, before the moment from which on what changes is the run's own.
+# the volume API) have put into the project, and then is that user: "$@". As that user it writes what git falls back on
+# and removes the locks of killed gits, before the moment from which on what changes is the run's own.
 PROBE = f"""
-unlock=$1; shift
-tell='id -u; python3 -I -c "$1" {WORKSPACE}; date +%s.%N'
-[ "$(id -u)" = 0 ] || exec sh -c "$tell" sh "$unlock"
+unlock=$1 config=$2 path=$3; shift 3
+tell='printf %s "$2" > "$3"; id -u; python3 -I -c "$1" {WORKSPACE}; date +%s.%N'
+[ "$(id -u)" = 0 ] || exec sh -c "$tell" sh "$unlock" "$config" "$path"
 echo root
 find {WORKSPACE} ! -uid {JOB_UID} -exec chown -h {JOB_UID}:{JOB_UID} {{}} +
-exec "$@" sh -c "$tell" sh "$unlock"
+exec "$@" sh -c "$tell" sh "$unlock" "$config" "$path"
 """
 UNLOCK = Path(__file__).with_name("stale_locks.py").read_text()
 PROBED = re.compile(rb"(root\n)?(\d{1,10})\n(\{.*\}\n)?(\d{1,12}\.\d{1,9})\n")
@@ -162,7 +163,7 @@ class ProjectSandbox:
 
         The caller holds the project: locks of git that are found are nobody's any more, and are removed.
         """
-        argv = ["sh", "-c", PROBE, "sh", UNLOCK, *AS_JOB]
+        argv = ["sh", "-c", PROBE, "sh", UNLOCK, git_defaults.CONFIG, git_defaults.PATH, *AS_JOB]
         code, printed = await self._command(argv, timeout_s=self._timeouts.start_s)
         said = PROBED.fullmatch(printed)
         if code != 0 or said is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from modal_app import git_defaults
 from modal_app.actions.output import Captured, Output, Piece
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.requests import GitCommit, GitDiff, GitInit, GitLog, GitRequest, GitRestore, GitStatus
@@ -34,10 +35,10 @@ ENV = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_EDITOR": "true",
-    "GIT_AUTHOR_NAME": "workbench",
-    "GIT_AUTHOR_EMAIL": "workbench@localhost",
-    "GIT_COMMITTER_NAME": "workbench",
-    "GIT_COMMITTER_EMAIL": "workbench@localhost",
+    "GIT_AUTHOR_NAME": git_defaults.NAME,
+    "GIT_AUTHOR_EMAIL": git_defaults.EMAIL,
+    "GIT_COMMITTER_NAME": git_defaults.NAME,
+    "GIT_COMMITTER_EMAIL": git_defaults.EMAIL,
 }
 _HASH = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _LOG_FORMAT = "--format=%H%x00%P%x00%an%x00%ae%x00%cI%x00%s%x00"
@@ -155,8 +156,8 @@ async def commit_writes(job: Job, output: Output, message: str, timeout_s: float
 
 
 async def _init(repository: _Repository) -> JsonValue:
-    await repository.tell("init", "--initial-branch=main", "--template=")
-    return {"branch": "main", "commit": await repository.head()}
+    await repository.tell("init", f"--initial-branch={git_defaults.BRANCH}", "--template=")
+    return {"branch": git_defaults.BRANCH, "commit": await repository.head()}
 
 
 async def _status(repository: _Repository) -> JsonValue:

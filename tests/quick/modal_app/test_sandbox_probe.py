@@ -4,13 +4,14 @@ import os
 import subprocess
 import time
 
-from modal_app import sandbox
+from modal_app import git_defaults, sandbox
 
 _NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 
 
 def _probe(*before: str) -> tuple[bool, int, float]:
-    command = [*before, "sh", "-c", sandbox.PROBE, "sh", sandbox.UNLOCK, *sandbox.AS_JOB]
+    settings = (git_defaults.CONFIG, "/dev/null")
+    command = [*before, "sh", "-c", sandbox.PROBE, "sh", sandbox.UNLOCK, *settings, *sandbox.AS_JOB]
     said = sandbox.PROBED.fullmatch(subprocess.run(command, check=True, capture_output=True).stdout)
     assert said is not None
     return said[1] is not None, int(said[2]), float(said[4])

@@ -37,7 +37,7 @@ def test_a_git_that_is_killed_in_its_editor_does_not_wedge_the_project(wb: Workb
 import os, subprocess
 open("a", "w").write("2")
 os.environ["GIT_EDITOR"] = "sleep 60 #"
-subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-a"])
+subprocess.run(["git", "commit", "-a"])
 """
     end = wb.launch(project, "python", code=code, timeout_s=2).wait(60)
     assert isinstance(end, ErrorEvent)
@@ -58,8 +58,8 @@ def test_any_lock_of_git_is_found_and_told(wb: Workbench, project: Project, lock
         project,
         f"""
 import pathlib, subprocess
-def git(*arguments): subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], check=True)
-git("init", "-q", "-b", "main"); git("commit", "-q", "--allow-empty", "-m", "m"); git("worktree", "add", "-q", "side")
+def git(*arguments): subprocess.run(["git", *arguments], check=True)
+git("init", "-q"); git("commit", "-q", "--allow-empty", "-m", "m"); git("worktree", "add", "-q", "side")
 pathlib.Path({lock!r}).touch()
 """,
     )
@@ -68,8 +68,7 @@ import pathlib, subprocess
 for where in (".", "side"):
     pathlib.Path(where, "new").write_text("1")
     subprocess.run(["git", "add", "new"], cwd=where, check=True)
-    named = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
-    subprocess.run([*named, "commit", "-q", "-m", "n"], cwd=where, check=True)
+    subprocess.run(["git", "commit", "-q", "-m", "n"], cwd=where, check=True)
 subprocess.run(["git", "config", "x.y", "z"], check=True)
 """
     assert f"removed: {lock}" in said(wb, project, "python", code=code)[1]
@@ -142,3 +141,50 @@ def test_a_write_set_whose_git_does_not_end_leaves_nothing_behind(wb: Workbench,
     assert act(wb, project, "files", "read", path="kept")["content"] == "old"
     names = {entry["path"] for entry in act(wb, project, "files", "list", path=".git")["entries"]}
     assert ".git/index.lock" not in names
+
+
+COMMIT = """
+import subprocess
+def git(*arguments): return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+{before}
+git("init"); open("a", "w").write("1"); git("add", "a"); git("commit", "-m", "m")
+print(git("log", "-1", "--format=%an <%ae> by %cn <%ce>").strip(), "on", git("branch", "--show-current").strip())
+"""
+OURS = "workbench <workbench@localhost>"
+
+
+@pytest.mark.parametrize(
+    ("before", "who"),
+    [
+        ("", f"{OURS} by {OURS} on main"),
+        ("import os; os.environ['HOME'] = '/workspace'", f"{OURS} by {OURS} on main"),
+        (
+            "git('config', '--global', 'user.name', 'Own')",
+            "Own <workbench@localhost> by Own <workbench@localhost> on main",
+        ),
+        (
+            "import os; os.environ.update(GIT_AUTHOR_NAME='A', GIT_AUTHOR_EMAIL='a@a')",
+            f"A <a@a> by {OURS} on main",
+        ),
+        (
+            "git('init', '-b', 'trunk'); git('config', 'user.name', 'R'); git('config', 'user.email', 'r@r')",
+            "R <r@r> by R <r@r> on trunk",
+        ),
+    ],
+    ids=["nothing set", "another home", "a setting of its own", "an environment of its own", "a repository's own"],
+)
+def test_a_job_s_git_has_a_name_and_what_the_job_sets_wins(
+    wb: Workbench, project: Project, before: str, who: str
+) -> None:
+    assert job(wb, project, COMMIT.format(before=before)) == f"{who}\n"
+
+
+def test_all_actions_commit_to_one_history_under_one_name(wb: Workbench, project: Project) -> None:
+    job(wb, project, COMMIT.format(before=""))
+    act(wb, project, "files", "write", files=[{"path": "b", "content": "1"}], message="of a write set")
+    act(wb, project, "files", "write", files=[{"path": "c", "content": "1"}])
+    act(wb, project, "git", "commit", message="of an action")
+    entries = act(wb, project, "git", "log")["entries"]
+    assert [entry["subject"] for entry in entries] == ["of an action", "of a write set", "m"]
+    assert {(entry["author"], entry["email"]) for entry in entries} == {("workbench", "workbench@localhost")}
+    assert job(wb, project, "import subprocess; subprocess.run(['git', 'branch', '--show-current'])") == "main\n"
