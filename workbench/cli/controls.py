@@ -61,7 +61,7 @@ def add(
 
     workbench cloud fault add at=stream rpc=TaskExecStdioRead after_messages=2 status=UNAVAILABLE times=1
 
-    workbench cloud fault add at=commit lose=true nth=1
+    workbench cloud fault add at=commit lose=true
     """
     with failing():
         rule_id = _faults().add(**dict(_pair(setting) for setting in settings))
@@ -152,11 +152,15 @@ def coverage(as_json: JsonOption = False) -> None:
 
 
 def _pair(setting: str) -> tuple[str, Any]:
-    from workbench.local_cloud.faults import FaultRule
+    from workbench.local_cloud.faults import FaultRule, check_word
 
     name, equals, text = setting.partition("=")
-    if not equals or name not in FaultRule.model_fields:
+    if not equals:
         raise typer.BadParameter(f"{setting!r} is not NAME=VALUE with one of {', '.join(FaultRule.model_fields)}")
+    try:
+        check_word("field", name, FaultRule.model_fields)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     try:
         return name, json.loads(text)
     except ValueError:

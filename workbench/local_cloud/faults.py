@@ -5,13 +5,15 @@ A rule draws from its own seed, once per match and in order, so that the same ca
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import structlog
 from grpc import StatusCode
+from modal_proto import api_pb2, task_command_router_pb2
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workbench.local_cloud.ids import new_id
@@ -20,10 +22,26 @@ _log = structlog.get_logger(__name__)
 
 MAX_RULES = 100
 _REMEMBERED = 200
+_MOST_LISTED = 30
 
 At = Literal["call", "answer", "stream", "commit", "web"]
 Pattern = Annotated[str, Field(max_length=200)]
 Seconds = Annotated[float, Field(ge=0, le=24 * 3600)]
+
+
+def check_word(what: str, word: str, known: Iterable[str]) -> None:
+    """Raise ValueError with the nearest words that there are, for one that there is not."""
+    names = {name.lower(): name for name in known}
+    if word in names.values():
+        return
+    near = [names[found] for found in get_close_matches(word.lower().strip("*"), names, n=3, cutoff=0.6)]
+    if near:
+        meant = f"did you mean {' or '.join(near)}?"
+    elif len(names) > _MOST_LISTED:
+        meant = "`workbench cloud coverage` lists them"
+    else:
+        meant = f"there is {', '.join(names.values())}"
+    raise ValueError(f"there is no {what} '{word[:100]}': {meant}")
 
 
 class FaultRule(BaseModel):
@@ -58,6 +76,17 @@ class FaultRule(BaseModel):
     buffer_bytes: int | None = Field(None, ge=1, le=64 * 1024**2, description="a hop that holds so much back")
     cut_after_s: Seconds | None = Field(None, description="the connection breaks so long after the response began")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _must_be_words_that_there_are(cls, given: object) -> object:
+        """Name what is nearest to a field or a value that is misspelt."""
+        if isinstance(given, dict):
+            for name, value in given.items():
+                check_word("field", str(name), cls.model_fields)
+                if isinstance(value, str) and name in _WORDS:
+                    check_word(str(name), value, _WORDS[name])
+        return given
+
     @model_validator(mode="after")
     def _must_make_sense(self) -> "FaultRule":
         given = {name for name in ACTIONS if getattr(self, name)}
@@ -67,11 +96,20 @@ class FaultRule(BaseModel):
         if misplaced:
             allowed = ", ".join(sorted(_ALLOWED[self.at]))
             raise ValueError(f"{', '.join(misplaced)} does not go with at={self.at}; there it is one of {allowed}")
-        if self.status is not None and self.status not in _STATUSES:
-            raise ValueError(f"status is one of {', '.join(sorted(_STATUSES))}")
         if self.rpc and self.at in ("commit", "web"):
             raise ValueError(f"an RPC's name does not go with at={self.at}")
+        self._must_match_an_rpc()
         return self
+
+    def _must_match_an_rpc(self) -> None:
+        """A pattern that matches nothing of the protocol is misspelt, or in the wrong place."""
+        matched = [streams for name, streams in RPCS.items() if fnmatchcase(name, self.rpc)]
+        if not self.rpc or any(streams is (self.at == "stream") or self.at == "call" for streams in matched):
+            return
+        if not matched:
+            check_word("RPC", self.rpc, RPCS)
+        how = "stream their answer: give at=stream or at=call" if any(matched) else "do not stream: give another at="
+        raise ValueError(f"RPCs like {self.rpc} {how}")
 
     @property
     def code(self) -> StatusCode | None:
@@ -79,7 +117,21 @@ class FaultRule(BaseModel):
         return None if self.status is None else StatusCode[self.status]
 
 
-_STATUSES = frozenset(code.name for code in StatusCode if code is not StatusCode.OK)
+_WORDS: dict[str, tuple[str, ...]] = {
+    "at": get_args(At),
+    "status": tuple(code.name for code in StatusCode if code is not StatusCode.OK),
+    "kill": ("exec", "sandbox", "container"),
+    "exhaust": ("memory", "disk"),
+}
+# The calls of the protocol, and whether each streams its answer.
+RPCS: dict[str, bool] = {
+    method.name: method.server_streaming
+    for service in (
+        api_pb2.DESCRIPTOR.services_by_name["ModalClient"],
+        task_command_router_pb2.DESCRIPTOR.services_by_name["TaskCommandRouter"],
+    )
+    for method in service.methods
+}
 ACTIONS = frozenset(
     (
         "delay_s",

@@ -1,5 +1,6 @@
 """What the README tells people to do, works: its commands exist and its code runs."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import live_sandboxes
 from tests.support import warm
+from tests.support.commands import cli
 from tests.support.paths import ROOT
 from workbench import Workbench
 from workbench.cli import app
@@ -63,3 +65,25 @@ def test_the_stock_commands_of_the_readme_work(wb: Workbench, cloud: object) -> 
         given = [word.replace("modal-workbench", wb.app_name) for word in arguments]
         done = warm.run("-m", "modal", *given, env=os.environ)
         assert done.returncode == 0, done.stderr
+
+
+CODE = "import time; open('note', 'w').write(str(time.time())); print('out')"  # another file each time
+
+
+def test_the_faults_of_the_readme_happen_and_are_told(wb: Workbench) -> None:
+    """Each rule as it stands, one after the other, and a run that meets it."""
+    lines = [line for line in SHELL.splitlines() if line.startswith("uv run workbench cloud fault add")]
+    assert len(lines) == 2
+    job = ["run", "python", "--app-name", wb.app_name, "--json", "-c", CODE]
+    for line in lines:
+        command, _, told = line.partition("#")
+        assert cli(*shlex.split(command)[3:]).returncode == 0
+        try:
+            end = json.loads(cli(*job).stdout.splitlines()[-1])
+            [rule] = json.loads(cli("cloud", "fault", "list", "--json").stdout)["rules"]
+        finally:
+            cli("cloud", "fault", "clear")
+        assert rule["injected"] > 0, line
+        expected = re.findall(r"ends in (\w+)", told)
+        assert ([end["code"]] if end["type"] == "error" else []) == expected, line
+    assert json.loads(cli(*job).stdout.splitlines()[-1])["type"] == "done"

@@ -220,7 +220,17 @@ def test_faults_and_the_clock_from_the_command_line(cloud: Running) -> None:
     for wrong in (["fault", "add", "status"], ["fault", "add", "colour=red"], ["clock", "advance", "ten"]):
         assert cli("cloud", *wrong).returncode == 2
     refused = cli("cloud", "fault", "add", "status=FINE")
-    assert (refused.returncode, refused.stderr.startswith("error: status is one of")) == (1, True)
+    assert (refused.returncode, refused.stderr.startswith("error: there is no status 'FINE': there is")) == (1, True)
+    for words, meant in (
+        (["rpc=TaskExecStdioReed", "delay_s=1"], "did you mean TaskExecStdioRead"),
+        (["rpc=WorkspaceMembersList", "delay_s=1"], "is not done by the local cloud"),
+        (["at=strem", "delay_s=1"], "did you mean stream?"),
+        (["atfer_messages=2", "status=INTERNAL"], "did you mean after_messages?"),
+    ):
+        refused = cli("cloud", "fault", "add", *words)
+        assert refused.returncode != 0
+        assert meant in " ".join(refused.stderr.replace("│", " ").split())
+    assert "no rules" in cli("cloud", "fault", "list").stdout
 
 
 def test_coverage_names_every_missing_rpc(cloud: Running) -> None:

@@ -33,8 +33,8 @@ def for_clients(gate: Gate, answer: Endpoint) -> Endpoint:
             return await answer(request)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            return JSONResponse({"error": f"{where}: {first['msg']}" if where else first["msg"]}, 400)
+            where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            return JSONResponse({"error": f"{where}: {what}" if where else what}, 400)
         except RpcFailure as error:
             return JSONResponse({"error": error.message}, _STATUSES.get(error.code, 500))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -57,6 +58,8 @@ class ControlRoutes:
 
     async def _add(self, request: Request) -> Response:
         rule = FaultRule.model_validate_json(await _body(request))
+        if rule.rpc and not any(fnmatchcase(name, rule.rpc) for name in self._coverage_now().implemented):
+            raise invalid(f"{rule.rpc} is not done by the local cloud, so that the rule would do nothing.")
         try:
             return JSONResponse({"rule_id": self._faults.add(rule)}, 201)
         except ValueError as error:
