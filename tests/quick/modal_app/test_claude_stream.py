@@ -62,6 +62,14 @@ def line(**value: object) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
+def begin(message_id: str) -> bytes:
+    return line(type="stream_event", event={"type": "message_start", "message": {"id": message_id}})
+
+
+def stop(**more: object) -> bytes:
+    return line(type="stream_event", event={"type": "message_stop"}, **more)
+
+
 RESULT = line(type="result", subtype="success", is_error=False, result="ok")
 
 
@@ -388,14 +396,6 @@ def test_blocks_that_were_whole_when_their_stream_broke_are_kept() -> None:
     assert {item.replaces for item in items if isinstance(item, Text | Message)} == {None}
 
 
-def begin(message_id: str) -> bytes:
-    return line(type="stream_event", event={"type": "message_start", "message": {"id": message_id}})
-
-
-def stop(**more: object) -> bytes:
-    return line(type="stream_event", event={"type": "message_stop"}, **more)
-
-
 @pytest.mark.parametrize(
     ("kept", "left"), [(0, "again"), (1, "oneagain"), (2, "onetwoagain"), (9, "onetwothreeagain"), (None, "again")]
 )
@@ -452,8 +452,14 @@ def test_silence_is_measured() -> None:
         line(type="stream_event", event={"type": "content_block_delta", "delta": {"type": "text_delta", "text": 1}}),
         line(type=["x"], subtype={}, session_id="../../etc"),
         b"".join(line(type="assistant", parent_tool_use_id=str(number)) for number in range(1000)),
+        line(type="result", model_usage_since_last_result=[1], structured_output={"a": []}, terminal_reason={}),
+        line(type="result", model_usage_since_last_result={"m": 3, "n": {"inputTokens": -1, "costUSD": "9"}}),
+        line(type="user", retracted_message_uuids={"u": 1}, refused_message_id=["m"], message={"content": 3}),
+        begin("m") + delta("x", [2]) + stop(abandoned_blocks=7) + begin("n") + stop(abandoned_blocks={}) + delta("y"),  # type: ignore[arg-type]  # hostile
+        begin("m") + delta("x", -(10**30)) + stop(abandoned_blocks={"from_block_index": "1"}) + begin("") + RESULT,
+        block(type="text", text={"a": 1}) + block(type="tool_use", id=3) + block(type="text", text=["x"]) + RESULT,
     ],
-    ids=range(9),
+    ids=range(15),
 )
 def test_hostile_lines_break_nothing(hostile: bytes) -> None:
     _, verdict = read(hostile)
