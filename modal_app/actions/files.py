@@ -16,6 +16,7 @@ from modal.types import FileEntry, FileEntryType
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from modal_app.actions import git
+from modal_app.actions.git_command import ENV, putting_back
 from modal_app.actions.output import Captured, Output
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.limits import MAX_LIST_ENTRIES, MAX_READ_BYTES
@@ -81,7 +82,7 @@ async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
             raise AssertionError("reads need no sandbox")
     if not isinstance(request, FilesWrite) or request.message is None:
         return await _changed(job, output, asked, request.timeout_s)
-    put_back = git.putting_back(await git.head(job, output, request.timeout_s))
+    put_back = putting_back(await git.head(job, output, request.timeout_s))
     result = await _changed(job, output, asked, request.timeout_s)
     held = str(result.pop("held", ""))
     try:
@@ -96,7 +97,7 @@ async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
 async def _conclude(job: Job, how: str, held: str, then: Sequence[str]) -> None:
     """Undo a write set and what git has made of it, or let it stand; in a sandbox that is gone nothing stands."""
     try:
-        await job.aside(("sh", "-c", _CONCLUDE, "sh", UNLOCK, _SCRIPT, WORKSPACE, how, held, *then), env=git.ENV)
+        await job.aside(("sh", "-c", _CONCLUDE, "sh", UNLOCK, _SCRIPT, WORKSPACE, how, held, *then), env=ENV)
     except ContractError as error:
         _log.warning("files.not_concluded", how=how, reason=str(error))
 
