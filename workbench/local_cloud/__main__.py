@@ -20,6 +20,7 @@ import modal
 import structlog
 
 from workbench.local_cloud.cloud import LocalCloud
+from workbench.local_cloud.descriptors import raise_limit
 from workbench.local_cloud.rpc.server import PortInUseError
 from workbench.local_cloud.rpc.session import SDK_VERSION
 from workbench.local_cloud.sandboxes.diagnosis import MORE
@@ -47,6 +48,7 @@ def main() -> int:
     if arguments.detach and os.fork() != 0:
         os._exit(0)
     os.umask(0o077)
+    raise_limit()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

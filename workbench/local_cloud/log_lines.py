@@ -132,6 +132,10 @@ class OutputPipe:
                 await self._pause(self._take(data))
             self._take(b"")
             self._flush()
+        except OSError as error:  # whoever reads the log must not take this for the end
+            self._flush()
+            self._hand_on("", [f"[local cloud: the rest of the output cannot be read: {error.strerror}]\n"])
+            raise
         finally:
             self.close()
 

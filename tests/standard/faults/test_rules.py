@@ -177,6 +177,24 @@ def test_a_rule_for_one_sandbox_spares_the_others(faults: Faults, sandbox: modal
     assert sandbox.exec("true").wait() == 0
 
 
+def test_a_run_whose_output_is_lost_is_not_done(faults: Faults, wb: Workbench, project: Project) -> None:
+    """Whichever read of the run it is: an end of the stream would be a lie, when the program has printed more."""
+    text = "x" * 100_000
+    faults.add(at="stream", rpc="TaskExecStdioRead", delay_s=0.001)
+    assert wb.launch(project, "python", code=f"print('{text}')").wait().type == "done"
+    [counted] = faults.rules()
+    faults.clear()
+    ends = set()
+    for nth in range(1, counted.matched + 1):
+        with faults.injected(at="stream", rpc="TaskExecStdioRead", status="DATA_LOSS", nth=nth):
+            run = wb.launch(project, "python", code=f"print('{text}')")
+            end = run.wait()
+        ends.add(end.code if end.type == "error" else end.type)
+        assert end.type != "done" or run.text("stdout") == f"{text}\n"
+    assert ends & {"sandbox_lost", "stream_lost"}
+    assert "done" not in ends
+
+
 def test_a_slow_reader_gets_everything(faults: Faults, sandbox: modal.Sandbox, clock: Clock) -> None:
     faults.add(at="stream", rpc="TaskExecStdioRead", bytes_per_s=400_000, times=1)
     started = time.monotonic()

@@ -8,6 +8,7 @@ from grpc import StatusCode
 from modal_proto import api_pb2
 from modal_proto import task_command_router_pb2 as tcr
 
+from workbench.local_cloud.descriptors import OF_A_PROGRAM
 from workbench.local_cloud.rpc.callers import caller
 from workbench.local_cloud.rpc.failures import RpcFailure, failed_precondition, invalid, not_found
 from workbench.local_cloud.rpc.sandboxes import egress_policy
@@ -16,7 +17,7 @@ from workbench.local_cloud.sandboxes.execs import Exec
 from workbench.local_cloud.sandboxes.records import Record
 from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.spec import ExitStatus, SandboxStartFailedError
-from workbench.local_cloud.sandboxes.spool import OutputForgottenError, Spool
+from workbench.local_cloud.sandboxes.spool import OutputForgottenError, OutputLostError, Spool
 
 _LONG_POLL_S = 55.0
 _MAX_READY_S = 24 * 3600.0  # no sandbox lives longer
@@ -50,15 +51,16 @@ class RouterRpcs:
         if terminal is not None:
             env = {**_terminal_env(request.pty_info), **env}
         try:
-            await record.sandbox.exec(
-                list(request.command_args),
-                exec_id=request.exec_id,
-                env=env,
-                workdir=request.workdir or None,
-                timeout_s=request.timeout_secs + _CLIENT_AHEAD_S if request.timeout_secs else None,
-                terminal=terminal,
-                devnull=_devnull(request),
-            )
+            with self._sandboxes.descriptors.promised(OF_A_PROGRAM, what="Another program"):
+                await record.sandbox.exec(
+                    list(request.command_args),
+                    exec_id=request.exec_id,
+                    env=env,
+                    workdir=request.workdir or None,
+                    timeout_s=request.timeout_secs + _CLIENT_AHEAD_S if request.timeout_secs else None,
+                    terminal=terminal,
+                    devnull=_devnull(request),
+                )
         except (SandboxStartFailedError, ValueError) as error:
             raise failed_precondition(str(error)) from error
         return tcr.TaskExecStartResponse()
@@ -202,7 +204,7 @@ async def _chunks(spool: Spool, offset: int) -> AsyncIterator[tuple[int, bytes]]
         while data := await spool.read(offset):
             yield offset, data
             offset += len(data)
-    except OutputForgottenError as error:
+    except (OutputForgottenError, OutputLostError) as error:
         raise RpcFailure(StatusCode.DATA_LOSS, f"{error}.") from error
 
 

@@ -24,7 +24,7 @@ from workbench.local_cloud.rpc.sandbox_ports import SandboxPortRpcs
 from workbench.local_cloud.rpc.sandboxes import SandboxRpcs
 from workbench.local_cloud.sandboxes.records import Record
 from workbench.local_cloud.sandboxes.registry import Sandboxes
-from workbench.local_cloud.sandboxes.spool import OutputForgottenError
+from workbench.local_cloud.sandboxes.spool import OutputForgottenError, OutputLostError
 
 _ID_CHARS = 22  # of V1, whatever this cloud's other ids have
 _ID = re.compile(rf"sb-[A-Za-z0-9]{{{_ID_CHARS}}}", re.ASCII)
@@ -178,7 +178,7 @@ class FirstSandboxRpcs:
                     data = await spool.read(offset)
             except TimeoutError:
                 return
-            except OutputForgottenError as error:
+            except (OutputForgottenError, OutputLostError) as error:
                 raise RpcFailure(StatusCode.DATA_LOSS, f"{error}.") from error
             offset += len(data)
             text = decoder.decode(data, final=not data)

@@ -18,7 +18,7 @@ _MESSAGE_BYTES = 256 * 1024
 _MESSAGES_AT_ONCE = 64
 _SEND_TRIES, _SEND_PAUSE_S = 1000, 0.005
 
-Hear = Callable[[dict[str, Any], list[int]], None]  # may raise ValueError, KeyError, TypeError and OSError
+Hear = Callable[[dict[str, Any], list[int]], None]  # may raise ValueError, LookupError, TypeError and OSError
 OnBad = Callable[[Exception], None]
 
 
@@ -83,7 +83,7 @@ class Channel:
                 return
             try:
                 self._hear(json.loads(data), descriptors)
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except (ValueError, LookupError, TypeError, OSError) as error:
                 self._on_bad(error)
             finally:
                 for descriptor in descriptors:

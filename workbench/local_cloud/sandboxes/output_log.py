@@ -7,7 +7,7 @@ comes faster than the log can take, the newest part is kept, and the log says ho
 import asyncio
 
 from workbench.local_cloud.log_lines import CHUNK_BYTES, PARTIAL_LINE_S, OnRows, Rows
-from workbench.local_cloud.sandboxes.spool import OutputForgottenError, Spool
+from workbench.local_cloud.sandboxes.spool import OutputForgottenError, OutputLostError, Spool
 
 PAUSE_S = 0.05  # between two chunks: about a mebibyte a second
 MAX_BEHIND_BYTES = 4 * 1024 * 1024
@@ -31,6 +31,9 @@ async def follow(spool: Spool, on_rows: OnRows) -> None:
             on_rows([*rows.flush(), _left_out(spool.kept_from - offset)])
             offset = spool.kept_from
             continue
+        except OutputLostError as error:
+            on_rows([*rows.flush(), f"\n[local cloud: the rest is lost: {error}]\n"])
+            return
         offset += len(data)
         if found := rows.take(data):
             on_rows(found)

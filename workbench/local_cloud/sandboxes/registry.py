@@ -11,6 +11,7 @@ import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.descriptors import OF_A_SANDBOX, Descriptors
 from workbench.local_cloud.ids import new_id
 from workbench.local_cloud.images.registry import Image
 from workbench.local_cloud.rpc.failures import RpcFailure, already_exists, failed_precondition, not_found
@@ -81,6 +82,8 @@ class Sandboxes:
         self._records: dict[str, Record] = {}
         self._by_task: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._let_go: set[str] = set()  # ended ones whose output is no longer kept
+        self.descriptors = Descriptors()
         self._ledger = ledger
         for known in ledger.end_all(now=clock.time()):
             record = Record(**vars(known))
@@ -109,8 +112,30 @@ class Sandboxes:
     ) -> Record:
         """Start a sandbox; `prepare` has it before its program does.
 
-        A name that a running sandbox of the app has is ALREADY_EXISTS.
+        Raises RpcFailure: ALREADY_EXISTS for a name that a running sandbox of the app has, RESOURCE_EXHAUSTED, with
+        nothing made, when there is no room for its files and sockets, FAILED_PRECONDITION when it does not start.
         """
+        await self._make_room()
+        with self.descriptors.promised(OF_A_SANDBOX, what="Another sandbox"):
+            return await self._create(
+                sandbox_id, app_id, app_name, environment, definition, tags, env, image, egress, ports, probe, prepare
+            )
+
+    async def _create(
+        self,
+        sandbox_id: str | None,
+        app_id: str,
+        app_name: str,
+        environment: str,
+        definition: api_pb2.Sandbox,
+        tags: dict[str, str],
+        env: dict[str, str],
+        image: Image,
+        egress: EgressPolicy,
+        ports: Sequence[PortSpec],
+        probe: Probe | None,
+        prepare: Prepare | None,
+    ) -> Record:
         if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
             raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
         record = Record(
@@ -313,11 +338,24 @@ class Sandboxes:
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
         self._spawn(self._forget_oldest())
 
+    async def _make_room(self) -> None:
+        """Where descriptors are short, let go of the output of ended sandboxes, the first that ended first."""
+        if self.descriptors.has_room(OF_A_SANDBOX):
+            return
+        ended = [record for record in self._records.values() if record.result is not None]
+        for record in sorted(ended, key=lambda record: record.finished_at):
+            if record.sandbox is not None and record.sandbox_id not in self._let_go:
+                self._let_go.add(record.sandbox_id)
+                await self._engine.discard(record.sandbox)
+                if self.descriptors.has_room(OF_A_SANDBOX):
+                    return
+
     async def _forget_oldest(self) -> None:
         finished = [record for record in self._records.values() if record.result is not None]
         for record in finished[:-FINISHED_KEPT]:
             del self._records[record.sandbox_id], self._by_task[record.task_id]
             self._ledger.forget(record.sandbox_id)
+            self._let_go.discard(record.sandbox_id)
             if record.sandbox is not None:
                 await self._engine.discard(record.sandbox)
 

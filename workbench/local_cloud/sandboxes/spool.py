@@ -9,6 +9,7 @@ long as anybody holds it, and what comes is dropped: a writer whose reader is go
 """
 
 import asyncio
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -28,6 +29,10 @@ class OutputForgottenError(Exception):
     """The offset lies before what is kept."""
 
 
+class OutputLostError(Exception):
+    """The stream does not end here: what came then could not be read or kept."""
+
+
 class Spool:
     """One stream: filled from a pipe's or terminal's read end, read by any number of readers."""
 
@@ -43,6 +48,7 @@ class Spool:
         self.size = 0
         self.kept_from = 0
         self.finished = False
+        self._lost = ""  # why the stream is not whole
 
     def fill_from(self, descriptor: int) -> None:
         """Take over the read end of a pipe."""
@@ -51,9 +57,10 @@ class Spool:
         self._resume()
 
     async def read(self, offset: int, *, max_bytes: int = 1024 * 1024, pace: bool = True) -> bytes:
-        """Wait for bytes at `offset` and return some; b"" is the end of the stream. Raises OutputForgottenError.
+        """Wait for bytes at `offset` and return some; b"" is the end of the stream.
 
-        A reader without `pace` does not let the job print on by having read.
+        Raises OutputForgottenError, and OutputLostError where output is missing instead of an end. A reader without
+        `pace` does not let the job print on by having read.
         """
         while True:
             if pace and offset > self._furthest:
@@ -64,6 +71,8 @@ class Spool:
                 raise OutputForgottenError(f"the first {self.kept_from} bytes of this output are no longer kept")
             if offset < self.size:
                 return self._at(offset, max_bytes)
+            if self.finished and self._lost:
+                raise OutputLostError(self._lost)
             if self.finished:
                 return b""
             await self._changed.wait()
@@ -81,13 +90,15 @@ class Spool:
             self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._expect_end, self.size)
 
     def discard(self) -> None:
-        """Release the files and the pipe; readers see the end. Idempotent."""
+        """Release the files and the pipe; who has not read everything is told so. Idempotent."""
+        if not self.finished:
+            self._lost = self._lost or "the program's output was let go of before its end"
         self._finish()
         self._let_go()
         for file in self._segments.values():
             file.close()
         self._segments.clear()
-        self.size = self.kept_from = 0
+        self.kept_from = self.size
 
     def _at(self, offset: int, max_bytes: int) -> bytes:
         number, within = divmod(offset, SEGMENT_BYTES)
@@ -161,12 +172,14 @@ class Spool:
             data = os.read(self._source, _CHUNK_BYTES)
         except BlockingIOError:
             return 0
-        except OSError:  # a terminal whose last program has ended
+        except OSError as error:
+            if error.errno != errno.EIO:  # which a terminal says whose last program has ended
+                self._lost = f"the program's output cannot be read: {error.strerror}"
             data = b""
         try:
             self._append(data)
-        except OSError as error:  # the host's disk is full: the job must see an end rather than this process
-            self._append_notice(error)
+        except OSError as error:  # the disk is full, or no descriptor is left
+            self._lost = f"the program's output cannot be kept: {error.strerror}"
             data = b""
         if data:
             self._notify()
@@ -174,12 +187,6 @@ class Spool:
             self._finish()
             self._let_go()
         return len(data)
-
-    def _append_notice(self, error: OSError) -> None:
-        try:
-            self._append(f"\n[output cannot be kept: {error.strerror}]\n".encode())
-        except OSError:
-            pass  # not even that: the end of the stream must do
 
     def _finish(self) -> None:
         self._pause()

@@ -5,6 +5,7 @@ link. Writes become visible elsewhere on commit, and commits of others become vi
 """
 
 import asyncio
+import errno
 import math
 import os
 import tempfile
@@ -23,6 +24,7 @@ from workbench.local_cloud.volumes.spares import Spare, Spares, is_plain
 from workbench.local_cloud.volumes.trees import Skipped, open_regular, opened_dir, opened_parent, remove_tree
 
 _T = TypeVar("_T")
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # anything else is a failure to read what may be there
 MayCommit = Callable[[str, str], Awaitable[bool]]  # author, sub-path; False: acknowledge it, and publish nothing
 
 
@@ -258,7 +260,9 @@ class WorkingCopy:
         try:
             with opened_dir(self.path) as root, opened_parent(root, path) as (directory, name):
                 descriptor = open_regular(name, dir_fd=directory)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
             return None
         if descriptor is None:
             return None

@@ -2,7 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import resource
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from workbench.local_cloud.sandboxes.spool import (
     SEGMENT_BYTES,
     WINDOW_BYTES,
     OutputForgottenError,
+    OutputLostError,
     Spool,
 )
 
@@ -89,12 +94,76 @@ async def test_what_was_read_long_ago_is_forgotten_and_said_so(spool: Spool, tmp
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_discarded_output_ends_for_its_readers(spool: Spool) -> None:
-    descriptor = writing(spool)
-    reading = asyncio.create_task(spool.read(0))
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """Have as many files open as this process may, for as long as the block."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, before[1]))
+    with suppress(OSError):
+        while True:
+            taken.append(os.dup(taken[0]))
+    try:
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_output_that_cannot_be_kept_does_not_look_like_an_end(spool: Spool) -> None:
+    write = writing(spool)
+    os.write(write, b"lost")
+    with no_more_descriptors():
+        spool.drain()
+    with pytest.raises(OutputLostError, match="cannot be kept: Too many open files"):
+        await take(spool)
+    os.close(write)
+
+
+async def test_what_was_kept_comes_before_the_loss_is_told(spool: Spool) -> None:
+    write = writing(spool)
+    os.write(write, b"kept")
+    assert await asyncio.wait_for(spool.read(0), DEADLINE_S) == b"kept"
+    pouring = asyncio.create_task(asyncio.to_thread(pour, write, 2 * SEGMENT_BYTES))
+    with no_more_descriptors():  # the second segment has no file
+        found = await asyncio.wait_for(spool.read(4, max_bytes=SEGMENT_BYTES), DEADLINE_S)
+        while len(found) < SEGMENT_BYTES - 4:
+            found += await asyncio.wait_for(spool.read(4 + len(found)), DEADLINE_S)
+        with pytest.raises(OutputLostError):
+            await asyncio.wait_for(spool.read(SEGMENT_BYTES), DEADLINE_S)
+    with pytest.raises(BrokenPipeError):
+        await pouring
+
+
+async def test_output_that_cannot_be_read_does_not_look_like_an_end(spool: Spool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
+        theirs, _ = server.accept()
+        spool.fill_from(os.dup(ours.fileno()))
+        theirs.send(b"some")
+        assert await asyncio.wait_for(spool.read(0), DEADLINE_S) == b"some"
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()  # a reset
+        with pytest.raises(OutputLostError, match="cannot be read: Connection reset by peer"):
+            await asyncio.wait_for(spool.read(4), DEADLINE_S)
+
+
+async def test_output_that_is_let_go_of_is_an_end_for_who_has_it_all_and_for_nobody_else(spool: Spool) -> None:
+    await asyncio.to_thread(pour, writing(spool), 1000)
+    assert len(await take(spool)) == 1000
+    spool.discard()
+    assert await spool.read(1000) == b""
+    with pytest.raises(OutputForgottenError):
+        await spool.read(0)
+
+
+async def test_a_reader_of_what_is_let_go_of_while_it_goes_on_is_told(spool: Spool) -> None:
+    write = writing(spool)
+    os.write(write, b"begun")
+    assert await asyncio.wait_for(spool.read(0), DEADLINE_S) == b"begun"
+    reading = asyncio.create_task(spool.read(5))
     await asyncio.sleep(0)
     spool.discard()
-    assert await asyncio.wait_for(reading, DEADLINE_S) == b""
-    with pytest.raises(BrokenPipeError):
-        os.write(descriptor, b"x")
-    os.close(descriptor)
+    with pytest.raises(OutputLostError, match="let go of before its end"):
+        await reading
+    os.close(write)
