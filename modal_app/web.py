@@ -176,7 +176,7 @@ async def _body(request: Request) -> bytes:
     """The body, at most MAX_BODY_BYTES of it; raises ContractError."""
     too_large = ContractError(ErrorCode.TOO_LARGE, f"a body may be {MAX_BODY_BYTES} bytes long")
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+    if declared.isascii() and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise too_large
     body = bytearray()
     try:

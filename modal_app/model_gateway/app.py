@@ -5,7 +5,7 @@ Who shows no valid token learns nothing. Neither key nor token, neither request 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from modal_app.model_gateway.headers import passed_on
 from modal_app.model_gateway.limits import Meter, Spent
 from modal_app.model_gateway.passage import Passage, Sink
 from modal_app.model_gateway.recording import Exchange, Replay, ReplayError
@@ -111,6 +112,7 @@ class _Gateway:
             raise Refusal(404, "the gateway has no such path", reason="method")
         raw = await self._body(request, spent)
         settings = self._settings
+        headers = passed_on(request.headers, server_tools=settings.server_tools)
         asked = parse_request(
             _path(request), request.url.query, raw, models=settings.models, server_tools=settings.server_tools
         )
@@ -125,7 +127,7 @@ class _Gateway:
         )
         try:
             if claims.replay is None:
-                await self._forward(request, asked, passage, send)
+                await self._forward(request, headers, asked, passage, send)
             else:
                 await passage.replay(await self._recorded(claims, claims.replay, passage), send)
         except Refusal as refusal:
@@ -141,7 +143,7 @@ class _Gateway:
         limit = self._settings.limits.request_bytes
         too_large = Refusal(413, f"a request may have {limit} bytes", reason="request_bytes")
         told = request.headers.get("content-length", "0")
-        if not told.isdigit() or len(told) > 15 or int(told) > limit:
+        if not (told.isascii() and told.isdigit()) or len(told) > 15 or int(told) > limit:
             raise too_large
         raw = bytearray()
         try:
@@ -155,9 +157,11 @@ class _Gateway:
             raise Refusal(408, "the request did not come in time", reason="body") from None
         return bytes(raw)
 
-    async def _forward(self, request: Request, asked: ModelRequest, passage: Passage, send: Send) -> None:
+    async def _forward(
+        self, request: Request, headers: Mapping[str, str], asked: ModelRequest, passage: Passage, send: Send
+    ) -> None:
         """Pass a request on and its answer back, for as long as the sandbox listens."""
-        work = asyncio.create_task(self._relay(request, asked, passage, send))
+        work = asyncio.create_task(self._relay(headers, asked, passage, send))
         gone = asyncio.create_task(_gone(request.receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -183,9 +187,9 @@ class _Gateway:
         except ReplayError as error:
             raise Refusal(400, str(error), reason="replay") from None
 
-    async def _relay(self, request: Request, asked: ModelRequest, passage: Passage, send: Send) -> None:
+    async def _relay(self, headers: Mapping[str, str], asked: ModelRequest, passage: Passage, send: Send) -> None:
         assert self.upstream is not None, "the app's lifespan has not begun"
-        async with self.upstream.ask(asked, request.headers) as answer:
+        async with self.upstream.ask(asked, headers) as answer:
             await passage.pass_on(answer, send)
 
 

@@ -17,6 +17,15 @@ ERROR_TYPES: Mapping[int, str] = {
 }
 
 
+_MAX_SHOWN_CHARS = 60
+
+
+def shown(value: object) -> str:
+    """Something that a sandbox has sent, to be named in a sentence."""
+    text = ascii(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"
+
+
 class Refusal(Exception):  # noqa: N818  # an answer, and not always somebody's error
     """An error answer; the message may be read by the sandbox."""
 

@@ -13,7 +13,6 @@ from modal_app.model_gateway.requests import ModelRequest
 from modal_app.model_gateway.settings import GatewaySettings
 from modal_app.model_gateway.wire import scrub
 
-PASSED_ON = ("anthropic-version", "anthropic-beta", "user-agent", "x-app", "x-claude-code-session-id")
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 _MAX_ERROR_BYTES = 64 * 1024
@@ -46,10 +45,9 @@ class Upstream:
 
     @asynccontextmanager
     async def ask(self, request: ModelRequest, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
-        """Send a request on; raises Refusal when no good answer begins."""
+        """Send a request on with these headers of its own; raises Refusal when no good answer begins."""
         url = f"{self._settings.upstream_url}{request.path}" + ("?beta=true" if request.beta else "")
-        sent = {name: headers[name] for name in PASSED_ON if name in headers}
-        sent |= {"content-type": JSON, "accept": JSON, "accept-encoding": "identity", **self._credential()}
+        sent = {**headers, "content-type": JSON, "accept": JSON, "accept-encoding": "identity", **self._credential()}
         built = self._client.build_request("POST", url, content=request.dump(), headers=sent)
         try:
             async with asyncio.timeout(self._settings.headers_s):

@@ -303,6 +303,45 @@ async def test_what_reaches_past_the_sandbox_never_reaches_the_service() -> None
 
 
 @pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("user-agent", "é".encode(), 400),
+        ("x-app", "日本".encode(), 400),
+        ("anthropic-version", b"2023\xff", 400),
+        ("x-claude-code-session-id", b"\xa0", 400),
+        ("anthropic-beta", "é".encode(), 400),
+        ("anthropic-beta", b"nobody-knows-it", 403),
+        ("anthropic-beta", b"effort-2025-11-24, mcp-client-2025-11-20", 403),
+        ("accept", "é".encode(), 200),
+        ("cookie", b"\xff", 200),
+    ],
+)
+async def test_a_header_is_passed_on_as_text_or_refused(header: str, value: bytes, status: int) -> None:
+    """Never an error of the gateway's own, which would look like one of the service's; others are dropped unread."""
+    async with (
+        ScriptedModel(HELLO, key=KEY) as model,
+        served(create_gateway(settings(model))) as url,
+        client(url, token()) as web,
+    ):
+        answer = await web.post("/v1/messages", json=BODY, headers=[(header.encode(), value)])
+    assert answer.status_code == status, answer.text
+    assert len(model.asked) == (status == 200)
+    if status != 200:
+        assert answer.json()["error"]["message"].startswith(f"{header}: ")
+
+
+async def test_a_token_that_is_no_text_opens_nothing() -> None:
+    async with (
+        ScriptedModel(HELLO, key=KEY) as model,
+        served(create_gateway(settings(model))) as url,
+        httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as web,
+    ):
+        for sent in ((b"x-api-key", b"wb1.\xe9.\xe9"), (b"authorization", b"Bearer wb1.\xe9.\xe9")):
+            assert (await web.post("/v1/messages", json=BODY, headers=[sent])).status_code == 401
+    assert model.asked == []
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"upstream_url": "http://elsewhere.example"},
