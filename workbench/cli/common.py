@@ -34,7 +34,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from workbench.deploy import DeployFailedError
     from workbench.history import HistoryError, HistoryUnavailableError
     from workbench.local_cloud.state import StateInUseError
-    from workbench.local_cloud.store.database import StaleStateError
+    from workbench.local_cloud.store.damage import StateError
     from workbench.recordings import RecordingUnreadableError
     from workbench.targets import TargetUnavailableError
 
@@ -54,7 +54,7 @@ def _failures() -> tuple[type[Exception], ...]:
         RecordingUnreadableError,
         RequestRefusedError,
         RunNotArchivedError,
-        StaleStateError,
+        StateError,
         StateInUseError,
         StreamLostError,
         TargetUnavailableError,

@@ -6,13 +6,16 @@ and so does the end of the process whose id is in WORKBENCH_CLOUD_OWNER, if ther
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -27,7 +30,8 @@ from workbench.local_cloud.sandboxes.diagnosis import MORE
 from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError
 from workbench.local_cloud.sandboxes.users import UidRangeError, uid_range
 from workbench.local_cloud.state import OWNER_VARIABLE, State, StateInUseError
-from workbench.local_cloud.store.database import StaleStateError
+from workbench.local_cloud.store import damage
+from workbench.local_cloud.store.damage import StateError
 
 TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # CIDR ranges nearby that sandboxes may reach, for tests
 
@@ -64,7 +68,7 @@ def main() -> int:
     except IsolationUnavailableError as error:
         _say({"error": f"{error} {MORE}"})
         return 1
-    except (PortInUseError, StateInUseError, StaleStateError, UidRangeError, WrongSdkError) as error:
+    except (PortInUseError, StateInUseError, StateError, UidRangeError, WrongSdkError) as error:
         _say({"error": str(error)})
         return 1
     return 0
@@ -83,9 +87,10 @@ async def _run(state: State, port: int | None) -> None:
     _end_with(os.environ.pop(OWNER_VARIABLE, ""), stop)
     if stop.is_set():
         return  # nobody is there to use it
-    with state.locked() as run:
+    with _explained(state.root), state.locked() as run:
         janitor = _start_janitor(run)
         try:
+            damage.check(state.root)
             credentials = state.credentials()
             ports = (port,) if port is not None else (state.port(), 0)
             nearby = [ip_network(text) for text in os.environ.get(TEST_NETWORKS_VARIABLE, "").split()]
@@ -103,6 +108,15 @@ async def _run(state: State, port: int | None) -> None:
             assert janitor.stdin is not None
             janitor.stdin.close()
             janitor.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    """Turn what a damaged state or a full disk makes fail into a sentence that says so; raises StateError."""
+    try:
+        yield
+    except (OSError, sqlite3.Error, StateError) as error:
+        raise damage.told(root, error) from error
 
 
 def _end_with(owner: str, stop: asyncio.Event) -> None:

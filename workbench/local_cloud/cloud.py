@@ -68,6 +68,7 @@ from workbench.local_cloud.sandboxes.ledger import Ledger
 from workbench.local_cloud.sandboxes.records import Record
 from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.snapshots import Snapshots
+from workbench.local_cloud.sandboxes.users import Users
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import Ephemeral
@@ -113,6 +114,7 @@ class LocalCloud:
             copies,
             clock,
             Ledger(database),
+            Users(database),
             _directory(run / "files", mode=0o711),
             lay_out=file_mounts.lay_out,
             on_notice=self._notice,

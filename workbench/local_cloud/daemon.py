@@ -44,7 +44,7 @@ def start(state: State, *, port: int | None = None, timeout_s: float = START_TIM
     except StateUnusableError as error:
         raise CloudStartFailedError(f"{error} {MORE}") from error
     state.create()
-    log = state.log.open("ab")
+    log = state.open_log()
     command = [sys.executable, "-m", "workbench.local_cloud", "--detach", "--state", str(state.root)]
     if port is not None:
         command += ["--port", str(port)]

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 
 from workbench.local_cloud.credentials import Credentials
 from workbench.local_cloud.processes import start_of
+from workbench.local_cloud.store.damage import is_disk_full, set_aside
 from workbench.local_cloud.volumes.trees import remove_tree
 
 STATE_VARIABLE = "WORKBENCH_STATE_DIR"
@@ -89,6 +91,12 @@ class State:
         """The cloud's own log, one JSON object per line."""
         return self.root / "cloud.log"
 
+    def open_log(self) -> BinaryIO:
+        """The log, to append to it; only its owner reads it, whatever the umask was when it was made."""
+        log = os.fdopen(os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")
+        os.fchmod(log.fileno(), 0o600)
+        return log
+
     def try_out(self) -> None:
         """Find out by doing whether the directory can be used, and leave nothing there; raises StateUnusableError."""
         another = f"set {STATE_VARIABLE} to another"
@@ -96,6 +104,8 @@ class State:
             with tempfile.TemporaryDirectory(dir=self.nearest):
                 pass
         except OSError as error:
+            if is_disk_full(error):
+                raise StateUnusableError(f"the disk that holds {self.root} is full", "make room there") from error
             raise StateUnusableError(
                 f"the state directory {self.root} cannot be used ({error.strerror})", another
             ) from error
@@ -146,10 +156,16 @@ class State:
             os.close(lock)
 
     def credentials(self) -> Credentials:
-        """The credentials of this directory, made when it has none. Call it with the lock held."""
+        """The credentials of this directory, made when it has none. Call it with the lock held.
+
+        Raises DamagedStateError, with the file moved aside, for what are none.
+        """
         path = self.root / "credentials.json"
         if path.exists():
-            return Credentials(**json.loads(path.read_text()))
+            try:
+                return Credentials.parse(json.loads(path.read_bytes()))
+            except ValueError as error:
+                raise set_aside(self.root, [path.name], f"{path.name}: {error}") from error
         made = Credentials.new()
         _write_private(path, asdict(made))
         return made
@@ -184,10 +200,10 @@ class State:
 
     def remember_port(self, port: int) -> None:
         """Note the port for the next start."""
-        (self.root / "port").write_text(str(port))
+        _write_private(self.root / "port", port)
 
 
-def _write_private(path: Path, content: dict[str, object]) -> None:
+def _write_private(path: Path, content: object) -> None:
     temporary = path.with_suffix(f".{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:

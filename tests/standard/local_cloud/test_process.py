@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -68,7 +70,7 @@ def test_a_cloud_that_is_not_found_is_not_taken_for_gone(own_state: State) -> No
 
 
 def test_what_is_secret_is_readable_by_its_owner_only(state: State, cloud: Running) -> None:
-    for name in ("credentials.json", "running.json", "cloud.sqlite"):
+    for name in ("credentials.json", "running.json", "cloud.sqlite", "cloud.log", "port", "lock"):
         assert (state.root / name).stat().st_mode & 0o077 == 0, name
     secret = cloud.token_secret
     assert secret not in state.log.read_text()
@@ -102,11 +104,99 @@ def test_a_state_of_another_version_is_told_and_kept(own_state: State) -> None:
         assert database.execute("PRAGMA user_version").fetchone() == (999,)
 
 
-def test_a_state_that_cannot_be_read_is_told(own_state: State) -> None:
-    own_state.create()
-    (own_state.root / "cloud.sqlite").write_bytes(b"not a database, " * 1000)
-    with pytest.raises(CloudStartFailedError, match="workbench cloud reset"):
+def aside(state: State) -> dict[str, bytes]:
+    """What was moved aside: the name of each file in the one place for it, and what it holds."""
+    [place] = state.root.glob("damaged-*")
+    return {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
+
+
+def used(state: State) -> Running:
+    """A cloud's state with something in it; the cloud has stopped."""
+    running, _ = daemon.start(state)
+    script = "import modal; modal.Dict.from_name('kept', create_if_missing=True).hydrate()"
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, **running.env()}, check=True, timeout=60)
+    assert daemon.stop(state)
+    return running
+
+
+@pytest.mark.parametrize("damaged", [b"", b"not a database, " * 1000, None], ids=["empty", "garbage", "header"])
+def test_a_damaged_database_is_moved_aside_and_named(own_state: State, damaged: bytes | None) -> None:
+    """Nothing begins anew without a word, and nothing that somebody may want to look at is removed."""
+    used(own_state)
+    path = own_state.root / "cloud.sqlite"
+    data = damaged if damaged is not None else b"\0" * 100 + path.read_bytes()[100:]
+    path.write_bytes(data)
+    with pytest.raises(
+        CloudStartFailedError, match=r"is damaged \(cloud.sqlite.*cloud.sqlite.* is in .*/damaged-"
+    ) as told:
         daemon.start(own_state)
+    assert "reset" not in str(told.value)
+    assert aside(own_state)["cloud.sqlite"] == data
+    assert daemon.start(own_state)[1]
+
+
+def test_damaged_credentials_are_moved_aside_and_named(own_state: State) -> None:
+    before = used(own_state)
+    (own_state.root / "credentials.json").write_bytes(b"{")
+    with pytest.raises(CloudStartFailedError, match=r"is damaged \(credentials.json: .*credentials.json is in"):
+        daemon.start(own_state)
+    assert aside(own_state) == {"credentials.json": b"{"}
+    after, _ = daemon.start(own_state)
+    assert after.token_secret != before.token_secret
+    found = subprocess.run(
+        [sys.executable, "-c", "import modal; modal.Dict.from_name('kept').hydrate()"],
+        env={**os.environ, **after.env()},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+
+
+def test_what_else_is_in_the_way_is_told_in_one_sentence(own_state: State) -> None:
+    own_state.create()
+    (own_state.root / "credentials.json").mkdir()
+    with pytest.raises(CloudStartFailedError, match=r"cannot be used: .*credentials.json"):
+        daemon.start(own_state)
+
+
+# Starts a cloud whose state is on a disk of 256 KiB, or on one that something else has filled.
+FULL = """
+mkdir /mnt/state
+if [ "$1" = filled ]; then
+    WORKBENCH_STATE_DIR=/mnt/state "$2" -c "from workbench.local_cloud.state import State; from pathlib import Path
+state = State(Path('/mnt/state')); state.create(); state.credentials()"
+    head -c 10000000 /dev/zero > /mnt/filler 2> /dev/null
+fi
+exec "$2" -m workbench.local_cloud --state /mnt/state
+"""
+
+
+@pytest.mark.parametrize(("how", "size"), [("small", 65_536), ("filled", 262_144)])
+def test_a_full_disk_is_called_that(how: str, size: int) -> None:
+    bubblewrap = shutil.which("bwrap")
+    assert bubblewrap is not None
+    within = [bubblewrap, "--dev-bind", "/", "/", "--size", str(size), "--tmpfs", "/mnt", "sh", "-c", FULL, "sh", how]
+    done = subprocess.run([*within, sys.executable], capture_output=True, text=True, timeout=120, check=False)
+    error = json.loads(done.stdout.splitlines()[0])["error"]
+    assert "the disk that holds /mnt/state is full" in error, done.stderr
+    assert "reset" not in error
+
+
+def test_files_are_their_owner_s_whatever_the_umask(own_state: State) -> None:
+    before = os.umask(0)
+    try:
+        used(own_state)
+        daemon.start(own_state)
+    finally:
+        os.umask(before)
+    told = {
+        str(path.relative_to(own_state.root)): oct(path.stat().st_mode & 0o777)
+        for path in own_state.root.iterdir()
+        if path.is_file() and path.stat().st_mode & 0o077
+    }
+    assert told == {}
+    assert {path.stat().st_mode & 0o777 for path in own_state.root.iterdir() if path.is_dir()} <= {0o700, 0o711}
 
 
 def test_a_state_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:

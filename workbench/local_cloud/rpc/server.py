@@ -24,6 +24,7 @@ from workbench.local_cloud.injection import Injector
 from workbench.local_cloud.rpc.answers import Answers, Key
 from workbench.local_cloud.rpc.callers import Caller, Gate, caller, metadata
 from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.store.damage import is_disk_full
 
 _log = structlog.get_logger(__name__)
 
@@ -217,5 +218,10 @@ async def _abort(name: str, context: Any, error: Exception) -> None:
         raise error
     if isinstance(error, RpcFailure):
         await context.abort(error.code, error.message)
+    if is_disk_full(error):
+        _log.error("rpc.disk_full", rpc=name, exc_info=error)
+        await context.abort(
+            StatusCode.FAILED_PRECONDITION, f"{name} was not done: the disk that holds the local cloud's state is full."
+        )
     _log.error("rpc.failed", rpc=name, exc_info=error)
     await context.abort(StatusCode.INTERNAL, f"{name} failed inside the local cloud; see its log.")

@@ -1,9 +1,9 @@
 """What a sandbox is given before it starts: its user, its place, its image, files and volumes, its limits."""
 
 import asyncio
+import json
 import posixpath
 import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +14,7 @@ from workbench.local_cloud.images.registry import Image
 from workbench.local_cloud.sandboxes.limits import Limits, limits_of
 from workbench.local_cloud.sandboxes.records import Record
 from workbench.local_cloud.sandboxes.spec import HOME, BindMount, SandboxSpec
-from workbench.local_cloud.sandboxes.users import isolation_uid
+from workbench.local_cloud.sandboxes.users import Users
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
 LayOut = Callable[[list[str], Path], None]
@@ -23,19 +23,18 @@ LayOut = Callable[[list[str], Path], None]
 class Preparation:
     """Mounts what a sandbox is to see; whatever it has made by then is in the record, for whoever ends it."""
 
-    def __init__(self, copies: WorkingCopies, files: Path, *, lay_out: LayOut) -> None:
+    def __init__(self, copies: WorkingCopies, users: Users, files: Path, *, lay_out: LayOut) -> None:
         """`lay_out` puts the files of mounts below a directory; those are in `files`."""
         self._copies = copies
+        self._users = users
         self._files = files
         self._lay_out = lay_out
 
     async def spec(self, record: Record, env: dict[str, str], image: Image) -> SandboxSpec:
         """What the engine needs to know. Raises RpcFailure."""
         definition = record.definition
-        project = "".join(
-            f"{mount.volume_id}/{mount.sub_path}" for mount in definition.volume_mounts if not mount.read_only
-        )
-        uid = isolation_uid(zlib.crc32((project or record.sandbox_id).encode()))
+        written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
+        uid = self._users.take(record.sandbox_id, json.dumps(written) if written else None)
         workdir = posixpath.normpath(f"/{(definition.workdir or image.meaning.workdir or HOME).lstrip('/')}")
         places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
         files = await self._files_of(record) if definition.mount_ids else None

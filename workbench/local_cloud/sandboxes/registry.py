@@ -33,6 +33,7 @@ from workbench.local_cloud.sandboxes.spec import (
     SandboxStartFailedError,
 )
 from workbench.local_cloud.sandboxes.tunnels import PortSpec, Tunnels
+from workbench.local_cloud.sandboxes.users import Users
 from workbench.local_cloud.volumes.holders import holders, sentence
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
@@ -56,6 +57,7 @@ class Sandboxes:
         copies: WorkingCopies,
         clock: Clock,
         ledger: Ledger,
+        users: Users,
         files: Path,
         *,
         lay_out: LayOut,
@@ -76,7 +78,8 @@ class Sandboxes:
         self.serves_web = serves_web
         self._engine = engine
         self._clock = clock
-        self._preparation = Preparation(copies, files, lay_out=lay_out)
+        self._preparation = Preparation(copies, users, files, lay_out=lay_out)
+        self._users = users
         self._on_notice = on_notice
         self._on_output = on_output
         self._records: dict[str, Record] = {}
@@ -330,6 +333,7 @@ class Sandboxes:
                 await copy.discard()
             if record.files is not None:
                 await asyncio.to_thread(shutil.rmtree, record.files, ignore_errors=True)
+            self._users.release(record.sandbox_id)
             exceeded = record.sandbox.exceeded if record.sandbox is not None else None
             record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=str(exceeded or ""))
             record.finished_at = self._clock.time()

@@ -183,6 +183,8 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
     while start < end and (data := os.pread(source, min(CHUNK_BYTES, end - start), start)):
         _write_all(target, data)
         start += len(data)
+    if start < end:
+        raise OSError(errno.EIO, f"{end - start} bytes of a content could not be read")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -5,16 +5,20 @@ kill at any moment. What a power cut must not take either is a `durable` transac
 others would hold up every call of everybody for it. Each noun's module creates the tables that it alone uses.
 """
 
+import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from workbench.local_cloud.store.damage import DamagedStateError, StateError, is_damage
+
 SCHEMA_VERSION = 4
 
 
-class StaleStateError(Exception):
+class StaleStateError(StateError):
     """The state directory was written by another version of the local cloud."""
 
 
@@ -22,9 +26,15 @@ class Database:
     """One SQLite file, with foreign keys on, rows by name, and explicit transactions (re-entrant)."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        """Open a file, or make one that only its owner can read.
+
+        Raises StaleStateError, DamagedStateError, and sqlite3.Error for whatever else is in the way.
+        """
+        if not path.exists() and str(path) != ":memory:":
+            _make(path)
         self._lock = threading.RLock()
         self._depth = 0
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
         try:
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
@@ -32,10 +42,9 @@ class Database:
             (found,) = self._connection.execute("PRAGMA user_version").fetchone()
         except sqlite3.DatabaseError as error:
             self._connection.close()
-            raise StaleStateError(
-                f"the state in {path.parent} cannot be read ({error}): run `workbench cloud reset` to start with an "
-                "empty one"
-            ) from None
+            if is_damage(error):
+                raise DamagedStateError(f"{path} is damaged: {error}") from error
+            raise
         if found not in (0, SCHEMA_VERSION):
             self._connection.close()
             raise StaleStateError(
@@ -104,3 +113,19 @@ class Database:
         """Close the file; further calls raise."""
         with self._lock:
             self._connection.close()
+
+
+def _make(path: Path) -> None:
+    """Make an empty database under its name at once: an empty file there is always a damaged one."""
+    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        connection = sqlite3.connect(new)
+        try:
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        finally:
+            connection.close()
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise

@@ -1,6 +1,7 @@
 """What every call of the protocol is promised: a deadline, one answer for one key, and what it fails with."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -32,6 +33,9 @@ class Counting:
         self.calls += 1
         return api_pb2.DictLenResponse(len=self.calls)
 
+    async def DictUpdate(self, request: api_pb2.DictUpdateRequest, context: Any) -> api_pb2.DictUpdateResponse:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     async def DictClear(self, request: api_pb2.DictClearRequest, context: Any) -> empty_pb2.Empty:
         raise ValueError("a secret of the host")
 
@@ -52,6 +56,13 @@ async def failure(call: Any) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as caught:
         await asyncio.to_thread(call.result)
     return caught.value
+
+
+async def test_a_full_disk_is_called_that(stub: Any) -> None:
+    ask, shown = stub
+    error = await failure(ask.DictUpdate.future(api_pb2.DictUpdateRequest(), metadata=shown, timeout=WAIT_S))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "the disk that holds the local cloud's state is full" in error.details()
 
 
 async def test_a_call_that_is_not_done_in_time_is_ended(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
