@@ -104,8 +104,8 @@ def test_a_project_sees_its_own_history_only(wb: Workbench, volume: ProjectVolum
 def test_what_is_written_and_not_committed_is_told(wb: Workbench, project: Project) -> None:
     """The commit doctor: a job that goes on has files that nobody else can see."""
     assert wb.launch(project, "python", code="open('draft', 'w').write('old\\n')").wait().type == "done"
-    write = "open('draft', 'w').write(f'{time.time()}\\n'); print('on', flush=True); time.sleep(0.2)"
-    code = f"import time\nwhile True: {write}"
+    write = "os.pwrite(file, f'{time.time():.6f}\\n'.encode(), 0); print('on', flush=True); time.sleep(0.2)"
+    code = f"import os, time\nfile = os.open('draft', os.O_WRONLY)\nwhile True: {write}"  # it is never empty
     run = wb.launch(project, "python", code=code)
     wait_until(lambda: run.text().startswith("on\n"), "the job did not speak")
     volume = wb.volume(project)
