@@ -240,7 +240,7 @@ class ProjectSandbox:
             compared=found.compared,
         )
         if found.failure:
-            raise _not_committed(found)
+            raise _not_committed(found, exit_code=self.process.exit_code if self.process else None)
 
     async def _command(self, argv: Sequence[str], timeout_s: int | None = None) -> tuple[int, bytes]:
         """Run a command of ours; returns its exit code and what it printed, about 1 MiB of it at most."""
@@ -367,7 +367,7 @@ class ProjectSandbox:
             await asyncio.sleep(self._timeouts.lease_s / _KEEPS)
 
 
-def _not_committed(found: Found) -> ContractError:
+def _not_committed(found: Found, *, exit_code: int | None) -> ContractError:
     """Why, and what is committed all the same. A job that would write the same again would fail again."""
     if found.blamed.count:
         message = f"{found.blamed.count} of the job's own files cannot be committed: {found.failure}"
@@ -377,6 +377,7 @@ def _not_committed(found: Found) -> ContractError:
     return ContractError(
         ErrorCode.COMMIT_FAILED,
         message + (rest if found.looked_at else ""),
+        exit_code=exit_code,
         recoverable=False if found.blamed.count else None,
     )
 

@@ -29,6 +29,7 @@ BETAS = frozenset(
         "dangerous-tool-use-2026-09-03",
         "effort-2025-11-24",
         "extended-cache-ttl-2025-04-11",
+        "fallback-credit-2026-06-01",
         "fast-mode-2026-02-01",
         "fine-grained-tool-streaming-2025-05-14",
         "inline-tools-2026-09-15",

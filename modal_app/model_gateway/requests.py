@@ -22,6 +22,7 @@ _FIELDS = frozenset(
         *("model", "messages", "system", "tools", "tool_choice", "max_tokens", "stream", "metadata", "stop_sequences"),
         *("temperature", "top_k", "top_p", "thinking", "context_management", "output_config", "output_format"),
         *("service_tier", "speed", "cache_control", "safeguards", "data_flow", "diagnostics", "program_use_case_id"),
+        *("fallback_credit_token", "resumption"),
     }
 )
 _REMOTE_FIELDS = ("mcp_servers", "container", "fallbacks", "thread")  # harmless while they are empty
@@ -29,7 +30,7 @@ _ROLES = ("user", "assistant", "system")
 _BLOCKS = frozenset(
     {
         *("text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"),
-        *("tool_reference", "tool_addition", "tool_removal"),
+        *("tool_reference", "tool_addition", "tool_removal", "fallback"),
     }
 )
 _SOURCES = ("base64", "text", "content")  # not `url`, which is fetched, nor `file`, which is the account's

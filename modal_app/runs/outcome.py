@@ -67,11 +67,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code that event and log tell: what the failure knows of it, else what was seen of the process."""
-        if self.error is None:
-            return 0
-        seen = self.process.exit_code if self.process is not None else None
-        return seen if self.error.exit_code is None else self.error.exit_code
+        """The exit code that event and log tell: the one that the job's process ended with by itself."""
+        return 0 if self.error is None else self.error.exit_code
 
     def tell(self, journal: Journal) -> None:
         """Say in the journal how the run has ended, and in the log."""

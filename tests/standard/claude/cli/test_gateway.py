@@ -1,6 +1,7 @@
 """The gateway in front of the scripted model: the real CLI passes, hostile clients do not, the key is nowhere."""
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -27,6 +28,13 @@ from workbench.scripted_model import Fault, Script, ScriptedModel, Tool, Turn
 KEY = SecretStr("sk-the-real-key-of-the-service")
 TOKENS = SecretStr("the-secret-that-signs-tokens")
 BODY = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+DOCUMENT = (
+    b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj "
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\ntrailer<</Root 1 0 R>>"
+)
 HELLO = Script.of(Turn(text="one two three four", pace_ms=5))
 
 
@@ -300,6 +308,28 @@ async def test_what_reaches_past_the_sandbox_never_reaches_the_service() -> None
     assert asked.headers["anthropic-version"] == "2023-06-01"
     assert not {"cookie", "x-forwarded-for"} & set(asked.headers)
     assert token().get_secret_value() not in json.dumps(dict(asked.headers))
+
+
+async def test_pictures_documents_and_found_tools_of_the_cli_pass(call: Calls, workspace: Path) -> None:
+    """What is refused is refused by a list of what is known: the CLI's own must all be on it."""
+    (workspace / "a.png").write_bytes(PICTURE)
+    (workspace / "a.pdf").write_bytes(DOCUMENT)
+    read = [Tool(name="Read", input={"file_path": str(workspace / name)}) for name in ("a.png", "a.pdf")]
+    search = Tool(name="ToolSearch", input={"query": "select:WebFetch"})
+    turns = [Turn(text="I look.", tools=(tool,)) for tool in (*read, search)]
+    refused = [Turn(text="No.", stop="refusal"), Turn(text="Yes.")]
+    options = ClaudeOptions("go", allowed_tools=("Read", "ToolSearch"))
+    with structlog.testing.capture_logs() as logs:
+        async with (
+            ScriptedModel(Script.of(*turns, *refused), key=KEY) as model,
+            served(create_gateway(settings(model))) as url,
+        ):
+            ended = await cli.run(call(url, token(), options), workspace)
+    assert verdict(ended).error is None, ended.stdout.decode()
+    assert [log for log in logs if log["event"] == "model.refused"] == []
+    sent = json.dumps([asked.body for asked in model.asked])
+    assert '"type": "image"' in sent
+    assert '"type": "document"' in sent
 
 
 @pytest.mark.parametrize(
