@@ -6,6 +6,7 @@ one run directory, which the cloud removes when it ends and its janitor removes 
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.functions.proxy_tokens import ProxyTokens
 from workbench.local_cloud.functions.schedules import Schedules
 from workbench.local_cloud.functions.web import Ingress, QuietServer
+from workbench.local_cloud.http.answers import on_full_disk
 from workbench.local_cloud.http.blob_routes import BlobRoutes
 from workbench.local_cloud.http.control_routes import ControlRoutes
 from workbench.local_cloud.http.history_routes import HistoryRoutes
@@ -280,7 +282,7 @@ class LocalCloud:
     def _serve_http(self) -> str:
         listener = listen(0)
         config = uvicorn.Config(
-            Starlette(routes=self._routes),
+            Starlette(routes=self._routes, exception_handlers={OSError: on_full_disk, sqlite3.Error: on_full_disk}),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.content import ContentStore, read_chunks
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.volumes.committed import CommittedVolumes, parents
 from workbench.local_cloud.volumes.trees import remove_tree
 
-DATABASE = "cloud.sqlite"
+DATABASE = damage.DATABASE
 CONTENT = "content"
 IMAGES = "images"
 _REFERENCES = {
@@ -42,7 +43,11 @@ class Report:
 
 
 def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Report:
-    """Check every content against its hash, every reference, and every manifest against its history."""
+    """Check every content against its hash, every reference, and every manifest against its history.
+
+    Raises DamagedStateError for a database that cannot be read.
+    """
+    damage.check(state)
     report = Report()
     database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
     try:
@@ -78,8 +83,9 @@ class Keep:
 def prune(state: Path, keep: Keep, *, now: float) -> int:
     """Forget older commits of every volume; its files, and what stays of its history, stay. Returns how many.
 
-    What they alone needed is removed by `gc`.
+    What they alone needed is removed by `gc`. Raises DamagedStateError, and forgets nothing, as it does.
     """
+    damage.check(state)
     database = Database(state / DATABASE)
     try:
         committed = CommittedVolumes(database)
@@ -96,8 +102,10 @@ def prune(state: Path, keep: Keep, *, now: float) -> int:
 def gc(state: Path) -> tuple[int, int]:
     """Remove contents and image directories that nothing refers to; returns how many, and their bytes.
 
-    History refers to all it needs: `prune` says how much of it there is.
+    History refers to all it needs: `prune` says how much of it there is. Raises DamagedStateError, and removes nothing,
+    when the database cannot say what.
     """
+    damage.check(state)
     database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
     try:
         wanted = set(_references(database))

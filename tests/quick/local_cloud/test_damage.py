@@ -2,12 +2,21 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from workbench.local_cloud import maintenance
+from workbench.local_cloud.http.answers import on_full_disk
 from workbench.local_cloud.state import State
 from workbench.local_cloud.store import damage
+from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.damage import DamagedStateError, DiskFullError, StateError
 from workbench.local_cloud.store.database import Database
 
@@ -117,6 +126,32 @@ def test_a_full_disk_is_no_damage(state: State) -> None:
 def test_another_failure_is_told_as_it_is(state: State) -> None:
     told = damage.told(state.root, PermissionError(13, "Permission denied", "/x"))
     assert str(told) == f"the state in {state.root} cannot be used: [Errno 13] Permission denied: '/x'"
+
+
+@pytest.mark.parametrize("work", [maintenance.fsck, maintenance.gc])
+@pytest.mark.parametrize("how", ["gone", "empty", "garbage"])
+def test_nothing_is_removed_as_unreferenced_by_a_database_that_is_damaged(
+    state: State, work: Callable[[Path], object], how: str
+) -> None:
+    content = ContentStore(state.root / "content")
+    content.add_bytes(b"of a volume")
+    database = state.root / "cloud.sqlite"
+    database.write_bytes(b"" if how == "empty" else b"garbage" * 1000)
+    if how == "gone":
+        database.unlink()
+    with pytest.raises(DamagedStateError, match=r"cloud\.sqlite"):
+        work(state.root)
+    assert b"of a volume" in [path.read_bytes() for path in state.root.rglob("*") if path.is_file()]
+
+
+async def test_an_upload_to_a_full_disk_is_told() -> None:
+    async def put(request: Request) -> Response:
+        raise OSError(28, os.strerror(28))
+
+    app = Starlette(routes=[Route("/x", put, methods=["PUT"])], exception_handlers={OSError: on_full_disk})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        answer = await client.put("/x")
+    assert (answer.status_code, "is full" in answer.text) == (507, True)
 
 
 def test_a_database_is_its_owner_s_and_never_empty(tmp_path: Path) -> None:

@@ -86,6 +86,14 @@ def test_the_log_of_a_call_is_that_call_s_alone(deployed: None, modal_cli: Cli) 
     assert counted("second", 50) in whole
 
 
+def test_the_command_line_shows_a_function_s_log(deployed: None, modal_cli: Cli) -> None:
+    function("say").remote("shown", 3)
+    function("say_without_an_end").remote("not of it")
+    shown = modal_cli("function", "logs", "talkative/say", "--tail", "1000")
+    assert "shown 2" in shown
+    assert "not of it" not in shown
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

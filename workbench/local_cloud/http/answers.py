@@ -5,13 +5,17 @@ JSON. Who asks shows the token that the SDK shows. Failures are `{"error": …}`
 
 from collections.abc import Awaitable, Callable
 
+import structlog
 from grpc import StatusCode
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from workbench.local_cloud.rpc.callers import Gate
 from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.store.damage import is_disk_full
+
+_log = structlog.get_logger(__name__)
 
 _STATUSES = {
     StatusCode.UNAUTHENTICATED: 401,
@@ -39,3 +43,11 @@ def for_clients(gate: Gate, answer: Endpoint) -> Endpoint:
             return JSONResponse({"error": error.message}, _STATUSES.get(error.code, 500))
 
     return endpoint
+
+
+async def on_full_disk(request: Request, error: Exception) -> Response:
+    """Say that the disk is full where that is what failed; raises the error that it was otherwise."""
+    if not is_disk_full(error):
+        raise error
+    _log.error("http.disk_full", path=request.url.path, exc_info=error)
+    return PlainTextResponse("the disk that holds the local cloud's state is full", 507)

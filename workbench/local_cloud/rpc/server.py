@@ -24,7 +24,7 @@ from workbench.local_cloud.injection import Injector
 from workbench.local_cloud.rpc.answers import Answers, Key
 from workbench.local_cloud.rpc.callers import Caller, Gate, caller, metadata
 from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.store.damage import is_disk_full
+from workbench.local_cloud.store.damage import is_damage, is_disk_full
 
 _log = structlog.get_logger(__name__)
 
@@ -224,4 +224,8 @@ async def _abort(name: str, context: Any, error: Exception) -> None:
             StatusCode.FAILED_PRECONDITION, f"{name} was not done: the disk that holds the local cloud's state is full."
         )
     _log.error("rpc.failed", rpc=name, exc_info=error)
+    if is_damage(error):
+        await context.abort(
+            StatusCode.DATA_LOSS, f"{name} was not done: the local cloud's database is damaged. Stop the cloud."
+        )
     await context.abort(StatusCode.INTERNAL, f"{name} failed inside the local cloud; see its log.")

@@ -30,8 +30,11 @@ class Database:
 
         Raises StaleStateError, DamagedStateError, and sqlite3.Error for whatever else is in the way.
         """
-        if not path.exists() and str(path) != ":memory:":
-            _make(path)
+        if str(path) != ":memory:":
+            if not path.exists():
+                _make(path)
+            elif path.stat().st_size == 0:
+                raise DamagedStateError(f"{path} is damaged: it is empty")
         self._lock = threading.RLock()
         self._depth = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
