@@ -120,51 +120,32 @@ class Sandboxes:
         """
         await self._make_room()
         with self.descriptors.promised(OF_A_SANDBOX, what="Another sandbox"):
-            return await self._create(
-                sandbox_id, app_id, app_name, environment, definition, tags, env, image, egress, ports, probe, prepare
+            if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
+                raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
+            record = Record(
+                sandbox_id=sandbox_id or new_id("sb", length=26),
+                task_id=new_id("ta", length=24) + "V",
+                app_id=app_id,
+                app_name=app_name,
+                environment=environment,
+                name=definition.name,
+                definition=definition,
+                tags=tags,
+                created_at=self._clock.time(),
             )
-
-    async def _create(
-        self,
-        sandbox_id: str | None,
-        app_id: str,
-        app_name: str,
-        environment: str,
-        definition: api_pb2.Sandbox,
-        tags: dict[str, str],
-        env: dict[str, str],
-        image: Image,
-        egress: EgressPolicy,
-        ports: Sequence[PortSpec],
-        probe: Probe | None,
-        prepare: Prepare | None,
-    ) -> Record:
-        if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
-            raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
-        record = Record(
-            sandbox_id=sandbox_id or new_id("sb", length=26),
-            task_id=new_id("ta", length=24) + "V",
-            app_id=app_id,
-            app_name=app_name,
-            environment=environment,
-            name=definition.name,
-            definition=definition,
-            tags=tags,
-            created_at=self._clock.time(),
-        )
-        self._records[record.sandbox_id] = self._by_task[record.task_id] = record
-        self.note(record)
-        try:
-            await self._start(record, env, image, egress, ports, prepare)
-        except BaseException as error:
-            await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
-            if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
-                raise failed_precondition(f"The sandbox does not start: {error}") from error
-            raise
-        if probe is not None and record.sandbox is not None:
-            record.readiness = Readiness(probe)
-            self._spawn(record.readiness.run(record.sandbox))
-        return record
+            self._records[record.sandbox_id] = self._by_task[record.task_id] = record
+            self.note(record)
+            try:
+                await self._start(record, env, image, egress, ports, prepare)
+            except BaseException as error:
+                await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
+                if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
+                    raise failed_precondition(f"The sandbox does not start: {error}") from error
+                raise
+            if probe is not None and record.sandbox is not None:
+                record.readiness = Readiness(probe)
+                self._spawn(record.readiness.run(record.sandbox))
+            return record
 
     async def _start(
         self,
