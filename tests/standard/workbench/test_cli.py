@@ -224,7 +224,7 @@ def test_faults_and_the_clock_from_the_command_line(cloud: Running) -> None:
     for words, meant in (
         (["rpc=TaskExecStdioReed", "delay_s=1"], "did you mean TaskExecStdioRead"),
         (["rpc=WorkspaceMembersList", "delay_s=1"], "is not done by the local cloud"),
-        (["at=strem", "delay_s=1"], "did you mean stream?"),
+        (["at=sstream", "delay_s=1"], "did you mean stream?"),
         (["atfer_messages=2", "status=INTERNAL"], "did you mean after_messages?"),
     ):
         refused = cli("cloud", "fault", "add", *words)
