@@ -8,9 +8,9 @@ from workbench import Project, Workbench
 GOOD = "open('good', 'w').write('1')\n"
 # What a job writes, and what is said of it.
 BLAMED = {
-    "a name that is not UTF-8": ("open(b'caf\\xe9', 'w')", r"caf\xe9 (its name is not UTF-8)"),
+    "a name that is not UTF-8": ("open(b'tea\\xe9', 'w')", r"tea\xe9 (its name is not UTF-8)"),
     "a directory's name": ("import os; os.makedirs(b'd/\\xff/e')", r"d/\xff (its name is not UTF-8)"),
-    "a link to such a name": ("import os; os.symlink(b'caf\\xe9', 'link')", "link (the link's target is not UTF-8)"),
+    "a link to such a name": ("import os; os.symlink(b'tea\\xe9', 'link')", "link (the link's target is not UTF-8)"),
     "a file that is too deep": (
         "import os; os.makedirs('/'.join(['d'] * 100)); open('/'.join(['d'] * 100) + '/f', 'w')",
         "d/f (it lies more than 100 directories deep",

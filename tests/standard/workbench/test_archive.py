@@ -360,7 +360,7 @@ def test_an_end_that_its_owner_told_before_it_was_lost_is_no_broken_promise(arch
     """Whoever closes such a run has its log, and nothing that its owner alone has seen."""
     last = archived.events[-1]
     assert isinstance(last, DoneEvent)
-    common = last.model_dump(include={"run_id", "seq", "at_ms", "elapsed_ms", "sandbox"})
+    common = last.model_dump(include={"run_id", "seq", "at_ms", "elapsed_ms", "sandbox", "commit"})
     for code, exit_code in ((ErrorCode.PROCESS_FAILED, 3), (ErrorCode.PROCESS_TIMEOUT, None)):
         end = ErrorEvent(**common, code=code, message="m", recoverable=False, exit_code=exit_code)
         stream = b"".join([*_frames(archived)[:-1], sse.frame(end)])
