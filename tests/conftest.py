@@ -160,13 +160,13 @@ def stop_apps(*names: str) -> None:
 @contextmanager
 def deployed(app_name: str, settings: Mapping[str, str]) -> Iterator[Workbench]:
     """A workbench with the endpoint deployed to the tests' cloud as an app of its own, with these settings."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        with connect("local", app_name=app_name) as workbench:
+    with connect("local", app_name=app_name) as workbench:
+        with pytest.MonkeyPatch.context() as patch:  # ends with the deployment: others deploy meanwhile
+            for name, value in settings.items():
+                patch.setenv(name, value)
             workbench.deploy()
-            yield workbench
-        stop_apps(app_name)
+        yield workbench
+    stop_apps(app_name)
 
 
 @contextmanager
