@@ -140,7 +140,7 @@ def _same_facts(bundle: Bundle, last: Event | None) -> Check:
     """What the caller was told of sandbox and commit is what the bundle says."""
     told = last if isinstance(last, TERMINAL) else None
     ok = told is not None and told.sandbox == bundle.sandbox
-    ok = ok and (told is None or told.commit == bundle.commit)
+    ok = ok and (told is None or told.commit == bundle.commit or (told.commit is None and told.type == "error"))
     detail = "the terminal event and the bundle say the same of sandbox and commit"
     return Check(name="facts", ok=ok, detail=detail if ok else "the terminal event and the bundle differ")
 
