@@ -35,7 +35,8 @@ def test_a_run_is_listed_shown_and_proved(wb: Workbench, project: Project) -> No
         assert text in listed.stdout
     [facts] = [json.loads(line) for line in cli("runs", "list", "--json", "--limit", "1", *app).stdout.splitlines()]
     assert (facts["run_id"], facts["outcome"], facts["closed_by"]) == (run.run_id, "done", "owner")
-    assert cli("runs", "list", "--outcome", "out_of_memory", *app).stdout.startswith("no such run")
+    nothing = cli("runs", "list", "--outcome", "out_of_memory", "--project", project.project_id, *app)
+    assert nothing.stdout.startswith("no such run")
 
     shown = cli("runs", "show", run.run_id, "--events", *app)
     for text in ("hello", "sandbox create", "terminate", "estimated", "✓ commit", "1 files changed"):
