@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.cutting_off import cut_off_at_many_moments, nothing_is_left
 from tests.support.sandboxes import DEADLINE_S, run, spec_of
+from workbench.local_cloud.sandboxes import spool
 from workbench.local_cloud.sandboxes.engine import Engine
 from workbench.local_cloud.sandboxes.sandbox import Sandbox
 from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec
@@ -310,16 +311,19 @@ async def test_what_a_program_has_started_prints_to_its_end(sandbox: Sandbox, sc
 
 async def test_a_server_in_the_background_goes_on_when_the_command_has_ended(sandbox: Sandbox) -> None:
     """Its pipe is emptied: a write to a closed one would kill it at its next line, a full one would hold it up."""
-    serving = "(for i in $(seq 1 400); do echo $i; head -c 1000 /dev/zero; sleep 0.01; done; echo $i > /tmp/last) &"
+    serving = "(for i in $(seq 1 150); do echo $i; head -c 1000 /dev/zero; sleep 0.01; done; echo $i > /tmp/last) &"
     status, out, _ = await run(sandbox, "sh", "-c", f"{serving} echo started")
     assert status == ExitStatus(code=0)
     assert "started" in out
     waiting = "for i in $(seq 1 300); do [ -e /tmp/last ] && break; sleep 0.1; done; cat /tmp/last"
-    assert await run(sandbox, "sh", "-c", waiting) == (ExitStatus(code=0), "400\n", "")
+    assert await run(sandbox, "sh", "-c", waiting) == (ExitStatus(code=0), "150\n", "")
 
 
-async def test_a_flood_in_the_background_does_not_keep_a_stream_open(sandbox: Sandbox) -> None:
+async def test_a_flood_in_the_background_does_not_keep_a_stream_open(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stream belongs to its program: it ends, whatever others print."""
+    monkeypatch.setattr(spool, "LINGER_S", 1.5)
     status, out, _ = await run(sandbox, "sh", "-c", "(sleep 0.2; exec yes) & echo $!")
     assert status == ExitStatus(code=0)
     number, _, flood = out.partition("\n")
