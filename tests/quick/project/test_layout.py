@@ -11,6 +11,7 @@ TOP_LEVEL = {
     "README.md",
     "workbench",
     "notebooks",
+    "findings",
     "modal_app",
     "tests",
     "environment.yml",
