@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -98,9 +99,9 @@ def test_a_database_with_a_damaged_page(state: State, at: int) -> None:
     path.write_bytes(data[:at] + b"\xff" * 200 + data[at + 200 :])
 
     def opened() -> None:
-        with_tables = Database(path)
-        with_tables.script("CREATE TABLE IF NOT EXISTS t (x TEXT)")
-        with_tables.execute("INSERT INTO t VALUES ('x')")
+        with closing(Database(path)) as with_tables:
+            with_tables.script("CREATE TABLE IF NOT EXISTS t (x TEXT)")
+            with_tables.execute("INSERT INTO t VALUES ('x')")
 
     with pytest.raises((sqlite3.DatabaseError, StateError)) as failed:
         opened()

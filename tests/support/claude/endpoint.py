@@ -100,7 +100,8 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "terminated": _signal("TERM", ErrorCode.PROCESS_FAILED, 143),
     "hung up": _signal("HUP", ErrorCode.PROCESS_FAILED, 129),
-    "interrupted": _signal("INT", ErrorCode.PROCESS_FAILED, 0, "the Claude CLI was interrupted"),
+    # It says that it was interrupted when it had the time for it, and else nothing.
+    "interrupted": _signal("INT", ErrorCode.PROCESS_FAILED, 0, "the Claude CLI"),
     "killed": _signal("KILL", ErrorCode.PROCESS_FAILED, 137),
     "full": Fault(
         _bash("echo much > /dev/full", "It is full."), None, said="No space left", options={"allowed_tools": ["Bash"]}
