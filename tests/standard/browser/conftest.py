@@ -70,7 +70,9 @@ def lab(cloud: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
     (shown / "page_config.json").write_text(json.dumps({"buildCheck": False, "buildAvailable": False}))
     port = free_port()
     token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
+    dying_with_us = ["setpriv", "--pdeathsig", "TERM", "--"]  # a worker that is interrupted ends no fixture
+    command = [*dying_with_us, sys.executable, "-m", "jupyterlab"]
+    command += ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={directory}"]
     command += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
     command += [f"--LabApp.app_settings_dir={settings}", "--ServerApp.port_retries=0"]
