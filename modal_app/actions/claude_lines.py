@@ -140,7 +140,6 @@ def _parse(line: bytes) -> Object | None:
         value = parse_json(line.decode(errors="replace"))
         if b"\\ud" in line.lower():  # half a character is JSON, but nothing that can be written as UTF-8
             value = _whole(value)
-        size(value)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from modal_app.actions.claude_lines import Object
+from modal_app.contract.json_text import count_of
 
 _OF_THE_SERVICE = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _OF_THE_CLI = dict(
@@ -125,11 +126,6 @@ class Spent:
         self._seen.clear()
         for answering in self._open.values():
             answering.told = {}
-
-
-def count_of(value: JsonValue) -> int:
-    """A number that counts something; 0 for what is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
 
 
 def _told(usage: JsonValue) -> dict[str, int]:

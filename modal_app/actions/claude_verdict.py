@@ -13,8 +13,9 @@ from pydantic import JsonValue
 
 from modal_app.actions.claude_answer import Answer
 from modal_app.actions.claude_lines import Object, blocks_of
-from modal_app.actions.claude_usage import Spent, Usage, count_of
+from modal_app.actions.claude_usage import Spent, Usage
 from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.json_text import count_of
 
 MAX_SENTENCE_CHARS = 1000
 _MAX_NAMES = 8

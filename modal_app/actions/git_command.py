@@ -7,7 +7,6 @@ Only the formats of objects and references, without which a repository cannot be
 """
 
 import shlex
-from collections.abc import Sequence
 
 from modal_app import git_defaults
 
@@ -83,10 +82,6 @@ def git_init() -> tuple[str, ...]:
 
 def putting_back(head: str | None) -> tuple[str, ...]:
     """The command that puts HEAD back to where it was, if it has moved."""
-    asked = _joined(git("rev-parse", "--verify", "--quiet", "HEAD"))
-    moved = _joined(git("update-ref", *(("-d", "HEAD") if head is None else ("HEAD", head))))
+    asked = shlex.join(git("rev-parse", "--verify", "--quiet", "HEAD"))
+    moved = shlex.join(git("update-ref", *(("-d", "HEAD") if head is None else ("HEAD", head))))
     return ("sh", "-c", f'[ "$({asked})" = "$1" ] || {moved}', "sh", head or "")
-
-
-def _joined(command: Sequence[str]) -> str:
-    return shlex.join(command)

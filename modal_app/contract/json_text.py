@@ -38,5 +38,10 @@ def require_shallow(value: object, max_depth: int = MAX_JSON_DEPTH) -> None:
     raise ValueError(f"the JSON is nested more than {max_depth} deep")
 
 
+def count_of(value: JsonValue) -> int:
+    """A number that counts something; 0 for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

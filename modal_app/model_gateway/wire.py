@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import JsonValue
 
-from modal_app.contract.json_text import parse_json
+from modal_app.contract.json_text import count_of, parse_json
 
 _MAX_LINE_BYTES = 1024 * 1024  # an event with usage is a thousandth of it
 REDACTED = b"[redacted]"
@@ -99,8 +99,8 @@ class UsageTap:
             return
         self.seen = True
         parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-        self._input = max(self._input, sum(_count(usage.get(part)) for part in parts))
-        self._output = max(self._output, _count(usage.get("output_tokens")))  # each event tells the sum so far
+        self._input = max(self._input, sum(count_of(usage.get(part)) for part in parts))
+        self._output = max(self._output, count_of(usage.get("output_tokens")))  # each event tells the sum so far
 
 
 def _overlap(data: bytes, secret: bytes) -> int:
@@ -111,7 +111,3 @@ def _overlap(data: bytes, secret: bytes) -> int:
             return len(data) - at
         at = data.find(secret[:1], at + 1)
     return 0
-
-
-def _count(value: JsonValue) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0

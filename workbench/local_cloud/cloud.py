@@ -72,6 +72,7 @@ from workbench.local_cloud.sandboxes.registry import Sandboxes
 from workbench.local_cloud.sandboxes.snapshots import Snapshots
 from workbench.local_cloud.sandboxes.users import Users
 from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.store.damage import DATABASE
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.objects import Objects
@@ -96,7 +97,7 @@ class LocalCloud:
         gate = Gate(credentials)
         self._router_url = Url()
         self._http_url = Url()
-        database = Database(state / "cloud.sqlite")
+        database = Database(state / DATABASE)
         self._stack.callback(database.close)
         objects = Objects(database)
         content = ContentStore(_directory(state / "content"))

@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,30 +65,31 @@ _LOCAL_BIN = Path("/usr/local/bin")
 _HERE = Path(__file__).parent
 
 
-def _local_programs(python: str, own: str) -> Iterator[tuple[str, ...]]:
+def _local_programs(python: str, own: str, data: Callable[[bytes], str]) -> Iterator[str]:
     """Bubblewrap's arguments that put `python` and `python3` where every image of Modal has them, in /usr/local/bin.
 
     That directory is the host's with them in it: `own` leads to the image's interpreter if it has one, and where the
-    host has none to the system's, `python`.
+    host has none to the system's, `python`. `data` makes a descriptor of bytes.
     """
     names = [name for name in ("python", "python3") if own or not os.path.lexists(_LOCAL_BIN / name)]
     if not names:
         return
-    yield "--tmpfs", str(_LOCAL_BIN)
+    yield from ("--tmpfs", str(_LOCAL_BIN))
     for path in sorted(_LOCAL_BIN.iterdir()) if _LOCAL_BIN.is_dir() else ():
         if path.name in names:
             continue
         if path.is_symlink():
-            yield "--symlink", str(path.readlink()), str(path)
+            yield from ("--symlink", str(path.readlink()), str(path))
         else:
-            yield "--ro-bind-try", str(path), str(path)
+            yield from ("--ro-bind-try", str(path), str(path))
     for name in names:
         # A link to an environment's interpreter would be an interpreter without the environment.
         if own:
-            yield "script", f'#!/bin/sh\nexec {own} "$@"\n', str(_LOCAL_BIN / name)
+            script = f'#!/bin/sh\nexec {own} "$@"\n'
+            yield from ("--perms", "0555", "--ro-bind-data", data(script.encode()), str(_LOCAL_BIN / name))
         else:
-            yield "--symlink", python, str(_LOCAL_BIN / name)
-    yield "--remount-ro", str(_LOCAL_BIN)
+            yield from ("--symlink", python, str(_LOCAL_BIN / name))
+    yield from ("--remount-ro", str(_LOCAL_BIN))
 
 
 def bubblewrap() -> str:
@@ -152,11 +153,7 @@ def command(
             argv += ["--symlink", str(path.readlink()), f"/{name}"]
         elif path.is_dir():
             argv += ["--ro-bind", f"/{name}", f"/{name}"]
-    for words in _local_programs(python, spec.python):
-        if words[0] == "script":
-            argv += ["--perms", "0555", "--ro-bind-data", data(words[1].encode()), words[2]]
-        else:
-            argv += words
+    argv += _local_programs(python, spec.python, data)
     for name, text in _ETC.items():
         argv += ["--perms", "0644", "--ro-bind-data", data(text.encode()), f"/etc/{name}"]
     for name in _ETC_FROM_HOST:

@@ -11,7 +11,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.sandboxes.limits import Limits, limits_of
+from workbench.local_cloud.sandboxes.limits import limits_of
 from workbench.local_cloud.sandboxes.records import Record
 from workbench.local_cloud.sandboxes.spec import HOME, BindMount, SandboxSpec
 from workbench.local_cloud.sandboxes.users import Users
@@ -44,13 +44,19 @@ class Preparation:
         if files is not None:
             laid = layouts.tree_binds(files, split=places)
             binds += [BindMount(path, target, read_only=True) for path, target in laid]
+        limits = limits_of(
+            memory_mb=definition.resources.memory_mb,
+            memory_mb_max=definition.resources.memory_mb_max,
+            milli_cpu=definition.resources.milli_cpu,
+            milli_cpu_max=definition.resources.milli_cpu_max,
+        )
         for mount in definition.volume_mounts:
             copy = await self._copies.mount(
                 mount.volume_id,
                 sub_path=mount.sub_path.strip("/"),
                 read_only=mount.read_only,
                 owner_uid=uid,
-                max_stored_bytes=Limits.stored_bytes,
+                max_stored_bytes=limits.stored_bytes,
             )
             record.mounts[mount.mount_path.rstrip("/")] = copy
             binds.append(BindMount(copy.path, mount.mount_path, mount.read_only))
@@ -62,12 +68,7 @@ class Preparation:
             directories=(*image.meaning.directories, *self._made(workdir, image, files, definition)),
             python=image.python,
             workdir=workdir,
-            limits=limits_of(
-                memory_mb=definition.resources.memory_mb,
-                memory_mb_max=definition.resources.memory_mb_max,
-                milli_cpu=definition.resources.milli_cpu,
-                milli_cpu_max=definition.resources.milli_cpu_max,
-            ),
+            limits=limits,
         )
 
     def _made(self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox) -> list[str]:
