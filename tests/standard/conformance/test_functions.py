@@ -87,9 +87,12 @@ def test_a_function_is_ended_at_its_timeout(deployed: None) -> None:
     assert function("square").remote(2) == 4
 
 
-def test_a_cancelled_call_ends(deployed: None) -> None:
-    call = function("sleep").spawn(600)
-    wait_until(lambda: function("sleep").get_current_stats().num_running_inputs > 0, "the call did not start")
+@pytest.mark.parametrize(("name", "arguments"), [("sleep", [600]), ("dies_of_its_cancellation", [])])
+def test_a_cancelled_call_ends_also_when_its_container_dies_of_it(
+    deployed: None, name: str, arguments: list[int]
+) -> None:
+    call = function(name).spawn(*arguments)
+    wait_until(lambda: function(name).get_current_stats().num_running_inputs > 0, "the call did not start")
     call.cancel()
     with pytest.raises((modal.exception.InputCancellation, modal.exception.RemoteError)):
         call.get(timeout=60)

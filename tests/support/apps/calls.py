@@ -54,6 +54,14 @@ def dies_once(key: str) -> str:
     return "alive"
 
 
+@app.function()
+def dies_of_its_cancellation() -> None:
+    try:
+        time.sleep(600)
+    except BaseException:  # noqa: BLE001  # however the SDK cancels it
+        os._exit(9)
+
+
 @app.function(timeout=2)
 def slow(seconds: float) -> str:
     time.sleep(seconds)

@@ -97,9 +97,14 @@ class Attempts:
     async def _enforce_cancel(self, item: Input) -> None:
         await _REAL.first(item.attempt_over.wait(), timeout_s=_CANCEL_S)
         if item.output is None:
-            item.finish(made_here(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled."))
+            item.finish(cancelled())
 
 
 def made_here(status: "api_pb2.GenericResult.GenericStatus.ValueType", reason: str) -> api_pb2.GenericResult:
     """A result that is made here rather than by a container."""
     return api_pb2.GenericResult(status=status, exception=reason)
+
+
+def cancelled() -> api_pb2.GenericResult:
+    """The result of an input that was cancelled."""
+    return made_here(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled.")

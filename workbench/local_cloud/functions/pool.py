@@ -13,7 +13,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.apps import Apps
 from workbench.local_cloud.clock import Clock
 from workbench.local_cloud.functions import scaling
-from workbench.local_cloud.functions.attempts import Attempts, made_here
+from workbench.local_cloud.functions.attempts import Attempts, cancelled, made_here
 from workbench.local_cloud.functions.calls import Call, Input
 from workbench.local_cloud.functions.container import Container
 from workbench.local_cloud.functions.task import Task
@@ -72,7 +72,7 @@ class Pools:
                 waiting = self._waiting.get(call.function_id)
                 if waiting is not None and item in waiting:
                     waiting.remove(item)
-                item.finish(made_here(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled."))
+                item.finish(cancelled())
             else:
                 self._attempts.cancel(item, task)
 
@@ -285,14 +285,14 @@ class Pools:
                     _log.info("container.ended", task_id=task.task_id, exit_code=task.container.exit_code)
             finally:
                 self._tasks.pop(task.task_id, None)  # only now: what it printed is in the log
-            died = made_here(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "The container died.")
             for item in reversed(list(task.inputs.values())):
                 if item.output is not None or item.overdue:
                     continue
                 if _starts_again(task, item):
                     self._give_back(item)
                 else:
-                    self._attempts.settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=died))
+                    output = api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=_result_of_a_death(item))
+                    self._attempts.settle(item, output)
             task.inputs.clear()
             task.wake()
             if not task.hello and not task.preempted:
@@ -375,3 +375,13 @@ class Pools:
 def _starts_again(task: Task, item: Input) -> bool:
     """Whether an input that a preempted container does not finish is done by another one."""
     return task.preempted and not item.cancelled and item.call.can_start_again
+
+
+def _result_of_a_death(item: Input) -> api_pb2.GenericResult:
+    """The result of an input whose container has died: one that was cancelled has ended as it was asked to.
+
+    The SDK cancels by a signal, which ends the whole container while it has not yet set up its handler.
+    """
+    if item.cancelled:
+        return cancelled()
+    return made_here(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "The container died.")
