@@ -233,6 +233,11 @@ class ProjectSandbox:
         except TimeoutError:
             message = f"the files could not be committed: it did not end within {self._timeouts.commit_s} seconds"
             raise ContractError(ErrorCode.COMMIT_FAILED, message) from None
+        except ContractError as error:
+            if error.code is not ErrorCode.STREAM_LOST:
+                raise
+            message = "it is not known whether the files are committed: the platform has lost its answer"
+            raise ContractError(ErrorCode.COMMIT_FAILED, message) from None
         self.committed = Commit(
             committed=not found.failure,
             elapsed_ms=_ms_since(started),
@@ -295,13 +300,19 @@ class ProjectSandbox:
                 async for chunk in pieces(aiter(stream)):
                     await on_output(channel, chunk)
 
-            async with asyncio.TaskGroup() as group:
-                feeder = None if stdin is None else group.create_task(_ignoring_closed(feed(stdin)))
-                for channel in channels:
-                    group.create_task(read(channel, getattr(process, channel)))
-                code: int = await process.wait.aio()
-                if feeder is not None:
-                    feeder.cancel()
+            async def together() -> int:
+                async with asyncio.TaskGroup() as group:
+                    feeder = None if stdin is None else group.create_task(_ignoring_closed(feed(stdin)))
+                    for channel in channels:
+                        group.create_task(read(channel, getattr(process, channel)))
+                    code: int = await process.wait.aio()
+                    if feeder is not None:
+                        feeder.cancel()
+                return code
+
+            # In a task of its own: before Python 3.13, a group in which something fails at its end leaves its task
+            # marked as cancelled, and in 3.11.2 a deadline that passes there later ends the whole task.
+            code = await asyncio.create_task(together())
         except ExceptionGroup as errors:
             ours, others = errors.split(ContractError)
             if ours is not None:
@@ -323,12 +334,16 @@ class ProjectSandbox:
             return False
 
     async def _lost(self, error: Exception | None, code: int | None = None) -> Exception:
-        """What it means that a command broke off: an error of ours passes, everything else is the sandbox's end.
+        """What it means that a command broke off: an error of ours passes, lost output is called that.
+
+        Everything else is the sandbox's end.
 
         `code` is what was seen of the command, if anything.
         """
         if error is not None and not isinstance(error, PLATFORM_ERRORS):
             return error
+        if isinstance(error, modal.exception.DataLossError):
+            return ContractError(ErrorCode.STREAM_LOST, "the platform has lost some of what was printed")
         cancelled = False
         try:
             async with asyncio.timeout(_PROBE_S):

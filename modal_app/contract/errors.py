@@ -74,7 +74,9 @@ ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
         ErrorCode.PERMISSION_DENIED: ErrorInfo(403, False, "the job needed a permission that it was not given"),
         ErrorCode.SANDBOX_UNAVAILABLE: ErrorInfo(503, True, "no sandbox could be started"),
         ErrorCode.SANDBOX_LOST: ErrorInfo(502, True, "the sandbox ended before its job"),
-        ErrorCode.STREAM_LOST: ErrorInfo(502, True, "the stream ended without a terminal event"),
+        ErrorCode.STREAM_LOST: ErrorInfo(
+            502, True, "a stream broke off: of events without a terminal one, or of what the job printed"
+        ),
         ErrorCode.CONTAINER_LOST: ErrorInfo(502, True, "the endpoint's container ended during the run"),
         ErrorCode.COMMIT_FAILED: ErrorInfo(
             500, True, "the job succeeded but its files could not be committed; not recoverable when they are the cause"

@@ -855,7 +855,7 @@ export interface components {
                 /** @constant */
                 recoverable: true;
                 /** @constant */
-                meaning: "the stream ended without a terminal event";
+                meaning: "a stream broke off: of events without a terminal one, or of what the job printed";
             };
             container_lost: {
                 /** @constant */
@@ -1067,7 +1067,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `model_error`: the model's service failed; `model_invalid_output`: the model's output does not have the form asked for; `sandbox_lost`: the sandbox ended before its job; `stream_lost`: the stream ended without a terminal event; `container_lost`: the endpoint's container ended during the run */
+            /** @description `model_error`: the model's service failed; `model_invalid_output`: the model's output does not have the form asked for; `sandbox_lost`: the sandbox ended before its job; `stream_lost`: a stream broke off: of events without a terminal one, or of what the job printed; `container_lost`: the endpoint's container ended during the run */
             502: {
                 headers: {
                     [name: string]: unknown;
@@ -1248,7 +1248,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `model_error`: the model's service failed; `model_invalid_output`: the model's output does not have the form asked for; `sandbox_lost`: the sandbox ended before its job; `stream_lost`: the stream ended without a terminal event; `container_lost`: the endpoint's container ended during the run */
+            /** @description `model_error`: the model's service failed; `model_invalid_output`: the model's output does not have the form asked for; `sandbox_lost`: the sandbox ended before its job; `stream_lost`: a stream broke off: of events without a terminal one, or of what the job printed; `container_lost`: the endpoint's container ended during the run */
             502: {
                 headers: {
                     [name: string]: unknown;
@@ -1417,7 +1417,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"];
                 };
             };
-            /** @description `model_error`: the model's service failed; `model_invalid_output`: the model's output does not have the form asked for; `sandbox_lost`: the sandbox ended before its job; `stream_lost`: the stream ended without a terminal event; `container_lost`: the endpoint's container ended during the run */
+            /** @description `model_error`: the model's service failed; `model_invalid_output`: the model's output does not have the form asked for; `sandbox_lost`: the sandbox ended before its job; `stream_lost`: a stream broke off: of events without a terminal one, or of what the job printed; `container_lost`: the endpoint's container ended during the run */
             502: {
                 headers: {
                     [name: string]: unknown;

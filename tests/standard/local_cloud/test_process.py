@@ -119,8 +119,12 @@ def used(state: State) -> Running:
     return running
 
 
-@pytest.mark.parametrize("damaged", [b"", b"not a database, " * 1000, None], ids=["empty", "garbage", "header"])
+@pytest.mark.parametrize("damaged", [None], ids=["header"])  # `workbench test --all` has more
 def test_a_damaged_database_is_moved_aside_and_named(own_state: State, damaged: bytes | None) -> None:
+    is_moved_aside_and_named(own_state, damaged)
+
+
+def is_moved_aside_and_named(own_state: State, damaged: bytes | None) -> None:
     """Nothing begins anew without a word, and nothing that somebody may want to look at is removed."""
     used(own_state)
     path = own_state.root / "cloud.sqlite"
