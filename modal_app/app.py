@@ -11,8 +11,8 @@ import modal
 
 from modal_app import DEFAULT_APP_NAME
 from modal_app.actions.claude_command import CLI_PACKAGE, CLI_VERSION
-from modal_app.runs.state import ARCHIVE, SharedState
-from modal_app.settings import DEFAULT_MAX_RUNS, Timeouts
+from modal_app.endpoint_settings import DEFAULT_MAX_RUNS, Timeouts
+from modal_app.runs.shared_state import ARCHIVE, SharedState
 
 APP_NAME = os.environ.get("WORKBENCH_APP_NAME", DEFAULT_APP_NAME)
 PROJECTS = f"{APP_NAME}-projects"
@@ -64,9 +64,9 @@ app = modal.App(APP_NAME)
 def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI app of any kind
     """The endpoint. Refuses to start with bad settings."""
     from modal_app import collector
-    from modal_app.fleet import Platform
-    from modal_app.model_access import ModelAccess
-    from modal_app.settings import Settings
+    from modal_app.endpoint_settings import Settings
+    from modal_app.model.access import ModelAccess
+    from modal_app.sandboxes.fleet import Platform
     from modal_app.web import create_app
 
     settings = Settings()
@@ -87,10 +87,10 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
 def model_gateway():  # type: ignore[no-untyped-def]  # as above
     """The only function that has the model's key. Refuses to start with bad settings."""
     from modal_app import collector, logs
-    from modal_app.model_access import liveness
-    from modal_app.model_gateway.app import create_gateway
-    from modal_app.model_gateway.settings import GatewaySettings
-    from modal_app.model_traffic import Recorder, Replays, Traffic
+    from modal_app.model.access import liveness
+    from modal_app.model.traffic import Recorder, Replays, Traffic
+    from modal_app.model_gateway.gateway import create_gateway
+    from modal_app.model_gateway.gateway_settings import GatewaySettings
 
     logs.configure()
     traffic = Traffic(state.traffic)
@@ -112,8 +112,8 @@ def model_gateway():  # type: ignore[no-untyped-def]  # as above
 )
 async def sweep() -> dict[str, int]:
     """End what nobody owns any more: sandboxes, runs, archives. Returns how much of each."""
-    from modal_app.fleet import Platform
     from modal_app.runs.sweeper import Sweeper
+    from modal_app.sandboxes.fleet import Platform
 
     return await Sweeper(timeouts, Platform(app, sandbox_image, projects, shared), state).sweep()
 

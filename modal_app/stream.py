@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 from modal_app.contract import sse
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.headers import RUN_HEADER
-from modal_app.refusals import refusal
-from modal_app.runs.pieces import Pieces
-from modal_app.runs.spool import Spool, SpoolBrokenError
-from modal_app.settings import Timeouts
+from modal_app.endpoint_settings import Timeouts
+from modal_app.refusal_answers import refusal
+from modal_app.runs.event_spool import Spool, SpoolBrokenError
+from modal_app.runs.shared_chunks import Pieces
 
 _log = structlog.get_logger(__name__)
 

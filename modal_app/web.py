@@ -15,20 +15,20 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from modal_app import logs
+from modal_app.contract.caps import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.errors import ERRORS, ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent, dump_event
 from modal_app.contract.headers import KEY_HEADER, RUN_HEADER, SECRET_HEADER
-from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import parse_request
-from modal_app.fleet import Platform
-from modal_app.model_access import ModelAccess
-from modal_app.refusals import refusal
-from modal_app.runs.desk import Desk
-from modal_app.runs.pieces import Pieces
-from modal_app.runs.records import RunRecord
-from modal_app.runs.spool import SpoolBrokenError
-from modal_app.runs.state import SharedState
-from modal_app.settings import Settings
+from modal_app.endpoint_settings import Settings
+from modal_app.model.access import ModelAccess
+from modal_app.refusal_answers import refusal
+from modal_app.runs.event_spool import SpoolBrokenError
+from modal_app.runs.run_records import RunRecord
+from modal_app.runs.run_service import Desk
+from modal_app.runs.shared_chunks import Pieces
+from modal_app.runs.shared_state import SharedState
+from modal_app.sandboxes.fleet import Platform
 from modal_app.stream import RunStream, left
 
 _log = structlog.get_logger(__name__)

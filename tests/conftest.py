@@ -20,12 +20,13 @@ from tests.support import warm
 from tests.support.commands import PLAIN, Cli
 from tests.support.places import free_port
 from tests.support.processes import naming
-from workbench import Project, Workbench, connect, modal_command
-from workbench.environment import environment
-from workbench.local_cloud import daemon
+from workbench import Project, Workbench, connect
+from workbench.deployment import modal_command
+from workbench.deployment.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
 from workbench.local_cloud.__main__ import TEST_NETWORKS_VARIABLE
-from workbench.local_cloud.state import OWNER_VARIABLE, STATE_VARIABLE, Running, State
-from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import OWNER_VARIABLE, STATE_VARIABLE, Running, State
+from workbench.machine.environment import environment
 
 pytest_plugins = ["tests.support.order", "tests.support.places", "tests.support.progress"]
 REACHABLE = "127.0.0.2"  # the one address nearby that sandboxes of the tests' cloud may reach, when they may at all

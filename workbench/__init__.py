@@ -11,72 +11,78 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modal_app.contract.errors import ContractError, ErrorCode
-    from workbench.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunArchive, RunNotArchivedError
-    from workbench.archived_run import ArchivedRun, ListedRun, RunList
-    from workbench.client import AsyncClient, Received, RequestRefusedError, StreamLostError
-    from workbench.comparison import Comparison
-    from workbench.control import ActiveFault, ControlError, ControlUnavailableError, FaultRule, InjectedFault
-    from workbench.deploy import DeployFailedError
-    from workbench.deployments import Deployed
-    from workbench.endpoint import Endpoint
-    from workbench.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
+    from workbench.cloud_control.controls import (
+        ActiveFault,
+        ControlError,
+        ControlUnavailableError,
+        FaultRule,
+        InjectedFault,
+    )
+    from workbench.deployment.deploy import DeployFailedError
+    from workbench.deployment.deployments import Deployed
+    from workbench.deployment.targets import Target, TargetUnavailableError
+    from workbench.files.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
+    from workbench.files.preview import Preview
+    from workbench.files.project_files import ProjectVolume, VolumeEntry
     from workbench.panel import load_ipython_extension as load_ipython_extension
     from workbench.panel import open as open  # noqa: A004  # workbench.open
-    from workbench.preview import Preview
-    from workbench.project import Project, make_request
-    from workbench.recordings import Recording, RecordingUnreadableError
-    from workbench.run import Run
+    from workbench.runs.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunArchive, RunNotArchivedError
+    from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
+    from workbench.runs.client import AsyncClient, Received, RequestRefusedError, StreamLostError
+    from workbench.runs.comparison import Comparison
+    from workbench.runs.endpoint import Endpoint
+    from workbench.runs.project import Project, make_request
+    from workbench.runs.recordings import Recording, RecordingUnreadableError
+    from workbench.runs.run import Run
+    from workbench.runs.timeline import Timeline
+    from workbench.runs.view_state import ViewState
     from workbench.session import Workbench, connect
-    from workbench.targets import Target, TargetUnavailableError
-    from workbench.timeline import Timeline
-    from workbench.view_state import ViewState
-    from workbench.volumes import ProjectVolume, VolumeEntry
 
 # Why by hand: the SDK alone takes most of a second to import, and `workbench cloud start` must not wait for it.
 _HOMES = {
     "ContractError": "modal_app.contract.errors",
     "ErrorCode": "modal_app.contract.errors",
-    "ArchiveUnavailableError": "workbench.archive",
-    "ArchiveUnreadableError": "workbench.archive",
-    "RunArchive": "workbench.archive",
-    "RunNotArchivedError": "workbench.archive",
-    "ArchivedRun": "workbench.archived_run",
-    "ListedRun": "workbench.archived_run",
-    "RunList": "workbench.archived_run",
-    "Comparison": "workbench.comparison",
-    "Deployed": "workbench.deployments",
-    "Preview": "workbench.preview",
-    "AsyncClient": "workbench.client",
-    "Received": "workbench.client",
-    "RequestRefusedError": "workbench.client",
-    "StreamLostError": "workbench.client",
-    "ActiveFault": "workbench.control",
-    "ControlError": "workbench.control",
-    "ControlUnavailableError": "workbench.control",
-    "FaultRule": "workbench.control",
-    "InjectedFault": "workbench.control",
-    "DeployFailedError": "workbench.deploy",
-    "Endpoint": "workbench.endpoint",
-    "BlamedLine": "workbench.history",
-    "CommitInfo": "workbench.history",
-    "FileChange": "workbench.history",
-    "HistoryError": "workbench.history",
-    "HistoryUnavailableError": "workbench.history",
-    "Recording": "workbench.recordings",
-    "RecordingUnreadableError": "workbench.recordings",
+    "ArchiveUnavailableError": "workbench.runs.archive",
+    "ArchiveUnreadableError": "workbench.runs.archive",
+    "RunArchive": "workbench.runs.archive",
+    "RunNotArchivedError": "workbench.runs.archive",
+    "ArchivedRun": "workbench.runs.archived_run",
+    "ListedRun": "workbench.runs.archived_run",
+    "RunList": "workbench.runs.archived_run",
+    "Comparison": "workbench.runs.comparison",
+    "Deployed": "workbench.deployment.deployments",
+    "Preview": "workbench.files.preview",
+    "AsyncClient": "workbench.runs.client",
+    "Received": "workbench.runs.client",
+    "RequestRefusedError": "workbench.runs.client",
+    "StreamLostError": "workbench.runs.client",
+    "ActiveFault": "workbench.cloud_control.controls",
+    "ControlError": "workbench.cloud_control.controls",
+    "ControlUnavailableError": "workbench.cloud_control.controls",
+    "FaultRule": "workbench.cloud_control.controls",
+    "InjectedFault": "workbench.cloud_control.controls",
+    "DeployFailedError": "workbench.deployment.deploy",
+    "Endpoint": "workbench.runs.endpoint",
+    "BlamedLine": "workbench.files.history",
+    "CommitInfo": "workbench.files.history",
+    "FileChange": "workbench.files.history",
+    "HistoryError": "workbench.files.history",
+    "HistoryUnavailableError": "workbench.files.history",
+    "Recording": "workbench.runs.recordings",
+    "RecordingUnreadableError": "workbench.runs.recordings",
     "load_ipython_extension": "workbench.panel",
     "open": "workbench.panel",
-    "Run": "workbench.run",
-    "Project": "workbench.project",
+    "Run": "workbench.runs.run",
+    "Project": "workbench.runs.project",
     "Workbench": "workbench.session",
     "connect": "workbench.session",
-    "make_request": "workbench.project",
-    "Target": "workbench.targets",
-    "TargetUnavailableError": "workbench.targets",
-    "Timeline": "workbench.timeline",
-    "ViewState": "workbench.view_state",
-    "ProjectVolume": "workbench.volumes",
-    "VolumeEntry": "workbench.volumes",
+    "make_request": "workbench.runs.project",
+    "Target": "workbench.deployment.targets",
+    "TargetUnavailableError": "workbench.deployment.targets",
+    "Timeline": "workbench.runs.timeline",
+    "ViewState": "workbench.runs.view_state",
+    "ProjectVolume": "workbench.files.project_files",
+    "VolumeEntry": "workbench.files.project_files",
 }
 
 

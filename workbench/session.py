@@ -12,25 +12,25 @@ from modal.exception import NotFoundError
 from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
-from modal_app.model_traffic import Traffic
-from modal_app.runs.state import traffic_name
-from workbench import deploy as deployment
-from workbench import replay as replaying
-from workbench import targets
-from workbench.archive import RunArchive
-from workbench.background import BackgroundLoop
-from workbench.client import PATIENCE_S, AsyncClient
-from workbench.comparison import Comparison, compare
-from workbench.control import Clock, CloudControl, ControlUnavailableError, Faults
-from workbench.deployments import Deployments
-from workbench.endpoint import Endpoint
-from workbench.history import HistoryClient
-from workbench.model_backing import why_without_claude
-from workbench.project import Project, make_request
-from workbench.recordings import Recording
-from workbench.run import Run
-from workbench.targets import Target, TargetUnavailableError
-from workbench.volumes import ProjectVolume
+from modal_app.model.traffic import Traffic
+from modal_app.runs.shared_state import traffic_name
+from workbench.cloud_control.controls import Clock, CloudControl, ControlUnavailableError, Faults
+from workbench.deployment import deploy as deployment
+from workbench.deployment import targets
+from workbench.deployment.deployments import Deployments
+from workbench.deployment.model_backing import why_without_claude
+from workbench.deployment.targets import Target, TargetUnavailableError
+from workbench.files.history import HistoryClient
+from workbench.files.project_files import ProjectVolume
+from workbench.runs import replay as replaying
+from workbench.runs.archive import RunArchive
+from workbench.runs.background_loop import BackgroundLoop
+from workbench.runs.client import PATIENCE_S, AsyncClient
+from workbench.runs.comparison import Comparison, compare
+from workbench.runs.endpoint import Endpoint
+from workbench.runs.project import Project, make_request
+from workbench.runs.recordings import Recording
+from workbench.runs.run import Run
 
 _CLOSE_S = 15.0
 _JUST_ENDED_S = 3.0  # an archive is written after the run's end

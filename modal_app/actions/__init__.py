@@ -6,15 +6,15 @@
 from collections.abc import Callable
 from typing import TypeGuard
 
-from modal_app.actions import claude, files, git, python
-from modal_app.actions.claude import ModelGrant
+from modal_app.actions import claude_action, files_action, git_action, python_action
+from modal_app.actions.claude_action import ModelGrant
 from modal_app.actions.output import Output
 from modal_app.actions.performed import Performed
 from modal_app.contract.events import Usage
 from modal_app.contract.requests import ClaudeRequest, FilesList, FilesRead, PrewarmRequest, PythonRequest, Request
-from modal_app.fleet import Platform
-from modal_app.sandbox import Job
-from modal_app.settings import Timeouts
+from modal_app.endpoint_settings import Timeouts
+from modal_app.sandboxes.fleet import Platform
+from modal_app.sandboxes.project_sandbox import Job
 
 __all__ = ["ModelGrant", "Output", "Performed", "needs_model", "needs_sandbox", "perform", "read_committed"]
 
@@ -45,18 +45,18 @@ async def perform(
     match request:
         case ClaudeRequest():
             assert grant is not None, "a run that needs the model has been granted it"
-            return await claude.run(request, job, output, grant, timeouts, spent=spent)
+            return await claude_action.run(request, job, output, grant, timeouts, spent=spent)
         case PythonRequest():
-            return Performed(await python.run(request, job, output))
+            return Performed(await python_action.run(request, job, output))
         case FilesList() | FilesRead() | PrewarmRequest():
             raise AssertionError("runs no command")
         case _ if request.action == "files":
-            return Performed(await files.change(request, job, output))
+            return Performed(await files_action.change(request, job, output))
         case _:
-            return Performed(await git.run(request, job, output))
+            return Performed(await git_action.run(request, job, output))
 
 
 async def read_committed(request: Request, platform: Platform) -> Performed:
     """Answer from the committed state of the project; raises ContractError."""
     assert isinstance(request, FilesList | FilesRead)
-    return Performed(await files.read(request, platform.projects))
+    return Performed(await files_action.read(request, platform.projects))

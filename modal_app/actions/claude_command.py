@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from pydantic import SecretStr
 
-from modal_app.contract.claude import ClaudeOptions, compact
+from modal_app.contract.claude_options import ClaudeOptions, compact
 
 CLI_PACKAGE = "@anthropic-ai/claude-code"
 CLI_VERSION = "2.1.332"  # exact: an unpinned install gives another version on an older Node

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from modal_app.contract.caps import MAX_STREAM_TEXT_BYTES
 from modal_app.contract.json_text import parse_json
-from modal_app.contract.limits import MAX_STREAM_TEXT_BYTES
 
 MAX_LINE_BYTES = 8 * 1024 * 1024  # a result that the model filled is a twentieth of it
 MAX_KEPT_BYTES = 4096  # of a line that is longer

@@ -8,7 +8,7 @@ Only the formats of objects and references, without which a repository cannot be
 
 import shlex
 
-from modal_app import git_defaults
+from modal_app.sandboxes import git_defaults
 
 _WORKSPACE = "/workspace"
 _COMMON = "/tmp/.git-common"  # noqa: S108  # a path in the sandbox, which is this run's alone; made anew each time

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from modal_app.contract.caps import MAX_OUTPUT_BYTES, MAX_RESULT_BYTES
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Channel
-from modal_app.contract.limits import MAX_OUTPUT_BYTES, MAX_RESULT_BYTES
 from modal_app.contract.sse import TextSplitter
 
 

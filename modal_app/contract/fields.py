@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from modal_app.contract.limits import MAX_MESSAGE_BYTES, MAX_TIMEOUT_S, MAX_WAIT_S
+from modal_app.contract.caps import MAX_MESSAGE_BYTES, MAX_TIMEOUT_S, MAX_WAIT_S
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _REVISION = re.compile(r"HEAD|[0-9a-f]{7,64}")

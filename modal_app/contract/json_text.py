@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from pydantic import JsonValue
 
-from modal_app.contract.limits import MAX_JSON_DEPTH
+from modal_app.contract.caps import MAX_JSON_DEPTH
 
 
 def parse_json(text: str | bytes) -> JsonValue:

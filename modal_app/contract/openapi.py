@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import JsonValue, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from modal_app.contract.caps import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.errors import ERRORS, RECOVERABLE, ErrorCode
 from modal_app.contract.events import EVENT
 from modal_app.contract.headers import KEY_HEADER, RUN_HEADER, SECRET_HEADER
-from modal_app.contract.limits import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.requests import REQUEST
 
 _REF = "#/components/schemas/"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from modal_app.contract.limits import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_PATH_DEPTH
+from modal_app.contract.caps import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_PATH_DEPTH
 
 
 def check_path(path: str) -> str:

@@ -21,10 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from modal_app.contract.claude import ClaudeOptions, PermissionMode
-from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.fields import Message, ProjectRequest, Revision, Uuid, at_most, no_nul, tuple_of_list
-from modal_app.contract.limits import (
+from modal_app.contract.caps import (
     MAX_ARGUMENTS,
     MAX_ARGUMENTS_BYTES,
     MAX_CODE_BYTES,
@@ -35,6 +32,9 @@ from modal_app.contract.limits import (
     MAX_STDIN_BYTES,
     MAX_TOOLS,
 )
+from modal_app.contract.claude_options import ClaudeOptions, PermissionMode
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.fields import Message, ProjectRequest, Revision, Uuid, at_most, no_nul, tuple_of_list
 from modal_app.contract.paths import WorkspacePath
 
 Tools = Annotated[tuple[str, ...], Field(max_length=MAX_TOOLS), BeforeValidator(tuple_of_list)]

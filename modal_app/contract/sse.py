@@ -2,8 +2,8 @@
 
 import codecs
 
+from modal_app.contract.caps import MAX_STREAM_TEXT_BYTES
 from modal_app.contract.events import Event, dump_event
-from modal_app.contract.limits import MAX_STREAM_TEXT_BYTES
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",

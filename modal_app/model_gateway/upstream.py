@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import httpx
 
 from modal_app.contract.json_text import parse_json
-from modal_app.model_gateway.refusals import ERROR_TYPES, Refusal
-from modal_app.model_gateway.requests import ModelRequest
-from modal_app.model_gateway.settings import GatewaySettings
+from modal_app.model_gateway.error_answers import ERROR_TYPES, Refusal
+from modal_app.model_gateway.gateway_settings import GatewaySettings
+from modal_app.model_gateway.model_requests import ModelRequest
 from modal_app.model_gateway.wire import scrub
 
 EVENT_STREAM = "text/event-stream"

@@ -5,7 +5,7 @@ import time
 from pydantic import BaseModel, ConfigDict
 
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.runs.state import SharedState
+from modal_app.runs.shared_state import SharedState
 
 _FAILURES = 3  # in a row, before it opens
 _FIRST_S = 5.0

@@ -11,14 +11,14 @@ import structlog
 from modal_app.contract import sse
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import ErrorEvent, Phase, SandboxFacts, StatusEvent, TerminalEvent
-from modal_app.fleet import Fleet
-from modal_app.platform_errors import PLATFORM_ERRORS
-from modal_app.runs.archive import Archive, ArchiveFailedError
+from modal_app.runs.archive_writer import Archive, ArchiveFailedError
 from modal_app.runs.batches import Batch, events_of
+from modal_app.runs.event_spool import Spool
 from modal_app.runs.log import LogReader, LogWriter
-from modal_app.runs.records import Records, RunRecord
-from modal_app.runs.spool import Spool
-from modal_app.runs.state import SharedState
+from modal_app.runs.run_records import Records, RunRecord
+from modal_app.runs.shared_state import SharedState
+from modal_app.sandboxes.fleet import Fleet
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)
 

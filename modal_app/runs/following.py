@@ -11,14 +11,14 @@ from contextlib import contextmanager
 import modal.exception
 import structlog
 
-from modal_app.platform_errors import PLATFORM_ERRORS
-from modal_app.runs.archive import Archive
+from modal_app.runs.archive_writer import Archive
 from modal_app.runs.closing import Closer
+from modal_app.runs.event_spool import Spool
 from modal_app.runs.log import LogReader
 from modal_app.runs.ownership import Pulse
-from modal_app.runs.records import Records, RunRecord
-from modal_app.runs.spool import Spool
-from modal_app.runs.state import SharedState
+from modal_app.runs.run_records import Records, RunRecord
+from modal_app.runs.shared_state import SharedState
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)
 

@@ -30,8 +30,8 @@ from modal_app.contract.events import (
 )
 from modal_app.contract.order import Order
 from modal_app.runs.batches import Batch
+from modal_app.runs.event_spool import Spool
 from modal_app.runs.log import LogLostError, LogWriter
-from modal_app.runs.spool import Spool
 
 MAX_WAITING_BYTES = 2 * 1024 * 1024
 MAX_BATCH_BYTES = 640 * 1024  # what one item of the queue takes; much output makes large batches

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.runs.ownership import Pulse
-from modal_app.runs.records import Records, put_first
-from modal_app.runs.state import SharedState
+from modal_app.runs.run_records import Records, put_first
+from modal_app.runs.shared_state import SharedState
 
 _ATTEMPTS = 5
 

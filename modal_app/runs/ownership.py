@@ -13,8 +13,8 @@ from contextlib import suppress
 
 import structlog
 
-from modal_app.platform_errors import PLATFORM_ERRORS
-from modal_app.runs.state import SharedState
+from modal_app.runs.shared_state import SharedState
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)
 

@@ -10,17 +10,17 @@ import structlog
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent
 from modal_app.contract.requests import Request
-from modal_app.platform_errors import PLATFORM_ERRORS
-from modal_app.runs.archive import Archive, ArchiveFailedError
-from modal_app.runs.control import Control
+from modal_app.runs.archive_writer import Archive, ArchiveFailedError
+from modal_app.runs.event_spool import Spool
 from modal_app.runs.journal import Journal
 from modal_app.runs.leases import Lease, Warm
 from modal_app.runs.log import LogWriter
 from modal_app.runs.ownership import Ownership
-from modal_app.runs.records import Records, RunRecord
-from modal_app.runs.run import Means, Run
-from modal_app.runs.spool import Spool
-from modal_app.runs.state import SharedState
+from modal_app.runs.run_execution import Means, Run
+from modal_app.runs.run_messages import Control
+from modal_app.runs.run_records import Records, RunRecord
+from modal_app.runs.shared_state import SharedState
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)
 

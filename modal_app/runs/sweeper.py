@@ -12,16 +12,16 @@ import time
 import structlog
 
 from modal_app import logs
-from modal_app.fleet import RUN_TAG, Fleet, Platform, project_name
-from modal_app.platform_errors import PLATFORM_ERRORS
+from modal_app.endpoint_settings import Timeouts
 from modal_app.runs import log as run_log
-from modal_app.runs.archive import Archive
+from modal_app.runs.archive_writer import Archive
 from modal_app.runs.closing import Closer
 from modal_app.runs.leases import Leases
 from modal_app.runs.ownership import Pulse
-from modal_app.runs.records import Records, RunRecord
-from modal_app.runs.state import SharedState
-from modal_app.settings import Timeouts
+from modal_app.runs.run_records import Records, RunRecord
+from modal_app.runs.shared_state import SharedState
+from modal_app.sandboxes.fleet import RUN_TAG, Fleet, Platform, project_name
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)
 

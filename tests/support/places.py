@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.order import GATE_VARIABLE
-from workbench.local_cloud.sandboxes.users import UIDS_VARIABLE
+from workbench.local_cloud.sandboxes.engine.host_users import UIDS_VARIABLE
 
 _FIRST_UID, _UIDS = 210_000, 20_000
 _FIRST_PORT, _PORTS = 20_000, 1_000  # below those that the kernel gives to connections

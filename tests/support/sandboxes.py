@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud.sandboxes.engine import Engine
-from workbench.local_cloud.sandboxes.limits import Limits
-from workbench.local_cloud.sandboxes.sandbox import Sandbox
-from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec
-from workbench.local_cloud.sandboxes.users import isolation_uid
+from workbench.local_cloud.sandboxes.engine.engine import Engine
+from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+from workbench.local_cloud.sandboxes.engine.spec import BindMount, ExitStatus, SandboxSpec
+from workbench.local_cloud.sandboxes.limits.sandbox_limits import Limits
 
 DEADLINE_S = 60
 

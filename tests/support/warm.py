@@ -28,7 +28,7 @@ from typing import Any
 # By what a command begins with. A `modal` command must not find modules of ours that it has not imported.
 PRELOADED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("-m", "modal"): ("modal.__main__", "modal.cli.entry_point"),
-    ("-m", "workbench"): ("workbench.cli", "workbench.session", "workbench.archive", "workbench.recordings"),
+    ("-m", "workbench"): ("workbench.cli", "workbench.session", "workbench.runs.archive", "workbench.runs.recordings"),
     ("-c",): ("modal", "workbench.session"),
 }
 # Read when the interpreter starts, or when the preloaded modules are imported.

@@ -2,9 +2,23 @@
 
 import typer
 
-from workbench.cli import bench, cloud, contract, demo, deploy, doctor, lab, notebooks, run, runs, soak, tests, volume
+from workbench.cli import (
+    bench_command,
+    cloud_commands,
+    contract_commands,
+    demo_command,
+    deploy_commands,
+    doctor_command,
+    lab_command,
+    notebooks_command,
+    run_commands,
+    runs_commands,
+    soak_commands,
+    tests_command,
+    volume_commands,
+)
 from workbench.cli.common import interruptible
-from workbench.cli.streams import standard_streams
+from workbench.cli.standard_streams import standard_streams
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,20 +26,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run and debug AI jobs in Modal Sandboxes, on this machine or on Modal. Start with `workbench demo`.",
 )
-app.command()(demo.demo)
-app.command()(lab.lab)
-app.command()(deploy.deploy)
-app.command()(deploy.endpoint)
-app.command()(contract.contract)
-app.add_typer(run.app, name="run")
-app.add_typer(runs.app, name="runs")
-app.add_typer(volume.app, name="volume")
-app.add_typer(cloud.app, name="cloud")
-app.add_typer(notebooks.app, name="notebooks")
-app.command()(bench.bench)
-app.add_typer(soak.app, name="soak")
-app.command()(doctor.doctor)
-app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(tests.run_tests)
+app.command()(demo_command.demo)
+app.command()(lab_command.lab)
+app.command()(deploy_commands.deploy)
+app.command()(deploy_commands.endpoint)
+app.command()(contract_commands.contract)
+app.add_typer(run_commands.app, name="run")
+app.add_typer(runs_commands.app, name="runs")
+app.add_typer(volume_commands.app, name="volume")
+app.add_typer(cloud_commands.app, name="cloud")
+app.add_typer(notebooks_command.app, name="notebooks")
+app.command()(bench_command.bench)
+app.add_typer(soak_commands.app, name="soak")
+app.command()(doctor_command.doctor)
+app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    tests_command.run_tests
+)
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ import typer
 
 from modal_app.contract.errors import ContractError
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent, dump_event
-from workbench import prerequisites
-from workbench.claude_messages import shown
-from workbench.local_cloud.daemon import CloudStartFailedError
+from workbench.local_cloud.process.daemon import CloudStartFailedError
+from workbench.machine import prerequisites
 from workbench.notebooks import NotebookFailedError
-from workbench.plain_text import printable
+from workbench.runs.claude_messages import shown
+from workbench.text.plain_text import printable
 
 TargetOption = Annotated[
     str, typer.Option("--target", "-t", envvar="WORKBENCH_TARGET", help="local, modal, or the URL of an endpoint.")
@@ -28,15 +28,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 def _failures() -> tuple[type[Exception], ...]:
     """The failures with a sentence of their own. Imported late: by then the command has imported what raises them."""
-    from workbench.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunNotArchivedError
-    from workbench.client import RequestRefusedError, StreamLostError
-    from workbench.control import ControlError, ControlUnavailableError
-    from workbench.deploy import DeployFailedError
-    from workbench.history import HistoryError, HistoryUnavailableError
-    from workbench.local_cloud.state import StateInUseError
+    from workbench.cloud_control.controls import ControlError, ControlUnavailableError
+    from workbench.deployment.deploy import DeployFailedError
+    from workbench.deployment.targets import TargetUnavailableError
+    from workbench.files.history import HistoryError, HistoryUnavailableError
+    from workbench.local_cloud.process.state_directory import StateInUseError
     from workbench.local_cloud.store.damage import StateError
-    from workbench.recordings import RecordingUnreadableError
-    from workbench.targets import TargetUnavailableError
+    from workbench.runs.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunNotArchivedError
+    from workbench.runs.client import RequestRefusedError, StreamLostError
+    from workbench.runs.recordings import RecordingUnreadableError
 
     return (
         ArchiveUnavailableError,

@@ -22,16 +22,16 @@ from pathlib import Path
 import modal
 import structlog
 
-from workbench.local_cloud.cloud import LocalCloud
-from workbench.local_cloud.descriptors import raise_limit
-from workbench.local_cloud.rpc.server import PortInUseError
-from workbench.local_cloud.rpc.session import SDK_VERSION
-from workbench.local_cloud.sandboxes.diagnosis import MORE
-from workbench.local_cloud.sandboxes.spec import IsolationUnavailableError
-from workbench.local_cloud.sandboxes.users import UidRangeError, uid_range
-from workbench.local_cloud.state import OWNER_VARIABLE, State, StateInUseError
+from workbench.local_cloud.base.descriptors import raise_limit
+from workbench.local_cloud.process.cloud import LocalCloud
+from workbench.local_cloud.process.state_directory import OWNER_VARIABLE, State, StateInUseError
+from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
+from workbench.local_cloud.sandboxes.engine.host_users import UidRangeError, uid_range
+from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError
+from workbench.local_cloud.server.grpc_server import PortInUseError
 from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.damage import StateError
+from workbench.local_cloud.workspace.handshake import SDK_VERSION
 
 TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # CIDR ranges nearby that sandboxes may reach, for tests
 
@@ -130,7 +130,7 @@ def _end_with(owner: str, stop: asyncio.Event) -> None:
 
 
 def _start_janitor(run: Path) -> "subprocess.Popen[bytes]":
-    script = Path(__file__).with_name("janitor.py")
+    script = Path(__file__).parent / "process" / "janitor.py"
     return subprocess.Popen(
         [sys.executable, "-I", "-S", str(script), str(run)],
         stdin=subprocess.PIPE,

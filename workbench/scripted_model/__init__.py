@@ -4,6 +4,7 @@ A script says what the model answers to a conversation, and how it fails. The se
 answers with the frames of the real service, and remembers what it was asked.
 """
 
+from workbench.scripted_model.messages_server import Asked, ScriptedModel
 from workbench.scripted_model.script import (
     Block,
     Conversation,
@@ -15,7 +16,6 @@ from workbench.scripted_model.script import (
     load_script,
     parse_script,
 )
-from workbench.scripted_model.server import Asked, ScriptedModel
 
 __all__ = [
     "Asked",

@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workbench.local_cloud import daemon
-from workbench.local_cloud.state import Running, State
-from workbench.soak.failures import SoakFailedError
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import Running, State
 from workbench.soak.leftovers import Scene
+from workbench.soak.soak_failures import SoakFailedError
 
 _END_S = 10.0
 _LOG_LINES = 5
 
 
 class Client:
-    """A running `workbench.soak.client`; made by `client`."""
+    """A running `workbench.soak.sdk_client`; made by `client`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self._process = process
@@ -63,7 +63,7 @@ def client(root: Path, *arguments: str) -> Iterator[Client]:
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
-            [sys.executable, "-m", "workbench.soak.client", *arguments],
+            [sys.executable, "-m", "workbench.soak.sdk_client", *arguments],
             bufsize=0,  # so that `select` sees whatever has not been read
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

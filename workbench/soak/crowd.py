@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from workbench.local_cloud import daemon
+from workbench.local_cloud.process import daemon
 from workbench.soak import clouds, orphans
-from workbench.soak.client import STALL_S
-from workbench.soak.failures import SoakFailedError
 from workbench.soak.leftovers import Scene
+from workbench.soak.sdk_client import STALL_S
+from workbench.soak.soak_failures import SoakFailedError
 
 _CREATE_S = 60.0
 _CREATE_EACH_S = 2.0

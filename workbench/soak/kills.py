@@ -15,12 +15,12 @@ from typing import Literal, get_args
 
 import psutil
 
-from workbench.local_cloud import daemon
-from workbench.local_cloud.state import Running, State
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import Running, State
 from workbench.soak import clouds, orphans
-from workbench.soak.client import STEPS
-from workbench.soak.failures import SoakFailedError
 from workbench.soak.leftovers import Scene
+from workbench.soak.sdk_client import STEPS
+from workbench.soak.soak_failures import SoakFailedError
 
 _PATIENCE_S = 30.0
 _STEP_S = 60.0

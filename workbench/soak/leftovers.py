@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from workbench.local_cloud.sandboxes.cgroups import PREFIX
+from workbench.local_cloud.sandboxes.limits.cgroups import PREFIX
 from workbench.soak import orphans
-from workbench.soak.failures import SoakFailedError
+from workbench.soak.soak_failures import SoakFailedError
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = ("mnt", "net", "pid", "user")

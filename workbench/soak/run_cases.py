@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StreamEvent
-from workbench.soak.failures import SoakFailedError
+from workbench.soak.soak_failures import SoakFailedError
 
 Harm = Literal[
     "nothing",

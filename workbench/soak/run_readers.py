@@ -13,7 +13,7 @@ import httpx
 
 from modal_app.contract.events import TERMINAL, Event, UnknownEventError, parse_event
 from modal_app.contract.order import Order, OrderError
-from workbench.soak.failures import SoakFailedError
+from workbench.soak.soak_failures import SoakFailedError
 
 _DEADLINE_S = 180.0
 _STREAM = {"Accept": "text/event-stream"}

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import httpx
 
 from modal_app.contract.headers import SECRET_HEADER
-from workbench.endpoint import Endpoint
-from workbench.environment import environment
-from workbench.local_cloud.state import State
-from workbench.project import Project
+from workbench.local_cloud.process.state_directory import State
+from workbench.machine.environment import environment
+from workbench.runs.endpoint import Endpoint
+from workbench.runs.project import Project
 from workbench.session import connect
-from workbench.soak.failures import SoakFailedError
-from workbench.soak.streams import containers
+from workbench.soak.soak_failures import SoakFailedError
+from workbench.soak.stream_soak import containers
 
 _APP = "soak-stalled"
 _MB = 1024 * 1024

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Generic, TypedDict, TypeVar
 import anywidget
 import traitlets
 
-from workbench.background import BackgroundLoop
-from workbench.plain_text import one_line
+from workbench.runs.background_loop import BackgroundLoop
+from workbench.text.plain_text import one_line
 
 _log = logging.getLogger(__name__)
 _SHARED = Path(__file__).parent / "shared"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TypedDict
 
-from workbench.project import Project
+from workbench.runs.project import Project
 from workbench.session import Workbench
 
 OFFERED_RUNS = 60  # archived runs whose projects are offered

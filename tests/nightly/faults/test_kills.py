@@ -6,7 +6,7 @@ import pytest
 
 from tests.standard.faults.test_kills import ends_and_leaves_nothing
 from workbench import Project, Workbench
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process.state_directory import State
 
 pytestmark = pytest.mark.timeout(180)
 

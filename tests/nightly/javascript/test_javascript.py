@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.standard.javascript.conftest import NODE
 from tests.standard.javascript.test_javascript import run
 from tests.support.paths import APPS
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 CALLS = APPS / "calls.py"
 pytestmark = NODE

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.standard.local_cloud.test_process import is_moved_aside_and_named
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process.state_directory import State
 
 
 @pytest.mark.parametrize("damaged", [b"", b"not a database, " * 1000], ids=["empty", "garbage"])

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.places import outside
-from workbench.local_cloud.state import Running
-from workbench.model_backing import WITHOUT_CLAUDE_VARIABLE
+from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
+from workbench.local_cloud.process.state_directory import Running
 
 
 @pytest.mark.timeout(400)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.base.clock import Clock
 
 
 async def test_a_wait_ends_when_the_clock_is_moved_past_it() -> None:

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from workbench.local_cloud import maintenance
-from workbench.local_cloud.http.answers import on_full_disk
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process import maintenance
+from workbench.local_cloud.process.state_directory import State
+from workbench.local_cloud.server.http_routes import on_full_disk
 from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.damage import DamagedStateError, DiskFullError, StateError

@@ -8,8 +8,8 @@ import sys
 import pytest
 from grpc import StatusCode
 
-from workbench.local_cloud.descriptors import Descriptors
-from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.base.descriptors import Descriptors
+from workbench.local_cloud.base.errors import RpcFailure
 
 
 def test_room_is_promised_once() -> None:
@@ -39,7 +39,7 @@ def test_what_is_open_counts() -> None:
 
 @pytest.mark.parametrize(("soft", "hard", "expected"), [(100, 300, 300), (100, 100, 100), (300, 300, 300)])
 def test_the_limit_is_raised_as_far_as_it_may_be(soft: int, hard: int, expected: int) -> None:
-    code = "from workbench.local_cloud.descriptors import raise_limit; print(raise_limit())"
+    code = "from workbench.local_cloud.base.descriptors import raise_limit; print(raise_limit())"
 
     def lower() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from modal_proto import api_pb2
 
 from tests.quick.local_cloud.test_queues import Clock
-from workbench.local_cloud.dicts import (
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.objects.dicts import (
     LIFETIME_S,
     MAX_ENTRIES_PER_UPDATE,
     MAX_KEY_BYTES,
@@ -19,9 +20,8 @@ from workbench.local_cloud.dicts import (
     READ_NOTED_EVERY_S,
     Dicts,
 )
-from workbench.local_cloud.rpc.failures import RpcFailure
 from workbench.local_cloud.store.database import Database
-from workbench.local_cloud.store.objects import Objects
+from workbench.local_cloud.store.names import Objects
 
 KEYS = st.sampled_from([b"", b"\0", b"a", b"ab", b"\xff" * 300])
 VALUES = st.binary(max_size=20)

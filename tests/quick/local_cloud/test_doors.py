@@ -5,8 +5,8 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 
-from workbench.local_cloud.doors import Door
-from workbench.local_cloud.ports import listen
+from workbench.local_cloud.base.listeners import Door
+from workbench.local_cloud.base.ports import listen
 
 DEADLINE_S = 30
 

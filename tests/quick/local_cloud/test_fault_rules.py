@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workbench.local_cloud.faults import RPCS, FaultRule
+from workbench.local_cloud.faults.rules import RPCS, FaultRule
 
 
 def refusal(**fields: Any) -> str:

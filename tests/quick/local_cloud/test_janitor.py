@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud import janitor
-from workbench.local_cloud.volumes import trees
+from workbench.local_cloud.base import guest_directories
+from workbench.local_cloud.process import janitor
 
 
 def clean(directory: Path) -> None:
@@ -45,12 +45,12 @@ def test_a_run_directory_that_the_next_cloud_has_removed_changes_nothing(tmp_pat
 def test_names_that_somebody_else_has_removed_meanwhile_hold_up_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names, gone = trees._names, ["a", "b", "c"]
+    names, gone = guest_directories._names, ["a", "b", "c"]
 
     def with_one_that_is_gone(directory: int) -> list[str]:
         return [*([gone.pop()] if gone else []), *names(directory)]
 
-    monkeypatch.setattr(trees, "_names", with_one_that_is_gone)
+    monkeypatch.setattr(guest_directories, "_names", with_one_that_is_gone)
     plant(tmp_path / "run" / "dead")
-    trees.remove_tree(tmp_path / "run")
+    guest_directories.remove_tree(tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.local_cloud.log_lines import CHUNK_BYTES, MAX_ROW_CHARS, MAX_ROWS, Frames, OutputPipe, Rows
-from workbench.local_cloud.processes import lines
-from workbench.local_cloud.programs import Program
+from workbench.local_cloud.base.host_processes import lines
+from workbench.local_cloud.base.log_lines import CHUNK_BYTES, MAX_ROW_CHARS, MAX_ROWS, Frames, OutputPipe, Rows
+from workbench.local_cloud.base.programs import Program
 
 
 @given(st.lists(st.binary(max_size=40)), st.integers(0, 3))

@@ -8,8 +8,8 @@ from unittest.mock import patch
 import pytest
 from modal_proto import api_pb2
 
-from workbench.local_cloud import logs as module
-from workbench.local_cloud.logs import PAGE_ROWS, AppLogs, LogRow, Origin, Wanted
+from workbench.local_cloud.apps import app_logs as module
+from workbench.local_cloud.apps.app_logs import PAGE_ROWS, AppLogs, LogRow, Origin, Wanted
 from workbench.local_cloud.store.database import Database
 
 OUT, ERR, INFO = api_pb2.FILE_DESCRIPTOR_STDOUT, api_pb2.FILE_DESCRIPTOR_STDERR, api_pb2.FILE_DESCRIPTOR_INFO

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from workbench.local_cloud.processes import family, start_of
+from workbench.local_cloud.base.host_processes import family, start_of
 
 # Prints its own id, and those of a child and a grandchild; a thread starts another child. Ends when its input does.
 TREE = """
@@ -45,7 +45,10 @@ def test_a_process_is_known_by_its_start_whatever_the_wall_clock_says() -> None:
     assert mine is not None
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
         known = start_of(other.pid)
-        code = "import sys, workbench.local_cloud.processes as p; print(*map(p.start_of, map(int, sys.argv[1:])))"
+        code = (
+            "import sys; from workbench.local_cloud.base.host_processes import start_of as s; "
+            "print(*map(s, map(int, sys.argv[1:])))"
+        )
         asked = [sys.executable, "-c", code, str(os.getpid()), str(other.pid)]
         told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout.split()
         assert told == [mine, known]

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from tests.support.cutting_off import DEADLINE_S, cut_off_at_many_moments, nothing_is_left
-from workbench.local_cloud.images.workshop import Workshop
-from workbench.local_cloud.programs import Program
+from workbench.local_cloud.base.programs import Program
+from workbench.local_cloud.images.build_sandbox import Workshop
 
 
 async def test_a_build_step_that_is_cut_off_leaves_nothing_whenever_that_is(tmp_path: Path) -> None:

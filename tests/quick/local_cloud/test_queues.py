@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from modal_proto import api_pb2
 
-from workbench.local_cloud import queues as module
-from workbench.local_cloud.queues import MAX_PARTITION_ITEMS, Item, Queues, Taken
-from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.objects import queues as module
+from workbench.local_cloud.objects.queues import MAX_PARTITION_ITEMS, Item, Queues, Taken
 from workbench.local_cloud.store.database import Database
-from workbench.local_cloud.store.objects import Objects
+from workbench.local_cloud.store.names import Objects
 
 SMALL = {"MAX_PARTITIONS": 2, "MAX_PARTITION_ITEMS": 6, "MAX_PARTITION_BYTES": 20, "MAX_ITEM_BYTES": 9}
 KEYS = st.sampled_from([b"", b"a", b"\0" * 64])

@@ -4,7 +4,7 @@ import pytest
 from modal_proto import api_pb2
 
 from workbench.local_cloud.functions import scaling
-from workbench.local_cloud.functions.calls import Call, Input
+from workbench.local_cloud.functions.function_calls import Call, Input
 from workbench.local_cloud.functions.task import Task
 
 

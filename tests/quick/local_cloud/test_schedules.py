@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 from modal_proto import api_pb2
 
+from workbench.local_cloud.base.errors import RpcFailure
 from workbench.local_cloud.functions.retries import delay_s
 from workbench.local_cloud.functions.schedules import check, next_time
-from workbench.local_cloud.rpc.failures import RpcFailure
 
 
 def cron(line: str, timezone: str = "UTC") -> api_pb2.Schedule:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modal_app.chunks import MAX_HELD_BYTES, pieces
+from modal_app.sandboxes.output_chunks import MAX_HELD_BYTES, pieces
 
 
 async def of(*chunks: bytes) -> AsyncIterator[bytes]:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from modal_app.actions.claude_command import Command, ModelPatience, claude_command
-from modal_app.contract.claude import ClaudeOptions
+from modal_app.contract.caps import MAX_MCP_BYTES, MAX_PROMPT_BYTES, MAX_SCHEMA_BYTES
+from modal_app.contract.claude_options import ClaudeOptions
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.limits import MAX_MCP_BYTES, MAX_PROMPT_BYTES, MAX_SCHEMA_BYTES
 
 SESSION = "00000000-0000-4000-8000-000000000000"
 TOKEN = SecretStr("the-run's-own-token")

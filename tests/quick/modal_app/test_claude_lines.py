@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modal_app.actions.claude_lines import LineReader, Parsed, Unparsed, bounded, size
+from modal_app.contract.caps import MAX_JSON_DEPTH
 from modal_app.contract.events import StreamEvent, dump_event, parse_event
-from modal_app.contract.limits import MAX_JSON_DEPTH
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Plain, Text
 from modal_app.actions.claude_verdict import Verdict
+from modal_app.contract.caps import MAX_STREAM_TEXT_BYTES
 from modal_app.contract.errors import ErrorCode
-from modal_app.contract.limits import MAX_STREAM_TEXT_BYTES
 from tests.support.claude.cases import CASES, IN_THE_BACKGROUND, WORDS, Case
 from tests.support.paths import RECORDED
 

@@ -4,22 +4,31 @@ import os
 import subprocess
 import time
 
-from modal_app import git_defaults, sandbox
+from modal_app.sandboxes import git_defaults, project_sandbox
 
 _NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 
 
 def _probe(*before: str) -> tuple[bool, int, float]:
     settings = (git_defaults.CONFIG, "/dev/null")
-    command = [*before, "sh", "-c", sandbox.PROBE, "sh", sandbox.UNLOCK, *settings, *sandbox.AS_JOB]
-    said = sandbox.PROBED.fullmatch(subprocess.run(command, check=True, capture_output=True).stdout)
+    command = [
+        *before,
+        "sh",
+        "-c",
+        project_sandbox.PROBE,
+        "sh",
+        project_sandbox.UNLOCK,
+        *settings,
+        *project_sandbox.AS_JOB,
+    ]
+    said = project_sandbox.PROBED.fullmatch(subprocess.run(command, check=True, capture_output=True).stdout)
     assert said is not None
     return said[1] is not None, int(said[2]), float(said[4])
 
 
 def test_root_becomes_the_job_s_user_and_others_stay_who_they_are() -> None:
     if os.geteuid() == 0:
-        assert _probe()[:2] == (True, sandbox.JOB_UID)
+        assert _probe()[:2] == (True, project_sandbox.JOB_UID)
         assert _probe(*_NOBODY)[:2] == (False, 65534)
     else:
         assert _probe()[:2] == (False, os.geteuid())

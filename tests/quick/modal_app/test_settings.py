@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from modal_app.settings import Settings, Timeouts
+from modal_app.endpoint_settings import Settings, Timeouts
 
 SECRET = "s" * 32
 

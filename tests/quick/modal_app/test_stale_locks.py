@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.sandbox import UNLOCK, StaleLocks
+from modal_app.sandboxes.project_sandbox import UNLOCK, StaleLocks
 
 
 def git(where: Path, *arguments: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 from modal_app.contract.errors import ErrorCode
 from modal_app.contract.events import Commit, DoneEvent, ErrorEvent, Event, Phase, StatusEvent, StreamEvent
 from workbench.soak.disturbances import Disturbances
-from workbench.soak.failures import SoakFailedError
 from workbench.soak.run_cases import HARMS, Case
+from workbench.soak.soak_failures import SoakFailedError
 
 SEED = 7
 

@@ -4,15 +4,15 @@ import time
 
 import pytest
 
-from workbench.soak import stalled, streams
-from workbench.soak.failures import SoakFailedError
+from workbench.soak import stalled, stream_soak
+from workbench.soak.soak_failures import SoakFailedError
 
 _DATA = b'{"type":"stream","run_id":"r","seq":%d,"at_ms":1,"elapsed_ms":1,"channel":"stdout","text":"%.3f\\n"}'
 
 
 def test_a_silence_and_a_late_event_are_seen() -> None:
-    figures, delays = streams.Figures(), list[float]()
-    reader = streams.Reader(figures, delays)
+    figures, delays = stream_soak.Figures(), list[float]()
+    reader = stream_soak.Reader(figures, delays)
     reader.take(b"id: 1\nevent: stream\ndata: " + _DATA % (1, time.time() - 3) + b"\n\n: heart")
     time.sleep(0.05)
     reader.take(b"beat\n\n")
@@ -25,20 +25,22 @@ def test_a_silence_and_a_late_event_are_seen() -> None:
     ("every_s", "heartbeat_s", "allowed_s"), [(10, 1.5, 2), (1, 1.5, 2), (10, 15, 12), (30, 15, 17)]
 )
 def test_rare_heartbeats_allow_silence(every_s: float, heartbeat_s: float, allowed_s: float) -> None:
-    assert streams.allowed_silence_s(every_s, heartbeat_s) == allowed_s
+    assert stream_soak.allowed_silence_s(every_s, heartbeat_s) == allowed_s
 
 
 def test_what_is_too_long_or_too_much_fails() -> None:
-    figures = streams.Figures(runs=2, done=2, most_at_once=2, longest_silence_s=2.1, allowed_silence_s=2)
+    figures = stream_soak.Figures(runs=2, done=2, most_at_once=2, longest_silence_s=2.1, allowed_silence_s=2)
     with pytest.raises(SoakFailedError, match=r"silent for 2\.1 s"):
-        streams.judge(figures, 2)
+        stream_soak.judge(figures, 2)
     with pytest.raises(SoakFailedError, match="1 of 3 runs did not end well"):
-        streams.judge(figures, 3)
+        stream_soak.judge(figures, 3)
     with pytest.raises(SoakFailedError, match="only 1 of 2 runs were there at once"):
-        streams.judge(streams.Figures(runs=2, done=2, most_at_once=1), 2)
+        stream_soak.judge(stream_soak.Figures(runs=2, done=2, most_at_once=1), 2)
     with pytest.raises(SoakFailedError, match=r"came 2\.5 s after it was printed"):
-        streams.judge(streams.Figures(runs=2, done=2, most_at_once=2, longest_delay_s=2.5), 2)
-    streams.judge(streams.Figures(runs=2, done=2, most_at_once=2, longest_silence_s=1.9, allowed_silence_s=2), 2)
+        stream_soak.judge(stream_soak.Figures(runs=2, done=2, most_at_once=2, longest_delay_s=2.5), 2)
+    stream_soak.judge(
+        stream_soak.Figures(runs=2, done=2, most_at_once=2, longest_silence_s=1.9, allowed_silence_s=2), 2
+    )
     with pytest.raises(SoakFailedError, match="memory grows"):
         stalled.judge(stalled.Figures(memory_mb=[80, 150, 160, 300]))
     stalled.judge(stalled.Figures(memory_mb=[80, 200, 190, 210]))

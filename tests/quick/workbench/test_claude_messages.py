@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from modal_app.contract.events import Event, StreamEvent
-from workbench.claude_messages import standing, tail
 from workbench.cli.common import EventPrinter
+from workbench.runs.claude_messages import standing, tail
 
 
 def told(*pieces: tuple[str, str, str | None]) -> list[Event]:

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from modal_app.contract import sse
 from modal_app.contract.events import DoneEvent, Event, Phase, StatusEvent, StreamEvent
-from workbench import AsyncClient, Endpoint, Project, RequestRefusedError, StreamLostError, client, make_request
+from workbench import AsyncClient, Endpoint, Project, RequestRefusedError, StreamLostError, make_request
+from workbench.runs import client
 
 REQUEST = make_request(Project.new(), "python", code="1")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-run-id: r\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -13,9 +13,9 @@ import pytest
 
 from tests.conftest import processes_of, wait_until
 from tests.support.commands import WORKBENCH, cli
-from workbench import doctor, prerequisites
-from workbench.local_cloud import daemon
-from workbench.local_cloud.state import STATE_VARIABLE, State
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import STATE_VARIABLE, State
+from workbench.machine import checks, prerequisites
 
 OLD = """\
 #!/bin/sh
@@ -74,7 +74,7 @@ def test_a_healthy_machine_passes(place: Path) -> None:
     assert not (place / "state").exists()
     table = cli("doctor", env=env)
     assert table.returncode == 0
-    for check in doctor.CHECKS:
+    for check in checks.CHECKS:
         assert check.name in table.stdout
     assert "Nothing is in the way" in table.stdout
 
@@ -133,15 +133,15 @@ def test_a_state_directory_that_sandboxes_cannot_reach_is_told(place: Path) -> N
 
 def test_a_warning_is_no_failure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Little room on the disk is told and stops nobody."""
-    monkeypatch.setattr(doctor, "DISK_NEEDED_BYTES", 2**62)
-    (disk,) = (found for found in doctor.examine(State(place)) if found.name == "disk")
+    monkeypatch.setattr(checks, "DISK_NEEDED_BYTES", 2**62)
+    (disk,) = (found for found in checks.examine(State(place)) if found.name == "disk")
     assert (disk.status, bool(disk.fix)) == ("warn", True)
 
 
 def test_another_system_is_told_how_to_have_linux(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What only Linux has is not even looked for."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    found = {one.name: one for one in doctor.examine(State(place))}
+    found = {one.name: one for one in checks.examine(State(place))}
     assert set(found) == {"operating system", "Python", "modal SDK"}
     assert (found["operating system"].status, found["operating system"].fix) == ("fail", prerequisites.LINUX_ONLY)
 
@@ -149,16 +149,16 @@ def test_another_system_is_told_how_to_have_linux(place: Path, monkeypatch: pyte
 def test_a_check_that_breaks_is_a_finding(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tool for broken machines must not break on them."""
 
-    def broken(_: State) -> doctor.Outcome:
+    def broken(_: State) -> checks.Outcome:
         raise OSError("unforeseen")
 
-    monkeypatch.setattr(doctor, "CHECKS", (doctor.Check("broken", broken),))
-    (found,) = doctor.examine(State(place))
+    monkeypatch.setattr(checks, "CHECKS", (checks.Check("broken", broken),))
+    (found,) = checks.examine(State(place))
     assert (found.status, found.found) == ("fail", "OSError: unforeseen")
 
 
 def test_what_is_lost_without_npm_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (check,) = [one for one in doctor.CHECKS if one.name == "Claude CLI"]
+    (check,) = [one for one in checks.CHECKS if one.name == "Claude CLI"]
     monkeypatch.setenv("PATH", str(tmp_path))
     outcome = check.look(State(tmp_path / "state"))
     assert (outcome.status, "node and npm missing" in outcome.found) == ("warn", True)

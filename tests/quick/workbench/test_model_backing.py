@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.conftest import wait_until
-from workbench.model_backing import (
+from workbench.deployment.model_backing import (
     UPSTREAM_KEY_VARIABLE,
     UPSTREAM_URL_VARIABLE,
     WITHOUT_CLAUDE_VARIABLE,
@@ -23,7 +23,7 @@ from workbench.model_backing import (
     revive,
     why_without_claude,
 )
-from workbench.targets import Target
+from workbench.deployment.targets import Target
 
 BODY = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
 

@@ -121,7 +121,7 @@ def test_a_reader_without_a_kernel_sees_the_still_picture(echo: Echo) -> None:
 
 
 def test_our_own_errors_say_what_to_do_and_others_what_they_are() -> None:
-    from workbench.targets import TargetUnavailableError
+    from workbench.deployment.targets import TargetUnavailableError
 
     assert sentence(TargetUnavailableError("run `modal token new`")) == "run `modal token new`"
     assert sentence(KeyError("x")) == "KeyError: 'x'"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from modal_app.contract.events import Event
 from tests.conftest import wait_until
 from tests.standard.browser.events import claude_run, long_run
-from workbench.playback import NothingToPlayError, Playback
-from workbench.view_state import ViewState, reduce
+from workbench.runs.playback import NothingToPlayError, Playback
+from workbench.runs.view_state import ViewState, reduce
 from workbench.widgets import Replay
 
 EVENTS = claude_run()

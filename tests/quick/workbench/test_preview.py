@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from workbench.preview import MAX_WHOLE_BYTES, PREVIEW_BYTES, Preview, highlighted, preview
+from workbench.files.preview import MAX_WHOLE_BYTES, PREVIEW_BYTES, Preview, highlighted, preview
 
 
 def looked_at(path: str, data: bytes) -> Preview:

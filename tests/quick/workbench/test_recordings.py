@@ -17,9 +17,10 @@ from modal_app.contract.events import DoneEvent, Phase, StatusEvent, StreamEvent
 from modal_app.contract.proof import Bundle, EventFacts
 from modal_app.contract.requests import dump_request
 from modal_app.model_gateway.recording import Exchange
-from modal_app.runs.archive import BUNDLE, EVENTS, REQUEST, TRAFFIC
-from modal_app.runs.records import new_run_id
-from workbench import ArchivedRun, Project, Recording, RecordingUnreadableError, make_request, recordings
+from modal_app.runs.archive_writer import BUNDLE, EVENTS, REQUEST, TRAFFIC
+from modal_app.runs.run_records import new_run_id
+from workbench import ArchivedRun, Project, Recording, RecordingUnreadableError, make_request
+from workbench.runs import recordings
 
 RUN_ID = new_run_id()
 PROJECT = Project.new()

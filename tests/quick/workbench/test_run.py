@@ -10,9 +10,9 @@ from modal_app.contract.events import DoneEvent, Event, Phase, StatusEvent, Stre
 from tests.conftest import wait_until
 from tests.quick.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
 from workbench import Endpoint, Project, RequestRefusedError, StreamLostError, Workbench
-from workbench import run as runs
-from workbench.timeline import timeline
-from workbench.view_state import ViewState, reduce
+from workbench.runs import run as runs
+from workbench.runs.timeline import timeline
+from workbench.runs.view_state import ViewState, reduce
 
 
 def test_launching_never_blocks_and_nobody_there_is_told_on_waiting() -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from workbench.cli import app, tests
+from workbench.cli import app, tests_command
 
 QUICK, STANDARD, NIGHTLY = "tests/quick", "tests/standard", "tests/nightly"
 
@@ -17,7 +17,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     found: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, command: found.append(command))
     monkeypatch.setattr(os, "chdir", lambda _: None)
-    monkeypatch.setattr(tests, "prepare", lambda _: None)
+    monkeypatch.setattr(tests_command, "prepare", lambda _: None)
     return found
 
 
@@ -78,7 +78,7 @@ def test_two_tiers_at_once_are_refused(started: list[list[str]]) -> None:
 def test_without_the_packages_of_the_tests_it_says_what_brings_them(
     started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tests, "_GROUP", ("xdist", "no_such_package"))
+    monkeypatch.setattr(tests_command, "_GROUP", ("xdist", "no_such_package"))
     done = CliRunner().invoke(app, ["test"])
     assert (done.exit_code, started) == (2, [])
     assert "no_such_package missing" in done.output

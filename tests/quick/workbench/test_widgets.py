@@ -15,7 +15,7 @@ from tests.conftest import wait_until
 from tests.quick.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
 from tests.standard.browser.events import claude_run, hostile_run
 from workbench import Project, RequestRefusedError, Workbench
-from workbench.run import Run
+from workbench.runs.run import Run
 from workbench.widgets import RunView
 from workbench.widgets import run_view as module
 from workbench.widgets.run_view import drawn

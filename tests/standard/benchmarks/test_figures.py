@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.commands import cli
-from workbench.benchmarks import bare_stream, processes
+from workbench.benchmarks import bare_processes, bare_stream
 from workbench.benchmarks.figures import Figure, Samples
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 50), (0.95, 95), (0.951, 96), (0.99, 99), (1.0, 100)])
@@ -31,7 +31,7 @@ def test_a_ratio_is_of_medians() -> None:
 
 def test_a_baseline_that_fails_is_no_baseline() -> None:
     with pytest.raises(RuntimeError, match="exit code 3"):
-        list(processes.chunks([sys.executable, "-c", "raise SystemExit(3)"]))
+        list(bare_processes.chunks([sys.executable, "-c", "raise SystemExit(3)"]))
 
 
 def test_the_bare_stream_carries_the_program_s_output_and_ends() -> None:

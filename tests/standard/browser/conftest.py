@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from tests.support.paths import ROOT
 from tests.support.places import free_port
 from workbench import Workbench
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 ARTIFACTS = ROOT / ".artifacts"
 REMAKE = "WORKBENCH_REMAKE_SCREENSHOTS"

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, expect
 from tests.standard.browser.cells import PATIENCE_MS, again, aside, connected, listening
 from tests.standard.browser.conftest import Desk, dark, picture
 from workbench import Project, Workbench
-from workbench.volumes import ProjectVolume
+from workbench.files.project_files import ProjectVolume
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

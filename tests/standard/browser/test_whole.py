@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.standard.browser.conftest import LONG, Desk, Lab, dark, picture, readme_picture, wait_for_kernel
 from workbench import Workbench
-from workbench.cli.lab import WORKSPACE
+from workbench.cli.lab_command import WORKSPACE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 CODE = """import pathlib, sys, time

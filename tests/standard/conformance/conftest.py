@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from workbench.targets import resolve
+from workbench.deployment.targets import resolve
 
 ON_MODAL = os.environ.get("WORKBENCH_TEST_MODAL") == "1"
 REPORT = os.environ.get("WORKBENCH_CONFORMANCE_REPORT")

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.support.commands import Cli
 from tests.support.paths import APPS
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process.state_directory import State
 
 APP = APPS / "echo.py"
 

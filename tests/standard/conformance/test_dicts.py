@@ -13,7 +13,7 @@ import pytest
 from modal.exception import AlreadyExistsError, InvalidError, NotFoundError, RequestSizeError
 
 from tests.support.commands import Cli
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import REACHABLE
 from tests.support.commands import Cli
 from tests.support.paths import APPS
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 APP = APPS / "echo.py"
 differs = pytest.mark.xfail(strict=True, raises=(AssertionError, modal.exception.Error, httpx.HTTPError))

@@ -15,7 +15,7 @@ from modal.exception import InvalidError
 
 from tests.conftest import REACHABLE, wait_until
 from tests.support.commands import Cli
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

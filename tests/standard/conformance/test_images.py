@@ -15,7 +15,7 @@ from modal.exception import ImageBuildError
 
 from tests.support.commands import Cli
 from tests.support.packages import source_archive, wheel
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 TIMEOUT_S = 120
 HERMETIC = {"extra_options": "--no-index", "find_links": "/wheels"}
@@ -208,7 +208,7 @@ def test_files_are_copied_where_they_belong(run: Run, tmp_path: Path) -> None:
         modal.Image.debian_slim()
         .add_local_dir(tree, "/data/tree", copy=True)
         .add_local_file(tree / "run.sh", "/root/bin/start", copy=True)
-        .add_local_python_source("workbench.local_cloud.ids", copy=True)
+        .add_local_python_source("workbench.local_cloud.base.ids", copy=True)
     )
     assert run(image, "cat", "/data/tree/deep/er/note.txt") == "deep"
     assert run(image, "/root/bin/start") == "it runs\n"

@@ -17,7 +17,7 @@ import pytest
 from modal.exception import AlreadyExistsError, InvalidError, NotFoundError, RequestSizeError
 
 from tests.support.commands import COMMAND_TIMEOUT_S, Cli
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 LONG_S = 40.0  # a wait that something ends long before
 SOON_S = 10.0  # by when that must have happened, on a busy machine

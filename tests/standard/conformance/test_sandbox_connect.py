@@ -10,7 +10,7 @@ import httpx
 import modal
 import pytest
 
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 DEADLINE_S = 60
 

@@ -20,7 +20,7 @@ from modal.exception import (
 )
 from modal.types import FileType, FileWatchEvent, FileWatchEventType
 
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 GIBIBYTE = 1024**3
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.support.commands import Cli
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 DEADLINE_S = 60
 

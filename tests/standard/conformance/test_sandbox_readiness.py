@@ -6,7 +6,7 @@ import modal
 import pytest
 from modal.exception import ConflictError, InvalidError
 
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 DEADLINE_S = 60
 

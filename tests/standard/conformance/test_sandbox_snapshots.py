@@ -7,7 +7,7 @@ import pytest
 from modal.exception import InvalidError, NotFoundError
 
 from tests.conftest import wait_until
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import modal
 import pytest
 
 from tests.conftest import wait_until
-from workbench.control import Clock, CloudControl
-from workbench.local_cloud.state import Running
+from workbench.cloud_control.controls import Clock, CloudControl
+from workbench.local_cloud.process.state_directory import Running
 
 BUSY = "import time\ndata = bytearray(b'x' * (200 << 20))\nend = time.time() + 60\nwhile time.time() < end: pass"
 

@@ -11,7 +11,7 @@ import modal
 import pytest
 
 from tests.conftest import wait_until
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 DEADLINE_S = 60
 

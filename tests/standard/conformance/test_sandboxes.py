@@ -12,7 +12,7 @@ from modal_proto import api_pb2
 
 from tests.conftest import wait_until
 from tests.support.commands import Cli
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 
 @pytest.fixture(scope="module")

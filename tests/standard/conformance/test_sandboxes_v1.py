@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import modal
 import pytest
 
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 Make = Callable[..., modal.Sandbox]
 

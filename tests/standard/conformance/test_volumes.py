@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.commands import Cli
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 BLOCK = 8 * 1024 * 1024
 

@@ -15,7 +15,7 @@ import pytest
 from modal_app.contract.events import ErrorEvent
 from tests.conftest import FAST, live_sandboxes, processes_of, wait_until
 from workbench import Project, Run, StreamLostError, Workbench, connect
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process.state_directory import State
 
 TALKING = "import time\nfor n in range(10**6): print('tick', n, flush=True); time.sleep(0.05)"
 pytestmark = pytest.mark.timeout(180)

@@ -14,10 +14,10 @@ from tests.conftest import wait_until
 from tests.support.commands import Cli
 from tests.support.paths import APPS
 from workbench import ControlError, ControlUnavailableError, FaultRule, Project, Workbench, connect
-from workbench.control import Clock, Faults
-from workbench.local_cloud.faults import Faults as Rules
-from workbench.local_cloud.faults import Subject
-from workbench.local_cloud.state import Running
+from workbench.cloud_control.controls import Clock, Faults
+from workbench.local_cloud.faults.rules import Faults as Rules
+from workbench.local_cloud.faults.rules import Subject
+from workbench.local_cloud.process.state_directory import Running
 
 pytestmark = pytest.mark.timeout(180)
 APP = APPS / "echo.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.standard.javascript.conftest import NODE, SCRIPT_S
 from tests.support.commands import Cli
 from tests.support.paths import APPS
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 OWN_PYTHON = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 

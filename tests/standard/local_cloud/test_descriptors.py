@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.support import warm
-from workbench.local_cloud.state import STATE_VARIABLE, State
+from workbench.local_cloud.process.state_directory import STATE_VARIABLE, State
 
 pytestmark = pytest.mark.timeout(300)
 LIMIT = 200

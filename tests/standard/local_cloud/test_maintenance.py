@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from tests.support.commands import cli as command_line
-from workbench.local_cloud import daemon, maintenance
-from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.state import STATE_VARIABLE, State
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.process import daemon, maintenance
+from workbench.local_cloud.process.state_directory import STATE_VARIABLE, State
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.volumes.commit_history import History
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal
-from workbench.local_cloud.volumes.history import History
 
 
 @pytest.fixture

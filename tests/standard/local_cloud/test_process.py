@@ -16,10 +16,10 @@ from tests.conftest import processes_of, wait_until
 from tests.support import warm
 from tests.support.places import free_port
 from tests.support.processes import naming
-from workbench.environment import environment
-from workbench.local_cloud import daemon
-from workbench.local_cloud.daemon import CloudStartFailedError
-from workbench.local_cloud.state import OWNER_VARIABLE, Running, State, StateInUseError
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.daemon import CloudStartFailedError
+from workbench.local_cloud.process.state_directory import OWNER_VARIABLE, Running, State, StateInUseError
+from workbench.machine.environment import environment
 
 
 def test_it_starts_once_and_stops(own_state: State) -> None:
@@ -168,7 +168,8 @@ def test_what_else_is_in_the_way_is_told_in_one_sentence(own_state: State) -> No
 FULL = """
 mkdir /mnt/state
 if [ "$1" = filled ]; then
-    WORKBENCH_STATE_DIR=/mnt/state "$2" -c "from workbench.local_cloud.state import State; from pathlib import Path
+    WORKBENCH_STATE_DIR=/mnt/state "$2" -c "from pathlib import Path
+from workbench.local_cloud.process.state_directory import State
 state = State(Path('/mnt/state')); state.create(); state.credentials()"
     head -c 10000000 /dev/zero > /mnt/filler 2> /dev/null
 fi

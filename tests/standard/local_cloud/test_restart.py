@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import warm
-from workbench.local_cloud import daemon
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import State
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -15,16 +15,16 @@ from modal_proto import api_pb2
 from tests.quick.local_cloud.test_queues import Clock
 from tests.support import warm
 from tests.support.commands import COMMAND_TIMEOUT_S, Cli
-from workbench.local_cloud import daemon
-from workbench.local_cloud.dicts import MAX_KEY_BYTES, Dicts
-from workbench.local_cloud.queues import Queues
-from workbench.local_cloud.rpc.dicts import DictRpcs
-from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.rpc.queues import QueueRpcs
-from workbench.local_cloud.state import Running, State
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.objects.dict_rpc import DictRpcs
+from workbench.local_cloud.objects.dicts import MAX_KEY_BYTES, Dicts
+from workbench.local_cloud.objects.queue_rpc import QueueRpcs
+from workbench.local_cloud.objects.queues import Queues
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import Running, State
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import SILENCE_S, Ephemeral
-from workbench.local_cloud.store.objects import Objects
+from workbench.local_cloud.store.names import Objects
 
 KINDS = [modal.Dict, modal.Queue]
 SOON_S = 10.0  # by when what is told at once has arrived, on a busy machine

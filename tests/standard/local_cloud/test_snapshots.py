@@ -3,9 +3,9 @@
 import os
 
 from tests.support import warm
-from workbench.local_cloud import daemon
-from workbench.local_cloud.maintenance import fsck, gc
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.maintenance import fsck, gc
+from workbench.local_cloud.process.state_directory import State
 
 TAKE = """
 import modal

@@ -15,8 +15,8 @@ from modal.exception import InvalidError
 
 from tests.conftest import REACHABLE, wait_until
 from tests.support.commands import Cli
-from workbench.local_cloud.sandboxes.egress_web import WebWays
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
+from workbench.local_cloud.sandboxes.network.web_function_access import WebWays
 
 APP = """
 import modal

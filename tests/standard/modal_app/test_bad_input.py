@@ -10,7 +10,7 @@ import httpx
 import modal
 import pytest
 
-from modal_app.contract.limits import MAX_BODY_BYTES
+from modal_app.contract.caps import MAX_BODY_BYTES
 from tests.conftest import live_sandboxes
 from tests.quick.modal_app.contract.test_requests import BAD, BAD_IDS, BAD_PATHS, ID
 from workbench import Project, Workbench

@@ -13,7 +13,7 @@ from modal_app.contract.events import DoneEvent, ErrorEvent
 from tests.conftest import deployed, live_sandboxes, wait_until
 from tests.support.paths import ROOT
 from workbench import Project, Workbench
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 JSON = {"Accept": "application/json"}
 HOG = "held = []\nwhile True: held.append(b'x' * (64 << 20))\n"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.commands import Cli
 from workbench import Project, Workbench
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process.state_directory import State
 
 # Git runs these programs where somebody asks for a status, a diff or a log in such a repository.
 PLANT = """

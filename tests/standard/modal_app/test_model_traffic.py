@@ -8,9 +8,9 @@ import modal
 import pytest
 from structlog.testing import capture_logs
 
-from modal_app import model_traffic
+from modal_app.model import traffic
+from modal_app.model.traffic import Recorder, Replays, Traffic, of_replay, of_run
 from modal_app.model_gateway.recording import Exchange
-from modal_app.model_traffic import Recorder, Replays, Traffic, of_replay, of_run
 from tests.conftest import Running
 
 
@@ -51,7 +51,7 @@ async def test_what_cannot_be_packed_small_comes_in_parts(
     def packed(one: Exchange) -> bytes:
         return zlib.compress(one.model_dump_json().encode(), 0)
 
-    monkeypatch.setattr(model_traffic, "_packed", packed)
+    monkeypatch.setattr(traffic, "_packed", packed)
     big = exchange("x" * 3_000_000)
     await Traffic(queue).append(of_run(run_id), [big, exchange("2")])
     assert await Traffic(queue).read(of_run(run_id)) == [big, exchange("2")]
@@ -60,7 +60,7 @@ async def test_what_cannot_be_packed_small_comes_in_parts(
 async def test_a_recording_that_is_full_has_no_gap_and_the_next_run_one_of_its_own(
     queue: modal.Queue, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_traffic, "MAX_RECORDED_BYTES", 3000)
+    monkeypatch.setattr(traffic, "MAX_RECORDED_BYTES", 3000)
     recorder = Recorder(Traffic(queue))
     with capture_logs() as logs:
         for number in range(3):
@@ -74,7 +74,7 @@ async def test_a_recording_that_is_full_has_no_gap_and_the_next_run_one_of_its_o
 
 async def test_a_bomb_on_the_queue_ends_the_recording(queue: modal.Queue, run_id: str) -> None:
     await Traffic(queue).append(of_run(run_id), [exchange("1")])
-    await queue.put.aio(zlib.compress(bytes(model_traffic.MAX_ITEM_BYTES + 1)), partition=of_run(run_id))
+    await queue.put.aio(zlib.compress(bytes(traffic.MAX_ITEM_BYTES + 1)), partition=of_run(run_id))
     assert await Traffic(queue).read(of_run(run_id)) == [exchange("1")]
 
 

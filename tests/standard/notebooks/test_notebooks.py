@@ -7,8 +7,8 @@ import pytest
 
 from tests.conftest import stop_apps
 from workbench import notebooks
-from workbench.local_cloud.state import Running
-from workbench.model_backing import WITHOUT_CLAUDE_VARIABLE
+from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
+from workbench.local_cloud.process.state_directory import Running
 
 FACTS = {
     "01_quickstart": {

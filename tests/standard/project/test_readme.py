@@ -15,7 +15,7 @@ from tests.support.commands import cli
 from tests.support.paths import ROOT
 from workbench import Workbench
 from workbench.cli import app
-from workbench.deploy import SECRET_VARIABLE
+from workbench.deployment.deploy import SECRET_VARIABLE
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)

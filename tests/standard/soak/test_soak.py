@@ -18,10 +18,10 @@ from tests.conftest import descendants, wait_until
 from tests.support.commands import WORKBENCH, cli
 from tests.support.places import free_port
 from workbench.soak.cycles import ENDS, Cycle
-from workbench.soak.failures import SoakFailedError
 from workbench.soak.kills import THENS, Kill
 from workbench.soak.leftovers import Scene
 from workbench.soak.progress import Progress
+from workbench.soak.soak_failures import SoakFailedError
 
 SOAK = ("soak", "sandboxes")
 NO_CLOUD = ("--kills", "0", "--concurrent", "0")

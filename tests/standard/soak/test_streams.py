@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.support.commands import WORKBENCH, cli
 from tests.support.processes import naming
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process.state_directory import State
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])

@@ -15,9 +15,9 @@ from modal_app.contract import sse
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import DoneEvent, ErrorEvent, StatusEvent, StreamEvent, parse_event
 from modal_app.contract.proof import Bundle, ProcessFacts, verify
-from modal_app.runs.archive import BUNDLE, EVENTS, Archive, directory
-from modal_app.runs.records import new_run_id
-from modal_app.runs.state import SharedState
+from modal_app.runs.archive_writer import BUNDLE, EVENTS, Archive, directory
+from modal_app.runs.run_records import new_run_id
+from modal_app.runs.shared_state import SharedState
 from tests.conftest import live_sandboxes
 from workbench import (
     ArchivedRun,
@@ -30,9 +30,9 @@ from workbench import (
     RunNotArchivedError,
     TargetUnavailableError,
     Workbench,
-    archive,
     connect,
 )
+from workbench.runs import archive
 
 PROMISES = ["archive", "bytes", "one_end", "sequence", "facts", "exit_code", "timeout", "sandbox_ended", "commit"]
 HOSTILE = "<script>alert(1)</script>\x1b[2J\x1b]0;owned\x07\u202e\n"

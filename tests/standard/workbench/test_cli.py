@@ -22,8 +22,8 @@ from tests.support.commands import PLAIN, WORKBENCH, cli
 from tests.support.places import free_port
 from workbench import Project, Workbench
 from workbench.cli import app
-from workbench.local_cloud.state import STATE_VARIABLE, Running, State
-from workbench.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
+from workbench.deployment.model_backing import UPSTREAM_KEY_VARIABLE, WITHOUT_CLAUDE_VARIABLE
+from workbench.local_cloud.process.state_directory import STATE_VARIABLE, Running, State
 
 
 @pytest.fixture(autouse=True, scope="module")

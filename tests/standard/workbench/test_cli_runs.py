@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 from modal_app.contract.events import StreamEvent, parse_event
-from modal_app.runs.records import new_run_id
+from modal_app.runs.run_records import new_run_id
 from tests.conftest import live_sandboxes
 from tests.support.commands import WORKBENCH, cli
 from workbench import Project, Run, Workbench

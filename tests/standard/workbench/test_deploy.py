@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from workbench import DeployFailedError, Project, TargetUnavailableError, Workbench, connect
-from workbench import deploy as deployment
-from workbench.targets import resolve
+from workbench.deployment import deploy as deployment
+from workbench.deployment.targets import resolve
 
 
 def test_the_callers_copy_of_the_secret_is_its_owners_only(wb: Workbench) -> None:

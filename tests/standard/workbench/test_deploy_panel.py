@@ -10,8 +10,9 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.support.questions import Page
-from workbench import DeployFailedError, TargetUnavailableError, Workbench, connect, modal_command
-from workbench.modal_command import ModalCommandFailedError
+from workbench import DeployFailedError, TargetUnavailableError, Workbench, connect
+from workbench.deployment import modal_command
+from workbench.deployment.modal_command import ModalCommandFailedError
 from workbench.widgets import DeployPanel
 from workbench.widgets.deploy_panel import ChangeRefusedError
 

@@ -13,9 +13,9 @@ from tests.support.commands import Cli
 from tests.support.commands import cli as command_line
 from tests.support.paths import APPS
 from workbench import HistoryError, HistoryUnavailableError, Project, Workbench
-from workbench.history import HistoryClient
-from workbench.local_cloud.state import Running
-from workbench.volumes import ProjectVolume
+from workbench.files.history import HistoryClient
+from workbench.files.project_files import ProjectVolume
+from workbench.local_cloud.process.state_directory import Running
 
 STEPS = (
     "open('a.txt', 'w').write('one\\ntwo\\nthree\\n'); open('b.txt', 'w').write('b')",

@@ -13,10 +13,10 @@ import pytest
 from modal_app.contract.requests import ACTIONS, Request, parse_request
 from tests.conftest import wait_until
 from workbench import Project, Workbench
-from workbench.deploy import SECRET_VARIABLE
+from workbench.deployment.deploy import SECRET_VARIABLE
 from workbench.widgets import Launcher
-from workbench.widgets.launcher.calls import body, calls
 from workbench.widgets.launcher.forms import Form, check, forms
+from workbench.widgets.launcher.launch_code import body, calls
 
 USER = "6f1c0a52-52a1-4b5e-9d0e-0d6f0f0c7c11"
 PROJECT = "0b1f7a1e-3c8e-4d52-8a53-5a2f5d1f9a10"

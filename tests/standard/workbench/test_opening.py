@@ -13,7 +13,7 @@ import workbench
 from tests.conftest import wait_until
 from tests.support.paths import ROOT
 from workbench import Project, Workbench
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 from workbench.widgets import Files, Replay, RunsTable, Whole
 from workbench.widgets.whole import TABS
 

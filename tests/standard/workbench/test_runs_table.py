@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.support.questions import Page
 from workbench import Project, Recording, Workbench, connect
-from workbench.comparison import compare
+from workbench.runs.comparison import compare
 from workbench.widgets import RunsTable
 
 CODE = """

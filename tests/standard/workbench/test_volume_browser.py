@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.support.questions import Page
 from workbench import Project, Workbench
-from workbench.volumes import MAX_UPLOAD_BYTES
+from workbench.files.project_files import MAX_UPLOAD_BYTES
 from workbench.widgets import VolumeBrowser
 
 CODE = """

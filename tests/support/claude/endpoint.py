@@ -20,7 +20,7 @@ from modal_app.contract.events import DoneEvent, ErrorEvent, StreamEvent
 from tests.conftest import FAST, live_sandboxes, stop_apps
 from tests.support.claude.cases import CASES, WORDS
 from workbench import Project, Run, Workbench, connect
-from workbench.model_backing import UPSTREAM_KEY_VARIABLE, UPSTREAM_URL_VARIABLE, WITHOUT_CLAUDE_VARIABLE
+from workbench.deployment.model_backing import UPSTREAM_KEY_VARIABLE, UPSTREAM_URL_VARIABLE, WITHOUT_CLAUDE_VARIABLE
 from workbench.scripted_model import Conversation, Script, Tool, Turn, load_script
 from workbench.scripted_model import Fault as ModelFault
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from modal_app.actions.claude_command import Command, claude_command
-from modal_app.contract.claude import ClaudeOptions
+from modal_app.contract.claude_options import ClaudeOptions
 from tests.support.claude import cli
 from tests.support.claude.cases import CASES, IN_THE_BACKGROUND
 from tests.support.paths import RECORDED

@@ -6,10 +6,10 @@ from typing import Any
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.apps import Apps
-from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.functions import retries
-from workbench.local_cloud.functions.calls import Input
+from workbench.local_cloud.functions.function_calls import Input
 from workbench.local_cloud.functions.task import Task
 
 DEFAULT_TIMEOUT_S = 300.0

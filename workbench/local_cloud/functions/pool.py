@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable
 import structlog
 from modal_proto import api_pb2
 
-from workbench.local_cloud.apps import Apps
-from workbench.local_cloud.clock import Clock
+from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.errors import not_found
+from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.functions import scaling
 from workbench.local_cloud.functions.attempts import Attempts, cancelled, made_here
-from workbench.local_cloud.functions.calls import Call, Input
 from workbench.local_cloud.functions.container import Container
+from workbench.local_cloud.functions.function_calls import Call, Input
 from workbench.local_cloud.functions.task import Task
-from workbench.local_cloud.ids import new_id
-from workbench.local_cloud.rpc.failures import not_found
 
 _log = structlog.get_logger(__name__)
 

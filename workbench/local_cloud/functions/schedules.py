@@ -13,11 +13,11 @@ from dateutil.relativedelta import relativedelta
 from modal._serialization import serialize_data_format
 from modal_proto import api_pb2
 
-from workbench.local_cloud.apps import Apps
-from workbench.local_cloud.clock import Clock
-from workbench.local_cloud.functions.calls import Calls
+from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.errors import RpcFailure, invalid
+from workbench.local_cloud.functions.function_calls import Calls
 from workbench.local_cloud.functions.pool import Pools
-from workbench.local_cloud.rpc.failures import RpcFailure, invalid
 
 _log = structlog.get_logger(__name__)
 

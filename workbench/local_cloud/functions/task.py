@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from workbench.local_cloud.functions.calls import Input
 from workbench.local_cloud.functions.container import Container
+from workbench.local_cloud.functions.function_calls import Input
 
 
 @dataclass(eq=False)

@@ -14,16 +14,16 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.images import host, layouts
 from workbench.local_cloud.images.adopted import adopt
+from workbench.local_cloud.images.build_sandbox import BuildFailedError, Workshop
 from workbench.local_cloud.images.copying import copy_into
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.interpreters import copy_python
 from workbench.local_cloud.images.plans import Adopt, Copy, MakePython, Meaning, Plan
-from workbench.local_cloud.images.workshop import BuildFailedError, Workshop
-from workbench.local_cloud.programs import Program
-from workbench.local_cloud.volumes.trees import remove_tree
 
 SCRATCH_PREFIX = "tmp-"
 # The parts of an image, and the steps that write to each. A copied Python is only ever made with the first `venv`.

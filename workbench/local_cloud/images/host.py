@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from workbench.local_cloud.guest_root import system_python
+from workbench.local_cloud.base.system_root import system_python
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # The SDK's debian_slim installs compilers for packages without wheels; wheels need none, and what has none says so.

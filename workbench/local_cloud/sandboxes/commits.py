@@ -5,11 +5,11 @@ import time
 import structlog
 from modal_proto import api_pb2
 
-from workbench.local_cloud.clock import Clock
-from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.sandboxes.records import Record, author_of
-from workbench.local_cloud.sandboxes.turns import Turns
-from workbench.local_cloud.volumes.trees import Skipped
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.guest_directories import Skipped
+from workbench.local_cloud.sandboxes.limits.pacing import Turns
+from workbench.local_cloud.sandboxes.sandbox_records import Record, author_of
 
 _log = structlog.get_logger(__name__)
 

@@ -7,9 +7,9 @@ from typing import TypeAlias
 import structlog
 from modal_proto import api_pb2
 
-from workbench.local_cloud.clock import Clock
-from workbench.local_cloud.sandboxes.records import ENTRYPOINT_EXEC_ID, Record
-from workbench.local_cloud.sandboxes.sandbox import Sandbox
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+from workbench.local_cloud.sandboxes.sandbox_records import ENTRYPOINT_EXEC_ID, Record
 
 _log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ comes faster than the log can take, the newest part is kept, and the log says ho
 
 import asyncio
 
-from workbench.local_cloud.log_lines import CHUNK_BYTES, PARTIAL_LINE_S, OnRows, Rows
-from workbench.local_cloud.sandboxes.spool import OutputForgottenError, OutputLostError, Spool
+from workbench.local_cloud.base.log_lines import CHUNK_BYTES, PARTIAL_LINE_S, OnRows, Rows
+from workbench.local_cloud.sandboxes.engine.output_spool import OutputForgottenError, OutputLostError, Spool
 
 PAUSE_S = 0.05  # between two chunks: about a mebibyte a second
 MAX_BEHIND_BYTES = 4 * 1024 * 1024

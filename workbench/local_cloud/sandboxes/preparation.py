@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from modal_proto import api_pb2
 
 from workbench.local_cloud.images import layouts
-from workbench.local_cloud.images.registry import Image
-from workbench.local_cloud.sandboxes.limits import limits_of
-from workbench.local_cloud.sandboxes.records import Record
-from workbench.local_cloud.sandboxes.spec import HOME, BindMount, SandboxSpec
-from workbench.local_cloud.sandboxes.users import Users
+from workbench.local_cloud.images.images import Image
+from workbench.local_cloud.sandboxes.engine.host_users import Users
+from workbench.local_cloud.sandboxes.engine.spec import HOME, BindMount, SandboxSpec
+from workbench.local_cloud.sandboxes.limits.sandbox_limits import limits_of
+from workbench.local_cloud.sandboxes.sandbox_records import Record
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
 LayOut = Callable[[list[str], Path], None]

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from workbench.local_cloud.rpc.failures import invalid, not_found
+from workbench.local_cloud.base.errors import invalid, not_found
 from workbench.local_cloud.store.database import Database
 
 MAX_PATH_BYTES = 4096  # the kernel's own limit for one path

@@ -12,10 +12,10 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
+from workbench.local_cloud.base.guest_directories import opened_dir, opened_parent
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.committed import Entry, parents
 from workbench.local_cloud.volumes.scan import Known, identity
-from workbench.local_cloud.volumes.trees import opened_dir, opened_parent
 
 _NEW = "new"
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

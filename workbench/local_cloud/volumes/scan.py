@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 from grpc import StatusCode
 
-from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.guest_directories import Found, Skipped, open_regular, walk
 from workbench.local_cloud.store.content import read_chunks
 from workbench.local_cloud.volumes.committed import Entry, Removal
-from workbench.local_cloud.volumes.trees import Found, Skipped, open_regular, walk
 
 Stamp = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 # A file that changed this shortly before its stamp was taken may change again within the same tick of the file

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from workbench.local_cloud.rpc.failures import exhausted, failed_precondition
+from workbench.local_cloud.base.errors import exhausted, failed_precondition
+from workbench.local_cloud.base.guest_directories import Skipped, open_regular, opened_dir, opened_parent, remove_tree
 from workbench.local_cloud.store.content import ContentStore
-from workbench.local_cloud.store.room import lacking, require_room
+from workbench.local_cloud.store.disk_reserve import lacking, require_room
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 from workbench.local_cloud.volumes.layout import Layout
+from workbench.local_cloud.volumes.reusable_directories import Spare, Spares, is_plain
 from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits, scan
-from workbench.local_cloud.volumes.spares import Spare, Spares, is_plain
-from workbench.local_cloud.volumes.trees import Skipped, open_regular, opened_dir, opened_parent, remove_tree
 
 _T = TypeVar("_T")
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # anything else is a failure to read what may be there

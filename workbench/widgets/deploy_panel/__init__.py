@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import traitlets
 
-from workbench.deployments import Deployed
-from workbench.plain_text import one_line, printable
+from workbench.deployment.deployments import Deployed
+from workbench.text.plain_text import one_line, printable
 from workbench.widgets.asking import asking_front_end
 from workbench.widgets.base import Buffers, Gathered, Still, sentence
 from workbench.widgets.reading import ReadingPanel

@@ -10,7 +10,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from workbench.project import Project
+from workbench.runs.project import Project
 from workbench.session import Workbench
 from workbench.widgets.asking import AskingPanel
 from workbench.widgets.base import Buffers, Still, front_end, sentence

@@ -9,13 +9,13 @@ import anywidget
 import traitlets
 
 from modal_app.contract.requests import Request
-from workbench.deploy import DeployFailedError
-from workbench.project import Project, make_request
-from workbench.run import Run
+from workbench.deployment.deploy import DeployFailedError
+from workbench.runs.project import Project, make_request
+from workbench.runs.run import Run
 from workbench.session import Workbench
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
-from workbench.widgets.launcher.calls import calls
 from workbench.widgets.launcher.forms import Checked, Form, check, forms
+from workbench.widgets.launcher.launch_code import calls
 from workbench.widgets.projects import Ids, ids, offered, used_before
 from workbench.widgets.run_view import RunView
 

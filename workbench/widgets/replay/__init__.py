@@ -7,7 +7,7 @@ import anywidget
 import traitlets
 
 from modal_app.contract.events import Event
-from workbench.playback import FASTEST, SLOWEST, NothingToPlayError, Playback, Recorded
+from workbench.runs.playback import FASTEST, SLOWEST, NothingToPlayError, Playback, Recorded
 from workbench.session import Workbench
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.run_view import RunView

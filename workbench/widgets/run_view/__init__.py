@@ -11,10 +11,10 @@ from typing import Any, Literal, TypedDict
 import traitlets
 
 from modal_app.contract.events import TERMINAL, Event, StatusEvent, Usage
-from workbench.archived_run import ArchivedRun
-from workbench.client import Received
-from workbench.plain_text import one_line
-from workbench.view_state import ViewState
+from workbench.runs.archived_run import ArchivedRun
+from workbench.runs.client import Received
+from workbench.runs.view_state import ViewState
+from workbench.text.plain_text import one_line
 from workbench.widgets.base import Buffers, Gathered, Panel, Still, front_end, sentence
 from workbench.widgets.run_view.drawn import newest, packed
 from workbench.widgets.run_view.source import Ended, Source

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent
-from workbench.claude_messages import MAX_BODY_CHARS, pieces
+from workbench.runs.claude_messages import MAX_BODY_CHARS, pieces
 
 MESSAGE_BYTES = 4 * 1024 * 1024
 SNAPSHOT_EVENTS = 20_000

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from modal_app.contract.events import Event
 from modal_app.contract.proof import Check
-from workbench.archived_run import ArchivedRun
-from workbench.run import Listener
-from workbench.timeline import Timeline
-from workbench.view_state import ViewState, lost, reduce
+from workbench.runs.archived_run import ArchivedRun
+from workbench.runs.run import Listener
+from workbench.runs.timeline import Timeline
+from workbench.runs.view_state import ViewState, lost, reduce
 
 
 class Source(Protocol):

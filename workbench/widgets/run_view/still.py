@@ -2,10 +2,10 @@
 
 import html
 
-from workbench.claude_messages import tail
-from workbench.plain_text import one_line
-from workbench.timeline import Timeline
-from workbench.view_state import ViewState
+from workbench.runs.claude_messages import tail
+from workbench.runs.timeline import Timeline
+from workbench.runs.view_state import ViewState
+from workbench.text.plain_text import one_line
 from workbench.widgets.base import Still
 from workbench.widgets.run_view.source import Source
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 import traitlets
 
 from modal_app.contract.proof import Check
-from workbench.archived_run import ArchivedRun, ListedRun, RunList
-from workbench.comparison import Comparison
-from workbench.plain_text import one_line
-from workbench.recordings import Recording
+from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
+from workbench.runs.comparison import Comparison
+from workbench.runs.recordings import Recording
+from workbench.text.plain_text import one_line
 from workbench.widgets.asking import Answer, asking_front_end
 from workbench.widgets.base import Buffers, Panel, Still
 from workbench.widgets.reading import ReadingPanel

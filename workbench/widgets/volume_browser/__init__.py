@@ -12,11 +12,11 @@ from typing import Any, ClassVar, TypedDict
 
 import traitlets
 
-from workbench.history import HistoryUnavailableError
-from workbench.plain_text import one_line, printable
-from workbench.preview import Preview, highlighted, shown_size
-from workbench.static_html import table
-from workbench.volumes import MAX_UPLOAD_BYTES, ProjectVolume, VolumeEntry, tree_lines
+from workbench.files.history import HistoryUnavailableError
+from workbench.files.preview import Preview, highlighted, shown_size
+from workbench.files.project_files import MAX_UPLOAD_BYTES, ProjectVolume, VolumeEntry, tree_lines
+from workbench.text.plain_text import one_line, printable
+from workbench.text.static_html import table
 from workbench.widgets.asking import Answer, asking_front_end
 from workbench.widgets.base import Buffers, Still
 from workbench.widgets.reading import ReadingPanel

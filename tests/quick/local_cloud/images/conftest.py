@@ -9,7 +9,7 @@ import pytest
 from modal_proto import api_pb2
 
 from workbench.local_cloud.images.host import OWN_PYTHON
-from workbench.local_cloud.images.registry import BUILDING, Image, Images
+from workbench.local_cloud.images.images import BUILDING, Image, Images
 from workbench.local_cloud.store.database import Database
 
 FROM_PYTHON = f"FROM python:{OWN_PYTHON}-slim"

@@ -9,10 +9,10 @@ import pytest
 from tests.quick.local_cloud.images.conftest import FROM_PYTHON, Service, layer, made
 from tests.support.packages import source_archive, wheel
 from tests.support.processes import naming
-from workbench.local_cloud.images import registry, workshop
-from workbench.local_cloud.images.registry import BUILT, FAILED, Images
-from workbench.local_cloud.logs import Wanted
-from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.apps.app_logs import Wanted
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.images import build_sandbox
+from workbench.local_cloud.images.images import BUILT, FAILED, Images
 
 INSTALL = "RUN pip install --no-index --find-links /wheels"
 ENDLESS = "import time; time.sleep(1000)"
@@ -94,7 +94,7 @@ async def test_a_stop_ends_builds_and_leaves_nothing(service: Service, images: I
 async def test_a_layer_has_its_time(
     service: Service, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "LAYER_DEADLINE_S", 3.0)
+    monkeypatch.setattr(images, "LAYER_DEADLINE_S", 3.0)
     mount = mounted(service, source_archive(tmp_path, "endless", "1.0", ENDLESS))
     image = await made(images, "COPY . /", f"{INSTALL} endless", mount=mount)
     assert (image.state, "not built within" in image.failure) == (FAILED, True)
@@ -170,11 +170,11 @@ async def test_what_is_configured_for_installers_is_seen_by_builds_and_nothing_e
         assert name not in seen
 
 
-@pytest.mark.skipif(not workshop.host.can_install(), reason="nothing here installs packages")
+@pytest.mark.skipif(not build_sandbox.host.can_install(), reason="nothing here installs packages")
 async def test_pip_builds_where_there_is_no_uv(
     service: Service, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop.host, "uv", lambda: None)
+    monkeypatch.setattr(build_sandbox.host, "uv", lambda: None)
     mount = mounted(service, wheel(tmp_path, "piped", "1.0", ""))
     image = await made(images, "COPY . /", f"{INSTALL} piped", mount=mount)
     assert image.state == BUILT, image.failure

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from modal_proto import api_pb2
 
-from workbench.local_cloud.http.blob_routes import BlobRoutes
-from workbench.local_cloud.http.links import Links
-from workbench.local_cloud.rpc.mounts import MountRpcs
-from workbench.local_cloud.rpc.router_url import Url
+from workbench.local_cloud.mounts.blob_routes import BlobRoutes
+from workbench.local_cloud.mounts.mount_rpc import MountRpcs
+from workbench.local_cloud.sandboxes.router_url import Url
+from workbench.local_cloud.server.signed_links import Links
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 

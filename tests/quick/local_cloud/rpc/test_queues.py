@@ -9,15 +9,15 @@ import grpc
 import pytest
 from modal_proto import api_pb2, api_pb2_grpc
 
-from workbench.local_cloud.credentials import Credentials
-from workbench.local_cloud.queues import Queues, Taken
-from workbench.local_cloud.rpc import queues as module
-from workbench.local_cloud.rpc.callers import Gate
-from workbench.local_cloud.rpc.queues import QueueRpcs
-from workbench.local_cloud.rpc.server import RpcServer
+from workbench.local_cloud.base.credentials import Credentials
+from workbench.local_cloud.objects import queue_rpc as module
+from workbench.local_cloud.objects.queue_rpc import QueueRpcs
+from workbench.local_cloud.objects.queues import Queues, Taken
+from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.grpc_server import RpcServer
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import Ephemeral
-from workbench.local_cloud.store.objects import Objects
+from workbench.local_cloud.store.names import Objects
 
 WAIT_S = 20.0
 

@@ -10,11 +10,11 @@ import pytest
 from google.protobuf import empty_pb2
 from modal_proto import api_pb2, api_pb2_grpc
 
-from workbench.local_cloud.credentials import Credentials
-from workbench.local_cloud.rpc import server as module
-from workbench.local_cloud.rpc.callers import Gate
-from workbench.local_cloud.rpc.server import RpcServer
-from workbench.local_cloud.rpc.session import SDK_VERSION, SessionRpcs
+from workbench.local_cloud.base.credentials import Credentials
+from workbench.local_cloud.server import grpc_server as module
+from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.grpc_server import RpcServer
+from workbench.local_cloud.workspace.handshake import SDK_VERSION, SessionRpcs
 
 WAIT_S = 20.0
 

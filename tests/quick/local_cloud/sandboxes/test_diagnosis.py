@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud.sandboxes.diagnosis import diagnose, explain
-from workbench.local_cloud.sandboxes.users import UIDS_VARIABLE
+from workbench.local_cloud.sandboxes.engine.diagnosis import diagnose, explain
+from workbench.local_cloud.sandboxes.engine.host_users import UIDS_VARIABLE
 
 UID_MAP = "bwrap: setting up uid map: Permission denied"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud.sandboxes.egress_policy import Address, Allowed, EgressPolicy, Refused
-from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, Stream, dial, own_addresses, proxy_env
+from workbench.local_cloud.sandboxes.network.egress_policy import Address, Allowed, EgressPolicy, Refused
+from workbench.local_cloud.sandboxes.network.egress_proxy import EgressProxy, Stream, dial, own_addresses, proxy_env
 
 DEADLINE_S = 60
 LOOPBACK = [ip_network("127.0.0.0/8")]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.local_cloud.sandboxes.egress_policy import Allowed, EgressPolicy, Refused, is_public
+from workbench.local_cloud.sandboxes.network.egress_policy import Allowed, EgressPolicy, Refused, is_public
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 PUBLIC = ip_address("93.184.216.34")

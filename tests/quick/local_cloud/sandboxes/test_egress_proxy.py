@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from workbench.local_cloud.sandboxes.egress_policy import Address, EgressPolicy
-from workbench.local_cloud.sandboxes.egress_proxy import EgressProxy, Stream, dial, proxy_env
+from workbench.local_cloud.sandboxes.network.egress_policy import Address, EgressPolicy
+from workbench.local_cloud.sandboxes.network.egress_proxy import EgressProxy, Stream, dial, proxy_env
 
 DEADLINE_S = 60
 LOOPBACK = ip_network("127.0.0.0/8")

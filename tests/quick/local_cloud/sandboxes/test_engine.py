@@ -15,11 +15,11 @@ import pytest
 
 from tests.support.cutting_off import cut_off_at_many_moments, nothing_is_left
 from tests.support.sandboxes import DEADLINE_S, run, spec_of
-from workbench.local_cloud.sandboxes import spool
-from workbench.local_cloud.sandboxes.engine import Engine
-from workbench.local_cloud.sandboxes.sandbox import Sandbox
-from workbench.local_cloud.sandboxes.spec import BindMount, ExitStatus, SandboxSpec
-from workbench.local_cloud.sandboxes.users import isolation_uid
+from workbench.local_cloud.sandboxes.engine import output_spool
+from workbench.local_cloud.sandboxes.engine.engine import Engine
+from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+from workbench.local_cloud.sandboxes.engine.spec import BindMount, ExitStatus, SandboxSpec
 
 
 async def test_a_program_runs_with_its_output_and_exit_code(sandbox: Sandbox) -> None:
@@ -219,8 +219,8 @@ STARTING = """
 import asyncio, sys
 from pathlib import Path
 from workbench.local_cloud.sandboxes.engine import Engine
-from workbench.local_cloud.sandboxes.users import isolation_uid
-from workbench.local_cloud.sandboxes.spec import BindMount, SandboxSpec
+from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
+from workbench.local_cloud.sandboxes.engine.spec import BindMount, SandboxSpec
 
 async def main():
     engine = Engine(Path(sys.argv[1]))
@@ -256,8 +256,8 @@ def test_a_killed_cloud_leaves_no_sandbox(root: Path) -> None:
         import asyncio, sys
         from pathlib import Path
         from workbench.local_cloud.sandboxes.engine import Engine
-        from workbench.local_cloud.sandboxes.users import isolation_uid
-        from workbench.local_cloud.sandboxes.spec import SandboxSpec
+        from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
+        from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec
 
         async def main():
             sandbox = await Engine(Path(sys.argv[1])).create(SandboxSpec(sandbox_id="x", uid=isolation_uid(2)))
@@ -323,7 +323,7 @@ async def test_a_flood_in_the_background_does_not_keep_a_stream_open(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream belongs to its program: it ends, whatever others print."""
-    monkeypatch.setattr(spool, "LINGER_S", 1.5)
+    monkeypatch.setattr(output_spool, "LINGER_S", 1.5)
     status, out, _ = await run(sandbox, "sh", "-c", "(sleep 0.2; exec yes) & echo $!")
     assert status == ExitStatus(code=0)
     number, _, flood = out.partition("\n")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.sandboxes import DEADLINE_S, spec_of
-from workbench.local_cloud.clock import Clock
-from workbench.local_cloud.sandboxes import dialling
-from workbench.local_cloud.sandboxes.cgroups import Group
-from workbench.local_cloud.sandboxes.disks import Disks
-from workbench.local_cloud.sandboxes.execs import Exec
-from workbench.local_cloud.sandboxes.sandbox import Sandbox
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.sandboxes.engine.execs import Exec
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+from workbench.local_cloud.sandboxes.limits.cgroups import Group
+from workbench.local_cloud.sandboxes.limits.free_disk import Disks
+from workbench.local_cloud.sandboxes.network import loopback_sockets
 
 Say = Callable[..., None]
 
@@ -131,7 +131,7 @@ async def test_gifts_that_nobody_asked_for_are_closed(hostile: Hostile) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialling, "DIAL_S", 0.5)
+    monkeypatch.setattr(loopback_sockets, "DIAL_S", 0.5)
 
 
 async def dial_answered_by(hostile: Hostile, answer: Callable[[int], None]) -> None:

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.sandboxes import DEADLINE_S, run, spec_of
-from workbench.local_cloud.sandboxes import cgroups
-from workbench.local_cloud.sandboxes.cgroups import Cgroups
-from workbench.local_cloud.sandboxes.engine import Engine
-from workbench.local_cloud.sandboxes.limits import MEBIBYTE, Limits, limits_of
-from workbench.local_cloud.sandboxes.sandbox import Sandbox
-from workbench.local_cloud.sandboxes.spec import ExitStatus
-from workbench.local_cloud.sandboxes.users import isolation_uid
-from workbench.local_cloud.sandboxes.watchdog import UnmeasurableError, measure
-from workbench.local_cloud.store.room import RESERVE_VARIABLE
-from workbench.local_cloud.volumes.trees import remove_tree
+from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.sandboxes.engine.engine import Engine
+from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+from workbench.local_cloud.sandboxes.engine.spec import ExitStatus
+from workbench.local_cloud.sandboxes.limits import cgroups
+from workbench.local_cloud.sandboxes.limits.cgroups import Cgroups
+from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE, Limits, limits_of
+from workbench.local_cloud.sandboxes.limits.watchdog import UnmeasurableError, measure
+from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE
 
 HOG = "data = []\nwhile True: data.append(bytearray(os.urandom(1 << 20)))"
 SMALL = Limits(memory_bytes=128 * MEBIBYTE, workspace_bytes=32 * MEBIBYTE, workspace_entries=500)

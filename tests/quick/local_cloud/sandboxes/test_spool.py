@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud.sandboxes.spool import (
+from workbench.local_cloud.sandboxes.engine.output_spool import (
     KEPT_BYTES,
     SEGMENT_BYTES,
     WINDOW_BYTES,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud.sandboxes.disks import FALL_BYTES, INTERVAL_S, Disks
-from workbench.local_cloud.sandboxes.turns import Turns
+from workbench.local_cloud.sandboxes.limits.free_disk import FALL_BYTES, INTERVAL_S, Disks
+from workbench.local_cloud.sandboxes.limits.pacing import Turns
 
 
 def test_one_alone_has_its_turn_however_long_it_takes() -> None:

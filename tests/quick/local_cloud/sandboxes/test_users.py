@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
-from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.sandboxes.users import UIDS_VARIABLE, Users
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.sandboxes.engine.host_users import UIDS_VARIABLE, Users
 from workbench.local_cloud.store.database import Database
 
 FIRST = 300_000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.base.errors import RpcFailure
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.local_cloud.rpc.failures import RpcFailure
+from workbench.local_cloud.base.errors import RpcFailure
 from workbench.local_cloud.store.content import CHUNK_BYTES, ContentStore
-from workbench.local_cloud.store.room import RESERVE_VARIABLE
+from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE
 
 
 def _files(root: Path) -> list[Path]:

@@ -7,14 +7,14 @@ import pytest
 from modal_proto import api_pb2
 
 from tests.quick.local_cloud.volumes.conftest import Service
-from workbench.local_cloud.credentials import Credentials
-from workbench.local_cloud.http.links import Links
-from workbench.local_cloud.http.volume_routes import VolumeRoutes
-from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.rpc.router_url import Url
-from workbench.local_cloud.rpc.volumes import Mounts, VolumeRpcs
+from workbench.local_cloud.base.credentials import Credentials
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.sandboxes.router_url import Url
+from workbench.local_cloud.server.signed_links import Links
 from workbench.local_cloud.store.ephemeral import SILENCE_S, Ephemeral
-from workbench.local_cloud.store.objects import Objects
+from workbench.local_cloud.store.names import Objects
+from workbench.local_cloud.volumes.block_routes import VolumeRoutes
+from workbench.local_cloud.volumes.volume_rpc import Mounts, VolumeRpcs
 
 
 async def test_only_an_ephemeral_volume_without_a_sign_of_life_is_dropped(service: Service, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.volumes.commit_history import History
 from workbench.local_cloud.volumes.committed import CommittedVolumes
-from workbench.local_cloud.volumes.history import History
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
 Files = dict[str, str]

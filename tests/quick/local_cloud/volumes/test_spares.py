@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.quick.local_cloud.volumes.conftest import Service
-from workbench.local_cloud.volumes.spares import Spare, Spares
+from workbench.local_cloud.volumes.reusable_directories import Spare, Spares
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 

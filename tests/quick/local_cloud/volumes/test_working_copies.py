@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.quick.local_cloud.volumes.conftest import LIMITS, VOLUME, Service
-from workbench.local_cloud.rpc.failures import RpcFailure
-from workbench.local_cloud.store.room import RESERVE_VARIABLE
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE
 from workbench.local_cloud.volumes.committed import Entry
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from modal_app.contract import sse
+from modal_app.contract.caps import MAX_STREAM_TEXT_BYTES
 from modal_app.contract.errors import ERRORS, ErrorCode
 from modal_app.contract.events import (
     Commit,
@@ -23,7 +24,6 @@ from modal_app.contract.events import (
     dump_event,
     parse_event,
 )
-from modal_app.contract.limits import MAX_STREAM_TEXT_BYTES
 from modal_app.contract.order import Order, OrderError
 
 

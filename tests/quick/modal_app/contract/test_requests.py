@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.limits import (
+from modal_app.contract.caps import (
     MAX_CODE_BYTES,
     MAX_FILES,
     MAX_PATH_BYTES,
@@ -15,6 +14,7 @@ from modal_app.contract.limits import (
     MAX_SCHEMA_BYTES,
     MAX_TOOLS,
 )
+from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.paths import check_path
 from modal_app.contract.requests import (
     FilesWrite,

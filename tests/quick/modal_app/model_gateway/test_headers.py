@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from modal_app.model_gateway.headers import PASSED_ON, passed_on
-from modal_app.model_gateway.refusals import Refusal
+from modal_app.model_gateway.error_answers import Refusal
+from modal_app.model_gateway.passed_headers import PASSED_ON, passed_on
 
 # What the CLI of the pinned version sends.
 OF_THE_CLI = (

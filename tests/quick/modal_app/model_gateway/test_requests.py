@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from modal_app.model_gateway.refusals import Refusal
-from modal_app.model_gateway.requests import parse_request
+from modal_app.model_gateway.error_answers import Refusal
+from modal_app.model_gateway.model_requests import parse_request
 
 BODY: dict[str, Any] = {"model": "claude-opus-5-5", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from modal_app.actions.claude_command import Command, ModelPatience, claude_command
-from modal_app.contract.claude import ClaudeOptions
+from modal_app.contract.claude_options import ClaudeOptions
 from tests.support.claude.cases import QUICK
 from workbench.benchmarks import claude_cli
 

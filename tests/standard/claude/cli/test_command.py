@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from modal_app.actions.claude_command import CLI_VERSION
 from modal_app.actions.claude_stream import ClaudeStream
 from modal_app.actions.claude_verdict import Verdict
-from modal_app.contract.claude import ClaudeOptions
+from modal_app.contract.claude_options import ClaudeOptions
 from tests.standard.claude.cli.conftest import Calls
 from tests.support.claude import cli
 from workbench import scripted_model

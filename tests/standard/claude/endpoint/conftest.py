@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.claude.endpoint import Claude, endpoint
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 
 @pytest.fixture(scope="package")

@@ -15,8 +15,9 @@ from tests.conftest import live_sandboxes, wait_until
 from tests.support.claude.endpoint import APP, KEY, STALL_S, Claude, done, failed, messages, said
 from tests.support.commands import cli
 from tests.support.processes import with_command
-from workbench import Project, Recording, RequestRefusedError, Run, Workbench, private_files
-from workbench.local_cloud.state import Running
+from workbench import Project, Recording, RequestRefusedError, Run, Workbench
+from workbench.local_cloud.process.state_directory import Running
+from workbench.machine import private_files
 
 PLANTED = "a-word-that-the-job-can-see"  # so that a look that finds nothing is known to have looked
 pytestmark = pytest.mark.timeout(300)  # the first test waits for the image

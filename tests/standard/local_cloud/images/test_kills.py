@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import processes_of, wait_until
 from tests.support import warm
 from tests.support.packages import source_archive
-from workbench.local_cloud import daemon, maintenance
-from workbench.local_cloud.state import State
+from workbench.local_cloud.process import daemon, maintenance
+from workbench.local_cloud.process.state_directory import State
 
 BUILD = """
 import sys, modal

@@ -18,9 +18,9 @@ import pytest
 from tests.support.attempts import ATTEMPTS, program
 from tests.support.ordinary_user import run_as_ordinary_user
 from tests.support.sandboxes import DEADLINE_S, run, spec_of
-from workbench.local_cloud.sandboxes.engine import Engine
-from workbench.local_cloud.sandboxes.sandbox import Sandbox
-from workbench.local_cloud.sandboxes.spec import ExitStatus
+from workbench.local_cloud.sandboxes.engine.engine import Engine
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+from workbench.local_cloud.sandboxes.engine.spec import ExitStatus
 
 
 @pytest.fixture

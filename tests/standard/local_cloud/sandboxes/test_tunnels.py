@@ -8,8 +8,8 @@ import httpx
 import modal
 import pytest
 
-from workbench.local_cloud.sandboxes.tunnels import loopback_address
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
+from workbench.local_cloud.sandboxes.network.tunnels import loopback_address
 
 DEADLINE_S = 60
 

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import caller, deployed, live_sandboxes, wait_until
 from tests.standard.modal_app.runs.conftest import first_event, python
 from workbench import Project, Workbench
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 APP, RUNS = "few-runs", 3
 SETTINGS = {"WORKBENCH_MAX_RUNS": f"{RUNS}", "WORKBENCH_TIMEOUT_DISCONNECT_GRACE_S": "90"}

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import modal
 import pytest
 
-from modal_app.runs.archive import directory
+from modal_app.runs.archive_writer import directory
 from tests.conftest import caller, deployed, wait_until
 from tests.standard.modal_app.runs.conftest import frames, python
 from workbench import Project, Workbench
-from workbench.local_cloud.state import Running
+from workbench.local_cloud.process.state_directory import Running
 
 APP, KEEP_S = "short-memory", 10
 pytestmark = pytest.mark.timeout(180)

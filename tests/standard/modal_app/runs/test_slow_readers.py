@@ -12,7 +12,7 @@ from modal_app.contract.events import ErrorEvent, StreamEvent
 from tests.conftest import caller, deployed
 from tests.standard.modal_app.runs.conftest import events, python
 from workbench import Project, Workbench
-from workbench.local_cloud.state import Running, State
+from workbench.local_cloud.process.state_directory import Running, State
 from workbench.soak.stalled import stalled_reader
 
 MB = 1024 * 1024

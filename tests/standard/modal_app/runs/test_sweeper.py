@@ -6,7 +6,7 @@ import modal
 import pytest
 
 from modal_app.contract.events import ErrorEvent
-from modal_app.fleet import RUN_TAG, project_name, sub_path
+from modal_app.sandboxes.fleet import RUN_TAG, project_name, sub_path
 from tests.conftest import live_sandboxes, wait_until
 from workbench import Project, RequestRefusedError, Workbench
 

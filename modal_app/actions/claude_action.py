@@ -1,0 +1,175 @@
+"""Action `claude`: the CLI in the project's sandbox, its lines as events, its silence and its verdict as the run's end.
+
+The CLI is asked to end before its sandbox is: only it can end what its Bash tool has started, and keep its session.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pydantic import JsonValue, SecretStr
+
+from modal_app.actions.claude_command import CONFIG_DIR, Command, ModelPatience, claude_command
+from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Plain, Text
+from modal_app.actions.claude_verdict import Verdict
+from modal_app.actions.output import Output, Piece
+from modal_app.actions.performed import Performed
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.events import Usage
+from modal_app.contract.requests import ClaudeRequest
+from modal_app.endpoint_settings import Timeouts
+from modal_app.sandboxes.project_sandbox import Job
+
+GRACE_S = 5.0  # for the CLI to end when it is asked to; it takes 0.2
+_LOOK_S = 0.25
+_NO_PLACE = 73  # EX_CANTCREAT of sysexits.h, which the CLI never ends with
+_NOT_SEEN = -1  # the exit code of a CLI whose end was not seen
+_PID_FILE = "/tmp/claude.pid"  # noqa: S108  # a path in the sandbox, which is this run's alone
+# Sessions are the job's own and no work of it: git, of whomever, does not see them.
+_START = (
+    f'mkdir -p "$1" && [ -w "$1" ] || exit {_NO_PLACE}; '
+    '[ -e "$1/../.gitignore" ] || echo "*" > "$1/../.gitignore"; '
+    'echo "$$" > "$2"; shift 2; exec "$@"'
+)
+_END = 'kill -TERM "$(cat "$1")"'
+
+
+@dataclass(frozen=True)
+class ModelGrant:
+    """How one run reaches the model: the gateway's address, and a token that dies with the run."""
+
+    base_url: str
+    token: SecretStr
+
+
+async def run(
+    request: ClaudeRequest,
+    job: Job,
+    output: Output,
+    grant: ModelGrant,
+    timeouts: Timeouts,
+    *,
+    spent: Callable[[Usage], None],
+) -> Performed:
+    """Run the CLI, and say how it ended: by its verdict, or `stalled` after `stall_s` seconds of silence.
+
+    `spent` is told what the run has used, however it ends.
+    """
+    patience = ModelPatience(headers_s=timeouts.model_headers_s, idle_s=timeouts.model_bytes_s)
+    command = claude_command(
+        request.options, base_url=grant.base_url, token=grant.token, patience=patience, config_dir=CONFIG_DIR
+    )
+    telling = _Telling(output, wants_structured=request.json_schema is not None)
+    try:
+        return _performed(await _verdict(command, job, telling, request.timeout_s, timeouts.stall_s))
+    finally:
+        spent(_usage(telling.stream.verdict(_NOT_SEEN)))
+
+
+async def _verdict(command: Command, job: Job, telling: "_Telling", timeout_s: float | None, stall_s: float) -> Verdict:
+    running = asyncio.create_task(_exec(command, job, telling, timeout_s))
+    watching = asyncio.create_task(telling.watch(stall_s))
+    try:
+        await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            await _end(job, running)
+    finally:
+        for task in (running, watching):
+            task.cancel()
+        await asyncio.gather(running, watching, return_exceptions=True)
+    await telling.finish()
+    try:
+        if not watching.cancelled():
+            watching.result()  # raises what the CLI was ended for
+        code = running.result()
+        if code == _NO_PLACE:  # the CLI would look for one, long, and lose the session without a word
+            sentence = f"sessions cannot be kept: {CONFIG_DIR} is no directory that the job can write to"
+            raise ContractError(ErrorCode.PROCESS_FAILED, sentence, exit_code=code)
+        return telling.stream.verdict(code)
+    except ContractError as error:
+        return replace(telling.stream.verdict(_NOT_SEEN), error=error)
+
+
+class _Telling:
+    """Turns what one CLI prints into pieces of output, in order, and says when it has to be ended."""
+
+    def __init__(self, output: Output, *, wants_structured: bool) -> None:
+        self.stream = ClaudeStream(clock=time.monotonic, wants_structured=wants_structured)
+        self._output = output
+        self._turn = asyncio.Lock()
+        self._fed = asyncio.Event()
+
+    async def __call__(self, channel: str, data: bytes) -> None:
+        """Take what the CLI printed; raises ContractError `output_limit`."""
+        if channel != "stdout":
+            await self._output(channel, data)
+            return
+        self._output.count(data)
+        async with self._turn:
+            await self._tell(self.stream.feed(data))
+        self._fed.set()
+
+    async def watch(self, stall_s: float) -> None:
+        """Tell what has waited long enough; raises ContractError as soon as the run cannot succeed any more."""
+        while True:
+            self._fed.clear()
+            if self.stream.failure is not None:
+                raise self.stream.failure
+            if self.stream.quiet_s >= stall_s:
+                raise ContractError(ErrorCode.STALLED, f"the Claude CLI has said nothing for {stall_s:g} seconds")
+            due = self.stream.due_at
+            wait_s = _LOOK_S if due is None else min(_LOOK_S, max(0.0, due - time.monotonic()))
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._fed.wait()
+            except TimeoutError:
+                async with self._turn:
+                    await self._tell(self.stream.poll())
+
+    async def finish(self) -> None:
+        """Tell what is left."""
+        async with self._turn:
+            await self._tell(self.stream.finish())
+        await self._output.flush()
+
+    async def _tell(self, items: list[Item]) -> None:
+        for item in items:
+            await self._output.tell(_piece(item))
+
+
+async def _exec(command: Command, job: Job, telling: _Telling, timeout_s: float | None) -> int:
+    argv = ("sh", "-c", _START, "sh", CONFIG_DIR, _PID_FILE, *command.argv)
+    return await job.exec(argv, stdin=command.stdin, env=command.env, on_output=telling, timeout_s=timeout_s)
+
+
+async def _end(job: Job, running: "asyncio.Task[int]") -> None:
+    """Ask the CLI to end and wait for it, but not for long: the end of its sandbox is near."""
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await job.aside(("sh", "-c", _END, "sh", _PID_FILE))
+            await asyncio.wait([running])
+    except (TimeoutError, ContractError):
+        pass  # then it ends with its sandbox
+
+
+def _piece(item: Item) -> Piece:
+    match item:
+        case Text():
+            return Piece("claude", item.text, message_id=item.message_id or None, replaces=item.replaces)
+        case Message():
+            return Piece("claude", message=item.value, replaces=item.replaces, cut=item.cut or None)
+        case Plain():
+            lost = f"… [{item.lost_bytes} bytes more]" if item.lost_bytes else ""
+            return Piece("stdout", f"{item.text}{lost}\n")
+
+
+def _performed(verdict: Verdict) -> Performed:
+    result: dict[str, JsonValue] = {"text": verdict.result, "session_id": verdict.session_id}
+    if verdict.structured_output is not None:
+        result["structured_output"] = verdict.structured_output
+    return Performed(result, verdict.error)
+
+
+def _usage(verdict: Verdict) -> Usage:
+    return Usage(**vars(verdict.usage), turns=verdict.turns, session_id=verdict.session_id)

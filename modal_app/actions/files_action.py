@@ -1,0 +1,190 @@
+"""Action `files`: lists and reads what is committed, through the volume API; writes inside the sandbox, all or nothing.
+
+Neither way follows a link: a project's links are written by its jobs and may point anywhere.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import modal
+import modal.exception
+import structlog
+from modal.types import FileEntry, FileEntryType
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from modal_app.actions import git_action
+from modal_app.actions.git_command import ENV, putting_back
+from modal_app.actions.output import Captured, Output
+from modal_app.contract.caps import MAX_LIST_ENTRIES, MAX_READ_BYTES
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.requests import FilesDelete, FilesList, FilesMove, FilesRead, FilesRequest, FilesWrite
+from modal_app.sandboxes.fleet import finish, sub_path
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from modal_app.sandboxes.project_sandbox import UNLOCK, WORKSPACE, Job
+
+_log = structlog.get_logger(__name__)
+
+_SCRIPT = (Path(__file__).parents[1] / "sandboxes" / "guest" / "write_set.py").read_text()
+_REFUSED, _FAILED = 3, 4  # exit codes of the script
+# $1 removes the locks of a git that was killed, $2 is the script; behind its arguments stands what comes before `undo`.
+_CONCLUDE = """
+unlock=$1 script=$2 root=$3 how=$4 held=$5; shift 5
+[ "$how" = settle ] || { python3 -I -c "$unlock" "$root"; "$@"; }
+exec python3 -I -c "$script" "$root" "$how" "$held"
+"""
+_TYPES = {FileEntryType.FILE: "file", FileEntryType.DIRECTORY: "directory", FileEntryType.SYMLINK: "link"}
+
+
+async def read(request: FilesList | FilesRead, volume: modal.Volume) -> JsonValue:
+    """Answer from the committed state.
+
+    Raises ContractError `not_found`, `invalid_request`, `too_large`, `sandbox_unavailable`.
+    """
+    try:
+        return await _answer(request, volume)
+    except PLATFORM_ERRORS as error:
+        _log.warning("files.not_read", reason=type(error).__name__)
+        message = "the project's files cannot be read now: try again soon"
+        raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None
+
+
+async def _answer(request: FilesList | FilesRead, volume: modal.Volume) -> JsonValue:
+    root = sub_path(request.user_id, request.project_id)
+    if isinstance(request, FilesRead):
+        return await _read(volume, root, request.path)
+    if request.path is not None:
+        await _resolve(volume, root, request.path, wanted=FileEntryType.DIRECTORY)
+    entries: dict[str, JsonValue] = {}
+    for entry in await _entries(volume, f"{root}/{request.path or ''}".rstrip("/"), recursive=True):
+        path = str(PurePosixPath("/", entry.path).relative_to(root))
+        if request.path is None and PurePosixPath(path).parts[0] == ".git":
+            continue  # git's own files are listed when they are asked for by path
+        kind = _TYPES.get(entry.type, "other")
+        entries[path] = {"path": path, "type": kind, "size": entry.size, "mtime": entry.mtime}
+    return {"path": request.path or "", "entries": [entries[path] for path in sorted(entries)]}
+
+
+async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
+    """Write, delete or move in the sandbox; raises ContractError with nothing changed."""
+    asked: dict[str, object]
+    match request:
+        case FilesWrite():
+            files = [{"path": file.path, "data": base64.b64encode(file.data()).decode()} for file in request.files]
+            asked = {"op": "write", "files": files, "hold": request.message is not None}
+        case FilesDelete():
+            asked = {"op": "delete", "path": request.path}
+        case FilesMove():
+            asked = {"op": "move", "path": request.path, "to": request.to}
+        case _:
+            raise AssertionError("reads need no sandbox")
+    if not isinstance(request, FilesWrite) or request.message is None:
+        return await _changed(job, output, asked, request.timeout_s)
+    put_back = putting_back(await git_action.head(job, output, request.timeout_s))
+    result = await _changed(job, output, asked, request.timeout_s)
+    held = str(result.pop("held", ""))
+    try:
+        result |= await git_action.commit_writes(job, output, request.message, request.timeout_s)
+    except BaseException:  # what git refuses, or does not end, is not written either
+        await finish(asyncio.ensure_future(_conclude(job, "undo", held, put_back)))
+        raise
+    await _conclude(job, "settle", held, ())
+    return result
+
+
+async def _conclude(job: Job, how: str, held: str, then: Sequence[str]) -> None:
+    """Undo a write set and what git has made of it, or let it stand; in a sandbox that is gone nothing stands."""
+    try:
+        await job.aside(("sh", "-c", _CONCLUDE, "sh", UNLOCK, _SCRIPT, WORKSPACE, how, held, *then), env=ENV)
+    except ContractError as error:
+        _log.warning("files.not_concluded", how=how, reason=str(error))
+
+
+async def _changed(
+    job: Job, output: Output, asked: Mapping[str, object], timeout_s: float | None
+) -> dict[str, JsonValue]:
+    """Have the script change the workspace; returns its answer. Raises ContractError with nothing changed."""
+    captured = Captured(output)
+    code = await job.exec(
+        ["python3", "-I", "-c", _SCRIPT, WORKSPACE],
+        stdin=json.dumps(asked).encode(),
+        on_output=captured,
+        timeout_s=timeout_s,
+        answers=(_REFUSED,),
+    )
+    await output.flush()
+    if code in (_REFUSED, _FAILED):
+        raise _refusal(bytes(captured.data), code)
+    if code != 0:
+        raise ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed", exit_code=code)
+    answer: dict[str, JsonValue] = json.loads(captured.data)
+    return answer
+
+
+class _Refusal(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    code: str
+    message: str
+
+
+def _refusal(answer: bytes, exit_code: int) -> ContractError:
+    seen = exit_code if exit_code == _FAILED else None
+    try:
+        refusal = _Refusal.model_validate_json(answer)
+        return ContractError(ErrorCode(refusal.code), refusal.message[:2000], exit_code=seen)
+    except (ValidationError, ValueError):
+        return ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed", exit_code=exit_code)
+
+
+async def _entries(volume: modal.Volume, path: str, *, recursive: bool) -> list[FileEntry]:
+    found: list[FileEntry] = []
+    try:
+        async for entry in volume.iterdir.aio(path, recursive=recursive):
+            found.append(entry)
+            if len(found) > MAX_LIST_ENTRIES:
+                raise ContractError(
+                    ErrorCode.TOO_LARGE, f"more than {MAX_LIST_ENTRIES} entries: list a directory of it"
+                )
+    except (modal.exception.NotFoundError, FileNotFoundError):
+        return []
+    return found
+
+
+async def _resolve(volume: modal.Volume, root: str, path: str, *, wanted: FileEntryType) -> FileEntry:
+    """The entry of a path whose every component was seen to be no link; raises ContractError."""
+    at = root
+    entry = None
+    parts = path.split("/")
+    for depth, part in enumerate(parts):
+        named = {PurePosixPath(one.path).name: one for one in await _entries(volume, at, recursive=False)}
+        entry = named.get(part)
+        if entry is None:
+            raise ContractError(ErrorCode.NOT_FOUND, f"there is no {path}")
+        expected = wanted if depth == len(parts) - 1 else FileEntryType.DIRECTORY
+        if entry.type is not expected:
+            kind = _TYPES.get(entry.type, "special file")
+            raise ContractError(ErrorCode.INVALID_REQUEST, f"{'/'.join(parts[: depth + 1])} is a {kind}")
+        at = f"{at}/{part}"
+    assert entry is not None
+    return entry
+
+
+async def _read(volume: modal.Volume, root: str, path: str) -> JsonValue:
+    entry = await _resolve(volume, root, path, wanted=FileEntryType.FILE)
+    if entry.size > MAX_READ_BYTES:
+        raise ContractError(ErrorCode.TOO_LARGE, f"{path} is larger than {MAX_READ_BYTES} bytes: use the volume API")
+    data = bytearray()
+    try:
+        async for chunk in volume.read_file.aio(f"{root}/{path}"):
+            data += chunk
+            if len(data) > MAX_READ_BYTES:
+                raise ContractError(ErrorCode.TOO_LARGE, f"{path} is larger than {MAX_READ_BYTES} bytes")
+    except (modal.exception.NotFoundError, FileNotFoundError):
+        raise ContractError(ErrorCode.NOT_FOUND, f"there is no {path}") from None
+    try:
+        return {"path": path, "size": len(data), "encoding": "utf-8", "content": data.decode()}
+    except UnicodeDecodeError:
+        return {"path": path, "size": len(data), "encoding": "base64", "content": base64.b64encode(data).decode()}

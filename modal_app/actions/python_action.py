@@ -1,0 +1,31 @@
+"""Action `python`: a program from the request or the workspace, run unbuffered, its output streamed as it comes."""
+
+from pydantic import JsonValue
+
+from modal_app.actions.output import Output
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.requests import PythonRequest
+from modal_app.sandboxes.project_sandbox import WORKSPACE, Job
+
+_PROGRAM = "/tmp/job.py"  # noqa: S108  # a path in the sandbox, which is this run's alone
+# The program comes first on stdin, because arguments are short; `head` takes exactly its bytes, the rest is the job's.
+_WITH_CODE = 'head -c "$1" > "$2" && shift && exec python3 -u "$@"'
+_ENV = {"PYTHONPATH": WORKSPACE, "PYTHONUNBUFFERED": "1"}
+
+
+async def run(request: PythonRequest, job: Job, output: Output) -> JsonValue:
+    """Run the program; raises ContractError `process_failed` with its exit code."""
+    stdin = request.stdin.encode()
+    if request.code is None:
+        argv = ["python3", "-u", f"{WORKSPACE}/{request.path}", *request.args]
+    else:
+        code = request.code.encode()
+        argv = ["sh", "-c", _WITH_CODE, "sh", str(len(code)), _PROGRAM, *request.args]
+        stdin = code + stdin
+    exit_code = await job.exec(argv, stdin=stdin, env=_ENV, on_output=output, timeout_s=request.timeout_s)
+    await output.flush()
+    if exit_code != 0:
+        raise ContractError(
+            ErrorCode.PROCESS_FAILED, f"the program ended with exit code {exit_code}", exit_code=exit_code
+        )
+    return None

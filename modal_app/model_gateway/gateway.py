@@ -1,0 +1,211 @@
+"""The gateway as an ASGI app: from a sandbox's request to its answer, in the order in which it reads.
+
+Who shows no valid token learns nothing. Neither key nor token, neither request nor answer, is ever written to the log.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+
+from modal_app.model.run_tokens import RunClaims, TokenError, verify
+from modal_app.model_gateway.error_answers import Refusal
+from modal_app.model_gateway.exchange import Passage, Sink
+from modal_app.model_gateway.gateway_settings import GatewaySettings
+from modal_app.model_gateway.model_requests import ModelRequest, parse_request
+from modal_app.model_gateway.passed_headers import passed_on
+from modal_app.model_gateway.recording import Exchange, Replay, ReplayError
+from modal_app.model_gateway.spending import Meter, Spent
+from modal_app.model_gateway.upstream import Upstream
+
+_log = structlog.get_logger(__name__)
+ReplayOf = Callable[[str, str], Awaitable[Replay]]
+"""Gives the recording of an id to a run of an id, each run its own."""
+_NOT_VALID = "the run's token is missing or not valid"
+
+
+def create_gateway(
+    settings: GatewaySettings,
+    *,
+    is_live: Callable[[str], Awaitable[bool]] | None = None,
+    record: Sink | None = None,
+    replay_of: ReplayOf | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """The app. Its lifespan owns the connections to the service.
+
+    `is_live` is asked whether a run still goes on: a token does not outlive it then, whatever its expiry. `record` is
+    given every exchange; `replay_of` gives the recording that a run's token names. `clock` is Unix time.
+    """
+    gateway = _Gateway(settings, is_live, record, replay_of, clock)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        gateway.upstream = Upstream(settings)
+        try:
+            yield
+        finally:
+            await gateway.upstream.aclose()
+
+    return Starlette(routes=[Mount("/", app=gateway)], lifespan=lifespan)
+
+
+class _Gateway:
+    """One endpoint for every path: who has no token cannot tell which paths there are."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        is_live: Callable[[str], Awaitable[bool]] | None,
+        record: Sink | None,
+        replay_of: ReplayOf | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.upstream: Upstream | None = None
+        self._settings = settings
+        self._is_live = is_live
+        self._record = record
+        self._replay_of = replay_of
+        self._clock = clock
+        self._meter = Meter(settings.limits, clock=clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        request = Request(scope, receive)
+        run_id: str | None = None
+        try:
+            token = _token(request)
+            claims = await self._claims(token)
+            run_id = claims.run_id
+            with self._meter.admitted(claims) as spent:
+                await self._answer(request, claims, token, spent, send)
+        except Refusal as refusal:
+            _log.info("model.refused", run_id=run_id, status=refusal.status, reason=refusal.reason)
+            await refusal.response()(scope, receive, send)
+        except ClientDisconnect:
+            _log.info("model.refused", run_id=run_id, status=499, reason="reader_left")
+
+    async def _claims(self, token: str) -> RunClaims:
+        try:
+            claims = verify(self._settings.token_secrets, token, now=self._clock())
+        except TokenError as error:
+            raise Refusal(401, _NOT_VALID, reason=f"token_{error.reason}") from None
+        try:
+            live = self._is_live is None or await self._is_live(claims.run_id)
+        except Exception as error:  # noqa: BLE001  # whatever fails there, the gate stays shut
+            _log.error("model.liveness_failed", run_id=claims.run_id, error=type(error).__name__)
+            raise Refusal(503, "the run cannot be checked now", reason="liveness") from None
+        if not live:
+            raise Refusal(401, _NOT_VALID, reason="token_run_ended")
+        return claims
+
+    async def _answer(self, request: Request, claims: RunClaims, token: str, spent: Spent, send: Send) -> None:
+        if request.method != "POST":
+            raise Refusal(404, "the gateway has no such path", reason="method")
+        raw = await self._body(request, spent)
+        settings = self._settings
+        headers = passed_on(request.headers, server_tools=settings.server_tools)
+        asked = parse_request(
+            _path(request), request.url.query, raw, models=settings.models, server_tools=settings.server_tools
+        )
+        passage = Passage(
+            settings,
+            claims.run_id,
+            asked,
+            spent=spent,
+            bytes_in=len(raw),
+            hidden=(*settings.hidden, token.encode()),
+            record=self._record,
+        )
+        try:
+            if claims.replay is None:
+                await self._forward(request, headers, asked, passage, send)
+            else:
+                await passage.replay(await self._recorded(claims, claims.replay, passage), send)
+        except Refusal as refusal:
+            passage.refused(refusal)
+            raise
+        except asyncio.CancelledError:
+            passage.outcome = "shut_down"
+            raise
+        finally:
+            await passage.conclude()
+
+    async def _body(self, request: Request, spent: Spent) -> bytes:
+        limit = self._settings.limits.request_bytes
+        too_large = Refusal(413, f"a request may have {limit} bytes", reason="request_bytes")
+        told = request.headers.get("content-length", "0")
+        if not (told.isascii() and told.isdigit()) or len(told) > 15 or int(told) > limit:
+            raise too_large
+        raw = bytearray()
+        try:
+            async with asyncio.timeout(self._settings.body_s):
+                async for chunk in request.stream():
+                    raw += chunk
+                    spent.bytes_in += len(chunk)
+                    if len(raw) > limit:
+                        raise too_large
+        except TimeoutError:
+            raise Refusal(408, "the request did not come in time", reason="body") from None
+        return bytes(raw)
+
+    async def _forward(
+        self, request: Request, headers: Mapping[str, str], asked: ModelRequest, passage: Passage, send: Send
+    ) -> None:
+        """Pass a request on and its answer back, for as long as the sandbox listens."""
+        work = asyncio.create_task(self._relay(headers, asked, passage, send))
+        gone = asyncio.create_task(_gone(request.receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+        if work.cancelled():
+            passage.outcome = "reader_left"
+        elif (failure := work.exception()) is not None:
+            raise failure
+
+    async def _recorded(self, claims: RunClaims, replay_id: str, passage: Passage) -> Exchange:
+        if self._replay_of is None:
+            raise Refusal(403, "no recording is replayed here", reason="replay")
+        try:
+            replay = await self._replay_of(claims.run_id, replay_id)
+        except Exception as error:  # noqa: BLE001  # whatever fails there, the model is not asked instead
+            _log.error("model.replay_failed", run_id=claims.run_id, error=type(error).__name__)
+            raise Refusal(503, "the recording cannot be read now", reason="replay") from None
+        try:
+            return replay.answer(passage.path, passage.request)
+        except ReplayError as error:
+            raise Refusal(400, str(error), reason="replay") from None
+
+    async def _relay(self, headers: Mapping[str, str], asked: ModelRequest, passage: Passage, send: Send) -> None:
+        assert self.upstream is not None, "the app's lifespan has not begun"
+        async with self.upstream.ask(asked, headers) as answer:
+            await passage.pass_on(answer, send)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _path(request: Request) -> str:
+    """The path below where the app is mounted."""
+    return str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))
+
+
+def _token(request: Request) -> str:
+    shown = request.headers.get("x-api-key")
+    if shown is not None:
+        return shown
+    kind, _, shown = request.headers.get("authorization", "").partition(" ")
+    return shown if kind.lower() == "bearer" else ""

@@ -1,0 +1,167 @@
+"""What a sandbox may ask of the model. Pure: bytes in, a checked request or a Refusal out.
+
+A request can make the service itself reach the network, open files of the account, or run code. Whoever controls a job
+controls its requests, so what is known to do none of that passes, and all else is refused by its name, unless the
+settings allow it.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from modal_app.contract.json_text import parse_json
+from modal_app.model_gateway.error_answers import Refusal, shown
+
+PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
+_FIELDS = frozenset(
+    {
+        *("model", "messages", "system", "tools", "tool_choice", "max_tokens", "stream", "metadata", "stop_sequences"),
+        *("temperature", "top_k", "top_p", "thinking", "context_management", "output_config", "output_format"),
+        *("service_tier", "speed", "cache_control", "safeguards", "data_flow", "diagnostics", "program_use_case_id"),
+        *("fallback_credit_token", "resumption"),
+    }
+)
+_REMOTE_FIELDS = ("mcp_servers", "container", "fallbacks", "thread")  # harmless while they are empty
+_ROLES = ("user", "assistant", "system")
+_BLOCKS = frozenset(
+    {
+        *("text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"),
+        *("tool_reference", "tool_addition", "tool_removal", "fallback"),
+    }
+)
+_SOURCES = ("base64", "text", "content")  # not `url`, which is fetched, nor `file`, which is the account's
+_SOURCE_FIELDS = frozenset(("type", "media_type", "data", "content"))
+# Tools that the service knows and the client runs.
+_TOOLS = frozenset(
+    {
+        *("bash_20241022", "bash_20250124", "memory_20250818"),
+        *("text_editor_20241022", "text_editor_20250124", "text_editor_20250429", "text_editor_20250728"),
+        *("computer_20241022", "computer_20250124", "computer_20251124"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A checked request."""
+
+    path: str
+    beta: bool
+    model: str
+    streams: bool
+    body: dict[str, JsonValue] = field(repr=False)
+
+    def dump(self) -> bytes:
+        """The body to send on: written anew, so that the service reads what was checked, be it with doubled keys."""
+        return json.dumps(self.body, separators=(",", ":")).encode()
+
+
+def parse_request(
+    path: str, query: str, raw: bytes, *, models: tuple[str, ...] = (), server_tools: bool = False
+) -> ModelRequest:
+    """Check a request; raises Refusal."""
+    if path not in PATHS:
+        raise Refusal(404, "the gateway has no such path", reason="path")
+    if query not in ("", "beta=true"):
+        raise Refusal(400, "the gateway takes no query but beta=true", reason="query")
+    try:
+        body = parse_json(raw)
+    except ValueError:
+        raise Refusal(400, "the request body is not JSON, or nested too deeply", reason="json") from None
+    if not isinstance(body, dict):
+        raise Refusal(400, "the request body is not a JSON object", reason="json")
+    model, streams = body.get("model"), body.get("stream", False)
+    if not isinstance(model, str) or not _MODEL.fullmatch(model):
+        raise Refusal(400, "model: is not a model's name", reason="model")
+    if models and model not in models:
+        raise Refusal(403, "this model is not allowed here", reason="model")
+    if not isinstance(streams, bool):
+        raise Refusal(400, "stream: must be true or false", reason="stream")
+    if not isinstance(body.get("messages"), list):
+        raise Refusal(400, "messages: must be a list", reason="messages")
+    for what, kind in _unknown(body):
+        if not server_tools:
+            message = f"{what}: {kind} is not known here, or is run or fetched at the service"
+            raise Refusal(403, message, reason="remote")
+    return ModelRequest(path, bool(query), model, streams, body)
+
+
+def _unknown(body: dict[str, JsonValue]) -> Iterator[tuple[str, str]]:
+    """Where a request has a shape that is not known, and which; raises Refusal where it can have none.
+
+    All that acts on its own at the service has one: a field, a kind of tool, of block or of source.
+    """
+    for name, value in body.items():
+        if name not in _FIELDS and (value or name not in _REMOTE_FIELDS):
+            yield "the body", shown(name)
+    for where, tool in _objects(body.get("tools"), "tools"):
+        yield from _of_tool(tool, where)
+    yield from _of_content(body.get("system"), "system")
+    for where, message in _objects(body["messages"], "messages"):
+        if message.get("role") not in _ROLES:
+            yield f"{where}.role", shown(message.get("role"))
+        yield from _of_content(message.get("content"), f"{where}.content")
+
+
+def _of_tool(tool: dict[str, JsonValue], where: str) -> Iterator[tuple[str, str]]:
+    kind = tool.get("type")
+    if kind not in (None, "custom") and not (isinstance(kind, str) and kind in _TOOLS):
+        yield f"{where}.type", shown(kind)
+
+
+def _of_content(content: JsonValue, where: str) -> Iterator[tuple[str, str]]:
+    """Of what a message, a tool's result or a document holds: a text, or a list of blocks."""
+    waiting = [(where, content)]
+    while waiting:
+        where, content = waiting.pop()
+        if content is None or isinstance(content, str):
+            continue
+        for at, block in _objects(content, where):
+            kind = block.get("type")
+            if not isinstance(kind, str) or kind not in _BLOCKS:
+                yield f"{at}.type", shown(kind)
+            source = block.get("source")
+            if isinstance(source, dict):
+                yield from _of_source(source, f"{at}.source")
+                waiting.append((f"{at}.source.content", source.get("content")))
+            elif "source" in block and (kind != "search_result" or not isinstance(source, str)):
+                yield f"{at}.source", shown(source)
+            yield from _of_change(block.get("tool"), f"{at}.tool")
+            waiting.append((f"{at}.content", block.get("content")))
+
+
+def _of_source(source: dict[str, JsonValue], where: str) -> Iterator[tuple[str, str]]:
+    if source.get("type") not in _SOURCES:
+        yield f"{where}.type", shown(source.get("type"))
+    for name in source:
+        if name not in _SOURCE_FIELDS:
+            yield where, shown(name)
+
+
+def _of_change(change: JsonValue, where: str) -> Iterator[tuple[str, str]]:
+    """Of a tool that is added to a conversation, or taken from it."""
+    if not isinstance(change, dict):
+        return
+    definition = change.get("definition")
+    if isinstance(definition, dict):
+        yield from _of_tool(definition, f"{where}.definition")
+    if change.get("type") not in ("tool_reference", "tool_definition"):
+        yield f"{where}.type", shown(change.get("type"))
+
+
+def _objects(value: JsonValue, where: str) -> list[tuple[str, dict[str, JsonValue]]]:
+    """The objects of a list, each with where it stands; raises Refusal for what is no list of objects."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Refusal(400, f"{where}: must be a list", reason="shape")
+    found = []
+    for number, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise Refusal(400, f"{where}[{number}]: must be an object", reason="shape")
+        found.append((f"{where}[{number}]", item))
+    return found

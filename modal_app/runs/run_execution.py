@@ -1,0 +1,288 @@
+"""One run, as its owner executes it: a task that holds its sandbox, ends it on every path, and only then tells the end.
+
+Responses are readers of a run, never its owner: a client that leaves, a response that is collected late or never,
+change nothing about who cleans up.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from modal_app import actions
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.events import Phase, TerminalEvent, Timings
+from modal_app.contract.proof import Bundle
+from modal_app.contract.requests import PrewarmRequest, Request
+from modal_app.endpoint_settings import Settings
+from modal_app.model.access import ModelAccess, host_of
+from modal_app.runs.breaker import Breaker
+from modal_app.runs.cost import estimate
+from modal_app.runs.journal import Journal
+from modal_app.runs.leases import Lease, Leases, ProjectBusyError, Warm
+from modal_app.runs.outcome import Outcome, internal_error
+from modal_app.runs.readers import Readers
+from modal_app.runs.run_records import RunRecord
+from modal_app.sandboxes.fleet import Fleet, Owned, Platform, expires_at_ms, finish
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from modal_app.sandboxes.project_sandbox import ProjectSandbox
+
+_log = structlog.get_logger(__name__)
+
+_LEASE_POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Means:
+    """What runs are executed with."""
+
+    platform: Platform
+    settings: Settings
+    fleet: Fleet
+    leases: Leases
+    breaker: Breaker
+    model: ModelAccess
+
+
+class Run:
+    """One run of this container. `lease` and `warm` are the project's, when it has been claimed already."""
+
+    def __init__(
+        self,
+        record: RunRecord,
+        request: Request,
+        journal: Journal,
+        means: Means,
+        *,
+        lease: Lease | None = None,
+        warm: Warm | None = None,
+        failures: int = 0,
+        container_start_ms: int | None = None,
+    ) -> None:
+        self.record = record
+        self.journal = journal
+        self.readers = Readers(means.settings.timeouts.disconnect_grace_s, self.cancel)
+        self.request = request
+        self._means = means
+        self._lease = lease
+        self._warm = warm
+        self._failures = failures
+        self.cold_start = container_start_ms is not None
+        self._outcome = Outcome()
+        if container_start_ms is not None:
+            self._outcome.timings["container_start_ms"] = container_start_ms
+        self._work: asyncio.Task[None] | None = None
+        self._cancelled = False
+        self._abandoned = False
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.record.run_id
+
+    def cancel(self) -> None:
+        """End the run soon, with `error: cancelled`. Idempotent; too late is harmless."""
+        self._cancelled = True
+        if self._work is not None:
+            self._work.cancel()
+
+    def abandon(self) -> None:
+        """End the run soon because this container ends, or has lost it. Idempotent."""
+        self._abandoned = True
+        if self._work is not None:
+            self._work.cancel()
+
+    async def live(self) -> TerminalEvent | None:
+        """Go from acceptance to the terminal event and return it, when it is in the log; None when that was lost.
+
+        Never raises; when cancelled, the run ends first.
+        """
+        self.journal.start()
+        outcome = self._outcome
+        try:
+            self.journal.status(Phase.ACCEPTED, "the run is accepted", cold_start=self.cold_start)
+            self._work = asyncio.create_task(self._perform())
+            if self._cancelled or self._abandoned:
+                self._work.cancel()
+            done, _ = await asyncio.wait([self._work], timeout=self._limit_s())
+            if not done:
+                outcome.error = ContractError(ErrorCode.RUN_TIMEOUT, "the run did not end in its time")
+                self._work.cancel()
+                await asyncio.wait([self._work])
+            outcome.settle(self._work, cancelled=self._cancelled and not self._abandoned)
+        except Exception:  # noqa: BLE001  # the boundary: a broken run still has a terminal event
+            _log.exception("run.broken")
+            outcome.error = internal_error()
+        finally:
+            self.readers.close()
+            outcome.tell(self.journal)
+        return await self.journal.finish()
+
+    def bundle(self, terminal: TerminalEvent) -> Bundle:
+        """The facts of the run for its archive."""
+        outcome = self._outcome
+        return self.record.bundle(
+            terminal,
+            self.journal.spool.facts,
+            closed_by="owner",
+            cold_start=self.cold_start,
+            process=outcome.process,
+            sandbox=outcome.sandbox,
+            commit=outcome.commit,
+            timings=Timings(**outcome.timings),
+            cost=estimate(outcome.sandbox_s) if outcome.sandbox_s else None,
+        )
+
+    def _limit_s(self) -> float:
+        waits = self.request.wait_s if self._lease is None else 0
+        return self._means.settings.timeouts.sandbox_s + waits
+
+    async def _perform(self) -> None:
+        if not actions.needs_sandbox(self.request):
+            self.journal.status(Phase.RUNNING, "reading what is committed")
+            self._outcome.take(await actions.read_committed(self.request, self._means.platform))
+            return
+        owned = Owned(self.run_id, self.record.user_id, self.record.project_id)
+        lease = self._lease or await self._wait_for_the_project(owned.name)
+        left: Warm | None = None
+        try:
+            if isinstance(self.request, PrewarmRequest):
+                left = await self._prewarm(owned)
+            else:
+                await self._execute(owned)
+        finally:
+            await finish(asyncio.ensure_future(self._release(owned.name, lease, left)))
+
+    async def _wait_for_the_project(self, project: str) -> Lease:
+        self.journal.status(Phase.QUEUED, "another run holds the project")
+        deadline = time.monotonic() + self.request.wait_s
+        with self._outcome.timed("queue_ms"):
+            while True:
+                try:
+                    claiming = asyncio.ensure_future(
+                        self._means.leases.claim(project, run_id=self.run_id, owner=self.record.owner)
+                    )
+                    lease, self._warm = await asyncio.shield(claiming)
+                    return lease
+                except ProjectBusyError:
+                    if time.monotonic() >= deadline:
+                        raise
+                except asyncio.CancelledError:
+                    await asyncio.wait([claiming])
+                    if not claiming.cancelled() and claiming.exception() is None:
+                        await self._release(project, claiming.result()[0], None)
+                    raise
+                await asyncio.sleep(_LEASE_POLL_S)
+
+    async def _execute(self, owned: Owned) -> None:
+        journal, outcome = self.journal, self._outcome
+        timeouts = self._means.settings.timeouts
+        grant: actions.ModelGrant | None = None
+        if actions.needs_model(self.request):
+            grant = await self._means.model.grant(self.run_id, lasts_s=timeouts.sandbox_s, replay=self.request.replay)
+        held: ProjectSandbox | None = None
+        ended = time.monotonic()
+        try:
+            async with self._sandbox(owned, reach=host_of(grant) if grant is not None else None) as held:
+                output = actions.Output(journal.stream, max_bytes=self._means.settings.max_output_bytes)
+                journal.status(Phase.RUNNING, "the job is running")
+                started_ms = journal.elapsed_ms
+                try:
+                    with self._outcome.timed("run_ms"):
+                        performed = await actions.perform(
+                            self.request, held, output, grant=grant, timeouts=timeouts, spent=outcome.spent
+                        )
+                    outcome.take(performed)
+                    journal.status(Phase.COMMITTING, "the files are being committed")
+                    with self._outcome.timed("commit_ms"):
+                        await held.commit()
+                finally:
+                    outcome.commit = held.committed
+                    if journal.first_output_ms is not None:
+                        outcome.timings["first_byte_ms"] = journal.first_output_ms - started_ms
+                    journal.status(Phase.TERMINATING, "the sandbox is being terminated")
+                    ended = time.monotonic()
+        finally:
+            if held is not None:
+                outcome.timings["terminate_ms"] = int((time.monotonic() - ended) * 1000)
+                outcome.sandbox, outcome.process = held.facts, held.process
+                _log.info("sandbox.end", sandbox_id=held.id, terminated=held.terminated)
+
+    @asynccontextmanager
+    async def _sandbox(self, owned: Owned, *, reach: str | None) -> AsyncIterator[ProjectSandbox]:
+        """The project's sandbox, proved alive: the one that was made ahead and reaches the same, or a new one."""
+        started = time.monotonic()
+        try:
+            self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
+            if self._warm is not None and self._warm.reach == reach:
+                async with self._means.fleet.adopt(self._warm.sandbox_id, owned) as held:
+                    if held is not None:
+                        self._outcome.timings["sandbox_ready_ms"] = int((time.monotonic() - started) * 1000)
+                        self._ready(held)
+                        yield held
+                        return
+            async with self._new(owned, reach=reach) as new:
+                yield new
+        finally:
+            self._outcome.sandbox_s = time.monotonic() - started
+
+    @asynccontextmanager
+    async def _new(
+        self, owned: Owned, *, prewarm: bool = False, reach: str | None = None
+    ) -> AsyncIterator[ProjectSandbox]:
+        fleet, breaker = self._means.fleet, self._means.breaker
+        started = time.monotonic()
+        try:
+            async with fleet.create(owned, prewarm=prewarm, reach=reach) as held:
+                self._outcome.timings["sandbox_create_ms"] = int((time.monotonic() - started) * 1000)
+                with self._outcome.timed("sandbox_ready_ms"):
+                    await fleet.prove(held)
+                if self._failures:
+                    await self._note(breaker.worked(owned.name))
+                self._ready(held)
+                yield held
+        except ContractError as error:
+            if error.code is ErrorCode.SANDBOX_UNAVAILABLE:
+                await self._note(breaker.failed(owned.name))
+            raise
+
+    def _ready(self, held: ProjectSandbox) -> None:
+        timings = {name: ms for name, ms in self._outcome.timings.items() if name.startswith(("sandbox", "queue"))}
+        locks = held.stale_locks
+        said = [
+            "the sandbox was ready" if held.facts.warm else "the sandbox is ready",
+            *([str(locks)] * bool(locks.removed)),
+        ]
+        self.journal.status(Phase.SANDBOX_READY, "; ".join(said), timings=Timings(**timings))
+        _log.info("sandbox.start", sandbox_id=held.id, warm=held.facts.warm, stale_locks=locks.removed, **timings)
+
+    async def _prewarm(self, owned: Owned) -> Warm:
+        """Create the project's sandbox and leave it for the next run; one that waits already is left as it is."""
+        assert isinstance(self.request, PrewarmRequest)
+        reach = host_of(await self._means.model.grant(self.run_id, lasts_s=0)) if self.request.with_model else None
+        self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
+        if self._warm is not None and self._warm.reach == reach:
+            self._outcome.result = {"sandbox_id": self._warm.sandbox_id, "until_ms": self._warm.until_ms, "new": False}
+            self.journal.status(Phase.SANDBOX_READY, "a sandbox waits already")
+            self.journal.status(Phase.RUNNING, "it waits for the project's next run")
+            return self._warm
+        async with self._new(owned, prewarm=True, reach=reach) as held:
+            until_ms = expires_at_ms(self._means.settings.timeouts)
+            warm = Warm(sandbox_id=held.id, until_ms=until_ms, reach=reach)
+            self._outcome.sandbox = held.facts
+            self._outcome.result = {"sandbox_id": warm.sandbox_id, "until_ms": warm.until_ms, "new": True}
+            self.journal.status(Phase.RUNNING, "it waits for the project's next run")
+        return warm
+
+    async def _release(self, project: str, lease: Lease, warm: Warm | None) -> None:
+        await self._note(self._means.leases.release(project, lease, warm=warm))
+
+    async def _note(self, noting: Awaitable[None]) -> None:
+        """Write to the shared state what is good to know there, and no reason to fail."""
+        try:
+            await noting
+        except PLATFORM_ERRORS as error:
+            _log.warning("run.not_noted", reason=type(error).__name__)

@@ -1,0 +1,262 @@
+"""Where requests meet runs: a new one, one that a repeated request joins, one read or cancelled from anywhere."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+
+from modal_app import actions
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.events import TerminalEvent
+from modal_app.contract.requests import PrewarmRequest, Request
+from modal_app.endpoint_settings import Settings
+from modal_app.model.access import ModelAccess
+from modal_app.runs.archive_writer import Archive
+from modal_app.runs.breaker import Breaker
+from modal_app.runs.closing import CANCELLED, Closer
+from modal_app.runs.event_spool import Spool
+from modal_app.runs.following import Following
+from modal_app.runs.leases import Lease, Leases, ProjectBusyError, Warm
+from modal_app.runs.outcome import internal_error
+from modal_app.runs.ownership import Ownership, Pulse
+from modal_app.runs.run_execution import Means
+from modal_app.runs.run_messages import Control, Message
+from modal_app.runs.run_records import Records, RunRecord, body_digest
+from modal_app.runs.shared_state import SharedState
+from modal_app.runs.supervisor import Supervisor
+from modal_app.sandboxes.fleet import Fleet, Platform, project_name
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_PRESENCE_S = 15.0  # how long a reader's word counts with the owner; it is given three times in that time
+_JOIN_S = 10.0
+_POLL_S = 0.1
+_SUBMIT_S = 60.0
+_STOP_S = 10.0
+_UNDO_PAUSE_S = 1.0
+
+
+class Desk:
+    """One container's view of all runs."""
+
+    def __init__(self, settings: Settings, platform: Platform, state: SharedState, model: ModelAccess) -> None:
+        timeouts = settings.timeouts
+        fleet = Fleet(platform, timeouts)
+        archive = Archive(state)
+        self._settings = settings
+        self._model = model
+        self._records = Records(state)
+        self._pulse = Pulse(state, lease_s=timeouts.lease_s)
+        self._leases = Leases(state, self._records, self._pulse)
+        self._breaker = Breaker(state)
+        self._control = Control(state)
+        self._closer = Closer(state, self._records, archive, fleet)
+        means = Means(platform, settings, fleet, self._leases, self._breaker, model)
+        self._supervisor = Supervisor(means, state, self._records, archive)
+        self._following = Following(state, self._records, archive, self._pulse, self._closer, lease_s=timeouts.lease_s)
+        self._background: set[asyncio.Task[Any]] = set()
+
+    async def submit(self, request: Request, key: str) -> str:
+        """Start a run, or find the one that this key has started; returns its id.
+
+        Raises ContractError `project_busy`, `over_capacity`, `idempotency_conflict`, `invalid_request`,
+        `model_error`, `sandbox_unavailable`.
+        """
+        limit = self._settings.timeouts.process_s
+        if request.timeout_s is not None and request.timeout_s > limit:
+            raise ContractError(ErrorCode.INVALID_REQUEST, f"timeout_s: may be at most {limit} on this endpoint")
+        longest = self._settings.timeouts.longest_wait_s
+        if request.wait_s > longest:
+            raise ContractError(ErrorCode.INVALID_REQUEST, f"wait_s: may be at most {longest} on this endpoint")
+        if actions.needs_model(request) or (isinstance(request, PrewarmRequest) and request.with_model):
+            self._model.check()
+        # A client that leaves must not leave a project claimed: what has begun is finished, and then has no reader.
+        submitted: str = await _asking(asyncio.shield(self._spawn(self._submit(request, key))))
+        return submitted
+
+    async def record(self, run_id: str, *, user_id: str | None = None) -> RunRecord:
+        """A run's record, if it is this user's. Raises ContractError `not_found`, `gone`, `sandbox_unavailable`."""
+        run = self._supervisor.get(run_id)
+        found = run.record if run is not None else await _asking(self._records.get(run_id))
+        if found is None or (user_id is not None and found.user_id != user_id):
+            raise ContractError(ErrorCode.NOT_FOUND, "there is no such run")
+        if found.expired(self._settings.timeouts.keep_s):
+            raise ContractError(ErrorCode.GONE, "the run has ended and is no longer kept", run_id=run_id)
+        return found
+
+    def last_seq(self, record: RunRecord) -> int | None:
+        """The number of the last event of a run that is executed here; None when it is executed elsewhere."""
+        run = self._supervisor.get(record.run_id)
+        return None if run is None else run.journal.last_seq
+
+    @asynccontextmanager
+    async def reading(self, record: RunRecord) -> AsyncIterator[Spool]:
+        """A run's events for one reader; the run knows of the reader for as long as the block."""
+        run = self._supervisor.get(record.run_id)
+        if run is not None:
+            spool = run.journal.spool
+            spool.readers += 1
+            try:
+                with run.readers.reading():
+                    yield spool
+            finally:
+                spool.readers -= 1
+                self._supervisor.let_go(record.run_id)
+            return
+        telling = asyncio.create_task(self._tell_of_reader(record)) if record.state == "open" else None
+        try:
+            with self._following.reading(record) as spool:
+                yield spool
+        finally:
+            if telling is not None:
+                telling.cancel()
+
+    async def cancel(self, run_id: str) -> TerminalEvent:
+        """Cancel a run and wait until it has ended, its sandbox with it; one that has ended stays as it is.
+
+        Raises ContractError `not_found`, `gone`, `sandbox_unavailable`.
+        """
+        record = await self.record(run_id)
+        run = self._supervisor.get(run_id)
+        async with self.reading(record) as spool:
+            if run is not None:
+                run.cancel()
+            elif record.state == "open":
+                await _asking(self._cancel_elsewhere(record))
+            return await spool.ended()
+
+    async def aclose(self) -> None:
+        """End every run of this container. Idempotent."""
+        if self._background:
+            await asyncio.wait(list(self._background), timeout=_STOP_S)
+        for task in list(self._background):
+            task.cancel()
+        await self._following.aclose()
+        await self._supervisor.aclose()
+
+    async def _submit(self, request: Request, key: str) -> str:
+        async with asyncio.timeout(_SUBMIT_S):
+            ownership = await self._supervisor.ready()
+            run_id = await self._records.claim(key, request)
+            if self._supervisor.get(run_id) is not None or await self._records.get(run_id) is not None:
+                return run_id
+            self._supervisor.check_room()
+            project = project_name(request.user_id, request.project_id)
+            failures = 0
+            lease: Lease | None = None
+            warm: Warm | None = None
+            if actions.needs_sandbox(request):
+                failures = await self._breaker.check(project)
+                try:
+                    lease, warm = await self._leases.claim(project, run_id=run_id, owner=ownership.owner)
+                except ProjectBusyError as busy:
+                    if busy.run_id == run_id:  # the same request, a moment ago
+                        return await self._joined(run_id)
+                    if not request.wait_s:
+                        raise
+            try:
+                return await self._create(run_id, request, ownership, lease=lease, warm=warm, failures=failures)
+            except BaseException:
+                if lease is not None:
+                    await self._leases.release(project, lease, warm=warm)
+                raise
+
+    async def _create(
+        self,
+        run_id: str,
+        request: Request,
+        ownership: Ownership,
+        *,
+        lease: Lease | None,
+        warm: Warm | None,
+        failures: int,
+    ) -> str:
+        record = RunRecord(
+            run_id=run_id,
+            user_id=request.user_id,
+            project_id=request.project_id,
+            action=request.action,
+            body_sha256=body_digest(request),
+            owner=ownership.owner,
+            accepted_at_ms=int(time.time() * 1000),
+        )
+        try:
+            kept = await self._records.create(record)
+        except PLATFORM_ERRORS:
+            self._spawn(self._undo(record))
+            raise
+        if kept == record:
+            self._supervisor.start(record, request, ownership, lease=lease, warm=warm, failures=failures)
+        elif lease is not None:  # another container was first
+            project = project_name(request.user_id, request.project_id)
+            await self._leases.release(project, lease, warm=warm)
+        return run_id
+
+    async def _undo(self, record: RunRecord) -> None:
+        """End a run that was perhaps made, and that nobody executes."""
+        while True:
+            await asyncio.sleep(_UNDO_PAUSE_S)
+            try:
+                kept = await self._records.get(record.run_id)
+                if kept == record:
+                    await self._closer.close(record, internal_error())
+                elif kept is None:
+                    await self._records.settle(record.run_id)
+            except PLATFORM_ERRORS as error:
+                _log.warning("run.not_undone", run_id=record.run_id, reason=type(error).__name__)
+            else:
+                return
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _joined(self, run_id: str) -> str:
+        async with asyncio.timeout(_JOIN_S):
+            while await self._records.get(run_id) is None:  # noqa: ASYNC110  # another container makes it
+                await asyncio.sleep(_POLL_S)
+        return run_id
+
+    async def _cancel_elsewhere(self, record: RunRecord) -> None:
+        if await self._pulse.is_dead(record.owner):
+            await self._closer.close(record, CANCELLED)
+        else:
+            await self._control.send(record.owner, Message(op="cancel", run_id=record.run_id))
+
+    async def _tell_of_reader(self, record: RunRecord) -> None:
+        """Let the run's owner know of a reader here, until cancelled."""
+        reader = secrets.token_hex(8)
+        there = Message(op="reading", run_id=record.run_id, reader=reader, for_s=_PRESENCE_S)
+        try:
+            while True:
+                try:
+                    await self._control.send(record.owner, there)
+                except PLATFORM_ERRORS as error:
+                    _log.warning("reader.not_told", run_id=record.run_id, reason=type(error).__name__)
+                await asyncio.sleep(_PRESENCE_S / 3)
+        except asyncio.CancelledError:
+            leaving = asyncio.ensure_future(
+                self._control.send(record.owner, Message(op="left", run_id=record.run_id, reader=reader))
+            )
+            await asyncio.wait([leaving], timeout=_PRESENCE_S / 3)
+            if leaving.done() and leaving.exception() is not None:
+                _log.info("reader.leaving_not_told", run_id=record.run_id)
+            raise
+
+
+async def _asking(asked: Awaitable[T]) -> T:
+    """Wait for an answer of the platform; its failure is one of ours."""
+    try:
+        return await asked
+    except PLATFORM_ERRORS as error:
+        _log.error("platform.failed", reason=type(error).__name__, detail=str(error)[:300])
+        raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the platform does not answer: try again soon") from None

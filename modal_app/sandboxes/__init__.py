@@ -1,0 +1,1 @@
+"""A project's sandbox: created, proved alive, used, committed and ended."""

@@ -1,0 +1,441 @@
+"""One project's live sandbox: commands in it, the commit of what they wrote, its confirmed end.
+
+Its entrypoint is a watchdog on stdin: when the run that owns the sandbox falls silent, whatever the reason, it exits
+and the sandbox ends with it. Jobs never run as uid 0.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import modal
+import modal.exception
+import structlog
+from modal.stream_type import StreamType
+from modal_proto import api_pb2
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.events import Commit, SandboxFacts
+from modal_app.contract.proof import ProcessFacts
+from modal_app.endpoint_settings import Timeouts
+from modal_app.sandboxes import git_defaults
+from modal_app.sandboxes.guest_text import one_line
+from modal_app.sandboxes.output_chunks import pieces
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from modal_app.sandboxes.read_back import Found, ReadBack
+
+_log = structlog.get_logger(__name__)
+
+WORKSPACE = "/workspace"
+GLOBAL = "/global"
+JOB_UID = 1000
+_PROBE_S = 20
+_AGAIN_S = 0.3
+_ATTEMPTS_TO_END = 4
+_KEEPS = 3  # in a lease
+_ENDING_S = 5.0  # for the platform to know of the end of a sandbox whose commands have ended
+_OUT_OF_MEMORY = (
+    api_pb2.GenericResult.GENERIC_STATUS_KERNEL_OOM_KILL,
+    api_pb2.GenericResult.GENERIC_STATUS_MEMORY_THRASHING_EVICTION,
+)
+_SIGNALLED = 128  # exit codes from here on tell of a signal
+# Modal starts sandboxes as root and has no setting for it: privileges are dropped for each command.
+AS_JOB = (
+    "setpriv",
+    f"--reuid={JOB_UID}",
+    f"--regid={JOB_UID}",
+    "--clear-groups",
+    "--no-new-privs",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+    "--",
+)
+_ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **git_defaults.ENV}  # noqa: S108  # inside
+
+# One command, because each costs a round of calls. As root it first gives the job's user what others (uploads through
+# the volume API) have put into the project, and then is that user: "$@". As that user it writes what git falls back on
+# and removes the locks of killed gits, before the moment from which on what changes is the run's own.
+PROBE = f"""
+unlock=$1 config=$2 path=$3; shift 3
+tell='printf %s "$2" > "$3"; id -u; python3 -I -c "$1" {WORKSPACE}; date +%s.%N'
+[ "$(id -u)" = 0 ] || exec sh -c "$tell" sh "$unlock" "$config" "$path"
+echo root
+find {WORKSPACE} ! -uid {JOB_UID} -exec chown -h {JOB_UID}:{JOB_UID} {{}} +
+exec "$@" sh -c "$tell" sh "$unlock" "$config" "$path"
+"""
+UNLOCK = (Path(__file__).parent / "guest" / "stale_locks.py").read_text()
+PROBED = re.compile(rb"(root\n)?(\d{1,10})\n(\{.*\}\n)?(\d{1,12}\.\d{1,9})\n")
+_STDIN_CHUNK_BYTES = 1024 * 1024
+_PRINTED_BYTES = 1024 * 1024
+OnOutput = Callable[[str, bytes], Awaitable[None]]
+
+
+async def _ignore(channel: str, data: bytes) -> None:
+    """Drop output that nobody asked for."""
+
+
+class StaleLocks(BaseModel):
+    """What was removed before the job: how many locks of a git that was killed, and the first of their paths."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    removed: int = Field(0, ge=0)
+    first: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """In words; empty when there were none."""
+        if not self.removed:
+            return ""
+        more = self.removed - len(self.first)
+        names = ", ".join(map(one_line, self.first)) + (f" and {more} more" if more > 0 else "")
+        return f"locks that a killed git had left were removed: {names}"
+
+
+class Job(Protocol):
+    """What an action may do with its sandbox."""
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        on_output: OnOutput = _ignore,
+        timeout_s: float | None = None,
+        answers: Collection[int] = (),
+    ) -> int:
+        """Run a command in the workspace and return its exit code.
+
+        One of `answers` is what the command was asked for, and not how the job's process ended.
+        """
+        ...
+
+    async def aside(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+        """Run a short command beside the one that is the job's; what it says, and how it ends, is nobody's concern."""
+        ...
+
+
+class ProjectSandbox:
+    """A live sandbox. Commands run as an unprivileged user, in /workspace.
+
+    `process` is what was seen of the last command that an action ran; `warm` says that it was created ahead,
+    `stale_locks` what was found and removed when it was last proved alive.
+    """
+
+    def __init__(self, sandbox: modal.Sandbox, timeouts: Timeouts, read_back: ReadBack, *, warm: bool = False) -> None:
+        self.process: ProcessFacts | None = None
+        self.stale_locks = StaleLocks()
+        self.committed: Commit | None = None
+        self._sandbox = sandbox
+        self._timeouts = timeouts
+        self._read_back = read_back
+        self._warm = warm
+        self._prefix: tuple[str, ...] = ()
+        self._uid = 0
+        self._ready_at = "0"
+        self._keeper: asyncio.Task[None] | None = None
+        self.terminated = False
+
+    @property
+    def id(self) -> str:
+        """The platform's id."""
+        return str(self._sandbox.object_id)
+
+    @property
+    def facts(self) -> SandboxFacts:
+        """What the run tells about it."""
+        return SandboxFacts(id=self.id, uid=self._uid, terminated=self.terminated, warm=self._warm)
+
+    def keep(self) -> None:
+        """Let the watchdog know from now on that the run lives."""
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def refresh(self) -> None:
+        """Show what was committed since the sandbox was created. Platform errors are raised."""
+        await self._sandbox.reload_volumes.aio()
+
+    async def prove_alive(self) -> None:
+        """Run a command with a deadline before anybody relies on the sandbox, and learn its user.
+
+        The caller holds the project: locks of git that are found are nobody's any more, and are removed.
+        """
+        argv = ["sh", "-c", PROBE, "sh", UNLOCK, git_defaults.CONFIG, git_defaults.PATH, *AS_JOB]
+        code, printed = await self._command(argv, timeout_s=self._timeouts.start_s)
+        said = PROBED.fullmatch(printed)
+        if code != 0 or said is None:
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox does not answer")
+        as_root, uid, locks, now = said.groups()
+        if int(uid) == 0:
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox cannot run jobs as an unprivileged user")
+        self._prefix = AS_JOB if as_root else ()
+        self._uid, self._ready_at = int(uid), now.decode()
+        self.stale_locks = _stale_locks(locks)
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        on_output: OnOutput = _ignore,
+        timeout_s: float | None = None,
+        answers: Collection[int] = (),
+    ) -> int:
+        """Run a command and return its exit code; output is given as it comes.
+
+        One of `answers` is not the job's: `process` stays as it was.
+        Raises ContractError: `process_timeout` by our own clock, `sandbox_lost` when the sandbox ended underneath.
+        """
+        limit = timeout_s or self._timeouts.process_s
+        started = time.monotonic()
+        before = self.process
+        try:
+            async with asyncio.timeout(limit + 10):
+                code = await self._exec(
+                    [*self._prefix, *argv], stdin=stdin, env=env, on_output=on_output, timeout_s=int(limit) + 1
+                )
+        except TimeoutError:
+            code = -1
+        finally:
+            self.process = ProcessFacts(limit_s=limit, took_ms=_ms_since(started))  # that it ended was not seen yet
+        late = time.monotonic() - started >= limit
+        if code == -1 and not late:
+            raise ContractError(ErrorCode.SANDBOX_LOST, "the platform ended the process before its time")
+        timed_out = code == -1 or (code in (124, 137) and late)
+        self.process = self.process.model_copy(
+            update={"exit_code": None if timed_out else code, "timed_out": timed_out}
+        )
+        if timed_out:
+            raise ContractError(ErrorCode.PROCESS_TIMEOUT, f"the process did not end within {limit:g} seconds")
+        if code in answers:
+            self.process = before
+        return code
+
+    async def aside(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+        """Run a short command beside the job's, as its user. Raises ContractError `sandbox_lost`."""
+        await self._exec([*self._prefix, *argv], env=env, on_output=_ignore, timeout_s=_PROBE_S, channels=[])
+
+    async def commit(self) -> None:
+        """Publish what was written to the workspace; raises ContractError `commit_failed` unless it was confirmed.
+
+        `sync` on the mount is how a sandbox commits a v2 volume; a function's `volume.commit()` would not do it. Some
+        of the files are then read back from outside: a commit that was confirmed and lost is no commit. `committed`
+        tells what came of it, also when it failed.
+        """
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeouts.commit_s):
+                found = await self._read_back.commit(self._command, since=self._ready_at)
+        except TimeoutError:
+            message = f"the files could not be committed: it did not end within {self._timeouts.commit_s} seconds"
+            raise ContractError(ErrorCode.COMMIT_FAILED, message) from None
+        except ContractError as error:
+            if error.code is not ErrorCode.STREAM_LOST:
+                raise
+            message = "it is not known whether the files are committed: the platform has lost its answer"
+            raise ContractError(ErrorCode.COMMIT_FAILED, message) from None
+        self.committed = Commit(
+            committed=not found.failure,
+            elapsed_ms=_ms_since(started),
+            changed=found.changed,
+            compared=found.compared,
+        )
+        if found.failure:
+            raise _not_committed(found, exit_code=self.process.exit_code if self.process else None)
+
+    async def _command(self, argv: Sequence[str], timeout_s: int | None = None) -> tuple[int, bytes]:
+        """Run a command of ours; returns its exit code and what it printed, about 1 MiB of it at most."""
+        printed = bytearray()
+
+        async def collect(channel: str, data: bytes) -> None:
+            if len(printed) < _PRINTED_BYTES:
+                printed.extend(data)
+
+        timeout_s = timeout_s or self._timeouts.commit_s
+        code = await self._exec(argv, on_output=collect, timeout_s=timeout_s, channels=["stdout"])
+        return code, bytes(printed)
+
+    async def terminate(self) -> None:
+        """End the sandbox and see that it has ended. Idempotent; never raises for a sandbox that is gone already."""
+        if self.terminated:
+            return
+        if self._keeper is not None:
+            self._keeper.cancel()
+        self.terminated = await see_it_end(self._sandbox, within_s=self._timeouts.terminate_s)
+
+    async def _exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        on_output: OnOutput,
+        timeout_s: int,
+        channels: Sequence[str] = ("stdout", "stderr"),
+    ) -> int:
+        """Run a command. One that reads no input has `stdin` None; `channels` are those whose output is wanted."""
+        try:
+            process = await self._sandbox.exec.aio(
+                *argv,
+                workdir=WORKSPACE,
+                env={**_ENV, **(env or {})},
+                timeout=timeout_s,
+                text=False,
+                stdout=StreamType.PIPE if "stdout" in channels else StreamType.DEVNULL,
+                stderr=StreamType.PIPE if "stderr" in channels else StreamType.DEVNULL,
+            )
+
+            async def feed(stdin: bytes) -> None:
+                for start in range(0, len(stdin), _STDIN_CHUNK_BYTES):
+                    process.stdin.write(stdin[start : start + _STDIN_CHUNK_BYTES])
+                    await process.stdin.drain.aio()
+                process.stdin.write_eof()  # always: a program whose stdin stays open may wait for ever
+                await process.stdin.drain.aio()
+
+            async def read(channel: str, stream: AsyncIterator[bytes]) -> None:
+                async for chunk in pieces(aiter(stream)):
+                    await on_output(channel, chunk)
+
+            async def together() -> int:
+                async with asyncio.TaskGroup() as group:
+                    feeder = None if stdin is None else group.create_task(_ignoring_closed(feed(stdin)))
+                    for channel in channels:
+                        group.create_task(read(channel, getattr(process, channel)))
+                    code: int = await process.wait.aio()
+                    if feeder is not None:
+                        feeder.cancel()
+                return code
+
+            # In a task of its own: before Python 3.13, a group in which something fails at its end leaves its task
+            # marked as cancelled, and in 3.11.2 a deadline that passes there later ends the whole task.
+            code = await asyncio.create_task(together())
+        except ExceptionGroup as errors:
+            ours, others = errors.split(ContractError)
+            if ours is not None:
+                raise _first(ours) from None
+            raise await self._lost(_first(others or errors)) from None
+        except PLATFORM_ERRORS as error:
+            raise await self._lost(error) from None
+        if code >= _SIGNALLED and not await self._alive():
+            raise await self._lost(None, code)  # the command did not fail: its sandbox was ended underneath
+        return code
+
+    async def _alive(self) -> bool:
+        """Whether the sandbox still runs commands: its own exit code may come later than its commands'."""
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                probe = await self._sandbox.exec.aio("true", timeout=_PROBE_S)
+                return bool(await probe.wait.aio() == 0)
+        except PLATFORM_ERRORS:
+            return False
+
+    async def _lost(self, error: Exception | None, code: int | None = None) -> Exception:
+        """What it means that a command broke off: an error of ours passes, lost output is called that.
+
+        Everything else is the sandbox's end.
+
+        `code` is what was seen of the command, if anything.
+        """
+        if error is not None and not isinstance(error, PLATFORM_ERRORS):
+            return error
+        if isinstance(error, modal.exception.DataLossError):
+            return ContractError(ErrorCode.STREAM_LOST, "the platform has lost some of what was printed")
+        cancelled = False
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                cancelled = "cancelled" in await self._sandbox.get_tags.aio()
+        except PLATFORM_ERRORS:
+            pass  # then it is lost, and not known to be cancelled
+        if cancelled:
+            return ContractError(ErrorCode.CANCELLED, "the run was cancelled")
+        if await self._is_out_of_memory():
+            _log.warning("sandbox.out_of_memory", sandbox_id=self.id)
+            message = "the job used more memory than its sandbox has, and was ended with it"
+            return ContractError(ErrorCode.OUT_OF_MEMORY, message, exit_code=code)
+        _log.warning("sandbox.lost", sandbox_id=self.id, reason=type(error).__name__)
+        return ContractError(ErrorCode.SANDBOX_LOST, "the sandbox ended before its job")
+
+    async def _is_out_of_memory(self) -> bool:
+        """Whether the sandbox has ended because its memory was used up.
+
+        The SDK tells the kind of an end in no public place: its return code is 137 for a termination, too.
+        """
+        try:
+            async with asyncio.timeout(_ENDING_S):
+                await self._sandbox.wait.aio(raise_on_termination=False)
+        except PLATFORM_ERRORS:
+            return False
+        return self._sandbox._get_metadata().result.status in _OUT_OF_MEMORY
+
+    async def _keep(self) -> None:
+        """Tell the watchdog that the run lives, until cancelled."""
+        while True:
+            self._sandbox.stdin.write(b".")
+            try:
+                await self._sandbox.stdin.drain.aio()
+            except (*PLATFORM_ERRORS, ValueError):
+                _log.warning("sandbox.lease_not_renewed", sandbox_id=self.id)
+            await asyncio.sleep(self._timeouts.lease_s / _KEEPS)
+
+
+def _not_committed(found: Found, *, exit_code: int | None) -> ContractError:
+    """Why, and what is committed all the same. A job that would write the same again would fail again."""
+    if found.blamed.count:
+        message = f"{found.blamed.count} of the job's own files cannot be committed: {found.failure}"
+    else:
+        message = f"the files could not be committed: {found.failure}"
+    rest = f"; of the other files {found.compared} of {found.looked_at} that were looked at are committed"
+    return ContractError(
+        ErrorCode.COMMIT_FAILED,
+        message + (rest if found.looked_at else ""),
+        exit_code=exit_code,
+        recoverable=False if found.blamed.count else None,
+    )
+
+
+def _stale_locks(told: bytes | None) -> StaleLocks:
+    try:
+        return StaleLocks.model_validate_json(told or b"{}")
+    except ValidationError:
+        return StaleLocks()
+
+
+async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:
+    """Terminate a sandbox and wait until the platform says that it has ended; tries again until the time is over."""
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    async with asyncio.timeout(within_s / _ATTEMPTS_TO_END):  # an answer that is lost is not waited for
+                        await sandbox.terminate.aio(wait=True)
+                except (modal.exception.NotFoundError, modal.exception.SandboxTimeoutError):
+                    return True  # it is gone, or had ended by its own timeout
+                except PLATFORM_ERRORS as error:
+                    _log.warning("sandbox.terminate_failed", sandbox_id=sandbox.object_id, reason=type(error).__name__)
+                    await asyncio.sleep(_AGAIN_S)
+                else:
+                    return True
+    except TimeoutError:
+        _log.error("sandbox.end_not_confirmed", sandbox_id=sandbox.object_id)
+        return False
+
+
+async def _ignoring_closed(feeding: Awaitable[None]) -> None:
+    """A program need not read its input: a pipe that it closed is not an error."""
+    try:
+        await feeding
+    except (*PLATFORM_ERRORS, ValueError) as error:
+        _log.debug("sandbox.stdin_closed", reason=type(error).__name__)
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
+
+
+def _ms_since(started: float) -> int:
+    return int((time.monotonic() - started) * 1000)

@@ -1,0 +1,162 @@
+"""`workbench cloud`: the local cloud as a process."""
+
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from workbench.cli import control_commands
+from workbench.cli.common import JsonOption, failing, prepare, print_json, say
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import Running, State, default_state_dir
+
+app = typer.Typer(no_args_is_help=True, help="The local cloud: Modal's own protocol, served on this machine.")
+app.add_typer(control_commands.fault, name="fault")
+app.add_typer(control_commands.clock, name="clock")
+app.command()(control_commands.coverage)
+
+_TELL_S = 2.0
+
+
+def _state() -> State:
+    return State(default_state_dir())
+
+
+@app.command()
+def start(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the local cloud, unless it runs already."""
+    with failing():
+        prepare()
+        say("starting the local cloud …")
+        running, started = daemon.start(_state(), port=port)
+        if as_json:
+            print_json(_facts(running))
+        else:
+            typer.echo(f"{'started' if started else 'runs already'}: {running.url} (pid {running.pid})")
+            typer.echo('To use it from this shell: eval "$(workbench cloud env)"')
+
+
+@app.command()
+def status(as_json: JsonOption = False) -> None:
+    """Tell whether it runs; exit code 3 when it does not."""
+    state = _state()
+    running = state.running()
+    if as_json:
+        print_json(_facts(running) if running is not None else {"running": False, "state_dir": str(state.root)})
+    elif running is not None:
+        typer.echo(f"running: {running.url} (pid {running.pid}), state in {state.root}, log in {state.log}")
+    else:
+        typer.echo(f"not running; its state is in {state.root}. Start it with `workbench cloud start`.")
+    raise typer.Exit(0 if running is not None else 3)
+
+
+@app.command()
+def env(as_json: JsonOption = False) -> None:
+    """Print the exports that make any stock `modal` command or program talk to the local cloud.
+
+    They hold its token: `eval "$(workbench cloud env)"` keeps it off the screen.
+    """
+    running = _state().running()
+    if running is None:
+        typer.echo("error: the local cloud does not run; start it with `workbench cloud start`", err=True)
+        raise typer.Exit(3)
+    if as_json:
+        print_json(running.env())
+        return
+    for name, value in running.env().items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def stop() -> None:
+    """End the local cloud and everything that runs in it. Its state stays."""
+    say("stopping …")
+    typer.echo("stopped" if daemon.stop(_state()) else "it was not running")
+
+
+@app.command()
+def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """End the local cloud and remove its state: apps, secrets, volumes and their history."""
+    state = _state()
+    if not yes:
+        typer.confirm(f"Remove everything in {state.root}?", abort=True)
+    with failing():
+        daemon.reset(state)
+    typer.echo("the local cloud is empty")
+
+
+@app.command()
+def fsck(as_json: JsonOption = False) -> None:
+    """Check everything that the local cloud keeps: each content by its hash, each volume against its history.
+
+    The cloud must not run. Exit code 1 when something is damaged or missing.
+    """
+    from workbench.local_cloud.process import maintenance
+
+    state = _state()
+    with failing(), state.locked():
+        report = maintenance.fsck(state.root, progress=_telling())
+    if as_json:
+        print_json(asdict(report))
+    else:
+        for problem in report.problems:
+            typer.echo(problem)
+        typer.echo(
+            f"{report.contents} contents ({report.size} bytes), {report.volumes} volumes, {report.commits} commits; "
+            f"{report.unreferenced} are not used any more ({report.unreferenced_size} bytes): `workbench cloud gc`"
+        )
+        typer.echo(f"{len(report.problems)} problems" if report.problems else "all of it is there and whole")
+    raise typer.Exit(1 if report.problems else 0)
+
+
+@app.command()
+def gc(
+    keep: Annotated[
+        str,
+        typer.Option(help="Forget older history of volumes: how many commits stay, or for how long: 100, 30d, 12h."),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Remove contents that no volume, no commit and no app refers to, and files of no image. The cloud must not run.
+
+    With --keep older commits of every volume are forgotten first; the files as they are now always stay.
+    """
+    from workbench.local_cloud.process import maintenance
+
+    try:
+        kept = maintenance.Keep.parse(keep) if keep else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--keep") from None
+    state = _state()
+    with failing(), state.locked():
+        forgotten = maintenance.prune(state.root, kept, now=time.time()) if kept else 0
+        removed, size = maintenance.gc(state.root)
+    if as_json:
+        print_json({"commits": forgotten, "removed": removed, "bytes": size})
+        return
+    if kept:
+        typer.echo(f"forgot {forgotten} commits")
+    typer.echo(f"removed {removed} contents and images, {size} bytes")
+
+
+def _facts(running: Running) -> dict[str, object]:
+    return {"running": True, "url": running.url, "pid": running.pid, "state_dir": str(_state().root)}
+
+
+def _telling() -> "Callable[[int, int], None]":
+    """Tell every few seconds how far it is: a large state takes minutes."""
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _TELL_S:
+            last = time.monotonic()
+            say(f"{done} of {total} contents …")
+
+    return tell

@@ -1,0 +1,167 @@
+"""`workbench cloud fault`, `clock` and `coverage`: make the local cloud fail, move its time, see what it has."""
+
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from workbench.cli.common import JsonOption, failing, print_json
+from workbench.local_cloud.process.daemon import CloudStartFailedError
+from workbench.local_cloud.process.state_directory import State, default_state_dir
+
+if TYPE_CHECKING:
+    from workbench.cloud_control.controls import Clock, CloudControl, Faults
+
+fault = typer.Typer(no_args_is_help=True, help="Faults by rule: which call, of whom, when, and what happens then.")
+clock = typer.Typer(no_args_is_help=True, help="The local cloud's clock: skip through limits of minutes and days.")
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+# Imported late, here and below: other commands must not wait for an HTTP client and the rules' models.
+def _control() -> "CloudControl":
+    from workbench.cloud_control.controls import CloudControl
+
+    running = State(default_state_dir()).running()
+    if running is None:
+        raise CloudStartFailedError("the local cloud does not run; start it with `workbench cloud start`")
+    return CloudControl(running.http_url, running.env())
+
+
+def _faults() -> "Faults":
+    from workbench.cloud_control.controls import Faults
+
+    return Faults(_control())
+
+
+def _clock() -> "Clock":
+    from workbench.cloud_control.controls import Clock
+
+    return Clock(_control())
+
+
+@fault.command()
+def add(
+    settings: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=VALUE…", help="Fields of the rule, as told above."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Put a rule into force and print its id.
+
+    Where: at=call (before an RPC is done), answer (done, but the caller never learns), stream (while it streams),
+    commit (of a mount), web (a response of a web function). Whom: rpc=, app=, sandbox=, path= with * as in a shell.
+    When: nth=, times=, probability= with seed=, after_messages=. What: delay_s=, status=UNAVAILABLE,
+    kill=exec|sandbox|container, preempt=true, exhaust=memory|disk, bytes_per_s=, lose=true, http_status=,
+    buffer_bytes=, cut_after_s=.
+
+    workbench cloud fault add at=stream rpc=TaskExecStdioRead after_messages=2 status=UNAVAILABLE times=1
+
+    workbench cloud fault add at=commit lose=true
+    """
+    with failing():
+        rule_id = _faults().add(**dict(_pair(setting) for setting in settings))
+    if as_json:
+        print_json({"rule_id": rule_id})
+    else:
+        typer.echo(rule_id)
+
+
+@fault.command(name="list")
+def list_(as_json: JsonOption = False) -> None:
+    """Show the rules in force, what they have matched, and the newest faults that they have injected."""
+    with failing():
+        faults = _faults()
+        rules, happened = faults.rules(), faults.happened()
+    if as_json:
+        print_json({"rules": [one.model_dump() for one in rules], "happened": [one.model_dump() for one in happened]})
+        return
+    if not rules:
+        typer.echo("no rules: `workbench cloud fault add --help` shows how to make one")
+    else:
+        table = Table("id", "rule", "matched", "injected", box=None)
+        for one in rules:
+            facts = {"at": one.rule.at, **one.rule.model_dump(exclude_defaults=True)}
+            text = " ".join(f"{name}={value}" for name, value in facts.items())
+            table.add_row(one.rule_id, text, str(one.matched), str(one.injected))
+        Console().print(table)
+    for event in happened[-10:]:
+        typer.echo(f"{event.rule_id}: {event.what} ({', '.join(filter(None, event.subject.values())) or 'nobody'})")
+
+
+@fault.command()
+def clear(rule_id: Annotated[str | None, typer.Argument(help="One rule; all of them when not given.")] = None) -> None:
+    """Drop one rule, or all."""
+    with failing():
+        faults = _faults()
+        if rule_id is not None:
+            faults.remove(rule_id)
+            typer.echo("dropped")
+        else:
+            typer.echo(f"dropped {faults.clear()}")
+
+
+@clock.command()
+def show(as_json: JsonOption = False) -> None:
+    """Print how far the local cloud's clock is ahead."""
+    with failing():
+        there = _clock()
+        at, offset_s = there.time(), there.offset_s()
+    if as_json:
+        print_json({"at": at, "offset_s": offset_s})
+    else:
+        typer.echo(f"{offset_s:g} s ahead of real time" if offset_s else "it shows real time")
+
+
+@clock.command()
+def advance(
+    by: Annotated[str, typer.Argument(help="How far: 90s, 10m, 24h, 7d.")], as_json: JsonOption = False
+) -> None:
+    """Move the clock forward: timeouts, idle times, schedules and expiry follow at once.
+
+    It goes back to real time when the local cloud is started again.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", by.strip())
+    if found is None:
+        raise typer.BadParameter("give a number with a unit: 90s, 10m, 24h, 7d")
+    with failing():
+        there = _clock()
+        there.advance(float(found.group(1)) * _UNITS[found.group(2)])
+        offset_s = there.offset_s()
+    if as_json:
+        print_json({"offset_s": offset_s})
+    else:
+        typer.echo(f"{offset_s:g} s ahead of real time")
+
+
+def coverage(as_json: JsonOption = False) -> None:
+    """Show which of the protocol's RPCs the local cloud has, and which missing ones were asked for."""
+    with failing():
+        found = _control().coverage()
+    if as_json:
+        print_json(found.model_dump())
+        return
+    typer.echo(f"{len(found.implemented)} of {len(found.implemented) + len(found.missing)} RPCs are implemented")
+    for name, count in sorted(found.asked_for.items()):
+        typer.echo(f"asked for, and not there: {name} ({count} times)")
+    typer.echo("not there: " + ", ".join(found.missing))
+
+
+def _pair(setting: str) -> tuple[str, Any]:
+    from workbench.local_cloud.faults.rules import FaultRule, check_word
+
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{setting!r} is not NAME=VALUE with one of {', '.join(FaultRule.model_fields)}")
+    try:
+        check_word("field", name, FaultRule.model_fields)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    try:
+        return name, json.loads(text)
+    except ValueError:
+        return name, text

@@ -1,0 +1,51 @@
+"""`workbench doctor`: what this machine has, lacks and needs."""
+
+import sys
+
+import typer
+
+from workbench.cli.common import JsonOption, print_json
+from workbench.local_cloud.process.state_directory import State, default_state_dir
+from workbench.machine import checks as examination
+
+_WIDTH = 120  # of a table that goes to a file
+_COLOURS = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Tell what this machine has and lacks for the local cloud, and which command fixes it. Changes nothing.
+
+    Exit code 0 when nothing fails, 1 otherwise; a warning is no failure. Isolation is tried by starting one sandbox.
+    """
+    findings = list(examination.examine(State(default_state_dir())))
+    ok = all(finding.status != "fail" for finding in findings)
+    if as_json:
+        print_json({"ok": ok, "checks": [finding.facts() for finding in findings]})
+    else:
+        _show(findings)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _show(findings: list[examination.Finding]) -> None:
+    """A table, and below it the fixes, whose lines are never broken: they are there to be copied."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    for finding in findings:
+        status = Text(finding.status, style=_COLOURS[finding.status])
+        table.add_row(Text(finding.name), status, Text(finding.found))
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(table)
+    for finding in findings:
+        if finding.fix:
+            style = _COLOURS[finding.status]
+            console.print(Text.assemble((f"{finding.name}: ", style), finding.fix), soft_wrap=True)
+    failed = sum(finding.status == "fail" for finding in findings)
+    console.print("Nothing is in the way of the local cloud." if not failed else f"{failed} of these must be fixed.")

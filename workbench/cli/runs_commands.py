@@ -1,0 +1,293 @@
+"""`workbench runs`: what became of every run: listed, shown, proved; followed and cancelled from anywhere."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modal_app import DEFAULT_APP_NAME
+from modal_app.contract.proof import Check
+from workbench.cli.common import AppNameOption, EventPrinter, JsonOption, TargetOption, failing, print_json, say
+from workbench.text.plain_text import one_line, printable
+
+if TYPE_CHECKING:
+    from workbench.runs.archive import RunArchive
+    from workbench.runs.archived_run import ArchivedRun, RunList
+    from workbench.runs.recordings import Recording
+    from workbench.session import Workbench
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="What became of every run, whoever started it: listed, shown, proved by its archive; followed, cancelled.",
+)
+RunArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run's id, as `runs list` and events tell it.")]
+_WIDTH = 160  # of a table that goes to a file
+_JUST_ENDED_S = 3.0  # an archive is written after the run's end
+_ARCHIVED_S = 30.0  # of a run that was started here
+
+
+@contextmanager
+def _workbench(target: str, app_name: str) -> "Iterator[Workbench]":
+    from workbench.session import connect
+
+    with failing(), connect(target, app_name=app_name) as workbench:
+        yield workbench
+
+
+@app.command(name="list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=2000, help="How many runs.")] = 20,
+    project: Annotated[str, typer.Option(help="Only those of this project's UUID.")] = "",
+    outcome: Annotated[
+        str, typer.Option(help="Only those that ended so: done, error for any error, or an error's code.")
+    ] = "",
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """List ended runs, the newest first, e.g. `workbench runs list --outcome error`."""
+    with _workbench(target, app_name) as workbench:
+        found = workbench.runs.list(limit=limit, project=project, outcome=outcome)
+    if as_json:
+        for one in found:
+            facts = {} if one.bundle is None else one.bundle.model_dump(mode="json", exclude_none=True)
+            print_json({**facts, "run_id": one.run_id} | ({"problem": one.problem} if one.problem else {}))
+    else:
+        _show_list(found)
+
+
+@app.command()
+def show(
+    run_id: RunArgument,
+    events: Annotated[bool, typer.Option("--events", help="Also its events, output included.")] = False,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a run: its facts, where its time went, what it is estimated to have cost, and whether its proof holds.
+
+    With --json one object of all that, and with --events one line for each event before it.
+    """
+    with _workbench(target, app_name) as workbench:
+        run = workbench.runs.get(run_id, wait_s=_JUST_ENDED_S)
+    checks = run.checks()
+    if events:
+        printer = EventPrinter(as_json=as_json)
+        for event in run.events:
+            printer(event)
+    if as_json:
+        print_json(_facts(run, checks))
+    else:
+        _show_run(run, checks)
+
+
+@app.command()
+def verify(
+    run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run.", show_default=False)] = "",
+    every: Annotated[bool, typer.Option("--all", help="Every run that is kept.")] = False,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Check what a run promised by what its archive holds, e.g. `workbench runs verify --all`.
+
+    One terminal event, no gap, the exit code that was seen, timeouts by the endpoint's own clock, the sandbox's end
+    confirmed, what was committed read back. Exit code 1 when a check fails.
+    """
+    if bool(run_id) == every:
+        raise typer.BadParameter("give a run's id, or --all")
+    failed = count = 0
+    with _workbench(target, app_name) as workbench:
+        archive = workbench.runs
+        for one in archive.ids() if every else [run_id]:
+            checks = _checks(archive, one, every=every)
+            count += 1
+            failed += any(not check.ok for check in checks)
+            _show_checks(one, checks, as_json=as_json, short=every)
+    if every and not as_json:
+        typer.echo(f"{count - failed} of {count} runs are proved")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def follow(
+    run_id: RunArgument,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a run's events from the first one, live while it goes on. Ctrl-C leaves, and the run goes on.
+
+    The run may have been started by anybody; an ended one is printed as it was. Exit code 0 for done, 1 for error.
+    """
+    printer = EventPrinter(as_json=as_json)
+    with _workbench(target, app_name) as workbench:
+        try:
+            run = workbench.attach(run_id)
+            for event in run.follow():
+                printer(event)
+            end = run.wait()
+        except KeyboardInterrupt:
+            say(
+                f"left, and the run goes on; when nobody reads it, it ends after its grace period. "
+                f"`workbench runs follow {run_id}` returns to it, `workbench runs cancel {run_id}` ends it"
+            )
+            raise
+    if end.type == "error":
+        raise typer.Exit(1)
+
+
+@app.command()
+def cancel(
+    run_id: RunArgument,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """End a run, whoever started it; returns when its sandbox is gone. One that has ended stays as it is."""
+    with _workbench(target, app_name) as workbench:
+        run = workbench.attach(run_id)
+        next(iter(run.follow()))  # so that what cannot be found is told
+        run.cancel()
+        end = run.wait(0)
+    if as_json:
+        print_json({"run_id": run_id, "outcome": end.outcome})
+    else:
+        typer.echo("cancelled" if end.outcome == "cancelled" else f"it had ended already: {end.outcome}")
+
+
+@app.command()
+def export(
+    run_id: RunArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording to write, e.g. run.zip.")],
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a recording of a run: its facts, its events, and what was said with the model, in one file.
+
+    It can be looked at anywhere and, when it is of a Claude job, executed again with `workbench runs replay`.
+    """
+    from workbench.runs.recordings import Recording
+
+    with _workbench(target, app_name) as workbench:
+        recording = Recording.of(workbench.runs.get(run_id, wait_s=_JUST_ENDED_S))
+        recording.save(file)
+    facts = {"run_id": run_id, "events": len(recording.events), "exchanges": len(recording.exchanges)}
+    if as_json:
+        print_json(facts | {"file": str(file)})
+    else:
+        typer.echo(f"{file}: {facts['events']} events and {facts['exchanges']} exchanges with the model")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording, as `runs export` writes it.")],
+    user: Annotated[str, typer.Option("--user", help="The user's UUID; without it, a new one.")] = "",
+    project: Annotated[str, typer.Option("--project", help="The project's UUID; without it, a new one.")] = "",
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Execute a recorded Claude job again: the real CLI in a real sandbox, answered from the recording, without a key.
+
+    A request that departs from the recording ends the job, and the whole difference is printed. Exit code 0 for done.
+    """
+    from workbench.cli.run_commands import follow as follow_own
+    from workbench.runs.project import Project
+    from workbench.runs.recordings import Recording
+
+    if bool(user) != bool(project):
+        raise typer.BadParameter("give --user and --project, or neither")
+    with _workbench(target, app_name) as workbench:
+        recording = Recording.load(file)
+        run = workbench.replay(recording, project=Project(user, project) if project else None)
+        end = follow_own(run, EventPrinter(as_json=as_json))
+        if end.outcome == "model_error":
+            _show_departures(workbench, recording, end.run_id)
+    if not as_json and run.request is not None:
+        typer.echo(f"run {end.run_id} in project {run.request.project_id}: {end.outcome}")
+    if end.type == "error":
+        raise typer.Exit(1)
+
+
+def _show_departures(workbench: "Workbench", recording: "Recording", run_id: str) -> None:
+    from workbench.runs.recordings import Recording
+    from workbench.runs.replay import departures
+
+    said = Recording.of(workbench.runs.get(run_id, wait_s=_ARCHIVED_S)).exchanges
+    for departure in departures(recording, said):
+        say(printable(departure))
+
+
+def _checks(archive: "RunArchive", run_id: str, *, every: bool) -> Sequence[Check]:
+    from workbench.runs.archive import RunNotArchivedError
+
+    try:
+        return archive.verify(run_id, wait_s=_JUST_ENDED_S)
+    except RunNotArchivedError:
+        if not every:
+            raise
+        return []  # it was let go between listing and looking: there is nothing to prove any more
+
+
+def _facts(run: "ArchivedRun", checks: Iterable[Check]) -> dict[str, Any]:
+    timeline = run.timeline
+    return {
+        **run.bundle.model_dump(mode="json", exclude_none=True),
+        "timeline": {span.name: span.length_ms for span in timeline.spans},
+        "steps": {step.name: step.length_ms for step in timeline.steps},
+        "checks": [check.model_dump() for check in checks],
+    }
+
+
+def _show_list(found: "RunList") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not found:
+        typer.echo("no such run is archived: a run is listed when it has ended")
+        return
+    heading, *rows = found.rows()
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in heading:
+        table.add_column(name, no_wrap=name in ("run", "took", "sandbox", "estimated"), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_colour(name, cell)) for name, cell in zip(heading, row, strict=True)))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+    if not found.complete:
+        typer.echo("… and older ones: --limit shows more")
+
+
+def _colour(column: str, cell: str) -> str:
+    return "" if column != "outcome" else "green" if cell == "done" else "red"
+
+
+def _show_run(run: "ArchivedRun", checks: Sequence[Check]) -> None:
+    typer.echo(f"run {run.run_id}")
+    for name, value in run.facts():
+        typer.echo(f"  {name:<10} {value}")
+    typer.echo()
+    typer.echo("\n".join(run.timeline.lines()))
+    typer.echo()
+    _show_checks(run.run_id, checks, as_json=False, short=False)
+
+
+def _show_checks(run_id: str, checks: Sequence[Check], *, as_json: bool, short: bool) -> None:
+    """Every check of one run; of one among many that hold, a line."""
+    ok = all(check.ok for check in checks)
+    if as_json:
+        print_json({"run_id": run_id, "ok": ok, "checks": [check.model_dump() for check in checks]})
+        return
+    if short:
+        typer.echo(f"{typer.style('✓', fg='green') if ok else typer.style('✗', fg='red')} {run_id}")
+    for check in checks:
+        if not (short and check.ok):
+            mark = typer.style("✓", fg="green") if check.ok else typer.style("✗", fg="red")
+            typer.echo(f"  {mark} {check.name:<14} {one_line(check.detail, 400)}")

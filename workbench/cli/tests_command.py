@@ -1,0 +1,91 @@
+"""`workbench test`: the project's own tests, in three tiers, on two workers."""
+
+import importlib.util
+import os
+import secrets
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.cli.common import failing, prepare, say
+from workbench.machine.prerequisites import RUN, TEST
+
+_ROOT = Path(__file__).resolve().parents[2]
+_GROUP = ("xdist", "pytest_timeout", "pytest_asyncio", "pytest_randomly", "hypothesis", "playwright", "jsonschema")
+_WORKERS = 2
+_LONGEST_PATH = 1024
+
+
+class Tier(StrEnum):
+    """How much is run: each tier has all tests of the one before. Its folder is `tests/TIER`."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    NIGHTLY = "nightly"
+
+
+def run_tests(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="Passed on to pytest, e.g. `-k volumes`; files or tests take the place of a tier."),
+    ] = None,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="What one runs on save: no cloud, browser or notebook.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="What runs at night: whole matrices, long soaks, nbval, JavaScript, too.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="How many run side by side; 0: in this process. [default: 2; 0 for files]")
+    ] = None,
+    random: Annotated[bool, typer.Option("--random", help="In random order; its seed is printed.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="In the random order of this seed.")] = None,
+) -> None:
+    """Check prerequisites, then run the tests: every promise once, each notebook and the browser included.
+
+    `--quick` is what one runs on save, `--all` what runs at night. A tier has every test of those below it.
+    """
+    if not (_ROOT / "tests").is_dir():
+        _refuse("the tests are not installed; run this in a checkout of the project")
+    if quick and everything:
+        _refuse("--quick and --all are two tiers: ask for one of them")
+    if missing := [name for name in _GROUP if importlib.util.find_spec(name) is None]:
+        _refuse(f"{', '.join(missing)} missing: `uv run workbench test` brings them, or `pip install --group test`")
+    tier = Tier.QUICK if quick else Tier.NIGHTLY if everything else Tier.STANDARD
+    with failing():
+        prepare(RUN if tier == Tier.QUICK else TEST)
+    os.chdir(_ROOT)
+    command = [sys.executable, "-m", "pytest", *_selected(tier, arguments or [], workers)]
+    if random or seed is not None:
+        command += ["-p", "randomly", f"--randomly-seed={secrets.randbelow(2**32) if seed is None else seed}"]
+    say(f"running {shlex.join(['pytest', *command[3:]])}")
+    sys.stderr.flush()
+    os.execv(sys.executable, command)  # noqa: S606  # signals reach it itself
+
+
+def _selected(tier: Tier, arguments: list[str], workers: int | None) -> list[str]:
+    """Pytest's arguments: the tier's folders unless files are given, which need no workers."""
+    given = any(map(_is_place, arguments))
+    tiers = list(Tier)
+    folders = [] if given else [f"tests/{one}" for one in tiers[: tiers.index(tier) + 1]]
+    here = given or any(word.startswith(("--pdb", "--trace")) for word in arguments)
+    count = workers if workers is not None else 0 if here else min(_WORKERS, os.cpu_count() or 1)
+    # A worker that dies takes its tests with it: one more would only begin with the same test again.
+    beside = ["-n", str(count), "--max-worker-restart", "0"] if count else []
+    return [*folders, *beside, *arguments]
+
+
+def _is_place(word: str) -> bool:
+    """Whether a word names files or tests, and is no option or an option's value."""
+    path = word.partition("::")[0].rstrip("/")
+    return path.split("/")[0] in ("tests", "notebooks") and len(path) < _LONGEST_PATH and (_ROOT / path).exists()
+
+
+def _refuse(why: str) -> None:
+    typer.echo(f"error: {why}", err=True)
+    raise typer.Exit(2)

@@ -1,0 +1,178 @@
+"""`workbench volume`: a project's committed files and their history, from the shell."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from pydantic import BaseModel
+
+from modal_app import DEFAULT_APP_NAME
+from workbench.cli.common import AppNameOption, JsonOption, TargetOption, failing, print_json
+from workbench.cli.run_commands import DEFAULT_ID, ProjectOption, UserOption
+from workbench.cli.standard_streams import print_bytes
+from workbench.runs.project import Project
+from workbench.text.plain_text import printable
+
+if TYPE_CHECKING:
+    from workbench.files.history import CommitInfo
+    from workbench.files.project_files import ProjectVolume
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A project's committed files and, on the local cloud, their history: who, when, what, and the way back.",
+)
+Fact = TypeVar("Fact", bound=BaseModel)
+PathArgument = Annotated[str, typer.Argument(help="A path in the project; everything when there is none.")]
+
+
+@contextmanager
+def _volume(target: str, app_name: str, user: str, project: str) -> "Iterator[ProjectVolume]":
+    from workbench.session import connect
+
+    with failing(), connect(target, app_name=app_name) as workbench:
+        yield workbench.volume(Project(user, project))
+
+
+def _when(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+@app.command()
+def tree(
+    user: UserOption = DEFAULT_ID,
+    project: ProjectOption = DEFAULT_ID,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+) -> None:
+    """Show the committed files as a tree."""
+    with _volume(target, app_name, user, project) as volume:
+        typer.echo(printable(volume.tree()))
+
+
+@app.command()
+def read(
+    path: Annotated[str, typer.Argument(help="A file of the project.")],
+    commit: Annotated[int, typer.Option(min=0, help="As it was after this commit; 0: now.")] = 0,
+    user: UserOption = DEFAULT_ID,
+    project: ProjectOption = DEFAULT_ID,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+) -> None:
+    """Print a file's bytes as they are; redirect what may be hostile."""
+    with _volume(target, app_name, user, project) as volume:
+        print_bytes(volume.read_at(path, commit) if commit else volume.read(path))
+
+
+@app.command()
+def history(
+    path: PathArgument = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many commits.")] = 20,
+    user: UserOption = DEFAULT_ID,
+    project: ProjectOption = DEFAULT_ID,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """List commits, the newest first: number, time (UTC), who, and what changed."""
+    with _volume(target, app_name, user, project) as volume:
+        found = volume.history(path, limit=limit)
+    _each(found, as_json, _commit_lines)
+
+
+def _commit_lines(one: "CommitInfo") -> str:
+    shown = [f"  {'-' if change.removed else '+'} {printable(change.path)}" for change in one.changes[:20]]
+    more = [f"  … and {len(one.changes) - 20} more"] if len(one.changes) > 20 else []
+    return "\n".join([f"{one.number:>5}  {_when(one.at)}  {printable(one.author)}", *shown, *more])
+
+
+@app.command()
+def diff(
+    base: Annotated[int, typer.Argument(min=0, help="From this commit; 0: from nothing.")],
+    head: Annotated[int, typer.Argument(min=0, help="To this one; 0: to what is there now.")] = 0,
+    path: Annotated[str, typer.Option(help="Only this path; for a file, its lines.")] = "",
+    holder: Annotated[
+        str, typer.Option(help="With --path: to the working copy of this sandbox, as `uncommitted` names it.")
+    ] = "",
+    user: UserOption = DEFAULT_ID,
+    project: ProjectOption = DEFAULT_ID,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what differs between two commits."""
+    with _volume(target, app_name, user, project) as volume:
+        found = [] if holder else volume.diff(base, head, path=path)
+        lines = bool(path) and [(one.path, one.what) for one in found] == [(path, "modified")] and not as_json
+        text = volume.diff_text(path, base, holder or head) if lines or (path and holder) else ""
+    if text:
+        typer.echo(printable(text), nl=False)
+    else:
+        _each(found, as_json, lambda one: f"{one.what:<8}  {printable(one.path)}")
+
+
+@app.command()
+def blame(
+    path: Annotated[str, typer.Argument(help="A text file of the project.")],
+    user: UserOption = DEFAULT_ID,
+    project: ProjectOption = DEFAULT_ID,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each line of a file with the commit that brought it."""
+    with _volume(target, app_name, user, project) as volume:
+        found = volume.blame(path)
+    _each(found, as_json, lambda one: f"{one.commit:>5}  {_when(one.at)}  {printable(one.text)}")
+
+
+@app.command()
+def restore(
+    commit: Annotated[int, typer.Argument(min=1, help="Back to how it was after this commit.")],
+    path: Annotated[str, typer.Option(help="Only this path.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    user: UserOption = DEFAULT_ID,
+    project: ProjectOption = DEFAULT_ID,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+) -> None:
+    """Bring a project or a path back, as a new commit. What is there now stays in the history."""
+    with _volume(target, app_name, user, project) as volume:
+        if not yes:
+            typer.confirm(f"Bring {path or 'the whole project'} back to commit {commit}?", abort=True)
+        number = volume.restore(commit, path)
+    typer.echo("nothing differs" if number is None else f"restored as commit {number}")
+
+
+@app.command()
+def uncommitted(
+    user: UserOption = DEFAULT_ID,
+    project: ProjectOption = DEFAULT_ID,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what running sandboxes and containers have written here and not committed."""
+    with _volume(target, app_name, user, project) as volume:
+        found = volume.uncommitted()
+    _each(
+        found,
+        as_json,
+        lambda one: "\n".join(
+            [
+                f"{one.holder} at {one.mount_path}: {one.files} files, {one.size} bytes",
+                *(f"  {printable(path)}" for path in one.paths[:20]),
+            ]
+        ),
+    )
+    if not found and not as_json:
+        typer.echo("no sandbox or container has this project mounted")
+
+
+def _each(found: "Sequence[Fact]", as_json: bool, line: "Callable[[Fact], str]") -> None:
+    for one in found:
+        if as_json:
+            print_json(one.model_dump_json())
+        else:
+            typer.echo(line(one))

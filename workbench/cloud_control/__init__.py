@@ -1,0 +1,1 @@
+"""The local cloud's own controls: faults, clock, and the RPCs that it has."""

@@ -1,0 +1,152 @@
+"""The local cloud's controls: make it fail by rule, move its clock, ask which RPCs it has. Blocking calls.
+
+Modal has no such thing: there the same programs meet the real faults and the real time.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from workbench.cloud_control.cloud_http import CloudHttp, CloudRefusedError
+from workbench.local_cloud.faults.rules import FaultRule
+
+__all__ = [
+    "ActiveFault",
+    "Clock",
+    "CloudControl",
+    "ControlError",
+    "ControlUnavailableError",
+    "Coverage",
+    "FaultRule",
+    "Faults",
+    "InjectedFault",
+]
+
+
+class ControlUnavailableError(Exception):
+    """The target has no such control; the message says where there is one."""
+
+
+class ControlError(Exception):
+    """The local cloud refuses; the message says why."""
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ActiveFault(_Fact):
+    """A rule in force: how many calls it has matched, and how often something was done to them."""
+
+    rule_id: str
+    rule: FaultRule
+    matched: int
+    injected: int
+
+
+class InjectedFault(_Fact):
+    """One fault that happened: by which rule, when (Unix time by the cloud's clock), to which RPC, commit or path."""
+
+    rule_id: str
+    at_s: float
+    at: str
+    what: str
+    subject: dict[str, str]
+
+
+class Coverage(_Fact):
+    """The protocol's RPCs that the local cloud has, those that it has not, and how often those were asked for."""
+
+    implemented: tuple[str, ...]
+    missing: tuple[str, ...]
+    asked_for: dict[str, int]
+
+
+_RULES: TypeAdapter[list[ActiveFault]] = TypeAdapter(list[ActiveFault])
+_HAPPENED: TypeAdapter[list[InjectedFault]] = TypeAdapter(list[InjectedFault])
+
+
+class CloudControl:
+    """Asks one local cloud. Raises ControlError when it says no, or does not answer."""
+
+    def __init__(self, url: str, env: Mapping[str, str]) -> None:
+        self._http = CloudHttp(url, env)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """One request; returns what the answer's JSON says."""
+        try:
+            return json.loads(self._http.ask(method, path, body=body))
+        except CloudRefusedError as error:
+            raise ControlError(str(error)) from error
+
+    def coverage(self) -> Coverage:
+        """Which RPCs there are."""
+        return Coverage.model_validate(self.ask("GET", "/coverage"))
+
+
+class Faults:
+    """The rules by which the local cloud fails.
+
+    >>> wb.faults.add(at="stream", rpc="TaskExecStdioRead", after_messages=2, status="UNAVAILABLE", times=1)
+    """
+
+    def __init__(self, control: CloudControl) -> None:
+        self._control = control
+
+    def add(self, rule: FaultRule | None = None, **fields: Any) -> str:
+        """Put a rule into force, given whole or by its fields; returns its id. Raises ControlError for a bad one."""
+        try:
+            rule = rule or FaultRule(**fields)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise ControlError(f"{where}: {what}" if where else what) from None
+        body = rule.model_dump(exclude_defaults=True) | {"at": rule.at}
+        return str(self._control.ask("POST", "/faults", body)["rule_id"])
+
+    def rules(self) -> list[ActiveFault]:
+        """The rules in force, oldest first."""
+        return _RULES.validate_python(self._control.ask("GET", "/faults")["rules"])
+
+    def happened(self) -> list[InjectedFault]:
+        """The newest injected faults, oldest first."""
+        return _HAPPENED.validate_python(self._control.ask("GET", "/faults")["happened"])
+
+    def remove(self, rule_id: str) -> None:
+        """Drop one rule; raises ControlError when there is none of that id."""
+        self._control.ask("DELETE", f"/faults/{rule_id}")
+
+    def clear(self) -> int:
+        """Drop every rule; returns how many there were."""
+        return int(self._control.ask("DELETE", "/faults")["removed"])
+
+    @contextmanager
+    def injected(self, rule: FaultRule | None = None, **fields: Any) -> Iterator[str]:
+        """Have a rule in force for the length of a `with` block."""
+        rule_id = self.add(rule, **fields)
+        try:
+            yield rule_id
+        finally:
+            self.remove(rule_id)
+
+
+class Clock:
+    """The local cloud's clock: Unix time in seconds, and how far it is ahead."""
+
+    def __init__(self, control: CloudControl) -> None:
+        self._control = control
+
+    def time(self) -> float:
+        """What time it is there."""
+        return float(self._control.ask("GET", "/clock")["at"])
+
+    def offset_s(self) -> float:
+        """How many seconds it is ahead of real time."""
+        return float(self._control.ask("GET", "/clock")["offset_s"])
+
+    def advance(self, seconds: float) -> float:
+        """Move it forward; timeouts, idle times, schedules and expiry follow. Returns the new time."""
+        return float(self._control.ask("POST", "/clock", {"seconds": seconds})["at"])

@@ -1,0 +1,1 @@
+"""Deploying the endpoint, and what is deployed."""

@@ -1,0 +1,148 @@
+"""Deploys `modal_app` with the stock `modal` command, and remembers the secret that its callers must show.
+
+Modal gives no secret back once it is stored, so the caller's copy lives in a file that only its owner can read.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import modal
+from modal.exception import Error as ModalError
+from modal.exception import NotFoundError
+from pydantic import SecretStr
+
+from modal_app import DEFAULT_APP_NAME
+from workbench.deployment import modal_command, model_backing
+from workbench.deployment.modal_command import ModalCommandFailedError
+from workbench.deployment.model_backing import Backing
+from workbench.deployment.targets import Target, TargetUnavailableError
+from workbench.machine import private_files
+from workbench.runs.endpoint import Endpoint
+
+FUNCTION_NAME = "generate"
+SECRET_VARIABLE = "WORKBENCH_SECRET"  # noqa: S105  # the name of the variable, not its value
+PREVIOUS_VARIABLE = "WORKBENCH_SECRET_PREVIOUS"  # see above
+TOKEN_SECRET_VARIABLE = "WORKBENCH_MODEL_TOKEN_SECRET"  # noqa: S105  # see above
+DEPLOY_TIMEOUT_S = 900.0
+
+
+class DeployFailedError(Exception):
+    """The deployment failed; the message ends with what the SDK said."""
+
+
+def deploy(
+    target: Target,
+    *,
+    app_name: str = DEFAULT_APP_NAME,
+    rotate_secret: bool = False,
+    with_claude: bool = True,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> Endpoint:
+    """Deploy the endpoint and return how to call it; `on_line` gets the SDK's progress line by line.
+
+    Without Claude, sandboxes do not have its CLI, whose layer of the image takes a while.
+    Raises DeployFailedError, or TargetUnavailableError for a target that is not ours to deploy to.
+    """
+    if target.kind == "url":
+        raise TargetUnavailableError("an endpoint given by URL is deployed already: use the target local or modal")
+    target.point_sdk()
+    try:
+        model = model_backing.backing(target) if with_claude else None
+    except model_backing.ModelUnavailableError as error:
+        raise DeployFailedError(str(error)) from error
+    _ensure_secrets(target, app_name, model, rotate=rotate_secret)
+    env = {**os.environ, **target.env, "WORKBENCH_APP_NAME": app_name}
+    if not with_claude or model_backing.why_without_claude(target) is not None:
+        env[model_backing.WITHOUT_CLAUDE_VARIABLE] = "1"
+    if target.kind == "local":
+        env.setdefault("WORKBENCH_MIN_CONTAINERS", "1")  # it costs nothing here, and the first run need not wait
+    for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
+        env.pop(name, None)  # it is in the gateway's secret, and nobody else's matter
+    try:
+        modal_command.follow(["deploy", "-m", "modal_app.app"], env, timeout_s=DEPLOY_TIMEOUT_S, on_line=on_line)
+    except ModalCommandFailedError as error:
+        hint = (
+            f"\n(set {model_backing.WITHOUT_CLAUDE_VARIABLE}=1 to do without the Claude CLI)"
+            if "npm" in str(error)
+            else ""
+        )
+        raise DeployFailedError(f"{error}{hint}") from error
+    return endpoint(target, app_name=app_name)
+
+
+def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
+    """How to call what is deployed; raises DeployFailedError when nothing is."""
+    if target.kind == "url":
+        assert target.url is not None
+        secret = os.environ.get(SECRET_VARIABLE)
+        if not secret:
+            raise TargetUnavailableError(f"set {SECRET_VARIABLE} to the secret of the endpoint {target.url}")
+        return Endpoint(url=target.url, secret=SecretStr(secret))
+    target.point_sdk()
+    try:
+        function = modal.Function.from_name(app_name, FUNCTION_NAME)
+        function.hydrate()
+        url = function.get_web_url()
+    except NotFoundError:
+        url = None
+    kept = _kept(target, app_name)
+    with suppress(model_backing.ModelUnavailableError):  # jobs that need no model go on without it
+        model_backing.revive(target)
+    if not url or not kept:
+        raise DeployFailedError(f"nothing is deployed as '{app_name}' on {target.kind}: run `workbench deploy`")
+    return Endpoint(url=url, secret=SecretStr(kept))
+
+
+def _ensure_secrets(target: Target, app_name: str, model: Backing | None, *, rotate: bool) -> None:
+    """Make the cloud and our files agree on the secrets; on rotation those before stay good for what is under way.
+
+    The endpoint gets its callers' secret and what signs runs' tokens, the gateway what checks them and the model's key.
+    """
+    kept, signing = _kept(target, app_name), _kept(target, f"{app_name}-model")
+    secret = secrets.token_urlsafe(32) if kept is None or rotate else kept
+    token_secret = secrets.token_urlsafe(32) if signing is None or rotate else signing
+    endpoint = {SECRET_VARIABLE: secret, TOKEN_SECRET_VARIABLE: token_secret if model is not None else ""}
+    gateway = {TOKEN_SECRET_VARIABLE: token_secret}
+    if secret != kept:
+        endpoint[PREVIOUS_VARIABLE] = kept or ""
+    if token_secret != signing and signing is not None:
+        gateway[f"{TOKEN_SECRET_VARIABLE}_PREVIOUS"] = signing
+    gateway |= {
+        model_backing.UPSTREAM_URL_VARIABLE: model.url if model is not None else "https://api.anthropic.com",
+        model_backing.UPSTREAM_KEY_VARIABLE: model.key if model is not None else "",
+    }
+    _store(app_name, endpoint)
+    _store(f"{app_name}-model", gateway)
+    _keep(target, app_name, secret)
+    _keep(target, f"{app_name}-model", token_secret)
+
+
+def _store(name: str, values: dict[str, str]) -> None:
+    try:
+        modal.Secret.objects.create(name, values, allow_existing=True)
+        modal.Secret.from_name(name).update(values)
+    except ModalError as error:
+        raise DeployFailedError(f"the secret '{name}' could not be stored: {type(error).__name__}") from error
+
+
+def caller_has_secret(target: Target, app_name: str) -> bool:
+    """Whether this machine keeps what the callers of an app must show."""
+    return _kept(target, app_name) is not None
+
+
+def _path(target: Target, app_name: str) -> Path:
+    host = urlsplit(os.environ.get("MODAL_SERVER_URL", "")).hostname or "modal"
+    return target.private / f"{'local' if target.kind == 'local' else host}-{app_name}.json"
+
+
+def _kept(target: Target, app_name: str) -> str | None:
+    found = private_files.read(_path(target, app_name)).get("secret")
+    return None if found is None else str(found)
+
+
+def _keep(target: Target, app_name: str, secret: str) -> None:
+    private_files.write(_path(target, app_name), {"secret": secret})

@@ -1,0 +1,124 @@
+"""Which model stands behind a deployed endpoint: the deployer's own, by a key, or on this machine the scripted one.
+
+The scripted model is a process beside the local cloud: it ends with the cloud, and is started again when it is needed.
+Its key, and the secret that signs runs' tokens, stay in files that only their owner can read.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationError
+
+from modal_app.model_gateway.gateway_settings import GatewaySettings
+from workbench.deployment.targets import Target
+from workbench.local_cloud.base.host_processes import start_of
+from workbench.machine import private_files
+
+UPSTREAM_URL_VARIABLE = "WORKBENCH_MODEL_UPSTREAM_URL"
+UPSTREAM_KEY_VARIABLE = "WORKBENCH_MODEL_UPSTREAM_KEY"
+WITHOUT_CLAUDE_VARIABLE = "WORKBENCH_WITHOUT_CLAUDE"
+_DEFAULT_URL = "https://api.anthropic.com"
+_SCRIPT = Path(__file__).parents[1] / "scripted_model" / "demo.yaml"
+_KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_KEY"
+_START_S = 30.0
+
+
+class ModelUnavailableError(Exception):
+    """The model cannot be used, or the scripted one does not start; the message says why."""
+
+
+@dataclass(frozen=True)
+class Backing:
+    """A model's service: its address and the key for it."""
+
+    url: str
+    key: str = field(repr=False)
+
+
+def why_without_claude(target: Target) -> str | None:
+    """Why sandboxes of a target are made without the Claude CLI, and what to do; None when they have it."""
+    if os.environ.get(WITHOUT_CLAUDE_VARIABLE):
+        return f"{WITHOUT_CLAUDE_VARIABLE} is set"
+    if target.kind == "local" and not (shutil.which("npm") and shutil.which("node")):
+        return "npm is not installed on this machine: run `sudo apt-get install -y nodejs npm` and deploy again"
+    return None
+
+
+def backing(target: Target) -> Backing | None:
+    """The model for what is deployed to a target now; None when it has none. Raises ModelUnavailableError."""
+    if why_without_claude(target) is not None:
+        return None
+    if key := os.environ.get(UPSTREAM_KEY_VARIABLE):
+        return _checked(Backing(os.environ.get(UPSTREAM_URL_VARIABLE) or _DEFAULT_URL, key))
+    return _scripted(target) if target.kind == "local" else None
+
+
+def _checked(given: Backing) -> Backing:
+    """What the gateway would refuse to start with is told where it can be put right."""
+    try:
+        GatewaySettings(
+            upstream_url=given.url, upstream_key=SecretStr(given.key), token_secret=SecretStr(secrets.token_urlsafe(32))
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = f"WORKBENCH_MODEL_{str(first['loc'][0]).upper()}"
+        raise ModelUnavailableError(f"{name} {first['msg'].removeprefix('Value error, ')}") from None
+    return given
+
+
+def revive(target: Target) -> None:
+    """Start the scripted model again when one belongs to the target and does not run."""
+    if target.kind == "local" and _path(target).exists():
+        _scripted(target)
+
+
+def _path(target: Target) -> Path:
+    return target.private / "scripted-model.json"
+
+
+def _scripted(target: Target) -> Backing:
+    path = _path(target)
+    known = private_files.read(path)
+    found = Backing(str(known.get("url", "")), str(known.get("key", "")))
+    if _runs(known):
+        return found
+    assert target.cloud_pid is not None, "the local cloud runs"
+    key = found.key or f"sk-scripted-{secrets.token_urlsafe(24)}"
+    port = found.url.rpartition(":")[2] or "0"
+    said = _start(port, key, target.cloud_pid) or _start("0", key, target.cloud_pid)
+    if said is None:
+        raise ModelUnavailableError(
+            "the scripted model does not start: run `python -m workbench.scripted_model` to see"
+        )
+    private_files.write(path, {**said, "key": key})
+    return Backing(str(said["url"]), key)
+
+
+def _start(port: str, key: str, cloud_pid: int) -> dict[str, object] | None:
+    command = [sys.executable, "-m", "workbench.scripted_model", str(_SCRIPT), "--port", port]
+    try:
+        done = subprocess.run(
+            [*command, "--beside", str(cloud_pid)],
+            env={**os.environ, _KEY_VARIABLE: key},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_START_S,
+            check=False,
+        )
+        said: dict[str, object] = json.loads(done.stdout.splitlines()[0])
+    except (subprocess.TimeoutExpired, IndexError, ValueError):
+        return None
+    return said
+
+
+def _runs(known: dict[str, object]) -> bool:
+    try:
+        return start_of(int(str(known.get("pid", 0)))) == known["pid_started"]
+    except (KeyError, ValueError):
+        return False

@@ -1,0 +1,79 @@
+"""Where the same commands go: the local cloud, Modal itself, or an endpoint that somebody has deployed already.
+
+A target is an address and its credentials. Connecting points the SDK of this process at it, which is how the SDK itself
+is configured: one process, one cloud.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import platformdirs
+from modal.client import Client as ModalClient
+from modal.config import config
+
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import State, default_state_dir
+
+
+class TargetUnavailableError(Exception):
+    """The target cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to deploy and run. `env` makes any SDK program talk to it; its values are secret and never shown."""
+
+    kind: Literal["local", "modal", "url"]
+    private: Path
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    url: str | None = None
+    cloud_url: str | None = None  # the local cloud's HTTP side: history, faults, the clock; Modal has none
+    cloud_pid: int | None = None  # the local cloud's process
+
+    def point_sdk(self) -> None:
+        """Make the SDK of this process talk to this target from now on."""
+        changed = {name: value for name, value in self.env.items() if os.environ.get(name) != value}
+        if changed:
+            os.environ.update(changed)
+            ModalClient._set_env_client(None)
+
+
+def resolve(name: str = "local", *, state_dir: str | Path | None = None) -> Target:
+    """Find a target by name, starting the local cloud when it is wanted and not running.
+
+    `name` is `local`, `modal`, or the http(s) URL of an endpoint. Raises TargetUnavailableError.
+    """
+    if name == "local":
+        state = State(Path(state_dir or default_state_dir()))
+        try:
+            running, _ = daemon.start(state)
+        except daemon.CloudStartFailedError as error:
+            raise TargetUnavailableError(str(error)) from error
+        return Target(
+            "local", state.root / "endpoints", running.env(), cloud_url=running.http_url, cloud_pid=running.pid
+        )
+    if name == "modal":
+        return _modal()
+    parts = urlsplit(name)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return Target("url", _private(), url=name.rstrip("/"))
+    raise TargetUnavailableError(f"unknown target '{name}': use local, modal, or the https URL of an endpoint")
+
+
+def _modal() -> Target:
+    server = str(config.get("server_url"))
+    if urlsplit(server).hostname in ("127.0.0.1", "localhost", "::1"):
+        raise TargetUnavailableError(
+            "MODAL_SERVER_URL points at a local cloud: unset it (and MODAL_TOKEN_ID, MODAL_TOKEN_SECRET) to reach Modal"
+        )
+    if not config.get("token_id"):
+        raise TargetUnavailableError("no Modal token on this machine: run `modal token new`, or use the target local")
+    return Target("modal", _private())
+
+
+def _private() -> Path:
+    return Path(platformdirs.user_config_dir("modal-workbench")) / "endpoints"

@@ -1,0 +1,1 @@
+"""A project's committed files and their history."""

@@ -1,0 +1,214 @@
+"""A project's files as they are committed, read through the SDK's volume API: no mount, no link ever followed.
+
+What a sandbox has written but not committed is not among them; that is the point of looking. On the local cloud they
+have a history, too: who committed what and when, what differs, and the way back.
+"""
+
+import html
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+import modal
+from modal.exception import NotFoundError
+from modal.types import FileEntryType
+
+from modal_app.contract.caps import MAX_LIST_ENTRIES
+from modal_app.contract.paths import check_path
+from workbench.files.history import (
+    BlamedLine,
+    CommitInfo,
+    FileChange,
+    HistoryClient,
+    HistoryUnavailableError,
+    UncommittedMount,
+)
+from workbench.files.preview import Preview, bytes_wanted, preview
+
+if TYPE_CHECKING:
+    from workbench.widgets.volume_browser import VolumeBrowser
+
+MAX_UPLOAD_BYTES = (
+    8 * 1024 * 1024
+)  # what fits into one message of JupyterLab's; larger files belong to `modal volume put`
+_KINDS: dict[FileEntryType, "Kind"] = {
+    FileEntryType.FILE: "file",
+    FileEntryType.DIRECTORY: "directory",
+    FileEntryType.SYMLINK: "link",
+}
+Kind = Literal["file", "directory", "link", "other"]
+
+
+@dataclass(frozen=True)
+class VolumeEntry:
+    """A file or directory; `path` is relative to the project, `size` in bytes, `mtime` Unix time in seconds."""
+
+    path: str
+    kind: Kind
+    size: int
+    mtime: int
+
+
+class ProjectVolume:
+    """One project's part of the project volume."""
+
+    def __init__(
+        self, volume: modal.Volume, user_id: str, project_id: str, *, history: HistoryClient | None = None
+    ) -> None:
+        """`history` is there on the local cloud only: Modal keeps none."""
+        self._history = history
+        self.user_id = user_id
+        self.project_id = project_id
+        self._volume = volume
+        self._root = f"/projects/{user_id}/{project_id}"
+
+    def entries(self) -> list[VolumeEntry]:
+        """Everything that is committed, by path; empty for a project that has nothing yet."""
+        found: list[VolumeEntry] = []
+        try:
+            for entry in self._volume.iterdir(self._root, recursive=True):
+                path = str(PurePosixPath("/", entry.path).relative_to(self._root))
+                found.append(VolumeEntry(path, _KINDS.get(entry.type, "other"), entry.size, entry.mtime))
+                if len(found) >= MAX_LIST_ENTRIES:
+                    break
+        except (NotFoundError, FileNotFoundError):
+            return []
+        return sorted(found, key=lambda entry: entry.path)
+
+    def read(self, path: str, *, limit: int | None = None) -> bytes:
+        """A file's bytes, at most `limit` of them.
+
+        Raises ValueError for a path that cannot be in a project, FileNotFoundError, and IsADirectoryError for what is
+        no file.
+        """
+        self._file(path)
+        data = bytearray()
+        for chunk in self._volume.read_file(f"{self._root}/{path}"):
+            data += chunk
+            if limit is not None and len(data) >= limit:
+                return bytes(data[:limit])
+        return bytes(data)
+
+    def _file(self, path: str) -> VolumeEntry:
+        check_path(path)
+        entry = next((entry for entry in self.entries() if entry.path == path), None)
+        if entry is None:
+            raise FileNotFoundError(path)
+        if entry.kind != "file":
+            raise IsADirectoryError(f"{path} is a {entry.kind}")
+        return entry
+
+    def preview(self, path: str, commit: int = 0) -> Preview:
+        """How a file looks, now or as it was right after a commit. Raises as `read` and `read_at` do."""
+        if commit:
+            data = self.read_at(path, commit)
+            return preview(path, data[: bytes_wanted(len(data))], len(data))
+        size = self._file(path).size
+        return preview(path, self.read(path, limit=bytes_wanted(size)), size)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a file there, in place of what there is, as a commit of its own.
+
+        Raises ValueError for a path that cannot be in a project, or for more than MAX_UPLOAD_BYTES.
+        """
+        check_path(path)
+        if len(data) > MAX_UPLOAD_BYTES:
+            raise ValueError(f"more than {MAX_UPLOAD_BYTES} bytes: use `modal volume put`")
+        with self._volume.batch_upload(force=True) as batch:
+            batch.put_file(io.BytesIO(data), f"{self._root}/{path}")
+
+    def read_text(self, path: str) -> str:
+        """A file as text, with U+FFFD for what is not UTF-8."""
+        return self.read(path).decode(errors="replace")
+
+    def tree(self, *, git: bool = False) -> str:
+        """The files as an indented tree; git's own directory only when asked for."""
+        shown = [entry for entry in self.entries() if git or entry.path.split("/")[0] != ".git"]
+        return "\n".join(tree_lines(shown)) or "(nothing committed)"
+
+    def history(self, path: str = "", *, limit: int = 100) -> list[CommitInfo]:
+        """The newest commits that touched a path, the project when there is none, newest first.
+
+        This and what follows raise HistoryUnavailableError where no history is kept.
+        """
+        return self._machine.commits(self._below(path), limit=limit)
+
+    def diff(self, base: int = 0, head: int = 0, *, path: str = "") -> list[FileChange]:
+        """What differs between two commits; a `base` of 0 is the empty project, a `head` of 0 the newest state."""
+        return self._machine.diff(self._below(path), base=base, head=head)
+
+    def read_at(self, path: str, commit: int) -> bytes:
+        """A file's bytes as they were right after a commit; raises HistoryError when it was not there."""
+        return self._machine.content(self._below(path), commit=commit)
+
+    def diff_text(self, path: str, base: int, head: int | str = 0) -> str:
+        """The unified diff of a file between two commits, 0 being the newest.
+
+        A `head` that is a text is the `holder` of a live mount, as `uncommitted` tells it: its working copy.
+        """
+        return self._machine.text_diff(self._below(path), base=base, head=head, name=path)
+
+    def blame(self, path: str) -> list[BlamedLine]:
+        """Each line of a file as it is now, with the commit that brought it."""
+        return self._machine.blame(self._below(path))
+
+    def restore(self, commit: int, path: str = "") -> int | None:
+        """Bring a path, the project when there is none, back to how it was right after a commit.
+
+        That is a new commit, whose number is returned; None when nothing differs. Nothing is lost: what was there
+        before stays in the history.
+        """
+        return self._machine.restore(self._below(path), commit=commit)
+
+    def uncommitted(self) -> list[UncommittedMount]:
+        """What live mounts of this project have written that nobody else can see yet."""
+        return self._machine.uncommitted(self._below(""))
+
+    @property
+    def _machine(self) -> HistoryClient:
+        if self._history is None:
+            raise HistoryUnavailableError(
+                "Modal keeps no history of volumes: diff, blame and restore are there on the target local; "
+                "put the project under git (action `git`) to have them everywhere"
+            )
+        return self._history
+
+    def _below(self, path: str) -> str:
+        if path:
+            check_path(path)
+        return f"{self._root}/{path}".strip("/")
+
+    def browse(self) -> "VolumeBrowser":
+        """A browser for JupyterLab."""
+        from workbench.widgets.volume_browser import VolumeBrowser  # late: the widget shows volumes
+
+        return VolumeBrowser(self)
+
+    def __repr__(self) -> str:
+        return f"ProjectVolume({self._root})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        shown = [entry for entry in self.entries() if entry.path.split("/")[0] != ".git"]
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{html.escape(entry.path)}</td><td>{entry.kind}</td><td>{entry.size}</td>"
+            f"<td>{datetime.fromtimestamp(entry.mtime, UTC):%Y-%m-%d %H:%M:%S}</td></tr>"
+            for entry in shown[:1000]
+        )
+        table = f"<table><tr><th>path</th><th>kind</th><th>bytes</th><th>modified (UTC)</th></tr>{rows}</table>"
+        return {"text/plain": "\n".join(tree_lines(shown)) or "(nothing committed)", "text/html": table}
+
+
+def tree_lines(entries: Iterable[VolumeEntry]) -> list[str]:
+    """Entries as an indented tree; not safe for a terminal."""
+    lines = []
+    for entry in entries:
+        depth = entry.path.count("/")
+        name = entry.path.rsplit("/", 1)[-1]
+        detail = (
+            "/" if entry.kind == "directory" else f"  {entry.size} B" if entry.kind == "file" else f"  ({entry.kind})"
+        )
+        lines.append("  " * depth + name + detail)
+    return lines

@@ -1,0 +1,1 @@
+"""Apps: their functions' definitions, their deployments and their logs."""

@@ -1,0 +1,320 @@
+"""Owns apps and functions: their definitions, variants, names, deployments and web addresses, all of it in SQLite."""
+
+import json
+import re
+import time
+from dataclasses import dataclass
+
+from modal_proto import api_pb2
+
+from workbench.local_cloud.apps.variants import with_options
+from workbench.local_cloud.base.errors import invalid, not_found
+from workbench.local_cloud.base.ids import new_id
+from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.names import DEFAULT_ENVIRONMENT, require_environment
+
+_DDL = """
+CREATE TABLE IF NOT EXISTS apps (
+  app_id TEXT PRIMARY KEY, environment TEXT NOT NULL, description TEXT NOT NULL, name TEXT, state INTEGER NOT NULL,
+  created_at REAL NOT NULL, deployed_at REAL NOT NULL DEFAULT 0, stopped_at REAL NOT NULL DEFAULT 0,
+  heartbeat_at REAL NOT NULL, version INTEGER NOT NULL DEFAULT 0, tags TEXT NOT NULL DEFAULT '{}',
+  function_ids TEXT NOT NULL DEFAULT '{}', class_ids TEXT NOT NULL DEFAULT '{}'
+);
+CREATE UNIQUE INDEX IF NOT EXISTS apps_by_name ON apps (environment, name) WHERE name IS NOT NULL AND stopped_at=0;
+CREATE TABLE IF NOT EXISTS functions (
+  function_id TEXT PRIMARY KEY, app_id TEXT NOT NULL, name TEXT NOT NULL, definition_id TEXT NOT NULL,
+  definition BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS variants (
+  function_id TEXT PRIMARY KEY, base_id TEXT NOT NULL, params BLOB NOT NULL, options BLOB NOT NULL,
+  UNIQUE (base_id, params, options)
+);
+CREATE TABLE IF NOT EXISTS classes (class_id TEXT PRIMARY KEY, app_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS web_ports (
+  function_id TEXT NOT NULL, method TEXT NOT NULL, port INTEGER NOT NULL, PRIMARY KEY (function_id, method)
+);
+"""
+
+
+_DEFINITIONS_KEPT = 1000
+
+
+@dataclass(frozen=True)
+class App:
+    """One app as stored."""
+
+    app_id: str
+    environment: str
+    description: str
+    name: str | None
+    state: int
+    created_at: float
+    deployed_at: float
+    stopped_at: float
+    version: int
+    tags: dict[str, str]
+    function_ids: dict[str, str]
+    class_ids: dict[str, str]
+
+
+class Apps:
+    """Reads and writes apps and functions; raises RpcFailure NOT_FOUND for what does not exist."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._definitions: dict[str, api_pb2.Function] = {}  # parsed: each input asks several times
+        self._definition_ids: dict[str, str] = {}  # and for these
+        database.script(_DDL)
+
+    def create(self, *, environment: str, description: str, state: int) -> str:
+        """Make an app that has no deployment name yet."""
+        require_environment(self._db, environment or DEFAULT_ENVIRONMENT)
+        app_id = new_id("ap")
+        now = time.time()
+        self._db.execute(
+            "INSERT INTO apps (app_id, environment, description, state, created_at, heartbeat_at) VALUES (?,?,?,?,?,?)",
+            (app_id, environment or DEFAULT_ENVIRONMENT, description, state, now, now),
+        )
+        return app_id
+
+    def get(self, app_id: str) -> App:
+        """One app by id."""
+        row = self._db.one("SELECT * FROM apps WHERE app_id=?", (app_id,))
+        if row is None:
+            raise not_found(f"App {app_id} not found.")
+        return App(
+            app_id=row["app_id"],
+            environment=row["environment"],
+            description=row["description"],
+            name=row["name"],
+            state=row["state"],
+            created_at=row["created_at"],
+            deployed_at=row["deployed_at"],
+            stopped_at=row["stopped_at"],
+            version=row["version"],
+            tags=json.loads(row["tags"]),
+            function_ids=json.loads(row["function_ids"]),
+            class_ids=json.loads(row["class_ids"]),
+        )
+
+    def find(self, name: str, *, environment: str) -> App | None:
+        """The live deployment of that name."""
+        row = self._db.one(
+            "SELECT app_id FROM apps WHERE name=? AND environment=? AND stopped_at=0",
+            (name, environment or DEFAULT_ENVIRONMENT),
+        )
+        return None if row is None else self.get(row["app_id"])
+
+    def all(self, *, environment: str) -> list[App]:
+        """Every app of an environment, newest first."""
+        rows = self._db.all(
+            "SELECT app_id FROM apps WHERE environment=? ORDER BY created_at DESC",
+            (environment or DEFAULT_ENVIRONMENT,),
+        )
+        return [self.get(row["app_id"]) for row in rows]
+
+    def set_layout(
+        self,
+        app_id: str,
+        *,
+        function_ids: dict[str, str],
+        class_ids: dict[str, str],
+        tags: dict[str, str],
+        state: int,
+        name: str | None,
+    ) -> None:
+        """Say of what an app consists now, and its deployment name when it gets one."""
+        self.get(app_id)
+        self._db.execute(
+            "UPDATE apps SET state=?, function_ids=?, class_ids=?, tags=?, name=coalesce(?, name) WHERE app_id=?",
+            (state, json.dumps(function_ids), json.dumps(class_ids), json.dumps(tags), name, app_id),
+        )
+
+    def set_tags(self, app_id: str, tags: dict[str, str]) -> None:
+        """Replace an app's tags."""
+        self.get(app_id)
+        self._db.execute("UPDATE apps SET tags=? WHERE app_id=?", (json.dumps(tags), app_id))
+
+    def renew_definitions(self, app_id: str) -> None:
+        """Make every definition of an app another one, though it says the same: its containers are then old."""
+        for function_id in self.functions_of(app_id):
+            self._db.execute("UPDATE functions SET definition_id=? WHERE function_id=?", (new_id("de"), function_id))
+        self.definitions_changed()
+
+    def get_or_create(self, name: str, *, environment: str, create: bool) -> App:
+        """Look an app up by its deployment name, as `App.lookup` does, making an empty one when asked to."""
+        found = self.find(name, environment=environment)
+        if found is None and not create:
+            raise not_found(f"App '{name}' not found in environment '{environment or DEFAULT_ENVIRONMENT}'.")
+        if found is None:
+            app_id = self.create(environment=environment, description=name, state=api_pb2.APP_STATE_DEPLOYED)
+            self._db.execute("UPDATE apps SET name=?, deployed_at=? WHERE app_id=?", (name, time.time(), app_id))
+            found = self.get(app_id)
+        return found
+
+    def stop(self, app_id: str) -> None:
+        """Mark an app as stopped; its name becomes free."""
+        self.get(app_id)
+        self._db.execute(
+            "UPDATE apps SET state=?, stopped_at=? WHERE app_id=? AND stopped_at=0",
+            (api_pb2.APP_STATE_STOPPED, time.time(), app_id),
+        )
+
+    def beat(self, app_id: str) -> None:
+        """Note that the client of an ephemeral app is alive."""
+        self._db.execute("UPDATE apps SET heartbeat_at=? WHERE app_id=?", (time.time(), app_id))
+
+    def abandoned(self, *, silence_s: float) -> list[str]:
+        """Ephemeral apps whose client has been silent for longer than `silence_s` seconds."""
+        rows = self._db.all(
+            "SELECT app_id FROM apps WHERE stopped_at=0 AND heartbeat_at<? AND state IN (?,?)",
+            (time.time() - silence_s, api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING),
+        )
+        return [row["app_id"] for row in rows]
+
+    def functions_of(self, app_id: str) -> list[str]:
+        """Every function that an app has defined, whether its last deployment still has it or not."""
+        rows = self._db.all("SELECT function_id FROM functions WHERE app_id=?", (app_id,))
+        return [row["function_id"] for row in rows]
+
+    def scheduled(self) -> list[tuple[str, str]]:
+        """Functions of live deployments that have a schedule, each with the id of its definition."""
+        rows = self._db.all(
+            "SELECT function_ids, function_id, definition_id, definition FROM functions JOIN apps USING (app_id) "
+            "WHERE stopped_at=0 AND state=?",
+            (api_pb2.APP_STATE_DEPLOYED,),
+        )
+        return [
+            (row["function_id"], row["definition_id"])
+            for row in rows
+            if row["function_id"] in json.loads(row["function_ids"]).values()
+            and api_pb2.Function.FromString(row["definition"]).HasField("schedule")
+        ]
+
+    def precreate_function(self, app_id: str, *, name: str, existing_id: str, definition: api_pb2.Function) -> str:
+        """Reserve an id for a function that is about to be defined."""
+        self.get(app_id)
+        if existing_id:
+            self.function(existing_id)
+            return existing_id
+        function_id = new_id("fu")
+        self._db.execute(
+            "INSERT INTO functions (function_id, app_id, name, definition_id, definition) VALUES (?,?,?,?,?)",
+            (function_id, app_id, name, "", definition.SerializeToString()),
+        )
+        return function_id
+
+    def define_function(self, app_id: str, function_id: str, definition: api_pb2.Function) -> str:
+        """Store a function's definition and return its id."""
+        if not function_id:
+            function_id = self.precreate_function(
+                app_id, name=definition.function_name, existing_id="", definition=definition
+            )
+        if not re.fullmatch(r"[\w.*<>-]{1,256}", definition.function_name):
+            raise invalid("A function's name must be 1 to 256 letters, digits, dots, dashes or underscores.")
+        self._db.execute(
+            "UPDATE functions SET definition=?, definition_id=?, name=? WHERE function_id=? AND app_id=?",
+            (definition.SerializeToString(), new_id("de"), definition.function_name, function_id, app_id),
+        )
+        self.definitions_changed()
+        return function_id
+
+    def function(self, function_id: str) -> api_pb2.Function:
+        """A function's definition by id, not to be changed; that of a variant follows its base's."""
+        if function_id not in self._definitions:
+            if len(self._definitions) > _DEFINITIONS_KEPT:
+                self._definitions.clear()
+            self._definitions[function_id] = self._read_function(function_id)
+        return self._definitions[function_id]
+
+    def definitions_changed(self) -> None:
+        """Read definitions anew from now on; whoever writes to their table says so."""
+        self._definitions.clear()
+        self._definition_ids.clear()
+
+    def _read_function(self, function_id: str) -> api_pb2.Function:
+        variant = self._db.one("SELECT base_id, options FROM variants WHERE function_id=?", (function_id,))
+        if variant is not None:
+            options = api_pb2.FunctionOptions.FromString(variant["options"])
+            return with_options(self.function(variant["base_id"]), options)
+        row = self._db.one("SELECT definition FROM functions WHERE function_id=?", (function_id,))
+        if row is None:
+            raise not_found(f"Function {function_id} not found.")
+        definition: api_pb2.Function = api_pb2.Function.FromString(row["definition"])
+        return definition
+
+    def bind(self, function_id: str, params: bytes, options: api_pb2.FunctionOptions) -> str:
+        """The id of a function's variant: with a class's parameters, with other options, or both."""
+        self.function(function_id)
+        if self.base_id(function_id) != function_id:
+            raise invalid("A variant has no variants of its own.")
+        key = (function_id, params, options.SerializeToString(deterministic=True))
+        with self._db.transaction():
+            row = self._db.one("SELECT function_id FROM variants WHERE base_id=? AND params=? AND options=?", key)
+            if row is not None:
+                return str(row["function_id"])
+            variant_id = new_id("fu")
+            self._db.execute("INSERT INTO variants VALUES (?,?,?,?)", (variant_id, *key))
+        return variant_id
+
+    def base_id(self, function_id: str) -> str:
+        """The function that a variant is of, or the function itself."""
+        row = self._db.one("SELECT base_id FROM variants WHERE function_id=?", (function_id,))
+        return function_id if row is None else str(row["base_id"])
+
+    def variants(self, base_id: str) -> list[str]:
+        """The variants of a function."""
+        rows = self._db.all("SELECT function_id FROM variants WHERE base_id=?", (base_id,))
+        return [row["function_id"] for row in rows]
+
+    def params(self, function_id: str) -> bytes:
+        """The serialised parameters that a variant is bound to; none for a function itself."""
+        row = self._db.one("SELECT params FROM variants WHERE function_id=?", (function_id,))
+        return b"" if row is None else bytes(row["params"])
+
+    def create_class(self, app_id: str, existing_id: str) -> str:
+        """Reserve an id for a class, or confirm the one that it has."""
+        self.get(app_id)
+        if existing_id:
+            if self._db.one("SELECT 1 FROM classes WHERE class_id=? AND app_id=?", (existing_id, app_id)) is None:
+                raise not_found(f"Class {existing_id} not found.")
+            return existing_id
+        class_id = new_id("cs")
+        self._db.execute("INSERT INTO classes VALUES (?,?)", (class_id, app_id))
+        return class_id
+
+    def app_of(self, function_id: str) -> App:
+        """The app that a function belongs to."""
+        row = self._db.one("SELECT app_id FROM functions WHERE function_id=?", (self.base_id(function_id),))
+        if row is None:
+            raise not_found(f"Function {function_id} not found.")
+        return self.get(row["app_id"])
+
+    def definition_id(self, function_id: str) -> str:
+        """The id of a function's present definition: another one means other code."""
+        if function_id not in self._definition_ids:
+            row = self._db.one("SELECT definition_id FROM functions WHERE function_id=?", (self.base_id(function_id),))
+            if row is None:
+                return ""
+            if len(self._definition_ids) > _DEFINITIONS_KEPT:
+                self._definition_ids.clear()
+            self._definition_ids[function_id] = str(row["definition_id"])
+        return self._definition_ids[function_id]
+
+    def port(self, function_id: str, method: str = "") -> int:
+        """The loopback port that serves a web function, or a class's web method; 0 before it has one."""
+        row = self._db.one("SELECT port FROM web_ports WHERE function_id=? AND method=?", (function_id, method))
+        return 0 if row is None else int(row["port"])
+
+    def set_port(self, function_id: str, method: str, port: int) -> None:
+        """Remember a web function's port, so that its URL survives a restart."""
+        self._db.execute("INSERT OR REPLACE INTO web_ports VALUES (?,?,?)", (function_id, method, port))
+
+    def web_functions(self) -> list[tuple[str, str]]:
+        """Functions of live deployments that have a port, each with its method: empty unless it is a class's."""
+        rows = self._db.all(
+            "SELECT function_id, method FROM web_ports JOIN functions USING (function_id) JOIN apps USING (app_id) "
+            "WHERE stopped_at=0 AND state=?",
+            (api_pb2.APP_STATE_DEPLOYED,),
+        )
+        return [(row["function_id"], row["method"]) for row in rows]

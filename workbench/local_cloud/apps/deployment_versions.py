@@ -1,0 +1,126 @@
+"""Owns the versions of deployed apps: what each consisted of, so that an earlier one can be had again."""
+
+import json
+import time
+from dataclasses import dataclass
+
+from modal_proto import api_pb2
+
+from workbench.local_cloud.apps.apps import App, Apps
+from workbench.local_cloud.base.errors import failed_precondition, not_found
+from workbench.local_cloud.store.database import Database
+
+_DDL = """
+CREATE TABLE IF NOT EXISTS deployments (
+  app_id TEXT NOT NULL, version INTEGER NOT NULL, at REAL NOT NULL, tag TEXT NOT NULL, client_version TEXT NOT NULL,
+  rolled_back_to INTEGER NOT NULL DEFAULT 0, function_ids TEXT NOT NULL, class_ids TEXT NOT NULL, tags TEXT NOT NULL,
+  PRIMARY KEY (app_id, version)
+);
+CREATE TABLE IF NOT EXISTS deployed_functions (
+  app_id TEXT NOT NULL, version INTEGER NOT NULL, function_id TEXT NOT NULL, definition_id TEXT NOT NULL,
+  definition BLOB NOT NULL, PRIMARY KEY (app_id, version, function_id)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One version of an app; `at` is Unix time, `rolled_back_to` the version that it repeats, 0 for none."""
+
+    version: int
+    at: float
+    tag: str
+    client_version: str
+    rolled_back_to: int
+
+
+class Deployments:
+    """Publishes apps and brings versions back; raises RpcFailure NOT_FOUND for what does not exist."""
+
+    def __init__(self, database: Database, apps: Apps) -> None:
+        self._db = database
+        self._apps = apps
+        database.script(_DDL)
+
+    def publish(self, request: api_pb2.AppPublishRequest, *, client_version: str) -> App:
+        """Make the given functions the app's layout, and for a deployment its name and next version.
+
+        A request without a state keeps the app's: `modal serve` publishes so after each change of its files.
+        """
+        deployed = request.app_state == api_pb2.APP_STATE_DEPLOYED
+        with self._db.transaction():
+            self._apps.set_layout(
+                request.app_id,
+                function_ids=dict(request.function_ids),
+                class_ids=dict(request.class_ids),
+                tags=dict(request.tags),
+                state=request.app_state or self._apps.get(request.app_id).state,
+                name=request.name if deployed else None,
+            )
+            if deployed:
+                self._add_version(request.app_id, tag=request.deployment_tag, client_version=client_version)
+        return self._apps.get(request.app_id)
+
+    def roll_over(self, app_id: str, *, client_version: str) -> App:
+        """Make the same again the next version, so that its containers are replaced."""
+        with self._db.transaction():
+            self._deployed(app_id)
+            self._apps.renew_definitions(app_id)
+            self._add_version(app_id, tag="", client_version=client_version)
+        return self._apps.get(app_id)
+
+    def roll_back(self, app_id: str, version: int, *, client_version: str) -> App:
+        """Make an earlier version the next one; -1 is the one before the present."""
+        with self._db.transaction():
+            app = self._deployed(app_id)
+            wanted = version if version > 0 else app.version + version
+            row = self._db.one("SELECT * FROM deployments WHERE app_id=? AND version=?", (app_id, wanted))
+            if row is None:
+                raise not_found(f"App '{app.name}' has no version {wanted}: `modal app history` shows those it has.")
+            self._apps.set_layout(
+                app_id,
+                function_ids=json.loads(row["function_ids"]),
+                class_ids=json.loads(row["class_ids"]),
+                tags=json.loads(row["tags"]),
+                state=app.state,
+                name=None,
+            )
+            self._db.execute(
+                "UPDATE functions SET definition=was.definition, definition_id=was.definition_id "
+                "FROM deployed_functions AS was WHERE was.app_id=? AND was.version=? "
+                "AND functions.function_id=was.function_id",
+                (app_id, wanted),
+            )
+            self._apps.definitions_changed()
+            self._add_version(app_id, tag=row["tag"], client_version=client_version, rolled_back_to=wanted)
+        return self._apps.get(app_id)
+
+    def history(self, app_id: str) -> list[Deployment]:
+        """An app's versions, newest first."""
+        self._apps.get(app_id)
+        rows = self._db.all("SELECT * FROM deployments WHERE app_id=? ORDER BY version DESC", (app_id,))
+        return [
+            Deployment(row["version"], row["at"], row["tag"], row["client_version"], row["rolled_back_to"])
+            for row in rows
+        ]
+
+    def _deployed(self, app_id: str) -> App:
+        app = self._apps.get(app_id)
+        if app.state != api_pb2.APP_STATE_DEPLOYED or app.stopped_at:
+            raise failed_precondition(f"App {app_id} is not deployed.")
+        return app
+
+    def _add_version(self, app_id: str, *, tag: str, client_version: str, rolled_back_to: int = 0) -> None:
+        now = time.time()
+        version = self._apps.get(app_id).version + 1
+        self._db.execute("UPDATE apps SET version=?, deployed_at=? WHERE app_id=?", (version, now, app_id))
+        self._db.execute(
+            "INSERT INTO deployments SELECT app_id, version, ?, ?, ?, ?, function_ids, class_ids, tags FROM apps "
+            "WHERE app_id=?",
+            (now, tag, client_version, rolled_back_to, app_id),
+        )
+        self._db.execute(
+            "INSERT INTO deployed_functions SELECT app_id, ?, function_id, definition_id, definition FROM functions "
+            "WHERE app_id=? AND function_id IN (SELECT value FROM apps, json_each(apps.function_ids) WHERE app_id=?)",
+            (version, app_id, app_id),
+        )

@@ -1,0 +1,1 @@
+"""Faults on request: which call fails, for whom, when and how."""

@@ -1,0 +1,259 @@
+"""Faults by rule: which call, of whom, when, and what happens then. Each one that is injected is logged as such.
+
+A rule draws from its own seed, once per match and in order, so that the same calls meet the same faults again.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal, get_args
+
+import structlog
+from grpc import StatusCode
+from modal_proto import api_pb2, task_command_router_pb2
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from workbench.local_cloud.base.ids import new_id
+
+_log = structlog.get_logger(__name__)
+
+MAX_RULES = 100
+_REMEMBERED = 200
+_MOST_LISTED = 30
+
+At = Literal["call", "answer", "stream", "commit", "web"]
+Pattern = Annotated[str, Field(max_length=200)]
+Seconds = Annotated[float, Field(ge=0, le=24 * 3600)]
+
+
+def check_word(what: str, word: str, known: Iterable[str]) -> None:
+    """Raise ValueError with the nearest words that there are, for one that there is not."""
+    names = {name.lower(): name for name in known}
+    if word in names.values():
+        return
+    near = [names[found] for found in get_close_matches(word.lower().strip("*"), names, n=3, cutoff=0.6)]
+    if near:
+        meant = f"did you mean {' or '.join(near)}?"
+    elif len(names) > _MOST_LISTED:
+        meant = "`workbench cloud coverage` lists them"
+    else:
+        meant = f"there is {', '.join(names.values())}"
+    raise ValueError(f"there is no {what} '{word[:100]}': {meant}")
+
+
+class FaultRule(BaseModel):
+    """What to match and what to do. Patterns are as in a shell (`Task*`); an empty one matches everything.
+
+    `at` says where: `call`, before an RPC is done; `answer`, after it was done and before the caller learns of it;
+    `stream`, while an RPC streams its answer; `commit`, when a mount is committed; `web`, when a web function answers.
+    `nth` fires at that match only, counted from 1; `times` at most so often; `probability` now and then, by `seed`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: At = "call"
+    rpc: Pattern = ""
+    app: Pattern = ""
+    sandbox: Pattern = Field("", max_length=200, description="id or name")
+    path: Pattern = Field("", max_length=200, description="of a file, a sub-path or a URL")
+    nth: int | None = Field(None, ge=1)
+    times: int | None = Field(None, ge=1)
+    probability: float = Field(1.0, ge=0, le=1)
+    seed: int = Field(0, ge=0)
+
+    delay_s: Seconds = 0
+    status: str | None = Field(None, description="a gRPC status by name: UNAVAILABLE, INTERNAL, RESOURCE_EXHAUSTED, …")
+    kill: Literal["exec", "sandbox", "container"] | None = None
+    preempt: bool = Field(False, description="take the container's machine away as Modal does")
+    exhaust: Literal["memory", "disk"] | None = Field(None, description="end the sandbox as if that were used up")
+    after_messages: int = Field(0, ge=0, description="how many messages of a stream pass before it happens")
+    bytes_per_s: float | None = Field(None, gt=0, description="how fast a stream or a web response passes")
+    lose: bool = Field(False, description="a commit that is acknowledged and never happens")
+    http_status: int | None = Field(None, ge=400, le=599)
+    buffer_bytes: int | None = Field(None, ge=1, le=64 * 1024**2, description="a hop that holds so much back")
+    cut_after_s: Seconds | None = Field(None, description="the connection breaks so long after the response began")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _must_be_words_that_there_are(cls, given: object) -> object:
+        """Name what is nearest to a field or a value that is misspelt."""
+        if isinstance(given, dict):
+            for name, value in given.items():
+                check_word("field", str(name), cls.model_fields)
+                if isinstance(value, str) and name in _WORDS:
+                    check_word(str(name), value, _WORDS[name])
+        return given
+
+    @model_validator(mode="after")
+    def _must_make_sense(self) -> "FaultRule":
+        given = {name for name in ACTIONS if getattr(self, name)}
+        if not given:
+            raise ValueError(f"a rule does nothing unless one of these is given: {', '.join(sorted(ACTIONS))}")
+        misplaced = sorted(given - _ALLOWED[self.at])
+        if misplaced:
+            allowed = ", ".join(sorted(_ALLOWED[self.at]))
+            raise ValueError(f"{', '.join(misplaced)} does not go with at={self.at}; there it is one of {allowed}")
+        if self.rpc and self.at in ("commit", "web"):
+            raise ValueError(f"an RPC's name does not go with at={self.at}")
+        self._must_match_an_rpc()
+        return self
+
+    def _must_match_an_rpc(self) -> None:
+        """A pattern that matches nothing of the protocol is misspelt, or in the wrong place."""
+        matched = [streams for name, streams in RPCS.items() if fnmatchcase(name, self.rpc)]
+        if not self.rpc or any(streams is (self.at == "stream") or self.at == "call" for streams in matched):
+            return
+        if not matched:
+            check_word("RPC", self.rpc, RPCS)
+        how = "stream their answer: give at=stream or at=call" if any(matched) else "do not stream: give another at="
+        raise ValueError(f"RPCs like {self.rpc} {how}")
+
+    @property
+    def code(self) -> StatusCode | None:
+        """The gRPC status to answer with."""
+        return None if self.status is None else StatusCode[self.status]
+
+
+_WORDS: dict[str, tuple[str, ...]] = {
+    "at": get_args(At),
+    "status": tuple(code.name for code in StatusCode if code is not StatusCode.OK),
+    "kill": ("exec", "sandbox", "container"),
+    "exhaust": ("memory", "disk"),
+}
+# The calls of the protocol, and whether each streams its answer.
+RPCS: dict[str, bool] = {
+    method.name: method.server_streaming
+    for service in (
+        api_pb2.DESCRIPTOR.services_by_name["ModalClient"],
+        task_command_router_pb2.DESCRIPTOR.services_by_name["TaskCommandRouter"],
+    )
+    for method in service.methods
+}
+ACTIONS = frozenset(
+    (
+        "delay_s",
+        "status",
+        "kill",
+        "preempt",
+        "exhaust",
+        "bytes_per_s",
+        "lose",
+        "http_status",
+        "buffer_bytes",
+        "cut_after_s",
+    )
+)
+_OF_CALLS = frozenset(("delay_s", "status", "kill", "preempt", "exhaust"))
+_ALLOWED: dict[At, frozenset[str]] = {
+    "call": _OF_CALLS,
+    "answer": _OF_CALLS,
+    "stream": _OF_CALLS | {"bytes_per_s"},
+    "commit": frozenset(("delay_s", "status", "lose", "kill", "exhaust")),
+    "web": frozenset(("delay_s", "http_status", "buffer_bytes", "bytes_per_s", "cut_after_s", "kill", "preempt")),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whom a call is about, as far as it is known."""
+
+    app: str = ""
+    sandbox_id: str = ""
+    sandbox_name: str = ""
+    task_id: str = ""
+    exec_id: str = ""
+    path: str = ""
+
+
+@dataclass
+class Active:
+    """A rule in force and what has become of it."""
+
+    rule_id: str
+    rule: FaultRule
+    chance: random.Random
+    matched: int = 0
+    injected: int = 0
+
+
+@dataclass(frozen=True)
+class Injection:
+    """One fault that happened; `at_s` is the cloud's time."""
+
+    rule_id: str
+    at_s: float
+    at: At
+    what: str
+    subject: Subject
+
+
+class Faults:
+    """The rules in force."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._rules: dict[str, Active] = {}
+        self._happened: deque[Injection] = deque(maxlen=_REMEMBERED)
+
+    def __bool__(self) -> bool:
+        """Whether there is any rule."""
+        return bool(self._rules)
+
+    def add(self, rule: FaultRule) -> str:
+        """Put a rule into force and return its id; raises ValueError when there are too many."""
+        if len(self._rules) >= MAX_RULES:
+            raise ValueError(f"there are {MAX_RULES} rules already: clear some first")
+        rule_id = new_id("fr", length=8)
+        self._rules[rule_id] = Active(rule_id, rule, random.Random(rule.seed))  # noqa: S311  # repeatable
+        return rule_id
+
+    def remove(self, rule_id: str) -> bool:
+        """Drop one rule; False when there is none of that id."""
+        return self._rules.pop(rule_id, None) is not None
+
+    def clear(self) -> int:
+        """Drop every rule; returns how many there were."""
+        count = len(self._rules)
+        self._rules.clear()
+        return count
+
+    def rules(self) -> list[Active]:
+        """The rules in force, oldest first."""
+        return list(self._rules.values())
+
+    def happened(self) -> list[Injection]:
+        """The newest injected faults, oldest first."""
+        return list(self._happened)
+
+    def draw(self, at: At, what: str, subject: Callable[[], Subject]) -> list[FaultRule]:
+        """The rules that fire now. `what` is the RPC's name, or the author of a commit, or a web request's path."""
+        fired: list[FaultRule] = []
+        known: Subject | None = None
+        for active in list(self._rules.values()):
+            rule = active.rule
+            if rule.at != at or (rule.rpc and not fnmatchcase(what, rule.rpc)):
+                continue
+            known = known or subject()
+            if not _matches(rule, known):
+                continue
+            active.matched += 1
+            fires = (rule.nth is None or active.matched == rule.nth) and active.chance.random() < rule.probability
+            if not fires or (rule.times is not None and active.injected >= rule.times):
+                continue
+            active.injected += 1
+            self._happened.append(Injection(active.rule_id, self._now(), at, what, known))
+            _log.warning("fault.injected", rule_id=active.rule_id, at=at, what=what, sandbox_id=known.sandbox_id)
+            fired.append(rule)
+        return fired
+
+
+def _matches(rule: FaultRule, subject: Subject) -> bool:
+    if rule.app and not fnmatchcase(subject.app, rule.app):
+        return False
+    if rule.path and not fnmatchcase(subject.path, rule.path):
+        return False
+    names = (subject.sandbox_id, subject.sandbox_name)
+    return not rule.sandbox or any(name and fnmatchcase(name, rule.sandbox) for name in names)

@@ -1,0 +1,121 @@
+"""Makes the containers of functions: what each is told, sees and has mounted. Its pool starts and ends them."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from modal_proto import api_pb2
+
+from workbench.local_cloud.apps.app_logs import AppLogs, Origin
+from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.functions.container import CODE_ROOT, Container
+from workbench.local_cloud.images.images import Images
+from workbench.local_cloud.server.callers import TASK_HEADER, Gate
+from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
+
+
+class ContainerMaker:
+    """Gathers what a container needs from those who own it."""
+
+    def __init__(
+        self,
+        apps: Apps,
+        images: Images,
+        copies: WorkingCopies,
+        gate: Gate,
+        logs: AppLogs,
+        *,
+        secrets: Callable[[Iterable[str]], dict[str, str]],
+        lay_out: Callable[[list[str], Path], None],
+        layout: Callable[[str], api_pb2.AppLayout],
+        volume_metadata: Callable[[str], api_pb2.VolumeMetadata],
+        url: Callable[[], str],
+        working_on: Callable[[str, str], tuple[str, str]],
+        scratch: Path,
+    ) -> None:
+        """`secrets` gives the variables of secrets by their ids, `lay_out` puts the files of mounts into a directory.
+
+        `layout` is an app's, `url` the cloud's; each container has a directory below `scratch`. `working_on` gives
+        the call and the input for which a container prints, by the input that it names itself.
+        """
+        self._apps = apps
+        self._images = images
+        self._copies = copies
+        self._gate = gate
+        self._logs = logs
+        self._secrets = secrets
+        self._lay_out = lay_out
+        self._layout = layout
+        self._volume_metadata = volume_metadata
+        self._url = url
+        self._working_on = working_on
+        self._scratch = scratch
+
+    async def make(self, task_id: str, function_id: str, definition_id: str) -> Container:
+        """A container that is not started yet, for a function as it is defined now. Raises RpcFailure."""
+        function = self._apps.function(function_id)
+        app = self._apps.app_of(function_id)
+        image = self._images.built(function.image_id)
+        env = {
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")),
+            "HOME": CODE_ROOT,
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": CODE_ROOT,
+            "PYTHONUNBUFFERED": "1",
+            **image.env(),
+            **self._secrets(function.secret_ids),
+            "MODAL_IS_REMOTE": "1",
+            "MODAL_SERVER_URL": self._url(),
+            "MODAL_TASK_ID": task_id,
+            "MODAL_ENVIRONMENT": app.environment,
+            "MODAL_IMAGE_ID": function.image_id,
+            "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{self._gate.admit_task(task_id, restricted=function.untrusted)}",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        layout = self._layout(app.app_id)
+        for dependency in function.object_dependencies:
+            if dependency.object_id not in {item.object_id for item in layout.objects}:
+                layout.objects.append(self._described(dependency.object_id))
+        mounts: dict[str, WorkingCopy] = {}
+        try:
+            for mount in function.volume_mounts:
+                mounts[mount.mount_path] = await self._copies.mount(
+                    mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only
+                )
+        except BaseException:
+            for copy in mounts.values():
+                await copy.discard()
+            raise
+
+        def on_output(fd: int, input_id: str, rows: list[str]) -> None:
+            origin = Origin(task_id, function_id, *self._working_on(task_id, input_id))
+            self._logs.append(app.app_id, rows, fd=fd, origin=origin)
+
+        return Container(
+            task_id=task_id,
+            arguments=api_pb2.ContainerArguments(
+                task_id=task_id,
+                function_id=function_id,
+                app_id=app.app_id,
+                function_def=function,
+                environment_name=app.environment,
+                app_layout=layout,
+                serialized_params=self._apps.params(function_id),
+            ),
+            env=env,
+            mounts=mounts,
+            read_only=frozenset(mount.mount_path for mount in function.volume_mounts if mount.read_only),
+            image=image,
+            lay_out=partial(self._lay_out, list(function.mount_ids)),
+            on_output=on_output,
+            inputs_together=max(function.max_concurrent_inputs, function.batch_max_size) > 1,
+            on_end=partial(self._gate.dismiss_task, task_id),
+            scratch=self._scratch,
+        )
+
+    def _described(self, object_id: str) -> api_pb2.Object:
+        if object_id.startswith("vo-"):
+            return api_pb2.Object(object_id=object_id, volume_metadata=self._volume_metadata(object_id))
+        return api_pb2.Object(object_id=object_id)

@@ -1,0 +1,312 @@
+"""Web ingress: one loopback port per web function. Each request and each WebSocket is one call of the function.
+
+Bytes are passed on as they come. What a client sends is hostile; it is bounded here and parsed by the function. A
+function that dies in the middle of a response breaks the connection: a cut stream never looks complete.
+"""
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+from modal._serialization import deserialize_data_format
+from modal_proto import api_pb2
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
+from workbench.local_cloud.base.errors import RpcFailure, not_found
+from workbench.local_cloud.base.ports import listen
+from workbench.local_cloud.faults.injection import Hop, Injector
+from workbench.local_cloud.faults.rules import FaultRule
+from workbench.local_cloud.functions.asgi_scopes import (
+    SERVED,
+    Message,
+    Receive,
+    Send,
+    answer,
+    as_chunk,
+    as_input,
+    close,
+    disconnected,
+    is_disconnect,
+    is_last,
+    is_websocket,
+    size,
+)
+from workbench.local_cloud.functions.function_calls import Call, Calls
+from workbench.local_cloud.functions.pool import Pools
+
+_log = structlog.get_logger(__name__)
+
+HEADERS_TIMEOUT_S = 150.0  # Modal's: past it the client is sent to poll with GET
+MAX_BODY_BYTES = 4 * 1024**3  # Modal's
+MAX_WEBSOCKET_MESSAGE_BYTES = 2 * 1024**2  # Modal's; a larger one closes the connection with 1009
+_RESUME_PARAMETER = "__modal_function_call_id"
+_STOP_S = 3.0
+_WORKER_S = 60.0
+
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class StreamBrokenError(Exception):
+    """The function ended in the middle of a response."""
+
+
+class QuietServer(uvicorn.Server):
+    """A uvicorn server that leaves signals to its owner."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Install nothing."""
+        yield
+
+
+class Ingress:
+    """Serves web functions; `read_blob` gives the bytes of chunks that were too large for one message."""
+
+    def __init__(
+        self,
+        apps: Apps,
+        calls: Calls,
+        pools: Pools,
+        clock: Clock,
+        injector: Injector,
+        *,
+        read_blob: Callable[[str], bytes],
+        refusal: Callable[[str, Headers], str | None],
+    ) -> None:
+        """`refusal` says why a request to an environment's guarded function may not pass; None when it may."""
+        self._refusal = refusal
+        self._apps = apps
+        self._clock = clock
+        self._injector = injector
+        self._calls = calls
+        self._pools = pools
+        self._read_blob = read_blob
+        self._servers: dict[tuple[str, str], tuple[uvicorn.Server, asyncio.Task[None]]] = {}
+        self._waiting: dict[str, Call] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def serve(self, function_id: str, method: str = "") -> str:
+        """Serve a function, or one method of a class, and return its URL. Idempotent.
+
+        The port is the one it had before, or a free one.
+        """
+        if (function_id, method) not in self._servers:
+            self._start(function_id, method, self._apps.port(function_id, method))
+        return self.url(function_id, method)
+
+    def url(self, function_id: str, method: str = "") -> str:
+        """A served function's URL, or an empty string."""
+        served = (function_id, method) in self._servers
+        return f"http://127.0.0.1:{self._apps.port(function_id, method)}" if served else ""
+
+    def serves(self, port: int) -> bool:
+        """Whether a loopback port is a web function's now."""
+        return any(self._apps.port(*key) == port for key in self._servers)
+
+    async def drop(self, function_id: str) -> None:
+        """Stop serving a function and its methods. Idempotent."""
+        await asyncio.gather(*(self._drop(key) for key in list(self._servers) if key[0] == function_id))
+
+    async def _drop(self, key: tuple[str, str]) -> None:
+        entry = self._servers.pop(key, None)
+        if entry is not None:
+            server, task = entry
+            server.should_exit = True
+            _, pending = await asyncio.wait([task], timeout=_STOP_S)
+            if pending:
+                server.force_exit = True
+                task.cancel()
+                await asyncio.wait([task], timeout=_STOP_S)
+
+    async def aclose(self) -> None:
+        """Stop serving everything. Idempotent."""
+        await asyncio.gather(*(self._drop(key) for key in list(self._servers)))
+        for job in list(self._background):
+            job.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=_STOP_S)
+
+    def _start(self, function_id: str, method: str, port: int) -> None:
+        listener = self._listener(port)
+        self._apps.set_port(function_id, method, listener.getsockname()[1])
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            await self._handle(function_id, method, scope, receive, send)
+
+        guarded = TrustedHostMiddleware(app, allowed_hosts=["127.0.0.1", "localhost"])  # against DNS rebinding
+        config = uvicorn.Config(
+            guarded,
+            lifespan="off",
+            ws="websockets-sansio",
+            ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = QuietServer(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        self._servers[function_id, method] = (server, task)
+
+    def _listener(self, port: int) -> socket.socket:
+        try:
+            return listen(port)
+        except OSError:
+            return listen(0)  # somebody else has the old port now: the URL changes, and `endpoint` tells it
+
+    async def _handle(self, function_id: str, method: str, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] not in SERVED:
+            return
+        try:
+            refusal = self._refused(function_id, method, scope["headers"])
+        except RpcFailure as error:
+            await answer(scope, send, 404, f"modal-http: {error.message}")
+            return
+        if refusal is not None:
+            await answer(scope, send, 401, f"modal-http: {refusal}")
+            return
+        resumed = self._resumed(scope)
+        if resumed is not None:
+            call, start = resumed, None
+            if scope["method"] != "GET":
+                await answer(scope, send, 400, "modal-http: only GET may resume a request")
+                return
+        else:
+            call = self._calls.create(function_id)
+            self._pools.submit(call.add(0, as_input(scope, method)))
+            start = asyncio.create_task(self._send_on(call, scope, receive))
+        try:
+            rules = self._injector.on_web(function_id, scope["path"]) if self._injector.faults else []
+            await (self._respond_badly(rules, call, scope, send) if rules else self._respond(call, scope, send))
+        finally:
+            if start is not None:
+                start.cancel()
+            if call.call_id not in self._waiting and not call.done:
+                self._spawn(self._leave(call, scope))
+
+    def _refused(self, function_id: str, method: str, headers: Headers) -> str | None:
+        """Why a request may not pass; raises RpcFailure NOT_FOUND for a function that is none of the web."""
+        function = self._apps.function(function_id)
+        config = function.method_definitions[method].webhook_config if method else function.webhook_config
+        if not config.type:
+            raise not_found("no web function is deployed here")
+        if not config.requires_proxy_auth:
+            return None
+        return self._refusal(self._apps.app_of(function_id).environment, headers)
+
+    def _resumed(self, scope: Message) -> Call | None:
+        if is_websocket(scope):
+            return None
+        for pair in bytes(scope["query_string"]).split(b"&"):
+            name, _, value = pair.partition(b"=")
+            if name.decode("latin-1") == _RESUME_PARAMETER:
+                return self._waiting.get(value.decode("latin-1"))
+        return None
+
+    async def _send_on(self, call: Call, scope: Message, receive: Receive) -> None:
+        """Pass on what the client sends, and its leaving."""
+        received = 0
+        while True:
+            message = await receive()
+            received += 0 if is_websocket(scope) else size(message)
+            if received > MAX_BODY_BYTES:
+                message = disconnected(scope)
+            await call.data_in.put(as_chunk(message))
+            if is_disconnect(message):
+                return
+
+    async def _respond_badly(self, rules: list[FaultRule], call: Call, scope: Message, send: Send) -> None:
+        """Respond as the rules of injected faults say."""
+        await self._clock.sleep(sum(rule.delay_s for rule in rules))
+        refused = next((rule.http_status for rule in rules if rule.http_status), None)
+        if refused is not None:
+            await answer(scope, send, refused, "modal-http: injected by a fault rule")
+            return
+        for rule in rules:
+            if rule.kill or rule.preempt:
+                await self._injector.harm_container(rule, await self._worker(call))
+        answering = asyncio.ensure_future(self._respond(call, scope, Hop(send, rules, self._clock).send))
+        cut_s = min((rule.cut_after_s for rule in rules if rule.cut_after_s is not None), default=math.inf)
+        try:
+            await self._clock.first(asyncio.shield(answering), timeout_s=min(cut_s, MAX_ADVANCE_S))
+            if not answering.done():
+                raise StreamBrokenError
+            answering.result()
+        finally:
+            answering.cancel()
+
+    async def _worker(self, call: Call) -> str:
+        """The container that works on a call, once there is one."""
+        item = next(iter(call.inputs.values()))
+        deadline = self._clock.monotonic() + _WORKER_S
+        while not item.task_id and item.output is None and self._clock.monotonic() < deadline:
+            await self._clock.sleep(0.01)
+        return item.task_id
+
+    async def _respond(self, call: Call, scope: Message, send: Send) -> None:
+        messages = self._messages(call)
+        first = asyncio.ensure_future(anext(messages, None))
+        await self._clock.first(first, timeout_s=HEADERS_TIMEOUT_S)
+        if not first.done():
+            await self._is_late(call, scope, send)
+            return
+        self._waiting.pop(call.call_id, None)
+        message = first.result()
+        if message is None:
+            await answer(scope, send, 500, "modal-http: the function failed before it answered; see `modal app logs`")
+            return
+        complete = False
+        while message is not None:
+            await send(message)
+            complete = is_last(message)
+            message = await anext(messages, None)
+        if not complete and is_websocket(scope):
+            await close(send, failed=not _succeeded(call))
+        elif not complete:
+            _log.warning("web.stream_broken", function_id=call.function_id)
+            raise StreamBrokenError
+
+    async def _is_late(self, call: Call, scope: Message, send: Send) -> None:
+        """Send a client to poll with GET; a WebSocket, which cannot, is refused."""
+        if is_websocket(scope):
+            await answer(scope, send, 504, "modal-http: the function did not answer in time")
+            return
+        self._waiting[call.call_id] = call
+        location = f"{scope['path']}?{_RESUME_PARAMETER}={call.call_id}".encode()
+        await send({"type": "http.response.start", "status": 303, "headers": [(b"location", location)]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _messages(self, call: Call) -> Any:
+        async for chunk in call.data_out.read():
+            data = (
+                self._read_blob(chunk.data_blob_id) if chunk.WhichOneof("data_oneof") == "data_blob_id" else chunk.data
+            )
+            if chunk.data_format == api_pb2.DATA_FORMAT_ASGI:
+                yield deserialize_data_format(data, chunk.data_format, None)
+
+    async def _leave(self, call: Call, scope: Message) -> None:
+        """Tell the function that its client has gone, and let it end in its own time without being held up."""
+        await call.data_in.put(as_chunk(disconnected(scope)))
+        async for _ in call.data_out.read():
+            pass
+        self._calls.forget(call)
+
+    def _spawn(self, work: Any) -> None:
+        job = asyncio.ensure_future(work)
+        self._background.add(job)
+        job.add_done_callback(self._background.discard)
+
+
+def _succeeded(call: Call) -> bool:
+    return all(
+        item.output is not None and item.output.result.status == api_pb2.GenericResult.GENERIC_STATUS_SUCCESS
+        for item in call.inputs.values()
+    )

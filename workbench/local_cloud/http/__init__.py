@@ -1,1 +1,0 @@
-"""The HTTP side of the cloud: large values and volume blocks by signed links."""

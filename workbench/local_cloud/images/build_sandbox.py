@@ -1,0 +1,165 @@
+"""Where a layer is built: a bubblewrap of its own, in which an installer may run a package's own code.
+
+That code is strangers'. It sees the system read-only and the image's files; it writes to those of the image's `venv`
+and `npm` that the layer changes, and to a scratch home. Nothing of the cloud is there, neither its state nor its
+credentials. It has the network, since packages come from there, and what is configured for pip, uv and npm on this
+machine: indexes, proxies, certificates.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from workbench.local_cloud.base.host_processes import lines
+from workbench.local_cloud.base.programs import Program
+from workbench.local_cloud.base.system_root import interpreter_paths, system_root
+from workbench.local_cloud.images import host, layouts
+
+LAYER_DEADLINE_S = 20 * 60.0
+_REAP_S = 5.0
+_TOOLS = "/opt/tools"
+_HOME = "/home/build"
+_CONFIGURATION = re.compile(
+    r"(?:UV|PIP|NPM_CONFIG|npm_config)_(?:.*_)?(?:INDEX|INDEX_URL|INDEX_STRATEGY|FIND_LINKS|CERT|NATIVE_TLS|SYSTEM_CERTS"
+    r"|TRUSTED_HOST|INSECURE_HOST|TIMEOUT|RETRIES|PROXY|OFFLINE|NO_INDEX|CONSTRAINT|REGISTRY|registry|CONFIG_FILE)"
+    r"|UV_INDEX_\w+_(?:USERNAME|PASSWORD)"
+    r"|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|NODE_EXTRA_CA_CERTS"
+    r"|(?:https?|all|no)_proxy|(?:HTTPS?|ALL|NO)_PROXY"
+)
+# (below the user's home, below the build's); those of the whole system are at the same path in both.
+_USER_FILES = (
+    (".config/pip/pip.conf", ".config/pip/pip.conf"),
+    (".pip/pip.conf", ".config/pip/pip.conf"),
+    (".config/uv/uv.toml", ".config/uv/uv.toml"),
+    (".npmrc", ".npmrc"),
+)
+_SYSTEM_FILES = ("/etc/pip.conf", "/etc/uv/uv.toml", "/etc/npmrc", "/etc/xdg/pip/pip.conf")
+_PATH = re.compile(r"(?:^|[\s=,'\"]|file://)(/[^\s,'\"=;#]+)", re.MULTILINE)
+
+
+class BuildFailedError(Exception):
+    """A step ended with another exit code than 0, or took too long; the message is a sentence."""
+
+
+class Workshop:
+    """Runs the programs of one layer's build, one after the other, on the files in a scratch directory."""
+
+    def __init__(
+        self,
+        scratch: Path,
+        *,
+        env: Mapping[str, str],
+        workdir: str,
+        writes: Sequence[str],
+        log: Callable[[str, int], None],
+    ) -> None:
+        """`scratch` is a fresh directory of ours; `log` gets each line with its file descriptor, 1 or 2.
+
+        `writes` says which of `venv` and `npm` may be written to: the other may be shared with the parent image.
+        """
+        self._writes = tuple(writes)
+        self._scratch = scratch
+        self.image = scratch / "image"
+        self.python_prefix = ""  # where the image's own Python is seen
+        self._env = dict(env)
+        self._workdir = workdir
+        self._log = log
+        for name in ("home", "tmp"):
+            (scratch / name).mkdir()
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        with_cloud: bool = False,
+        writable: Sequence[tuple[Path, str]] = (),
+        quiet: bool = False,
+    ) -> None:
+        """Run one program to its end; its family dies with it, with us, and when we are cancelled.
+
+        `with_cloud` shows the cloud's own packages as well. Raises BuildFailedError.
+        """
+        command = self._bubblewrap(with_cloud=with_cloud, writable=writable)
+        program = await Program.start(*command, *argv, env={**self._environment(), **(env or {})})
+        tail: list[str] = []
+        readers = [
+            asyncio.create_task(self._forward(program.stdout, 1, quiet, tail)),
+            asyncio.create_task(self._forward(program.stderr, 2, quiet, tail)),
+        ]
+        try:
+            code = await program.wait()
+            await asyncio.wait(readers, timeout=_REAP_S)
+        finally:
+            await program.aclose()
+            for reader in readers:
+                reader.cancel()
+        if code:
+            said = " ".join(" ".join(tail).split())[-1500:]
+            raise BuildFailedError(f"'{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}' failed ({code}). {said}")
+
+    async def _forward(self, stream: asyncio.StreamReader, fd: int, quiet: bool, tail: list[str]) -> None:
+        async for text in lines(stream):
+            tail.append(text)
+            del tail[:-12]
+            if not quiet:
+                self._log(text, fd)
+
+    def _environment(self) -> dict[str, str]:
+        configured = {name: value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)}
+        return {
+            **configured,
+            "LANG": "C.UTF-8",
+            **self._env,
+            "HOME": _HOME,
+            "PATH": f"{_TOOLS}:{self._env.get('PATH', layouts.IMAGE_PATH)}",
+            "UV_LINK_MODE": "copy",
+            "UV_COMPILE_BYTECODE": "1",  # what runs sees the environment read-only
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_NO_PROGRESS": "1",
+            "PIP_NO_INPUT": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+
+    def _bubblewrap(self, *, with_cloud: bool, writable: Sequence[tuple[Path, str]]) -> list[str]:
+        argv = system_root()
+        argv += ["--bind", str(self._scratch / "home"), _HOME, "--bind", str(self._scratch / "tmp"), "/tmp"]  # noqa: S108  # inside
+        for path in _SYSTEM_FILES:
+            argv += ["--ro-bind-try", path, path]
+        for source in _configured_paths():
+            argv += ["--ro-bind-try", source, source]
+        cloud = interpreter_paths() if with_cloud else []
+        split = [*cloud, *(path for _, path in writable)]
+        for source_path, path in layouts.binds(self.image, prefix=self.python_prefix, split=split):
+            argv += ["--ro-bind", str(source_path), path]
+        for path in cloud:
+            argv += ["--ro-bind", path, path]
+        for source, target in _USER_FILES:
+            argv += ["--ro-bind-try", str(Path.home() / source), f"{_HOME}/{target}"]
+        for name in self._writes:
+            argv += ["--bind", str(self.image / name), f"{layouts.IMAGE_ROOT}/{name}"]
+        for source_path, path in writable:
+            argv += ["--bind", str(source_path), path]
+        if (uv := host.uv()) is not None:
+            argv += ["--ro-bind", uv, f"{_TOOLS}/uv"]
+        if (found := host.npm()) is not None and not found[0].startswith("/usr/"):
+            node = str(Path(found[0]).parent.parent)
+            argv += ["--ro-bind", node, node]
+        return [*argv, "--dir", self._workdir, "--chdir", self._workdir, "--"]
+
+
+def _configured_paths() -> list[str]:
+    """Directories and files that the machine's configuration of installers points to, such as local indexes."""
+    texts = [value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)]
+    for path in (*(Path.home() / source for source, _ in _USER_FILES), *map(Path, _SYSTEM_FILES)):
+        try:
+            texts.append(path.read_text(errors="replace"))
+        except OSError:
+            continue
+    found = {match.group(1) for text in texts for match in _PATH.finditer(text)}
+    home = str(Path.home())
+    return sorted(
+        path for path in found if len(Path(path).parts) > 2 and not f"{home}/".startswith(f"{path.rstrip('/')}/")
+    )

@@ -1,0 +1,299 @@
+"""Images by id: what each means, where its files are, and the builds that run.
+
+A layer is known by its key: the image it is built on, its definition, its files, the values of its secrets, and what of
+the cloud's environment it relies on. Equal layers are built once. Rows and directories survive the cloud; builds do
+not: one that was cut off counts as failed, and is tried again when somebody asks for it.
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Row
+
+import structlog
+from modal_proto import api_pb2
+
+from workbench.local_cloud.apps.app_logs import LogRow, Origin, Wanted
+from workbench.local_cloud.base.errors import failed_precondition, not_found
+from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.ids import new_id
+from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images.build_logs import BuildLog, Line
+from workbench.local_cloud.images.build_sandbox import LAYER_DEADLINE_S, BuildFailedError
+from workbench.local_cloud.images.builder import Builder
+from workbench.local_cloud.images.dockerfile import RefusedError
+from workbench.local_cloud.images.plans import Adopt, Meaning, Plan, Step
+from workbench.local_cloud.images.steps import interpret
+from workbench.local_cloud.store.database import Database
+
+_log = structlog.get_logger(__name__)
+
+BUILDING, BUILT, FAILED = "building", "built", "failed"
+MAX_BUILDS = 2  # at a time: installers use every core they find
+_STOP_S = 10.0
+_INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
+_SLEEP = ["sleep", "172800"]
+_KEY_VERSION = 2  # what is built from a definition changes with it
+
+_DDL = """
+CREATE TABLE IF NOT EXISTS image_layers (
+  image_id TEXT PRIMARY KEY, key TEXT UNIQUE, state TEXT NOT NULL, parents TEXT NOT NULL, meaning TEXT NOT NULL,
+  directory TEXT NOT NULL, failure TEXT NOT NULL, log TEXT NOT NULL, started_at REAL NOT NULL, finished_at REAL NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image; `directory` is None when nothing had to be built for it. Times in Unix seconds."""
+
+    image_id: str
+    state: str
+    meaning: Meaning
+    directory: Path | None
+    failure: str
+    parents: tuple[str, ...]
+    started_at: float
+    finished_at: float
+
+    @property
+    def python(self) -> str:
+        """The interpreter of its own environment as guests see it, empty when it has none."""
+        return layouts.PYTHON if self.meaning.interpreter else ""
+
+    def binds(self, split: Iterable[str]) -> list[tuple[Path, str]]:
+        """What guests see of it, read-only; `split` names paths at which other things will be."""
+        if self.directory is None:
+            return []
+        own = (*split, *self.meaning.directories)
+        return list(layouts.binds(self.directory, prefix=self.meaning.interpreter_prefix, split=own))
+
+    def env(self) -> dict[str, str]:
+        """Its environment; its own programs are found first."""
+        return self.meaning.env if self.directory is None else {"PATH": layouts.IMAGE_PATH, **self.meaning.env}
+
+    def command(self, arguments: list[str]) -> list[str]:
+        """What a sandbox runs: its entrypoint on the arguments, or on its own when there are none.
+
+        The SDK's debian_slim sleeps by default: nothing needs to run for a sandbox to stay.
+        """
+        own = list(arguments or self.meaning.cmd)
+        nothing = not arguments and not self.meaning.entrypoint and own == _SLEEP
+        return [] if nothing else [*self.meaning.entrypoint, *own]
+
+
+class Images:
+    """Finds, builds and keeps images; the directories are below `root`."""
+
+    def __init__(
+        self,
+        database: Database,
+        root: Path,
+        *,
+        lay_out: Callable[[list[str], Path], None],
+        mount_checksum: Callable[[str], str],
+        secrets: Callable[[list[str]], dict[str, str]],
+    ) -> None:
+        """`lay_out` and `mount_checksum` know mounts, `secrets` resolves their ids."""
+        self._db = database
+        self._root = root
+        self._builder = Builder(root, lay_out=lay_out)
+        self._mount_checksum = mount_checksum
+        self._secrets = secrets
+        self._builds: dict[str, asyncio.Task[None]] = {}
+        self._logs: dict[str, BuildLog] = {}
+        self._slots = asyncio.Semaphore(MAX_BUILDS)
+        database.script(_DDL)
+        database.execute("UPDATE image_layers SET state=?, failure=? WHERE state=?", (FAILED, _INTERRUPTED, BUILDING))
+
+    async def aclose(self) -> None:
+        """End all builds and their processes. Idempotent."""
+        builds = list(self._builds.values())
+        for task in builds:
+            task.cancel()
+        if builds:
+            await asyncio.wait(builds, timeout=_STOP_S)
+
+    def get(self, image_id: str) -> Image:
+        """One image by its id; raises RpcFailure NOT_FOUND."""
+        row = self._db.one("SELECT * FROM image_layers WHERE image_id=?", (image_id,))
+        if row is None:
+            raise not_found(f"Image {image_id} not found.")
+        return self._image(row)
+
+    def built(self, image_id: str) -> Image:
+        """One image that can be run; raises RpcFailure NOT_FOUND or FAILED_PRECONDITION."""
+        image = self.get(image_id)
+        if image.state != BUILT:
+            raise failed_precondition(image.failure or f"Image {image_id} is still being built.")
+        if image.directory is not None and not image.directory.is_dir():
+            raise failed_precondition(f"The files of image {image_id} are gone: deploy again to build it anew.")
+        return image
+
+    def delete(self, image_id: str) -> None:
+        """Forget an image; `workbench cloud gc` removes its files. Raises RpcFailure NOT_FOUND."""
+        self.get(image_id)
+        self._db.execute("DELETE FROM image_layers WHERE image_id=?", (image_id,))
+
+    async def get_or_create(
+        self, image: api_pb2.Image, *, force_build: bool = False, ignore_cache: bool = False
+    ) -> str:
+        """Find a layer, or begin to build it; returns its id. A failed one is tried again.
+
+        `force_build` builds it anew and lets it replace the one that is kept, `ignore_cache` does not let it.
+        """
+        parents = {base.docker_tag: self.built(base.image_id) for base in image.base_images}
+        secrets = self._secrets(list(image.secret_ids))
+        parent_key = [(tag, parent.image_id) for tag, parent in parents.items()]
+        checksum = self._mount_checksum(image.context_mount_id) if image.context_mount_id else ""
+        meanings = {tag: parent.meaning for tag, parent in parents.items()}
+        refusal, plan = "", Plan(Meaning())
+        parent = next(iter(parents.values()), None)
+        files = parent.directory / layouts.TREE if parent is not None and parent.directory is not None else None
+        try:
+            plan = await asyncio.to_thread(interpret, image, meanings, secrets=secrets, files=files)
+        except RefusedError as error:
+            refusal = str(error)
+        key: str | None = _key(image, parent_key, checksum, secrets, plan.steps)
+        row = self._db.one("SELECT * FROM image_layers WHERE key=?", (key,))
+        if row is not None and not force_build and not ignore_cache:
+            found = self._image(row)
+            gone = found.directory is not None and not found.directory.is_dir()
+            if found.state == BUILDING or (found.state == BUILT and not gone):
+                return found.image_id
+            image_id = found.image_id
+        else:
+            image_id = new_id("im")
+            if ignore_cache and not force_build:
+                key = None
+        directory = parent.directory.name if parent is not None and parent.directory is not None else ""
+        ids = json.dumps([one.image_id for one in parents.values()])
+        with self._db.transaction():
+            self._db.execute("UPDATE image_layers SET key=NULL WHERE key=? AND image_id<>?", (key, image_id))
+            self._db.execute(
+                "INSERT OR REPLACE INTO image_layers VALUES (?,?,?,?,?,?,?,?,?,?)",
+                (image_id, key, BUILDING, ids, plan.meaning.to_json(), directory, "", "", time.time(), 0.0),
+            )
+        log = self._logs[image_id] = BuildLog(hidden=secrets.values())
+        for line in plan.log:
+            log.add(f"{line}\n", 1)
+        if refusal or not plan.steps:
+            self._finish(image_id, plan.meaning, directory, log.redacted(refusal))
+        else:
+            task = asyncio.create_task(self._build(image_id, image, plan, parent, secrets, log))
+            self._builds[image_id] = task
+            task.add_done_callback(lambda _: self._builds.pop(image_id, None))
+        return image_id
+
+    async def _build(
+        self,
+        image_id: str,
+        image: api_pb2.Image,
+        plan: Plan,
+        parent: Image | None,
+        secrets: Mapping[str, str],
+        log: BuildLog,
+    ) -> None:
+        directory = self._root / image_id
+        meaning, failure = plan.meaning, ""
+        try:
+            async with self._slots, asyncio.timeout(LAYER_DEADLINE_S):
+                await asyncio.to_thread(remove_tree, directory)  # of a build that was cut off behind its last step
+                meaning = await self._builder.build(
+                    plan,
+                    directory=directory,
+                    parent=parent.directory if parent is not None else None,
+                    context_mount=image.context_mount_id,
+                    context_files={file.filename: file.data for file in image.context_files},
+                    secrets=secrets,
+                    log=log.add,
+                )
+        except asyncio.CancelledError:
+            self._finish(image_id, meaning, "", _INTERRUPTED)
+            raise
+        except TimeoutError:
+            failure = f"The layer was not built within {LAYER_DEADLINE_S / 60:.0f} minutes."
+        except (RefusedError, BuildFailedError) as error:
+            failure = log.redacted(str(error))
+        except Exception as error:  # noqa: BLE001  # whoever waits for the build must be told that it has ended
+            _log.error("image.build_failed", image_id=image_id, exc_info=error)
+            failure = "The build failed inside the local cloud; see its log."
+        self._finish(image_id, meaning, "" if failure else image_id, failure)
+
+    def _finish(self, image_id: str, meaning: Meaning, directory: str, failure: str) -> None:
+        log = self._logs.pop(image_id)
+        if failure:
+            log.add(f"refused: {failure}\n", 2)
+        state = FAILED if failure else BUILT
+        self._db.execute(
+            "UPDATE image_layers SET state=?, meaning=?, directory=?, failure=?, log=?, finished_at=? WHERE image_id=?",
+            (state, meaning.to_json(), directory, failure, log.to_json(), time.time(), image_id),
+        )
+        log.close()
+
+    async def follow(self, image_id: str, *, after: int, timeout_s: float) -> AsyncIterator[list[Line]]:
+        """Give the lines of a build's log behind the first `after`, as they come, until it or the time ends."""
+        deadline = time.monotonic() + timeout_s
+        while (log := self._logs.get(image_id)) is not None:
+            lines = log.lines[after:]
+            if lines:
+                after += len(lines)
+                yield lines
+            elif not await log.changed(deadline - time.monotonic()):
+                return
+        row = self._db.one("SELECT log FROM image_layers WHERE image_id=?", (image_id,))
+        rest = BuildLog.from_json(row["log"]).lines[after:] if row is not None else []
+        if rest:
+            yield rest
+
+    def log_rows(self, image_id: str, wanted: Wanted) -> list[LogRow]:
+        """The log of an image in the form of an app's; raises RpcFailure NOT_FOUND."""
+        self.get(image_id)
+        row = self._db.one("SELECT log FROM image_layers WHERE image_id=?", (image_id,))
+        log = self._logs.get(image_id) or BuildLog.from_json(row["log"] if row is not None else "")
+        return [
+            LogRow(index, line.at_ns / 1e9, line.fd, Origin(), line.text)
+            for index, line in enumerate(log.lines, 1)
+            if wanted.since <= line.at_ns / 1e9 and (not wanted.until or line.at_ns / 1e9 < wanted.until)
+            if wanted.search in line.text
+        ]
+
+    def _image(self, row: Row) -> Image:
+        return Image(
+            image_id=row["image_id"],
+            state=row["state"],
+            meaning=Meaning.from_json(row["meaning"]),
+            directory=self._root / row["directory"] if row["directory"] else None,
+            failure=row["failure"],
+            parents=tuple(json.loads(row["parents"])),
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+        )
+
+
+def _key(
+    image: api_pb2.Image,
+    parents: list[tuple[str, str]],
+    mount_checksum: str,
+    secrets: Mapping[str, str],
+    steps: list[Step],
+) -> str:
+    """What tells layers apart. Ids of mounts and secrets do not: the SDK makes new ones for equal contents."""
+    parts = [
+        _KEY_VERSION,
+        sys.version,
+        parents,
+        list(image.dockerfile_commands),
+        sorted((file.filename, hashlib.sha256(file.data).hexdigest()) for file in image.context_files),
+        sorted(image.build_args.items()),
+        mount_checksum,
+        sorted(secrets.items()),
+        [step.packages for step in steps if isinstance(step, Adopt)],
+        [image.HasField("build_function"), image.gpu_config.SerializeToString(deterministic=True).hex()],
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

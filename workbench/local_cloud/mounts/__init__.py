@@ -1,0 +1,1 @@
+"""Local files that containers see, and large values that travel by link."""

@@ -1,0 +1,156 @@
+"""Mounts (sets of local files that containers see at given paths) and blobs (large values by id)."""
+
+import asyncio
+import hashlib
+import time
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from google.protobuf import timestamp_pb2
+from modal_proto import api_pb2
+
+from workbench.local_cloud.base.errors import invalid, not_found
+from workbench.local_cloud.base.ids import new_id
+from workbench.local_cloud.mounts.blob_routes import BlobRoutes
+from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.store.database import Database
+
+_PYTHON_PREFIX = "python-build-standalone."  # what `add_python` brings, as the SDK names it
+CLIENT_MOUNT_PREFIX = "modal-client-"
+
+_DDL = """
+CREATE TABLE IF NOT EXISTS mounts (mount_id TEXT PRIMARY KEY, checksum TEXT NOT NULL, name TEXT);
+CREATE TABLE IF NOT EXISTS mount_files (
+  mount_id TEXT NOT NULL REFERENCES mounts ON DELETE CASCADE,
+  filename TEXT NOT NULL, sha256 TEXT NOT NULL, mode INTEGER NOT NULL,
+  PRIMARY KEY (mount_id, filename)
+);
+"""
+
+
+class MountRpcs:
+    """Takes files by their hash, and lays mounts out as directories for containers."""
+
+    def __init__(self, database: Database, content: ContentStore, blobs: BlobRoutes) -> None:
+        self._db = database
+        self._content = content
+        self._blobs = blobs
+        database.script(_DDL)
+
+    async def MountBatchedCheckExistence(
+        self, request: api_pb2.MountBatchedCheckExistenceRequest, context: Any
+    ) -> api_pb2.MountBatchedCheckExistenceResponse:
+        """Say which files are not here yet."""
+        missing = [digest for digest in request.sha256_hex_hashes if not self._content.has(_digest(digest))]
+        return api_pb2.MountBatchedCheckExistenceResponse(missing_sha256_hex_hashes=missing, checked_at=_now())
+
+    async def MountPutFile(self, request: api_pb2.MountPutFileRequest, context: Any) -> api_pb2.MountPutFileResponse:
+        """Keep a file; an empty request asks whether it is here. The bytes must match the hash."""
+        digest = _digest(request.sha256_hex)
+        match request.WhichOneof("data_oneof"):
+            case "data":
+                data = request.data
+                if hashlib.sha256(data).hexdigest() != digest:
+                    raise invalid("The file's bytes do not match its sha256.")
+                await asyncio.to_thread(self._content.add_bytes, data)
+            case "data_blob_id":
+                if self._blobs.sha256(request.data_blob_id) != digest:
+                    raise invalid("The blob's bytes do not match the file's sha256.")
+            case None if digest == hashlib.sha256(b"").hexdigest():
+                self._content.add_bytes(b"")
+            case None:
+                pass
+        return api_pb2.MountPutFileResponse(exists=self._content.has(digest), checked_at=_now())
+
+    async def MountGetOrCreate(
+        self, request: api_pb2.MountGetOrCreateRequest, context: Any
+    ) -> api_pb2.MountGetOrCreateResponse:
+        """Make a mount of files that are here; the SDK's own client mount exists by name and holds no files."""
+        name = request.deployment_name
+        if name.startswith(_PYTHON_PREFIX):
+            raise invalid(
+                "add_python is not implemented by the local cloud: use debian_slim(python_version=...), or "
+                "from_registry with a python:3.X image."
+            )
+        if name and not request.files:
+            row = self._db.one("SELECT mount_id, checksum FROM mounts WHERE name=?", (name,))
+            if row is None and not name.startswith(CLIENT_MOUNT_PREFIX):
+                raise not_found(f"Mount '{name}' not found.")
+            if row is None:
+                mount_id, checksum = new_id("mo"), hashlib.sha256(name.encode()).hexdigest()
+                self._db.execute("INSERT INTO mounts VALUES (?,?,?)", (mount_id, checksum, name))
+                return _answer(mount_id, checksum)
+            return _answer(row["mount_id"], row["checksum"])
+        for file in request.files:
+            path = PurePosixPath(file.filename)
+            if not path.is_absolute() or ".." in path.parts or "\0" in file.filename:
+                raise invalid("A mount's file names must be absolute and without '..'.")
+            if not self._content.has(_digest(file.sha256_hex)):
+                raise invalid("A mount names a file that was not uploaded.")
+        checksum = hashlib.sha256(
+            "".join(sorted(f"{file.filename}\0{file.sha256_hex}\0{_mode(file):o}\0" for file in request.files)).encode()
+        ).hexdigest()
+        row = self._db.one("SELECT mount_id FROM mounts WHERE checksum=? AND name IS NULL", (checksum,))
+        if row is not None:
+            return _answer(row["mount_id"], checksum)
+        mount_id = new_id("mo")
+        with self._db.transaction():
+            self._db.execute("INSERT INTO mounts VALUES (?,?,NULL)", (mount_id, checksum))
+            self._db.executemany(
+                "INSERT OR REPLACE INTO mount_files VALUES (?,?,?,?)",
+                [(mount_id, file.filename, file.sha256_hex, _mode(file)) for file in request.files],
+            )
+        return _answer(mount_id, checksum)
+
+    def checksum(self, mount_id: str) -> str:
+        """What tells a mount's files from another's; raises RpcFailure NOT_FOUND."""
+        row = self._db.one("SELECT checksum FROM mounts WHERE mount_id=?", (mount_id,))
+        if row is None:
+            raise not_found(f"Mount {mount_id} not found.")
+        return str(row["checksum"])
+
+    def lay_out(self, mount_ids: list[str], root: Path) -> None:
+        """Copy the mounts' files below `root` by their absolute names."""
+        for mount_id in mount_ids:
+            rows = self._db.all("SELECT * FROM mount_files WHERE mount_id=?", (mount_id,))
+            for row in rows:
+                name = PurePosixPath(row["filename"])
+                target = root.joinpath(*name.parts[1:])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._content.copy_to(row["sha256"], target)
+                target.chmod(row["mode"] & 0o755 | 0o444)
+
+    async def BlobCreate(self, request: api_pb2.BlobCreateRequest, context: Any) -> api_pb2.BlobCreateResponse:
+        """Promise a place for a large value; the bytes come by HTTP PUT."""
+        blob_id, url = self._blobs.promise(size=request.content_length)
+        return api_pb2.BlobCreateResponse(
+            blob_id=blob_id, upload_url=url, blob_ids=[blob_id], upload_urls=api_pb2.UploadUrlList(items=[url])
+        )
+
+    async def BlobGet(self, request: api_pb2.BlobGetRequest, context: Any) -> api_pb2.BlobGetResponse:
+        """Say where a large value can be read."""
+        if self._blobs.sha256(request.blob_id) is None:
+            raise not_found(f"Blob {request.blob_id} not found.")
+        return api_pb2.BlobGetResponse(download_url=self._blobs.download_url(request.blob_id))
+
+
+def _mode(file: api_pb2.MountFile) -> int:
+    return file.mode & 0o7777 or 0o644
+
+
+def _answer(mount_id: str, checksum: str) -> api_pb2.MountGetOrCreateResponse:
+    return api_pb2.MountGetOrCreateResponse(
+        mount_id=mount_id, handle_metadata=api_pb2.MountHandleMetadata(content_checksum_sha256_hex=checksum)
+    )
+
+
+def _digest(text: str) -> str:
+    if len(text) != 64 or not all(c in "0123456789abcdef" for c in text):
+        raise invalid("A file's sha256 must be 64 lower-case hexadecimal digits.")
+    return text
+
+
+def _now() -> timestamp_pb2.Timestamp:
+    now = timestamp_pb2.Timestamp()
+    now.FromNanoseconds(time.time_ns())
+    return now

@@ -1,0 +1,1 @@
+"""Dicts, queues and secrets."""

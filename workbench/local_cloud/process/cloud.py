@@ -1,0 +1,351 @@
+"""Puts the local cloud together: who owns what, in the order in which it starts, and the reverse in which it ends.
+
+One process, loopback only. Everything that must outlive it is in the state directory; everything that must not is in
+one run directory, which the cloud removes when it ends and its janitor removes when it is killed.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from modal_proto import api_pb2
+from starlette.applications import Starlette
+
+from workbench.local_cloud.apps.app_logs import AppLogs, Origin
+from workbench.local_cloud.apps.app_rpc import AppRpcs
+from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.apps.deployment_versions import Deployments
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.credentials import Credentials
+from workbench.local_cloud.base.ports import listen
+from workbench.local_cloud.faults.injection import Injector
+from workbench.local_cloud.faults.rules import Faults
+from workbench.local_cloud.functions.call_rpc import CallRpcs
+from workbench.local_cloud.functions.container_maker import ContainerMaker
+from workbench.local_cloud.functions.container_rpc import ContainerRpcs
+from workbench.local_cloud.functions.function_calls import Calls
+from workbench.local_cloud.functions.function_rpc import FunctionRpcs
+from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.functions.schedules import Schedules
+from workbench.local_cloud.functions.web_ingress import Ingress, QuietServer
+from workbench.local_cloud.images import images
+from workbench.local_cloud.images.image_rpc import ImageRpcs
+from workbench.local_cloud.mounts.blob_routes import BlobRoutes
+from workbench.local_cloud.mounts.mount_rpc import MountRpcs
+from workbench.local_cloud.objects.dict_rpc import DictRpcs
+from workbench.local_cloud.objects.dicts import Dicts
+from workbench.local_cloud.objects.queue_rpc import QueueRpcs
+from workbench.local_cloud.objects.queues import Queues
+from workbench.local_cloud.objects.secrets import SecretRpcs
+from workbench.local_cloud.process.control_routes import ControlRoutes
+from workbench.local_cloud.process.live_mounts import LiveMounts
+from workbench.local_cloud.sandboxes.engine.engine import Engine
+from workbench.local_cloud.sandboxes.engine.host_users import Users
+from workbench.local_cloud.sandboxes.ledger import Ledger
+from workbench.local_cloud.sandboxes.network.egress_policy import Network
+from workbench.local_cloud.sandboxes.port_rpc import SandboxPortRpcs
+from workbench.local_cloud.sandboxes.router_rpc import RouterRpcs
+from workbench.local_cloud.sandboxes.router_url import Url
+from workbench.local_cloud.sandboxes.sandbox_records import Record
+from workbench.local_cloud.sandboxes.sandbox_rpc import SandboxRpcs
+from workbench.local_cloud.sandboxes.sandbox_rpc_v1 import FirstSandboxRpcs
+from workbench.local_cloud.sandboxes.sandbox_snapshots import Snapshots
+from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
+from workbench.local_cloud.sandboxes.snapshot_rpc import SnapshotRpcs
+from workbench.local_cloud.sandboxes.stats_rpc import SandboxStatsRpcs
+from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.grpc_server import RpcServer
+from workbench.local_cloud.server.http_routes import on_full_disk
+from workbench.local_cloud.server.signed_links import Links
+from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.store.damage import DATABASE
+from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.ephemeral import Ephemeral
+from workbench.local_cloud.store.names import Objects
+from workbench.local_cloud.tasks.task_rpc import TaskRpcs
+from workbench.local_cloud.volumes.block_routes import VolumeRoutes
+from workbench.local_cloud.volumes.committed import CommittedVolumes
+from workbench.local_cloud.volumes.history_routes import HistoryRoutes
+from workbench.local_cloud.volumes.volume_rpc import VolumeRpcs
+from workbench.local_cloud.volumes.working_copies import WorkingCopies
+from workbench.local_cloud.workspace.environments import EnvironmentRpcs
+from workbench.local_cloud.workspace.handshake import SessionRpcs
+from workbench.local_cloud.workspace.proxy_token_rpc import ProxyTokenRpcs
+from workbench.local_cloud.workspace.proxy_tokens import ProxyTokens
+
+_log = structlog.get_logger(__name__)
+
+APP_SILENCE_S = 60.0  # an ephemeral app whose client has been silent for longer is stopped
+_TEND_S = 5.0
+_STOP_S = 5.0
+
+
+class LocalCloud:
+    """A running local cloud; made by `LocalCloud.running`."""
+
+    def __init__(
+        self, state: Path, run: Path, credentials: Credentials, *, egress_test_networks: Sequence[Network] = ()
+    ) -> None:
+        self._stack = contextlib.AsyncExitStack()
+        clock = Clock()
+        gate = Gate(credentials)
+        self._router_url = Url()
+        self._http_url = Url()
+        database = Database(state / DATABASE)
+        self._stack.callback(database.close)
+        objects = Objects(database)
+        content = ContentStore(_directory(state / "content"))
+        committed = CommittedVolumes(database)
+        links = Links(credentials.signing_key.encode(), self._http_url)
+        blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))
+        blocks = VolumeRoutes(content, links)
+        copies = WorkingCopies(run / "copies", committed, content, may_commit=self._may_commit)
+        self._engine = Engine(run / "sandboxes", clock)
+        self._apps = Apps(database)
+        self._logs = AppLogs(database)
+        snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
+        secrets = SecretRpcs(database, objects)
+        file_mounts = MountRpcs(database, content, blobs)
+        self._sandboxes = Sandboxes(
+            self._engine,
+            copies,
+            clock,
+            Ledger(database),
+            Users(database),
+            _directory(run / "files", mode=0o711),
+            lay_out=file_mounts.lay_out,
+            on_notice=self._notice,
+            on_output=self._output,
+            serves_web=lambda port: self._ingress.serves(port),
+            egress_test_networks=egress_test_networks,
+        )
+        self._images = images.Images(
+            database,
+            _directory(state / "images", mode=0o711),
+            lay_out=file_mounts.lay_out,
+            mount_checksum=file_mounts.checksum,
+            secrets=secrets.resolve,
+        )
+        calls = Calls()
+        self._pools = Pools(self._apps, clock, make_container=lambda *ids: self._containers.make(*ids))
+        mounts = LiveMounts(self._sandboxes, self._pools)
+        self._schedules = Schedules(self._apps, calls, self._pools, clock)
+        faults = Faults(clock.time)
+        self._injector = Injector(faults, clock, self._apps, self._pools, self._sandboxes)
+        proxy_tokens = ProxyTokens(database)
+        self._ingress = Ingress(
+            self._apps,
+            calls,
+            self._pools,
+            clock,
+            self._injector,
+            read_blob=blobs.read,
+            refusal=lambda environment, headers: proxy_tokens.refusal(
+                headers, environment_id=objects.environment_id(environment)
+            ),
+        )
+        ephemeral = Ephemeral(database)
+        self._volumes = VolumeRpcs(objects, ephemeral, committed, content, blocks, mounts_of=mounts.of_task)
+        self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=clock.time))
+        self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=clock.time))
+        history = HistoryRoutes(
+            gate,
+            committed,
+            content,
+            volume_id=self._volumes.named,
+            uncommitted=mounts.uncommitted,
+            working=lambda volume_id, holder: [copy for who, _, copy in mounts.writable(volume_id) if who == holder],
+        )
+        control = ControlRoutes(gate, faults, clock, coverage=lambda: self._rpc.coverage)
+        self._routes = [*blobs.routes, *blocks.routes, *history.routes, *control.routes]
+        sandbox_rpcs = SandboxRpcs(
+            self._sandboxes,
+            self._apps,
+            self._images,
+            secrets,
+            gate,
+            snapshots=snapshots,
+            router_url=self._router_url,
+        )
+        sandbox_ports = SandboxPortRpcs(self._sandboxes)
+        app_rpcs = AppRpcs(
+            self._apps,
+            Deployments(database, self._apps),
+            self._logs,
+            running_tasks=self._pools.running_tasks,
+            web_url=self._ingress.url,
+            published=self._pools.redeployed,
+            stop_app=self.stop_app,
+            task_of_sandbox=lambda sandbox_id: self._sandboxes.get(sandbox_id).task_id,
+            build_log=self._images.log_rows,
+            has_ended=self._has_ended,
+        )
+        self._containers = ContainerMaker(
+            self._apps,
+            self._images,
+            copies,
+            gate,
+            self._logs,
+            secrets=secrets.resolve,
+            lay_out=file_mounts.lay_out,
+            layout=app_rpcs.layout,
+            volume_metadata=self._volumes.metadata,
+            url=self._router_url,
+            working_on=self._pools.working_on,
+            scratch=_directory(run / "containers"),
+        )
+        self._rpc = RpcServer(
+            gate,
+            injector=self._injector,
+            control=[
+                SessionRpcs(gate),
+                EnvironmentRpcs(objects),
+                ProxyTokenRpcs(proxy_tokens, objects),
+                secrets,
+                file_mounts,
+                ImageRpcs(self._images),
+                self._volumes,
+                self._dicts,
+                self._queues,
+                app_rpcs,
+                FunctionRpcs(self._apps, self._pools, self._ingress),
+                CallRpcs(self._apps, calls, self._pools),
+                ContainerRpcs(self._apps, calls, self._pools, self._logs),
+                sandbox_rpcs,
+                sandbox_ports,
+                FirstSandboxRpcs(self._sandboxes, sandbox_rpcs, sandbox_ports),
+                SandboxStatsRpcs(self._sandboxes, clock),
+                TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
+            ],
+            router=[
+                RouterRpcs(self._sandboxes, secrets),
+                SnapshotRpcs(self._sandboxes, self._images, snapshots),
+            ],
+        )
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(
+        cls,
+        state: Path,
+        run: Path,
+        credentials: Credentials,
+        *,
+        ports: Sequence[int] = (0,),
+        egress_test_networks: Sequence[Network] = (),
+    ) -> AsyncIterator["LocalCloud"]:
+        """Run a cloud with its durable state in one directory and everything else in another.
+
+        The first of `ports` that is free is taken, 0 being any. Raises PortInUseError, StaleStateError or
+        IsolationUnavailableError; nothing is left then.
+        """
+        cloud = cls(state, run, credentials, egress_test_networks=egress_test_networks)
+        async with cloud._stack:
+            await cloud._start(ports)
+            yield cloud
+
+    @property
+    def url(self) -> str:
+        """What MODAL_SERVER_URL must be."""
+        return self._router_url.value
+
+    @property
+    def http_url(self) -> str:
+        """Where its HTTP side is: blobs, blocks, and the history of volumes."""
+        return self._http_url.value
+
+    async def _start(self, ports: Sequence[int]) -> None:
+        self._owns(self._engine.aclose)
+        await self._engine.probe()
+        self._owns(self._sandboxes.aclose)
+        self._owns(self._pools.aclose)
+        self._owns(self._ingress.aclose)
+        self._owns(self._images.aclose)
+        self._http_url.value = self._serve_http()
+        self._owns(self._rpc.aclose)
+        self._router_url.value = f"http://127.0.0.1:{await self._rpc.start(ports)}"
+        for function_id, method in self._apps.web_functions():
+            await self._ingress.serve(function_id, method)
+        for app_id in self._apps.abandoned(silence_s=0):
+            await self.stop_app(app_id)
+        for work in (self._tend(), self._schedules.run()):
+            self._owns(partial(_end, asyncio.create_task(work)))
+
+    def _owns(self, close: Callable[[], Awaitable[None]]) -> None:
+        self._stack.push_async_callback(close)
+
+    def _serve_http(self) -> str:
+        listener = listen(0)
+        config = uvicorn.Config(
+            Starlette(routes=self._routes, exception_handlers={OSError: on_full_disk, sqlite3.Error: on_full_disk}),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = QuietServer(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+
+        async def stop() -> None:
+            server.should_exit = True
+            await asyncio.wait([task], timeout=_STOP_S)
+
+        self._owns(stop)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    async def stop_app(self, app_id: str) -> None:
+        """Stop an app, its containers and its sandboxes; its web addresses are given up."""
+        functions = self._apps.functions_of(app_id)
+        self._apps.stop(app_id)
+        await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
+        await self._pools.stop_app(app_id)
+        await self._sandboxes.stop_app(app_id)
+        self._logs.wake(app_id)
+
+    async def _may_commit(self, author: str, sub_path: str) -> bool:
+        return await self._injector.on_commit(author, sub_path)
+
+    def _notice(self, record: Record, text: str) -> None:
+        line = f"[local cloud] sandbox {record.sandbox_id}: {text}\n"
+        self._logs.append(record.app_id, [line], fd=api_pb2.FILE_DESCRIPTOR_INFO, origin=Origin(record.task_id))
+
+    def _output(self, record: Record, fd: "api_pb2.FileDescriptor.ValueType", rows: list[str]) -> None:
+        self._logs.append(record.app_id, rows, fd=fd, origin=Origin(record.task_id))
+
+    def _has_ended(self, app_id: str) -> bool:
+        """Whether an app is stopped, with nothing left of it that may still print."""
+        if not self._apps.get(app_id).stopped_at:
+            return False
+        sandboxes = any(record.app_id == app_id and record.result is None for record in self._sandboxes.all())
+        return not sandboxes and not self._pools.tasks(app_id)
+
+    async def _tend(self) -> None:
+        """Stop what its owner has left behind."""
+        while True:
+            await asyncio.sleep(_TEND_S)
+            try:
+                for app_id in self._apps.abandoned(silence_s=APP_SILENCE_S):
+                    await self.stop_app(app_id)
+                self._volumes.drop_abandoned()
+                await self._dicts.tidy()
+                await self._queues.tidy()
+            except Exception as error:  # noqa: BLE001  # one failure must not end the tending
+                _log.error("cloud.tend_failed", exc_info=error)
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task], timeout=_STOP_S)
+
+
+def _directory(path: Path, mode: int = 0o700) -> Path:
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    path.chmod(mode)  # whatever the umask is
+    return path

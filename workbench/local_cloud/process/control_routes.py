@@ -1,0 +1,97 @@
+"""The cloud's own controls over HTTP: faults, the clock, and which RPCs there are. Modal has none of this."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
+from workbench.local_cloud.base.errors import invalid, not_found
+from workbench.local_cloud.faults.rules import FaultRule, Faults
+from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.grpc_server import Coverage
+from workbench.local_cloud.server.http_routes import for_clients
+
+_MAX_BODY_BYTES = 64 * 1024
+
+
+class _Advance(BaseModel):
+    """By how many seconds the clock is moved forward."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: float = Field(ge=0, le=MAX_ADVANCE_S, allow_inf_nan=False)
+
+
+class ControlRoutes:
+    """Answers to whoever holds the cloud's token."""
+
+    def __init__(self, gate: Gate, faults: Faults, clock: Clock, *, coverage: Callable[[], Coverage]) -> None:
+        self._faults = faults
+        self._clock = clock
+        self._coverage_now = coverage
+        self.routes = [
+            Route("/faults", for_clients(gate, self._list)),
+            Route("/faults", for_clients(gate, self._add), methods=["POST"]),
+            Route("/faults", for_clients(gate, self._clear), methods=["DELETE"]),
+            Route("/faults/{rule_id}", for_clients(gate, self._remove), methods=["DELETE"]),
+            Route("/clock", for_clients(gate, self._time)),
+            Route("/clock", for_clients(gate, self._advance), methods=["POST"]),
+            Route("/coverage", for_clients(gate, self._coverage)),
+        ]
+
+    async def _list(self, request: Request) -> Response:
+        rules = [
+            {
+                "rule_id": active.rule_id,
+                "rule": active.rule.model_dump(exclude_defaults=True) | {"at": active.rule.at},
+                "matched": active.matched,
+                "injected": active.injected,
+            }
+            for active in self._faults.rules()
+        ]
+        return JSONResponse({"rules": rules, "happened": [asdict(one) for one in self._faults.happened()]})
+
+    async def _add(self, request: Request) -> Response:
+        rule = FaultRule.model_validate_json(await _body(request))
+        if rule.rpc and not any(fnmatchcase(name, rule.rpc) for name in self._coverage_now().implemented):
+            raise invalid(f"{rule.rpc} is not done by the local cloud, so that the rule would do nothing.")
+        try:
+            return JSONResponse({"rule_id": self._faults.add(rule)}, 201)
+        except ValueError as error:
+            raise invalid(str(error)) from error
+
+    async def _clear(self, request: Request) -> Response:
+        return JSONResponse({"removed": self._faults.clear()})
+
+    async def _remove(self, request: Request) -> Response:
+        if not self._faults.remove(request.path_params["rule_id"]):
+            raise not_found("There is no such rule.")
+        return JSONResponse({"removed": 1})
+
+    async def _time(self, request: Request) -> Response:
+        return JSONResponse({"at": self._clock.time(), "offset_s": self._clock.offset_s})
+
+    async def _advance(self, request: Request) -> Response:
+        asked = _Advance.model_validate_json(await _body(request))
+        self._clock.advance(asked.seconds)
+        return await self._time(request)
+
+    async def _coverage(self, request: Request) -> Response:
+        found = self._coverage_now()
+        return JSONResponse(
+            {"implemented": found.implemented, "missing": found.missing, "asked_for": dict(found.asked_for)}
+        )
+
+
+async def _body(request: Request) -> bytes:
+    data = b""
+    async for piece in request.stream():
+        data += piece
+        if len(data) > _MAX_BODY_BYTES:
+            raise invalid(f"A body has at most {_MAX_BODY_BYTES} bytes.")
+    return data

@@ -1,0 +1,199 @@
+"""Looks after what a cloud keeps: checks that all of it is there and whole, and removes what nothing refers to.
+
+Works on the state directory of a cloud that does not run; its lock is the caller's to hold.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.store import damage
+from workbench.local_cloud.store.content import ContentStore, read_chunks
+from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.volumes.committed import CommittedVolumes, parents
+
+DATABASE = damage.DATABASE
+CONTENT = "content"
+IMAGES = "images"
+_REFERENCES = {
+    "volume_entries": "SELECT DISTINCT sha256 FROM volume_entries WHERE sha256<>''",
+    "volume_changes": "SELECT DISTINCT sha256 FROM volume_changes WHERE sha256<>'' AND sha256 IS NOT NULL",
+    "mount_files": "SELECT DISTINCT sha256 FROM mount_files",
+    "snapshots": "SELECT DISTINCT sha256 FROM snapshots",
+    "blobs": "SELECT DISTINCT sha256 FROM blobs WHERE sha256 IS NOT NULL",
+}
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Report:
+    """What a check found; it is good when `problems` is empty. Sizes in bytes."""
+
+    contents: int = 0
+    size: int = 0
+    volumes: int = 0
+    commits: int = 0
+    problems: list[str] = field(default_factory=list)
+    unreferenced: int = 0
+    unreferenced_size: int = 0
+
+
+def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Report:
+    """Check every content against its hash, every reference, and every manifest against its history.
+
+    Raises DamagedStateError for a database that cannot be read.
+    """
+    damage.check(state)
+    report = Report()
+    database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
+    try:
+        _check_contents(database, content, report, progress)
+        _check_volumes(database, report)
+        report.problems += [
+            f"image {image_id}: its directory is missing, the next deployment builds it anew"
+            for image_id, directory in _image_directories(database).items()
+            if not (state / IMAGES / directory).is_dir()
+        ]
+    finally:
+        database.close()
+    return report
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which commits of each volume stay: the `newest` ones, or those of the last `age_s` seconds; always the last."""
+
+    newest: int = 0
+    age_s: float = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Keep":
+        """A number of commits, or a time such as `12h` or `30d`. Raises ValueError."""
+        found = re.fullmatch(r"([1-9]\d{0,8})([hd]?)", text.strip(), re.ASCII)
+        if found is None:
+            raise ValueError(f"'{text}' is neither a number of commits, as 100, nor a time, as 12h or 30d")
+        count, unit = int(found[1]), found[2]
+        return cls(age_s=count * {"h": 3600, "d": 86_400}[unit]) if unit else cls(newest=count)
+
+
+def prune(state: Path, keep: Keep, *, now: float) -> int:
+    """Forget older commits of every volume; its files, and what stays of its history, stay. Returns how many.
+
+    What they alone needed is removed by `gc`. Raises DamagedStateError, and forgets nothing, as it does.
+    """
+    damage.check(state)
+    database = Database(state / DATABASE)
+    try:
+        committed = CommittedVolumes(database)
+        since = now - keep.age_s if keep.age_s else 0
+        return sum(
+            committed.prune(volume_id, committed.oldest(volume_id, since=since, newest=keep.newest))
+            for row in database.all("SELECT volume_id FROM volumes")
+            if (volume_id := str(row["volume_id"]))
+        )
+    finally:
+        database.close()
+
+
+def gc(state: Path) -> tuple[int, int]:
+    """Remove contents and image directories that nothing refers to; returns how many, and their bytes.
+
+    History refers to all it needs: `prune` says how much of it there is. Raises DamagedStateError, and removes nothing,
+    when the database cannot say what.
+    """
+    damage.check(state)
+    database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
+    try:
+        wanted = set(_references(database))
+        removed = size = 0
+        for path in content.paths():
+            if path.parent.name + path.name not in wanted:
+                removed, size = removed + 1, size + path.stat().st_size
+                path.unlink()
+        kept = set(_image_directories(database).values())
+        for path in (state / IMAGES).iterdir() if (state / IMAGES).is_dir() else ():
+            if path.name not in kept:
+                removed, size = removed + 1, size + _size(path)
+                remove_tree(path)
+        return removed, size
+    finally:
+        database.close()
+
+
+def _image_directories(database: Database) -> dict[str, str]:
+    """The directory of each image that has one, by its id."""
+    if database.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name='image_layers'") is None:
+        return {}
+    rows = database.all("SELECT image_id, directory FROM image_layers WHERE directory<>'' AND state='built'")
+    return {str(row["image_id"]): str(row["directory"]) for row in rows}
+
+
+def _size(directory: Path) -> int:
+    """The bytes that removing a directory frees: files that other images share with it do not count."""
+    return sum(
+        status.st_size
+        for parent, _, names in os.walk(directory)
+        for name in names
+        if (status := os.lstat(os.path.join(parent, name))).st_nlink == 1  # noqa: PTH118  # a million files
+    )
+
+
+def _references(database: Database) -> dict[str, str]:
+    """Every hash that is spoken of, with the table that does."""
+    there = {str(row["name"]) for row in database.all("SELECT name FROM sqlite_master WHERE type='table'")}
+    return {
+        str(row["sha256"]): table
+        for table, query in _REFERENCES.items()
+        if table in there
+        for row in database.all(query)
+    }
+
+
+def _check_contents(database: Database, content: ContentStore, report: Report, progress: Progress) -> None:
+    wanted = _references(database)
+    paths = list(content.paths())
+    for done, path in enumerate(paths):
+        progress(done, len(paths))
+        name = path.parent.name + path.name
+        size = path.stat().st_size
+        report.contents += 1
+        report.size += size
+        if name not in wanted:
+            report.unreferenced += 1
+            report.unreferenced_size += size
+        if _hash(path) != name:
+            report.problems.append(f"the content {name} is damaged" + (f" ({wanted[name]})" if name in wanted else ""))
+        wanted.pop(name, None)
+    report.problems += [f"the content {name} is missing ({table})" for name, table in wanted.items()]
+
+
+def _check_volumes(database: Database, report: Report) -> None:
+    committed = CommittedVolumes(database)
+    for row in database.all("SELECT volume_id FROM volumes"):
+        volume_id = str(row["volume_id"])
+        head = committed.head(volume_id)
+        report.volumes += 1
+        commits = len(committed.commits(volume_id, limit=head + 1))
+        report.commits += commits
+        manifest = committed.below(volume_id, "")
+        if manifest != committed.as_of(volume_id, head):
+            report.problems.append(f"volume {volume_id}: its files are not what its history says")
+        kinds = {entry.path: entry.kind for entry in manifest}
+        for entry in manifest:
+            if any(kinds.get(parent) != "dir" for parent in parents(entry.path)):
+                report.problems.append(f"volume {volume_id}: '{entry.path}' lies in no directory")
+        if head and commits != head - committed.oldest(volume_id) + 1:
+            report.problems.append(f"volume {volume_id}: a commit is missing")
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        chunks: Iterator[bytes] = read_chunks(file)
+        for chunk in chunks:
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,211 @@
+"""The state directory: where it is, what is in it, who may read it, and which process uses it.
+
+`cloud.sqlite` and `content/` are durable; `run/<id>/` belongs to one process; `credentials.json` and `running.json` are
+readable by their owner only. A lock makes sure that no two clouds share a directory.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import platformdirs
+
+from workbench.local_cloud.base.credentials import Credentials
+from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.host_processes import start_of
+from workbench.local_cloud.store.damage import is_disk_full, set_aside
+
+STATE_VARIABLE = "WORKBENCH_STATE_DIR"
+OWNER_VARIABLE = "WORKBENCH_CLOUD_OWNER"  # the id of a process with which a cloud ends; without one it goes on
+_ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # sandboxes have users of their own, who cannot enter root's home
+
+
+class StateInUseError(Exception):
+    """Another local cloud uses this state directory."""
+
+
+class StateUnusableError(Exception):
+    """A directory cannot hold a cloud's state. `reason` and `fix` are sentences without full stop."""
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(f"{reason}: {fix}")
+        self.reason = reason
+        self.fix = fix
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a running cloud tells about itself; the secret is in it, so it stays in files that only the owner reads."""
+
+    pid: int
+    pid_started: str
+    url: str
+    http_url: str
+    token_id: str
+    token_secret: str
+
+    def __repr__(self) -> str:
+        return f"Running(pid={self.pid}, url={self.url!r})"
+
+    @property
+    def alive(self) -> bool:
+        """Whether exactly this process still runs."""
+        return start_of(self.pid) == self.pid_started
+
+    def env(self) -> dict[str, str]:
+        """The variables that make a stock `modal` program talk to this cloud."""
+        return {
+            "MODAL_SERVER_URL": self.url,
+            "MODAL_TOKEN_ID": self.token_id,
+            "MODAL_TOKEN_SECRET": self.token_secret,
+            "MODAL_ENVIRONMENT": "main",
+            "MODAL_DISABLE_API_PROXY": "1",
+        }
+
+
+def default_state_dir() -> Path:
+    """WORKBENCH_STATE_DIR, or the system's place for the state of programs."""
+    if chosen := os.environ.get(STATE_VARIABLE):
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return _ROOT_STATE_DIR
+    return Path(platformdirs.user_state_dir("modal-workbench"))
+
+
+class State:
+    """One state directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def log(self) -> Path:
+        """The cloud's own log, one JSON object per line."""
+        return self.root / "cloud.log"
+
+    def open_log(self) -> BinaryIO:
+        """The log, to append to it; only its owner reads it, whatever the umask was when it was made."""
+        log = os.fdopen(os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")
+        os.fchmod(log.fileno(), 0o600)
+        return log
+
+    def try_out(self) -> None:
+        """Find out by doing whether the directory can be used, and leave nothing there; raises StateUnusableError."""
+        another = f"set {STATE_VARIABLE} to another"
+        try:
+            with tempfile.TemporaryDirectory(dir=self.nearest):
+                pass
+        except OSError as error:
+            if is_disk_full(error):
+                raise StateUnusableError(f"the disk that holds {self.root} is full", "make room there") from error
+            raise StateUnusableError(
+                f"the state directory {self.root} cannot be used ({error.strerror})", another
+            ) from error
+        if os.geteuid() == 0:
+            nearest = self.nearest.resolve()
+            for parent in (*nearest.parents, *([] if nearest == self.root.resolve() else [nearest])):
+                if not parent.stat().st_mode & stat.S_IXOTH:
+                    raise StateUnusableError(
+                        f"sandboxes have users of their own, who cannot reach {self.root}: {parent} is closed to them",
+                        f"{another}, such as {_ROOT_STATE_DIR}, or run: chmod o+x {parent}",
+                    )
+
+    @property
+    def nearest(self) -> Path:
+        """The directory itself, or as long as there is none, the one above that it would be made in."""
+        return next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+
+    def create(self) -> None:
+        """Make the directory. As root, other users may pass through it but not list it."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+    @contextmanager
+    def locked(self) -> Iterator[Path]:
+        """Own the directory and yield a fresh run directory; raises StateInUseError.
+
+        Leftovers of the dead are removed.
+        """
+        self.create()
+        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StateInUseError(
+                    f"a local cloud already runs with the state in {self.root}: use it, or run `workbench cloud stop`"
+                ) from error
+            runs = self.root / "run"
+            if runs.exists():
+                remove_tree(runs)
+            run = runs / secrets.token_hex(4)
+            run.mkdir(parents=True)
+            for directory in (runs, run):
+                directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            yield run
+            remove_tree(run)
+        finally:
+            os.close(lock)
+
+    def credentials(self) -> Credentials:
+        """The credentials of this directory, made when it has none. Call it with the lock held.
+
+        Raises DamagedStateError, with the file moved aside, for what are none.
+        """
+        path = self.root / "credentials.json"
+        if path.exists():
+            try:
+                return Credentials.parse(json.loads(path.read_bytes()))
+            except ValueError as error:
+                raise set_aside(self.root, [path.name], f"{path.name}: {error}") from error
+        made = Credentials.new()
+        _write_private(path, asdict(made))
+        return made
+
+    def running(self) -> Running | None:
+        """The cloud that runs on this directory, None when there is none."""
+        try:
+            found = Running(**json.loads((self.root / "running.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return found if found.alive else None
+
+    def announce(self, url: str, http_url: str, credentials: Credentials) -> Running:
+        """Tell others how to reach the cloud that this process is."""
+        pid = os.getpid()
+        started = start_of(pid)
+        assert started is not None, "this process is there"
+        running = Running(pid, started, url, http_url, credentials.token_id, credentials.token_secret)
+        _write_private(self.root / "running.json", asdict(running))
+        return running
+
+    def withdraw(self) -> None:
+        """Take the announcement back."""
+        (self.root / "running.json").unlink(missing_ok=True)
+
+    def port(self) -> int:
+        """The port of the last cloud here, 0 when there was none: addresses survive a restart where they can."""
+        try:
+            return int((self.root / "port").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def remember_port(self, port: int) -> None:
+        """Note the port for the next start."""
+        _write_private(self.root / "port", port)
+
+
+def _write_private(path: Path, content: object) -> None:
+    temporary = path.with_suffix(f".{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(content, file)
+    temporary.replace(path)

@@ -1,0 +1,153 @@
+"""Why sandboxes do not start on this machine, and which command changes that.
+
+The one place with these texts: the cloud refuses to start with them, and `workbench doctor` shows them. The cause is
+read from the kernel's own settings where it has one; bubblewrap's words alone fit several causes.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.local_cloud.sandboxes.engine.host_users import LOWEST_UID, UIDS_VARIABLE, uid_range
+
+MORE = "(`workbench doctor` tells more)"  # ends every refusal
+BUBBLEWRAP_NEEDED = (0, 8)  # the first with --disable-userns
+_CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
+_CONTAINER_CGROUP = re.compile(r"docker|kubepods|containerd|libpod|lxc")
+_REFUSED = re.compile(r"bwrap:.*(uid map|namespace|permission denied|not permitted)", re.IGNORECASE | re.DOTALL)
+_TOO_OLD = re.compile(r"unknown option", re.IGNORECASE)
+_UNREACHABLE = re.compile(r"\[Errno 13\]")  # bubblewrap itself may not be run: it has said nothing yet
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One cause and what to do about it, each a sentence without full stop: a command at its end can be copied."""
+
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}. {self.fix}"
+
+
+def explain(said: str) -> str:
+    """Turn what a failed start said into the reason and the fix."""
+    return str(diagnose(said))
+
+
+def diagnose(said: str, *, root: Path = Path("/")) -> Diagnosis:
+    """Find the cause of a failed start; `root` is where /proc, /run and /.dockerenv of the machine are."""
+    said = " ".join(said.split())
+    if _TOO_OLD.search(said):
+        return too_old(said)
+    if _UNREACHABLE.match(said):
+        return Diagnosis(
+            f"The unprivileged users that sandboxes run as may not run bubblewrap: {said}",
+            "Install it where every user reaches it: sudo apt-get install -y bubblewrap",
+        )
+    if os.geteuid() == 0 and (strange := _without_users(root)) is not None:
+        return strange
+    if not _REFUSED.search(said):
+        return Diagnosis(f"Sandboxes do not start here: {said}", "The log of the kernel may say more: sudo dmesg")
+    causes = list(_causes(root))
+    if not causes:
+        causes = [
+            Diagnosis(
+                "This machine does not allow unprivileged user namespaces",
+                "The log of the kernel names the security policy that forbids them: sudo dmesg",
+            )
+        ]
+    reason = "; ".join([causes[0].reason, *(f"{cause.reason[0].lower()}{cause.reason[1:]}" for cause in causes[1:])])
+    return Diagnosis(f"{reason} ({said})", "; ".join(cause.fix for cause in causes))
+
+
+def too_old(found: str) -> Diagnosis:
+    """An old bubblewrap; `found` is its version, or what it said."""
+    needed = ".".join(map(str, BUBBLEWRAP_NEEDED))
+    return Diagnosis(
+        f"This bubblewrap is too old ({found}): --disable-userns needs {needed} or newer",
+        "On Debian 12, Ubuntu 24.04 and newer run: sudo apt-get install -y bubblewrap; "
+        "Debian 11 and Ubuntu 22.04 do not have it, run there: conda install -c conda-forge bubblewrap",
+    )
+
+
+def _without_users(root: Path) -> Diagnosis | None:
+    """Root in a user namespace that lacks the users that sandboxes are to run as; None where it has them."""
+    first, last = uid_range()
+    maps = [_mapped(root / "proc/self" / name) for name in ("uid_map", "gid_map")]
+    if any(not found for found in maps):  # the kernel does not tell
+        return None
+    try:
+        groups = (root / "proc/self/setgroups").read_text().strip() != "deny"
+    except OSError:
+        groups = True
+    common = [range(max(a.start, b.start), min(a.stop, b.stop)) for a in maps[0] for b in maps[1]]
+    if groups and any(one.start <= first and last < one.stop for one in common):
+        return None
+    largest = max(common, key=len)
+    usable = range(max(largest.start, LOWEST_UID), largest.stop)
+    if groups and usable:
+        return Diagnosis(
+            f"This user namespace has no users {first} to {last}, as which sandboxes run: its ids are "
+            f"{largest.start} to {largest.stop - 1}",
+            f"Name ids that it has: export {UIDS_VARIABLE}={usable.start}-{usable.stop - 1}",
+        )
+    count = "a single id" if len(largest) == 1 else f"{len(largest)} ids"
+    return Diagnosis(
+        f"This is root in a user namespace with {count}{'' if groups else ' that may not change its groups'}, and "
+        "sandboxes run as users of their own",
+        "Run it outside of that namespace, as the ordinary user that you are there: it needs no root",
+    )
+
+
+def _mapped(path: Path) -> list[range]:
+    """The ids that a namespace's map has, as seen inside."""
+    try:
+        found = [line.split() for line in path.read_text().splitlines()]
+        return [range(int(start), int(start) + int(count)) for start, _, count in found]
+    except (OSError, ValueError):
+        return []
+
+
+def _causes(root: Path) -> Iterator[Diagnosis]:
+    if _sysctl(root, "kernel.apparmor_restrict_unprivileged_userns") == 1:
+        yield Diagnosis(
+            "AppArmor keeps unprivileged programs from using user namespaces, as Ubuntu 24.04 has it",
+            "Load the profile bwrap-userns-restrict of the package apparmor-profiles, or run: "
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        )
+    if _sysctl(root, "kernel.unprivileged_userns_clone") == 0:
+        yield Diagnosis(
+            "The kernel's setting keeps unprivileged programs from making user namespaces",
+            "Run: sudo sysctl -w kernel.unprivileged_userns_clone=1",
+        )
+    if _sysctl(root, "user.max_user_namespaces") == 0:
+        yield Diagnosis(
+            "The kernel's setting allows no user namespaces at all",
+            "Run: sudo sysctl -w user.max_user_namespaces=15000",
+        )
+    if _is_container(root):
+        yield Diagnosis(
+            "This container keeps programs from making namespaces",
+            # Without the last one, /proc is masked, and the kernel refuses to mount a fresh one that shows more.
+            "Start the container with --privileged, or with: --security-opt seccomp=unconfined "
+            "--security-opt apparmor=unconfined --security-opt systempaths=unconfined",
+        )
+
+
+def _sysctl(root: Path, name: str) -> int | None:
+    try:
+        return int((root / "proc/sys" / name.replace(".", "/")).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _is_container(root: Path) -> bool:
+    if any((root / mark).exists() for mark in _CONTAINER_MARKS):
+        return True
+    try:
+        return _CONTAINER_CGROUP.search((root / "proc/1/cgroup").read_text()) is not None
+    except OSError:
+        return False

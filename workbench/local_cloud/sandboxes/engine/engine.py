@@ -1,0 +1,77 @@
+"""Makes the sandboxes of one cloud below one private directory, and ends them all. Proves first that it can.
+
+Decides nothing about a sandbox once it runs: that is the sandbox's own.
+"""
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.sandboxes.engine import isolation
+from workbench.local_cloud.sandboxes.engine.diagnosis import explain
+from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
+from workbench.local_cloud.sandboxes.engine.running_sandbox import OnNotice, OnSync, Sandbox
+from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.limits import cgroups
+from workbench.local_cloud.sandboxes.limits.free_disk import Disks
+
+
+class Engine:
+    """Makes sandboxes below one private directory and ends them all when it is closed."""
+
+    def __init__(self, root: Path, clock: Clock | None = None) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(mode=0o700, parents=True)
+        self._root = root
+        self._clock = clock or Clock()
+        self._disks = Disks()
+        self._sandboxes: set[Sandbox] = set()
+        self._seccomp = isolation.seccomp_program()
+        cgroups.reap()
+        self._cgroups = cgroups.Cgroups.detect()
+        (root / cgroups.NOTE).write_text("".join(f"{path}\n" for path in self._cgroups.directories))
+
+    async def create(
+        self, spec: SandboxSpec, *, on_sync: OnSync | None = None, on_notice: OnNotice = lambda text: None
+    ) -> Sandbox:
+        """Start a sandbox; raises IsolationUnavailableError or SandboxStartFailedError, and then nothing is left."""
+        group = self._cgroups.create(secrets.token_hex(8), spec.limits)
+        directory = Path(tempfile.mkdtemp(dir=self._root))
+        sandbox = Sandbox(spec, on_sync, on_notice, directory, group, clock=self._clock, disks=self._disks)
+        self._sandboxes.add(sandbox)
+        starting = asyncio.ensure_future(sandbox.start(seccomp=self._seccomp))
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            await asyncio.shield(self._give_up(sandbox, starting))
+            raise
+        return sandbox
+
+    async def _give_up(self, sandbox: Sandbox, starting: "asyncio.Future[None]") -> None:
+        """Let a start come to its end, then undo it: one that is cut off leaves processes that nobody can name."""
+        await asyncio.wait([starting])
+        if not starting.cancelled():
+            starting.exception()  # its waiter is told, or has gone
+        await self.discard(sandbox)
+
+    async def discard(self, sandbox: Sandbox) -> None:
+        """Terminate a sandbox and release what it held."""
+        await sandbox.discard()
+        self._sandboxes.discard(sandbox)
+
+    async def probe(self) -> None:
+        """Start and end one real sandbox; raises IsolationUnavailableError with the reason and the fix."""
+        spec = SandboxSpec(sandbox_id="probe", uid=isolation_uid(0))
+        try:
+            await self.discard(await self.create(spec))
+        except (SandboxStartFailedError, OSError) as error:
+            raise IsolationUnavailableError(explain(str(error))) from error
+
+    async def aclose(self) -> None:
+        """End every sandbox. Idempotent."""
+        await asyncio.gather(*(self.discard(sandbox) for sandbox in list(self._sandboxes)))
+        await asyncio.to_thread(self._cgroups.close)
+        (self._root / cgroups.NOTE).unlink(missing_ok=True)

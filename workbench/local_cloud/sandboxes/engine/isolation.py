@@ -1,0 +1,178 @@
+"""The flags and filters that make a sandbox, each for a reason that was tested; nothing runs with fewer.
+
+As root the caller drops to an unprivileged user before bubblewrap starts, so that "uid 1000" inside is never host root.
+Descriptors carry everything that user could not read by path.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyseccomp
+
+from workbench.local_cloud.base.system_root import system_python
+from workbench.local_cloud.sandboxes.engine.spec import HOME, IsolationUnavailableError, SandboxSpec
+
+SANDBOX_UID = 1000
+_ETC = {
+    "passwd": f"root:x:0:0:root:/root:/bin/sh\nsandbox:x:{SANDBOX_UID}:{SANDBOX_UID}:sandbox:{HOME}:/bin/sh\n",
+    "group": f"root:x:0:\nsandbox:x:{SANDBOX_UID}:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "resolv.conf": "",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+_ETC_FROM_HOST = ("ld.so.cache", "alternatives", "ssl", "ca-certificates", "localtime", "mime.types", "python3")
+# fmt: off
+_DENIED = (
+    # keyrings, which are not namespaced
+    "add_key", "request_key", "keyctl",
+    # large and often broken parts of the kernel
+    "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
+    # mounts, old and new way
+    "mount", "umount2", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
+    # another root or other namespaces
+    "pivot_root", "chroot", "unshare", "setns",
+    # files by handle, past every path
+    "open_by_handle_at", "name_to_handle_at",
+    # other processes' memory
+    "ptrace", "process_vm_readv", "process_vm_writev",
+    # another kernel, or more in this one
+    "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
+    # the machine as a whole, and its terminals
+    "reboot", "swapon", "swapoff", "acct", "quotactl", "vhangup",
+    # a way to switch off the randomisation of addresses
+    "personality",
+    # leftovers that no program needs
+    "lookup_dcookie", "nfsservctl",
+)
+# fmt: on
+SNAPSHOT_PROGRAM = "/__modal/.bin/modal-sandbox-fs-snapshot"
+# What the SDK runs for `Sandbox.filesystem`, at the path where it looks for it.
+_FS_TOOLS = {
+    "fs_tools.py": "/__modal/.bin/modal-sandbox-fs-tools",
+    "fs_watch.py": "/__modal/.bin/modal-sandbox-fs-watch",
+    "fs_snapshot.py": SNAPSHOT_PROGRAM,
+}
+_ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_LOCAL_BIN = Path("/usr/local/bin")
+_GUEST = Path(__file__).parents[1] / "guest"
+
+
+def _local_programs(python: str, own: str, data: Callable[[bytes], str]) -> Iterator[str]:
+    """Bubblewrap's arguments that put `python` and `python3` where every image of Modal has them, in /usr/local/bin.
+
+    That directory is the host's with them in it: `own` leads to the image's interpreter if it has one, and where the
+    host has none to the system's, `python`. `data` makes a descriptor of bytes.
+    """
+    names = [name for name in ("python", "python3") if own or not os.path.lexists(_LOCAL_BIN / name)]
+    if not names:
+        return
+    yield from ("--tmpfs", str(_LOCAL_BIN))
+    for path in sorted(_LOCAL_BIN.iterdir()) if _LOCAL_BIN.is_dir() else ():
+        if path.name in names:
+            continue
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        else:
+            yield from ("--ro-bind-try", str(path), str(path))
+    for name in names:
+        # A link to an environment's interpreter would be an interpreter without the environment.
+        if own:
+            script = f'#!/bin/sh\nexec {own} "$@"\n'
+            yield from ("--perms", "0555", "--ro-bind-data", data(script.encode()), str(_LOCAL_BIN / name))
+        else:
+            yield from ("--symlink", python, str(_LOCAL_BIN / name))
+    yield from ("--remount-ro", str(_LOCAL_BIN))
+
+
+def bubblewrap() -> str:
+    """The bubblewrap program; raises IsolationUnavailableError."""
+    if sys.platform != "linux":
+        raise IsolationUnavailableError("Sandboxes need Linux. Run this inside a Linux VM (Lima, Docker Desktop).")
+    found = shutil.which("bwrap")
+    if found is None:
+        raise IsolationUnavailableError("bubblewrap is not installed. Run: sudo apt-get install -y bubblewrap")
+    return found
+
+
+def seccomp_program() -> bytes:
+    """Build the filter: dangerous calls, exotic socket families and terminal injection answer EPERM."""
+    program = pyseccomp.SyscallFilter(defaction=pyseccomp.ALLOW)
+    refuse = pyseccomp.ERRNO(errno.EPERM)
+    for name in _DENIED:
+        try:
+            program.add_rule(refuse, name)
+        except (ValueError, RuntimeError, OSError):  # a call that this architecture does not have
+            continue
+    highest = 64
+    for family in range(highest):
+        if family not in _ALLOWED_FAMILIES:
+            program.add_rule(refuse, "socket", pyseccomp.Arg(0, pyseccomp.EQ, family))
+            program.add_rule(refuse, "socketpair", pyseccomp.Arg(0, pyseccomp.EQ, family))
+    program.add_rule(refuse, "socket", pyseccomp.Arg(0, pyseccomp.GE, highest))
+    for request in (_TIOCSTI, _TIOCLINUX):
+        program.add_rule(refuse, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, request))
+    with tempfile.TemporaryFile() as file:
+        program.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+@contextmanager
+def command(
+    spec: SandboxSpec, *, seccomp: bytes, info_fd: int, block_fd: int, control_fd: int
+) -> Iterator[tuple[list[str], list[int]]]:
+    """Yield bubblewrap's arguments and the descriptors it must inherit; they are closed afterwards."""
+    descriptors: list[int] = []
+
+    def data(content: bytes) -> str:
+        descriptor = os.memfd_create("workbench", os.MFD_CLOEXEC)
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        descriptors.append(descriptor)
+        return str(descriptor)
+
+    python = system_python()
+    if python is None:
+        raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
+    argv = [bubblewrap(), "--unshare-all", "--unshare-user", "--disable-userns"]
+    argv += ["--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "sandbox", "--as-pid-1"]
+    argv += ["--new-session", "--cap-drop", "ALL", "--clearenv", "--info-fd", str(info_fd)]
+    argv += ["--block-fd", str(block_fd)]
+    argv += ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib64", "lib32"):
+        path = Path("/") / name
+        if path.is_symlink():
+            argv += ["--symlink", str(path.readlink()), f"/{name}"]
+        elif path.is_dir():
+            argv += ["--ro-bind", f"/{name}", f"/{name}"]
+    argv += _local_programs(python, spec.python, data)
+    for name, text in _ETC.items():
+        argv += ["--perms", "0644", "--ro-bind-data", data(text.encode()), f"/etc/{name}"]
+    for name in _ETC_FROM_HOST:
+        argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    argv += ["--seccomp", data(seccomp), "--proc", "/proc", "--dev", "/dev"]
+    for target in ("/tmp", "/dev/shm", HOME, *spec.directories):  # noqa: S108  # paths inside the sandbox
+        argv += ["--perms", "1777", "--size", str(spec.limits.tmpfs_bytes), "--tmpfs", target]
+    agent = (_GUEST / "agent.py").read_bytes()
+    argv += ["--perms", "0444", "--ro-bind-data", data(agent), "/run/agent.py"]
+    programs = {"sync.py": os.path.realpath("/usr/bin/sync"), **_FS_TOOLS}
+    for script, target in programs.items():
+        program = f"#!{python} -ISXutf8\n".encode() + (_GUEST / script).read_bytes()
+        argv += ["--perms", "0555", "--ro-bind-data", data(program), target]
+    for mount in spec.mounts:
+        argv += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]
+    argv += ["--remount-ro", "/", "--chdir", "/", python, "-I", "-S", "/run/agent.py"]
+    argv += [str(control_fd), str(spec.limits.processes), str(spec.limits.workspace_bytes), spec.workdir]
+    try:
+        yield argv, descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -1,0 +1,369 @@
+"""One running sandbox: started, given programs to run, ended. Everything its agent says is treated as a guest's word.
+
+It lives exactly as long as our end of its socket: if this process dies, the kernel closes it and the sandbox ends.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.programs import Program
+from workbench.local_cloud.sandboxes.engine import isolation
+from workbench.local_cloud.sandboxes.engine.activity import Activity
+from workbench.local_cloud.sandboxes.engine.agent_channel import Channel, listening_socket
+from workbench.local_cloud.sandboxes.engine.exec_registry import KnownExecs
+from workbench.local_cloud.sandboxes.engine.execs import Exec
+from workbench.local_cloud.sandboxes.engine.process_one import ProcessOne
+from workbench.local_cloud.sandboxes.engine.spec import DEFAULT_ENV, ExitStatus, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.limits.cgroups import Group
+from workbench.local_cloud.sandboxes.limits.free_disk import Disks
+from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE
+from workbench.local_cloud.sandboxes.limits.watchdog import Exceeded, Watchdog
+from workbench.local_cloud.sandboxes.network.loopback_sockets import Dials
+
+_log = structlog.get_logger(__name__)
+
+READY_TIMEOUT_S = 20.0
+_CLOSE_S = 10.0
+_SYNCS_AT_ONCE = 32
+_POLITE = ("nice", "-n", "10")  # where no group of the kernel's keeps a sandbox from taking all processors
+
+OnSync = Callable[[str, str], Awaitable[str]]
+"""Commits a path for an exec (empty when that is not known); returns why it failed, an empty text when it did not."""
+OnNotice = Callable[[str], None]
+
+
+class Sandbox:
+    """One running sandbox."""
+
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        on_sync: OnSync | None,
+        on_notice: OnNotice,
+        directory: Path,
+        group: Group,
+        *,
+        clock: Clock,
+        disks: Disks,
+    ) -> None:
+        self.sandbox_id = spec.sandbox_id
+        self.exceeded: Exceeded | None = None  # the limit that ended it
+        self.env: dict[str, str] = {}  # what every program gets beneath its own environment
+        self._proxy_listener: socket.socket | None = None
+        self._lacking = ""  # why there is no working directory
+        self._activity = Activity(clock)
+        self._spec = spec
+        self.group = group
+        self._on_sync = on_sync
+        self._clock = clock
+        self._disks = disks
+        self._on_notice = on_notice
+        self._syncing = 0
+        self._directory = directory
+        self._dials = Dials()
+        self._closed = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._released = asyncio.Event()
+        self._one: ProcessOne | None = None
+        self._bwrap: Program | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._channel = Channel(self._hear, on_bad=self._on_bad_message)
+        self.execs = KnownExecs(self._channel, directory, uid=spec.uid)
+
+    @property
+    def closed(self) -> bool:
+        """Whether its process 1 is gone."""
+        return self._closed.is_set()
+
+    @property
+    def pid(self) -> int:
+        """The host's process id of its bubblewrap, 0 before it runs."""
+        return self._bwrap.pid if self._bwrap is not None else 0
+
+    async def start(self, *, seccomp: bytes) -> None:
+        """Start bubblewrap and wait until the agent answers; raises SandboxStartFailedError."""
+        theirs = self._channel.theirs
+        info_read, info_write = os.pipe()
+        block_read, block_write = os.pipe()
+        drop: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
+        try:
+            with isolation.command(
+                self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
+            ) as (argv, descriptors):
+                self._bwrap = await Program.start(
+                    *(_POLITE if self.group.version == "none" else ()),
+                    *argv,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    env={},
+                    cwd="/",
+                    # It holds both ends of its pipe to us: if we die before it has written, it must not die of that
+                    # and leave process 1 behind, which would wait for it for ever.
+                    pass_fds=[*descriptors, info_read, info_write, block_read, theirs.fileno()],
+                    **drop,
+                )
+            self._spawn(self._watch(self._bwrap))
+            theirs.close()
+            info_write = _closed(info_write)
+            self._one = await asyncio.to_thread(ProcessOne.told_of, info_read)
+            if self._one is not None:
+                self.group.add(self._one.pid)  # nothing of the guest has run yet
+            os.write(block_write, b".")
+        finally:
+            theirs.close()
+            for descriptor in (info_read, info_write, block_read, block_write):
+                _closed(descriptor)
+        self._channel.listen()
+        if self._one is not None:
+            self._spawn(self._watchdog(self._one.pid).run())
+        await self._ready_or_closed()
+        if not self._ready.is_set():
+            await self.terminate()
+            said = (await self._bwrap.stderr.read(2000)).decode(errors="replace").strip()
+            raise SandboxStartFailedError(said or "the sandbox's agent did not answer in time")
+        if self._lacking:
+            await self.terminate()
+            raise SandboxStartFailedError(
+                f"its working directory {self._spec.workdir} cannot be made: {self._lacking}. Take one below /root or "
+                "a volume's mount, or a new name below /"
+            )
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        exec_id: str,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        timeout_s: float | None = None,
+        terminal: tuple[int, int] | None = None,
+        devnull: Collection[str] = (),
+    ) -> Exec:
+        """Start a program, on pipes or on a terminal of (rows, columns); idempotent by `exec_id`.
+
+        What it writes to a stream ("stdout", "stderr") in `devnull` is dropped. Raises SandboxStartFailedError when the
+        sandbox is gone, ValueError for arguments that are too large.
+        """
+        if (known := self.execs.find(exec_id)) is not None:
+            return known
+        if self.closed:
+            raise SandboxStartFailedError("the sandbox has ended")
+        order = {
+            "argv": list(argv),
+            "env": {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})},
+            "cwd": workdir or self._spec.workdir,
+        }
+        run = await self.execs.start(exec_id, order, terminal=terminal, devnull=devnull)
+        if timeout_s is not None:
+            self._spawn(self._expire(run, timeout_s))
+        return run
+
+    async def dial(self, port: int) -> socket.socket:
+        """Connect to a port of the sandbox's own loopback; raises OSError, which TimeoutError is."""
+        return await self._dials.connect(self._ask, port)
+
+    async def listen(self, port: int) -> socket.socket:
+        """Listen at a port of the sandbox's own loopback; the socket is the caller's. Raises OSError."""
+        return await self._dials.listen(self._ask, port)
+
+    async def _ask(self, order: dict[str, object]) -> None:
+        try:
+            await self._channel.send(order)
+        except SandboxStartFailedError as error:
+            raise ConnectionRefusedError(str(error)) from error
+
+    @asynccontextmanager
+    async def visit(self, port: int) -> AsyncIterator[socket.socket]:
+        """A connection to a port inside for as long as the block lasts, in which the sandbox is not idle.
+
+        Raises OSError.
+        """
+        inside = await self.dial(port)
+        with self._activity.visit():
+            try:
+                yield inside
+            finally:
+                inside.close()
+
+    def take_proxy_listener(self) -> socket.socket:
+        """The listening socket of the sandbox's own loopback, for the caller to serve and to close; once."""
+        assert self._proxy_listener is not None, "a sandbox that has started has handed it out"
+        found, self._proxy_listener = self._proxy_listener, None
+        return found
+
+    def idle_s(self, *, apart_from: str) -> float:
+        """Seconds since a program other than `apart_from` last ran, or was written to, or somebody visited a port.
+
+        0 while one runs or somebody does.
+        """
+        return self._activity.idle_s(busy=self.execs.any_runs(apart_from=apart_from))
+
+    def touch(self) -> None:
+        """Note that somebody uses the sandbox."""
+        self._activity.touch()
+
+    async def terminate(self) -> None:
+        """Kill process 1, and with it everything inside; returns when it is gone. Idempotent."""
+        if self._bwrap is None or self.closed:
+            return
+        if self._one is not None:
+            self._one.kill()
+        else:
+            self._bwrap.kill()
+        await asyncio.to_thread(self.group.hurry)
+        await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
+
+    async def wait_closed(self) -> None:
+        """Return when process 1 is gone, whatever ended it."""
+        await self._closed.wait()
+
+    async def discard(self) -> None:
+        """Terminate and release the spools. Idempotent."""
+        await self.terminate()
+        if self._bwrap is not None:
+            await asyncio.wait_for(self._released.wait(), _CLOSE_S)
+            await self._bwrap.aclose()
+        else:
+            self._channel.close()
+            await asyncio.to_thread(self.group.remove)
+        self.execs.discard()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Take one message of the agent. It is a guest's word: everything is checked, descriptors above all."""
+        match message["op"]:
+            case "ready" if not self._ready.is_set():
+                self._proxy_listener = listening_socket(descriptors[0])
+                self._lacking = str(message["workdir"])[:200]
+                self._ready.set()
+            case "terminal":
+                run = self.execs.find(str(message["id"]))
+                if run is not None:
+                    self._spawn(self._connect_terminal(run, os.dup(descriptors[0])))
+            case "exit":
+                run = self.execs.find(str(message["id"]))
+                code = int(message["code"])
+                if run is not None and -64 <= code <= 255:
+                    self.touch()
+                    if (reason := self._out_of_memory()) is not None:
+                        self._spawn(self.exceed(reason))  # the end of all of them tells of it
+                        return
+                    run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
+            case "dialled":
+                self._dials.take(int(message["number"]), descriptors)
+            case "sync" if self._syncing < _SYNCS_AT_ONCE:
+                self._syncing += 1
+                exec_id = str(message["id"])
+                known = exec_id if self.execs.find(exec_id) is not None else ""
+                self._spawn(self._sync(int(message["number"]), str(message["path"]), known))
+
+    def _on_bad_message(self, error: Exception) -> None:
+        _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=type(error).__name__)
+
+    async def _connect_terminal(self, run: Exec, master: int) -> None:
+        try:
+            await run.connect_terminal(master)
+        except ValueError as error:
+            _log.warning("sandbox.bad_message", sandbox_id=self.sandbox_id, error=str(error))
+
+    async def _sync(self, number: int, path: str, exec_id: str) -> None:
+        failure = ""
+        try:
+            if self._on_sync is not None:
+                failure = await self._on_sync(path, exec_id)
+        except Exception as error:  # noqa: BLE001  # the guest is told that it failed, the log has the rest
+            _log.error("sandbox.sync_failed", sandbox_id=self.sandbox_id, exc_info=error)
+            failure = "Input/output error"
+        finally:
+            self._syncing -= 1
+        try:
+            await self._channel.send({"op": "synced", "number": number, "failure": failure})
+        except SandboxStartFailedError:
+            pass
+
+    async def _expire(self, run: Exec, timeout_s: float) -> None:
+        await self._clock.first(run.wait(), timeout_s=timeout_s)
+        if run.poll() is None:
+            with suppress(SandboxStartFailedError):
+                await self.execs.kill(run.exec_id)
+
+    async def exceed(self, reason: Exceeded) -> None:
+        """End the sandbox because it is over a limit. Idempotent: the first reason counts."""
+        if self.exceeded is not None:
+            return
+        self.exceeded = reason
+        self._on_notice(f"the sandbox is ended: {reason}")
+        await self.terminate()
+
+    def _watchdog(self, pid: int) -> Watchdog:
+        return Watchdog(
+            self._spec.limits,
+            [mount.source for mount in self._spec.mounts if not mount.read_only],
+            pid=pid,
+            watch_memory=self.group.version == "none",
+            out_of_memory=self._out_of_memory,
+            disks=self._disks,
+            exceeded=lambda reason: self._spawn(self.exceed(reason)),
+        )
+
+    async def _watch(self, bwrap: Program) -> None:
+        """Notice the end of bubblewrap, which is the end of everything inside."""
+        await bwrap.wait()
+        if self.exceeded is None and (reason := self._out_of_memory()) is not None:
+            self.exceeded = reason
+            self._on_notice(f"the sandbox has ended: {reason}")
+        self._closed.set()
+        self._dials.give_up()
+        self.execs.finish_all(ExitStatus(signal=int(signal.SIGKILL)))
+        self._channel.close()
+        if self._one is not None:
+            self._one.kill()
+            self._one.close()
+        if self._proxy_listener is not None:
+            self._proxy_listener.close()
+        await asyncio.to_thread(self.group.remove)
+        self._released.set()
+
+    def _out_of_memory(self) -> Exceeded | None:
+        """Why the sandbox must end when the kernel has killed a program of it, because its memory was used up.
+
+        On Modal all of a sandbox is one process to the kernel, which goes as a whole.
+        """
+        if not self.group.out_of_memory_kills():
+            return None
+        limit = self._spec.limits.memory_bytes // MEBIBYTE
+        return Exceeded("memory", f"it used more than {limit} MiB of memory")
+
+    async def _ready_or_closed(self) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._ready, self._closed)]
+        try:
+            await asyncio.wait(waits, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _closed(descriptor: int) -> int:
+    if descriptor >= 0:
+        os.close(descriptor)
+    return -1

@@ -1,0 +1,208 @@
+"""Looks after what the kernel does not limit for us: disk in the workspace always, memory where there are no cgroups.
+
+It measures, and its owner acts: a sandbox over a limit is ended with a reason. Walking a large workspace costs, so it
+is walked when the disk's free space has fallen, and else the more rarely the longer it takes and the more there are.
+"""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from workbench.local_cloud.base.guest_directories import opened_dir
+from workbench.local_cloud.base.host_processes import family
+from workbench.local_cloud.sandboxes.limits.free_disk import FALL_BYTES, INTERVAL_S, Disks
+from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE, Limits
+
+MAX_DEPTH = 200  # one descriptor is open per level while walking
+_WALK_COST_SHARE = 20  # a walk may take a twentieth of the time
+
+Inode = tuple[int, int]
+
+
+class UnmeasurableError(Exception):
+    """A tree is made so that it cannot be measured; the message says how."""
+
+
+@dataclass(frozen=True)
+class Exceeded:
+    """Which limit a sandbox is over, and the same in words."""
+
+    what: Literal["memory", "workspace"]
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a directory tree holds: bytes on the disk, and entries."""
+
+    size: int = 0
+    entries: int = 0
+
+
+def measure(directory: Path, *, enough: Limits, seen: set[Inode]) -> Usage:
+    """Measure a tree without following links, each inode once; stops early once it is over the limits.
+
+    Raises OSError for the root, and UnmeasurableError for what hides below it.
+    """
+    size = entries = 0
+    with opened_dir(directory) as root:
+        for status in _below(root, MAX_DEPTH):
+            entries += 1
+            inode = (status.st_dev, status.st_ino)
+            if inode not in seen:
+                size += status.st_blocks * 512
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                seen.add(inode)
+            if size > enough.workspace_bytes or entries > enough.workspace_entries:
+                break
+    return Usage(size, entries)
+
+
+def _below(directory: int, depth: int) -> Iterator[os.stat_result]:
+    """Every entry below an open directory, whatever its name is made of."""
+    if depth == 0:
+        raise UnmeasurableError(f"its directories are more than {MAX_DEPTH} deep")
+    with os.scandir(directory) as listing:
+        for entry in listing:
+            try:
+                status = entry.stat(follow_symlinks=False)
+                yield status
+                if stat.S_ISDIR(status.st_mode):
+                    with opened_dir(entry.name, dir_fd=directory) as inner:
+                        yield from _below(inner, depth - 1)
+            except PermissionError:
+                raise UnmeasurableError("it has a directory that cannot be looked into") from None
+            except OSError:
+                continue  # it was there a moment ago
+
+
+def unnamed(pid: int, device: int, *, seen: set[Inode]) -> int:
+    """Bytes on a disk in files that have no name any more but are held open by a process or its descendants."""
+    total = 0
+    for process in family(pid):
+        try:
+            with os.scandir(f"/proc/{process.pid}/fd") as listing:
+                names = [entry.path for entry in listing]
+        except OSError:
+            continue
+        for name in names:
+            try:
+                status = Path(name).stat()
+            except OSError:
+                continue
+            inode = (status.st_dev, status.st_ino)
+            if stat.S_ISREG(status.st_mode) and not status.st_nlink and status.st_dev == device and inode not in seen:
+                seen.add(inode)
+                total += status.st_blocks * 512
+    return total
+
+
+def private_memory(pid: int) -> int:
+    """Bytes of memory that a process and its descendants have for themselves; 0 for one that is gone."""
+    total = 0
+    for process in family(pid):
+        try:
+            memory = process.memory_info()
+        except psutil.Error:
+            continue
+        total += memory.rss - memory.shared
+    return total
+
+
+class Watchdog:
+    """Watches one sandbox; `exceeded` is called once, with a sentence, when it is over a limit."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        directories: Sequence[Path],
+        *,
+        pid: int,
+        watch_memory: bool,
+        out_of_memory: Callable[[], Exceeded | None],
+        disks: Disks,
+        exceeded: Callable[[Exceeded], None],
+    ) -> None:
+        """`directories` are the writable mounts, `pid` is process 1; `out_of_memory` tells of the kernel's kills."""
+        self._limits = limits
+        self._directories = tuple(directories)
+        self._pid = pid
+        self._watch_memory = watch_memory
+        self._out_of_memory = out_of_memory
+        self._disks = disks
+        self._exceeded = exceeded
+        self._next_walk = time.monotonic()
+        self._disk = (directories[0].stat().st_dev, directories[0]) if directories else None
+        self._free = self._free_now()
+        self._first: int | None = None  # what its files took when they were first measured
+
+    async def run(self) -> None:
+        """Watch until cancelled or a limit is exceeded."""
+        with self._disks.walks.taking_part():
+            try:
+                while True:
+                    await (asyncio.sleep(INTERVAL_S) if self._watch_memory else self._disks.turn())
+                    reason = await self._look()
+                    if reason is not None:
+                        self._exceeded(reason)
+                        return
+            finally:
+                self._disks.forget(self)
+
+    async def _look(self) -> Exceeded | None:
+        if (killed := self._out_of_memory()) is not None:
+            return killed
+        if self._watch_memory:
+            used = await asyncio.to_thread(private_memory, self._pid)
+            if used > self._limits.memory_bytes:
+                return Exceeded("memory", f"it used more than {self._limits.memory_bytes // MEBIBYTE} MiB of memory")
+        free = self._free_now()
+        if self._disk is None:
+            return None
+        full = self._disks.is_nearly_full(self._disk[0])
+        if not full and time.monotonic() < self._next_walk and free > self._free - FALL_BYTES:
+            return None
+        started = time.monotonic()
+        try:
+            usage = await asyncio.to_thread(self._measure)
+        except UnmeasurableError as error:
+            return Exceeded("workspace", str(error))
+        taken = time.monotonic() - started
+        self._next_walk = time.monotonic() + max(self._disks.walks.pause_s(taken), taken * _WALK_COST_SHARE)
+        self._free = self._free_now()
+        if usage.size > self._limits.workspace_bytes:
+            limit = self._limits.workspace_bytes // MEBIBYTE
+            return Exceeded("workspace", f"its files took more than {limit} MiB of disk")
+        if usage.entries > self._limits.workspace_entries:
+            return Exceeded("workspace", f"it made more than {self._limits.workspace_entries} files")
+        self._first = usage.size if self._first is None else self._first
+        self._disks.note_growth(self, self._disk[0], usage.size - self._first)
+        if full and self._disks.has_grown_most(self, self._disk[0]):
+            grown = (usage.size - self._first) // MEBIBYTE
+            return Exceeded("workspace", f"the disk is nearly full, and its files have grown most: by {grown} MiB")
+        return None
+
+    def _measure(self) -> Usage:
+        size = entries = 0
+        seen: set[Inode] = set()
+        for directory in self._directories:
+            try:
+                usage = measure(directory, enough=self._limits, seen=seen)
+                size += usage.size + unnamed(self._pid, directory.stat().st_dev, seen=seen)
+            except OSError:  # it is being removed
+                continue
+            entries += usage.entries
+        return Usage(size, entries)
+
+    def _free_now(self) -> int:
+        return 0 if self._disk is None else self._disks.free(*self._disk)

@@ -1,0 +1,1 @@
+"""The ways into a sandbox and out of it: proxy, tunnels, connect tokens."""

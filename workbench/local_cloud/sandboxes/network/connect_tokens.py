@@ -1,0 +1,217 @@
+"""The HTTP way into a sandbox for who holds a connect token: each request is checked, and passed on.
+
+A token is for one sandbox and one port of it, and ends with the sandbox. It is taken from `Authorization: Bearer`, from
+`_modal_connect_token` in the query, or from the cookie of that name, which is set after the query has shown it; none of
+them is passed on. What the program gets in `X-Verified-User-Data` is what the token was made with, and nothing else.
+It differs from Modal in that the address is plain HTTP on a loopback address of the sandbox's own.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import socket
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import h11
+
+from workbench.local_cloud.base.listeners import Door
+from workbench.local_cloud.base.ports import listen
+from workbench.local_cloud.sandboxes.network.proxy_requests import Headers, end_to_end
+from workbench.local_cloud.sandboxes.network.relay import (
+    CHUNK_BYTES,
+    Stream,
+    UnansweredError,
+    finish,
+    forward,
+    join,
+    next_event,
+    say,
+)
+from workbench.local_cloud.sandboxes.network.tunnels import Visit
+
+PARAMETER = "_modal_connect_token"
+USER_HEADER = b"x-verified-user-data"
+MAX_TOKENS = 1000  # of one sandbox
+CONNECTIONS_AT_ONCE = 64
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_S = 10.0
+IDLE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token allows: requests to one port, with what is known of the user (a header's value, or empty)."""
+
+    port: int
+    user: str
+
+
+class ConnectEntry:
+    """Serves one sandbox from its first token on, until it is closed."""
+
+    def __init__(self, host: str, visit: Visit) -> None:
+        self._host = host
+        self._visit = visit
+        self._grants: dict[bytes, Grant] = {}  # by the token's hash: what is compared is nobody's choice
+        self._door: Door | None = None
+        self._port = 0
+
+    def admit(self, grant: Grant) -> tuple[str, str]:
+        """Make a token; returns the URL and the token. Raises ValueError when there are too many, OSError."""
+        if len(self._grants) >= MAX_TOKENS:
+            raise ValueError(f"a sandbox has at most {MAX_TOKENS} connect tokens")
+        if self._door is None:
+            listener = listen(0, host=self._host)
+            self._port = listener.getsockname()[1]
+            self._door = Door(listener, self._serve, at_once=CONNECTIONS_AT_ONCE)
+        token = secrets.token_urlsafe(32)
+        self._grants[_key(token)] = grant
+        return f"http://{self._host}:{self._port}", token
+
+    async def aclose(self) -> None:
+        """Make every token worthless and cut every connection. Idempotent."""
+        self._grants.clear()
+        if self._door is not None:
+            await self._door.aclose()
+
+    async def _serve(self, connection: socket.socket) -> None:
+        client = await asyncio.open_connection(sock=connection, limit=CHUNK_BYTES)
+        try:
+            await self._answer(client)
+            await finish(client, idle_s=IDLE_S)
+        finally:
+            client[1].transport.abort()
+
+    async def _answer(self, client: Stream) -> None:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        try:
+            async with asyncio.timeout(HEAD_S):
+                request = await next_event(http, client[0])
+            if not isinstance(request, h11.Request):
+                return
+            token, by_query = shown_token(request)
+            grant = self._grants.get(_key(token))
+            if grant is None:
+                say(http, client[1], 401, "a connect token of this sandbox is needed")
+                return
+            upgrade = _wants_upgrade(request)
+            ours = passed_on(request, grant, upgrade=upgrade)
+            async with self._visit(grant.port) as inside:
+                far = await asyncio.open_connection(sock=inside, limit=CHUNK_BYTES)
+                if upgrade:
+                    await _upgrade(http, client, ours, far)
+                    return
+                cookie = f"{PARAMETER}={token}; Path=/; HttpOnly; SameSite=Lax".encode()
+                extra = [(b"Set-Cookie", cookie)] if by_query else []
+                await forward(http, client, ours, far, idle_s=IDLE_S, extra=extra)
+        except (h11.ProtocolError, ValueError) as error:
+            status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+            say(http, client[1], status, "this is no HTTP request that can be passed on")
+        except (OSError, UnansweredError):
+            say(http, client[1], 502, "nothing in the sandbox answers at this port")
+
+
+def shown_token(request: h11.Request) -> tuple[str, bool]:
+    """The token that a request shows, and whether it does so in its query; empty without one. Raises ValueError."""
+    found = ""
+    for name, value in request.headers:
+        text = value.decode("latin-1")
+        if name == b"authorization" and text[:7].lower() == "bearer ":
+            return text[7:].strip(), False
+        if name == b"cookie" and not found:
+            found = _cookies(text).get(PARAMETER, "")
+    for key, shown in parse_qsl(urlsplit(request.target.decode("ascii")).query):
+        if key == PARAMETER:
+            return shown, True
+    return found, False
+
+
+def passed_on(request: h11.Request, grant: Grant, *, upgrade: bool = False) -> h11.Request:
+    """The request that the sandbox sees; raises h11.ProtocolError, ValueError."""
+    names = {name for name, _ in request.headers}
+    if names >= {b"content-length", b"transfer-encoding"}:  # RFC 9112 6.1: ends differ in which one they believe
+        raise h11.RemoteProtocolError("two framings", error_status_hint=400)
+    parts = urlsplit(request.target.decode("ascii"))
+    target = (parts.path or "/") + (f"?{query}" if (query := _without_token(parts.query)) else "")
+    headers: Headers = [(b"Connection", b"Upgrade" if upgrade else b"close")]
+    for name, value in end_to_end(request):
+        if name in (b"authorization", USER_HEADER) or name.replace(b"_", b"-") == USER_HEADER:
+            continue
+        if name == b"cookie":
+            kept = {key: text for key, text in _cookies(value.decode("latin-1")).items() if key != PARAMETER}
+            value = "; ".join(f"{key}={text}" for key, text in kept.items()).encode("latin-1")
+            if not value:
+                continue
+        headers.append((name, value))
+    if upgrade:
+        headers += [(name, value) for name, value in request.headers if name == b"upgrade"]
+    if grant.user:
+        headers.append((b"X-Verified-User-Data", grant.user.encode()))
+    return h11.Request(method=request.method, target=target.encode(), headers=headers)
+
+
+def _without_token(query: str) -> str:
+    if PARAMETER not in query:
+        return query
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return urlencode([(name, value) for name, value in pairs if name != PARAMETER])
+
+
+def _cookies(text: str) -> dict[str, str]:
+    try:
+        return {name: morsel.coded_value for name, morsel in SimpleCookie(text).items()}
+    except CookieError:
+        return {}
+
+
+def _wants_upgrade(request: h11.Request) -> bool:
+    return any(name == b"upgrade" and value.lower() != b"h2c" for name, value in request.headers)
+
+
+async def _upgrade(http: h11.Connection, client: Stream, request: h11.Request, far: Stream) -> None:
+    """Pass bytes as they are once the program agrees to another protocol, else its answer.
+
+    Raises UnansweredError, OSError.
+    """
+    far_http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+    try:
+        far[1].write((far_http.send(request) or b"") + (far_http.send(h11.EndOfMessage()) or b""))
+        async with asyncio.timeout(IDLE_S):
+            answer = await next_event(far_http, far[0])
+        if isinstance(answer, h11.Response):
+            await _pass_answer(http, client, answer, far_http, far)
+            return
+        if not isinstance(answer, h11.InformationalResponse) or answer.status_code != 101:
+            raise UnansweredError("it did not change the protocol")
+        while (await next_event(http, client[0])) is not h11.PAUSED:
+            pass  # the end of the request, and nothing after it
+        client[1].write(http.send(answer) or b"")
+        client[1].write(far_http.trailing_data[0])
+        far[1].write(http.trailing_data[0])
+        await join(client, far, idle_s=IDLE_S)
+    except h11.ProtocolError:
+        raise UnansweredError("it did not change the protocol") from None
+    finally:
+        far[1].transport.abort()
+
+
+async def _pass_answer(
+    http: h11.Connection, client: Stream, answer: h11.Response, far_http: h11.Connection, far: Stream
+) -> None:
+    headers = [*end_to_end(answer), (b"Connection", b"close")]
+    event: h11.Event | type[h11.PAUSED] = h11.Response(
+        status_code=answer.status_code, headers=headers, reason=answer.reason
+    )
+    async with asyncio.timeout(IDLE_S):
+        while isinstance(event, h11.Response | h11.Data):
+            client[1].write(http.send(event) or b"")
+            await client[1].drain()
+            event = await next_event(far_http, far[0])
+    if isinstance(event, h11.EndOfMessage):
+        client[1].write(http.send(event) or b"")
+
+
+def _key(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()

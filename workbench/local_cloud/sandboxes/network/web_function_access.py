@@ -1,0 +1,73 @@
+"""The way from a sandbox to web functions of this cloud that its allowlist names, and to nothing else of this machine.
+
+On Modal a web function has a public name, and a sandbox reaches it like any other. Here its address is a port of this
+machine's loopback, which no sandbox reaches. So a listener at the same port of the sandbox's own loopback passes bytes
+on to that one port, for as long as it is a web function's and the policy names it. Nothing that a guest says decides
+where to.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from workbench.local_cloud.base.listeners import Door
+from workbench.local_cloud.sandboxes.network.relay import CHUNK_BYTES, finish, join
+
+MAX_CONNECTIONS = 64  # of one port
+DIAL_S = 5.0
+IDLE_S = 300.0
+
+Serves = Callable[[int], bool]
+OnRefused = Callable[[str, int, str], None]
+
+
+class WebWays:
+    """The ways of one sandbox, until they are closed. `serves` says whether a port is a web function's now."""
+
+    def __init__(self, serves: Serves, *, on_refused: OnRefused, idle_s: float = IDLE_S) -> None:
+        self._serves = serves
+        self._on_refused = on_refused
+        self._idle_s = idle_s
+        self._allowed: frozenset[int] = frozenset()
+        self._opened: set[int] = set()
+        self._doors: list[Door] = []
+        self._flows: dict[asyncio.Task[None], int] = {}
+
+    def open(self, port: int, listener: socket.socket) -> None:
+        """Serve a listener, which is taken over, and allow its port."""
+        self._opened.add(port)
+        self._allowed |= {port}
+        self._doors.append(Door(listener, partial(self._serve, port), at_once=MAX_CONNECTIONS))
+
+    def has(self, ports: Sequence[int]) -> bool:
+        """Whether there is a way to each of these ports."""
+        return self._opened.issuperset(ports)
+
+    def allow(self, ports: Sequence[int]) -> None:
+        """Let only these of the open ports be used from now on; connections to others are cut."""
+        self._allowed = frozenset(ports)
+        for task, port in list(self._flows.items()):
+            if port not in self._allowed:
+                task.cancel()
+
+    async def aclose(self) -> None:
+        """Stop serving and cut every connection. Idempotent."""
+        await asyncio.gather(*(door.aclose() for door in self._doors))
+
+    async def _serve(self, port: int, connection: socket.socket) -> None:
+        if port not in self._allowed or not self._serves(port):
+            self._on_refused("127.0.0.1", port, "it is not a web function that the sandbox may reach")
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._flows[task] = port
+        guest = await asyncio.open_connection(sock=connection, limit=CHUNK_BYTES)
+        try:
+            async with asyncio.timeout(DIAL_S):
+                far = await asyncio.open_connection("127.0.0.1", port, limit=CHUNK_BYTES)
+            await join(guest, far, idle_s=self._idle_s)
+            await finish(guest, idle_s=self._idle_s)
+        finally:
+            del self._flows[task]
+            guest[1].transport.abort()

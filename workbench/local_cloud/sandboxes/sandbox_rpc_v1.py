@@ -1,0 +1,199 @@
+"""The first family of sandbox RPCs (V1), for SDKs that use it by choice or know no other: the same sandboxes.
+
+An id tells the SDKs which family a sandbox is asked about by: one that was made here has 22 characters behind its dash.
+Only the program's input and output travel another way, through the control plane. What the SDK uses this family for
+even when told not to, GPUs, network file systems and terminals as programs, is refused by name.
+"""
+
+import asyncio
+import codecs
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from google.protobuf import empty_pb2
+from grpc import StatusCode
+from modal_proto import api_pb2
+
+from workbench.local_cloud.base.errors import RpcFailure, failed_precondition, invalid, not_found
+from workbench.local_cloud.base.ids import new_id
+from workbench.local_cloud.sandboxes.engine.output_spool import OutputForgottenError, OutputLostError
+from workbench.local_cloud.sandboxes.port_rpc import SandboxPortRpcs
+from workbench.local_cloud.sandboxes.sandbox_records import Record
+from workbench.local_cloud.sandboxes.sandbox_rpc import SandboxRpcs
+from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
+
+_ID_CHARS = 22  # of V1, whatever this cloud's other ids have
+_ID = re.compile(rf"sb-[A-Za-z0-9]{{{_ID_CHARS}}}", re.ASCII)
+_ENTRY = re.compile(r"(\d{1,15})-0", re.ASCII)
+_MAX_WAIT_S = 60.0
+
+
+@dataclass
+class _Input:
+    """The last write to a program's input: a retry of it is laid over it."""
+
+    index: int = 0
+    offset: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class FirstSandboxRpcs:
+    """Answers about V1 sandboxes."""
+
+    def __init__(self, sandboxes: Sandboxes, second: SandboxRpcs, ports: SandboxPortRpcs) -> None:
+        """`second` and `ports` answer the same about V2."""
+        self._sandboxes = sandboxes
+        self._second = second
+        self._ports = ports
+        self._inputs: WeakKeyDictionary[Record, _Input] = WeakKeyDictionary()
+
+    async def SandboxCreate(self, request: api_pb2.SandboxCreateRequest, context: Any) -> api_pb2.SandboxCreateResponse:
+        """Start a sandbox, or refuse by the name of what was asked for."""
+        definition = request.definition
+        asked = ""
+        if definition.resources.gpu_config.gpu_type or definition.resources.gpu_config.type:
+            asked = "gpu"
+        elif definition.nfs_mounts:
+            asked = "network_file_systems"
+        elif definition.HasField("pty_info"):
+            asked = "pty"
+        if asked:
+            raise RpcFailure(
+                StatusCode.UNIMPLEMENTED,
+                f"Sandbox.create with {asked} is not implemented by the local cloud: leave it out.",
+            )
+        record = await self._second.create(
+            api_pb2.SandboxCreateV2Request(app_id=request.app_id, definition=definition, tags=request.tags),
+            sandbox_id=new_id("sb", length=_ID_CHARS),
+        )
+        return api_pb2.SandboxCreateResponse(
+            sandbox_id=record.sandbox_id, metadata=api_pb2.SandboxHandleMetadata(app_id=record.app_id)
+        )
+
+    async def SandboxGetFromName(
+        self, request: api_pb2.SandboxGetFromNameRequest, context: Any
+    ) -> api_pb2.SandboxGetFromNameResponse:
+        """Find a sandbox of this family by its app's name and its own."""
+        found = await self._second.SandboxGetFromNameV2(request, context)
+        if not _ID.fullmatch(found.sandbox_id):
+            raise not_found(f"Sandbox '{request.sandbox_name}' of app '{request.app_name}' not found.")
+        return found
+
+    async def SandboxList(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
+        """A page of this family's sandboxes, newest first; the other family's list has these as well."""
+        return self._second.page(request, lambda record: _ID.fullmatch(record.sandbox_id) is not None)
+
+    async def SandboxWait(self, request: api_pb2.SandboxWaitRequest, context: Any) -> api_pb2.SandboxWaitResponse:
+        """Wait for a sandbox's end."""
+        return await self._second.SandboxWaitV2(request, context)
+
+    async def SandboxTerminate(
+        self, request: api_pb2.SandboxTerminateRequest, context: Any
+    ) -> api_pb2.SandboxTerminateResponse:
+        """End a sandbox."""
+        return await self._second.SandboxTerminateV2(request, context)
+
+    async def SandboxGetTaskId(
+        self, request: api_pb2.SandboxGetTaskIdRequest, context: Any
+    ) -> api_pb2.SandboxGetTaskIdResponse:
+        """A sandbox's task id, known from the start."""
+        return await self._second.SandboxGetTaskIdV2(request, context)
+
+    async def SandboxTagsSet(self, request: api_pb2.SandboxTagsSetRequest, context: Any) -> empty_pb2.Empty:
+        """Replace a sandbox's tags."""
+        return await self._second.SandboxTagsSetV2(request, context)
+
+    async def SandboxTagsGet(
+        self, request: api_pb2.SandboxTagsGetRequest, context: Any
+    ) -> api_pb2.SandboxTagsGetResponse:
+        """A sandbox's tags."""
+        return await self._second.SandboxTagsGetV2(request, context)
+
+    async def SandboxGetTunnels(
+        self, request: api_pb2.SandboxGetTunnelsRequest, context: Any
+    ) -> api_pb2.SandboxGetTunnelsResponse:
+        """Where a sandbox's ports are reached."""
+        return await self._ports.SandboxGetTunnelsV2(request, context)
+
+    async def SandboxCreateConnectToken(
+        self, request: api_pb2.SandboxCreateConnectTokenRequest, context: Any
+    ) -> api_pb2.SandboxCreateConnectTokenResponse:
+        """Make a token for HTTP requests to one port of a sandbox."""
+        return await self._ports.SandboxCreateConnectTokenV2(request, context)
+
+    async def TaskGetCommandRouterAccess(
+        self, request: api_pb2.TaskGetCommandRouterAccessRequest, context: Any
+    ) -> api_pb2.TaskGetCommandRouterAccessResponse:
+        """Give a token for the router of a sandbox; a function's container has none here."""
+        try:
+            access = await self._second.SandboxGetCommandRouterAccess(
+                api_pb2.SandboxGetCommandRouterAccessRequest(task_id=request.task_id), context
+            )
+        except RpcFailure as failure:
+            raise RpcFailure(
+                StatusCode.UNIMPLEMENTED,
+                f"{request.task_id[:64]} is no sandbox; starting programs in containers of functions "
+                "is not implemented by the local cloud.",
+            ) from failure
+        return api_pb2.TaskGetCommandRouterAccessResponse(jwt=access.jwt, url=access.url)
+
+    async def SandboxStdinWrite(
+        self, request: api_pb2.SandboxStdinWriteRequest, context: Any
+    ) -> api_pb2.SandboxStdinWriteResponse:
+        """Write to the program's input; writes are numbered from 1, and a retry of the last one does no harm."""
+        record = self._sandboxes.get(request.sandbox_id)
+        run = record.entrypoint
+        if record.sandbox is None or record.result is not None:
+            raise failed_precondition("The sandbox has ended.")
+        if run is None:
+            raise failed_precondition("The sandbox was created without a program.")
+        last = self._inputs.setdefault(record, _Input())
+        async with last.lock:
+            if request.index == last.index + 1:
+                last.index, last.offset = request.index, run.stdin_bytes_written
+            elif request.index != last.index or not request.index:
+                raise invalid(f"The next write to stdin has the index {last.index + 1}, not {request.index}.")
+            record.sandbox.touch()
+            await run.write_stdin(request.input, offset=last.offset, eof=request.eof)
+        return api_pb2.SandboxStdinWriteResponse()
+
+    async def SandboxGetLogs(
+        self, request: api_pb2.SandboxGetLogsRequest, context: Any
+    ) -> AsyncIterator[api_pb2.TaskLogsBatch]:
+        """Stream the program's output behind an entry, as text; without its end after the timeout."""
+        run = self._sandboxes.get(request.sandbox_id).entrypoint
+        offset = _offset(request.last_entry_id)
+        stderr = request.file_descriptor == api_pb2.FILE_DESCRIPTOR_STDERR
+        deadline = time.monotonic() + min(max(request.timeout, 0.0), _MAX_WAIT_S)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        data = b"more"
+        while run is not None and data:
+            spool = run.stderr if stderr else run.stdout
+            try:
+                async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+                    data = await spool.read(offset)
+            except TimeoutError:
+                return
+            except (OutputForgottenError, OutputLostError) as error:
+                raise RpcFailure(StatusCode.DATA_LOSS, f"{error}.") from error
+            offset += len(data)
+            text = decoder.decode(data, final=not data)
+            if text:
+                # An entry never ends within a character: whoever resumes begins with a whole one.
+                whole = offset - len(decoder.getstate()[0])
+                item = api_pb2.TaskLogs(data=text, file_descriptor=request.file_descriptor, timestamp=time.time())
+                yield api_pb2.TaskLogsBatch(entry_id=f"{whole}-0", items=[item], sandbox_id=request.sandbox_id)
+        yield api_pb2.TaskLogsBatch(entry_id=f"{offset}-0", eof=True, sandbox_id=request.sandbox_id)
+
+
+def _offset(entry_id: str) -> int:
+    if not entry_id:
+        return 0
+    found = _ENTRY.fullmatch(entry_id)
+    if found is None:
+        raise invalid("last_entry_id is not one that was sent.")
+    return int(found.group(1))

@@ -1,0 +1,359 @@
+"""Sandboxes as Modal knows them: ids, names, tags, timeouts, volumes, results. The engine knows only processes."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+from modal_proto import api_pb2
+
+from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.descriptors import OF_A_SANDBOX, Descriptors
+from workbench.local_cloud.base.errors import RpcFailure, already_exists, failed_precondition, not_found
+from workbench.local_cloud.base.ids import new_id
+from workbench.local_cloud.images.images import Image
+from workbench.local_cloud.sandboxes.commits import commit, commit_in_background
+from workbench.local_cloud.sandboxes.endings import EXIT_TERMINATED, Status, finish_the_log, outcome
+from workbench.local_cloud.sandboxes.engine.engine import Engine
+from workbench.local_cloud.sandboxes.engine.host_users import Users
+from workbench.local_cloud.sandboxes.engine.readiness import Probe, Readiness
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.ledger import Ledger
+from workbench.local_cloud.sandboxes.network.connect_tokens import ConnectEntry
+from workbench.local_cloud.sandboxes.network.egress_policy import EgressPolicy, Network
+from workbench.local_cloud.sandboxes.network.egress_proxy import EgressProxy, proxy_env
+from workbench.local_cloud.sandboxes.network.tunnels import PortSpec, Tunnels
+from workbench.local_cloud.sandboxes.network.web_function_access import WebWays
+from workbench.local_cloud.sandboxes.output_log import follow
+from workbench.local_cloud.sandboxes.preparation import LayOut, Preparation
+from workbench.local_cloud.sandboxes.sandbox_records import ENTRYPOINT_EXEC_ID, Record, author_of
+from workbench.local_cloud.volumes.open_files import holders, sentence
+from workbench.local_cloud.volumes.working_copies import WorkingCopies
+
+_log = structlog.get_logger(__name__)
+
+OnNotice = Callable[[Record, str], None]
+Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
+OnOutput = Callable[[Record, "api_pb2.FileDescriptor.ValueType", list[str]], None]
+
+FINISHED_KEPT = 200
+_ATTEMPTS_TO_END = 3
+_REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
+
+
+class Sandboxes:
+    """Creates, finds and ends sandboxes; a sandbox ends by its entrypoint, its timeout, or on request."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        copies: WorkingCopies,
+        clock: Clock,
+        ledger: Ledger,
+        users: Users,
+        files: Path,
+        *,
+        lay_out: LayOut,
+        on_notice: OnNotice,
+        on_output: OnOutput,
+        serves_web: Callable[[int], bool] = lambda port: False,
+        egress_test_networks: Sequence[Network] = (),
+    ) -> None:
+        """`on_notice` gets what the cloud has to say of a sandbox, `on_output` what its program prints, for the log.
+
+        `serves_web` says whether a port of this machine's loopback is a web function's now.
+
+        `lay_out` puts the files of mounts below a directory; those are in `files`.
+
+        `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
+        """
+        self._egress_test_networks = tuple(egress_test_networks)
+        self.serves_web = serves_web
+        self._engine = engine
+        self._clock = clock
+        self._preparation = Preparation(copies, users, files, lay_out=lay_out)
+        self._users = users
+        self._on_notice = on_notice
+        self._on_output = on_output
+        self._records: dict[str, Record] = {}
+        self._by_task: dict[str, Record] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._let_go: set[str] = set()  # ended ones whose output is no longer kept
+        self.descriptors = Descriptors()
+        self._ledger = ledger
+        for known in ledger.end_all(now=clock.time()):
+            record = Record(**vars(known))
+            record.ended.set()
+            self._records[record.sandbox_id] = self._by_task[record.task_id] = record
+
+    def note(self, record: Record) -> None:
+        """Write down what is known of a sandbox, for after a restart."""
+        self._ledger.note(record)
+
+    async def create(
+        self,
+        *,
+        sandbox_id: str | None = None,
+        app_id: str,
+        app_name: str,
+        environment: str,
+        definition: api_pb2.Sandbox,
+        tags: dict[str, str],
+        env: dict[str, str],
+        image: Image,
+        egress: EgressPolicy,
+        ports: Sequence[PortSpec] = (),
+        probe: Probe | None = None,
+        prepare: Prepare | None = None,
+    ) -> Record:
+        """Start a sandbox; `prepare` has it before its program does.
+
+        Raises RpcFailure: ALREADY_EXISTS for a name that a running sandbox of the app has, RESOURCE_EXHAUSTED, with
+        nothing made, when there is no room for its files and sockets, FAILED_PRECONDITION when it does not start.
+        """
+        await self._make_room()
+        with self.descriptors.promised(OF_A_SANDBOX, what="Another sandbox"):
+            if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
+                raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
+            record = Record(
+                sandbox_id=sandbox_id or new_id("sb", length=26),
+                task_id=new_id("ta", length=24) + "V",
+                app_id=app_id,
+                app_name=app_name,
+                environment=environment,
+                name=definition.name,
+                definition=definition,
+                tags=tags,
+                created_at=self._clock.time(),
+            )
+            self._records[record.sandbox_id] = self._by_task[record.task_id] = record
+            self.note(record)
+            try:
+                await self._start(record, env, image, egress, ports, prepare)
+            except BaseException as error:
+                await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
+                if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
+                    raise failed_precondition(f"The sandbox does not start: {error}") from error
+                raise
+            if probe is not None and record.sandbox is not None:
+                record.readiness = Readiness(probe)
+                self._spawn(record.readiness.run(record.sandbox))
+            return record
+
+    async def _start(
+        self,
+        record: Record,
+        env: dict[str, str],
+        image: Image,
+        egress: EgressPolicy,
+        ports: Sequence[PortSpec],
+        prepare: Prepare | None,
+    ) -> None:
+        definition = record.definition
+        spec = await self._preparation.spec(record, env, image)
+
+        async def on_sync(path: str, exec_id: str) -> str:
+            try:
+                return await commit(record, path, author=author_of(record, exec_id), by_sync=True)
+            except RpcFailure as error:
+                return error.message
+
+        record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
+        await self._open_the_way_out(record, record.sandbox, egress)
+        if prepare is not None:
+            await prepare(record.sandbox)
+        record.tunnels = Tunnels(record.sandbox_id, record.sandbox.visit)
+        record.tunnels.add(ports)
+        record.connect = ConnectEntry(record.tunnels.host, record.sandbox.visit)
+        metering = record.usage.run(record.sandbox.pid, lambda: record.ending is not None, now=self._clock.time)
+        self._spawn(metering)
+        _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
+        if command := image.command(list(definition.entrypoint_args)):
+            run = await record.sandbox.exec(command, exec_id=ENTRYPOINT_EXEC_ID)
+            for fd, spool in (
+                (api_pb2.FILE_DESCRIPTOR_STDOUT, run.stdout),
+                (api_pb2.FILE_DESCRIPTOR_STDERR, run.stderr),
+            ):
+                record.logging.append(asyncio.ensure_future(follow(spool, partial(self._on_output, record, fd))))
+        self._spawn(self._watch(record))
+        if any(not mount.read_only for mount in definition.volume_mounts):
+            self._spawn(commit_in_background(record, self._clock))
+
+    async def _open_the_way_out(self, record: Record, sandbox: Sandbox, policy: EgressPolicy) -> None:
+        listener = sandbox.take_proxy_listener()
+        sandbox.env = proxy_env(listener.getsockname()[1])
+        record.proxy = EgressProxy(
+            listener, policy, on_refused=partial(self._refused, record), test_networks=self._egress_test_networks
+        )
+        await record.proxy.start()
+        record.web_ways = WebWays(self.serves_web, on_refused=partial(self._refused, record))
+        for port in policy.web_ports:
+            try:
+                record.web_ways.open(port, await sandbox.listen(port))
+            except OSError as error:
+                raise SandboxStartFailedError(f"its way to the web function at port {port}: {error}") from error
+
+    def _refused(self, record: Record, host: str, port: int, reason: str) -> None:
+        record.refusals += 1
+        if record.refusals <= _REFUSALS_TOLD:
+            self._notice(record, f"a connection to {host}:{port} was refused: {reason}")
+        if record.refusals == _REFUSALS_TOLD:
+            self._notice(record, "further refusals are not told")
+
+    def _notice(self, record: Record, text: str) -> None:
+        _log.warning("sandbox.notice", sandbox_id=record.sandbox_id, text=text)
+        self._on_notice(record, text)
+
+    def get(self, sandbox_id: str) -> Record:
+        """One sandbox by id; raises RpcFailure NOT_FOUND."""
+        if sandbox_id not in self._records:
+            raise not_found(f"Sandbox {sandbox_id} not found.")
+        return self._records[sandbox_id]
+
+    def by_task(self, task_id: str) -> Record:
+        """One sandbox by its task's id; raises RpcFailure NOT_FOUND."""
+        if task_id not in self._by_task:
+            raise not_found(f"Task {task_id} not found.")
+        return self._by_task[task_id]
+
+    def find(self, app_name: str, name: str, *, environment: str, finished: bool = False) -> Record | None:
+        """The newest sandbox of that name, running unless `finished` ones count too."""
+        for record in reversed(self._records.values()):
+            same = (record.app_name, record.name, record.environment) == (app_name, name, environment)
+            if same and (finished or record.result is None):
+                return record
+        return None
+
+    def rename(self, record: Record, name: str) -> None:
+        """Give a running sandbox a name; ALREADY_EXISTS when another running one of the app has it."""
+        if record.result is not None:
+            raise failed_precondition("The sandbox has ended.")
+        if self.find(record.app_name, name, environment=record.environment) not in (None, record):
+            raise already_exists(f"Sandbox with name '{name}' already exists in app '{record.app_name}'.")
+        record.name = name
+        self.note(record)
+
+    def all(self) -> list[Record]:
+        """Every sandbox, newest first."""
+        return sorted(self._records.values(), key=lambda record: record.created_at, reverse=True)
+
+    async def terminate(self, record: Record) -> None:
+        """End a sandbox now; returns when it is gone and its volumes are committed. Idempotent."""
+        await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, EXIT_TERMINATED)
+
+    async def reload_volumes(self, record: Record) -> None:
+        """Commit what was written in its mounts, then make newer commits visible there.
+
+        Raises RpcFailure: FAILED_PRECONDITION, with nothing changed, while one of them is busy; and as a commit does.
+        """
+        if record.sandbox is not None:
+            for target in record.mounts:
+                found = await asyncio.to_thread(holders, record.sandbox.pid, target)
+                if found:
+                    raise failed_precondition(sentence(found))
+        await commit(record, "/", author=f"{author_of(record)} (reload)")
+        for copy in record.mounts.values():
+            await copy.reload()
+
+    async def stop_app(self, app_id: str) -> None:
+        """End every sandbox of an app."""
+        await asyncio.gather(*(self.terminate(r) for r in self.all() if r.app_id == app_id and r.result is None))
+
+    async def aclose(self) -> None:
+        """End every sandbox. Idempotent."""
+        await asyncio.gather(*(self.terminate(record) for record in self.all() if record.result is None))
+        for record in self.all():
+            if record.sandbox is not None:
+                await self._engine.discard(record.sandbox)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+
+    async def _watch(self, record: Record) -> None:
+        status, code = await outcome(record, self._clock)
+        for attempt in range(_ATTEMPTS_TO_END):
+            try:
+                await self._finish(record, status, code)
+            except Exception as error:  # noqa: BLE001  # whoever asks for its end is told; here nobody does
+                _log.error("sandbox.not_ended", sandbox_id=record.sandbox_id, attempt=attempt, exc_info=error)
+            else:
+                return
+
+    async def _finish(self, record: Record, status: Status, code: int) -> None:
+        if record.ending is None or (record.ending.done() and record.result is None):
+            if record.result is not None:  # it ended with an earlier cloud
+                return
+            record.ending = asyncio.ensure_future(self._end(record, status, code))
+        await asyncio.shield(record.ending)
+
+    async def _end(self, record: Record, status: Status, code: int) -> None:
+        """End a sandbox; raises when it does not end, and then it may be tried again."""
+        if record.sandbox is not None:
+            await record.sandbox.terminate()
+        try:
+            for what, step in (
+                ("its connections were not closed", _close_ways),
+                ("its log is not whole", finish_the_log),
+                ("what it wrote last was not committed", _commit_last),
+            ):
+                try:
+                    await step(record)
+                except Exception as error:  # noqa: BLE001  # it has ended all the same, and its log tells what failed
+                    _log.error("sandbox.not_left_clean", sandbox_id=record.sandbox_id, exc_info=error)
+                    self._notice(record, f"{what}: {error}")
+        finally:
+            for copy in record.mounts.values():
+                await copy.discard()
+            if record.files is not None:
+                await asyncio.to_thread(shutil.rmtree, record.files, ignore_errors=True)
+            self._users.release(record.sandbox_id)
+            exceeded = record.sandbox.exceeded if record.sandbox is not None else None
+            record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=str(exceeded or ""))
+            record.finished_at = self._clock.time()
+            self.note(record)
+            record.ended.set()
+            _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
+        self._spawn(self._forget_oldest())
+
+    async def _make_room(self) -> None:
+        """Where descriptors are short, let go of the output of ended sandboxes, the first that ended first."""
+        if self.descriptors.has_room(OF_A_SANDBOX):
+            return
+        ended = [record for record in self._records.values() if record.result is not None]
+        for record in sorted(ended, key=lambda record: record.finished_at):
+            if record.sandbox is not None and record.sandbox_id not in self._let_go:
+                self._let_go.add(record.sandbox_id)
+                await self._engine.discard(record.sandbox)
+                if self.descriptors.has_room(OF_A_SANDBOX):
+                    return
+
+    async def _forget_oldest(self) -> None:
+        finished = [record for record in self._records.values() if record.result is not None]
+        for record in finished[:-FINISHED_KEPT]:
+            del self._records[record.sandbox_id], self._by_task[record.task_id]
+            self._ledger.forget(record.sandbox_id)
+            self._let_go.discard(record.sandbox_id)
+            if record.sandbox is not None:
+                await self._engine.discard(record.sandbox)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _close_ways(record: Record) -> None:
+    for way in (record.proxy, record.web_ways, record.tunnels, record.connect):
+        if way is not None:
+            await way.aclose()
+
+
+async def _commit_last(record: Record) -> None:
+    for copy in record.mounts.values():
+        await copy.commit(f"{author_of(record)} (final)")
+        await copy.release()

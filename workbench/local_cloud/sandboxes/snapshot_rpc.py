@@ -1,0 +1,156 @@
+"""Snapshot RPCs of the task command router: take one of a sandbox or a directory, mount one, unmount it.
+
+Where it differs from Modal: only /tmp, /root and volumes can be written in a sandbox here, so these two are what a
+snapshot of the file system holds, and below them an image can be mounted; only snapshots of directories can.
+"""
+
+import posixpath
+from typing import Any
+
+from google.protobuf import empty_pb2
+from grpc import StatusCode
+from modal_proto import api_pb2
+from modal_proto import task_command_router_pb2 as tcr
+
+from workbench.local_cloud.base.errors import RpcFailure, failed_precondition, invalid, not_found
+from workbench.local_cloud.images.images import Images
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+from workbench.local_cloud.sandboxes.sandbox_records import Record
+from workbench.local_cloud.sandboxes.sandbox_snapshots import WRITABLE, Snapshot, SnapshotError, Snapshots
+from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
+from workbench.local_cloud.server.callers import caller
+
+_DEFAULT_TTL_S = 30 * 24 * 3600  # Modal's
+_NO_EXPIRY = -1
+_MAX_ID = 128
+_MAX_PATH_BYTES = 4096
+
+
+class SnapshotRpcs:
+    """Answers for the sandbox that the caller's token names."""
+
+    def __init__(self, sandboxes: Sandboxes, images: Images, snapshots: Snapshots) -> None:
+        self._sandboxes = sandboxes
+        self._images = images
+        self._snapshots = snapshots
+
+    async def TaskSnapshotFilesystem(
+        self, request: tcr.TaskSnapshotFilesystemRequest, context: Any
+    ) -> tcr.TaskSnapshotFilesystemResponse:
+        """Keep what a sandbox has written, apart from its volumes, as an image."""
+        image_id = await self._take(request, "filesystem", WRITABLE, top="/")
+        return tcr.TaskSnapshotFilesystemResponse(image_id=image_id)
+
+    async def TaskSnapshotDirectory(
+        self, request: tcr.TaskSnapshotDirectoryRequest, context: Any
+    ) -> tcr.TaskSnapshotDirectoryResponse:
+        """Keep one directory of a sandbox as an image that can be mounted."""
+        path = _path(request.path)
+        return tcr.TaskSnapshotDirectoryResponse(image_id=await self._take(request, "directory", (path,), top=path))
+
+    async def TaskMountDirectory(self, request: tcr.TaskMountDirectoryRequest, context: Any) -> empty_pb2.Empty:
+        """Show a directory's snapshot at a path of a running sandbox; what was there is hidden."""
+        record, sandbox = self._running(request)
+        path = _path(request.path)
+        if not path.startswith(tuple(f"{top}/" for top in WRITABLE)):
+            raise invalid(f"Here an image can be mounted below {' and '.join(WRITABLE)} only, not at {path}.")
+        for target in (*record.mounts, *record.mounted):
+            if f"{path}/".startswith(f"{target}/") or target.startswith(f"{path}/"):
+                raise failed_precondition(f"{path} is taken: something is mounted at {target}.")
+        snapshot = self._find(request.image_id)
+        if snapshot is None or snapshot.kind != "directory":
+            raise RpcFailure(
+                StatusCode.UNIMPLEMENTED,
+                "Sandbox.mount_image mounts images made by Sandbox.snapshot_directory only on the local cloud.",
+            )
+        record.mounted.add(path)
+        try:
+            await self._snapshots.unpack(sandbox, snapshot, path, mount=True)
+        except BaseException as error:
+            record.mounted.discard(path)
+            if isinstance(error, SnapshotError):
+                raise failed_precondition(f"The image cannot be mounted at {path}: {error}.") from error
+            raise
+        return empty_pb2.Empty()
+
+    async def TaskUnmountDirectory(self, request: tcr.TaskUnmountDirectoryRequest, context: Any) -> empty_pb2.Empty:
+        """Take a mounted snapshot away, with what was changed in it."""
+        record, sandbox = self._running(request)
+        path = _path(request.path)
+        if path not in record.mounted:
+            raise invalid(f"No image is mounted at {path}.")
+        try:
+            await self._snapshots.unmount(sandbox, path)
+        except SnapshotError as error:
+            raise failed_precondition(f"The image at {path} cannot be unmounted: {error}.") from error
+        record.mounted.discard(path)
+        return empty_pb2.Empty()
+
+    async def _take(
+        self,
+        request: tcr.TaskSnapshotFilesystemRequest | tcr.TaskSnapshotDirectoryRequest,
+        kind: str,
+        paths: tuple[str, ...],
+        *,
+        top: str,
+    ) -> str:
+        record, sandbox = self._running(request)
+        if not 0 < len(request.snapshot_id) <= _MAX_ID:
+            raise invalid("A snapshot needs an id.")
+        ttl_s = float(request.ttl_seconds) if request.HasField("ttl_seconds") else float(_DEFAULT_TTL_S)
+        if ttl_s <= 0 and ttl_s != _NO_EXPIRY:
+            raise invalid("ttl must be positive, or None to keep the snapshot.")
+        taken = self._snapshots.taken(record.task_id, request.snapshot_id)
+        if taken is not None:  # a retry
+            return taken.image_id
+        try:
+            sha256 = await self._snapshots.pack(sandbox, paths, top=top, exclude=list(record.mounts))
+        except SnapshotError as error:
+            raise failed_precondition(f"The snapshot cannot be taken: {error}.") from error
+        base = record.definition.image_id
+        label = f'LABEL local-cloud.snapshot="{record.task_id} {request.snapshot_id!r}"'
+        image = api_pb2.Image(dockerfile_commands=["FROM base", label])
+        image.base_images.add(docker_tag="base", image_id=base)
+        image_id = await self._images.get_or_create(image)  # a label builds nothing: it is there at once
+        snapshot = Snapshot(self._images.built(image_id).image_id, kind, base, sha256)
+        self._snapshots.keep(
+            snapshot,
+            task_id=record.task_id,
+            snapshot_id=request.snapshot_id,
+            ttl_s=None if ttl_s == _NO_EXPIRY else ttl_s,
+        )
+        return snapshot.image_id
+
+    def _find(self, image_id: str) -> Snapshot | None:
+        if self._snapshots.is_expired(image_id):
+            raise not_found(f"Image {image_id} has expired.")
+        return self._snapshots.find(image_id)
+
+    def _running(self, request: Any) -> tuple[Record, Sandbox]:
+        if caller.get().task_id != request.task_id:
+            raise RpcFailure(StatusCode.PERMISSION_DENIED, "This token opens another sandbox.")
+        record = self._sandboxes.by_task(request.task_id)
+        if request.container_id:
+            raise RpcFailure(StatusCode.UNIMPLEMENTED, "Sidecar containers are not implemented by the local cloud.")
+        if "customer_supplied_encryption_key" in request.DESCRIPTOR.fields_by_name and request.HasField(
+            "customer_supplied_encryption_key"
+        ):
+            raise RpcFailure(
+                StatusCode.UNIMPLEMENTED, "_experimental_encryption_key is not implemented by the local cloud."
+            )
+        if record.sandbox is None or record.ending is not None:
+            raise failed_precondition("The sandbox has ended.")
+        return record, record.sandbox
+
+
+def _path(raw: bytes) -> str:
+    """An absolute path in one form; raises RpcFailure INVALID_ARGUMENT."""
+    try:
+        path = raw.decode()
+    except UnicodeDecodeError:
+        raise invalid("A path must be UTF-8.") from None
+    if not path.startswith("/") or "\0" in path or len(raw) > _MAX_PATH_BYTES:
+        raise invalid("A path must be absolute.")
+    if ".." in path.split("/") or (path := posixpath.normpath("/" + path.strip("/"))) == "/":
+        raise invalid("A path must name a directory other than '/'.")
+    return path

@@ -1,0 +1,1 @@
+"""How clients reach the cloud: the gRPC server, the HTTP routes, and who may call."""

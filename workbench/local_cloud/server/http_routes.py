@@ -1,0 +1,53 @@
+"""What the cloud's own HTTP routes have in common: who may ask, and how a failure is told.
+
+JSON. Who asks shows the token that the SDK shows. Failures are `{"error": …}` with 400, 401, 404 or 409.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from grpc import StatusCode
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.store.damage import is_disk_full
+
+_log = structlog.get_logger(__name__)
+
+_STATUSES = {
+    StatusCode.UNAUTHENTICATED: 401,
+    StatusCode.NOT_FOUND: 404,
+    StatusCode.INVALID_ARGUMENT: 400,
+    StatusCode.FAILED_PRECONDITION: 409,
+}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def for_clients(gate: Gate, answer: Endpoint) -> Endpoint:
+    """Let only holders of the client's token ask, and turn failures into answers."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            if gate.identify(request.headers).kind != "client":
+                raise RpcFailure(StatusCode.UNAUTHENTICATED, "A container has no business here.")
+            return await answer(request)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            return JSONResponse({"error": f"{where}: {what}" if where else what}, 400)
+        except RpcFailure as error:
+            return JSONResponse({"error": error.message}, _STATUSES.get(error.code, 500))
+
+    return endpoint
+
+
+async def on_full_disk(request: Request, error: Exception) -> Response:
+    """Say that the disk is full where that is what failed; raises the error that it was otherwise."""
+    if not is_disk_full(error):
+        raise error
+    _log.error("http.disk_full", path=request.url.path, exc_info=error)
+    return PlainTextResponse("the disk that holds the local cloud's state is full", 507)

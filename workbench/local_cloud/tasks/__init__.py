@@ -1,0 +1,1 @@
+"""What runs now, as `modal container` lists it: containers of functions and sandboxes."""

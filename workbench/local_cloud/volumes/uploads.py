@@ -1,0 +1,99 @@
+"""Changes to a volume's files from outside of any container, as `modal volume put|rm|cp` makes them.
+
+They are commits of their own. Works on the committed state alone: no mount, no link is followed, and a request that
+fails changes nothing.
+"""
+
+from dataclasses import replace
+
+from workbench.local_cloud.base.errors import already_exists, invalid, not_found
+from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
+
+AUTHOR = "client:api"
+
+
+class VolumeFiles:
+    """Lists, puts, removes and copies. Paths are cleaned here; raises RpcFailure."""
+
+    def __init__(self, committed: CommittedVolumes) -> None:
+        self._committed = committed
+
+    def entries(self, volume_id: str, path: str, *, recursive: bool) -> list[Entry]:
+        """A directory's entries, or the one entry when the path is no directory; NOT_FOUND when it is missing."""
+        self._committed.version(volume_id)
+        found = self._existing(volume_id, clean(path))
+        return self._committed.below(volume_id, found.path, recursive=recursive) if found.kind == "dir" else [found]
+
+    def file(self, volume_id: str, path: str) -> Entry:
+        """A regular file; NOT_FOUND when it is missing, INVALID_ARGUMENT when it is something else."""
+        self._committed.version(volume_id)
+        found = self._existing(volume_id, clean(path))
+        if found.kind != "file":
+            raise invalid(f"'{path}' is not a regular file.")
+        return found
+
+    def put(self, volume_id: str, entries: list[Entry], *, overwrite: bool) -> None:
+        """Put files as one commit; ALREADY_EXISTS for a file without `overwrite`, and for a directory always."""
+        with self._committed.transaction():
+            self._committed.version(volume_id)
+            for entry in entries:
+                if not entry.path:
+                    raise invalid("A file needs a name.")
+                self._refuse_clash(volume_id, entry.path, overwrite=overwrite)
+            self._committed.publish(volume_id, list(entries), author=AUTHOR)
+
+    def _refuse_clash(self, volume_id: str, path: str, *, overwrite: bool) -> None:
+        there = self._committed.entry(volume_id, path)
+        if there is not None and there.kind == "dir":
+            raise already_exists(f"'{path}' is a directory.")
+        if there is not None and not overwrite:
+            raise already_exists(f"'{path}' already exists.")
+        for parent in parents(path):
+            above = self._committed.entry(volume_id, parent)
+            if above is not None and above.kind != "dir":
+                raise already_exists(f"'{parent}' is not a directory.")
+
+    def remove(self, volume_id: str, path: str, *, recursive: bool) -> None:
+        """Remove a file, or a directory with `recursive`; NOT_FOUND when it is missing."""
+        with self._committed.transaction():
+            self._committed.version(volume_id)
+            found = self._existing(volume_id, clean(path))
+            below = self._committed.below(volume_id, found.path) if found.kind == "dir" else []
+            if found.kind == "dir" and not recursive:
+                raise invalid(f"'{path}' is a directory: use recursive (modal volume rm -r).")
+            changes = [Removal(entry.path) for entry in below]
+            if found.path:
+                changes.append(Removal(found.path))
+            self._committed.publish(volume_id, list(changes), author=AUTHOR)
+
+    def copy(self, volume_id: str, sources: list[str], target: str, *, recursive: bool) -> None:
+        """Copy as `cp` does: into the target when it is a directory, else onto it; several need a directory."""
+        with self._committed.transaction():
+            self._committed.version(volume_id)
+            into = clean(target)
+            there = self._committed.entry(volume_id, into)
+            is_dir = there is not None and there.kind == "dir"
+            if not is_dir and (len(sources) > 1 or target.endswith("/")):
+                raise invalid(f"'{target}' is not a directory.")
+            copies: list[Entry | Removal] = []
+            for source in sources:
+                found = self._existing(volume_id, clean(source))
+                name = found.path.rsplit("/", 1)[-1]
+                to = "/".join(filter(None, (into, name))) if is_dir else into
+                if found.kind == "dir":
+                    if not recursive:
+                        raise invalid(f"'{source}' is a directory: use recursive (modal volume cp -r).")
+                    if not found.path or (to + "/").startswith(found.path + "/"):
+                        raise invalid(f"'{source}' cannot be copied into itself.")
+                elif (clash := self._committed.entry(volume_id, to)) is not None and clash.kind == "dir":
+                    raise already_exists(f"'{to}' is a directory.")
+                copies.append(replace(found, path=to))
+                below = self._committed.below(volume_id, found.path) if found.kind == "dir" else []
+                copies.extend(replace(entry, path=to + entry.path[len(found.path) :]) for entry in below)
+            self._committed.publish(volume_id, copies, author=AUTHOR)
+
+    def _existing(self, volume_id: str, path: str) -> Entry:
+        found = self._committed.entry(volume_id, path)
+        if found is None:
+            raise not_found(f"No such file or directory: '{path}'.")
+        return found

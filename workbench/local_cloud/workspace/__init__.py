@@ -1,0 +1,1 @@
+"""The account: the SDK's handshake, environments, and the tokens of guarded web functions."""

@@ -1,0 +1,106 @@
+"""Environment RPCs: separate sets of names within the one workspace."""
+
+import re
+from typing import Any
+
+from google.protobuf import empty_pb2
+from modal_proto import api_pb2
+
+from workbench.local_cloud.base.errors import failed_precondition, invalid
+from workbench.local_cloud.server.unsupported import refuse_options
+from workbench.local_cloud.store.names import DEFAULT_ENVIRONMENT, Objects
+
+IMAGE_BUILDER_VERSION = "2025.06"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_KIND, _EVERYWHERE = "environment", "*"
+
+
+class EnvironmentRpcs:
+    """Answers about environments; the default one always exists."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._objects.get_or_create(
+            _KIND,
+            "en",
+            environment=_EVERYWHERE,
+            name=DEFAULT_ENVIRONMENT,
+            creation_type=api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING,
+        )
+
+    async def EnvironmentGetOrCreate(
+        self, request: api_pb2.EnvironmentGetOrCreateRequest, context: Any
+    ) -> api_pb2.EnvironmentGetOrCreateResponse:
+        """Find an environment by name; the empty name is the default one."""
+        name = _checked(request.deployment_name or DEFAULT_ENVIRONMENT)
+        environment_id, _ = self._objects.get_or_create(
+            _KIND, "en", environment=_EVERYWHERE, name=name, creation_type=request.object_creation_type
+        )
+        return api_pb2.EnvironmentGetOrCreateResponse(
+            environment_id=environment_id,
+            metadata=api_pb2.EnvironmentMetadata(
+                name=name, settings=api_pb2.EnvironmentSettings(image_builder_version=IMAGE_BUILDER_VERSION)
+            ),
+        )
+
+    async def EnvironmentList(self, request: empty_pb2.Empty, context: Any) -> api_pb2.EnvironmentListResponse:
+        """List the environments."""
+        items = [
+            api_pb2.EnvironmentListItem(
+                name=name,
+                created_at=created_at,
+                default=name == DEFAULT_ENVIRONMENT,
+                environment_id=environment_id,
+                image_builder_version=IMAGE_BUILDER_VERSION,
+            )
+            for environment_id, name, created_at in self._objects.list(_KIND, environment=_EVERYWHERE)
+        ]
+        return api_pb2.EnvironmentListResponse(items=items)
+
+    async def EnvironmentCreate(self, request: api_pb2.EnvironmentCreateRequest, context: Any) -> empty_pb2.Empty:
+        """Make an environment; ALREADY_EXISTS for a name that is taken."""
+        if request.is_managed or request.environment_type == api_pb2.ENVIRONMENT_TYPE_PUBLIC:
+            raise invalid("Restricted and public environments are not implemented by the local cloud: it has one user.")
+        refuse_options("The environment", request, ("name", "environment_type"))
+        self._objects.get_or_create(
+            _KIND,
+            "en",
+            environment=_EVERYWHERE,
+            name=_checked(request.name),
+            creation_type=api_pb2.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS,
+        )
+        return empty_pb2.Empty()
+
+    async def EnvironmentUpdate(
+        self, request: api_pb2.EnvironmentUpdateRequest, context: Any
+    ) -> api_pb2.EnvironmentListItem:
+        """Give an environment another name; everything in it goes with it."""
+        environment_id = self._objects.environment_id(request.current_name)
+        if request.HasField("web_suffix"):
+            raise invalid("Web suffixes are not implemented by the local cloud: its addresses are ports.")
+        refuse_options("The environment", request, ("current_name", "name"))
+        name = request.current_name
+        if request.HasField("name"):
+            if name == DEFAULT_ENVIRONMENT:
+                raise failed_precondition(f"The environment '{name}' is the default one and keeps its name.")
+            name = _checked(request.name.value)
+            self._objects.rename_environment(environment_id, request.current_name, name)
+        return api_pb2.EnvironmentListItem(name=name, environment_id=environment_id)
+
+    async def EnvironmentDelete(self, request: api_pb2.EnvironmentDeleteRequest, context: Any) -> empty_pb2.Empty:
+        """Forget an empty environment. One that holds anything is refused: nothing may be lost by a name."""
+        environment_id = self._objects.environment_id(request.name)
+        if request.name == DEFAULT_ENVIRONMENT:
+            raise failed_precondition(f"The environment '{request.name}' is the default one and stays.")
+        if held := self._objects.held_by(request.name):
+            raise failed_precondition(
+                f"The environment '{request.name}' still holds {', '.join(held)}: stop and delete those first."
+            )
+        self._objects.delete(_KIND, environment_id)
+        return empty_pb2.Empty()
+
+
+def _checked(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise invalid(f"Invalid environment name {name[:64]!r}: use letters, digits, dashes, dots and underscores.")
+    return name

@@ -1,0 +1,224 @@
+"""What this machine has, lacks and needs: every check as data, none of which changes anything.
+
+Whether sandboxes can be isolated is not guessed: one is really started, with the very flags of the local cloud. Texts
+about isolation come from there, too.
+"""
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from workbench.local_cloud.process.state_directory import State, StateUnusableError
+from workbench.local_cloud.sandboxes.engine import diagnosis
+from workbench.machine import prerequisites
+
+Status = Literal["ok", "info", "warn", "fail"]
+PYTHON_NEEDED = (3, 11)
+DISK_NEEDED_BYTES = 2 * 1024**3
+_VERSION_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found; `fix` is empty where nothing needs to be done."""
+
+    name: str
+    status: Status
+    found: str
+    fix: str = ""
+
+    def facts(self) -> dict[str, str]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finding without its name."""
+
+    status: Status
+    found: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to the machine. `look` gets the state directory in question; what it raises counts as a failure."""
+
+    name: str
+    look: Callable[[State], Outcome]
+    linux_only: bool = True
+
+
+def examine(state: State) -> Iterator[Finding]:
+    """Go through all checks, yielding each finding as it is there."""
+    for check in CHECKS:
+        if check.linux_only and sys.platform != "linux":
+            continue
+        try:
+            outcome = check.look(state)
+        except Exception as error:  # noqa: BLE001  # a machine may be broken in ways that no check foresees
+            outcome = Outcome("fail", f"{type(error).__name__}: {error}", "unknown: please report this message")
+        yield Finding(check.name, outcome.status, outcome.found, outcome.fix)
+
+
+def _system(_: State) -> Outcome:
+    if sys.platform != "linux":
+        return Outcome("fail", sys.platform, prerequisites.LINUX_ONLY)
+    try:
+        facts = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+        return Outcome("ok", facts["PRETTY_NAME"].strip('"'))
+    except (OSError, KeyError):
+        return Outcome("ok", "Linux")
+
+
+def _python(_: State) -> Outcome:
+    needed = ".".join(map(str, PYTHON_NEEDED))
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < PYTHON_NEEDED:
+        return Outcome("fail", found, f"install Python {needed} or newer, e.g.: uv python install {needed}")
+    return Outcome("ok", found)
+
+
+def _sdk(_: State) -> Outcome:
+    from workbench.local_cloud.workspace.handshake import SDK_VERSION
+
+    found = metadata.version("modal")
+    if found != SDK_VERSION:
+        return Outcome("fail", f"{found}, the local cloud speaks {SDK_VERSION}", f"pip install modal=={SDK_VERSION}")
+    return Outcome("ok", found)
+
+
+def _bubblewrap(_: State) -> Outcome:
+    path = shutil.which("bwrap")
+    if path is None:
+        return _missing("bubblewrap")
+    said = _said(path, "--version")
+    found = re.search(r"(\d+)\.(\d+)(\.\d+)?", said)
+    if found is None:
+        return Outcome("warn", f"{path} does not tell its version", "see isolation: it decides")
+    if (int(found[1]), int(found[2])) < diagnosis.BUBBLEWRAP_NEEDED:
+        old = diagnosis.too_old(found[0])
+        return Outcome("fail", old.reason, old.fix)
+    return Outcome("ok", f"{found[0]} ({path})")
+
+
+def _isolation(_: State) -> Outcome:
+    """Start one sandbox."""
+    needed = [item.package for item in prerequisites.RUN if item.package != "git" and not item.present()]
+    if needed:
+        return Outcome("fail", f"not tried without {' and '.join(needed)}", prerequisites.installation(*needed))
+    from workbench.local_cloud.sandboxes.engine.engine import Engine
+    from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError
+
+    async def probe(root: Path) -> None:
+        engine = Engine(root / "sandboxes")
+        try:
+            await engine.probe()
+        finally:
+            await engine.aclose()
+
+    with tempfile.TemporaryDirectory(prefix="workbench-doctor-") as directory:
+        Path(directory).chmod(0o711)  # as root, sandboxes have users of their own
+        try:
+            asyncio.run(probe(Path(directory)))
+        except IsolationUnavailableError as error:
+            if error.__cause__ is None:  # it was refused before bubblewrap could say anything
+                return Outcome("fail", str(error), "as that says")
+            found = diagnosis.diagnose(str(error.__cause__))
+            return Outcome("fail", found.reason, found.fix)
+    return Outcome("ok", "a sandbox started with user, mount, process and network namespaces and a seccomp filter")
+
+
+def _cgroups(_: State) -> Outcome:
+    from workbench.local_cloud.sandboxes.limits.cgroups import Cgroups
+
+    found = Cgroups.detect()
+    found.close()
+    if found.version == "none":
+        return Outcome(
+            "warn",
+            "none can be written: a watchdog enforces limits instead, and a hostile job can slow down everything here",
+            "nothing, or run it as root",
+        )
+    return Outcome("ok", f"{found.version}: the kernel limits memory, processes and CPUs of sandboxes")
+
+
+def _claude(_: State) -> Outcome:
+    lacking = [name for name in ("node", "npm") if shutil.which(name) is None]
+    if not lacking:
+        return Outcome("ok", "npm can install the Claude CLI")
+    lost = f"{' and '.join(lacking)} missing: deployments are without the Claude CLI, jobs that give it a prompt fail"
+    return Outcome("warn", lost, prerequisites.installation("nodejs", "npm"))
+
+
+def _state(state: State) -> Outcome:
+    try:
+        state.try_out()
+    except StateUnusableError as error:
+        return Outcome("fail", error.reason, error.fix)
+    return Outcome("ok", str(state.root) if state.root.exists() else f"{state.root}, to be made")
+
+
+def _disk(state: State) -> Outcome:
+    free = shutil.disk_usage(state.nearest).free
+    found = f"{free / 1024**3:,.1f} GB free at {state.nearest}"
+    if free < DISK_NEEDED_BYTES:
+        return Outcome("warn", found, "make room, or set WORKBENCH_STATE_DIR to another disk")
+    return Outcome("ok", found)
+
+
+def _cloud(state: State) -> Outcome:
+    running = state.running()
+    if running is None:
+        return Outcome("info", "not running; most commands start it, as does: workbench cloud start")
+    return Outcome("info", f"running at {running.url} (pid {running.pid})")
+
+
+def _package(name: str, *, status: Status = "fail") -> Callable[[State], Outcome]:
+    """A look at one of the prerequisites."""
+    (item,) = (item for item in prerequisites.TEST if item.package == name)
+
+    def look(_: State) -> Outcome:
+        return Outcome("ok", "present") if item.present() else _missing(name, status=status)
+
+    return look
+
+
+def _missing(package: str, *, status: Status = "fail") -> Outcome:
+    (item,) = (item for item in prerequisites.TEST if item.package == package)
+    return Outcome(status, f"missing: {item.why}", prerequisites.installation(package))
+
+
+def _said(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
+CHECKS = (
+    Check("operating system", _system, linux_only=False),
+    Check("Python", _python, linux_only=False),
+    Check("modal SDK", _sdk, linux_only=False),
+    Check("bubblewrap", _bubblewrap),
+    Check("libseccomp", _package("libseccomp2")),
+    Check("system Python", _package("python3")),
+    Check("isolation", _isolation),
+    Check("control groups", _cgroups),
+    Check("git", _package("git")),
+    Check("Claude CLI", _claude),
+    Check("Chromium", _package("chromium", status="warn")),
+    Check("state directory", _state),
+    Check("disk", _disk),
+    Check("local cloud", _cloud),
+)

@@ -1,0 +1,221 @@
+"""Ended runs as their archives tell them, and how they are shown: as data, as plain text, as static HTML.
+
+Whatever is in an archive may have been shaped by a job or changed since: it is parsed by the contract's own parsers,
+and shown as text only.
+"""
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
+from modal_app.contract.proof import Bundle, Check, parse_stream, verify
+from workbench.runs.timeline import Timeline, timeline
+from workbench.text.plain_text import one_line
+from workbench.text.static_html import columns, table
+
+if TYPE_CHECKING:
+    from workbench.widgets.run_view import RunView
+
+_COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "sandbox", "estimated")
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """One line of a list: what `run.json` says; None, and why, when it cannot be read."""
+
+    run_id: str
+    bundle: Bundle | None
+    problem: str = ""
+
+    def row(self) -> tuple[str, ...]:
+        """The line's cells, safe to print."""
+        if self.bundle is None:
+            return (self.run_id, "", "", "", "unreadable", "", "", one_line(self.problem))
+        return _row(self.run_id, self.bundle)
+
+
+@dataclass(frozen=True)
+class RunList(Sequence[ListedRun]):
+    """Runs, the newest first. `complete` is False when older ones were not looked at."""
+
+    runs: tuple[ListedRun, ...]
+    complete: bool
+
+    @overload
+    def __getitem__(self, index: int) -> ListedRun: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "RunList": ...
+
+    def __getitem__(self, index: int | slice) -> "ListedRun | RunList":
+        """One run, or some of them as a list of their own."""
+        return self.runs[index] if isinstance(index, int) else RunList(self.runs[index], self.complete)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """The heading and then a line for each run, safe to print."""
+        yield _COLUMNS
+        for run in self.runs:
+            yield run.row()
+
+    def __repr__(self) -> str:
+        return f"RunList({len(self.runs)} runs{'' if self.complete else ', and older ones'})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        rows = list(self.rows())
+        lines = columns(rows)
+        more = "" if self.complete else "… and older ones"
+        return {
+            "text/plain": "\n".join([*lines, more]).rstrip() if self.runs else "no run is archived here",
+            "text/html": f'<div class="workbench-runs">{table(rows[0], rows[1:])}{more}</div>',
+        }
+
+
+@dataclass(frozen=True)
+class ArchivedRun:
+    """One ended run: under which id it was found, its facts, and its events' bytes as the run's readers got them.
+
+    For a job of the Claude CLI also `request` and `traffic`, as JSON: what was asked, and what was said with the model.
+    """
+
+    run_id: str
+    bundle: Bundle
+    stream: bytes
+    request: bytes = b""
+    traffic: bytes = b""
+
+    @cached_property
+    def _parsed(self) -> tuple[tuple[Event, ...], str]:
+        events, problem = parse_stream(self.stream)
+        return tuple(events), problem
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events; those before the first bad one when there is a `problem`."""
+        return self._parsed[0]
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the events, empty when nothing is."""
+        return self._parsed[1]
+
+    @property
+    def terminal(self) -> TerminalEvent | None:
+        """How the run ended; None when its archive does not tell."""
+        last = self.events[-1] if self.events else None
+        return last if isinstance(last, TERMINAL) else None
+
+    @property
+    def timeline(self) -> Timeline:
+        """Where the time went."""
+        return timeline(self.events)
+
+    def text(self, channel: Channel = "stdout") -> str:
+        """What the job printed to a channel, as it printed it: not safe for a terminal."""
+        return "".join(one.text for one in self.events if isinstance(one, StreamEvent) and one.channel == channel)
+
+    def checks(self) -> tuple[Check, ...]:
+        """What code finds when it checks the run."""
+        same = self.run_id == self.bundle.run_id
+        detail = (
+            "facts and events are there" if same else f"its facts are those of run {one_line(self.bundle.run_id, 40)}"
+        )
+        return (Check(name="archive", ok=same, detail=detail), *verify(self.bundle, self.stream))
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Names and values for people, safe to print."""
+        bundle = self.bundle
+        process, sandbox, commit = bundle.process, bundle.sandbox, bundle.commit
+        code = "not seen" if process is None or process.exit_code is None else str(process.exit_code)
+        closed_by = "its owner" if bundle.closed_by == "owner" else "another container: its own was lost"
+        found: list[tuple[str, str | None]] = [
+            ("outcome", bundle.outcome),
+            ("action", bundle.action),
+            ("user", bundle.user_id),
+            ("project", bundle.project_id),
+            ("accepted", f"{_when(bundle.accepted_at_ms)} UTC"),
+            ("took", _took(bundle)),
+            ("closed by", closed_by),
+            ("exit code", f"{code}, after {process.took_ms} ms of {process.limit_s:g} s" if process else None),
+            ("container", {True: "started for it", False: "was up", None: None}[bundle.cold_start]),
+            ("sandbox", f"{sandbox.id}, uid {sandbox.uid}, {_start(bundle)}" if sandbox else _start(bundle)),
+            ("commit", f"{commit.changed} files changed, {commit.compared} read back" if commit else "none"),
+            ("events", f"{bundle.events.last_seq}, {bundle.events.bytes} bytes, sha256 {bundle.events.sha256}"),
+            (
+                "estimated",
+                f"{_cost(bundle)}: {bundle.cost.sandbox_s:g} s; {bundle.cost.basis}" if bundle.cost else None,
+            ),
+        ]
+        return [(name, one_line(value)) for name, value in found if value is not None]
+
+    def view(self) -> "RunView":
+        """The run as a live view shows it, for JupyterLab."""
+        from workbench.widgets.run_view import RunView  # late: the widgets show runs, not the other way round
+
+        return RunView(self, can_cancel=False)
+
+    def __repr__(self) -> str:
+        return f"ArchivedRun({self.run_id}, {one_line(self.bundle.outcome, 40)})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": self._plain(), "text/html": self._html()}
+
+    def _plain(self) -> str:
+        facts = [f"  {name:<10} {value}" for name, value in self.facts()]
+        checks = [f"  {badge(check)} {check.name:<14} {one_line(check.detail)}" for check in self.checks()]
+        return "\n".join([f"Run {self.run_id}", *facts, *self.timeline.lines(), *checks])
+
+    def _html(self) -> str:
+        checks = [(badge(check), check.name, one_line(check.detail)) for check in self.checks()]
+        bars = html.escape("\n".join(self.timeline.lines()))
+        return (
+            f'<div class="workbench-run"><strong>Run {html.escape(self.run_id)}</strong>'
+            f"{table((), self.facts())}<pre>{bars}</pre>{table(('', 'proof', ''), checks)}</div>"
+        )
+
+
+def badge(check: Check) -> str:
+    """One character for a check."""
+    return "✓" if check.ok else "✗"
+
+
+def _row(run_id: str, bundle: Bundle) -> tuple[str, ...]:
+    cells = (
+        _when(bundle.accepted_at_ms),
+        bundle.action,
+        bundle.project_id,
+        bundle.outcome,
+        _took(bundle),
+        _start(bundle),
+        _cost(bundle),
+    )
+    return (run_id, *(one_line(cell, 40) for cell in cells))
+
+
+def _when(at_ms: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, ValueError, OSError):
+        return "at no time"  # a bundle may say anything
+
+
+def _took(bundle: Bundle) -> str:
+    tenths = max(0, bundle.ended_at_ms - bundle.accepted_at_ms) // 100
+    return f"{tenths // 10}.{tenths % 10} s"
+
+
+def _start(bundle: Bundle) -> str:
+    """How the run's sandbox came: made for it, or ahead of it."""
+    if bundle.sandbox is None:
+        return "no sandbox" if bundle.closed_by == "owner" else "not known"
+    return "warm" if bundle.sandbox.warm else "cold"
+
+
+def _cost(bundle: Bundle) -> str:
+    return "" if bundle.cost is None else f"${bundle.cost.usd:.6f}"

@@ -1,0 +1,222 @@
+"""Two ended runs side by side: their facts, where the time went, what they said, and the files that they wrote.
+
+Events are compared as lines without ids and times, so that two runs of the same job are the same. Blocking calls in
+`compare` alone: a Comparison is data.
+"""
+
+import difflib
+import html
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent
+from workbench.files.history import HistoryError, HistoryUnavailableError
+from workbench.files.project_files import ProjectVolume
+from workbench.runs.archived_run import ArchivedRun
+from workbench.runs.claude_messages import shown, standing
+from workbench.runs.project import Project
+from workbench.text.plain_text import one_line
+from workbench.text.static_html import columns, table
+
+MAX_LINES = 2000  # of each run: comparing texts is slow
+MAX_COMMITS = 1000  # looked through for those of a run
+_AROUND = 3  # equal lines that stay in sight beside a difference
+_LINE = 400  # characters
+
+Verdict = Literal["same", "differs", "left only", "right only"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One row: a name, what the left run has and what the right one has."""
+
+    name: str
+    left: str
+    right: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that a run left behind in another state: `what` is added, modified or removed."""
+
+    path: str
+    what: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs. `files_problem` says why there is nothing to say of files."""
+
+    left: ArchivedRun
+    right: ArchivedRun
+    left_files: tuple[Written, ...] = ()
+    right_files: tuple[Written, ...] = ()
+    files_problem: str = ""
+
+    def facts(self) -> list[Compared]:
+        """What the archives say of both, safe to show."""
+        return _joined(dict(self.left.facts()), dict(self.right.facts()))
+
+    def timeline(self) -> list[Compared]:
+        """How long each phase and step took."""
+        return _joined(_lengths(self.left), _lengths(self.right))
+
+    def files(self) -> list[Compared]:
+        """The files that the runs wrote; the same means the same bytes, or removed by both."""
+        left, right = ({one.path: one for one in files} for files in (self.left_files, self.right_files))
+        rows = []
+        for path in sorted(left.keys() | right.keys()):
+            one, other = left.get(path), right.get(path)
+            same = one is not None and other is not None and one.sha256 == other.sha256
+            rows.append(Compared(one_line(path), _written(one), _written(other), _verdict(one, other, same=same)))
+        return rows
+
+    def events(self) -> list[Compared]:
+        """What the runs said, line by line; long stretches of equal lines are one row. Safe to show."""
+        left, right = _lines(self.left.events), _lines(self.right.events)
+        rows: list[Compared] = []
+        for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+            if tag == "equal":
+                rows += _folded(left[a:b], first=a == 0, last=b == len(left))
+                continue
+            for index in range(max(b - a, d - c)):
+                one = left[a + index] if a + index < b else None
+                other = right[c + index] if c + index < d else None
+                rows.append(Compared("", one or "", other or "", _verdict(one, other, same=False)))
+        return rows
+
+    @property
+    def differs(self) -> bool:
+        """Whether what they said or the files they wrote differ."""
+        return any(row.verdict != "same" for row in (*self.events(), *self.files()))
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.left.run_id}, {self.right.run_id})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        title = f"Runs {self.left.run_id} and {self.right.run_id}"
+        plain, parts = [title], [f"<strong>{html.escape(title)}</strong>"]
+        for name, rows in self.parts():
+            heading = (name, "left", "right", "")
+            cells = [(row.name, row.left, row.right, row.verdict) for row in rows]
+            plain += ["", *columns([heading, *cells])]
+            parts.append(table(heading, cells))
+        if self.files_problem:
+            plain.append(self.files_problem)
+            parts.append(f"<p>{html.escape(self.files_problem)}</p>")
+        return {"text/plain": "\n".join(plain), "text/html": f"<div>{''.join(parts)}</div>"}
+
+    def parts(self) -> Iterator[tuple[str, list[Compared]]]:
+        """All of it, part by part."""
+        yield "facts", self.facts()
+        yield "timeline", self.timeline()
+        yield "events", self.events()
+        yield "files", self.files()
+
+
+def compare(left: ArchivedRun, right: ArchivedRun, volume: Callable[[Project], ProjectVolume]) -> Comparison:
+    """Compare two runs; the files by the history of their projects, where one is kept."""
+    try:
+        return Comparison(left, right, written_by(left, volume), written_by(right, volume))
+    except HistoryUnavailableError:
+        problem = "files are compared where a history of the volume is kept: on the target local"
+    except (HistoryError, ValueError) as error:
+        problem = f"the files cannot be compared: {one_line(str(error))}"
+    return Comparison(left, right, files_problem=problem)
+
+
+def written_by(run: ArchivedRun, volume: Callable[[Project], ProjectVolume]) -> tuple[Written, ...]:
+    """What a run changed in its project: from before its first commit to its last.
+
+    Raises HistoryUnavailableError, HistoryError, and ValueError for an archive that names no project.
+    """
+    for name in (run.bundle.user_id, run.bundle.project_id):
+        if str(uuid.UUID(name)) != name:
+            raise ValueError("its archive names no project")
+    project = volume(Project(run.bundle.user_id, run.bundle.project_id))
+    own = f"run_id={run.run_id}"
+    numbers = [one.number for one in project.history(limit=MAX_COMMITS) if own in one.author.split()]
+    if not numbers:
+        return ()
+    changes = project.diff(min(numbers) - 1, max(numbers))
+    return tuple(
+        Written(one.path, one.what, one.after.size if one.after else 0, one.after.sha256 if one.after else "")
+        for one in changes
+        if "directory" not in (one.before and one.before.kind, one.after and one.after.kind)
+    )
+
+
+def _joined(left: dict[str, str], right: dict[str, str]) -> list[Compared]:
+    names = list(left) + [name for name in right if name not in left]
+    return [
+        Compared(
+            name,
+            left.get(name, ""),
+            right.get(name, ""),
+            _verdict(left.get(name), right.get(name), same=left.get(name) == right.get(name)),
+        )
+        for name in names
+    ]
+
+
+def _verdict(left: object, right: object, *, same: bool) -> Verdict:
+    if same:
+        return "same"
+    return "right only" if left is None else "left only" if right is None else "differs"
+
+
+def _lengths(run: ArchivedRun) -> dict[str, str]:
+    spans = [(span.name, span) for span in run.timeline.spans]
+    steps = [(f"· {step.name}", step) for step in run.timeline.steps]
+    total = {"total": f"{run.timeline.total_ms} ms"}
+    return {name: f"{span.length_ms} ms" for name, span in (*spans, *steps)} | total
+
+
+def _written(one: Written | None) -> str:
+    if one is None:
+        return ""
+    return one.what if one.what == "removed" else f"{one.what}, {one.size} bytes"
+
+
+def _lines(events: Sequence[Event]) -> list[str]:
+    lines: list[str] = []
+    channel, text = "", ""
+    for event in standing(events):
+        if isinstance(event, StreamEvent) and event.channel == channel:
+            text += shown(event)
+            continue
+        lines += _said(channel, text)
+        channel, text = "", ""
+        match event:
+            case StreamEvent():
+                channel, text = event.channel, shown(event)
+            case StatusEvent():
+                lines.append(one_line(f"status  {event.phase}", _LINE))
+            case DoneEvent():
+                lines.append("done")
+            case ErrorEvent():
+                lines.append(one_line(f"error  {event.code}: {event.message}", _LINE))
+        if len(lines) > MAX_LINES:
+            break
+    lines += _said(channel, text)
+    return [*lines[:MAX_LINES], "… and more"] if len(lines) > MAX_LINES else lines
+
+
+def _said(channel: str, text: str) -> list[str]:
+    return [one_line(f"{channel}  {line}", _LINE) for line in text.splitlines()] if channel else []
+
+
+def _folded(lines: Sequence[str], *, first: bool, last: bool) -> list[Compared]:
+    """Equal lines; of many only those beside a difference, and how many are between."""
+    before, after = 0 if first else _AROUND, 0 if last else _AROUND
+    between = len(lines) - before - after
+    rows = [Compared("", line, line, "same") for line in lines]
+    if between <= _AROUND:
+        return rows
+    fold = Compared(f"{between} equal lines", "", "", "same")
+    return [*rows[:before], fold, *rows[len(rows) - after :]]

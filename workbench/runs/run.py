@@ -1,0 +1,290 @@
+"""A run as notebooks hold it: started in the background, watched live, asked for its output, cancelled.
+
+Memory is bounded: of the output the last MAX_KEPT events are kept, `dropped` counts the rest.
+"""
+
+import html
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
+from modal_app.contract.proof import Check
+from modal_app.contract.requests import Request
+from workbench.runs.background_loop import BackgroundLoop
+from workbench.runs.claude_messages import standing, tail
+from workbench.runs.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
+from workbench.runs.timeline import Timeline, timeline
+from workbench.runs.view_state import ViewState, lost, reduce
+
+if TYPE_CHECKING:
+    from workbench.widgets.run_view import RunView
+
+MAX_KEPT = 100_000
+PROOF_S = 20.0  # an archive may come a moment after its run's end
+
+Listener = Callable[[Received], None]
+Proof = Callable[[str, float], Sequence[Check]]
+
+
+class Run:
+    """One run. Made by `Workbench.launch` or `Workbench.attach`; never blocks unless asked to.
+
+    `request` is None for a run that was started elsewhere.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        loop: BackgroundLoop,
+        request: Request | None,
+        *,
+        proof: Proof,
+        run_id: str = "",
+        key: str = "",
+    ) -> None:
+        self.request = request
+        self._proof = proof
+        self._attached_to = run_id
+        self._key = key
+        self._stream: EventStream | None = None
+        self.started_at = time.monotonic()
+        self._client = client
+        self._loop = loop
+        self._state = ViewState()
+        self._kept: deque[Received] = deque()
+        self._milestones: list[Received] = []
+        self._dropped = 0
+        self._terminal: TerminalEvent | None = None
+        self._failure: RequestRefusedError | StreamLostError | None = None
+        self._listeners: list[Listener] = []
+        self._end_listeners: list[Callable[[], None]] = []
+        self._changed = threading.Condition()
+        self._future: Future[None] = loop.submit(self._follow())
+
+    @property
+    def run_id(self) -> str:
+        """The endpoint's id of the run, empty until its first event."""
+        return self._state.run_id
+
+    @property
+    def action(self) -> str:
+        """What was asked for; empty for a run that was started elsewhere."""
+        return self.request.action if self.request is not None else ""
+
+    @property
+    def state(self) -> ViewState:
+        """What is known now."""
+        return self._state
+
+    @property
+    def received(self) -> tuple[Received, ...]:
+        """The events that came so far and when; the oldest output is left out when there was too much."""
+        with self._changed:
+            return tuple(sorted((*self._milestones, *self._kept), key=lambda one: one.event.seq))
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events that came so far."""
+        return tuple(one.event for one in self.received)
+
+    @property
+    def dropped(self) -> int:
+        """How many pieces of output are no longer kept here."""
+        return self._dropped
+
+    @property
+    def terminal(self) -> TerminalEvent | None:
+        """How the run ended, None while it has not."""
+        return self._terminal
+
+    @property
+    def reconnects(self) -> int:
+        """How often the stream broke and was resumed."""
+        return self._stream.reconnects if self._stream is not None else 0
+
+    @property
+    def reconnecting(self) -> bool:
+        """Whether the stream is broken and being resumed now."""
+        return self._stream is not None and self._stream.reconnecting and not self._state.ended
+
+    @property
+    def pace(self) -> float:
+        """How fast its time runs: 1 until it has ended, then not at all."""
+        return 0.0 if self._state.ended or self._state.condition == "waiting" else 1.0
+
+    @property
+    def timeline(self) -> Timeline:
+        """Where the time went."""
+        return timeline(self.events)
+
+    def text(self, channel: Channel = "stdout") -> str:
+        """What the job printed to a channel, as far as it is kept; without words that the model took back."""
+        pieces = (event for event in standing(self.events) if isinstance(event, StreamEvent))
+        return "".join(event.text for event in pieces if event.channel == channel)
+
+    def wait(self, timeout_s: float = 900) -> TerminalEvent:
+        """Block until the run has ended and return its terminal event.
+
+        Raises TimeoutError (the run goes on), RequestRefusedError or StreamLostError.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not self._state.ended:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"the run did not end within {timeout_s:g} seconds")
+                self._changed.wait(min(left, 0.5))  # short, so that an interrupt of the kernel is seen
+        if self._failure is not None:
+            raise self._failure
+        assert self._terminal is not None
+        return self._terminal
+
+    def follow(self, timeout_s: float = 900) -> Iterator[Event]:
+        """Block and yield events as they arrive, from the first one that is kept. Raises as `wait` does."""
+        deadline = time.monotonic() + timeout_s
+        seen = 0
+        while True:
+            fresh = [one for one in self.received if one.event.seq > seen]
+            for one in fresh:
+                seen = one.event.seq
+                yield one.event
+            if fresh:
+                continue
+            if self._state.ended:
+                self.wait(0)
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the run did not end within {timeout_s:g} seconds")
+            with self._changed:
+                self._changed.wait(0.5)
+
+    def cancel(self, timeout_s: float = 60) -> None:
+        """End the run; returns when its sandbox is gone. A run that has ended already stays as it is."""
+        if self._state.ended:
+            return
+        if not self.run_id:
+            self._future.cancel()  # not accepted yet: leaving is all there is to do
+            return
+        try:
+            self._loop.call(self._client.cancel(self.run_id), timeout_s=timeout_s)
+        except RequestRefusedError as error:
+            if error.status != 404:
+                raise
+        self.wait(timeout_s)
+
+    def checks(self, wait_s: float = PROOF_S) -> Sequence[Check]:
+        """What code finds when it checks the run by its archive, waiting so long for it to be there.
+
+        Raises RunNotArchivedError, and TargetUnavailableError where archives cannot be read.
+        """
+        return self._proof(self.run_id, wait_s)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every event from now on, in the background thread; returns a way to stop."""
+        with self._changed:
+            self._listeners.append(listener)
+
+        def stop() -> None:
+            with self._changed:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return stop
+
+    def on_end(self, listener: Callable[[], None]) -> None:
+        """Call `listener` once when the run has ended, at once when it has already."""
+        with self._changed:
+            if not self._state.ended:
+                self._end_listeners.append(listener)
+                return
+        listener()
+
+    def _take(self, received: Received) -> None:
+        event = received.event
+        with self._changed:
+            self._state = reduce(self._state, event)
+            if isinstance(event, StreamEvent):
+                self._kept.append(received)
+                if len(self._kept) > MAX_KEPT:
+                    self._kept.popleft()
+                    self._dropped += 1
+            else:
+                self._milestones.append(received)
+            if isinstance(event, TERMINAL):
+                self._terminal = event
+            listeners = tuple(self._listeners)
+            self._changed.notify_all()
+        for listener in listeners:
+            listener(received)
+        if self._terminal is not None:
+            self._end()
+
+    async def _follow(self) -> None:
+        try:
+            async with self._events() as events:
+                self._stream = events
+                async for received in events:
+                    self._take(received)
+        except (RequestRefusedError, StreamLostError) as error:
+            self._fail(error, str(error.code), str(error))
+        except BaseException as error:
+            failure = StreamLostError(type(error).__name__, run_id=self.run_id or None, last_seq=self._state.events)
+            self._fail(failure, str(failure.code), str(failure))
+            raise
+
+    def _events(self) -> AbstractAsyncContextManager[EventStream]:
+        if self.request is None:
+            return self._client.attach(self._attached_to)
+        return self._client.stream(self.request, key=self._key or None)
+
+    def _fail(self, failure: RequestRefusedError | StreamLostError, code: str, message: str) -> None:
+        with self._changed:
+            self._failure = failure
+            self._state = lost(self._state, code, message)
+            self._changed.notify_all()
+        self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            listeners, self._end_listeners = self._end_listeners, []
+        for listener in listeners:
+            listener()
+
+    def __repr__(self) -> str:
+        return f"Run({self.run_id or 'not accepted yet'}, {self._state.condition})"
+
+    def view(self) -> "RunView":
+        """A live view for JupyterLab."""
+        from workbench.widgets.run_view import RunView  # late: the widgets follow runs, not the other way round
+
+        return RunView(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": self._plain(), "text/html": self._html()}
+
+    def _headline(self) -> str:
+        state = self._state
+        end = f" ({state.code})" if state.code else ""
+        code = f", exit code {state.exit_code}" if state.exit_code is not None else ""
+        return f"{state.condition}{end}{code}, {state.elapsed_ms} ms, {state.events} events"
+
+    def _plain(self) -> str:
+        return "\n".join(
+            [
+                f"Run {self.run_id or '(not accepted yet)'}: {self._headline()}",
+                *self.timeline.lines(),
+                tail(self.events),
+            ]
+        )
+
+    def _html(self) -> str:
+        bars = html.escape("\n".join(self.timeline.lines()))
+        return (
+            f'<div class="workbench-run"><strong>Run {html.escape(self.run_id or "(not accepted yet)")}</strong>: '
+            f"{html.escape(self._headline())}<pre>{bars}</pre><pre>{html.escape(tail(self.events))}</pre></div>"
+        )

@@ -1,0 +1,271 @@
+"""Serves a script on loopback. Owns its socket and its server task; `aclose` ends both, and every hanging answer.
+
+It never serves another address: who reaches it can make a Claude CLI run any command that the script names.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import json
+import secrets
+import socket
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import uvicorn
+from pydantic import JsonValue, SecretStr
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from workbench.local_cloud.functions.web_ingress import QuietServer
+from workbench.scripted_model import frames
+from workbench.scripted_model.frames import Answer
+from workbench.scripted_model.script import Fault, Script, ScriptError, Turn, answers
+
+MAX_BODY_BYTES = 32 * 1024 * 1024  # what the real service takes
+MAX_ASKED = 1000  # remembered requests; one of the CLI is 50 KB
+PING_S = 0.2  # of `pings_forever`; the real service's are seconds apart, tests are shorter
+_SHUTDOWN_S = 1
+_HIDDEN = frozenset({"x-api-key", "authorization"})
+_HANG_UP_WITH_RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it came, without its credential; `accepted` says whether that was right."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: JsonValue
+    accepted: bool
+
+
+class ScriptedModel:
+    """A Messages API on loopback, for the time of an `async with`.
+
+    `key` is the one credential it accepts; without one it makes its own. `asked` holds the last requests.
+    """
+
+    def __init__(self, script: Script, *, key: SecretStr | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
+        if not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(f"{host} is not a loopback address: a scripted model serves this machine alone")
+        self.key = key or SecretStr(f"sk-scripted-{secrets.token_urlsafe(24)}")
+        self.asked: list[Asked] = []
+        self._script = script
+        self._address = (host, port)
+        self._attempts: Counter[str] = Counter()
+        self._closing = asyncio.Event()
+        self._listener: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL, as ANTHROPIC_BASE_URL takes it."""
+        assert self._listener is not None, "the scripted model is not serving"
+        host, port = self._listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def __aenter__(self) -> Self:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._listener = socket.create_server(self._address, family=family, backlog=128)
+        routes = [
+            Route("/v1/messages", self._messages, methods=["POST"]),
+            Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
+        ]
+        app = Starlette(routes=routes, exception_handlers={HTTPException: self._unknown})
+        config = uvicorn.Config(
+            app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S
+        )
+        self._server = QuietServer(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        try:
+            while not self._server.started:
+                if self._serving.done():
+                    self._serving.result()
+                await asyncio.sleep(0.01)
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop serving; answers that hang end. Idempotent."""
+        self._closing.set()
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await asyncio.wait([self._serving], timeout=_SHUTDOWN_S + 5)
+            self._serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._serving
+        if self._listener is not None:
+            self._listener.close()
+
+    async def _messages(self, request: Request) -> Response:
+        body = await self._take(request)
+        if isinstance(body, Response):
+            return body
+        messages = body.get("messages")
+        if not isinstance(messages, list):
+            return _refusal(400, "messages: Field required")
+        try:
+            turn = self._script.find(messages)
+        except ScriptError as error:
+            return _refusal(400, str(error))
+        streams = body.get("stream") is True
+        key = _conversation(request, messages)
+        attempt = self._attempts[key]
+        self._attempts[key] += 1
+        fault = turn.fault_of(attempt, streams=streams)
+        if fault is not None and (early := await self._fail_before_headers(request, fault)) is not None:
+            return early
+        answer = Answer(turn, self._model(body), f"{key}/{attempt}", self._input_tokens(turn, body))
+        if not streams:
+            return JSONResponse(answer.message(), headers=_request_id())
+        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", **_request_id()}
+        return StreamingResponse(self._play(request, answer, fault), headers=headers)
+
+    async def _count_tokens(self, request: Request) -> Response:
+        body = await self._take(request)
+        if isinstance(body, Response):
+            return body
+        return JSONResponse({"input_tokens": frames.tokens(json.dumps(body).encode())}, headers=_request_id())
+
+    async def _unknown(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        self._remember(request, None)
+        return _refusal(error.status_code, f"{request.method} {request.url.path} is not part of the scripted model")
+
+    async def _take(self, request: Request) -> dict[str, JsonValue] | Response:
+        """The request's body, or the answer that refuses it."""
+        raw = bytearray()
+        async for chunk in request.stream():
+            raw += chunk
+            if len(raw) > MAX_BODY_BYTES:
+                return _refusal(413, "the request is too large")
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError):
+            body = None
+        if not self._remember(request, body):
+            return _refusal(401, "invalid x-api-key")
+        return body if isinstance(body, dict) else _refusal(400, "the request body is not a JSON object")
+
+    def _remember(self, request: Request, body: JsonValue) -> bool:
+        accepted = self._accepts(request)
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        headers = {name: value for name, value in request.headers.items() if name not in _HIDDEN}
+        self.asked.append(Asked(request.method, path, MappingProxyType(headers), body, accepted))
+        del self.asked[:-MAX_ASKED]
+        return accepted
+
+    def _accepts(self, request: Request) -> bool:
+        shown = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        return hmac.compare_digest(shown.encode(), self.key.get_secret_value().encode())
+
+    def _model(self, body: dict[str, JsonValue]) -> str:
+        return self._script.model or str(body.get("model", "scripted"))
+
+    def _input_tokens(self, turn: Turn, body: dict[str, JsonValue]) -> int:
+        return turn.input_tokens if turn.input_tokens is not None else frames.tokens(json.dumps(body).encode())
+
+    async def _fail_before_headers(self, request: Request, fault: Fault) -> Response | None:
+        match fault.kind:
+            case "status":
+                headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+                return JSONResponse(frames.error(fault), fault.status, {**headers, **_request_id()})
+            case "hang_before_headers":
+                await self._hang(request)
+                return _refusal(504, "the scripted model was closed")
+            case "reset_before_headers":
+                self._hang_up(request, reset=True)
+                return Response()  # nobody reads it
+        return None
+
+    async def _play(self, request: Request, answer: Answer, fault: Fault | None) -> AsyncIterator[bytes]:
+        deltas = 0
+        for frame in answer.frames():
+            if frames.is_delta(frame):
+                if answer.turn.pace_ms and deltas:
+                    await asyncio.sleep(answer.turn.pace_ms / 1000)
+                if fault is not None and deltas == fault.after_deltas:
+                    async for piece in self._break(request, fault):
+                        yield piece
+                    return
+                deltas += 1
+            yield frames.sse(frames.stamped(frame) if answer.turn.stamped else frame)
+
+    async def _break(self, request: Request, fault: Fault) -> AsyncIterator[bytes]:
+        match fault.kind:
+            case "hang_mid_stream":
+                await self._hang(request)
+            case "pings_forever":
+                while not await self._hang(request, timeout_s=PING_S):
+                    yield frames.sse({"type": "ping"})
+            case "close_mid_stream":
+                self._hang_up(request, reset=False)
+            case "error_mid_stream":
+                yield frames.sse(frames.error(fault))
+            case "invalid_sse":
+                yield b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"del\n\n'
+
+    async def _hang(self, request: Request, *, timeout_s: float | None = None) -> bool:
+        """Wait until the client or the server goes; False when the time was up before."""
+        gone = asyncio.create_task(_gone(request))
+        closing = asyncio.create_task(self._closing.wait())
+        try:
+            done, _ = await asyncio.wait([gone, closing], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            return bool(done)
+        finally:
+            for task in (gone, closing):
+                task.cancel()
+            await asyncio.gather(gone, closing, return_exceptions=True)
+
+    def _hang_up(self, request: Request, *, reset: bool) -> None:
+        assert self._server is not None
+        for connection in self._server.server_state.connections:
+            transport = getattr(connection, "transport", None)
+            if transport is None or getattr(connection, "client", None) != request.scope["client"]:
+                continue
+            if reset:
+                raw = transport.get_extra_info("socket")
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _HANG_UP_WITH_RESET)
+                transport.abort()
+            else:
+                transport.close()  # what was written still goes out
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _conversation(request: Request, messages: list[JsonValue]) -> str:
+    """What a repeated request shares with the first one: its session and how far the conversation is."""
+    session = request.headers.get("x-claude-code-session-id", "")
+    said = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
+    text = json.dumps([session, answers(messages), said], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _request_id() -> dict[str, str]:
+    return {"request-id": f"req_{secrets.token_hex(12)}"}
+
+
+def _refusal(status: int, message: str) -> Response:
+    return JSONResponse(frames.error_body(status, message), status, _request_id())

@@ -1,0 +1,382 @@
+"""Runs under random faults, on a private cloud: each has one end, one execution, and the same bytes for every reader.
+
+At the end nothing is left: no sandbox, no run under way; and every archive's proof holds.
+"""
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import modal
+import psutil
+
+from modal_app.contract.events import ErrorEvent, Event
+from modal_app.contract.headers import KEY_HEADER, SECRET_HEADER
+from workbench.cloud_control.controls import CloudControl, ControlError, Faults
+from workbench.local_cloud.process import daemon
+from workbench.local_cloud.process.state_directory import State
+from workbench.machine.environment import environment
+from workbench.runs.archive import RunArchive, RunNotArchivedError
+from workbench.runs.project import Project
+from workbench.session import connect
+from workbench.soak.disturbances import Disturbances
+from workbench.soak.run_cases import Case
+from workbench.soak.run_readers import Reader
+from workbench.soak.soak_failures import SoakFailedError
+
+_APP = "soak-runs"
+_SETTINGS = {
+    "WORKBENCH_TIMEOUT_LEASE_S": "4",
+    "WORKBENCH_TIMEOUT_HEARTBEAT_S": "1",
+    "WORKBENCH_TIMEOUT_DISCONNECT_GRACE_S": "60",
+    "WORKBENCH_TIMEOUT_SWEEP_S": "10",
+    "WORKBENCH_MIN_CONTAINERS": "2",
+}
+_CLEAN_S = 150.0
+_RESTART_S = 60.0
+_READ_S = 60.0
+_LOG_ROWS = 60
+
+
+@dataclass
+class Figures:
+    """What a soak of runs has seen; `ends` counts cases by harm and end, `connections` are those of all readers.
+
+    `disturbed` runs went on while something was done that any run may feel.
+    """
+
+    runs: int = 0
+    disturbed: int = 0
+    outages: int = 0
+    readers: int = 0
+    connections: int = 0
+    events: int = 0
+    bytes: int = 0
+    proofs: int = 0
+    ends: dict[str, dict[str, int]] = field(default_factory=dict)
+    seconds: float = 0
+
+
+class Soak:
+    """A private cloud with the endpoint, and the cases that run on it, some at once."""
+
+    def __init__(
+        self, state: State, seed: int, figures: Figures, *, outage_every: int = 0, outage_s: float = 0
+    ) -> None:
+        """With `outage_every` nothing is done to single runs: before each so many the platform is away for a while."""
+        self._disturbances = Disturbances()
+        self._of_containers = Disturbances()  # after which one may be lost that still lives
+        self._outage_every = outage_every
+        self._outage_s = outage_s
+        self._state = state
+        self._seed = seed
+        self._figures = figures
+        self._http: httpx.AsyncClient | None = None
+        self._restarting = asyncio.Lock()
+        self._run_ids: list[str] = []
+        self._known: dict[int, str] = {}
+
+    def deploy(self) -> None:
+        """Start the cloud and deploy the endpoint. Raises what `connect` and `deploy` raise."""
+        with environment(_SETTINGS), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
+            endpoint = wb.deploy()
+            secret = {SECRET_HEADER: endpoint.secret.get_secret_value()}
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            timeout = httpx.Timeout(10, read=60, pool=None)
+            self._http = httpx.AsyncClient(
+                base_url=endpoint.url, headers=secret, timeout=timeout, limits=limits, trust_env=False
+            )
+
+    async def go(self, numbers: range, *, at_once: int, advance: Callable[[], None]) -> None:
+        """Go through some cases. Raises SoakFailedError with the first that fails."""
+        started = time.monotonic()
+        waiting = iter(numbers)
+        outages: list[asyncio.Task[None]] = []
+
+        async def work() -> None:
+            for number in waiting:
+                case = Case.choose(self._seed, number)
+                if self._outage_every:
+                    case = case.unharmed()
+                    if number != numbers.start and number % self._outage_every == 0:
+                        outages.append(asyncio.create_task(self._outage()))
+                try:
+                    await self._run(case)
+                except Exception as failure:  # noqa: BLE001  # whatever went wrong, its case must be told to repeat it
+                    error = _first(failure)
+                    kind = "" if isinstance(error, SoakFailedError) else f"{type(error).__name__}: "
+                    said = await asyncio.to_thread(self._said, self._known.get(number, "no run"))
+                    raise SoakFailedError(f"{case}: {kind}{error}", left=said) from error
+                advance()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(at_once):
+                    group.create_task(work())
+        except ExceptionGroup as errors:
+            raise _first(errors) from None
+        finally:
+            for outage in outages:
+                outage.cancel()
+            await asyncio.gather(*outages, return_exceptions=True)
+            self._figures.seconds = round(time.monotonic() - started, 1)
+
+    async def finish(self) -> None:
+        """See that nothing is left and that every proof holds. Raises SoakFailedError."""
+        assert self._http is not None
+        await self._http.aclose()
+        await asyncio.to_thread(self._look)
+
+    # -- one case ----------------------------------------------------------------------------------------------------
+
+    async def _run(self, case: Case) -> None:
+        began = time.monotonic()
+        project, key = Project.new(), str(uuid.uuid4())
+        body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": case.code}
+        run_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def first(reader: Reader) -> dict[str, Any]:
+            """Start the run, or join it: with the same key both are the same request, however often it is made."""
+            if reader.events and not run_id.done():
+                run_id.set_result(reader.events[0].run_id)
+            if reader.events:
+                self._known[case.number] = reader.events[0].run_id
+            return {"method": "POST", "url": "/generate", "json": body, "headers": {KEY_HEADER: key}}
+
+        chance = random.Random(f"{self._seed}/readers/{case.number}")  # noqa: S311  # to be repeated
+        starter = Reader("the reader that started it", random.Random(chance.random()))  # noqa: S311  # see above
+        async with asyncio.TaskGroup() as group:
+            harming = group.create_task(self._harm(case, run_id))
+            group.create_task(self._noting(starter, run_id))
+            reading = group.create_task(
+                starter.read(self._client, first, patient=case.harm != "the client leaves" and chance.random() < 0.5)
+            )
+            others = [Reader(f"reader {n}", random.Random(chance.random())) for n in range(case.readers)]  # noqa: S311
+            for other in others:
+                group.create_task(self._read_elsewhere(other, run_id, patient=chance.random() < 0.5))
+            await reading
+            disturbed = self._disturbances.touch(began, time.monotonic())
+            if not run_id.done():
+                run_id.set_result(starter.events[0].run_id)
+            await harming
+        self._run_ids.append(run_id.result())
+        self._compare([starter, *others])
+        if (starts := await asyncio.to_thread(self._starts, run_id.result())) > 1:
+            raise SoakFailedError(f"it was started {starts} times")
+        if starter.events[-1].type == "error" and not self._of_containers.touch(began, time.monotonic()):
+            await asyncio.to_thread(self._require_loss, starter.events[-1], run_id.result())
+        executions = await self._executions(project, starter.events[-1].type == "done")
+        end = case.check(starter.events, executions, disturbed=disturbed)
+        figures = self._figures
+        figures.disturbed += disturbed
+        figures.runs += 1
+        figures.readers += 1 + len(others)
+        figures.connections += sum(reader.connections for reader in (starter, *others))
+        figures.events += len(starter.events)
+        figures.bytes += len(starter.data)
+        ends = figures.ends.setdefault(case.harm, {})
+        ends[end] = ends.get(end, 0) + 1
+
+    async def _noting(self, starter: Reader, run_id: "asyncio.Future[str]") -> None:
+        """Tell the others the run's id as soon as its first event is there."""
+        while not run_id.done():
+            if starter.events:
+                run_id.set_result(starter.events[0].run_id)
+                return
+            await asyncio.sleep(0.005)
+
+    async def _read_elsewhere(self, reader: Reader, run_id: "asyncio.Future[str]", *, patient: bool) -> None:
+        path = f"/generate/{await asyncio.shield(run_id)}"
+        await reader.read(self._client, lambda _: {"method": "GET", "url": path}, patient=patient)
+
+    def _compare(self, readers: list[Reader]) -> None:
+        starter = readers[0]
+        for reader in readers[1:]:
+            if reader.data != starter.data:
+                what = f"{len(reader.data)} bytes, not the {len(starter.data)} of {starter.name}, or others"
+                raise SoakFailedError(f"{reader.name} has {what}")
+
+    async def _executions(self, project: Project, done: bool) -> int | None:
+        """How often the job has left its mark; only what is done must have committed it."""
+        body = {"user_id": project.user_id, "project_id": project.project_id, "action": "files", "op": "read"}
+        deadline = time.monotonic() + _READ_S
+        while time.monotonic() < deadline:
+            try:
+                answer = await self._client().post(
+                    "/generate", json={**body, "path": "ran"}, headers={"Accept": "application/json"}
+                )
+            except httpx.HTTPError:
+                await asyncio.sleep(0.3)
+                continue
+            if answer.status_code == 200:
+                return len(answer.json()["result"]["content"])
+            if answer.status_code == 404:
+                return 0
+            await asyncio.sleep(0.3)
+        if done:
+            raise SoakFailedError("what the job wrote could not be read")
+        return None
+
+    def _client(self) -> httpx.AsyncClient:
+        assert self._http is not None
+        return self._http
+
+    # -- harm --------------------------------------------------------------------------------------------------------
+
+    async def _harm(self, case: Case, run_id: "asyncio.Future[str]") -> None:
+        if case.rule is not None:
+            with contextlib.ExitStack() as spans:
+                spans.enter_context(self._disturbances.one())
+                if case.harm == "a container is preempted":
+                    spans.enter_context(self._of_containers.one())
+                rule_id = await asyncio.to_thread(self._add_rule, case.rule)
+                await asyncio.wait([run_id], timeout=20)
+                await asyncio.sleep(3)
+                await asyncio.to_thread(self._remove_rule, rule_id)
+            return
+        await asyncio.sleep(case.at_s)
+        match case.harm:
+            case "a container is killed":
+                with self._disturbances.one():
+                    await asyncio.to_thread(self._kill_container, case)
+            case "the cloud is killed":
+                async with self._restarting:
+                    with self._disturbances.one(), self._of_containers.one():
+                        await asyncio.to_thread(self._kill_cloud)
+            case "it is cancelled":
+                await self._cancel(await asyncio.shield(run_id))
+
+    async def _outage(self) -> None:
+        """Have every call to the platform fail for a while."""
+        with self._disturbances.one(), self._of_containers.one():
+            rule_id = await asyncio.to_thread(self._add_rule, {"at": "call", "rpc": "*", "status": "UNAVAILABLE"})
+            try:
+                await asyncio.sleep(self._outage_s)
+            finally:
+                await asyncio.to_thread(self._remove_rule, rule_id)
+        self._figures.outages += 1
+
+    async def _cancel(self, run_id: str) -> None:
+        for _ in range(60):
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await self._client().delete(f"/generate/{run_id}")
+                if answer.status_code == 200:
+                    return
+                if answer.status_code in (400, 401, 404, 410):
+                    raise SoakFailedError(f"a run cannot be cancelled: HTTP {answer.status_code}: {answer.text[:200]}")
+            await asyncio.sleep(0.5)
+        raise SoakFailedError("a run cannot be cancelled")
+
+    def _faults(self) -> Faults:
+        running = self._state.running()
+        if running is None:
+            raise ControlError("the cloud is being restarted")
+        return Faults(CloudControl(running.http_url, running.env()))
+
+    def _add_rule(self, rule: dict[str, Any]) -> str | None:
+        with contextlib.suppress(ControlError):
+            return self._faults().add(**rule)
+        return None
+
+    def _remove_rule(self, rule_id: str | None) -> None:
+        with contextlib.suppress(ControlError):
+            if rule_id is not None:
+                self._faults().remove(rule_id)
+
+    def _containers(self) -> list[psutil.Process]:
+        """The processes of this cloud's function containers."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or [""]
+            ours = str(self._state.root) in " ".join(line)
+            if line[0].endswith("bwrap") and "modal._container_entrypoint" in line and ours:
+                found.append(process)
+        return found
+
+    def _require_loss(self, end: Event, run_id: str) -> None:
+        """A container is lost when it is gone. One that lives on, and whose runs are given up, is a failure."""
+        if not isinstance(end, ErrorEvent) or end.code != "container_lost":
+            return
+        with contextlib.closing(self._database()) as database:
+            rows = database.execute("SELECT task_id FROM logs WHERE data LIKE ? ORDER BY entry", (f"%{run_id}%",))
+            owner = next((str(task_id) for (task_id,) in rows if task_id), "")
+        alive = any(owner in " ".join(process.info["cmdline"]) for process in self._containers())
+        if owner and alive:
+            raise SoakFailedError(f"container_lost, and its container {owner} is still there")
+
+    def _kill_container(self, case: Case) -> None:
+        found = self._containers()
+        if found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                random.Random(case.job_seed).choice(found).kill()  # noqa: S311  # to be repeated
+
+    def _kill_cloud(self) -> None:
+        running = self._state.running()
+        if running is None:
+            return
+        cloud = psutil.Process(running.pid)
+        cloud.kill()
+        cloud.wait(_RESTART_S)
+        daemon.start(self._state)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        with connect("local", app_name=_APP, state_dir=self._state.root) as wb:
+            with contextlib.suppress(ControlError):
+                wb.faults.clear()
+            wb.target.point_sdk()
+            app = modal.App.lookup(_APP)
+            under_way = modal.Dict.from_name(f"{_APP}-runs-under-way")
+            deadline = time.monotonic() + _CLEAN_S
+            while True:
+                sandboxes = [sandbox.object_id for sandbox in modal.Sandbox.list(app_id=app.app_id)]
+                runs = list(under_way.keys())
+                if not sandboxes and not runs:
+                    break
+                if time.monotonic() > deadline:
+                    left = [f"sandbox {one}" for one in sandboxes] + [f"run {one}" for one in runs]
+                    raise SoakFailedError(f"{len(left)} things are left", left=left)
+                time.sleep(1)
+            self._verify(wb.runs)
+
+    def _verify(self, archive: RunArchive) -> None:
+        """Check the proof of every run."""
+        for run_id in self._run_ids:
+            try:
+                wrong = [f"{check.name}: {check.detail}" for check in archive.verify(run_id) if not check.ok]
+            except RunNotArchivedError as error:
+                raise SoakFailedError(
+                    f"run {run_id} is not in the archive: {error}", left=self._said(run_id)
+                ) from error
+            if wrong:
+                raise SoakFailedError(f"the proof of run {run_id} does not hold", left=[*wrong, *self._said(run_id)])
+            self._figures.proofs += 1
+
+    def _said(self, run_id: str) -> list[str]:
+        """What the endpoint's log says of a run."""
+        with contextlib.closing(self._database()) as database:
+            rows = database.execute("SELECT data FROM logs WHERE data LIKE ? ORDER BY entry", (f"%{run_id}%",))
+            return [str(data).strip() for (data,) in rows.fetchmany(_LOG_ROWS)]
+
+    def _database(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self._state.root / 'cloud.sqlite'}?mode=ro", uri=True)
+
+    def _starts(self, run_id: str) -> int:
+        """How often the endpoint's containers say that they have started a run, in the cloud's own log."""
+        with contextlib.closing(self._database()) as database:
+            where = "data LIKE '%run.start%' AND data LIKE ?"
+            (count,) = database.execute(f"SELECT COUNT(*) FROM logs WHERE {where}", (f"%{run_id}%",)).fetchone()  # noqa: S608  # constant text
+        return int(count)
+
+
+def _first(error: Exception) -> Exception:
+    """What went wrong first of what went wrong at once."""
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error

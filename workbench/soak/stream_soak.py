@@ -1,0 +1,275 @@
+"""Many runs at once on a private cloud, each with a reader: how long any of their streams is silent.
+
+Runs start one after the other at a steady rate, talk at a steady pace until all of them have been there together for a
+while, and end in the order in which they began. Between what a run says, heartbeats keep its stream alive.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import quantiles
+from typing import Literal, get_args
+
+import aiohttp
+import psutil
+
+from modal_app import collector
+from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
+from modal_app.contract.headers import SECRET_HEADER
+from modal_app.endpoint_settings import DEFAULT_MAX_RUNS, Timeouts
+from workbench.local_cloud.base.host_processes import family
+from workbench.local_cloud.process.state_directory import State
+from workbench.machine.environment import environment
+from workbench.runs.project import Project
+from workbench.session import connect
+from workbench.soak.soak_failures import SoakFailedError
+
+Step = Literal["begun", "ended"]
+STEPS: tuple[Step, ...] = get_args(Step)
+_APP = "soak-streams"
+_ALLOWED_S = 2.0
+_PATIENCE_S = 300.0  # beyond the time that a run takes by itself
+_CONNECT_S = 60.0
+_LOOK_S = 10.0  # every process of the cloud is looked at
+_LEASE_S = 60  # renewing it is not what is measured
+_MB = 1024 * 1024
+_TALK = """
+import time
+while time.time() < {until}:
+    print(str(time.time()) + chr(10), end="", flush=True)
+    time.sleep({every_s})
+"""
+
+
+@dataclass
+class Figures:
+    """What was seen. Silence is the time between two pieces of one stream; a delay is from `print` to the reader.
+
+    Two seconds of silence are allowed; where heartbeats are rarer, two seconds beyond them, or beyond a line's pace.
+    """
+
+    runs: int = 0
+    done: int = 0
+    most_at_once: int = 0
+    events: int = 0
+    longest_silence_s: float = 0
+    longest_between_events_s: float = 0
+    delay_median_ms: float = 0
+    delay_p99_ms: float = 0
+    longest_delay_s: float = 0
+    endpoint_containers: int = 0
+    endpoint_mb: float = 0
+    cloud_mb: float = 0
+    cloud_cpu_s: float = 0
+    endpoint_cpu_s: float = 0
+    seconds: float = 0
+    allowed_silence_s: float = 0
+    silences_too_long: int = 0
+    ends: dict[str, int] = field(default_factory=dict)
+
+
+class Streams:
+    """A private cloud with the endpoint, many runs and their readers."""
+
+    def __init__(self, state: State, figures: Figures) -> None:
+        self._state = state
+        self._figures = figures
+        self._delays: list[float] = []
+        self._talking = 0
+        self._seconds: dict[int, float] = {}  # of processor time, by process
+        self._heartbeat_s = 0.0
+        self._url = ""
+        self._secret = ""
+
+    def deploy(self, *, at_once: int, heartbeat_s: float, lasting_s: float) -> None:
+        """Start the cloud and deploy the endpoint, for runs that take `lasting_s` seconds.
+
+        Raises what `connect` and `deploy` raise.
+        """
+        longest_s = int(lasting_s + _PATIENCE_S)
+        self._heartbeat_s = heartbeat_s
+        settings = {
+            **Timeouts(
+                process_s=longest_s,
+                sandbox_s=longest_s + 120,
+                function_s=longest_s + 240,
+                upstream_s=longest_s + 300,
+                heartbeat_s=heartbeat_s,
+                lease_s=_LEASE_S,
+            ).env(),
+            "WORKBENCH_MAX_RUNS": str(max(DEFAULT_MAX_RUNS, at_once // 2)),  # in three containers
+        }
+        with environment(settings), connect("local", app_name=_APP, state_dir=self._state.root) as wb:
+            endpoint = wb.deploy(with_claude=False)
+            self._url, self._secret = endpoint.url, endpoint.secret.get_secret_value()
+
+    async def go(
+        self, count: int, *, rate: float, every_s: float, hold_s: float, advance: Callable[[Step], None]
+    ) -> None:
+        """Start `count` runs, `rate` a second, and read all of them to their ends. Raises SoakFailedError.
+
+        `advance` is called for each that begins to talk and for each that has ended.
+        """
+        self._figures.allowed_silence_s = allowed_silence_s(every_s, self._heartbeat_s)
+        collector.settle()  # a pause of this process would be taken for silence
+        started = time.monotonic()
+        first_end = time.time() + count / rate + hold_s
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_CONNECT_S)
+        headers = {SECRET_HEADER: self._secret, "Accept": "text/event-stream"}
+        looking = asyncio.create_task(self._look())
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    self._url,
+                    headers=headers,
+                    timeout=timeout,
+                    connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                ) as http,
+                asyncio.TaskGroup() as group,
+            ):
+                for number in range(count):
+                    await asyncio.sleep(max(0, started + number / rate - time.monotonic()))
+                    until = first_end + number / rate
+                    group.create_task(self._read(http, _TALK.format(until=until, every_s=every_s), until, advance))
+        except ExceptionGroup as errors:
+            raise SoakFailedError(f"{type(errors.exceptions[0]).__name__}: {errors.exceptions[0]}") from errors
+        finally:
+            looking.cancel()
+            self._note()
+            self._settle(time.monotonic() - started)
+        judge(self._figures, count)
+
+    async def _read(
+        self, http: aiohttp.ClientSession, code: str, until: float, advance: Callable[[Step], None]
+    ) -> None:
+        project = Project.new()
+        body = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
+        patience_s = until - time.time() + _PATIENCE_S
+        async with asyncio.timeout(patience_s), http.post("/generate", json=body) as response:
+            if response.status != 200:
+                raise SoakFailedError(f"HTTP {response.status}: {(await response.text())[:300]}")
+            self._figures.runs += 1
+            reader = Reader(self._figures, self._delays)
+            try:
+                async for piece in response.content.iter_any():
+                    talked = reader.talking
+                    reader.take(piece)
+                    if reader.talking and not talked:
+                        self._talking += 1
+                        advance("begun")
+                        self._figures.most_at_once = max(self._figures.most_at_once, self._talking)
+                    elif talked and not reader.talking:
+                        self._talking -= 1
+            finally:
+                self._talking -= reader.talking
+        self._figures.ends[reader.end] = self._figures.ends.get(reader.end, 0) + 1
+        self._figures.done += reader.end == "done"
+        advance("ended")
+
+    async def _look(self) -> None:
+        while True:
+            self._note()
+            await asyncio.sleep(_LOOK_S)
+
+    def _note(self) -> None:
+        """Note memory and processor time of the cloud and of the endpoint's containers."""
+        figures, running = self._figures, self._state.running()
+        if running is None:
+            return
+        cloud = psutil.Process(running.pid)
+        figures.cloud_mb = max(figures.cloud_mb, cloud.memory_info().rss / _MB)
+        figures.cloud_cpu_s = _seconds(cloud)
+        found = containers(running.pid)
+        self._seconds |= {one.pid: _seconds(one) for one in found}
+        figures.endpoint_containers = max(figures.endpoint_containers, len(found))
+        figures.endpoint_mb = max(figures.endpoint_mb, sum(one.memory_info().rss for one in found) / _MB)
+        figures.endpoint_cpu_s = sum(self._seconds.values())
+
+    def _settle(self, seconds: float) -> None:
+        figures = self._figures
+        figures.seconds = round(seconds, 1)
+        if len(self._delays) > 1:
+            cuts = quantiles(self._delays, n=100)
+            figures.delay_median_ms, figures.delay_p99_ms = round(cuts[49] * 1000, 1), round(cuts[98] * 1000, 1)
+        for name, value in vars(figures).items():
+            if isinstance(value, float):
+                setattr(figures, name, round(value, 2))
+
+
+def allowed_silence_s(every_s: float, heartbeat_s: float) -> float:
+    """How long a stream may be silent, in seconds, when a line is due each `every_s` and a heartbeat in between."""
+    return _ALLOWED_S if heartbeat_s < _ALLOWED_S else min(every_s, heartbeat_s) + _ALLOWED_S
+
+
+def judge(figures: Figures, count: int) -> None:
+    """Raises SoakFailedError when a promise was not kept."""
+    if figures.done != count:
+        raise SoakFailedError(f"{count - figures.done} of {count} runs did not end well: {figures.ends}")
+    if figures.most_at_once != count:
+        raise SoakFailedError(
+            f"only {figures.most_at_once} of {count} runs were there at once: start fewer in a second"
+        )
+    if figures.longest_silence_s > figures.allowed_silence_s:
+        raise SoakFailedError(f"a stream was silent for {figures.longest_silence_s:.1f} s")
+    if figures.longest_delay_s > _ALLOWED_S:
+        raise SoakFailedError(f"a line came {figures.longest_delay_s:.1f} s after it was printed")
+
+
+class Reader:
+    """Takes the pieces of one stream and notes how long it waited for them."""
+
+    def __init__(self, figures: Figures, delays: list[float]) -> None:
+        self.talking = False
+        self.end = "no end"
+        self._figures = figures
+        self._delays = delays
+        self._part = b""
+        self._heard_at = time.monotonic()
+        self._event_at = 0.0
+
+    def take(self, piece: bytes) -> None:
+        """Take what has arrived now."""
+        now = time.monotonic()
+        silence, self._heard_at = now - self._heard_at, now
+        self._figures.longest_silence_s = max(self._figures.longest_silence_s, silence)
+        self._figures.silences_too_long += silence > self._figures.allowed_silence_s
+        *frames, self._part = (self._part + piece).split(b"\n\n")
+        for frame in frames:
+            if not frame.startswith(b":"):
+                self._event(parse_event(frame.partition(b"\ndata: ")[2]), now)
+
+    def _event(self, event: Event, now: float) -> None:
+        self._figures.events += 1
+        if isinstance(event, TERMINAL):
+            self.end = event.outcome
+        if not isinstance(event, StreamEvent):
+            self.talking = False
+            return
+        if self.talking:
+            between = now - self._event_at
+            self._figures.longest_between_events_s = max(self._figures.longest_between_events_s, between)
+        self.talking, self._event_at = True, now
+        self._delays.append(time.time() - float(event.text.split()[-1]))
+        self._figures.longest_delay_s = max(self._figures.longest_delay_s, self._delays[-1])
+
+
+def containers(cloud: int) -> list[psutil.Process]:
+    """The containers of the cloud that is this process: their Python processes."""
+    return [
+        one
+        for one in family(cloud)
+        if "modal._container_entrypoint" in (line := _line(one)) and not line[0].endswith("bwrap")
+    ]
+
+
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def _line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() or [""]
+    except psutil.Error:
+        return [""]

@@ -1,0 +1,1 @@
+"""Text and HTML that are safe to show, whoever wrote them."""
