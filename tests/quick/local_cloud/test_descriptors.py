@@ -6,10 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from grpc import StatusCode
 
 from workbench.local_cloud.base.descriptors import Descriptors
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 
 
 def test_room_is_promised_once() -> None:
@@ -18,9 +17,9 @@ def test_room_is_promised_once() -> None:
     with descriptors.promised(30, what="One"):
         assert not descriptors.has_room(30)
         another = descriptors.promised(30, what="Another")
-        with pytest.raises(RpcFailure, match="Another cannot be had now") as refused:
+        with pytest.raises(CloudError, match="Another cannot be had now") as refused:
             another.__enter__()
-        assert refused.value.code is StatusCode.RESOURCE_EXHAUSTED
+        assert refused.value.reason is Reason.RESOURCE_EXHAUSTED
     with descriptors.promised(30, what="Another"):
         pass
 

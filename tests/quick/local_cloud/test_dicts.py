@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from grpc import StatusCode
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from modal_proto import api_pb2
 
 from tests.quick.local_cloud.test_queues import Clock
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.objects.dicts import (
     LIFETIME_S,
     MAX_ENTRIES_PER_UPDATE,
@@ -131,9 +130,9 @@ def test_an_entry_expires_seven_days_after_it_was_last_read_or_written(clock: Cl
 
 def test_an_update_is_all_or_nothing(clock: Clock) -> None:
     database, dicts, dict_id = make(Path(":memory:"), clock)
-    with pytest.raises(RpcFailure, match="A key of a dict is at most"):
+    with pytest.raises(CloudError, match="A key of a dict is at most"):
         dicts.update(dict_id, [(b"good", b"1"), (bytes(MAX_KEY_BYTES + 1), b"2")])
-    with pytest.raises(RpcFailure, match="at most 10,000 entries"):
+    with pytest.raises(CloudError, match="at most 10,000 entries"):
         dicts.update(dict_id, [(b"%d" % number, b"") for number in range(MAX_ENTRIES_PER_UPDATE + 1)])
     assert dicts.length(dict_id) == 0
     dicts.update(dict_id, [(b"%d" % number, b"") for number in range(MAX_ENTRIES_PER_UPDATE)])
@@ -144,7 +143,7 @@ def test_an_update_is_all_or_nothing(clock: Clock) -> None:
 def test_a_value_is_at_most_100_mib(clock: Clock) -> None:
     database, dicts, dict_id = make(Path(":memory:"), clock)
     dicts.update(dict_id, [(b"most", bytes(MAX_VALUE_BYTES))])
-    with pytest.raises(RpcFailure, match="at most 104,857,600 bytes"):
+    with pytest.raises(CloudError, match="at most 104,857,600 bytes"):
         dicts.update(dict_id, [(b"more", bytes(MAX_VALUE_BYTES + 1))])
     value = dicts.get(dict_id, b"most")
     assert value is not None
@@ -159,8 +158,8 @@ def test_entries_outlive_the_cloud_and_go_with_their_dict(tmp_path: Path, clock:
     database, dicts, dict_id = make(tmp_path / "cloud.sqlite", clock)
     assert dicts.get(dict_id, b"key") == b"value"
     Objects(database).delete("dict", dict_id)
-    with pytest.raises(RpcFailure) as caught:
+    with pytest.raises(CloudError) as caught:
         dicts.get(dict_id, b"key")
-    assert caught.value.code == StatusCode.NOT_FOUND
+    assert caught.value.reason == Reason.NOT_FOUND
     assert database.one("SELECT * FROM dict_values") is None
     database.close()

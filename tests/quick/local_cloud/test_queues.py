@@ -5,13 +5,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from grpc import StatusCode
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from modal_proto import api_pb2
 
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.objects import queues as module
 from workbench.local_cloud.objects.queues import MAX_PARTITION_ITEMS, Item, Queues, Taken
 from workbench.local_cloud.store.database import Database
@@ -60,29 +59,29 @@ class QueueModel(RuleBasedStateMachine):
         self.database.close()
         self.limits.stop()
 
-    def expected(self, key: bytes, values: list[bytes]) -> StatusCode | None:
+    def expected(self, key: bytes, values: list[bytes]) -> Reason | None:
         """How the model refuses a put."""
         here = self.model.get(key, [])
         if any(len(value) > SMALL["MAX_ITEM_BYTES"] for value in values):
-            return StatusCode.INVALID_ARGUMENT
+            return Reason.INVALID_ARGUMENT
         size = sum(map(len, values))
         if len(values) > SMALL["MAX_PARTITION_ITEMS"] or size > SMALL["MAX_PARTITION_BYTES"]:
-            return StatusCode.INVALID_ARGUMENT
+            return Reason.INVALID_ARGUMENT
         if values and not here and len(self.model) >= SMALL["MAX_PARTITIONS"]:
-            return StatusCode.RESOURCE_EXHAUSTED
+            return Reason.RESOURCE_EXHAUSTED
         if len(here) + len(values) > SMALL["MAX_PARTITION_ITEMS"]:
-            return StatusCode.RESOURCE_EXHAUSTED if values else None
+            return Reason.RESOURCE_EXHAUSTED if values else None
         if size + sum(map(len, here)) > SMALL["MAX_PARTITION_BYTES"]:
-            return StatusCode.RESOURCE_EXHAUSTED if values else None
+            return Reason.RESOURCE_EXHAUSTED if values else None
         return None
 
     @rule(key=KEYS, values=VALUES, ttl=st.sampled_from([5, 50]))
     def put(self, key: bytes, values: list[bytes], ttl: int) -> None:
         refusal = self.expected(key, values)
         if refusal is not None:
-            with pytest.raises(RpcFailure) as caught:
+            with pytest.raises(CloudError) as caught:
                 self.queues.put(self.queue_id, key, values, ttl_s=ttl)
-            assert caught.value.code == refusal
+            assert caught.value.reason == refusal
             return
         self.queues.put(self.queue_id, key, values, ttl_s=ttl)
         if values:
@@ -215,7 +214,7 @@ def test_what_is_taken_makes_room(clock: Clock) -> None:
 @pytest.mark.parametrize("ttl", [0, -1, 24 * 3600 + 1])
 def test_a_ttl_is_between_a_second_and_a_day(clock: Clock, ttl: int) -> None:
     database, queues, queue_id = make(Path(":memory:"), clock)
-    with pytest.raises(RpcFailure, match="TTL is 1 to 86400 seconds"):
+    with pytest.raises(CloudError, match="TTL is 1 to 86400 seconds"):
         queues.put(queue_id, b"", [b"one"], ttl_s=ttl)
     database.close()
 
@@ -224,13 +223,13 @@ def test_what_could_never_fit_is_invalid_and_not_full(clock: Clock) -> None:
     """The SDK waits for ever for a full queue to empty."""
     database, queues, queue_id = make(Path(":memory:"), clock)
     for values in ([b""] * (MAX_PARTITION_ITEMS + 1), [bytes(2**20 + 1)], [bytes(2**20)] * 65):
-        with pytest.raises(RpcFailure) as caught:
+        with pytest.raises(CloudError) as caught:
             queues.put(queue_id, b"", values)
-        assert caught.value.code == StatusCode.INVALID_ARGUMENT
+        assert caught.value.reason == Reason.INVALID_ARGUMENT
     queues.put(queue_id, b"", [bytes(2**20)] * 64)
-    with pytest.raises(RpcFailure) as caught:
+    with pytest.raises(CloudError) as caught:
         queues.put(queue_id, b"", [b"1"])
-    assert caught.value.code == StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.reason == Reason.RESOURCE_EXHAUSTED
     database.close()
 
 
@@ -243,6 +242,6 @@ def test_a_partition_key_is_at_most_64_bytes(clock: Clock) -> None:
         lambda key: queues.length(queue_id, key),
         lambda key: queues.clear(queue_id, key),
     ):
-        with pytest.raises(RpcFailure, match="at most 64 bytes"):
+        with pytest.raises(CloudError, match="at most 64 bytes"):
             use(b"k" * 65)
     database.close()

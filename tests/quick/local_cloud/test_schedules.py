@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from modal_proto import api_pb2
 
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.functions.retries import delay_s
 from workbench.local_cloud.functions.schedules import check, next_time
 
@@ -58,7 +58,7 @@ def test_periods() -> None:
     ids=str,
 )
 def test_a_schedule_that_cannot_be_kept_is_refused_when_it_is_deployed(schedule: api_pb2.Schedule) -> None:
-    with pytest.raises(RpcFailure):
+    with pytest.raises(CloudError):
         check(schedule)
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.support.commands import cli as command_line
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.process import daemon, maintenance
 from workbench.local_cloud.process.state_directory import STATE_VARIABLE, State
 from workbench.local_cloud.store.content import ContentStore
@@ -81,7 +81,7 @@ def test_history_is_pruned_and_what_is_left_is_as_it_was(tmp_path: Path) -> None
         history = History(volumes)
         history.restore("vo-1", "", oldest)
         if oldest > 1:
-            with pytest.raises(RpcFailure, match="no longer kept"):
+            with pytest.raises(CloudError, match="no longer kept"):
                 history.diff("vo-1", "", oldest - 1, 12)
         database.close()
         needed = {entry.sha256 for number in range(oldest, 13) for entry in before[number]}

@@ -15,7 +15,7 @@ from modal_proto import api_pb2
 from tests.quick.local_cloud.test_queues import Clock
 from tests.support import warm
 from tests.support.commands import COMMAND_TIMEOUT_S, Cli
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.objects.dict_rpc import DictRpcs
 from workbench.local_cloud.objects.dicts import MAX_KEY_BYTES, Dicts
 from workbench.local_cloud.objects.queue_rpc import QueueRpcs
@@ -138,7 +138,7 @@ async def test_ephemeral_objects_live_as_long_as_their_owner_is_heard(rpcs: Rpcs
     rpcs.clock.at += SILENCE_S + 1
     await rpcs.tidy()
     assert rpcs.rows() == 0
-    with pytest.raises(RpcFailure, match="not found"):
+    with pytest.raises(CloudError, match="not found"):
         await rpcs.dicts.DictHeartbeat(api_pb2.DictHeartbeatRequest(dict_id=made.dict_id), None)
 
 
@@ -165,7 +165,7 @@ async def test_named_objects_stay_and_what_they_hold_expires(rpcs: Rpcs) -> None
 async def test_names_that_the_sdk_would_not_send_are_refused(rpcs: Rpcs, name: str) -> None:
     for creation_type in (api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED, api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING):
         request = api_pb2.DictGetOrCreateRequest(deployment_name=name, object_creation_type=creation_type)
-        with pytest.raises(RpcFailure, match="Invalid name"):
+        with pytest.raises(CloudError, match="Invalid name"):
             await rpcs.dicts.DictGetOrCreate(request, None)
     assert rpcs.rows() == 0
 
@@ -176,7 +176,7 @@ async def test_a_creation_type_that_means_nothing_here_is_refused(rpcs: Rpcs) ->
         api_pb2.OBJECT_CREATION_TYPE_ANONYMOUS_OWNED_BY_APP,
     ):
         request = api_pb2.QueueGetOrCreateRequest(deployment_name="q", object_creation_type=creation_type)
-        with pytest.raises(RpcFailure, match="creation type"):
+        with pytest.raises(CloudError, match="creation type"):
             await rpcs.queues.QueueGetOrCreate(request, None)
     assert rpcs.rows() == 0
 
@@ -189,6 +189,6 @@ async def test_a_dict_whose_first_entries_are_refused_is_not_made(rpcs: Rpcs) ->
             object_creation_type=creation_type,
             data=[api_pb2.DictEntry(key=b"good"), api_pb2.DictEntry(key=bytes(MAX_KEY_BYTES + 1))],
         )
-        with pytest.raises(RpcFailure, match="key of a dict"):
+        with pytest.raises(CloudError, match="key of a dict"):
             await rpcs.dicts.DictGetOrCreate(request, None)
     assert rpcs.rows() == 0

@@ -12,8 +12,8 @@ from modal_proto import api_pb2
 from workbench.local_cloud.apps.app_logs import AppLogs, LogRow, Wanted
 from workbench.local_cloud.apps.apps import App, Apps
 from workbench.local_cloud.apps.deployment_versions import Deployments
+from workbench.local_cloud.apps.function_handles import handle_metadata
 from workbench.local_cloud.base.errors import invalid
-from workbench.local_cloud.functions.function_rpc import handle_metadata
 from workbench.local_cloud.workspace.handshake import client_version, version_warnings
 
 _LOG_POLL_S = 5.0

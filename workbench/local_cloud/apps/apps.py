@@ -58,7 +58,7 @@ class App:
 
 
 class Apps:
-    """Reads and writes apps and functions; raises RpcFailure NOT_FOUND for what does not exist."""
+    """Reads and writes apps and functions; raises CloudError NOT_FOUND for what does not exist."""
 
     def __init__(self, database: Database) -> None:
         self._db = database

@@ -35,7 +35,7 @@ class Deployment:
 
 
 class Deployments:
-    """Publishes apps and brings versions back; raises RpcFailure NOT_FOUND for what does not exist."""
+    """Publishes apps and brings versions back; raises CloudError NOT_FOUND for what does not exist."""
 
     def __init__(self, database: Database, apps: Apps) -> None:
         self._db = database

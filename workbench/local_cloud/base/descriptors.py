@@ -40,7 +40,7 @@ class Descriptors:
 
     @contextmanager
     def promised(self, wanted: int, *, what: str) -> Iterator[None]:
-        """Have room for so many for the length of a block; raises RpcFailure RESOURCE_EXHAUSTED when there is none."""
+        """Have room for so many for the length of a block; raises CloudError RESOURCE_EXHAUSTED when there is none."""
         if not self.has_room(wanted):
             raise exhausted(
                 f"{what} cannot be had now: the local cloud may have {self._limit()} files and sockets open, and they "

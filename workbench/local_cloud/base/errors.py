@@ -1,43 +1,67 @@
-"""How a handler says no: a gRPC status with a sentence for the person at the other end."""
+"""Why the cloud refuses or fails, for all of its rooms: a reason and a sentence for the person at the other end.
 
-from grpc import StatusCode
+The reasons are the canonical codes of `google.rpc.Code`. Only `server.statuses` knows what they are on the wire.
+"""
+
+from enum import StrEnum
 
 
-class RpcFailure(Exception):  # noqa: N818  # it is a reply, not a defect
-    """Answer the call with this status; the server's interceptor turns it into the wire's form."""
+class Reason(StrEnum):
+    """The kind of a refusal or failure, by the names that gRPC has for them."""
 
-    def __init__(self, code: StatusCode, message: str) -> None:
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    ABORTED = "ABORTED"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    INTERNAL = "INTERNAL"
+    UNAVAILABLE = "UNAVAILABLE"
+    DATA_LOSS = "DATA_LOSS"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+
+
+class CloudError(Exception):
+    """A call is not done. `message` is a whole sentence, and safe to show to whoever called."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.reason = reason
         self.message = message
 
 
-def not_found(message: str) -> RpcFailure:
+def not_found(message: str) -> CloudError:
     """Build NOT_FOUND, which the SDK raises as `modal.exception.NotFoundError`."""
-    return RpcFailure(StatusCode.NOT_FOUND, message)
+    return CloudError(Reason.NOT_FOUND, message)
 
 
-def already_exists(message: str) -> RpcFailure:
+def already_exists(message: str) -> CloudError:
     """Build ALREADY_EXISTS, which the SDK raises as `modal.exception.AlreadyExistsError`."""
-    return RpcFailure(StatusCode.ALREADY_EXISTS, message)
+    return CloudError(Reason.ALREADY_EXISTS, message)
 
 
-def invalid(message: str) -> RpcFailure:
+def invalid(message: str) -> CloudError:
     """Build INVALID_ARGUMENT, which the SDK raises as `modal.exception.InvalidError`."""
-    return RpcFailure(StatusCode.INVALID_ARGUMENT, message)
+    return CloudError(Reason.INVALID_ARGUMENT, message)
 
 
-def failed_precondition(message: str) -> RpcFailure:
+def failed_precondition(message: str) -> CloudError:
     """Build FAILED_PRECONDITION."""
-    return RpcFailure(StatusCode.FAILED_PRECONDITION, message)
+    return CloudError(Reason.FAILED_PRECONDITION, message)
 
 
-def exhausted(message: str) -> RpcFailure:
+def exhausted(message: str) -> CloudError:
     """Build RESOURCE_EXHAUSTED, after which the SDK tries again for a while."""
-    return RpcFailure(StatusCode.RESOURCE_EXHAUSTED, message)
+    return CloudError(Reason.RESOURCE_EXHAUSTED, message)
 
 
-def too_large(what: str, size: int, limit: int) -> RpcFailure:
+def too_large(what: str, size: int, limit: int) -> CloudError:
     """Build the refusal of too many bytes, which the SDK raises as `modal.exception.RequestSizeError`."""
     # Modal's front answers such a request with HTTP status 413; the SDK looks for exactly these words (dict.py).
     return invalid(f"{what} is at most {limit:,} bytes, not {size:,} (status = '413').")

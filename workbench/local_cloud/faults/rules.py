@@ -12,10 +12,10 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Literal, get_args
 
 import structlog
-from grpc import StatusCode
 from modal_proto import api_pb2, task_command_router_pb2
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from workbench.local_cloud.base.errors import Reason
 from workbench.local_cloud.base.ids import new_id
 
 _log = structlog.get_logger(__name__)
@@ -112,14 +112,14 @@ class FaultRule(BaseModel):
         raise ValueError(f"RPCs like {self.rpc} {how}")
 
     @property
-    def code(self) -> StatusCode | None:
-        """The gRPC status to answer with."""
-        return None if self.status is None else StatusCode[self.status]
+    def reason(self) -> Reason | None:
+        """What the call fails with."""
+        return None if self.status is None else Reason[self.status]
 
 
 _WORDS: dict[str, tuple[str, ...]] = {
     "at": get_args(At),
-    "status": tuple(code.name for code in StatusCode if code is not StatusCode.OK),
+    "status": tuple(Reason),
     "kill": ("exec", "sandbox", "container"),
     "exhaust": ("memory", "disk"),
 }

@@ -8,7 +8,7 @@ from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
-from workbench.local_cloud.base.errors import RpcFailure, exhausted
+from workbench.local_cloud.base.errors import CloudError, exhausted
 from workbench.local_cloud.functions.function_calls import Call, Calls, Input
 from workbench.local_cloud.functions.pool import Pools
 
@@ -110,7 +110,7 @@ class CallRpcs:
         for task_id in busy if request.terminate_containers else ():
             try:
                 await self._pools.stop_task(task_id)
-            except RpcFailure:  # it has ended meanwhile
+            except CloudError:  # it has ended meanwhile
                 continue
         return empty_pb2.Empty()
 

@@ -54,7 +54,7 @@ class ContainerMaker:
         self._scratch = scratch
 
     async def make(self, task_id: str, function_id: str, definition_id: str) -> Container:
-        """A container that is not started yet, for a function as it is defined now. Raises RpcFailure."""
+        """A container that is not started yet, for a function as it is defined now. Raises CloudError."""
         function = self._apps.function(function_id)
         app = self._apps.app_of(function_id)
         image = self._images.built(function.image_id)

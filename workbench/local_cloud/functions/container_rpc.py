@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf import empty_pb2
-from grpc import StatusCode
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.app_logs import AppLogs, Origin
 from workbench.local_cloud.apps.apps import Apps
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.functions.function_calls import Call, Calls
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.server.callers import caller
@@ -126,12 +125,12 @@ class ContainerRpcs:
     def _own_call(self, call_id: str) -> Call:
         call = self._calls.get(call_id)
         if self._pools.task(_task_id()).function_id != call.function_id:
-            raise RpcFailure(StatusCode.PERMISSION_DENIED, "This call belongs to another function.")
+            raise CloudError(Reason.PERMISSION_DENIED, "This call belongs to another function.")
         return call
 
 
 def _task_id() -> str:
     task_id = caller.get().task_id
     if caller.get().kind != "container" or task_id is None:
-        raise RpcFailure(StatusCode.PERMISSION_DENIED, "Only a function container may call this.")
+        raise CloudError(Reason.PERMISSION_DENIED, "Only a function container may call this.")
     return task_id

@@ -197,7 +197,7 @@ class Calls:
         return call
 
     def get(self, call_id: str) -> Call:
-        """One call by id; raises RpcFailure NOT_FOUND."""
+        """One call by id; raises CloudError NOT_FOUND."""
         if call_id not in self._calls:
             raise not_found(f"Function call {call_id} not found.")
         return self._calls[call_id]

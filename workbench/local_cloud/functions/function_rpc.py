@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.apps.function_handles import handle_metadata
 from workbench.local_cloud.base.errors import invalid, not_found
 from workbench.local_cloud.functions import schedules
 from workbench.local_cloud.functions.pool import Pools
@@ -14,8 +15,6 @@ from workbench.local_cloud.server.unsupported import (
     refuse_variant_options,
     refuse_web_options,
 )
-
-MAX_OBJECT_BYTES = 2 * 1024 * 1024  # larger values travel as blobs
 
 
 class WebIngress(Protocol):
@@ -188,37 +187,3 @@ def function_data(function: api_pb2.Function) -> api_pb2.FunctionData:
                 setattr(data, field.name, value)
     data.ranked_functions.add(rank=0, function=function)
     return data
-
-
-def handle_metadata(
-    apps: Apps, function_id: str, web_url: str, definition: api_pb2.Function | None = None
-) -> api_pb2.FunctionHandleMetadata:
-    """What the SDK must know of a function to call it."""
-    function = definition if definition is not None else apps.function(function_id)
-    return api_pb2.FunctionHandleMetadata(
-        function_name=function.function_name,
-        function_type=function.function_type,
-        web_url=web_url,
-        method_handle_metadata={
-            name: api_pb2.FunctionHandleMetadata(
-                function_name=method.function_name,
-                function_type=method.function_type,
-                web_url=method.web_url,
-                is_method=True,
-                use_method_name=name,
-                function_schema=method.function_schema,
-                max_object_size_bytes=MAX_OBJECT_BYTES,
-                supported_input_formats=method.supported_input_formats,
-                supported_output_formats=method.supported_output_formats,
-            )
-            for name, method in function.method_definitions.items()
-        },
-        is_method=function.is_method,
-        definition_id=apps.definition_id(function_id),
-        class_parameter_info=function.class_parameter_info,
-        function_schema=function.function_schema,
-        max_object_size_bytes=MAX_OBJECT_BYTES,
-        supported_input_formats=function.supported_input_formats,
-        supported_output_formats=function.supported_output_formats,
-        app_id=apps.app_of(function_id).app_id,
-    )

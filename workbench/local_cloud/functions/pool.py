@@ -100,7 +100,7 @@ class Pools:
         return [t for t in self._tasks.values() if not app_id or self._apps.app_of(t.function_id).app_id == app_id]
 
     def task(self, task_id: str | None) -> Task:
-        """One container; raises RpcFailure NOT_FOUND."""
+        """One container; raises CloudError NOT_FOUND."""
         task = self._tasks.get(task_id or "")
         if task is None:
             raise not_found(f"Container {task_id} not found.")

@@ -15,7 +15,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.base.clock import Clock
-from workbench.local_cloud.base.errors import RpcFailure, invalid
+from workbench.local_cloud.base.errors import CloudError, invalid
 from workbench.local_cloud.functions.function_calls import Calls
 from workbench.local_cloud.functions.pool import Pools
 
@@ -67,13 +67,13 @@ class Schedules:
 
 
 def check(schedule: api_pb2.Schedule) -> None:
-    """Refuse a schedule that can never be kept; raises RpcFailure INVALID_ARGUMENT with what is wrong."""
+    """Refuse a schedule that can never be kept; raises CloudError INVALID_ARGUMENT with what is wrong."""
     if schedule.WhichOneof("schedule_oneof") is not None:
         next_time(schedule, 0.0)
 
 
 def next_time(schedule: api_pb2.Schedule, now: float) -> float:
-    """When a schedule is due next after `now`, both in Unix seconds; raises RpcFailure INVALID_ARGUMENT."""
+    """When a schedule is due next after `now`, both in Unix seconds; raises CloudError INVALID_ARGUMENT."""
     if schedule.WhichOneof("schedule_oneof") == "cron":
         return _next_cron(schedule.cron.cron_string, schedule.cron.timezone or "UTC", now)
     period = schedule.period
@@ -98,6 +98,6 @@ def _next_cron(line: str, timezone: str, now: float) -> float:
         if len(line.split()) != 5:
             raise invalid(f"A cron line has five fields: {line[:100]!r} has not.")
         following: datetime = croniter(line, datetime.fromtimestamp(now, zone)).get_next(datetime)
-    except (CroniterError, RpcFailure) as error:
+    except (CroniterError, CloudError) as error:
         raise invalid(f"This cron line is not understood: {error}") from error
     return following.timestamp()

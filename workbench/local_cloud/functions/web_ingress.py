@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
-from workbench.local_cloud.base.errors import RpcFailure, not_found
+from workbench.local_cloud.base.errors import CloudError, not_found
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.faults.injection import Hop, Injector
 from workbench.local_cloud.faults.rules import FaultRule
@@ -167,7 +167,7 @@ class Ingress:
             return
         try:
             refusal = self._refused(function_id, method, scope["headers"])
-        except RpcFailure as error:
+        except CloudError as error:
             await answer(scope, send, 404, f"modal-http: {error.message}")
             return
         if refusal is not None:
@@ -193,7 +193,7 @@ class Ingress:
                 self._spawn(self._leave(call, scope))
 
     def _refused(self, function_id: str, method: str, headers: Headers) -> str | None:
-        """Why a request may not pass; raises RpcFailure NOT_FOUND for a function that is none of the web."""
+        """Why a request may not pass; raises CloudError NOT_FOUND for a function that is none of the web."""
         function = self._apps.function(function_id)
         config = function.method_definitions[method].webhook_config if method else function.webhook_config
         if not config.type:

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import empty_pb2, timestamp_pb2
 from modal_proto import api_pb2
 
-from workbench.local_cloud.base.errors import RpcFailure, invalid
+from workbench.local_cloud.base.errors import CloudError, invalid
 from workbench.local_cloud.images import host
 from workbench.local_cloud.images.images import BUILDING, BUILT, Image, Images
 
@@ -83,8 +83,8 @@ class ImageRpcs:
         """One image; the words for one that is unknown are those that Modal has for the same call."""
         try:
             return self._images.get(image_id)
-        except RpcFailure as error:
-            raise RpcFailure(error.code, f"{unknown} {image_id[:100]}.") from None
+        except CloudError as error:
+            raise CloudError(error.reason, f"{unknown} {image_id[:100]}.") from None
 
     async def ImageBuildChainGet(
         self, request: api_pb2.ImageBuildChainGetRequest, context: Any

@@ -120,14 +120,14 @@ class Images:
             await asyncio.wait(builds, timeout=_STOP_S)
 
     def get(self, image_id: str) -> Image:
-        """One image by its id; raises RpcFailure NOT_FOUND."""
+        """One image by its id; raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT * FROM image_layers WHERE image_id=?", (image_id,))
         if row is None:
             raise not_found(f"Image {image_id} not found.")
         return self._image(row)
 
     def built(self, image_id: str) -> Image:
-        """One image that can be run; raises RpcFailure NOT_FOUND or FAILED_PRECONDITION."""
+        """One image that can be run; raises CloudError NOT_FOUND or FAILED_PRECONDITION."""
         image = self.get(image_id)
         if image.state != BUILT:
             raise failed_precondition(image.failure or f"Image {image_id} is still being built.")
@@ -136,7 +136,7 @@ class Images:
         return image
 
     def delete(self, image_id: str) -> None:
-        """Forget an image; `workbench cloud gc` removes its files. Raises RpcFailure NOT_FOUND."""
+        """Forget an image; `workbench cloud gc` removes its files. Raises CloudError NOT_FOUND."""
         self.get(image_id)
         self._db.execute("DELETE FROM image_layers WHERE image_id=?", (image_id,))
 
@@ -252,7 +252,7 @@ class Images:
             yield rest
 
     def log_rows(self, image_id: str, wanted: Wanted) -> list[LogRow]:
-        """The log of an image in the form of an app's; raises RpcFailure NOT_FOUND."""
+        """The log of an image in the form of an app's; raises CloudError NOT_FOUND."""
         self.get(image_id)
         row = self._db.one("SELECT log FROM image_layers WHERE image_id=?", (image_id,))
         log = self._logs.get(image_id) or BuildLog.from_json(row["log"] if row is not None else "")

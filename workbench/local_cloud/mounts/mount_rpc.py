@@ -103,7 +103,7 @@ class MountRpcs:
         return _answer(mount_id, checksum)
 
     def checksum(self, mount_id: str) -> str:
-        """What tells a mount's files from another's; raises RpcFailure NOT_FOUND."""
+        """What tells a mount's files from another's; raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT checksum FROM mounts WHERE mount_id=?", (mount_id,))
         if row is None:
             raise not_found(f"Mount {mount_id} not found.")

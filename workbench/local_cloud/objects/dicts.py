@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS dict_values (
 
 
 class Dicts:
-    """Reads and writes entries; raises RpcFailure NOT_FOUND for a dict that is gone. `now` returns Unix seconds."""
+    """Reads and writes entries; raises CloudError NOT_FOUND for a dict that is gone. `now` returns Unix seconds."""
 
     def __init__(self, database: Database, objects: Objects, *, now: Callable[[], float] = time.time) -> None:
         self._db = database
@@ -72,7 +72,7 @@ class Dicts:
     def update(self, dict_id: str, entries: Sequence[tuple[bytes, bytes]], *, if_not_exists: bool = False) -> bool:
         """Set keys, all of them or none, and return whether any was set; `if_not_exists` leaves those that are there.
 
-        Raises RpcFailure INVALID_ARGUMENT for what is over a limit.
+        Raises CloudError INVALID_ARGUMENT for what is over a limit.
         """
         if len(entries) > MAX_ENTRIES_PER_UPDATE:
             raise invalid(

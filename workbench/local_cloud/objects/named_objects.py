@@ -27,7 +27,7 @@ class Named:
         self._ephemeral = ephemeral
 
     def get_or_create(self, name: str, *, environment: str, creation_type: int) -> tuple[str, bool]:
-        """Return (object id, created now); raises RpcFailure as the protocol's creation type asks for."""
+        """Return (object id, created now); raises CloudError as the protocol's creation type asks for."""
         if creation_type not in _CREATION_TYPES:
             raise invalid(f"A {self._kind} is not made with creation type {creation_type}.")
         anonymous = creation_type == api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL
@@ -42,7 +42,7 @@ class Named:
         return object_id, created
 
     def describe(self, object_id: str) -> tuple[str, api_pb2.CreationInfo]:
-        """Return (name or "", when and by whom it was made); raises RpcFailure NOT_FOUND."""
+        """Return (name or "", when and by whom it was made); raises CloudError NOT_FOUND."""
         _, name, created_at = self._objects.describe(self._kind, object_id)
         return name, api_pb2.CreationInfo(created_at=created_at, created_by="local")
 
@@ -56,12 +56,12 @@ class Named:
         )
 
     def heartbeat(self, object_id: str) -> None:
-        """Note that an object's owner is alive; raises RpcFailure NOT_FOUND."""
+        """Note that an object's owner is alive; raises CloudError NOT_FOUND."""
         self._objects.describe(self._kind, object_id)
         self._ephemeral.touch(object_id)
 
     def delete(self, object_id: str) -> None:
-        """Forget an object and all that it holds; raises RpcFailure NOT_FOUND."""
+        """Forget an object and all that it holds; raises CloudError NOT_FOUND."""
         self._objects.delete(self._kind, object_id)
 
     def abandoned(self) -> list[str]:

@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from grpc import StatusCode
-
-from workbench.local_cloud.base.errors import RpcFailure, invalid, too_large
+from workbench.local_cloud.base.errors import CloudError, Reason, invalid, too_large
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.names import Objects
 
@@ -57,7 +55,7 @@ class Taken:
 
 
 class Queues:
-    """Puts and takes items; raises RpcFailure NOT_FOUND for a queue that is gone. `now` returns Unix seconds.
+    """Puts and takes items; raises CloudError NOT_FOUND for a queue that is gone. `now` returns Unix seconds.
 
     The partition key b"" is the default partition. A partition exists while it holds items.
     """
@@ -71,7 +69,7 @@ class Queues:
     def put(self, queue_id: str, key: bytes, values: Sequence[bytes], *, ttl_s: int = MAX_TTL_S) -> None:
         """Append values, all of them or none, and let the partition expire `ttl_s` seconds from now.
 
-        Raises RpcFailure RESOURCE_EXHAUSTED when the queue is full, INVALID_ARGUMENT for what never fits.
+        Raises CloudError RESOURCE_EXHAUSTED when the queue is full, INVALID_ARGUMENT for what never fits.
         """
         size = sum(len(value) for value in values)
         _check_put(values, size)
@@ -139,7 +137,7 @@ class Queues:
         with self._db.transaction():
             try:
                 row = self._find(taken.queue_id, taken.key)
-            except RpcFailure:
+            except CloudError:
                 return
             if row is None:
                 if taken.expires_at <= self._now():
@@ -231,5 +229,5 @@ def _check_put(values: Sequence[bytes], size: int) -> None:
         raise too_large("A partition of a queue", size, MAX_PARTITION_BYTES)
 
 
-def _full(message: str) -> RpcFailure:
-    return RpcFailure(StatusCode.RESOURCE_EXHAUSTED, f"{message} Take or clear some, or wait until it expires.")
+def _full(message: str) -> CloudError:
+    return CloudError(Reason.RESOURCE_EXHAUSTED, f"{message} Take or clear some, or wait until it expires.")

@@ -27,7 +27,7 @@ class SecretRpcs:
         database.script(_DDL)
 
     def resolve(self, sources: Any) -> dict[str, str]:
-        """Merge ids and inline sets, in order, into one environment; raises RpcFailure NOT_FOUND."""
+        """Merge ids and inline sets, in order, into one environment; raises CloudError NOT_FOUND."""
         env: dict[str, str] = {}
         for source in sources:
             if isinstance(source, str):

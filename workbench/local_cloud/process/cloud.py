@@ -44,6 +44,7 @@ from workbench.local_cloud.objects.queue_rpc import QueueRpcs
 from workbench.local_cloud.objects.queues import Queues
 from workbench.local_cloud.objects.secrets import SecretRpcs
 from workbench.local_cloud.process.control_routes import ControlRoutes
+from workbench.local_cloud.process.fault_targets import FaultTargets
 from workbench.local_cloud.process.live_mounts import LiveMounts
 from workbench.local_cloud.sandboxes.engine.engine import Engine
 from workbench.local_cloud.sandboxes.engine.host_users import Users
@@ -137,7 +138,7 @@ class LocalCloud:
         mounts = LiveMounts(self._sandboxes, self._pools)
         self._schedules = Schedules(self._apps, calls, self._pools, clock)
         faults = Faults(clock.time)
-        self._injector = Injector(faults, clock, self._apps, self._pools, self._sandboxes)
+        self._injector = Injector(faults, clock, FaultTargets(self._apps, self._pools, self._sandboxes))
         proxy_tokens = ProxyTokens(database)
         self._ingress = Ingress(
             self._apps,

@@ -1,6 +1,6 @@
 """Who has which volumes mounted right now: the running sandboxes and function containers."""
 
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
 from workbench.local_cloud.volumes.history_routes import Uncommitted
@@ -19,7 +19,7 @@ class LiveMounts:
         """What a function container has mounted; nothing of one that is gone."""
         try:
             task = self._pools.task(task_id)
-        except RpcFailure:
+        except CloudError:
             return Mounts()
         if task.container is None:
             return Mounts()
@@ -43,7 +43,7 @@ class LiveMounts:
         for holder, path, copy in self.writable(volume_id):
             try:
                 pending = await copy.uncommitted()
-            except RpcFailure:  # it has ended meanwhile
+            except CloudError:  # it has ended meanwhile
                 continue
             found.append(Uncommitted(holder, path, copy.sub_path, pending.files, pending.size, pending.paths))
         return found

@@ -6,7 +6,7 @@ import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.base.clock import Clock
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.base.guest_directories import Skipped
 from workbench.local_cloud.sandboxes.limits.pacing import Turns
 from workbench.local_cloud.sandboxes.sandbox_records import Record, author_of
@@ -46,6 +46,6 @@ async def commit_in_background(record: Record, clock: Clock) -> None:
                 started = time.monotonic()
                 try:
                     await commit(record, "/", author=f"{author_of(record)} (background)")
-                except RpcFailure as error:  # the next one, or the final one, takes what this one did not
+                except CloudError as error:  # the next one, or the final one, takes what this one did not
                     _log.warning("sandbox.commit_failed", sandbox_id=record.sandbox_id, error=error.message)
                 pause_s = _TURNS.pause_s(time.monotonic() - started)

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from grpc import StatusCode
 from modal_proto import api_pb2
 
-from workbench.local_cloud.base.errors import RpcFailure, failed_precondition, invalid
+from workbench.local_cloud.base.errors import CloudError, Reason, failed_precondition, invalid
 from workbench.local_cloud.sandboxes.engine.readiness import DEFAULT_INTERVAL_S, Probe
 from workbench.local_cloud.sandboxes.network.connect_tokens import Grant
 from workbench.local_cloud.sandboxes.network.tunnels import MAX_PORTS, PortSpec
@@ -48,12 +47,12 @@ class SandboxPortRpcs:
         try:
             url, token = record.connect.admit(Grant(port, user.strip()))
         except ValueError as error:
-            raise RpcFailure(StatusCode.RESOURCE_EXHAUSTED, f"{error}.") from error
+            raise CloudError(Reason.RESOURCE_EXHAUSTED, f"{error}.") from error
         return api_pb2.SandboxCreateConnectTokenResponse(url=url, token=token)
 
 
 def ports(definition: api_pb2.Sandbox) -> list[PortSpec]:
-    """The ports to open; raises RpcFailure INVALID_ARGUMENT. Only this machine reaches them, whatever is allowed in."""
+    """The ports to open; raises CloudError INVALID_ARGUMENT. Only this machine reaches them, whatever is allowed in."""
     specs = definition.open_ports.ports
     numbers = [spec.port for spec in specs]
     if len(specs) > MAX_PORTS or len(set(numbers)) != len(numbers):
@@ -67,7 +66,7 @@ def ports(definition: api_pb2.Sandbox) -> list[PortSpec]:
 
 
 def probe(definition: api_pb2.Sandbox) -> Probe | None:
-    """The readiness probe, None without one; raises RpcFailure INVALID_ARGUMENT."""
+    """The readiness probe, None without one; raises CloudError INVALID_ARGUMENT."""
     if not definition.HasField("readiness_probe"):
         return None
     asked = definition.readiness_probe

@@ -31,7 +31,7 @@ class Preparation:
         self._lay_out = lay_out
 
     async def spec(self, record: Record, env: dict[str, str], image: Image) -> SandboxSpec:
-        """What the engine needs to know. Raises RpcFailure."""
+        """What the engine needs to know. Raises CloudError."""
         definition = record.definition
         written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
         uid = self._users.take(record.sandbox_id, json.dumps(written) if written else None)

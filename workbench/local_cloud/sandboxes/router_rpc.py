@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from grpc import StatusCode
 from modal_proto import api_pb2
 from modal_proto import task_command_router_pb2 as tcr
 
 from workbench.local_cloud.base.descriptors import OF_A_PROGRAM
-from workbench.local_cloud.base.errors import RpcFailure, failed_precondition, invalid, not_found
+from workbench.local_cloud.base.errors import CloudError, Reason, failed_precondition, invalid, not_found
 from workbench.local_cloud.objects.secrets import SecretRpcs
 from workbench.local_cloud.sandboxes.engine.execs import Exec
 from workbench.local_cloud.sandboxes.engine.output_spool import OutputForgottenError, OutputLostError, Spool
@@ -37,7 +36,7 @@ class RouterRpcs:
         """Start a program; a retry with the same exec id finds the first one."""
         record = self._own(request.task_id)
         if request.container_id:
-            raise RpcFailure(StatusCode.UNIMPLEMENTED, "Sidecar containers are not implemented by the local cloud.")
+            raise CloudError(Reason.UNIMPLEMENTED, "Sidecar containers are not implemented by the local cloud.")
         if not request.command_args or sum(map(len, request.command_args)) > _MAX_ARGUMENT_CHARS:
             raise invalid(f"A program needs arguments, together at most {_MAX_ARGUMENT_CHARS} characters.")
         env = {
@@ -80,7 +79,7 @@ class RouterRpcs:
         try:
             status = await asyncio.wait_for(run.wait(), _LONG_POLL_S)
         except TimeoutError as error:
-            raise RpcFailure(StatusCode.DEADLINE_EXCEEDED, "The program still runs.") from error
+            raise CloudError(Reason.DEADLINE_EXCEEDED, "The program still runs.") from error
         return tcr.TaskExecWaitResponse(**_status(status))
 
     async def TaskExecPoll(self, request: tcr.TaskExecPollRequest, context: Any) -> tcr.TaskExecPollResponse:
@@ -163,7 +162,7 @@ class RouterRpcs:
             return tcr.SandboxWaitUntilReadyTcrResponse(ready_at=record.readiness.ready_at)
         if record.result is not None:
             raise failed_precondition("The sandbox has ended before it was ready.")
-        raise RpcFailure(StatusCode.DEADLINE_EXCEEDED, "The sandbox is not ready yet.")
+        raise CloudError(Reason.DEADLINE_EXCEEDED, "The sandbox is not ready yet.")
 
     async def TaskReloadVolumes(
         self, request: tcr.TaskReloadVolumesRequest, context: Any
@@ -188,7 +187,7 @@ class RouterRpcs:
 
     def _own(self, task_id: str) -> Record:
         if caller.get().task_id != task_id:
-            raise RpcFailure(StatusCode.PERMISSION_DENIED, "This token opens another sandbox.")
+            raise CloudError(Reason.PERMISSION_DENIED, "This token opens another sandbox.")
         return self._sandboxes.by_task(task_id)
 
     def _exec(self, task_id: str, exec_id: str) -> Exec:
@@ -205,7 +204,7 @@ async def _chunks(spool: Spool, offset: int) -> AsyncIterator[tuple[int, bytes]]
             yield offset, data
             offset += len(data)
     except (OutputForgottenError, OutputLostError) as error:
-        raise RpcFailure(StatusCode.DATA_LOSS, f"{error}.") from error
+        raise CloudError(Reason.DATA_LOSS, f"{error}.") from error
 
 
 async def _write(run: Exec, data: bytes, offset: int, eof: bool) -> None:

@@ -70,7 +70,7 @@ class SandboxRpcs:
         )
 
     async def create(self, request: api_pb2.SandboxCreateV2Request, *, sandbox_id: str | None = None) -> Record:
-        """Start a sandbox, with an id of the caller's choice or one of this family; raises RpcFailure."""
+        """Start a sandbox, with an id of the caller's choice or one of this family; raises CloudError."""
         definition = request.definition
         app = self._apps.get(request.app_id)
         refuse_options("Sandbox.create", request, _REQUEST)
@@ -111,7 +111,7 @@ class SandboxRpcs:
         )
 
     def _with_files_of(self, image_id: str) -> Prepare | None:
-        """What puts an image's files into a sandbox, None for an image without; raises RpcFailure."""
+        """What puts an image's files into a sandbox, None for an image without; raises CloudError."""
         if self._snapshots.is_expired(image_id):
             raise not_found(f"Image {image_id} has expired.")
         snapshot = self._snapshots.find(image_id)
@@ -253,7 +253,7 @@ class SandboxRpcs:
 
 
 def _tags(tags: Iterable[api_pb2.SandboxTag]) -> dict[str, str]:
-    """Tags as a dictionary; raises RpcFailure INVALID_ARGUMENT for more than can be kept."""
+    """Tags as a dictionary; raises CloudError INVALID_ARGUMENT for more than can be kept."""
     found = {tag.tag_name: tag.tag_value for tag in tags}
     if len(found) > _MAX_TAGS or any(not 0 < len(name) <= _MAX_TAG or len(found[name]) > _MAX_TAG for name in found):
         raise invalid(f"A sandbox has at most {_MAX_TAGS} tags, names and values of at most {_MAX_TAG} characters.")
@@ -261,7 +261,7 @@ def _tags(tags: Iterable[api_pb2.SandboxTag]) -> dict[str, str]:
 
 
 def egress_policy(access: api_pb2.NetworkAccess) -> EgressPolicy:
-    """What a request says of the network; raises RpcFailure INVALID_ARGUMENT with the value that is wrong."""
+    """What a request says of the network; raises CloudError INVALID_ARGUMENT with the value that is wrong."""
     match access.network_access_type:
         case api_pb2.NetworkAccess.BLOCKED:
             return EgressPolicy.blocked()

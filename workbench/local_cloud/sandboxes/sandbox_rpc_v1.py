@@ -15,10 +15,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from google.protobuf import empty_pb2
-from grpc import StatusCode
 from modal_proto import api_pb2
 
-from workbench.local_cloud.base.errors import RpcFailure, failed_precondition, invalid, not_found
+from workbench.local_cloud.base.errors import CloudError, Reason, failed_precondition, invalid, not_found
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.sandboxes.engine.output_spool import OutputForgottenError, OutputLostError
 from workbench.local_cloud.sandboxes.port_rpc import SandboxPortRpcs
@@ -62,8 +61,8 @@ class FirstSandboxRpcs:
         elif definition.HasField("pty_info"):
             asked = "pty"
         if asked:
-            raise RpcFailure(
-                StatusCode.UNIMPLEMENTED,
+            raise CloudError(
+                Reason.UNIMPLEMENTED,
                 f"Sandbox.create with {asked} is not implemented by the local cloud: leave it out.",
             )
         record = await self._second.create(
@@ -133,9 +132,9 @@ class FirstSandboxRpcs:
             access = await self._second.SandboxGetCommandRouterAccess(
                 api_pb2.SandboxGetCommandRouterAccessRequest(task_id=request.task_id), context
             )
-        except RpcFailure as failure:
-            raise RpcFailure(
-                StatusCode.UNIMPLEMENTED,
+        except CloudError as failure:
+            raise CloudError(
+                Reason.UNIMPLEMENTED,
                 f"{request.task_id[:64]} is no sandbox; starting programs in containers of functions "
                 "is not implemented by the local cloud.",
             ) from failure
@@ -179,7 +178,7 @@ class FirstSandboxRpcs:
             except TimeoutError:
                 return
             except (OutputForgottenError, OutputLostError) as error:
-                raise RpcFailure(StatusCode.DATA_LOSS, f"{error}.") from error
+                raise CloudError(Reason.DATA_LOSS, f"{error}.") from error
             offset += len(data)
             text = decoder.decode(data, final=not data)
             if text:

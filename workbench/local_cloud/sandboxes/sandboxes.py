@@ -12,7 +12,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.base.descriptors import OF_A_SANDBOX, Descriptors
-from workbench.local_cloud.base.errors import RpcFailure, already_exists, failed_precondition, not_found
+from workbench.local_cloud.base.errors import CloudError, already_exists, failed_precondition, not_found
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.images.images import Image
 from workbench.local_cloud.sandboxes.commits import commit, commit_in_background
@@ -112,7 +112,7 @@ class Sandboxes:
     ) -> Record:
         """Start a sandbox; `prepare` has it before its program does.
 
-        Raises RpcFailure: ALREADY_EXISTS for a name that a running sandbox of the app has, RESOURCE_EXHAUSTED, with
+        Raises CloudError: ALREADY_EXISTS for a name that a running sandbox of the app has, RESOURCE_EXHAUSTED, with
         nothing made, when there is no room for its files and sockets, FAILED_PRECONDITION when it does not start.
         """
         await self._make_room()
@@ -159,7 +159,7 @@ class Sandboxes:
         async def on_sync(path: str, exec_id: str) -> str:
             try:
                 return await commit(record, path, author=author_of(record, exec_id), by_sync=True)
-            except RpcFailure as error:
+            except CloudError as error:
                 return error.message
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
@@ -209,13 +209,13 @@ class Sandboxes:
         self._on_notice(record, text)
 
     def get(self, sandbox_id: str) -> Record:
-        """One sandbox by id; raises RpcFailure NOT_FOUND."""
+        """One sandbox by id; raises CloudError NOT_FOUND."""
         if sandbox_id not in self._records:
             raise not_found(f"Sandbox {sandbox_id} not found.")
         return self._records[sandbox_id]
 
     def by_task(self, task_id: str) -> Record:
-        """One sandbox by its task's id; raises RpcFailure NOT_FOUND."""
+        """One sandbox by its task's id; raises CloudError NOT_FOUND."""
         if task_id not in self._by_task:
             raise not_found(f"Task {task_id} not found.")
         return self._by_task[task_id]
@@ -248,7 +248,7 @@ class Sandboxes:
     async def reload_volumes(self, record: Record) -> None:
         """Commit what was written in its mounts, then make newer commits visible there.
 
-        Raises RpcFailure: FAILED_PRECONDITION, with nothing changed, while one of them is busy; and as a commit does.
+        Raises CloudError: FAILED_PRECONDITION, with nothing changed, while one of them is busy; and as a commit does.
         """
         if record.sandbox is not None:
             for target in record.mounts:

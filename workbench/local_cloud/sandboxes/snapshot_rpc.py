@@ -8,11 +8,10 @@ import posixpath
 from typing import Any
 
 from google.protobuf import empty_pb2
-from grpc import StatusCode
 from modal_proto import api_pb2
 from modal_proto import task_command_router_pb2 as tcr
 
-from workbench.local_cloud.base.errors import RpcFailure, failed_precondition, invalid, not_found
+from workbench.local_cloud.base.errors import CloudError, Reason, failed_precondition, invalid, not_found
 from workbench.local_cloud.images.images import Images
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
 from workbench.local_cloud.sandboxes.sandbox_records import Record
@@ -59,8 +58,8 @@ class SnapshotRpcs:
                 raise failed_precondition(f"{path} is taken: something is mounted at {target}.")
         snapshot = self._find(request.image_id)
         if snapshot is None or snapshot.kind != "directory":
-            raise RpcFailure(
-                StatusCode.UNIMPLEMENTED,
+            raise CloudError(
+                Reason.UNIMPLEMENTED,
                 "Sandbox.mount_image mounts images made by Sandbox.snapshot_directory only on the local cloud.",
             )
         record.mounted.add(path)
@@ -128,15 +127,15 @@ class SnapshotRpcs:
 
     def _running(self, request: Any) -> tuple[Record, Sandbox]:
         if caller.get().task_id != request.task_id:
-            raise RpcFailure(StatusCode.PERMISSION_DENIED, "This token opens another sandbox.")
+            raise CloudError(Reason.PERMISSION_DENIED, "This token opens another sandbox.")
         record = self._sandboxes.by_task(request.task_id)
         if request.container_id:
-            raise RpcFailure(StatusCode.UNIMPLEMENTED, "Sidecar containers are not implemented by the local cloud.")
+            raise CloudError(Reason.UNIMPLEMENTED, "Sidecar containers are not implemented by the local cloud.")
         if "customer_supplied_encryption_key" in request.DESCRIPTOR.fields_by_name and request.HasField(
             "customer_supplied_encryption_key"
         ):
-            raise RpcFailure(
-                StatusCode.UNIMPLEMENTED, "_experimental_encryption_key is not implemented by the local cloud."
+            raise CloudError(
+                Reason.UNIMPLEMENTED, "_experimental_encryption_key is not implemented by the local cloud."
             )
         if record.sandbox is None or record.ending is not None:
             raise failed_precondition("The sandbox has ended.")
@@ -144,7 +143,7 @@ class SnapshotRpcs:
 
 
 def _path(raw: bytes) -> str:
-    """An absolute path in one form; raises RpcFailure INVALID_ARGUMENT."""
+    """An absolute path in one form; raises CloudError INVALID_ARGUMENT."""
     try:
         path = raw.decode()
     except UnicodeDecodeError:

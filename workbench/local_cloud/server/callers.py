@@ -14,10 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 import jwt
-from grpc import StatusCode
 
 from workbench.local_cloud.base.credentials import Credentials
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 
 TASK_HEADER = "x-local-cloud-task"
 _AUTH_TOKEN_TTL_S = 20 * 60
@@ -55,10 +54,10 @@ class Caller:
     restricted: bool = False
 
     def check(self, rpc: str) -> None:
-        """Raise RpcFailure PERMISSION_DENIED for a call that this one may not make."""
+        """Raise CloudError PERMISSION_DENIED for a call that this one may not make."""
         if self.restricted and rpc not in OF_EVERY_CONTAINER:
-            raise RpcFailure(
-                StatusCode.PERMISSION_DENIED,
+            raise CloudError(
+                Reason.PERMISSION_DENIED,
                 f"{rpc} is not for this container: its function is deployed with restrict_modal_access=True.",
             )
 
@@ -100,7 +99,7 @@ class Gate:
         )
 
     def identify(self, metadata: Mapping[str, str]) -> Caller:
-        """Return who shows this metadata to the control plane; raises RpcFailure UNAUTHENTICATED."""
+        """Return who shows this metadata to the control plane; raises CloudError UNAUTHENTICATED."""
         if shown := metadata.get(TASK_HEADER):
             task_id, _, secret = shown.partition(".")
             expected = self._task_secrets.get(task_id)
@@ -111,22 +110,22 @@ class Gate:
         good_secret = hmac.compare_digest(self._credentials.token_secret.encode(), token_secret.encode())
         if good_id and good_secret:
             return Caller("client")
-        raise RpcFailure(
-            StatusCode.UNAUTHENTICATED,
+        raise CloudError(
+            Reason.UNAUTHENTICATED,
             'The local cloud does not know this token. Run `eval "$(workbench cloud env)"` in this shell.',
         )
 
     def identify_router(self, metadata: Mapping[str, str]) -> Caller:
-        """Return whose sandbox a router call may reach; raises RpcFailure UNAUTHENTICATED."""
+        """Return whose sandbox a router call may reach; raises CloudError UNAUTHENTICATED."""
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         try:
             task_id, expires_at = self._verified(token)
             if time.time() >= expires_at:
                 raise jwt.ExpiredSignatureError
         except jwt.InvalidTokenError as error:
-            raise RpcFailure(StatusCode.UNAUTHENTICATED, "The router token is missing, wrong or expired.") from error
+            raise CloudError(Reason.UNAUTHENTICATED, "The router token is missing, wrong or expired.") from error
         if scheme.lower() != "bearer":
-            raise RpcFailure(StatusCode.UNAUTHENTICATED, "The router takes bearer tokens only.")
+            raise CloudError(Reason.UNAUTHENTICATED, "The router takes bearer tokens only.")
         return Caller("router", task_id)
 
     def _verify(self, token: str) -> tuple[str, int]:

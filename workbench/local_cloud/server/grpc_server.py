@@ -1,7 +1,7 @@
 """Serves the two gRPC services on one loopback port, from handlers grouped by noun.
 
 Every method of the protocol is registered: one without a handler answers UNIMPLEMENTED with its name. Each call is
-authenticated here, before its handler runs; a handler's RpcFailure becomes the status, any other exception a bare
+authenticated here, before its handler runs; a handler's CloudError becomes the status, any other exception a bare
 INTERNAL whose details stay in the log.
 """
 
@@ -19,9 +19,10 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from modal_proto import api_pb2, task_command_router_pb2
 
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.faults.injection import Injector
 from workbench.local_cloud.faults.rules import At
+from workbench.local_cloud.server import statuses
 from workbench.local_cloud.server.callers import Caller, Gate, caller, metadata
 from workbench.local_cloud.server.repeated_calls import Answers, Key
 from workbench.local_cloud.store.damage import is_damage, is_disk_full
@@ -129,8 +130,8 @@ class RpcServer:
         if handler is None:
             self.coverage.asked_for[name] += 1
             _log.warning("rpc.unimplemented", rpc=name)
-            raise RpcFailure(
-                StatusCode.UNIMPLEMENTED, f"{name} is not implemented by the local cloud; Modal itself has it."
+            raise CloudError(
+                Reason.UNIMPLEMENTED, f"{name} is not implemented by the local cloud; Modal itself has it."
             )
 
     async def _answer(
@@ -174,7 +175,7 @@ class RpcServer:
                     if not limit.expired():
                         raise
                     late = f"{name} was not done within {UNARY_DEADLINE_S:g} s."
-                    raise RpcFailure(StatusCode.DEADLINE_EXCEEDED, late) from error
+                    raise CloudError(Reason.DEADLINE_EXCEEDED, late) from error
             except Exception as error:  # the boundary: everything becomes a status
                 await _abort(name, context, error)
                 raise AssertionError("abort always raises") from error
@@ -216,8 +217,8 @@ def _serialize(message: Message | None) -> bytes:
 async def _abort(name: str, context: Any, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
         raise error
-    if isinstance(error, RpcFailure):
-        await context.abort(error.code, error.message)
+    if isinstance(error, CloudError):
+        await context.abort(statuses.GRPC[error.reason], error.message)
     if is_disk_full(error):
         _log.error("rpc.disk_full", rpc=name, exc_info=error)
         await context.abort(

@@ -6,23 +6,16 @@ JSON. Who asks shows the token that the SDK shows. Failures are `{"error": …}`
 from collections.abc import Awaitable, Callable
 
 import structlog
-from grpc import StatusCode
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.statuses import http_status
 from workbench.local_cloud.store.damage import is_disk_full
 
 _log = structlog.get_logger(__name__)
-
-_STATUSES = {
-    StatusCode.UNAUTHENTICATED: 401,
-    StatusCode.NOT_FOUND: 404,
-    StatusCode.INVALID_ARGUMENT: 400,
-    StatusCode.FAILED_PRECONDITION: 409,
-}
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -33,14 +26,14 @@ def for_clients(gate: Gate, answer: Endpoint) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         try:
             if gate.identify(request.headers).kind != "client":
-                raise RpcFailure(StatusCode.UNAUTHENTICATED, "A container has no business here.")
+                raise CloudError(Reason.UNAUTHENTICATED, "A container has no business here.")
             return await answer(request)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
             return JSONResponse({"error": f"{where}: {what}" if where else what}, 400)
-        except RpcFailure as error:
-            return JSONResponse({"error": error.message}, _STATUSES.get(error.code, 500))
+        except CloudError as error:
+            return JSONResponse({"error": error.message}, http_status(error.reason))
 
     return endpoint
 

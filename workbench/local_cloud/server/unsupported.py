@@ -166,7 +166,7 @@ _REGION = re.compile(
 
 
 def refuse_sandbox_options(definition: api_pb2.Sandbox) -> None:
-    """Raise RpcFailure INVALID_ARGUMENT for what a sandbox cannot be given here."""
+    """Raise CloudError INVALID_ARGUMENT for what a sandbox cannot be given here."""
     _refuse_hardware(definition.resources)
     if definition.HasField("pty_info"):
         raise invalid("Sandbox.create with pty is not implemented by the local cloud: give it to exec.")
@@ -178,7 +178,7 @@ def refuse_sandbox_options(definition: api_pb2.Sandbox) -> None:
 
 
 def refuse_function_options(function: api_pb2.Function) -> None:
-    """Raise RpcFailure INVALID_ARGUMENT for what a function cannot be given here."""
+    """Raise CloudError INVALID_ARGUMENT for what a function cannot be given here."""
     _refuse_hardware(function.resources)
     if function.cloud_bucket_mounts or function.s3_mounts:
         raise invalid(_NO_BUCKETS)
@@ -202,14 +202,14 @@ def refuse_function_options(function: api_pb2.Function) -> None:
 
 
 def refuse_web_options(config: api_pb2.WebhookConfig) -> None:
-    """Raise RpcFailure INVALID_ARGUMENT for what a web function cannot be given here."""
+    """Raise CloudError INVALID_ARGUMENT for what a web function cannot be given here."""
     if config.type == api_pb2.WEBHOOK_TYPE_WEB_SERVER:
         raise invalid(f"web_server is not implemented by the local cloud: {_NO_SERVERS}")
     _refuse("A web function", _unknown(config, _OF_WEB_FUNCTIONS))
 
 
 def refuse_variant_options(options: api_pb2.FunctionOptions) -> None:
-    """Raise RpcFailure INVALID_ARGUMENT for options with which a function cannot be bound here."""
+    """Raise CloudError INVALID_ARGUMENT for options with which a function cannot be bound here."""
     _refuse_hardware(options.resources)
     if options.cloud_bucket_mounts:
         raise invalid(_NO_BUCKETS)
@@ -218,12 +218,12 @@ def refuse_variant_options(options: api_pb2.FunctionOptions) -> None:
 
 
 def refuse_options(what: str, request: Message, known: Iterable[str]) -> None:
-    """Raise RpcFailure INVALID_ARGUMENT for whatever is set in a request beside these fields."""
+    """Raise CloudError INVALID_ARGUMENT for whatever is set in a request beside these fields."""
     _refuse(what, _unknown(request, frozenset(known)))
 
 
 def check_placement(cloud: str, placement: api_pb2.SchedulerPlacement) -> None:
-    """Raise RpcFailure INVALID_ARGUMENT for a cloud or a region that there is none of; the others have no effect."""
+    """Raise CloudError INVALID_ARGUMENT for a cloud or a region that there is none of; the others have no effect."""
     if cloud and cloud.lower() not in _CLOUDS:
         raise invalid(f"Invalid cloud provider: {cloud[:100]}")
     for region in placement.regions:

@@ -75,7 +75,7 @@ class ContentStore:
         """Keep the concatenation of some chunks and return its sha256.
 
         `spend` is told what a content takes of the disk that was not there before; if it raises, nothing is kept.
-        Raises RpcFailure RESOURCE_EXHAUSTED when the disk is nearly full.
+        Raises CloudError RESOURCE_EXHAUSTED when the disk is nearly full.
         """
         digest = hashlib.sha256()
         size = looked_at = 0

@@ -6,7 +6,7 @@ Whoever writes for a guest asks first. What a guest writes by itself is the watc
 import os
 from pathlib import Path
 
-from workbench.local_cloud.base.errors import RpcFailure, exhausted
+from workbench.local_cloud.base.errors import CloudError, exhausted
 
 RESERVE_VARIABLE = "WORKBENCH_DISK_RESERVE_MB"
 _MOST_BYTES = 2 * 1024**3
@@ -23,12 +23,12 @@ def reserve_bytes(status: os.statvfs_result) -> int:
 
 
 def require_room(directory: Path, wanted: int = 0) -> None:
-    """Raise RpcFailure RESOURCE_EXHAUSTED if `wanted` bytes more on a directory's disk would take of the reserve."""
+    """Raise CloudError RESOURCE_EXHAUSTED if `wanted` bytes more on a directory's disk would take of the reserve."""
     if (failure := lacking(directory, wanted)) is not None:
         raise failure
 
 
-def lacking(directory: Path, wanted: int = 0) -> RpcFailure | None:
+def lacking(directory: Path, wanted: int = 0) -> CloudError | None:
     """Why `wanted` bytes more cannot be written to a directory's disk; None when they can."""
     status = os.statvfs(directory)
     free, reserve = status.f_bavail * status.f_frsize, reserve_bytes(status)

@@ -37,7 +37,7 @@ class Objects:
     ) -> tuple[str, bool]:
         """Return (object id, created now). `creation_type` is the protocol's ObjectCreationType.
 
-        Raises RpcFailure NOT_FOUND when it must exist and does not, ALREADY_EXISTS when it must not and does.
+        Raises CloudError NOT_FOUND when it must exist and does not, ALREADY_EXISTS when it must not and does.
         """
         environment = environment or DEFAULT_ENVIRONMENT
         if kind != "environment":
@@ -64,7 +64,7 @@ class Objects:
         return object_id, True
 
     def describe(self, kind: str, object_id: str) -> tuple[str, str, float]:
-        """Return (environment, name or "", created_at in Unix seconds); raises RpcFailure NOT_FOUND."""
+        """Return (environment, name or "", created_at in Unix seconds); raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT * FROM objects WHERE kind=? AND object_id=?", (kind, object_id))
         if row is None:
             raise not_found(f"{kind.capitalize()} {object_id} not found.")
@@ -82,7 +82,7 @@ class Objects:
         return [(str(row["object_id"]), str(row["name"]), float(row["created_at"])) for row in rows]
 
     def environment_id(self, name: str) -> str:
-        """The id of an environment, the default one for an empty name; raises RpcFailure NOT_FOUND."""
+        """The id of an environment, the default one for an empty name; raises CloudError NOT_FOUND."""
         row = self._db.one(
             "SELECT object_id FROM objects WHERE kind='environment' AND name=?", (name or DEFAULT_ENVIRONMENT,)
         )
@@ -91,7 +91,7 @@ class Objects:
         return str(row["object_id"])
 
     def rename_environment(self, environment_id: str, old: str, new: str) -> None:
-        """Give an environment another name, with all that it holds; raises RpcFailure ALREADY_EXISTS."""
+        """Give an environment another name, with all that it holds; raises CloudError ALREADY_EXISTS."""
         with self._db.transaction():
             self.rename("environment", environment_id, new)
             for table in ("objects", "apps"):
@@ -107,7 +107,7 @@ class Objects:
         return tuple(f"the {row['kind']} '{row['name']}'" for row in rows)
 
     def rename(self, kind: str, object_id: str, name: str) -> None:
-        """Give an object another name; raises RpcFailure NOT_FOUND or ALREADY_EXISTS."""
+        """Give an object another name; raises CloudError NOT_FOUND or ALREADY_EXISTS."""
         environment, _, _ = self.describe(kind, object_id)
         clash = self._db.one(
             "SELECT 1 FROM objects WHERE kind=? AND environment=? AND name=? AND object_id<>?",
@@ -118,13 +118,13 @@ class Objects:
         self._db.execute("UPDATE objects SET name=? WHERE object_id=?", (name, object_id))
 
     def delete(self, kind: str, object_id: str) -> None:
-        """Forget an object; raises RpcFailure NOT_FOUND."""
+        """Forget an object; raises CloudError NOT_FOUND."""
         if self._db.execute("DELETE FROM objects WHERE kind=? AND object_id=?", (kind, object_id)) == 0:
             raise not_found(f"{kind.capitalize()} {object_id} not found.")
 
 
 def require_environment(database: Database, environment: str) -> None:
-    """Raise RpcFailure NOT_FOUND when there is no environment of that name; the default one always exists."""
+    """Raise CloudError NOT_FOUND when there is no environment of that name; the default one always exists."""
     known = "SELECT 1 FROM objects WHERE kind='environment' AND name=?"
     if environment != DEFAULT_ENVIRONMENT and database.one(known, (environment,)) is None:
         name = environment[:64]

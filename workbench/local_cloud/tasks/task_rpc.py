@@ -7,7 +7,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.app_logs import AppLogs
 from workbench.local_cloud.apps.apps import Apps
-from workbench.local_cloud.base.errors import RpcFailure, invalid, not_found
+from workbench.local_cloud.base.errors import CloudError, invalid, not_found
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.functions.task import Task
 from workbench.local_cloud.sandboxes.sandbox_records import Record
@@ -87,11 +87,11 @@ class TaskRpcs:
     def _find(self, task_id: str) -> Task | Record | None:
         try:
             return self._sandboxes.by_task(task_id)
-        except RpcFailure:
+        except CloudError:
             pass
         try:
             return self._pools.task(task_id)
-        except RpcFailure:
+        except CloudError:
             return None
 
 

@@ -30,7 +30,7 @@ class Change:
 
 
 class History:
-    """Answers about one cloud's volumes; paths were cleaned by the caller. Raises RpcFailure."""
+    """Answers about one cloud's volumes; paths were cleaned by the caller. Raises CloudError."""
 
     def __init__(self, committed: CommittedVolumes) -> None:
         self._committed = committed

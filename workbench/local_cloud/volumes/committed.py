@@ -69,7 +69,7 @@ class Commit:
 
 
 def clean(path: str) -> str:
-    """Normalise a path that a client gave, "" being the root; raises RpcFailure INVALID_ARGUMENT for `..` and NUL."""
+    """Normalise a path that a client gave, "" being the root; raises CloudError INVALID_ARGUMENT for `..` and NUL."""
     if "\0" in path:
         raise invalid("A volume path must not hold NUL.")
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -98,7 +98,7 @@ class CommittedVolumes:
         self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?,?)", (volume_id, version))
 
     def version(self, volume_id: str) -> int:
-        """The volume's file system version, 1 or 2; raises RpcFailure NOT_FOUND."""
+        """The volume's file system version, 1 or 2; raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT version FROM volumes WHERE volume_id=?", (volume_id,))
         if row is None:
             raise not_found(f"Volume {volume_id} not found.")
@@ -115,7 +115,7 @@ class CommittedVolumes:
     def publish(self, volume_id: str, changes: list[Entry | Removal], *, author: str, parent: int | None = None) -> int:
         """Apply a change set as one commit and return its number; all of it or nothing.
 
-        `parent` is the newest commit that the author had seen, by default the newest. Raises RpcFailure NOT_FOUND
+        `parent` is the newest commit that the author had seen, by default the newest. Raises CloudError NOT_FOUND
         when the volume is gone.
         """
         with self._db.transaction(durable=True):

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from grpc import StatusCode
-
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.base.guest_directories import Found, Skipped, open_regular, walk
 from workbench.local_cloud.store.content import read_chunks
 from workbench.local_cloud.volumes.committed import Entry, Removal
@@ -62,7 +60,7 @@ def scan(root: int, known: dict[str, Known], *, keep: Keep | None, limits: ScanL
     """Compare the open directory `root` with `known`; without `keep` files are hashed but not kept.
 
     A file that vanishes meanwhile counts as removed, one that grows is taken as long as it was when opened. Raises
-    RpcFailure RESOURCE_EXHAUSTED when there are too many entries.
+    CloudError RESOURCE_EXHAUSTED when there are too many entries.
     """
     skipped: list[Skipped] = []
     seen: dict[str, Known] = {}
@@ -70,7 +68,7 @@ def scan(root: int, known: dict[str, Known], *, keep: Keep | None, limits: ScanL
     files = moved = 0
     for found in walk(root, skipped):
         if len(seen) >= limits.max_entries:
-            raise RpcFailure(StatusCode.RESOURCE_EXHAUSTED, f"A volume holds at most {limits.max_entries} entries.")
+            raise CloudError(Reason.RESOURCE_EXHAUSTED, f"A volume holds at most {limits.max_entries} entries.")
         before = known.get(found.path)
         try:
             now = _look(found, before, keep, limits, skipped)

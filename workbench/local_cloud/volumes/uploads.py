@@ -13,7 +13,7 @@ AUTHOR = "client:api"
 
 
 class VolumeFiles:
-    """Lists, puts, removes and copies. Paths are cleaned here; raises RpcFailure."""
+    """Lists, puts, removes and copies. Paths are cleaned here; raises CloudError."""
 
     def __init__(self, committed: CommittedVolumes) -> None:
         self._committed = committed

@@ -84,7 +84,7 @@ class VolumeRpcs:
         )
 
     def named(self, name: str) -> str:
-        """The id of a volume of the default environment by its name; raises RpcFailure NOT_FOUND."""
+        """The id of a volume of the default environment by its name; raises CloudError NOT_FOUND."""
         volume_id, _ = self._objects.get_or_create(
             "volume", "vo", environment="", name=name, creation_type=api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED
         )

@@ -94,7 +94,7 @@ class WorkingCopies:
         """Lay the committed state below `sub_path` out as a new directory, owned by `owner_uid` when we are root.
 
         A missing sub-path is created. All commits of it together add at most `max_stored_bytes` of new contents to the
-        disk. Raises RpcFailure: NOT_FOUND for the volume, INVALID_ARGUMENT or FAILED_PRECONDITION for the sub-path,
+        disk. Raises CloudError: NOT_FOUND for the volume, INVALID_ARGUMENT or FAILED_PRECONDITION for the sub-path,
         RESOURCE_EXHAUSTED when the disk has no room for it.
         """
         below = clean(sub_path or "")
@@ -198,7 +198,7 @@ class WorkingCopy:
     async def commit(self, author: str) -> CommitResult:
         """Publish what changed since the mount or the last commit. `author` is `kind:id`.
 
-        Raises RpcFailure: NOT_FOUND when the volume was deleted, RESOURCE_EXHAUSTED beyond the limits of a volume.
+        Raises CloudError: NOT_FOUND when the volume was deleted, RESOURCE_EXHAUSTED beyond the limits of a volume.
         """
         if self.read_only or not await self._may_commit(author, self.sub_path):
             return CommitResult(None, 0, 0)
@@ -225,7 +225,7 @@ class WorkingCopy:
         await self._run(self._release)
 
     async def discard(self) -> None:
-        """Remove the directory; later operations raise RpcFailure. Idempotent."""
+        """Remove the directory; later operations raise CloudError. Idempotent."""
         await self._run(self._discard)
 
     async def _run(self, work: Callable[[], _T]) -> _T:

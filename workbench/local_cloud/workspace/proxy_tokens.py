@@ -48,7 +48,7 @@ class ProxyTokens:
         database.script(_DDL)
 
     def create(self, name: str, *, scoped: bool = False) -> tuple[str, str]:
-        """Make a token; returns its id and its secret, which nobody can read again. Raises RpcFailure."""
+        """Make a token; returns its id and its secret, which nobody can read again. Raises CloudError."""
         if len(self.all()) >= MAX_TOKENS:
             raise exhausted(f"There are {MAX_TOKENS} proxy tokens already: delete some first.")
         token_id, secret = new_id("wk"), f"ws-{secrets.token_urlsafe(32)}"
@@ -67,27 +67,27 @@ class ProxyTokens:
         return [ProxyToken(row["token_id"], row["name"], row["created_at"], bool(row["scoped"])) for row in rows]
 
     def rename(self, token_id: str, name: str) -> None:
-        """Give a token another name; raises RpcFailure NOT_FOUND."""
+        """Give a token another name; raises CloudError NOT_FOUND."""
         self._change("UPDATE proxy_tokens SET name=? WHERE token_id=?", (name, token_id), token_id)
 
     def delete(self, token_id: str) -> None:
-        """Make a token worthless; raises RpcFailure NOT_FOUND."""
+        """Make a token worthless; raises CloudError NOT_FOUND."""
         self._change("DELETE FROM proxy_tokens WHERE token_id=?", (token_id,), token_id)
 
     def environments(self, token_id: str) -> list[str]:
-        """The environments in which a token is allowed, by their ids; raises RpcFailure NOT_FOUND."""
+        """The environments in which a token is allowed, by their ids; raises CloudError NOT_FOUND."""
         self._require(token_id)
         rows = self._db.all("SELECT environment_id FROM proxy_token_environments WHERE token_id=?", (token_id,))
         return [row["environment_id"] for row in rows]
 
     def allow(self, token_id: str, environment_id: str) -> None:
-        """Let a token open an environment's functions, and no longer those of any; raises RpcFailure NOT_FOUND."""
+        """Let a token open an environment's functions, and no longer those of any; raises CloudError NOT_FOUND."""
         with self._db.transaction():
             self._change("UPDATE proxy_tokens SET scoped=1 WHERE token_id=?", (token_id,), token_id)
             self._db.execute("INSERT OR IGNORE INTO proxy_token_environments VALUES (?,?)", (token_id, environment_id))
 
     def revoke(self, token_id: str, environment_id: str) -> None:
-        """Take an environment from a token; raises RpcFailure NOT_FOUND or FAILED_PRECONDITION."""
+        """Take an environment from a token; raises CloudError NOT_FOUND or FAILED_PRECONDITION."""
         if environment_id not in self.environments(token_id):
             raise failed_precondition(
                 f"The proxy token {token_id} is not allowed in this environment by name: `modal workspace proxy-tokens "

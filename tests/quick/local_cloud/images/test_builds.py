@@ -10,7 +10,7 @@ from tests.quick.local_cloud.images.conftest import FROM_PYTHON, Service, layer,
 from tests.support.packages import source_archive, wheel
 from tests.support.processes import naming
 from workbench.local_cloud.apps.app_logs import Wanted
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.images import build_sandbox
 from workbench.local_cloud.images.images import BUILT, FAILED, Images
 
@@ -86,7 +86,7 @@ async def test_a_stop_ends_builds_and_leaves_nothing(service: Service, images: I
     await images.aclose()
     assert left_behind(service) == []
     assert "interrupted" in images.get(image_id).failure
-    with pytest.raises(RpcFailure, match="interrupted"):
+    with pytest.raises(CloudError, match="interrupted"):
         images.built(image_id)
     assert list(service.root.iterdir()) == []
 
@@ -120,7 +120,7 @@ async def test_a_directory_that_is_gone_is_built_anew(service: Service, images: 
     image = await made(images, "COPY a /data/", mount="mo-1")
     assert image.directory is not None
     shutil.rmtree(image.directory)
-    with pytest.raises(RpcFailure, match="are gone"):
+    with pytest.raises(CloudError, match="are gone"):
         images.built(image.image_id)
     again = await made(images, "COPY a /data/", mount="mo-1")
     assert again.image_id == image.image_id

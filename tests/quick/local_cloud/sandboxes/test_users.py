@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from grpc import StatusCode
 
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.sandboxes.engine.host_users import UIDS_VARIABLE, Users
 from workbench.local_cloud.store.database import Database
 
@@ -60,9 +59,9 @@ def test_the_user_that_was_idle_for_the_longest_changes_hands_and_none_that_runs
     users.release("sb-a")
     assert users.take("sb-d", "d") == taken["a"]  # its sandbox had started before that of b
     assert users.take("sb-e", "e") == taken["b"]
-    with pytest.raises(RpcFailure, match=UIDS_VARIABLE) as refused:
+    with pytest.raises(CloudError, match=UIDS_VARIABLE) as refused:
         users.take("sb-f", "f")
-    assert refused.value.code is StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.reason is Reason.RESOURCE_EXHAUSTED
     users.release("sb-c")
     assert users.take("sb-a", "a") == taken["c"]
 

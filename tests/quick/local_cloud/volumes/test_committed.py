@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 
@@ -104,7 +104,7 @@ def test_a_deleted_volume_takes_no_commit(database: Database) -> None:
     volumes.create(VOLUME, version=2)
     volumes.publish(VOLUME, [Entry("a", "file", 0o644)], author="a:")
     volumes.drop(VOLUME)
-    with pytest.raises(RpcFailure, match="not found"):
+    with pytest.raises(CloudError, match="not found"):
         volumes.publish(VOLUME, [Entry("a", "file", 0o644)], author="a:")
     assert volumes.below(VOLUME, "") == []
 
@@ -112,7 +112,7 @@ def test_a_deleted_volume_takes_no_commit(database: Database) -> None:
 @pytest.mark.parametrize("path", ["../x", "a/../b", "..", "a\0b", "x" * 256, "a/" * 3000])
 def test_paths_that_escape_or_cannot_exist_are_refused(path: str) -> None:
     """Paths are parsed once, at the door."""
-    with pytest.raises(RpcFailure):
+    with pytest.raises(CloudError):
         clean(path)
 
 

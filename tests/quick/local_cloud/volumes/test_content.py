@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.store.content import CHUNK_BYTES, ContentStore
 from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE
 
@@ -87,7 +87,7 @@ def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path, monkeypat
     store = ContentStore(tmp_path)
     sha256 = store.add_bytes(b"before")
     monkeypatch.setenv(RESERVE_VARIABLE, str(10**9))
-    with pytest.raises(RpcFailure, match="nearly full"):
+    with pytest.raises(CloudError, match="nearly full"):
         store.add_bytes(b"more")
     assert store.add_bytes(b"before") == sha256
     assert len(_files(tmp_path)) == 1

@@ -8,7 +8,7 @@ from modal_proto import api_pb2
 
 from tests.quick.local_cloud.volumes.conftest import Service
 from workbench.local_cloud.base.credentials import Credentials
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.sandboxes.router_url import Url
 from workbench.local_cloud.server.signed_links import Links
 from workbench.local_cloud.store.ephemeral import SILENCE_S, Ephemeral
@@ -42,12 +42,12 @@ async def test_only_an_ephemeral_volume_without_a_sign_of_life_is_dropped(servic
     assert service.committed.version(silent) == api_pb2.VOLUME_FS_VERSION_V1
     now += 2
     rpcs.drop_abandoned()
-    with pytest.raises(RpcFailure, match="not found"):
+    with pytest.raises(CloudError, match="not found"):
         service.committed.version(silent)
     for kept in (named, alive):
         service.committed.version(kept)
     now += SILENCE_S
     rpcs.drop_abandoned()
-    with pytest.raises(RpcFailure, match="not found"):
+    with pytest.raises(CloudError, match="not found"):
         service.committed.version(alive)
     service.committed.version(named)

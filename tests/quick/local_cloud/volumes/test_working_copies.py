@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.quick.local_cloud.volumes.conftest import LIMITS, VOLUME, Service
-from workbench.local_cloud.base.errors import RpcFailure
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE
 from workbench.local_cloud.volumes.committed import Entry
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
@@ -149,7 +149,7 @@ async def test_a_sub_path_mount_sees_and_changes_its_own_files_only(service: Ser
 @pytest.mark.parametrize("sub_path", ["../x", "a/../../b", "a\0b"])
 async def test_sub_paths_that_climb_are_refused(service: Service, sub_path: str) -> None:
     """The SDK does not check them, so the cloud must."""
-    with pytest.raises(RpcFailure):
+    with pytest.raises(CloudError):
         await service.mount(sub_path=sub_path)
     assert list((service.root / "copies").iterdir()) == []
 
@@ -160,7 +160,7 @@ async def test_a_sub_path_through_a_link_or_file_is_refused(service: Service) ->
         VOLUME, [Entry("link", "symlink", 0o777, target="/etc"), Entry("file", "file", 0o644)], author="a:"
     )
     for sub_path in ("link", "link/x", "file/x"):
-        with pytest.raises(RpcFailure, match="not a directory"):
+        with pytest.raises(CloudError, match="not a directory"):
             await service.mount(sub_path=sub_path)
 
 
@@ -249,7 +249,7 @@ async def test_too_many_entries_are_refused(service: Service) -> None:
     copy = await service.mount()
     for number in range(LIMITS.max_entries + 1):
         (copy.path / str(number)).touch()
-    with pytest.raises(RpcFailure, match="at most 1000 entries"):
+    with pytest.raises(CloudError, match="at most 1000 entries"):
         await copy.commit("test:1")
     assert service.paths() == []
 
@@ -314,7 +314,7 @@ async def test_discard_is_idempotent_and_leaves_nothing(service: Service) -> Non
     await copy.discard()
     await copy.discard()
     assert list((service.root / "copies").iterdir()) == []
-    with pytest.raises(RpcFailure, match="has ended"):
+    with pytest.raises(CloudError, match="has ended"):
         await copy.commit("test:1")
 
 
@@ -327,7 +327,7 @@ async def test_a_crashed_clouds_copies_are_reaped_at_start(service: Service) -> 
 
 async def test_an_unknown_volume_cannot_be_mounted(service: Service) -> None:
     """Ids come from clients."""
-    with pytest.raises(RpcFailure, match="not found"):
+    with pytest.raises(CloudError, match="not found"):
         await service.copies.mount("vo-unknown")
 
 
@@ -381,7 +381,7 @@ async def test_a_mount_commits_no_more_than_it_may_and_loses_nothing(service: Se
         assert (await copy.commit("test:")).number == number + 1
     kept = service.read("big")
     (copy.path / "big").write_bytes(os.urandom(900_000))
-    with pytest.raises(RpcFailure, match="at most 3 MiB are kept of one"):
+    with pytest.raises(CloudError, match="at most 3 MiB are kept of one"):
         await copy.commit("test:")
     assert service.read("big") == kept
     assert kept is not None
@@ -405,7 +405,7 @@ async def test_a_mount_for_which_the_disk_has_no_room_is_refused_and_leaves_noth
     status = os.statvfs(service.root)
     free_mb = status.f_bavail * status.f_frsize // 2**20
     monkeypatch.setenv(RESERVE_VARIABLE, str(free_mb + 200))
-    with pytest.raises(RpcFailure, match="nearly full"):
+    with pytest.raises(CloudError, match="nearly full"):
         await service.mount()
     assert sorted(path.name for path in (service.root / "copies").iterdir()) == left
     monkeypatch.setenv(RESERVE_VARIABLE, str(free_mb - 500))

@@ -65,7 +65,7 @@ class Users:
         database.execute("DELETE FROM sandbox_users WHERE project LIKE 'sandbox %'")  # of a cloud that was killed
 
     def take(self, sandbox_id: str, project: str | None) -> int:
-        """The user for a sandbox: its project's, or one for itself alone. Raises RpcFailure RESOURCE_EXHAUSTED."""
+        """The user for a sandbox: its project's, or one for itself alone. Raises CloudError RESOURCE_EXHAUSTED."""
         key = project if project is not None else f"sandbox {sandbox_id}"
         with self._db.transaction():
             number = self._number(key)
