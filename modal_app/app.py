@@ -87,10 +87,10 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
 def model_gateway():  # type: ignore[no-untyped-def]  # as above
     """The only function that has the model's key. Refuses to start with bad settings."""
     from modal_app import collector, logs
-    from modal_app.model.access import liveness
     from modal_app.model.traffic import Recorder, Replays, Traffic
     from modal_app.model_gateway.gateway import create_gateway
     from modal_app.model_gateway.gateway_settings import GatewaySettings
+    from modal_app.runs.liveness import liveness
 
     logs.configure()
     traffic = Traffic(state.traffic)

@@ -7,7 +7,9 @@ run.wait()
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from workbench.views import show_with
 
 if TYPE_CHECKING:
     from modal_app.contract.errors import ContractError, ErrorCode
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     )
     from workbench.deployment.deploy import DeployFailedError
     from workbench.deployment.deployments import Deployed
+    from workbench.deployment.endpoint import Endpoint
     from workbench.deployment.targets import Target, TargetUnavailableError
     from workbench.files.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
     from workbench.files.preview import Preview
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
     from workbench.runs.client import AsyncClient, Received, RequestRefusedError, StreamLostError
     from workbench.runs.comparison import Comparison
-    from workbench.runs.endpoint import Endpoint
     from workbench.runs.project import Project, make_request
     from workbench.runs.recordings import Recording, RecordingUnreadableError
     from workbench.runs.run import Run
@@ -62,7 +64,7 @@ _HOMES = {
     "FaultRule": "workbench.cloud_control.controls",
     "InjectedFault": "workbench.cloud_control.controls",
     "DeployFailedError": "workbench.deployment.deploy",
-    "Endpoint": "workbench.runs.endpoint",
+    "Endpoint": "workbench.deployment.endpoint",
     "BlamedLine": "workbench.files.history",
     "CommitInfo": "workbench.files.history",
     "FileChange": "workbench.files.history",
@@ -84,6 +86,18 @@ _HOMES = {
     "ProjectVolume": "workbench.files.project_files",
     "VolumeEntry": "workbench.files.project_files",
 }
+
+
+def _run_view(run: Any, **options: Any) -> object:
+    return import_module("workbench.widgets.run_view").RunView(run, **options)
+
+
+def _volume_browser(files: Any) -> object:
+    return import_module("workbench.widgets.volume_browser").VolumeBrowser(files)
+
+
+show_with("run", _run_view)
+show_with("project files", _volume_browser)
 
 
 def __getattr__(name: str) -> object:

@@ -18,6 +18,7 @@ from workbench.cloud_control.controls import Clock, CloudControl, ControlUnavail
 from workbench.deployment import deploy as deployment
 from workbench.deployment import targets
 from workbench.deployment.deployments import Deployments
+from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.targets import Target, TargetUnavailableError
 from workbench.files.history import HistoryClient
@@ -27,7 +28,6 @@ from workbench.runs.archive import RunArchive
 from workbench.runs.background_loop import BackgroundLoop
 from workbench.runs.client import PATIENCE_S, AsyncClient
 from workbench.runs.comparison import Comparison, compare
-from workbench.runs.endpoint import Endpoint
 from workbench.runs.project import Project, make_request
 from workbench.runs.recordings import Recording
 from workbench.runs.run import Run

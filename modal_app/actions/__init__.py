@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TypeGuard
 
 from modal_app.actions import claude_action, files_action, git_action, python_action
-from modal_app.actions.claude_action import ModelGrant
 from modal_app.actions.output import Output
 from modal_app.actions.performed import Performed
 from modal_app.contract.events import Usage
 from modal_app.contract.requests import ClaudeRequest, FilesList, FilesRead, PrewarmRequest, PythonRequest, Request
 from modal_app.endpoint_settings import Timeouts
+from modal_app.model.grants import ModelGrant
 from modal_app.sandboxes.fleet import Platform
 from modal_app.sandboxes.project_sandbox import Job
 

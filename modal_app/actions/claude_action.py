@@ -6,9 +6,9 @@ The CLI is asked to end before its sandbox is: only it can end what its Bash too
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pydantic import JsonValue, SecretStr
+from pydantic import JsonValue
 
 from modal_app.actions.claude_command import CONFIG_DIR, Command, ModelPatience, claude_command
 from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Plain, Text
@@ -19,6 +19,7 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Usage
 from modal_app.contract.requests import ClaudeRequest
 from modal_app.endpoint_settings import Timeouts
+from modal_app.model.grants import ModelGrant
 from modal_app.sandboxes.project_sandbox import Job
 
 GRACE_S = 5.0  # for the CLI to end when it is asked to; it takes 0.2
@@ -33,14 +34,6 @@ _START = (
     'echo "$$" > "$2"; shift 2; exec "$@"'
 )
 _END = 'kill -TERM "$(cat "$1")"'
-
-
-@dataclass(frozen=True)
-class ModelGrant:
-    """How one run reaches the model: the gateway's address, and a token that dies with the run."""
-
-    base_url: str
-    token: SecretStr
 
 
 async def run(

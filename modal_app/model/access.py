@@ -5,18 +5,15 @@ The endpoint signs tokens and never sees the model's key; the gateway has the ke
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import modal
 from pydantic import SecretStr
 
-from modal_app.actions.claude_action import ModelGrant
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.model.run_tokens import RunClaims, mint
-from modal_app.runs.run_records import Records
-from modal_app.runs.shared_state import SharedState
+from modal_app.model.grants import ModelGrant
+from modal_app.model_gateway.run_tokens import RunClaims, mint
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 NO_MODEL = ContractError(
@@ -24,8 +21,6 @@ NO_MODEL = ContractError(
     "this endpoint has no model: set WORKBENCH_MODEL_UPSTREAM_KEY and deploy it again",
 )
 _LOOK_UP_S = 15.0
-_KNOWN_S = 1.0  # a token is good for so long at most after its run's end
-_MAX_KNOWN = 1000
 
 
 class ModelAccess:
@@ -62,23 +57,3 @@ class ModelAccess:
 def host_of(grant: ModelGrant) -> str:
     """The one host that the run's sandbox may reach: a name, with a port where that is not the usual one."""
     return urlsplit(grant.base_url).netloc
-
-
-def liveness(state: SharedState, *, clock: Callable[[], float] = time.monotonic) -> Callable[[str], Awaitable[bool]]:
-    """A check whether a run goes on, by its record; an answer counts for a second. Platform errors are raised."""
-    records = Records(state)
-    known: dict[str, tuple[float, bool]] = {}
-
-    async def is_live(run_id: str) -> bool:
-        at, live = known.get(run_id, (float("-inf"), False))
-        if clock() - at < _KNOWN_S:
-            return live
-        asked_at = clock()
-        record = await records.get(run_id)
-        live = record is not None and record.state == "open"
-        if len(known) >= _MAX_KNOWN:
-            known.clear()
-        known[run_id] = (asked_at, live)
-        return live
-
-    return is_live

@@ -15,7 +15,7 @@ import modal
 import structlog
 
 from modal_app.model_gateway.recording import Exchange, Replay, dump_exchange, parse_exchange
-from modal_app.runs.batches import Joiner, parts
+from modal_app.queue_items import Joiner, parts
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)

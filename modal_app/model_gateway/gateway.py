@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from modal_app.model.run_tokens import RunClaims, TokenError, verify
 from modal_app.model_gateway.error_answers import Refusal
 from modal_app.model_gateway.exchange import Passage, Sink
 from modal_app.model_gateway.gateway_settings import GatewaySettings
 from modal_app.model_gateway.model_requests import ModelRequest, parse_request
 from modal_app.model_gateway.passed_headers import passed_on
 from modal_app.model_gateway.recording import Exchange, Replay, ReplayError
+from modal_app.model_gateway.run_tokens import RunClaims, TokenError, verify
 from modal_app.model_gateway.spending import Meter, Spent
 from modal_app.model_gateway.upstream import Upstream
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from modal_app.model.run_tokens import RunClaims
 from modal_app.model_gateway.error_answers import Refusal
 from modal_app.model_gateway.gateway_settings import Limits
+from modal_app.model_gateway.run_tokens import RunClaims
 
 _MINUTE_S = 60.0
 

@@ -5,14 +5,11 @@ last number, whether its last event is the terminal one, and whether the log goe
 """
 
 import re
-import secrets
 from dataclasses import dataclass
 
 from modal_app.contract.events import TERMINAL, Event, TerminalEvent, parse_event
 
-MAX_ITEM_BYTES = 768 * 1024  # of a queue; Modal takes 1 MiB with what serializing adds
 _HEADER = re.compile(rb"(\d{1,18}) (\d{1,18}) ([01])([01])\n")
-_PART = re.compile(rb"part ([0-9a-f]{16}) (\d{1,4}) (\d{1,4})\n")
 _FRAME_END = b"\n\n"
 
 
@@ -51,38 +48,6 @@ class Batch:
 
 ROLL = Batch(0, 0, b"", rolls=True)
 """No events: the log goes on in another segment."""
-
-
-def parts(data: bytes) -> list[bytes]:
-    """An encoded batch as items of a queue, in more than one when it is too large for that."""
-    if len(data) <= MAX_ITEM_BYTES:
-        return [data]
-    name = secrets.token_hex(8).encode()
-    pieces = [data[start : start + MAX_ITEM_BYTES] for start in range(0, len(data), MAX_ITEM_BYTES)]
-    return [b"part %s %d %d\n" % (name, number, len(pieces)) + piece for number, piece in enumerate(pieces)]
-
-
-class Joiner:
-    """Puts the parts of batches together again."""
-
-    def __init__(self) -> None:
-        self._name = b""
-        self._pieces: dict[int, bytes] = {}
-
-    def feed(self, item: object) -> bytes | None:
-        """The batch that an item completes. One whose parts were not all put is dropped when another begins."""
-        header = _PART.match(item) if isinstance(item, bytes) else None
-        if header is None or not isinstance(item, bytes):
-            return item if isinstance(item, bytes) else b""
-        name, number, count = header[1], int(header[2]), int(header[3])
-        if name != self._name:
-            self._name, self._pieces = name, {}
-        self._pieces[number] = item[header.end() :]
-        if len(self._pieces) < count:
-            return None
-        whole = b"".join(self._pieces[one] for one in sorted(self._pieces))
-        self._name, self._pieces = b"", {}
-        return whole
 
 
 def offset_after(frames: bytes, seq: int) -> int:

@@ -13,7 +13,8 @@ from dataclasses import replace
 import modal
 import structlog
 
-from modal_app.runs.batches import ROLL, Batch, BrokenBatchError, Joiner, parts
+from modal_app.queue_items import Joiner, parts
+from modal_app.runs.batches import ROLL, Batch, BrokenBatchError
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)

@@ -17,11 +17,11 @@ from pydantic import SecretStr
 
 from modal_app import DEFAULT_APP_NAME
 from workbench.deployment import modal_command, model_backing
+from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.modal_command import ModalCommandFailedError
 from workbench.deployment.model_backing import Backing
 from workbench.deployment.targets import Target, TargetUnavailableError
 from workbench.machine import private_files
-from workbench.runs.endpoint import Endpoint
 
 FUNCTION_NAME = "generate"
 SECRET_VARIABLE = "WORKBENCH_SECRET"  # noqa: S105  # the name of the variable, not its value

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from workbench.deployment.endpoint import Endpoint
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.functions.web_ingress import QuietServer
 from workbench.runs.background_loop import BackgroundLoop
-from workbench.runs.endpoint import Endpoint
 
 _START_S = 10.0
 _PASSED_ON = ("x-modal-secret", "content-type", "accept")

@@ -27,6 +27,7 @@ from workbench.files.history import (
     UncommittedMount,
 )
 from workbench.files.preview import Preview, bytes_wanted, preview
+from workbench.views import view_of
 
 if TYPE_CHECKING:
     from workbench.widgets.volume_browser import VolumeBrowser
@@ -183,9 +184,8 @@ class ProjectVolume:
 
     def browse(self) -> "VolumeBrowser":
         """A browser for JupyterLab."""
-        from workbench.widgets.volume_browser import VolumeBrowser  # late: the widget shows volumes
-
-        return VolumeBrowser(self)
+        browser: VolumeBrowser = view_of("project files", self)
+        return browser
 
     def __repr__(self) -> str:
         return f"ProjectVolume({self._root})"

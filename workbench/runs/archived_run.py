@@ -16,6 +16,7 @@ from modal_app.contract.proof import Bundle, Check, parse_stream, verify
 from workbench.runs.timeline import Timeline, timeline
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import columns, table
+from workbench.views import view_of
 
 if TYPE_CHECKING:
     from workbench.widgets.run_view import RunView
@@ -156,9 +157,8 @@ class ArchivedRun:
 
     def view(self) -> "RunView":
         """The run as a live view shows it, for JupyterLab."""
-        from workbench.widgets.run_view import RunView  # late: the widgets show runs, not the other way round
-
-        return RunView(self, can_cancel=False)
+        view: RunView = view_of("run", self, can_cancel=False)
+        return view
 
     def __repr__(self) -> str:
         return f"ArchivedRun({self.run_id}, {one_line(self.bundle.outcome, 40)})"

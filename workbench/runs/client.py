@@ -23,7 +23,7 @@ from modal_app.contract.events import TERMINAL, Event, TerminalEvent, UnknownEve
 from modal_app.contract.headers import KEY_HEADER, SECRET_HEADER
 from modal_app.contract.order import Order, OrderError
 from modal_app.contract.requests import Request, dump_request
-from workbench.runs.endpoint import Endpoint
+from workbench.deployment.endpoint import Endpoint
 
 _log = logging.getLogger(__name__)
 

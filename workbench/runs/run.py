@@ -20,6 +20,7 @@ from workbench.runs.claude_messages import standing, tail
 from workbench.runs.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
 from workbench.runs.timeline import Timeline, timeline
 from workbench.runs.view_state import ViewState, lost, reduce
+from workbench.views import view_of
 
 if TYPE_CHECKING:
     from workbench.widgets.run_view import RunView
@@ -260,9 +261,8 @@ class Run:
 
     def view(self) -> "RunView":
         """A live view for JupyterLab."""
-        from workbench.widgets.run_view import RunView  # late: the widgets follow runs, not the other way round
-
-        return RunView(self)
+        view: RunView = view_of("run", self)
+        return view
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": self._plain(), "text/html": self._html()}

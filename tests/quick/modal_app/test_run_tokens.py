@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from modal_app.model.run_tokens import RunClaims, TokenError, mint, verify
+from modal_app.model_gateway.run_tokens import RunClaims, TokenError, mint, verify
 
 SECRET, OTHER = SecretStr("a secret of the gateway"), SecretStr("another secret of it")
 CLAIMS = RunClaims("run-1", 1000, max_requests=5)

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from modal_app.actions import ModelGrant
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.model.access import ModelAccess, host_of, liveness
+from modal_app.model.access import ModelAccess, host_of
+from modal_app.runs.liveness import liveness
 from modal_app.runs.run_records import Records, RunRecord, new_run_id
 from modal_app.runs.shared_state import SharedState
 from tests.conftest import Running

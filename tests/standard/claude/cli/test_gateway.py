@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from modal_app.actions.claude_stream import ClaudeStream
 from modal_app.actions.claude_verdict import Verdict
 from modal_app.contract.claude_options import ClaudeOptions
-from modal_app.model.run_tokens import RunClaims, mint
 from modal_app.model_gateway.gateway import create_gateway
 from modal_app.model_gateway.gateway_settings import GatewaySettings, Limits
 from modal_app.model_gateway.recording import Exchange, Replay
+from modal_app.model_gateway.run_tokens import RunClaims, mint
 from tests.standard.claude.cli.conftest import Calls
 from tests.support.claude import cli
 from tests.support.servers import served

@@ -1,0 +1,30 @@
+"""Whether a run goes on, as the model gateway asks before it spends anything for one."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from modal_app.runs.run_records import Records
+from modal_app.runs.shared_state import SharedState
+
+_KNOWN_S = 1.0  # a token is good for so long at most after its run's end
+_MAX_KNOWN = 1000
+
+
+def liveness(state: SharedState, *, clock: Callable[[], float] = time.monotonic) -> Callable[[str], Awaitable[bool]]:
+    """A check whether a run goes on, by its record; an answer counts for a second. Platform errors are raised."""
+    records = Records(state)
+    known: dict[str, tuple[float, bool]] = {}
+
+    async def is_live(run_id: str) -> bool:
+        at, live = known.get(run_id, (float("-inf"), False))
+        if clock() - at < _KNOWN_S:
+            return live
+        asked_at = clock()
+        record = await records.get(run_id)
+        live = record is not None and record.state == "open"
+        if len(known) >= _MAX_KNOWN:
+            known.clear()
+        known[run_id] = (asked_at, live)
+        return live
+
+    return is_live
