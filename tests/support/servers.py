@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from workbench.local_cloud.functions.web_ingress import QuietServer
+from workbench.local_cloud.base.quiet_server import QuietServer
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from workbench.local_cloud.base.ports import listen
+from workbench.local_cloud import listen
 
 _CHUNK_BYTES = 64 * 1024
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import modal
 
-from workbench.local_cloud.base.ports import listen
+from workbench.local_cloud import listen
 
 NAME = "workbench-bench-bridge"
 app = modal.App(NAME)

@@ -10,7 +10,7 @@ from pathlib import Path
 from workbench.benchmarks import bare_processes
 from workbench.benchmarks.figures import Figure, Samples
 from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
-from workbench.local_cloud.process.state_directory import STATE_VARIABLE
+from workbench.local_cloud import STATE_VARIABLE
 
 
 def measure(repeat: int) -> Figure:

@@ -10,10 +10,7 @@ from pathlib import Path
 
 from workbench.benchmarks import bare_processes
 from workbench.benchmarks.figures import Figure, Samples
-from workbench.local_cloud.store.content import ContentStore
-from workbench.local_cloud.store.database import Database
-from workbench.local_cloud.volumes.committed import CommittedVolumes
-from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
+from workbench.local_cloud import CommittedVolumes, ContentStore, Database, WorkingCopies, WorkingCopy
 
 FILES = 1000
 CHANGES = 10

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli.common import JsonOption, failing, prepare, print_json, say
-from workbench.local_cloud.process import daemon
-from workbench.local_cloud.process.state_directory import State
+from workbench.local_cloud import State, daemon
 from workbench.machine.private_cloud import private_directory
 
 if TYPE_CHECKING:

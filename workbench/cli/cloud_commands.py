@@ -10,8 +10,7 @@ import typer
 
 from workbench.cli import control_commands
 from workbench.cli.common import JsonOption, failing, prepare, print_json, say
-from workbench.local_cloud.process import daemon
-from workbench.local_cloud.process.state_directory import Running, State, default_state_dir
+from workbench.local_cloud import Running, State, daemon, default_state_dir
 
 app = typer.Typer(no_args_is_help=True, help="The local cloud: Modal's own protocol, served on this machine.")
 app.add_typer(control_commands.fault, name="fault")
@@ -97,7 +96,7 @@ def fsck(as_json: JsonOption = False) -> None:
 
     The cloud must not run. Exit code 1 when something is damaged or missing.
     """
-    from workbench.local_cloud.process import maintenance
+    from workbench.local_cloud import maintenance
 
     state = _state()
     with failing(), state.locked():
@@ -127,7 +126,7 @@ def gc(
 
     With --keep older commits of every volume are forgotten first; the files as they are now always stay.
     """
-    from workbench.local_cloud.process import maintenance
+    from workbench.local_cloud import maintenance
 
     try:
         kept = maintenance.Keep.parse(keep) if keep else None

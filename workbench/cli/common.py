@@ -11,7 +11,7 @@ import typer
 
 from modal_app.contract.errors import ContractError
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent, dump_event
-from workbench.local_cloud.process.daemon import CloudStartFailedError
+from workbench.local_cloud import CloudStartFailedError
 from workbench.machine import prerequisites
 from workbench.notebooks import NotebookFailedError
 from workbench.runs.claude_messages import shown
@@ -32,8 +32,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from workbench.deployment.deploy import DeployFailedError
     from workbench.deployment.targets import TargetUnavailableError
     from workbench.files.history import HistoryError, HistoryUnavailableError
-    from workbench.local_cloud.process.state_directory import StateInUseError
-    from workbench.local_cloud.store.damage import StateError
+    from workbench.local_cloud import StateError, StateInUseError
     from workbench.runs.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunNotArchivedError
     from workbench.runs.client import RequestRefusedError, StreamLostError
     from workbench.runs.recordings import RecordingUnreadableError

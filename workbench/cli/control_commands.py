@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench.cli.common import JsonOption, failing, print_json
-from workbench.local_cloud.process.daemon import CloudStartFailedError
-from workbench.local_cloud.process.state_directory import State, default_state_dir
+from workbench.local_cloud import CloudStartFailedError, State, default_state_dir
 
 if TYPE_CHECKING:
     from workbench.cloud_control.controls import Clock, CloudControl, Faults
@@ -152,7 +151,7 @@ def coverage(as_json: JsonOption = False) -> None:
 
 
 def _pair(setting: str) -> tuple[str, Any]:
-    from workbench.local_cloud.faults.rules import FaultRule, check_word
+    from workbench.local_cloud import FaultRule, check_word
 
     name, equals, text = setting.partition("=")
     if not equals:

@@ -10,8 +10,7 @@ import typer
 from modal_app.contract.events import TerminalEvent
 from workbench.cli.common import EventPrinter, JsonOption, failing, prepare, print_json, say
 from workbench.cli.run_commands import follow
-from workbench.local_cloud.process import daemon
-from workbench.local_cloud.process.state_directory import State, default_state_dir
+from workbench.local_cloud import State, daemon, default_state_dir
 from workbench.runs.project import Project
 
 if TYPE_CHECKING:

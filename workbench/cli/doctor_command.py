@@ -5,7 +5,7 @@ import sys
 import typer
 
 from workbench.cli.common import JsonOption, print_json
-from workbench.local_cloud.process.state_directory import State, default_state_dir
+from workbench.local_cloud import State, default_state_dir
 from workbench.machine import checks as examination
 
 _WIDTH = 120  # of a table that goes to a file

@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.common import failing, prepare, say
-from workbench.local_cloud.process import daemon
-from workbench.local_cloud.process.state_directory import State, default_state_dir
+from workbench.local_cloud import State, daemon, default_state_dir
 from workbench.notebooks import notebook_dir
 
 _STOP_S = 15.0

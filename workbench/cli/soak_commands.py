@@ -15,7 +15,7 @@ import structlog
 import typer
 
 from workbench.cli.common import JsonOption, failing, prepare, print_json, say
-from workbench.local_cloud.process import daemon
+from workbench.local_cloud import daemon
 from workbench.machine.private_cloud import private_directory
 from workbench.soak.progress import PHASES, Phase, Progress, ProgressUnreadableError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from rich.progress import Progress as Bars
 
-    from workbench.local_cloud.process.state_directory import State
+    from workbench.local_cloud import State
     from workbench.soak.sandbox_soak import Report
 
 app = typer.Typer(no_args_is_help=True, help="Long counts of promises, to be left alone for a while.")
@@ -203,7 +203,7 @@ def _soak(
 
     `seed` is told where one has chosen anything.
     """
-    from workbench.local_cloud.process.state_directory import State
+    from workbench.local_cloud import State
     from workbench.soak.soak_failures import SoakFailedError
 
     if seed is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from workbench.cloud_control.cloud_http import CloudHttp, CloudRefusedError
-from workbench.local_cloud.faults.rules import FaultRule
+from workbench.local_cloud import FaultRule
 
 __all__ = [
     "ActiveFault",

@@ -17,7 +17,7 @@ from pydantic import SecretStr, ValidationError
 
 from modal_app.model_gateway.gateway_settings import GatewaySettings
 from workbench.deployment.targets import Target
-from workbench.local_cloud.base.host_processes import start_of
+from workbench.local_cloud import start_of
 from workbench.machine import private_files
 
 UPSTREAM_URL_VARIABLE = "WORKBENCH_MODEL_UPSTREAM_URL"

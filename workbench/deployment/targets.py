@@ -15,8 +15,7 @@ import platformdirs
 from modal.client import Client as ModalClient
 from modal.config import config
 
-from workbench.local_cloud.process import daemon
-from workbench.local_cloud.process.state_directory import State, default_state_dir
+from workbench.local_cloud import State, daemon, default_state_dir
 
 
 class TargetUnavailableError(Exception):

@@ -16,8 +16,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from workbench.deployment.endpoint import Endpoint
-from workbench.local_cloud.base.ports import listen
-from workbench.local_cloud.functions.web_ingress import QuietServer
+from workbench.local_cloud import QuietServer, listen
 from workbench.runs.background_loop import BackgroundLoop
 
 _START_S = 10.0

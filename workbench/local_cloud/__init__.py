@@ -1,4 +1,98 @@
 """A cloud on this machine that speaks Modal's own wire protocol, so that the unmodified SDK and CLI work against it.
 
-It knows Modal and nothing of this project's endpoint or tools. `daemon` starts and finds it; `cloud` is what runs.
+What stands here is all that the rest of the workbench may use of it: its process and its state, its controls, and, for
+`doctor`, the soaks and the benchmarks, the parts that they look at.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workbench.local_cloud.base.guest_directories import remove_tree as remove_tree
+    from workbench.local_cloud.base.host_processes import family as family
+    from workbench.local_cloud.base.host_processes import start_of as start_of
+    from workbench.local_cloud.base.ports import listen as listen
+    from workbench.local_cloud.base.quiet_server import QuietServer as QuietServer
+    from workbench.local_cloud.base.system_root import system_python as system_python
+    from workbench.local_cloud.faults.rules import FaultRule as FaultRule
+    from workbench.local_cloud.faults.rules import check_word as check_word
+    from workbench.local_cloud.process import daemon as daemon
+    from workbench.local_cloud.process import maintenance as maintenance
+    from workbench.local_cloud.process.daemon import CloudStartFailedError as CloudStartFailedError
+    from workbench.local_cloud.process.state_directory import OWNER_VARIABLE as OWNER_VARIABLE
+    from workbench.local_cloud.process.state_directory import STATE_VARIABLE as STATE_VARIABLE
+    from workbench.local_cloud.process.state_directory import Running as Running
+    from workbench.local_cloud.process.state_directory import State as State
+    from workbench.local_cloud.process.state_directory import StateInUseError as StateInUseError
+    from workbench.local_cloud.process.state_directory import StateUnusableError as StateUnusableError
+    from workbench.local_cloud.process.state_directory import default_state_dir as default_state_dir
+    from workbench.local_cloud.sandboxes.engine import diagnosis as diagnosis
+    from workbench.local_cloud.sandboxes.engine.diagnosis import MORE as MORE
+    from workbench.local_cloud.sandboxes.engine.engine import Engine as Engine
+    from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid as isolation_uid
+    from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox as Sandbox
+    from workbench.local_cloud.sandboxes.engine.spec import BindMount as BindMount
+    from workbench.local_cloud.sandboxes.engine.spec import ExitStatus as ExitStatus
+    from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError as IsolationUnavailableError
+    from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec as SandboxSpec
+    from workbench.local_cloud.sandboxes.engine.spec import SandboxStartFailedError as SandboxStartFailedError
+    from workbench.local_cloud.sandboxes.limits.cgroups import PREFIX as PREFIX
+    from workbench.local_cloud.sandboxes.limits.cgroups import Cgroups as Cgroups
+    from workbench.local_cloud.store.content import ContentStore as ContentStore
+    from workbench.local_cloud.store.damage import StateError as StateError
+    from workbench.local_cloud.store.database import Database as Database
+    from workbench.local_cloud.store.names import Objects as Objects
+    from workbench.local_cloud.volumes.committed import CommittedVolumes as CommittedVolumes
+    from workbench.local_cloud.volumes.working_copies import WorkingCopies as WorkingCopies
+    from workbench.local_cloud.volumes.working_copies import WorkingCopy as WorkingCopy
+    from workbench.local_cloud.workspace.handshake import SDK_VERSION as SDK_VERSION
+
+# By hand, as in `workbench`: finding a running cloud must not wait for what a cloud is made of.
+_HOMES = {
+    "BindMount": "sandboxes.engine.spec",
+    "Cgroups": "sandboxes.limits.cgroups",
+    "CloudStartFailedError": "process.daemon",
+    "CommittedVolumes": "volumes.committed",
+    "ContentStore": "store.content",
+    "Database": "store.database",
+    "Engine": "sandboxes.engine.engine",
+    "ExitStatus": "sandboxes.engine.spec",
+    "FaultRule": "faults.rules",
+    "IsolationUnavailableError": "sandboxes.engine.spec",
+    "MORE": "sandboxes.engine.diagnosis",
+    "OWNER_VARIABLE": "process.state_directory",
+    "Objects": "store.names",
+    "PREFIX": "sandboxes.limits.cgroups",
+    "QuietServer": "base.quiet_server",
+    "Running": "process.state_directory",
+    "SDK_VERSION": "workspace.handshake",
+    "STATE_VARIABLE": "process.state_directory",
+    "Sandbox": "sandboxes.engine.running_sandbox",
+    "SandboxSpec": "sandboxes.engine.spec",
+    "SandboxStartFailedError": "sandboxes.engine.spec",
+    "State": "process.state_directory",
+    "StateError": "store.damage",
+    "StateInUseError": "process.state_directory",
+    "StateUnusableError": "process.state_directory",
+    "WorkingCopies": "volumes.working_copies",
+    "WorkingCopy": "volumes.working_copies",
+    "check_word": "faults.rules",
+    "daemon": "process.daemon",
+    "default_state_dir": "process.state_directory",
+    "diagnosis": "sandboxes.engine.diagnosis",
+    "family": "base.host_processes",
+    "isolation_uid": "sandboxes.engine.host_users",
+    "listen": "base.ports",
+    "maintenance": "process.maintenance",
+    "remove_tree": "base.guest_directories",
+    "start_of": "base.host_processes",
+    "system_python": "base.system_root",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name, or a module of that name, when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'workbench.local_cloud' has no attribute '{name}'")
+    home = import_module(f"workbench.local_cloud.{_HOMES[name]}")
+    return home if home.__name__.endswith(f".{name}") else getattr(home, name)

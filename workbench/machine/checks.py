@@ -16,8 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from workbench.local_cloud.process.state_directory import State, StateUnusableError
-from workbench.local_cloud.sandboxes.engine import diagnosis
+from workbench.local_cloud import State, StateUnusableError, diagnosis
 from workbench.machine import prerequisites
 
 Status = Literal["ok", "info", "warn", "fail"]
@@ -89,7 +88,7 @@ def _python(_: State) -> Outcome:
 
 
 def _sdk(_: State) -> Outcome:
-    from workbench.local_cloud.workspace.handshake import SDK_VERSION
+    from workbench.local_cloud import SDK_VERSION
 
     found = metadata.version("modal")
     if found != SDK_VERSION:
@@ -116,8 +115,7 @@ def _isolation(_: State) -> Outcome:
     needed = [item.package for item in prerequisites.RUN if item.package != "git" and not item.present()]
     if needed:
         return Outcome("fail", f"not tried without {' and '.join(needed)}", prerequisites.installation(*needed))
-    from workbench.local_cloud.sandboxes.engine.engine import Engine
-    from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError
+    from workbench.local_cloud import Engine, IsolationUnavailableError
 
     async def probe(root: Path) -> None:
         engine = Engine(root / "sandboxes")
@@ -139,7 +137,7 @@ def _isolation(_: State) -> Outcome:
 
 
 def _cgroups(_: State) -> Outcome:
-    from workbench.local_cloud.sandboxes.limits.cgroups import Cgroups
+    from workbench.local_cloud import Cgroups
 
     found = Cgroups.detect()
     found.close()

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from ctypes.util import find_library
 from dataclasses import dataclass
 
-from workbench.local_cloud.base.system_root import system_python
-from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
+from workbench.local_cloud import MORE, system_python
 
 LINUX_ONLY = "The local cloud needs Linux: run it inside a Linux VM such as Lima or Docker Desktop"
 _INSTALL_TIMEOUT_S = 900

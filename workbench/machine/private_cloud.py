@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workbench.local_cloud.base.guest_directories import remove_tree
-from workbench.local_cloud.process.state_directory import OWNER_VARIABLE
+from workbench.local_cloud import OWNER_VARIABLE, remove_tree
 from workbench.machine.environment import environment
 
 

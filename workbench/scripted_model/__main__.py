@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from workbench.local_cloud.base.host_processes import start_of
+from workbench.local_cloud import start_of
 from workbench.scripted_model import Script, ScriptedModel, ScriptError, load_script
 
 KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_KEY"

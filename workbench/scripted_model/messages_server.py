@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from workbench.local_cloud.functions.web_ingress import QuietServer
+from workbench.local_cloud import QuietServer
 from workbench.scripted_model import frames
 from workbench.scripted_model.frames import Answer
 from workbench.scripted_model.script import Fault, Script, ScriptError, Turn, answers

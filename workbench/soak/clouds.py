@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workbench.local_cloud.process import daemon
-from workbench.local_cloud.process.state_directory import Running, State
+from workbench.local_cloud import Running, State, daemon
 from workbench.soak.leftovers import Scene
 from workbench.soak.soak_failures import SoakFailedError
 

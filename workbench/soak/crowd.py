@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from workbench.local_cloud.process import daemon
+from workbench.local_cloud import daemon
 from workbench.soak import clouds, orphans
 from workbench.soak.leftovers import Scene
 from workbench.soak.sdk_client import STALL_S

@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from workbench.local_cloud.base.guest_directories import remove_tree
-from workbench.local_cloud.sandboxes.engine.engine import Engine
-from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
-from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
-from workbench.local_cloud.sandboxes.engine.spec import BindMount, ExitStatus, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud import (
+    BindMount,
+    Engine,
+    ExitStatus,
+    Sandbox,
+    SandboxSpec,
+    SandboxStartFailedError,
+    isolation_uid,
+    remove_tree,
+)
 from workbench.soak.leftovers import Scene
 from workbench.soak.soak_failures import SoakFailedError
 

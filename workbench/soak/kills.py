@@ -15,8 +15,7 @@ from typing import Literal, get_args
 
 import psutil
 
-from workbench.local_cloud.process import daemon
-from workbench.local_cloud.process.state_directory import Running, State
+from workbench.local_cloud import Running, State, daemon
 from workbench.soak import clouds, orphans
 from workbench.soak.leftovers import Scene
 from workbench.soak.sdk_client import STEPS

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from workbench.local_cloud.sandboxes.limits.cgroups import PREFIX
+from workbench.local_cloud import PREFIX
 from workbench.soak import orphans
 from workbench.soak.soak_failures import SoakFailedError
 

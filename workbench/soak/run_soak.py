@@ -20,8 +20,7 @@ import psutil
 from modal_app.contract.events import ErrorEvent, Event
 from modal_app.contract.headers import KEY_HEADER, SECRET_HEADER
 from workbench.cloud_control.controls import CloudControl, ControlError, Faults
-from workbench.local_cloud.process import daemon
-from workbench.local_cloud.process.state_directory import State
+from workbench.local_cloud import State, daemon
 from workbench.machine.environment import environment
 from workbench.runs.archive import RunArchive, RunNotArchivedError
 from workbench.runs.project import Project

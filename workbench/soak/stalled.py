@@ -10,7 +10,7 @@ import httpx
 
 from modal_app.contract.headers import SECRET_HEADER
 from workbench.deployment.endpoint import Endpoint
-from workbench.local_cloud.process.state_directory import State
+from workbench.local_cloud import State
 from workbench.machine.environment import environment
 from workbench.runs.project import Project
 from workbench.session import connect

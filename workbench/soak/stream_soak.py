@@ -18,8 +18,7 @@ from modal_app import collector
 from modal_app.contract.events import TERMINAL, Event, StreamEvent, parse_event
 from modal_app.contract.headers import SECRET_HEADER
 from modal_app.endpoint_settings import DEFAULT_MAX_RUNS, Timeouts
-from workbench.local_cloud.base.host_processes import family
-from workbench.local_cloud.process.state_directory import State
+from workbench.local_cloud import State, family
 from workbench.machine.environment import environment
 from workbench.runs.project import Project
 from workbench.session import connect

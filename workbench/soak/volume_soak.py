@@ -17,11 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from workbench.local_cloud.process import daemon, maintenance
-from workbench.local_cloud.process.state_directory import State
-from workbench.local_cloud.store.database import Database
-from workbench.local_cloud.store.names import Objects
-from workbench.local_cloud.volumes.committed import CommittedVolumes
+from workbench.local_cloud import CommittedVolumes, Database, Objects, State, daemon, maintenance
 from workbench.soak.soak_failures import SoakFailedError
 
 VOLUME = "soak"

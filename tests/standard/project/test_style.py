@@ -1,7 +1,8 @@
-"""Lint, format, types and spelling are clean."""
+"""Lint, format, types, spelling and the direction of imports are clean."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +10,11 @@ from tests.support.paths import ROOT
 
 DEADLINE_S = 300
 COMMANDS = {
-    "ruff check": ["ruff", "check"],
-    "ruff format": ["ruff", "format", "--check"],
-    "mypy": ["mypy"],
-    "codespell": ["codespell_lib"],
+    "ruff check": ["-m", "ruff", "check"],
+    "ruff format": ["-m", "ruff", "format", "--check"],
+    "mypy": ["-m", "mypy"],
+    "codespell": ["-m", "codespell_lib"],
+    "import-linter": [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"],
 }
 
 
@@ -21,7 +23,7 @@ COMMANDS = {
 def test_the_code_is_clean(command: list[str]) -> None:
     """A finding that is left standing hides the next one, which may be a defect; so none is left."""
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, *command],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

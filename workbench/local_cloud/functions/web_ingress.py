@@ -7,8 +7,7 @@ function that dies in the middle of a response breaks the connection: a cut stre
 import asyncio
 import math
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -21,6 +20,7 @@ from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
 from workbench.local_cloud.base.errors import CloudError, not_found
 from workbench.local_cloud.base.ports import listen
+from workbench.local_cloud.base.quiet_server import QuietServer
 from workbench.local_cloud.faults.injection import Hop, Injector
 from workbench.local_cloud.faults.rules import FaultRule
 from workbench.local_cloud.functions.asgi_scopes import (
@@ -56,15 +56,6 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 class StreamBrokenError(Exception):
     """The function ended in the middle of a response."""
-
-
-class QuietServer(uvicorn.Server):
-    """A uvicorn server that leaves signals to its owner."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Install nothing."""
-        yield
 
 
 class Ingress:

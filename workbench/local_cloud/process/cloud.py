@@ -24,6 +24,7 @@ from workbench.local_cloud.apps.deployment_versions import Deployments
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.base.ports import listen
+from workbench.local_cloud.base.quiet_server import QuietServer
 from workbench.local_cloud.faults.injection import Injector
 from workbench.local_cloud.faults.rules import Faults
 from workbench.local_cloud.functions.call_rpc import CallRpcs
@@ -33,7 +34,7 @@ from workbench.local_cloud.functions.function_calls import Calls
 from workbench.local_cloud.functions.function_rpc import FunctionRpcs
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.functions.schedules import Schedules
-from workbench.local_cloud.functions.web_ingress import Ingress, QuietServer
+from workbench.local_cloud.functions.web_ingress import Ingress
 from workbench.local_cloud.images import images
 from workbench.local_cloud.images.image_rpc import ImageRpcs
 from workbench.local_cloud.mounts.blob_routes import BlobRoutes
