@@ -14,7 +14,7 @@ from modal_app.contract.headers import RUN_HEADER
 from modal_app.endpoint_settings import Timeouts
 from modal_app.refusal_answers import refusal
 from modal_app.runs.event_spool import Spool, SpoolBrokenError
-from modal_app.runs.shared_chunks import Pieces
+from modal_app.runs.shared_chunks import SharedChunks
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class RunStream(Response):
         *,
         headers: Mapping[str, str],
         timeouts: Timeouts,
-        pieces: Pieces,
+        pieces: SharedChunks,
         last_seq: int | None,
     ) -> None:
         """`last_seq` is the number of the run's last event, None where that is not known: it is executed elsewhere."""

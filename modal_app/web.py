@@ -25,8 +25,8 @@ from modal_app.model.access import ModelAccess
 from modal_app.refusal_answers import refusal
 from modal_app.runs.event_spool import SpoolBrokenError
 from modal_app.runs.run_records import RunRecord
-from modal_app.runs.run_service import Desk
-from modal_app.runs.shared_chunks import Pieces
+from modal_app.runs.run_service import RunService
+from modal_app.runs.shared_chunks import SharedChunks
 from modal_app.runs.shared_state import SharedState
 from modal_app.sandboxes.fleet import Platform
 from modal_app.stream import RunStream, left
@@ -42,13 +42,13 @@ _SEQ = re.compile(r"[0-9]{1,15}")
 def create_app(settings: Settings, platform: Platform, state: SharedState, model: ModelAccess) -> FastAPI:
     """The endpoint as an ASGI app; its lifespan ends with every run ended."""
     logs.configure()
-    desk = Desk(settings, platform, state, model)
-    pieces = Pieces()
+    service = RunService(settings, platform, state, model)
+    pieces = SharedChunks()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await desk.aclose()
+        await service.aclose()
 
     api = FastAPI(
         title="generate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
@@ -80,28 +80,28 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
 
     async def answer(request: Request, record: RunRecord, after: int) -> Response:
         if _wants_json(request):
-            return await _whole(request, desk, record)
+            return await _whole(request, service, record)
         headers = {RUN_HEADER: record.run_id}
         return RunStream(
-            desk.reading(record),
+            service.reading(record),
             after,
             headers=headers,
             timeouts=settings.timeouts,
             pieces=pieces,
-            last_seq=desk.last_seq(record),
+            last_seq=service.last_seq(record),
         )
 
     async def record_of(request: Request, run_id: str) -> RunRecord:
         """A run's record, when it is the run of the user that the query names, if it names one."""
         user_id = _user_id(request)
-        return await desk.record(_checked(run_id), user_id=user_id)
+        return await service.record(_checked(run_id), user_id=user_id)
 
     @api.post("/generate")
     async def generate(request: Request) -> Response:
         authenticate(request)
         after, key = _last_event_id(request), _key(request)
         parsed = parse_request(await _body(request))
-        return await answer(request, await desk.record(await desk.submit(parsed, key)), after)
+        return await answer(request, await service.record(await service.submit(parsed, key)), after)
 
     @api.get("/generate/{run_id}")
     async def resume(request: Request, run_id: str) -> Response:
@@ -114,7 +114,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
         authenticate(request)
         await record_of(request, run_id)
         try:
-            end = await desk.cancel(run_id)
+            end = await service.cancel(run_id)
         except SpoolBrokenError as error:
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, f"{error}: try again soon", run_id=run_id) from None
         return JSONResponse({"run_id": run_id, "cancelled": end.outcome == ErrorCode.CANCELLED, "outcome": end.outcome})
@@ -190,9 +190,9 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _whole(request: Request, desk: Desk, record: RunRecord) -> Response:
+async def _whole(request: Request, service: RunService, record: RunRecord) -> Response:
     """Wait for a run's end and answer with its terminal event."""
-    async with desk.reading(record) as spool:
+    async with service.reading(record) as spool:
         ending = asyncio.create_task(spool.ended())
         leaving = asyncio.create_task(left(request.receive))
         try:

@@ -7,23 +7,23 @@ from IPython.core.error import UsageError
 
 from modal_app import DEFAULT_APP_NAME
 from workbench.session import Workbench, connect
-from workbench.widgets.whole import Whole
+from workbench.widgets.workbench_panel import WorkbenchPanel
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-def open(target: str | Workbench = "local", *, app_name: str = DEFAULT_APP_NAME) -> Whole:  # noqa: A001  # workbench.open
+def open(target: str | Workbench = "local", *, app_name: str = DEFAULT_APP_NAME) -> WorkbenchPanel:  # noqa: A001  # workbench.open
     """Everything in one panel, for a target as `connect` takes it, or for a connection that is there already.
 
     Raises TargetUnavailableError with what to do.
     """
     if isinstance(target, Workbench):
-        return Whole(target)
-    return Whole(connect(target, app_name=app_name), owns=True)
+        return WorkbenchPanel(target)
+    return WorkbenchPanel(connect(target, app_name=app_name), owns=True)
 
 
-def magic(line: str) -> Whole:
+def magic(line: str) -> WorkbenchPanel:
     """Open the workbench: `%workbench [target] [app name]`, as `workbench.open`."""
     words = shlex.split(line)
     if len(words) > 2:

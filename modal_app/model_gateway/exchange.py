@@ -30,7 +30,7 @@ Sink = Callable[[str, Exchange], Awaitable[None]]
 """Keeps an exchange of a run."""
 
 
-class Passage:
+class OngoingExchange:
     """Owns what is known of one exchange. `hidden` are the bytes that may stand in no answer and no recording."""
 
     def __init__(

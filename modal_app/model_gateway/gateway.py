@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from modal_app.model_gateway.error_answers import Refusal
-from modal_app.model_gateway.exchange import Passage, Sink
+from modal_app.model_gateway.exchange import OngoingExchange, Sink
 from modal_app.model_gateway.gateway_settings import GatewaySettings
 from modal_app.model_gateway.model_requests import ModelRequest, parse_request
 from modal_app.model_gateway.passed_headers import passed_on
@@ -116,7 +116,7 @@ class _Gateway:
         asked = parse_request(
             _path(request), request.url.query, raw, models=settings.models, server_tools=settings.server_tools
         )
-        passage = Passage(
+        ongoing = OngoingExchange(
             settings,
             claims.run_id,
             asked,
@@ -127,17 +127,17 @@ class _Gateway:
         )
         try:
             if claims.replay is None:
-                await self._forward(request, headers, asked, passage, send)
+                await self._forward(request, headers, asked, ongoing, send)
             else:
-                await passage.replay(await self._recorded(claims, claims.replay, passage), send)
+                await ongoing.replay(await self._recorded(claims, claims.replay, ongoing), send)
         except Refusal as refusal:
-            passage.refused(refusal)
+            ongoing.refused(refusal)
             raise
         except asyncio.CancelledError:
-            passage.outcome = "shut_down"
+            ongoing.outcome = "shut_down"
             raise
         finally:
-            await passage.conclude()
+            await ongoing.conclude()
 
     async def _body(self, request: Request, spent: Spent) -> bytes:
         limit = self._settings.limits.request_bytes
@@ -158,10 +158,10 @@ class _Gateway:
         return bytes(raw)
 
     async def _forward(
-        self, request: Request, headers: Mapping[str, str], asked: ModelRequest, passage: Passage, send: Send
+        self, request: Request, headers: Mapping[str, str], asked: ModelRequest, ongoing: OngoingExchange, send: Send
     ) -> None:
         """Pass a request on and its answer back, for as long as the sandbox listens."""
-        work = asyncio.create_task(self._relay(headers, asked, passage, send))
+        work = asyncio.create_task(self._relay(headers, asked, ongoing, send))
         gone = asyncio.create_task(_gone(request.receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -170,11 +170,11 @@ class _Gateway:
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
         if work.cancelled():
-            passage.outcome = "reader_left"
+            ongoing.outcome = "reader_left"
         elif (failure := work.exception()) is not None:
             raise failure
 
-    async def _recorded(self, claims: RunClaims, replay_id: str, passage: Passage) -> Exchange:
+    async def _recorded(self, claims: RunClaims, replay_id: str, ongoing: OngoingExchange) -> Exchange:
         if self._replay_of is None:
             raise Refusal(403, "no recording is replayed here", reason="replay")
         try:
@@ -183,14 +183,16 @@ class _Gateway:
             _log.error("model.replay_failed", run_id=claims.run_id, error=type(error).__name__)
             raise Refusal(503, "the recording cannot be read now", reason="replay") from None
         try:
-            return replay.answer(passage.path, passage.request)
+            return replay.answer(ongoing.path, ongoing.request)
         except ReplayError as error:
             raise Refusal(400, str(error), reason="replay") from None
 
-    async def _relay(self, headers: Mapping[str, str], asked: ModelRequest, passage: Passage, send: Send) -> None:
+    async def _relay(
+        self, headers: Mapping[str, str], asked: ModelRequest, ongoing: OngoingExchange, send: Send
+    ) -> None:
         assert self.upstream is not None, "the app's lifespan has not begun"
         async with self.upstream.ask(asked, headers) as answer:
-            await passage.pass_on(answer, send)
+            await ongoing.pass_on(answer, send)
 
 
 async def _gone(receive: Receive) -> None:

@@ -27,7 +27,7 @@ _WATCHES = 3  # in a lease
 _PATIENCE = 20  # attempts that fail one after the other
 
 
-class Following:
+class FollowedRuns:
     """Opens spools and fills them for as long as they have readers."""
 
     def __init__(

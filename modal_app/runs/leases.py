@@ -18,7 +18,7 @@ from modal_app.runs.shared_state import SharedState
 _ATTEMPTS = 5
 
 
-class Warm(BaseModel):
+class WarmSandbox(BaseModel):
     """A sandbox that was created ahead and waits for a run; `until_ms` is Unix time.
 
     `reach` is the one host that it reaches; None when it has no network.
@@ -40,7 +40,7 @@ class Lease(BaseModel):
     run_id: str
     owner: str
     released: bool = False
-    warm: Warm | None = None
+    warm: WarmSandbox | None = None
 
 
 class ProjectBusyError(ContractError):
@@ -58,7 +58,7 @@ class Leases:
         self._records = records
         self._pulse = pulse
 
-    async def claim(self, project: str, *, run_id: str, owner: str) -> tuple[Lease, Warm | None]:
+    async def claim(self, project: str, *, run_id: str, owner: str) -> tuple[Lease, WarmSandbox | None]:
         """Take a project; returns the lease, and the sandbox that was made ahead, if it may still be there.
 
         Raises ProjectBusyError.
@@ -77,7 +77,7 @@ class Leases:
                 return mine, warm if warm is not None and warm.until_ms > time.time() * 1000 else None
         raise ProjectBusyError(kept.run_id)
 
-    async def release(self, project: str, lease: Lease, *, warm: Warm | None = None) -> None:
+    async def release(self, project: str, lease: Lease, *, warm: WarmSandbox | None = None) -> None:
         """Give a project back, with the sandbox that waits for its next run."""
         kept = lease.model_copy(update={"released": True, "warm": warm})
         await self._dict.put.aio(_link(project, lease.number), kept.model_dump_json())

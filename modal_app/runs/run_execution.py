@@ -22,11 +22,11 @@ from modal_app.model.access import ModelAccess, host_of
 from modal_app.runs.breaker import Breaker
 from modal_app.runs.cost import estimate
 from modal_app.runs.journal import Journal
-from modal_app.runs.leases import Lease, Leases, ProjectBusyError, Warm
+from modal_app.runs.leases import Lease, Leases, ProjectBusyError, WarmSandbox
 from modal_app.runs.outcome import Outcome, internal_error
 from modal_app.runs.readers import Readers
 from modal_app.runs.run_records import RunRecord
-from modal_app.sandboxes.fleet import Fleet, Owned, Platform, expires_at_ms, finish
+from modal_app.sandboxes.fleet import Fleet, Platform, SandboxOwner, expires_at_ms, finish
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from modal_app.sandboxes.project_sandbox import ProjectSandbox
 
@@ -36,7 +36,7 @@ _LEASE_POLL_S = 0.25
 
 
 @dataclass(frozen=True)
-class Means:
+class RunResources:
     """What runs are executed with."""
 
     platform: Platform
@@ -55,18 +55,18 @@ class Run:
         record: RunRecord,
         request: Request,
         journal: Journal,
-        means: Means,
+        resources: RunResources,
         *,
         lease: Lease | None = None,
-        warm: Warm | None = None,
+        warm: WarmSandbox | None = None,
         failures: int = 0,
         container_start_ms: int | None = None,
     ) -> None:
         self.record = record
         self.journal = journal
-        self.readers = Readers(means.settings.timeouts.disconnect_grace_s, self.cancel)
+        self.readers = Readers(resources.settings.timeouts.disconnect_grace_s, self.cancel)
         self.request = request
-        self._means = means
+        self._resources = resources
         self._lease = lease
         self._warm = warm
         self._failures = failures
@@ -138,16 +138,16 @@ class Run:
 
     def _limit_s(self) -> float:
         waits = self.request.wait_s if self._lease is None else 0
-        return self._means.settings.timeouts.sandbox_s + waits
+        return self._resources.settings.timeouts.sandbox_s + waits
 
     async def _perform(self) -> None:
         if not actions.needs_sandbox(self.request):
             self.journal.status(Phase.RUNNING, "reading what is committed")
-            self._outcome.take(await actions.read_committed(self.request, self._means.platform))
+            self._outcome.take(await actions.read_committed(self.request, self._resources.platform))
             return
-        owned = Owned(self.run_id, self.record.user_id, self.record.project_id)
+        owned = SandboxOwner(self.run_id, self.record.user_id, self.record.project_id)
         lease = self._lease or await self._wait_for_the_project(owned.name)
-        left: Warm | None = None
+        left: WarmSandbox | None = None
         try:
             if isinstance(self.request, PrewarmRequest):
                 left = await self._prewarm(owned)
@@ -163,7 +163,7 @@ class Run:
             while True:
                 try:
                     claiming = asyncio.ensure_future(
-                        self._means.leases.claim(project, run_id=self.run_id, owner=self.record.owner)
+                        self._resources.leases.claim(project, run_id=self.run_id, owner=self.record.owner)
                     )
                     lease, self._warm = await asyncio.shield(claiming)
                     return lease
@@ -177,17 +177,19 @@ class Run:
                     raise
                 await asyncio.sleep(_LEASE_POLL_S)
 
-    async def _execute(self, owned: Owned) -> None:
+    async def _execute(self, owned: SandboxOwner) -> None:
         journal, outcome = self.journal, self._outcome
-        timeouts = self._means.settings.timeouts
+        timeouts = self._resources.settings.timeouts
         grant: actions.ModelGrant | None = None
         if actions.needs_model(self.request):
-            grant = await self._means.model.grant(self.run_id, lasts_s=timeouts.sandbox_s, replay=self.request.replay)
+            grant = await self._resources.model.grant(
+                self.run_id, lasts_s=timeouts.sandbox_s, replay=self.request.replay
+            )
         held: ProjectSandbox | None = None
         ended = time.monotonic()
         try:
             async with self._sandbox(owned, reach=host_of(grant) if grant is not None else None) as held:
-                output = actions.Output(journal.stream, max_bytes=self._means.settings.max_output_bytes)
+                output = actions.Output(journal.stream, max_bytes=self._resources.settings.max_output_bytes)
                 journal.status(Phase.RUNNING, "the job is running")
                 started_ms = journal.elapsed_ms
                 try:
@@ -212,13 +214,13 @@ class Run:
                 _log.info("sandbox.end", sandbox_id=held.id, terminated=held.terminated)
 
     @asynccontextmanager
-    async def _sandbox(self, owned: Owned, *, reach: str | None) -> AsyncIterator[ProjectSandbox]:
+    async def _sandbox(self, owned: SandboxOwner, *, reach: str | None) -> AsyncIterator[ProjectSandbox]:
         """The project's sandbox, proved alive: the one that was made ahead and reaches the same, or a new one."""
         started = time.monotonic()
         try:
             self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
             if self._warm is not None and self._warm.reach == reach:
-                async with self._means.fleet.adopt(self._warm.sandbox_id, owned) as held:
+                async with self._resources.fleet.adopt(self._warm.sandbox_id, owned) as held:
                     if held is not None:
                         self._outcome.timings["sandbox_ready_ms"] = int((time.monotonic() - started) * 1000)
                         self._ready(held)
@@ -231,9 +233,9 @@ class Run:
 
     @asynccontextmanager
     async def _new(
-        self, owned: Owned, *, prewarm: bool = False, reach: str | None = None
+        self, owned: SandboxOwner, *, prewarm: bool = False, reach: str | None = None
     ) -> AsyncIterator[ProjectSandbox]:
-        fleet, breaker = self._means.fleet, self._means.breaker
+        fleet, breaker = self._resources.fleet, self._resources.breaker
         started = time.monotonic()
         try:
             async with fleet.create(owned, prewarm=prewarm, reach=reach) as held:
@@ -259,10 +261,10 @@ class Run:
         self.journal.status(Phase.SANDBOX_READY, "; ".join(said), timings=Timings(**timings))
         _log.info("sandbox.start", sandbox_id=held.id, warm=held.facts.warm, stale_locks=locks.removed, **timings)
 
-    async def _prewarm(self, owned: Owned) -> Warm:
+    async def _prewarm(self, owned: SandboxOwner) -> WarmSandbox:
         """Create the project's sandbox and leave it for the next run; one that waits already is left as it is."""
         assert isinstance(self.request, PrewarmRequest)
-        reach = host_of(await self._means.model.grant(self.run_id, lasts_s=0)) if self.request.with_model else None
+        reach = host_of(await self._resources.model.grant(self.run_id, lasts_s=0)) if self.request.with_model else None
         self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
         if self._warm is not None and self._warm.reach == reach:
             self._outcome.result = {"sandbox_id": self._warm.sandbox_id, "until_ms": self._warm.until_ms, "new": False}
@@ -270,15 +272,15 @@ class Run:
             self.journal.status(Phase.RUNNING, "it waits for the project's next run")
             return self._warm
         async with self._new(owned, prewarm=True, reach=reach) as held:
-            until_ms = expires_at_ms(self._means.settings.timeouts)
-            warm = Warm(sandbox_id=held.id, until_ms=until_ms, reach=reach)
+            until_ms = expires_at_ms(self._resources.settings.timeouts)
+            warm = WarmSandbox(sandbox_id=held.id, until_ms=until_ms, reach=reach)
             self._outcome.sandbox = held.facts
             self._outcome.result = {"sandbox_id": warm.sandbox_id, "until_ms": warm.until_ms, "new": True}
             self.journal.status(Phase.RUNNING, "it waits for the project's next run")
         return warm
 
-    async def _release(self, project: str, lease: Lease, warm: Warm | None) -> None:
-        await self._note(self._means.leases.release(project, lease, warm=warm))
+    async def _release(self, project: str, lease: Lease, warm: WarmSandbox | None) -> None:
+        await self._note(self._resources.leases.release(project, lease, warm=warm))
 
     async def _note(self, noting: Awaitable[None]) -> None:
         """Write to the shared state what is good to know there, and no reason to fail."""

@@ -19,11 +19,11 @@ from modal_app.runs.archive_writer import Archive
 from modal_app.runs.breaker import Breaker
 from modal_app.runs.closing import CANCELLED, Closer
 from modal_app.runs.event_spool import Spool
-from modal_app.runs.following import Following
-from modal_app.runs.leases import Lease, Leases, ProjectBusyError, Warm
+from modal_app.runs.following import FollowedRuns
+from modal_app.runs.leases import Lease, Leases, ProjectBusyError, WarmSandbox
 from modal_app.runs.outcome import internal_error
 from modal_app.runs.ownership import Ownership, Pulse
-from modal_app.runs.run_execution import Means
+from modal_app.runs.run_execution import RunResources
 from modal_app.runs.run_messages import Control, Message
 from modal_app.runs.run_records import Records, RunRecord, body_digest
 from modal_app.runs.shared_state import SharedState
@@ -43,7 +43,7 @@ _STOP_S = 10.0
 _UNDO_PAUSE_S = 1.0
 
 
-class Desk:
+class RunService:
     """One container's view of all runs."""
 
     def __init__(self, settings: Settings, platform: Platform, state: SharedState, model: ModelAccess) -> None:
@@ -58,9 +58,11 @@ class Desk:
         self._breaker = Breaker(state)
         self._control = Control(state)
         self._closer = Closer(state, self._records, archive, fleet)
-        means = Means(platform, settings, fleet, self._leases, self._breaker, model)
-        self._supervisor = Supervisor(means, state, self._records, archive)
-        self._following = Following(state, self._records, archive, self._pulse, self._closer, lease_s=timeouts.lease_s)
+        resources = RunResources(platform, settings, fleet, self._leases, self._breaker, model)
+        self._supervisor = Supervisor(resources, state, self._records, archive)
+        self._following = FollowedRuns(
+            state, self._records, archive, self._pulse, self._closer, lease_s=timeouts.lease_s
+        )
         self._background: set[asyncio.Task[Any]] = set()
 
     async def submit(self, request: Request, key: str) -> str:
@@ -151,7 +153,7 @@ class Desk:
             project = project_name(request.user_id, request.project_id)
             failures = 0
             lease: Lease | None = None
-            warm: Warm | None = None
+            warm: WarmSandbox | None = None
             if actions.needs_sandbox(request):
                 failures = await self._breaker.check(project)
                 try:
@@ -175,7 +177,7 @@ class Desk:
         ownership: Ownership,
         *,
         lease: Lease | None,
-        warm: Warm | None,
+        warm: WarmSandbox | None,
         failures: int,
     ) -> str:
         record = RunRecord(

@@ -19,7 +19,7 @@ _SCANNED = 16  # entries at a time: looking for what nobody holds must not take 
 _HELD = 3  # references to a piece out of the table that somebody holds, beside the local name's and the call's
 
 
-class Pieces:
+class SharedChunks:
     """One container's pieces; every response takes its own from here."""
 
     def __init__(self, budget_bytes: int = _BUDGET_BYTES) -> None:

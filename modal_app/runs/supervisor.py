@@ -13,10 +13,10 @@ from modal_app.contract.requests import Request
 from modal_app.runs.archive_writer import Archive, ArchiveFailedError
 from modal_app.runs.event_spool import Spool
 from modal_app.runs.journal import Journal
-from modal_app.runs.leases import Lease, Warm
+from modal_app.runs.leases import Lease, WarmSandbox
 from modal_app.runs.log import LogWriter
 from modal_app.runs.ownership import Ownership
-from modal_app.runs.run_execution import Means, Run
+from modal_app.runs.run_execution import Run, RunResources
 from modal_app.runs.run_messages import Control
 from modal_app.runs.run_records import Records, RunRecord
 from modal_app.runs.shared_state import SharedState
@@ -32,9 +32,9 @@ _STOP_S = 5.0
 class Supervisor:
     """Starts runs and keeps them until they are archived and nobody here reads them any more."""
 
-    def __init__(self, means: Means, state: SharedState, records: Records, archive: Archive) -> None:
+    def __init__(self, resources: RunResources, state: SharedState, records: Records, archive: Archive) -> None:
         self._ownership: Ownership | None = None
-        self._means = means
+        self._resources = resources
         self._state = state
         self._records = records
         self._archive = archive
@@ -55,7 +55,7 @@ class Supervisor:
                 return self._ownership
             ownership = Ownership(
                 self._state,
-                lease_s=self._means.settings.timeouts.lease_s,
+                lease_s=self._resources.settings.timeouts.lease_s,
                 on_lost=lambda: self._abandon(ownership.owner),
             )
             try:
@@ -78,7 +78,7 @@ class Supervisor:
 
     def check_room(self) -> None:
         """Raises ContractError `over_capacity` when this container has as many runs as it may have."""
-        if len(self._tasks) >= self._means.settings.max_runs:
+        if len(self._tasks) >= self._resources.settings.max_runs:
             raise ContractError(ErrorCode.OVER_CAPACITY, "too many runs at once: try again soon")
 
     def start(
@@ -88,7 +88,7 @@ class Supervisor:
         ownership: Ownership,
         *,
         lease: Lease | None,
-        warm: Warm | None,
+        warm: WarmSandbox | None,
         failures: int = 0,
     ) -> Run:
         """Execute a run whose record this container has made as this owner; `failures` are its project's, in a row."""
@@ -98,7 +98,7 @@ class Supervisor:
             record,
             request,
             Journal(Spool(record.run_id), log),
-            self._means,
+            self._resources,
             lease=lease,
             warm=warm,
             failures=failures,
@@ -128,7 +128,7 @@ class Supervisor:
         for run in list(self._runs.values()):
             run.abandon()
         if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=self._means.settings.timeouts.terminate_s)
+            await asyncio.wait(list(self._tasks.values()), timeout=self._resources.settings.timeouts.terminate_s)
         await self._leave()
         for run in list(self._runs.values()):
             await run.journal.aclose()

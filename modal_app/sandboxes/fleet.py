@@ -49,7 +49,7 @@ class Platform:
 
 
 @dataclass(frozen=True)
-class Owned:
+class SandboxOwner:
     """Whose sandbox it is: one run of one project."""
 
     run_id: str
@@ -86,7 +86,7 @@ class Fleet:
 
     @asynccontextmanager
     async def create(
-        self, owned: Owned, *, prewarm: bool = False, reach: str | None = None
+        self, owned: SandboxOwner, *, prewarm: bool = False, reach: str | None = None
     ) -> AsyncIterator[ProjectSandbox]:
         """A new sandbox, terminated on every way out; with `prewarm`, on every way out but a good one.
 
@@ -113,7 +113,7 @@ class Fleet:
                 await finish(asyncio.ensure_future(held.terminate()))
 
     @asynccontextmanager
-    async def adopt(self, sandbox_id: str, owned: Owned) -> AsyncIterator[ProjectSandbox | None]:
+    async def adopt(self, sandbox_id: str, owned: SandboxOwner) -> AsyncIterator[ProjectSandbox | None]:
         """A sandbox that was made ahead, terminated on every way out; None when it is no longer there."""
         held: ProjectSandbox | None = None
         try:
@@ -157,10 +157,10 @@ class Fleet:
         if not await see_it_end(sandbox, within_s=self._timeouts.terminate_s):
             raise TimeoutError("the sandbox's end is not confirmed")
 
-    def _held(self, sandbox: modal.Sandbox, owned: Owned, *, warm: bool = False) -> ProjectSandbox:
+    def _held(self, sandbox: modal.Sandbox, owned: SandboxOwner, *, warm: bool = False) -> ProjectSandbox:
         return ProjectSandbox(sandbox, self._timeouts, ReadBack(self._platform.projects, owned.root), warm=warm)
 
-    async def _create(self, owned: Owned, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
+    async def _create(self, owned: SandboxOwner, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         try:
             async with asyncio.timeout(self._timeouts.start_s):
                 try:
@@ -173,7 +173,7 @@ class Fleet:
             await self._end_nameless(owned)
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "no sandbox could be started") from None
 
-    async def _ask_for_one(self, owned: Owned, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
+    async def _ask_for_one(self, owned: SandboxOwner, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         timeouts = self._timeouts
         return await modal.Sandbox.create.aio(
             "python3",
@@ -195,21 +195,21 @@ class Fleet:
             },
         )
 
-    async def _make_way(self, owned: Owned) -> None:
+    async def _make_way(self, owned: SandboxOwner) -> None:
         """End the sandbox that has the project's name: it is of a run that has lost the project."""
         with suppress(modal.exception.NotFoundError):
             old = await modal.Sandbox.from_name.aio(self._platform.app.name or "", owned.name)
             _log.warning("sandbox.in_the_way", sandbox_id=old.object_id)
             await self.end(old)
 
-    async def _end_nameless(self, owned: Owned) -> None:
+    async def _end_nameless(self, owned: SandboxOwner) -> None:
         """End what a creation that failed may have left: its answer may be what was lost."""
         try:
             await self.end_run(owned.run_id)
         except PLATFORM_ERRORS as error:
             _log.warning("sandbox.cleanup_failed", run_id=owned.run_id, reason=type(error).__name__)
 
-    async def _adopt(self, sandbox_id: str, owned: Owned) -> ProjectSandbox | None:
+    async def _adopt(self, sandbox_id: str, owned: SandboxOwner) -> ProjectSandbox | None:
         try:
             async with asyncio.timeout(self._timeouts.start_s):
                 sandbox = await modal.Sandbox.from_id.aio(sandbox_id)
@@ -232,7 +232,7 @@ class Fleet:
             raise
         return held
 
-    async def _abandon(self, creating: "asyncio.Future[modal.Sandbox]", owned: Owned) -> None:
+    async def _abandon(self, creating: "asyncio.Future[modal.Sandbox]", owned: SandboxOwner) -> None:
         async def end() -> None:
             try:
                 sandbox = await creating

@@ -7,6 +7,6 @@ from workbench.widgets.replay import Replay
 from workbench.widgets.run_view import RunView
 from workbench.widgets.runs_table import RunsTable
 from workbench.widgets.volume_browser import VolumeBrowser
-from workbench.widgets.whole import Whole
+from workbench.widgets.workbench_panel import WorkbenchPanel
 
-__all__ = ["DeployPanel", "Files", "Launcher", "Replay", "RunView", "RunsTable", "VolumeBrowser", "Whole"]
+__all__ = ["DeployPanel", "Files", "Launcher", "Replay", "RunView", "RunsTable", "VolumeBrowser", "WorkbenchPanel"]

@@ -25,7 +25,7 @@ WITHIN = {
     widgets.Replay: [widgets.RunView],
     widgets.RunsTable: [widgets.RunView],
     widgets.Files: [widgets.VolumeBrowser],
-    widgets.Whole: WIDGETS[:-1],
+    widgets.WorkbenchPanel: WIDGETS[:-1],
 }
 
 

@@ -150,7 +150,7 @@ def page(browser: Browser) -> Iterator[Page]:
     assert problems == []
 
 
-class Desk:
+class JupyterPages:
     """A notebook of one cell, with its page and its kernel: what a test shows there takes the place of the last."""
 
     def __init__(self, lab: Lab, page: Page) -> None:
@@ -208,14 +208,14 @@ class Desk:
 
 
 @pytest.fixture(scope="package")
-def _desk(lab: Lab, browser: Browser) -> Iterator[tuple[Desk, list[str]]]:
+def _desk(lab: Lab, browser: Browser) -> Iterator[tuple[JupyterPages, list[str]]]:
     problems: list[str] = []
     with new_page(browser, problems) as page:
-        yield Desk(lab, page), problems
+        yield JupyterPages(lab, page), problems
 
 
 @pytest.fixture
-def desk(_desk: tuple[Desk, list[str]]) -> Iterator[Desk]:
+def desk(_desk: tuple[JupyterPages, list[str]]) -> Iterator[JupyterPages]:
     """A page and a kernel that tests share, for opening them takes longer than what is tested; nothing is on it."""
     desk, problems = _desk
     desk.clear()

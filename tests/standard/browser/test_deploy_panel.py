@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.standard.browser.cells import PATIENCE_MS, again
-from tests.standard.browser.conftest import Desk, dark, picture
+from tests.standard.browser.conftest import JupyterPages, dark, picture
 from tests.support.commands import Cli
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -15,10 +15,10 @@ DEPLOY_MS = 180_000
 BROKEN = "WORKBENCH_TIMEOUT_PROCESS_S"
 
 
-def test_deploy_roll_back_and_stop(desk: Desk, modal_cli: Cli) -> None:
+def test_deploy_roll_back_and_stop(desk: JupyterPages, modal_cli: Cli) -> None:
     """The panel leads there when nothing is deployed; what fails says why, and the next change goes."""
     app = f"panel-{uuid.uuid4().hex[:8]}"
-    whole = desk.show(f"import workbench\nworkbench.open(app_name={app!r})").locator(".wb-whole")
+    whole = desk.show(f"import workbench\nworkbench.open(app_name={app!r})").locator(".wb-workbench")
     missing = whole.locator(".wb-missing")
     expect(missing).to_contain_text(f"nothing is deployed as '{app}'", timeout=PATIENCE_MS)
     whole.get_by_role("tab", name="Files", exact=True).click()

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.standard.browser.cells import again
-from tests.standard.browser.conftest import LONG, Desk, Lab, new_page, picture
+from tests.standard.browser.conftest import LONG, JupyterPages, Lab, new_page, picture
 from workbench import Workbench, notebooks
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -23,15 +23,15 @@ GONE = re.compile("Disconnected: the kernel has ended or was restarted")
 
 
 @pytest.fixture
-def desk(lab: Lab, browser: Browser) -> Iterator[Desk]:
+def desk(lab: Lab, browser: Browser) -> Iterator[JupyterPages]:
     """A page of the test's own: what has lost its kernel is nothing to go on with."""
     problems: list[str] = []
     with new_page(browser, problems) as page:
-        yield Desk(lab, page)
+        yield JupyterPages(lab, page)
     assert problems == []
 
 
-def test_a_reloaded_page_shows_what_it_showed_and_goes_on(desk: Desk) -> None:
+def test_a_reloaded_page_shows_what_it_showed_and_goes_on(desk: JupyterPages) -> None:
     page = desk.page
     view = desk.show(f"hostile = False\n{REPLAY}").locator(".wb-run")
     expect(view).to_have_attribute("data-seen", "11", timeout=LONG)
@@ -51,7 +51,7 @@ def test_a_reloaded_page_shows_what_it_showed_and_goes_on(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("how", ["shut down", "killed"])
-def test_a_dead_kernel_is_told_and_what_was_drawn_stays(desk: Desk, how: str) -> None:
+def test_a_dead_kernel_is_told_and_what_was_drawn_stays(desk: JupyterPages, how: str) -> None:
     page = desk.page
     view = desk.show(f"hostile = False\n{REPLAY}").locator(".wb-run")
     expect(view).to_have_attribute("data-seen", "11", timeout=LONG)
@@ -65,7 +65,7 @@ def test_a_dead_kernel_is_told_and_what_was_drawn_stays(desk: Desk, how: str) ->
     expect(view.locator(".wb-condition")).to_have_text("disconnected")
 
 
-def test_a_notebook_that_was_run_elsewhere_shows_its_still_pictures(desk: Desk, tmp_path: Path) -> None:
+def test_a_notebook_that_was_run_elsewhere_shows_its_still_pictures(desk: JupyterPages, tmp_path: Path) -> None:
     """Papermill's output is not trusted: no script of it runs, and there is no kernel. Hostile output stays text."""
     lab, page = desk.lab, desk.page
     source = lab.directory / lab.write("hostile = True", REPLAY)
@@ -82,7 +82,7 @@ def test_a_notebook_that_was_run_elsewhere_shows_its_still_pictures(desk: Desk, 
     picture(page, "papermill")
 
 
-def test_a_run_is_watched_and_cancelled_while_its_cell_blocks(desk: Desk, wb: Workbench) -> None:
+def test_a_run_is_watched_and_cancelled_while_its_cell_blocks(desk: JupyterPages, wb: Workbench) -> None:
     """Neither the output nor the click waits for the cell that waits for the run."""
     cell = f"""import workbench
 wb = workbench.connect(app_name={wb.app_name!r})

@@ -7,7 +7,7 @@ import sys
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.standard.browser.conftest import LONG, Desk, dark, picture, readme_picture
+from tests.standard.browser.conftest import LONG, JupyterPages, dark, picture, readme_picture
 from tests.standard.browser.events import HOSTILE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -19,7 +19,7 @@ def row(view: Locator, text: str) -> Locator:
     return view.locator(".wb-row:visible", has_text=re.compile(rf"^[\d.]*[▸▾]?{re.escape(text)}$"))
 
 
-def test_a_claude_job_is_played_and_read(desk: Desk) -> None:
+def test_a_claude_job_is_played_and_read(desk: JupyterPages) -> None:
     """Step, play, unfold what a tool was given, search, filter, copy, jump to what failed, jump back in time."""
     page = desk.page
     replay = desk.show(f"{IMPORTS}replay = Replay(events.claude_run())\nreplay").locator(".wb-replay")
@@ -75,7 +75,7 @@ def test_a_claude_job_is_played_and_read(desk: Desk) -> None:
     expect(played).to_have_text("0 of 24 events")
 
 
-def test_output_that_would_be_part_of_the_page_is_text(desk: Desk) -> None:
+def test_output_that_would_be_part_of_the_page_is_text(desk: JupyterPages) -> None:
     page = desk.page
     code = f"{IMPORTS}replay = Replay(events.hostile_run())\nreplay.playback.seek(10_000)\nreplay"
     view = desk.show(code).locator(".wb-run")
@@ -89,7 +89,7 @@ def test_output_that_would_be_part_of_the_page_is_text(desk: Desk) -> None:
     picture(page, "hostile")
 
 
-def test_output_stays_in_sight_when_the_page_hides_or_moves_it(desk: Desk) -> None:
+def test_output_stays_in_sight_when_the_page_hides_or_moves_it(desk: JupyterPages) -> None:
     """As JupyterLab does with cells when its theme changes, and the workbench with its tabs."""
     code = f"{IMPORTS}replay = Replay(events.long_run(500, 5_000))\nreplay.playback.seek(10_000)\nreplay"
     view = desk.show(code).locator(".wb-run")
@@ -106,7 +106,7 @@ def test_output_stays_in_sight_when_the_page_hides_or_moves_it(desk: Desk) -> No
     expect(last).to_be_in_viewport()
 
 
-def drawn(desk: Desk, many: int) -> None:
+def drawn(desk: JupyterPages, many: int) -> None:
     """Forty thousand events a second, as a recording at 100 times its speed offers them; none is lost on the way."""
     replay = f"replay = Replay(events.long_run({many}, {many * 5 // 2}))\nreplay"
     go = f"""
@@ -140,11 +140,11 @@ print(round(time.monotonic() - began, 2), round(time.process_time() - cpu, 2))
     sys.stdout.write(json.dumps(figures | {"p95_frame_ms": gaps[int(len(gaps) * 0.95)]}) + "\n")
 
 
-def test_fifty_thousand_events_are_drawn_and_none_is_lost(desk: Desk) -> None:
+def test_fifty_thousand_events_are_drawn_and_none_is_lost(desk: JupyterPages) -> None:
     drawn(desk, MANY)
 
 
-def test_a_live_stream_of_many_events_is_followed_to_its_end(desk: Desk) -> None:
+def test_a_live_stream_of_many_events_is_followed_to_its_end(desk: JupyterPages) -> None:
     """Over HTTP, as fast as the client can read: the page is not behind when the run has ended, and has every row."""
     server = f"""
 from tests.standard.browser import events

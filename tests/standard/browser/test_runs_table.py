@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.standard.browser.cells import PATIENCE_MS, again, aside, connected
-from tests.standard.browser.conftest import Desk, dark, picture
+from tests.standard.browser.conftest import JupyterPages, dark, picture
 from workbench import Project, Recording, Workbench
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -48,7 +48,7 @@ def line(view: Locator, run_id: str) -> Locator:
     return view.locator(f'tr[data-run="{run_id}"]')
 
 
-def test_runs_are_found_proved_and_opened(desk: Desk, wb: Workbench, runs: list[str]) -> None:
+def test_runs_are_found_proved_and_opened(desk: JupyterPages, wb: Workbench, runs: list[str]) -> None:
     page = desk.page
     view = desk.show(f"{connected(wb)}\n{TABLE}").locator(".wb-runs")
     expect(line(view, runs[0])).to_be_visible(timeout=PATIENCE_MS)
@@ -81,7 +81,7 @@ def test_runs_are_found_proved_and_opened(desk: Desk, wb: Workbench, runs: list[
     expect(view.locator(".wb-run")).to_have_count(0, timeout=PATIENCE_MS)
 
 
-def test_two_runs_stand_side_by_side(desk: Desk, wb: Workbench, runs: list[str]) -> None:
+def test_two_runs_stand_side_by_side(desk: JupyterPages, wb: Workbench, runs: list[str]) -> None:
     """What they said and wrote, where the time went; hostile output as text."""
     view = desk.show(f"{connected(wb)}\n{TABLE}").locator(".wb-runs")
     for run_id in runs[:2]:
@@ -99,7 +99,7 @@ def test_two_runs_stand_side_by_side(desk: Desk, wb: Workbench, runs: list[str])
         picture(view, "runs-compared")
 
 
-def test_nothing_deployed_and_nothing_run_are_told(desk: Desk, wb: Workbench) -> None:
+def test_nothing_deployed_and_nothing_run_are_told(desk: JupyterPages, wb: Workbench) -> None:
     views = desk.show(
         "import workbench\nfrom workbench.widgets import RunsTable\n"
         "display(RunsTable(workbench.connect(app_name='never-deployed')))\n"

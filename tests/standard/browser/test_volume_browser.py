@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.standard.browser.cells import PATIENCE_MS, again, aside, connected, listening
-from tests.standard.browser.conftest import Desk, dark, picture
+from tests.standard.browser.conftest import JupyterPages, dark, picture
 from workbench import Project, Workbench
 from workbench.files.project_files import ProjectVolume
 
@@ -74,13 +74,13 @@ def entry(view: Locator, name: str) -> Locator:
 
 
 @pytest.fixture
-def view(desk: Desk, wb: Workbench, project: Project, volume: ProjectVolume) -> Locator:
+def view(desk: JupyterPages, wb: Workbench, project: Project, volume: ProjectVolume) -> Locator:
     view = desk.show(f"{connected(wb, project)}\nvolume.browse()").locator(".wb-volume")
     expect(entry(view, "page.html")).to_be_visible(timeout=PATIENCE_MS)
     return view
 
 
-def test_files_are_shown_as_what_they_are(desk: Desk, view: Locator) -> None:
+def test_files_are_shown_as_what_they_are(desk: JupyterPages, view: Locator) -> None:
     entry(view, "greeting.py").click()
     expect(view.locator(".wb-content")).to_contain_text('return f"good day {name}" * 3', timeout=PATIENCE_MS)
     expect(view.locator(".wb-token-keyword", has_text="def")).to_be_visible()
@@ -100,7 +100,7 @@ def test_files_are_shown_as_what_they_are(desk: Desk, view: Locator) -> None:
     assert download.value.suggested_filename == "raw.bin"
 
 
-def test_what_a_job_wrote_does_nothing(desk: Desk, view: Locator, elsewhere: tuple[str, list[str]]) -> None:
+def test_what_a_job_wrote_does_nothing(desk: JupyterPages, view: Locator, elsewhere: tuple[str, list[str]]) -> None:
     """Its names and texts are text; its page runs no script, loads nothing, and leads nowhere."""
     page = desk.page
     address, callers = elsewhere
@@ -168,7 +168,9 @@ def test_a_file_goes_in_and_replaces_another_after_a_question(view: Locator, vol
     picture(view, "volume-error")
 
 
-def test_a_page_that_is_loaded_again_shows_the_same(desk: Desk, view: Locator, wb: Workbench, project: Project) -> None:
+def test_a_page_that_is_loaded_again_shows_the_same(
+    desk: JupyterPages, view: Locator, wb: Workbench, project: Project
+) -> None:
     """The kernel lives, and so do the tree, what is chosen, and what is not committed."""
     entry(view, "facts.json").click()
     with wb.faults.injected(at="commit", path=f"*{project.project_id}", status="RESOURCE_EXHAUSTED"):

@@ -8,21 +8,21 @@ import modal
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from workbench.widgets.whole import TABS
 
 import workbench
 from tests.conftest import wait_until
 from tests.support.paths import ROOT
 from workbench import Project, Workbench
 from workbench.local_cloud.process.state_directory import Running
-from workbench.widgets import Files, Replay, RunsTable, Whole
-from workbench.widgets.whole import TABS
+from workbench.widgets import Files, Replay, RunsTable, WorkbenchPanel
 
 EXTENSION = ROOT / "workbench" / "labextension"
 
 
 def test_everything_is_in_one_panel(wb: Workbench) -> None:
     panel = workbench.open(wb)
-    assert isinstance(panel, Whole)
+    assert isinstance(panel, WorkbenchPanel)
     assert [tab["key"] for tab in panel.tabs] == [tab.key for tab in TABS]
     assert set(panel.parts) == {"launch"}  # the others are made when they are opened
     for tab in TABS:

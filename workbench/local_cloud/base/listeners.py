@@ -13,7 +13,7 @@ _FULL_S = 1.0  # how long nobody is let in when the cloud has no descriptor left
 Serve = Callable[[socket.socket], Awaitable[None]]
 
 
-class Door:
+class BoundedListener:
     """Serves until it is closed; what comes while `at_once` connections are served is closed unheard."""
 
     def __init__(self, listener: socket.socket, serve: Serve, *, at_once: int) -> None:

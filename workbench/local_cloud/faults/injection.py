@@ -92,7 +92,7 @@ class Injector:
             raise CloudError(rule.reason, f"injected by a fault rule: {rule.reason}")
 
 
-class Hop:
+class SlowedResponse:
     """A hop between a web function and its client that buffers and slows as rules say."""
 
     def __init__(self, send: Send, rules: list[FaultRule], clock: Clock) -> None:

@@ -12,7 +12,7 @@ from workbench.local_cloud.apps.app_logs import AppLogs, Origin
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.images.images import Images
-from workbench.local_cloud.server.callers import TASK_HEADER, Gate
+from workbench.local_cloud.server.callers import TASK_HEADER, Authenticator
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
 
@@ -24,7 +24,7 @@ class ContainerMaker:
         apps: Apps,
         images: Images,
         copies: WorkingCopies,
-        gate: Gate,
+        authenticator: Authenticator,
         logs: AppLogs,
         *,
         secrets: Callable[[Iterable[str]], dict[str, str]],
@@ -43,7 +43,7 @@ class ContainerMaker:
         self._apps = apps
         self._images = images
         self._copies = copies
-        self._gate = gate
+        self._authenticator = authenticator
         self._logs = logs
         self._secrets = secrets
         self._lay_out = lay_out
@@ -58,6 +58,7 @@ class ContainerMaker:
         function = self._apps.function(function_id)
         app = self._apps.app_of(function_id)
         image = self._images.built(function.image_id)
+        admission = self._authenticator.admit_task(task_id, restricted=function.untrusted)
         env = {
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")),
             "HOME": CODE_ROOT,
@@ -71,7 +72,7 @@ class ContainerMaker:
             "MODAL_TASK_ID": task_id,
             "MODAL_ENVIRONMENT": app.environment,
             "MODAL_IMAGE_ID": function.image_id,
-            "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{self._gate.admit_task(task_id, restricted=function.untrusted)}",
+            "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{admission}",
             "NO_PROXY": "127.0.0.1,localhost",
         }
         layout = self._layout(app.app_id)
@@ -111,7 +112,7 @@ class ContainerMaker:
             lay_out=partial(self._lay_out, list(function.mount_ids)),
             on_output=on_output,
             inputs_together=max(function.max_concurrent_inputs, function.batch_max_size) > 1,
-            on_end=partial(self._gate.dismiss_task, task_id),
+            on_end=partial(self._authenticator.dismiss_task, task_id),
             scratch=self._scratch,
         )
 

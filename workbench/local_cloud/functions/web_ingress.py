@@ -21,7 +21,7 @@ from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
 from workbench.local_cloud.base.errors import CloudError, not_found
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.base.quiet_server import QuietServer
-from workbench.local_cloud.faults.injection import Hop, Injector
+from workbench.local_cloud.faults.injection import Injector, SlowedResponse
 from workbench.local_cloud.faults.rules import FaultRule
 from workbench.local_cloud.functions.asgi_scopes import (
     SERVED,
@@ -224,7 +224,7 @@ class Ingress:
         for rule in rules:
             if rule.kill or rule.preempt:
                 await self._injector.harm_container(rule, await self._worker(call))
-        answering = asyncio.ensure_future(self._respond(call, scope, Hop(send, rules, self._clock).send))
+        answering = asyncio.ensure_future(self._respond(call, scope, SlowedResponse(send, rules, self._clock).send))
         cut_s = min((rule.cut_after_s for rule in rules if rule.cut_after_s is not None), default=math.inf)
         try:
             await self._clock.first(asyncio.shield(answering), timeout_s=min(cut_s, MAX_ADVANCE_S))

@@ -61,7 +61,7 @@ from workbench.local_cloud.sandboxes.sandbox_snapshots import Snapshots
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
 from workbench.local_cloud.sandboxes.snapshot_rpc import SnapshotRpcs
 from workbench.local_cloud.sandboxes.stats_rpc import SandboxStatsRpcs
-from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.grpc_server import RpcServer
 from workbench.local_cloud.server.http_routes import on_full_disk
 from workbench.local_cloud.server.signed_links import Links
@@ -96,7 +96,7 @@ class LocalCloud:
     ) -> None:
         self._stack = contextlib.AsyncExitStack()
         clock = Clock()
-        gate = Gate(credentials)
+        authenticator = Authenticator(credentials)
         self._router_url = Url()
         self._http_url = Url()
         database = Database(state / DATABASE)
@@ -157,21 +157,21 @@ class LocalCloud:
         self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=clock.time))
         self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=clock.time))
         history = HistoryRoutes(
-            gate,
+            authenticator,
             committed,
             content,
             volume_id=self._volumes.named,
             uncommitted=mounts.uncommitted,
             working=lambda volume_id, holder: [copy for who, _, copy in mounts.writable(volume_id) if who == holder],
         )
-        control = ControlRoutes(gate, faults, clock, coverage=lambda: self._rpc.coverage)
+        control = ControlRoutes(authenticator, faults, clock, coverage=lambda: self._rpc.coverage)
         self._routes = [*blobs.routes, *blocks.routes, *history.routes, *control.routes]
         sandbox_rpcs = SandboxRpcs(
             self._sandboxes,
             self._apps,
             self._images,
             secrets,
-            gate,
+            authenticator,
             snapshots=snapshots,
             router_url=self._router_url,
         )
@@ -192,7 +192,7 @@ class LocalCloud:
             self._apps,
             self._images,
             copies,
-            gate,
+            authenticator,
             self._logs,
             secrets=secrets.resolve,
             lay_out=file_mounts.lay_out,
@@ -203,10 +203,10 @@ class LocalCloud:
             scratch=_directory(run / "containers"),
         )
         self._rpc = RpcServer(
-            gate,
+            authenticator,
             injector=self._injector,
             control=[
-                SessionRpcs(gate),
+                SessionRpcs(authenticator),
                 EnvironmentRpcs(objects),
                 ProxyTokenRpcs(proxy_tokens, objects),
                 secrets,

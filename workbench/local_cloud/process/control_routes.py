@@ -12,7 +12,7 @@ from starlette.routing import Route
 from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
 from workbench.local_cloud.base.errors import invalid, not_found
 from workbench.local_cloud.faults.rules import FaultRule, Faults
-from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.grpc_server import Coverage
 from workbench.local_cloud.server.http_routes import for_clients
 
@@ -30,18 +30,20 @@ class _Advance(BaseModel):
 class ControlRoutes:
     """Answers to whoever holds the cloud's token."""
 
-    def __init__(self, gate: Gate, faults: Faults, clock: Clock, *, coverage: Callable[[], Coverage]) -> None:
+    def __init__(
+        self, authenticator: Authenticator, faults: Faults, clock: Clock, *, coverage: Callable[[], Coverage]
+    ) -> None:
         self._faults = faults
         self._clock = clock
         self._coverage_now = coverage
         self.routes = [
-            Route("/faults", for_clients(gate, self._list)),
-            Route("/faults", for_clients(gate, self._add), methods=["POST"]),
-            Route("/faults", for_clients(gate, self._clear), methods=["DELETE"]),
-            Route("/faults/{rule_id}", for_clients(gate, self._remove), methods=["DELETE"]),
-            Route("/clock", for_clients(gate, self._time)),
-            Route("/clock", for_clients(gate, self._advance), methods=["POST"]),
-            Route("/coverage", for_clients(gate, self._coverage)),
+            Route("/faults", for_clients(authenticator, self._list)),
+            Route("/faults", for_clients(authenticator, self._add), methods=["POST"]),
+            Route("/faults", for_clients(authenticator, self._clear), methods=["DELETE"]),
+            Route("/faults/{rule_id}", for_clients(authenticator, self._remove), methods=["DELETE"]),
+            Route("/clock", for_clients(authenticator, self._time)),
+            Route("/clock", for_clients(authenticator, self._advance), methods=["POST"]),
+            Route("/coverage", for_clients(authenticator, self._coverage)),
         ]
 
     async def _list(self, request: Request) -> Response:

@@ -8,12 +8,12 @@ from modal_proto import api_pb2
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.base.guest_directories import Skipped
-from workbench.local_cloud.sandboxes.limits.pacing import Turns
+from workbench.local_cloud.sandboxes.limits.pacing import Pacer
 from workbench.local_cloud.sandboxes.sandbox_records import Record, author_of
 
 _log = structlog.get_logger(__name__)
 
-_TURNS = Turns(5.0)
+_TURNS = Pacer(5.0)
 _LOSSES_TOLD = 10
 
 

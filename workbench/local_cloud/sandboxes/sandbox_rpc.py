@@ -19,7 +19,7 @@ from workbench.local_cloud.sandboxes.router_url import Url
 from workbench.local_cloud.sandboxes.sandbox_records import Record
 from workbench.local_cloud.sandboxes.sandbox_snapshots import SnapshotError, Snapshots
 from workbench.local_cloud.sandboxes.sandboxes import Prepare, Sandboxes
-from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.unsupported import refuse_options, refuse_sandbox_options
 from workbench.local_cloud.store.names import DEFAULT_ENVIRONMENT
 from workbench.local_cloud.volumes.committed import clean
@@ -41,7 +41,7 @@ class SandboxRpcs:
         apps: Apps,
         images: Images,
         secrets: SecretRpcs,
-        gate: Gate,
+        authenticator: Authenticator,
         *,
         snapshots: Snapshots,
         router_url: Url,
@@ -50,7 +50,7 @@ class SandboxRpcs:
         self._apps = apps
         self._images = images
         self._secrets = secrets
-        self._gate = gate
+        self._authenticator = authenticator
         self._snapshots = snapshots
         self._router_url = router_url
 
@@ -129,7 +129,7 @@ class SandboxRpcs:
         return prepare
 
     def _token(self, record: Record) -> str:
-        return self._gate.sign(task_id=record.task_id)
+        return self._authenticator.sign(task_id=record.task_id)
 
     async def SandboxGetCommandRouterAccess(
         self, request: api_pb2.SandboxGetCommandRouterAccessRequest, context: Any

@@ -70,7 +70,7 @@ def metadata(context: Any) -> dict[str, str]:
     return {key: str(value) for key, value in context.invocation_metadata() or ()}
 
 
-class Gate:
+class Authenticator:
     """Checks credentials and signs tokens."""
 
     def __init__(self, credentials: Credentials) -> None:

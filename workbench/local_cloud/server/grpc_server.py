@@ -23,7 +23,7 @@ from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.faults.injection import Injector
 from workbench.local_cloud.faults.rules import At
 from workbench.local_cloud.server import statuses
-from workbench.local_cloud.server.callers import Caller, Gate, caller, metadata
+from workbench.local_cloud.server.callers import Authenticator, Caller, caller, metadata
 from workbench.local_cloud.server.repeated_calls import Answers, Key
 from workbench.local_cloud.store.damage import is_damage, is_disk_full
 
@@ -63,21 +63,26 @@ class RpcServer:
     """The gRPC side of the cloud."""
 
     def __init__(
-        self, gate: Gate, *, control: Iterable[object], router: Iterable[object], injector: Injector | None = None
+        self,
+        authenticator: Authenticator,
+        *,
+        control: Iterable[object],
+        router: Iterable[object],
+        injector: Injector | None = None,
     ) -> None:
         """`injector` makes calls fail as rules say; without one none does."""
-        self._gate = gate
+        self._authenticator = authenticator
         self._injector = injector
         self.coverage = Coverage()
         self._answers = Answers()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (
-                self._service(api_pb2.DESCRIPTOR.services_by_name["ModalClient"], control, gate.identify),
+                self._service(api_pb2.DESCRIPTOR.services_by_name["ModalClient"], control, authenticator.identify),
                 self._service(
                     task_command_router_pb2.DESCRIPTOR.services_by_name["TaskCommandRouter"],
                     router,
-                    gate.identify_router,
+                    authenticator.identify_router,
                 ),
             )
         )

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from workbench.local_cloud.base.errors import CloudError, Reason
-from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.statuses import http_status
 from workbench.local_cloud.store.damage import is_disk_full
 
@@ -20,12 +20,12 @@ _log = structlog.get_logger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def for_clients(gate: Gate, answer: Endpoint) -> Endpoint:
+def for_clients(authenticator: Authenticator, answer: Endpoint) -> Endpoint:
     """Let only holders of the client's token ask, and turn failures into answers."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            if gate.identify(request.headers).kind != "client":
+            if authenticator.identify(request.headers).kind != "client":
                 raise CloudError(Reason.UNAUTHENTICATED, "A container has no business here.")
             return await answer(request)
         except ValidationError as error:

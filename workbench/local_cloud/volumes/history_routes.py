@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from workbench.local_cloud.base.errors import not_found
-from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.http_routes import for_clients
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.commit_history import History
@@ -52,7 +52,7 @@ class HistoryRoutes:
 
     def __init__(
         self,
-        gate: Gate,
+        authenticator: Authenticator,
         committed: CommittedVolumes,
         content: ContentStore,
         *,
@@ -64,7 +64,7 @@ class HistoryRoutes:
 
         `working` gives the mounts that a sandbox or container has of a volume.
         """
-        self._gate = gate
+        self._authenticator = authenticator
         self._committed = committed
         self._content = content
         self._history = History(committed)
@@ -88,7 +88,7 @@ class HistoryRoutes:
             question = _Question.model_validate(dict(request.query_params))
             return await answer(self._volume_id(request.path_params["volume"]), question)
 
-        return for_clients(self._gate, endpoint)
+        return for_clients(self._authenticator, endpoint)
 
     async def _commits(self, volume_id: str, question: _Question) -> Response:
         found = self._history.commits(volume_id, clean(question.path), limit=question.limit)

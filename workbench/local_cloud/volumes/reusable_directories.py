@@ -23,21 +23,21 @@ Place = tuple[str, str, int | None]  # volume, sub-path, owner
 
 
 @dataclass(frozen=True, slots=True)
-class Spare:
+class ReusableDirectory:
     """A directory that nobody uses, and what it holds."""
 
     holder: Path
     known: dict[str, Known]
 
 
-class Spares:
+class ReusableDirectories:
     """The newest few, one per place. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Place, Spare] = OrderedDict()
+        self._kept: OrderedDict[Place, ReusableDirectory] = OrderedDict()
         self._lock = threading.Lock()
 
-    def keep(self, place: Place, spare: Spare) -> None:
+    def keep(self, place: Place, spare: ReusableDirectory) -> None:
         """Take a directory over; one that is too many is removed."""
         size = sum(known.entry.size for known in spare.known.values())
         if len(spare.known) > _MAX_ENTRIES or size > _MAX_BYTES:
@@ -51,7 +51,7 @@ class Spares:
         for one in surplus:
             remove_tree(one.holder)
 
-    def take(self, place: Place) -> Spare | None:
+    def take(self, place: Place) -> ReusableDirectory | None:
         """Hand over what is kept for a place, to this caller alone."""
         with self._lock:
             return self._kept.pop(place, None)

@@ -20,7 +20,7 @@ from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.disk_reserve import lacking, require_room
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 from workbench.local_cloud.volumes.layout import Layout
-from workbench.local_cloud.volumes.reusable_directories import Spare, Spares, is_plain
+from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories, ReusableDirectory, is_plain
 from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits, scan
 
 _T = TypeVar("_T")
@@ -68,7 +68,7 @@ class WorkingCopies:
         self._committed = committed
         self._content = content
         self._limits = limits or ScanLimits()
-        self._spares = Spares()
+        self._reusable = ReusableDirectories()
         self._may_commit = may_commit
         root.mkdir(parents=True, exist_ok=True)
         # Sandboxes are started under uids of their own and must pass through; each holder below lets in one of them.
@@ -100,7 +100,7 @@ class WorkingCopies:
         below = clean(sub_path or "")
         self._create_sub_path(volume_id, below)
         owner = owner_uid if os.geteuid() == 0 else None
-        spare = self._spares.take((volume_id, below, owner))
+        spare = self._reusable.take((volume_id, below, owner))
         if spare is None:
             await asyncio.to_thread(self._require_room, volume_id, below)
         holder = spare.holder if spare is not None else Path(tempfile.mkdtemp(dir=self._root))
@@ -114,7 +114,7 @@ class WorkingCopies:
             self._limits,
             committed=self._committed,
             content=self._content,
-            spares=self._spares,
+            reusable=self._reusable,
             known=spare.known if spare is not None else {},
             may_commit=self._may_commit,
             max_stored_bytes=max_stored_bytes,
@@ -158,7 +158,7 @@ class WorkingCopy:
         *,
         committed: CommittedVolumes,
         content: ContentStore,
-        spares: Spares,
+        reusable: ReusableDirectories,
         known: dict[str, Known],
         may_commit: MayCommit,
         max_stored_bytes: float,
@@ -176,7 +176,7 @@ class WorkingCopy:
         self._limits = limits
         self._committed = committed
         self._content = content
-        self._spares = spares
+        self._reusable = reusable
         self._known = known
         self._may_commit = may_commit
         self._head = 0
@@ -297,7 +297,7 @@ class WorkingCopy:
             self._discard()
             return
         self._discarded = self._given_away = True
-        self._spares.keep((self.volume_id, self.sub_path, self._owner), Spare(self._holder, found.known))
+        self._reusable.keep((self.volume_id, self.sub_path, self._owner), ReusableDirectory(self._holder, found.known))
 
     def _discard(self) -> None:
         if not self._given_away:

@@ -5,7 +5,7 @@ from typing import Any
 from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
-from workbench.local_cloud.server.callers import Gate, metadata
+from workbench.local_cloud.server.callers import Authenticator, metadata
 from workbench.local_cloud.workspace.environments import IMAGE_BUILDER_VERSION
 
 SDK_VERSION = "1.6.4"
@@ -15,8 +15,8 @@ WORKSPACE = "local"
 class SessionRpcs:
     """Answers for one workspace named `local`."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
 
     async def ClientHello(self, request: empty_pb2.Empty, context: Any) -> api_pb2.ClientHelloResponse:
         """Greet, and warn a client of another version by name."""
@@ -26,7 +26,7 @@ class SessionRpcs:
 
     async def AuthTokenGet(self, request: api_pb2.AuthTokenGetRequest, context: Any) -> api_pb2.AuthTokenGetResponse:
         """Hand out a signed token to a caller that has already shown its credentials."""
-        return api_pb2.AuthTokenGetResponse(token=self._gate.sign(sub=WORKSPACE))
+        return api_pb2.AuthTokenGetResponse(token=self._authenticator.sign(sub=WORKSPACE))
 
     async def TokenInfoGet(self, request: api_pb2.TokenInfoGetRequest, context: Any) -> api_pb2.TokenInfoGetResponse:
         """Describe the one token that the local cloud knows."""

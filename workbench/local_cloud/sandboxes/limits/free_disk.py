@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from workbench.local_cloud.sandboxes.limits.pacing import Turns
+from workbench.local_cloud.sandboxes.limits.pacing import Pacer
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE
 from workbench.local_cloud.store.disk_reserve import reserve_bytes
 
@@ -23,7 +23,7 @@ class Disks:
         self._reserve: dict[int, int] = {}
         self._grown: dict[object, tuple[int, int]] = {}  # device and bytes, by who has measured
         self._fallen = asyncio.Event()
-        self.walks = Turns(5.0)
+        self.walks = Pacer(5.0)
         """Every watchdog takes part: it walks its directories in its turn."""
 
     def free(self, device: int, directory: Path) -> int:

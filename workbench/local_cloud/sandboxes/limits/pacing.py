@@ -7,7 +7,7 @@ _SHARE = 20  # one kind of work should take a twentieth of the time, for all san
 _MOST_S = 30.0  # that one waits for others
 
 
-class Turns:
+class Pacer:
     """One kind of work, done every `every_s` seconds for each that takes part, unless that is too much."""
 
     def __init__(self, every_s: float) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import psutil
 
 from workbench.local_cloud.base.host_processes import family
-from workbench.local_cloud.sandboxes.limits.pacing import Turns
+from workbench.local_cloud.sandboxes.limits.pacing import Pacer
 
-_TURNS = Turns(5.0)
+_TURNS = Pacer(5.0)
 FIRST_S = 1.0  # a short sandbox has statistics too
 MAX_SAMPLES = 20_000  # more than a day
 GIBIBYTE = 1024**3

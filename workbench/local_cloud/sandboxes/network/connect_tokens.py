@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import h11
 
-from workbench.local_cloud.base.listeners import Door
+from workbench.local_cloud.base.listeners import BoundedListener
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.sandboxes.network.proxy_requests import Headers, end_to_end
 from workbench.local_cloud.sandboxes.network.relay import (
@@ -55,17 +55,17 @@ class ConnectEntry:
         self._host = host
         self._visit = visit
         self._grants: dict[bytes, Grant] = {}  # by the token's hash: what is compared is nobody's choice
-        self._door: Door | None = None
+        self._clients: BoundedListener | None = None
         self._port = 0
 
     def admit(self, grant: Grant) -> tuple[str, str]:
         """Make a token; returns the URL and the token. Raises ValueError when there are too many, OSError."""
         if len(self._grants) >= MAX_TOKENS:
             raise ValueError(f"a sandbox has at most {MAX_TOKENS} connect tokens")
-        if self._door is None:
+        if self._clients is None:
             listener = listen(0, host=self._host)
             self._port = listener.getsockname()[1]
-            self._door = Door(listener, self._serve, at_once=CONNECTIONS_AT_ONCE)
+            self._clients = BoundedListener(listener, self._serve, at_once=CONNECTIONS_AT_ONCE)
         token = secrets.token_urlsafe(32)
         self._grants[_key(token)] = grant
         return f"http://{self._host}:{self._port}", token
@@ -73,8 +73,8 @@ class ConnectEntry:
     async def aclose(self) -> None:
         """Make every token worthless and cut every connection. Idempotent."""
         self._grants.clear()
-        if self._door is not None:
-            await self._door.aclose()
+        if self._clients is not None:
+            await self._clients.aclose()
 
     async def _serve(self, connection: socket.socket) -> None:
         client = await asyncio.open_connection(sock=connection, limit=CHUNK_BYTES)

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 import h11
 import psutil
 
-from workbench.local_cloud.base.listeners import Door
+from workbench.local_cloud.base.listeners import BoundedListener
 from workbench.local_cloud.sandboxes.network.egress_policy import Address, Allowed, EgressPolicy, Network, Refused
 from workbench.local_cloud.sandboxes.network.proxy_requests import Target, outgoing, tunnel_target
 from workbench.local_cloud.sandboxes.network.relay import (
@@ -106,13 +106,13 @@ class EgressProxy:
         self._idle_s = idle_s
         # Threads of its own: a guest chooses how long names take, and the watchdog measures in the loop's few.
         self._lookups = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, thread_name_prefix="egress-names")
-        self._door: Door | None = None
+        self._clients: BoundedListener | None = None
         self._flows: dict[asyncio.Task[None], tuple[Target, Address]] = {}
 
     async def start(self) -> None:
         """Begin to serve."""
         self._listener.setblocking(False)
-        self._door = Door(self._listener, self._welcome, at_once=MAX_CONNECTIONS)
+        self._clients = BoundedListener(self._listener, self._welcome, at_once=MAX_CONNECTIONS)
 
     def set_policy(self, policy: EgressPolicy) -> None:
         """Decide by another policy from now on; connections that it would not allow are cut."""
@@ -124,8 +124,8 @@ class EgressProxy:
     async def aclose(self) -> None:
         """Stop serving and cut every connection. Idempotent."""
         self._lookups.shutdown(wait=False, cancel_futures=True)
-        if self._door is not None:
-            await self._door.aclose()
+        if self._clients is not None:
+            await self._clients.aclose()
         else:
             self._listener.close()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
 
-from workbench.local_cloud.base.listeners import Door
+from workbench.local_cloud.base.listeners import BoundedListener
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.sandboxes.network.relay import CHUNK_BYTES, Stream, finish, join
 from workbench.local_cloud.sandboxes.network.tunnel_certificate import server_context
@@ -57,7 +57,7 @@ class Tunnels:
         self.host = loopback_address(sandbox_id)
         self.open: list[Tunnel] = []
         self._visit = visit
-        self._doors: list[Door] = []
+        self._listeners: list[BoundedListener] = []
 
     def add(self, specs: Sequence[PortSpec]) -> None:
         """Open a tunnel for each port; raises OSError when this machine has no port left."""
@@ -69,12 +69,12 @@ class Tunnels:
 
     async def aclose(self) -> None:
         """Close every tunnel and cut its connections. Idempotent."""
-        await asyncio.gather(*(door.aclose() for door in self._doors))
+        await asyncio.gather(*(one.aclose() for one in self._listeners))
 
     def _listen(self, serve: Callable[[socket.socket], Awaitable[None]]) -> int:
         listener = listen(0, host=self.host)
         port: int = listener.getsockname()[1]
-        self._doors.append(Door(listener, serve, at_once=CONNECTIONS_AT_ONCE))
+        self._listeners.append(BoundedListener(listener, serve, at_once=CONNECTIONS_AT_ONCE))
         return port
 
     async def _serve(self, port: int, context: ssl.SSLContext | None, connection: socket.socket) -> None:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from workbench.local_cloud.base.listeners import Door
+from workbench.local_cloud.base.listeners import BoundedListener
 from workbench.local_cloud.sandboxes.network.relay import CHUNK_BYTES, finish, join
 
 MAX_CONNECTIONS = 64  # of one port
@@ -31,14 +31,14 @@ class WebWays:
         self._idle_s = idle_s
         self._allowed: frozenset[int] = frozenset()
         self._opened: set[int] = set()
-        self._doors: list[Door] = []
+        self._listeners: list[BoundedListener] = []
         self._flows: dict[asyncio.Task[None], int] = {}
 
     def open(self, port: int, listener: socket.socket) -> None:
         """Serve a listener, which is taken over, and allow its port."""
         self._opened.add(port)
         self._allowed |= {port}
-        self._doors.append(Door(listener, partial(self._serve, port), at_once=MAX_CONNECTIONS))
+        self._listeners.append(BoundedListener(listener, partial(self._serve, port), at_once=MAX_CONNECTIONS))
 
     def has(self, ports: Sequence[int]) -> bool:
         """Whether there is a way to each of these ports."""
@@ -53,7 +53,7 @@ class WebWays:
 
     async def aclose(self) -> None:
         """Stop serving and cut every connection. Idempotent."""
-        await asyncio.gather(*(door.aclose() for door in self._doors))
+        await asyncio.gather(*(one.aclose() for one in self._listeners))
 
     async def _serve(self, port: int, connection: socket.socket) -> None:
         if port not in self._allowed or not self._serves(port):

@@ -1,11 +1,11 @@
-"""A door lets in as many as it should, and nobody stays when it closes."""
+"""A listener lets in as many as it should, and nobody stays when it closes."""
 
 import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
 
-from workbench.local_cloud.base.listeners import Door
+from workbench.local_cloud.base.listeners import BoundedListener
 from workbench.local_cloud.base.ports import listen
 
 DEADLINE_S = 30
@@ -15,10 +15,10 @@ async def client(door_port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     return await asyncio.open_connection("127.0.0.1", door_port)
 
 
-def opened(serve: Callable[[socket.socket], Awaitable[None]], *, at_once: int = 2) -> tuple[Door, int]:
+def opened(serve: Callable[[socket.socket], Awaitable[None]], *, at_once: int = 2) -> tuple[BoundedListener, int]:
     listener = listen(0)
     port: int = listener.getsockname()[1]
-    return Door(listener, serve, at_once=at_once), port
+    return BoundedListener(listener, serve, at_once=at_once), port
 
 
 async def hold(connection: socket.socket) -> None:
@@ -33,7 +33,7 @@ async def test_who_comes_when_it_is_full_is_turned_away_and_served_later() -> No
         await loop.sock_recv(connection, 1)
 
     before = len(os.listdir("/proc/self/fd"))
-    door, port = opened(serve)
+    listener, port = opened(serve)
     guests = [await client(port) for _ in range(2)]
     for reader, _ in guests:
         assert await asyncio.wait_for(reader.readexactly(2), DEADLINE_S) == b"in"
@@ -48,7 +48,7 @@ async def test_who_comes_when_it_is_full_is_turned_away_and_served_later() -> No
         await asyncio.sleep(0.05)
     else:
         raise AssertionError("a place that is free again is given to nobody")
-    await door.aclose()
+    await listener.aclose()
     for _, writer in (*guests, late, again):
         writer.close()
         await asyncio.sleep(0)
@@ -60,11 +60,11 @@ async def test_who_comes_when_it_is_full_is_turned_away_and_served_later() -> No
 
 
 async def test_closing_cuts_everybody_and_can_be_done_twice() -> None:
-    door, port = opened(hold)
+    listener, port = opened(hold)
     reader, writer = await client(port)
     assert await asyncio.wait_for(reader.readexactly(2), DEADLINE_S) == b"in"
-    await door.aclose()
-    await door.aclose()
+    await listener.aclose()
+    await listener.aclose()
     assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
     writer.close()
 
@@ -73,9 +73,9 @@ async def test_a_guest_that_leaves_rudely_harms_nobody() -> None:
     async def serve(connection: socket.socket) -> None:
         raise ConnectionResetError
 
-    door, port = opened(serve)
+    listener, port = opened(serve)
     for _ in range(5):
         reader, writer = await client(port)
         assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
         writer.close()
-    await door.aclose()
+    await listener.aclose()

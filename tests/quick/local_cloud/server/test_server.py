@@ -12,7 +12,7 @@ from modal_proto import api_pb2, api_pb2_grpc
 
 from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.server import grpc_server as module
-from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.grpc_server import RpcServer
 from workbench.local_cloud.workspace.handshake import SDK_VERSION, SessionRpcs
 
@@ -43,7 +43,7 @@ class Counting:
 @pytest.fixture
 async def stub() -> AsyncIterator[tuple[api_pb2_grpc.ModalClientStub, tuple[tuple[str, str], ...]]]:
     token = Credentials.new()
-    gate = Gate(token)
+    gate = Authenticator(token)
     server = RpcServer(gate, control=[Counting(), SessionRpcs(gate)], router=[])
     channel = grpc.insecure_channel(f"127.0.0.1:{await server.start([0])}")
     shown = (("x-modal-token-id", token.token_id), ("x-modal-token-secret", token.token_secret))

@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 
 from workbench.local_cloud.sandboxes.limits.free_disk import FALL_BYTES, INTERVAL_S, Disks
-from workbench.local_cloud.sandboxes.limits.pacing import Turns
+from workbench.local_cloud.sandboxes.limits.pacing import Pacer
 
 
 def test_one_alone_has_its_turn_however_long_it_takes() -> None:
-    turns = Turns(5.0)
-    with turns.taking_part():
-        assert turns.pause_s(60.0) == 5.0
-    assert turns.parts == 0
+    pacer = Pacer(5.0)
+    with pacer.taking_part():
+        assert pacer.pause_s(60.0) == 5.0
+    assert pacer.parts == 0
 
 
 def test_many_wait_for_each_other_and_not_for_ever() -> None:
-    turns = Turns(5.0)
+    pacer = Pacer(5.0)
     with ExitStack() as stack:
         for _ in range(501):
-            stack.enter_context(turns.taking_part())
-        assert turns.pause_s(0.0001) == 5.0
-        assert turns.pause_s(0.001) == pytest.approx(10.0)
-        assert turns.pause_s(1.0) == 30.0
+            stack.enter_context(pacer.taking_part())
+        assert pacer.pause_s(0.0001) == 5.0
+        assert pacer.pause_s(0.001) == pytest.approx(10.0)
+        assert pacer.pause_s(1.0) == 30.0
 
 
 async def test_a_disk_that_fills_wakes_every_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

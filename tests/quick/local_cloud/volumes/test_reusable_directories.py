@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.quick.local_cloud.volumes.conftest import Service
-from workbench.local_cloud.volumes.reusable_directories import Spare, Spares
+from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories, ReusableDirectory
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 
@@ -107,16 +107,16 @@ async def test_the_mode_of_its_root_is_not_inherited(service: Service) -> None:
 
 def test_few_are_kept(tmp_path: Path) -> None:
     """The newest: they cost disk space."""
-    spares = Spares()
+    reusable = ReusableDirectories()
     for number in range(20):
         (tmp_path / str(number)).mkdir()
-        spares.keep(("vo-1", str(number), None), Spare(tmp_path / str(number), {}))
+        reusable.keep(("vo-1", str(number), None), ReusableDirectory(tmp_path / str(number), {}))
     kept = sorted(int(path.name) for path in tmp_path.iterdir())
     assert kept == list(range(12, 20))
     (tmp_path / "again").mkdir()
-    spares.keep(("vo-1", "19", None), Spare(tmp_path / "again", {}))
+    reusable.keep(("vo-1", "19", None), ReusableDirectory(tmp_path / "again", {}))
     assert not (tmp_path / "19").exists()
-    found = spares.take(("vo-1", "19", None))
+    found = reusable.take(("vo-1", "19", None))
     assert found is not None
     assert found.holder == tmp_path / "again"
-    assert spares.take(("vo-1", "19", None)) is None
+    assert reusable.take(("vo-1", "19", None)) is None

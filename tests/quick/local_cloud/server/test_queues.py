@@ -13,7 +13,7 @@ from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.objects import queue_rpc as module
 from workbench.local_cloud.objects.queue_rpc import QueueRpcs
 from workbench.local_cloud.objects.queues import Queues, Taken
-from workbench.local_cloud.server.callers import Gate
+from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.grpc_server import RpcServer
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.ephemeral import Ephemeral
@@ -67,7 +67,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     queue_id, _ = objects.get_or_create(
         "queue", "qu", environment="", name="q", creation_type=api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING
     )
-    server = RpcServer(Gate(token), control=[rpcs], router=[])
+    server = RpcServer(Authenticator(token), control=[rpcs], router=[])
     channel = grpc.insecure_channel(f"127.0.0.1:{await server.start([0])}")
     yield Served(queues, queue_id, api_pb2_grpc.ModalClientStub(channel), token)
     channel.close()

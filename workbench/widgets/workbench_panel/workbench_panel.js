@@ -1,6 +1,6 @@
 // Draws the tabs; each part draws itself, from the first time that its tab is opened: Python makes it then.
 
-export default widget("whole", {
+export default widget("workbench", {
   draw({ model, body, host, needs }) {
     const bar = element("div", "wb-tabs", "", { role: "tablist", "aria-label": "Workbench" });
     const missing = element("div", "wb-banner wb-missing", "", { role: "status", "data-kind": "warn", hidden: true });

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.standard.browser.conftest import LONG, Desk, Lab, dark, picture, readme_picture, wait_for_kernel
+from tests.standard.browser.conftest import LONG, JupyterPages, Lab, dark, picture, readme_picture, wait_for_kernel
 from workbench import Workbench
 from workbench.cli.lab_command import WORKSPACE
 
@@ -27,23 +27,23 @@ def test_jupyterlab_leads_to_the_workbench(lab: Lab, wb: Workbench, page: Page) 
     assert page.get_by_text("evil ran").count() == 0
     (lab.directory / "workbench.ipynb").unlink()
     page.goto(f"{lab.url}{WORKSPACE}?token={lab.token}&reset")
-    expect(page.locator(".wb-whole")).to_be_visible(timeout=LONG)
+    expect(page.locator(".wb-workbench")).to_be_visible(timeout=LONG)
 
     page.evaluate("() => { window.jupyterapp.commands.execute('launcher:create'); }")
     card = page.locator(".jp-LauncherCard", has_text="Modal workbench")
     card.wait_for(timeout=LONG)
     picture(page, "jupyterlab-launcher")
     card.click()  # what is there already is opened again, not made twice
-    expect(page.locator(".wb-whole")).to_be_visible(timeout=LONG)
+    expect(page.locator(".wb-workbench")).to_be_visible(timeout=LONG)
     expect(page.get_by_role("tab", name="Launch", exact=True)).to_have_attribute("aria-selected", "true")
     assert [path.name for path in lab.directory.glob("workbench*")] == ["workbench.ipynb"]
 
 
-def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: Desk, wb: Workbench) -> None:
+def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: JupyterPages, wb: Workbench) -> None:
     """And by the keyboard alone from tab to tab: its line among the runs, its file, what is deployed, its replay."""
     page = desk.page
     cell = f"import workbench\npanel = workbench.open(app_name={wb.app_name!r})\npanel"
-    whole = desk.show(cell).locator(".wb-whole")
+    whole = desk.show(cell).locator(".wb-workbench")
     form = whole.locator(".wb-launcher")
     expect(form.locator("[data-field=code] textarea")).to_be_visible(timeout=LONG)
     picture(page, "launcher-empty")

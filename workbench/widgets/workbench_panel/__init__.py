@@ -24,10 +24,10 @@ class Tab(NamedTuple):
 
     key: str
     title: str
-    make: Callable[["Whole"], Panel]
+    make: Callable[["WorkbenchPanel"], Panel]
 
 
-class Whole(Panel):
+class WorkbenchPanel(Panel):
     """Everything for one target. `part` gives its widgets: `panel.part("launch").launch(…)`, `panel.part("runs")`.
 
     Closing it closes its parts, and the connection when `owns` says that it is its own.
@@ -142,9 +142,9 @@ class Whole(Panel):
 
 
 TABS = (
-    Tab("launch", "Launch", lambda whole: Launcher(whole.workbench)),
-    Tab("runs", "Runs", Whole._runs),
-    Tab("files", "Files", Whole._files),
-    Tab("deploy", "Deployment", Whole._deployment),
-    Tab("replay", "Replay", lambda whole: Replay(workbench=whole.workbench)),
+    Tab("launch", "Launch", lambda panel: Launcher(panel.workbench)),
+    Tab("runs", "Runs", WorkbenchPanel._runs),
+    Tab("files", "Files", WorkbenchPanel._files),
+    Tab("deploy", "Deployment", WorkbenchPanel._deployment),
+    Tab("replay", "Replay", lambda panel: Replay(workbench=panel.workbench)),
 )
