@@ -13,6 +13,7 @@ from modal_app import DEFAULT_APP_NAME
 from modal_app.actions.claude_command import CLI_PACKAGE, CLI_VERSION
 from modal_app.endpoint_settings import DEFAULT_MAX_RUNS, Timeouts
 from modal_app.runs.shared_state import ARCHIVE, SharedState
+from modal_app.sandboxes.project_sandbox import GLOBAL, WORKSPACE
 
 APP_NAME = os.environ.get("WORKBENCH_APP_NAME", DEFAULT_APP_NAME)
 PROJECTS = f"{APP_NAME}-projects"
@@ -118,6 +119,6 @@ async def sweep() -> dict[str, int]:
     return await Sweeper(timeouts, Platform(app, sandbox_image, projects, shared), state).sweep()
 
 
-@app.function(image=sandbox_image, include_source=False)
-def sandbox_image_is_built() -> None:
-    """Never called: it makes `modal deploy` build the sandboxes' image, so that no run waits for it."""
+@app.function(image=sandbox_image, include_source=False, volumes={WORKSPACE: projects, GLOBAL: shared})
+def sandboxes_are_prepared() -> None:
+    """Never called: for its sake `modal deploy` builds the sandboxes' image and makes their volumes."""

@@ -1,6 +1,6 @@
 """What each worker of a run has for itself: a directory for temporary files, user ids of sandboxes, and ports.
 
-Two workers that share one of them see each other's leftovers, limits and addresses.
+Workers that share one of them see each other's leftovers, limits and addresses.
 """
 
 import os

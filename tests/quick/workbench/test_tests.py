@@ -21,15 +21,18 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return found
 
 
+DEFAULT = str(min(3, (os.cpu_count() or 1) + 1))
+
+
 @pytest.mark.parametrize(
     ("arguments", "folders", "workers"),
     [
-        (["--quick"], [QUICK], "2"),
-        ([], [QUICK, STANDARD], "2"),
-        (["--all"], [QUICK, STANDARD, NIGHTLY], "2"),
-        (["--all", "--workers", "3"], [QUICK, STANDARD, NIGHTLY], "3"),
-        (["--", "-k", "volumes"], [QUICK, STANDARD], "2"),
-        (["--quick", "--", "-k", "workbench", "--basetemp", "/tmp/x"], [QUICK], "2"),
+        (["--quick"], [QUICK], DEFAULT),
+        ([], [QUICK, STANDARD], DEFAULT),
+        (["--all"], [QUICK, STANDARD, NIGHTLY], DEFAULT),
+        (["--all", "--workers", "5"], [QUICK, STANDARD, NIGHTLY], "5"),
+        (["--", "-k", "volumes"], [QUICK, STANDARD], DEFAULT),
+        (["--quick", "--", "-k", "workbench", "--basetemp", "/tmp/x"], [QUICK], DEFAULT),
         (["--", "--pdb"], [QUICK, STANDARD], None),
         (["--workers", "0"], [QUICK, STANDARD], None),
     ],
@@ -37,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         "quick",
         "standard",
         "all",
-        "three workers",
+        "five workers",
         "a part",
         "words that are folders",
         "a debugger",

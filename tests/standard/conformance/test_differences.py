@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import modal
+import modal.runner
 import pytest
 
 from tests.conftest import REACHABLE

@@ -8,7 +8,6 @@ import modal
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from workbench.widgets.whole import TABS
 
 import workbench
 from tests.conftest import wait_until
@@ -16,6 +15,7 @@ from tests.support.paths import ROOT
 from workbench import Project, Workbench
 from workbench.local_cloud.process.state_directory import Running
 from workbench.widgets import Files, Replay, RunsTable, WorkbenchPanel
+from workbench.widgets.workbench_panel import TABS
 
 EXTENSION = ROOT / "workbench" / "labextension"
 

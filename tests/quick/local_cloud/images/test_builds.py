@@ -94,7 +94,7 @@ async def test_a_stop_ends_builds_and_leaves_nothing(service: Service, images: I
 async def test_a_layer_has_its_time(
     service: Service, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "LAYER_DEADLINE_S", 3.0)
+    monkeypatch.setattr("workbench.local_cloud.images.images.LAYER_DEADLINE_S", 3.0)
     mount = mounted(service, source_archive(tmp_path, "endless", "1.0", ENDLESS))
     image = await made(images, "COPY . /", f"{INSTALL} endless", mount=mount)
     assert (image.state, "not built within" in image.failure) == (FAILED, True)

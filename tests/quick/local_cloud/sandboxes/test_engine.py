@@ -218,7 +218,7 @@ async def test_twenty_sandboxes_at_once(engine: Engine) -> None:
 STARTING = """
 import asyncio, sys
 from pathlib import Path
-from workbench.local_cloud.sandboxes.engine import Engine
+from workbench.local_cloud.sandboxes.engine.engine import Engine
 from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
 from workbench.local_cloud.sandboxes.engine.spec import BindMount, SandboxSpec
 

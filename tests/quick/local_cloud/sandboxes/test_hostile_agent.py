@@ -56,7 +56,7 @@ async def hostile(tmp_path: Path) -> AsyncIterator[Hostile]:
     hostile = Hostile(tmp_path)
     yield hostile
     await hostile.close()
-    assert len(os.listdir("/proc/self/fd")) == before  # every gift was closed
+    assert len(os.listdir("/proc/self/fd")) <= before  # every gift was closed; the collector may close others
 
 
 async def heard(hostile: Hostile) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from modal_proto import api_pb2, task_command_router_pb2
 
-from workbench.local_cloud import rpc
+from workbench import local_cloud
 
 _ANSWERS = {
     method.name: method.output_type.name
@@ -22,7 +22,9 @@ _ANSWERS = {
 
 
 def _handlers() -> Iterator[tuple[str, Any]]:
-    for found in pkgutil.iter_modules(rpc.__path__, f"{rpc.__name__}."):
+    for found in pkgutil.walk_packages(local_cloud.__path__, f"{local_cloud.__name__}."):
+        if found.name.endswith("__main__") or ".guest" in found.name:
+            continue
         module = importlib.import_module(found.name)
         for _, group in inspect.getmembers(module, inspect.isclass):
             if group.__module__ == found.name:
