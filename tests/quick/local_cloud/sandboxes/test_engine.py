@@ -241,7 +241,7 @@ def test_a_cloud_that_is_killed_while_a_sandbox_starts_leaves_none(root: Path, w
         command = [sys.executable, "-c", STARTING, str(root / f"{number}"), str(workspace)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as cloud:
             assert cloud.stdout is not None
-            cloud.stdout.readline()
+            assert cloud.stdout.readline() == b"on\n"
             time.sleep(chance.uniform(0, 0.12))
             cloud.kill()
     found = psutil.process_iter(["cmdline"])
@@ -255,7 +255,7 @@ def test_a_killed_cloud_leaves_no_sandbox(root: Path) -> None:
     program = textwrap.dedent("""
         import asyncio, sys
         from pathlib import Path
-        from workbench.local_cloud.sandboxes.engine import Engine
+        from workbench.local_cloud.sandboxes.engine.engine import Engine
         from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
         from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec
 
