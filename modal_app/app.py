@@ -25,7 +25,8 @@ MAX_INPUTS = MAX_RUNS * 2 // 3  # fewer than runs, which may be without a reader
 
 timeouts = Timeouts()
 # What runs there is what was tested here.
-_packages = [f"{name}=={version(name)}" for name in ("fastapi", "httpx", "pydantic", "pydantic-settings", "structlog")]
+_installed = ("fastapi", "httpx", "pydantic", "pydantic-settings", "stamina", "structlog")
+_packages = [f"{name}=={version(name)}" for name in _installed]
 
 _limits = {
     name: os.environ[name] for name in ("WORKBENCH_MAX_RUNS", "WORKBENCH_MAX_OUTPUT_BYTES") if name in os.environ

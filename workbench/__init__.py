@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.deployment.deployments import Deployed
     from workbench.deployment.endpoint import Endpoint
     from workbench.deployment.targets import Target, TargetUnavailableError
+    from workbench.errors import WorkbenchError
     from workbench.files.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
     from workbench.files.preview import Preview
     from workbench.files.project_files import ProjectVolume, VolumeEntry
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 # Why by hand: the SDK alone takes most of a second to import, and `workbench cloud start` must not wait for it.
 _HOMES = {
+    "WorkbenchError": "workbench.errors",
     "ContractError": "modal_app.contract.errors",
     "ErrorCode": "modal_app.contract.errors",
     "ArchiveUnavailableError": "workbench.runs.archive",
@@ -140,6 +142,7 @@ __all__ = [
     "Received",
     "Target",
     "make_request",
+    "WorkbenchError",
     "ContractError",
     "ErrorCode",
     "RequestRefusedError",

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.errors import WorkbenchError
+
 if TYPE_CHECKING:
     import nbformat
 
@@ -16,7 +18,7 @@ START_TIMEOUT_S = 60
 FACTS_TYPE = "application/vnd.workbench.facts+json"
 
 
-class NotebookFailedError(Exception):
+class NotebookFailedError(WorkbenchError):
     """A notebook did not run to its end; `output` is where it was saved with what it printed."""
 
     def __init__(self, message: str, output: Path) -> None:

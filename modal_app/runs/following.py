@@ -6,7 +6,7 @@ owner, too: when that dies, the run is ended here, so that no reader waits for w
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import modal.exception
 import structlog
@@ -18,7 +18,7 @@ from modal_app.runs.log import LogReader
 from modal_app.runs.ownership import Pulse
 from modal_app.runs.run_records import Records, RunRecord
 from modal_app.runs.shared_state import SharedState
-from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 
 _log = structlog.get_logger(__name__)
 
@@ -99,15 +99,10 @@ class FollowedRuns:
             await asyncio.sleep(_RETRY_S)
 
     async def _from_archive(self, spool: Spool) -> None:
-        for _ in range(_PATIENCE):
-            try:
-                await self._archive.read(spool.run_id, spool)
-                return
-            except modal.exception.NotFoundError:
-                return
-            except PLATFORM_ERRORS as error:
-                _log.warning("archive.read_failed", run_id=spool.run_id, reason=type(error).__name__)
-            await asyncio.sleep(_RETRY_S)
+        with suppress(*PLATFORM_ERRORS):  # then how the run has ended is not known here
+            async for attempt in retrying(pause_s=_RETRY_S, attempts=_PATIENCE):
+                with attempt, suppress(modal.exception.NotFoundError):
+                    await self._archive.read(spool.run_id, spool)
 
     async def _watch(self, spool: Spool, record: RunRecord) -> None:
         """End the run when its owner is dead; read the archive when the log is gone."""

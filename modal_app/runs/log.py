@@ -5,7 +5,6 @@ begins where the last one ended, and nothing counts after the terminal event. So
 somebody who had lost the run meanwhile, is passed over by everybody alike.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -15,7 +14,7 @@ import structlog
 
 from modal_app.queue_items import Joiner, parts
 from modal_app.runs.batches import ROLL, Batch, BrokenBatchError
-from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 
 _log = structlog.get_logger(__name__)
 
@@ -66,16 +65,11 @@ class LogWriter:
 
     async def _put(self, items: list[bytes]) -> None:
         name = partition(self._run_id, self._segment)
-        while True:
-            if not self._may_write():
-                raise LogLostError("the run is no longer this container's")
-            try:
+        async for attempt in retrying(pause_s=_RETRY_S):
+            with attempt:
+                if not self._may_write():
+                    raise LogLostError("the run is no longer this container's")
                 await self._queue.put_many.aio(items, partition=name, timeout=_PUT_S, partition_ttl=KEPT_S)
-            except PLATFORM_ERRORS as error:
-                _log.warning("log.put_failed", run_id=self._run_id, reason=type(error).__name__)
-                await asyncio.sleep(_RETRY_S)
-                continue
-            break
         if not self._may_write():
             raise LogLostError("the run is no longer this container's")
 

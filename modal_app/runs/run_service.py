@@ -29,7 +29,7 @@ from modal_app.runs.run_records import Records, RunRecord, body_digest
 from modal_app.runs.shared_state import SharedState
 from modal_app.runs.supervisor import Supervisor
 from modal_app.sandboxes.fleet import Fleet, Platform, project_name
-from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 
 _log = structlog.get_logger(__name__)
 
@@ -203,18 +203,14 @@ class RunService:
 
     async def _undo(self, record: RunRecord) -> None:
         """End a run that was perhaps made, and that nobody executes."""
-        while True:
-            await asyncio.sleep(_UNDO_PAUSE_S)
-            try:
+        await asyncio.sleep(_UNDO_PAUSE_S)
+        async for attempt in retrying(pause_s=_UNDO_PAUSE_S):
+            with attempt:
                 kept = await self._records.get(record.run_id)
                 if kept == record:
                     await self._closer.close(record, internal_error())
                 elif kept is None:
                     await self._records.settle(record.run_id)
-            except PLATFORM_ERRORS as error:
-                _log.warning("run.not_undone", run_id=record.run_id, reason=type(error).__name__)
-            else:
-                return
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

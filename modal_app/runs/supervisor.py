@@ -20,7 +20,7 @@ from modal_app.runs.run_execution import Run, RunResources
 from modal_app.runs.run_messages import Control
 from modal_app.runs.run_records import Records, RunRecord
 from modal_app.runs.shared_state import SharedState
-from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 
 _log = structlog.get_logger(__name__)
 
@@ -165,16 +165,15 @@ class Supervisor:
 
     async def _archive_run(self, run: Run, terminal: TerminalEvent) -> None:
         """Note the end and write the archive; what fails here is done by the sweeper."""
-        for attempt in range(_ARCHIVE_ATTEMPTS):
-            try:
-                run.record = await self._records.ended(run.record, terminal.outcome)
-                await self._archive.write(run.journal.spool, run.bundle(terminal), run.request)
-                run.record = await self._records.archived(run.record)
-            except (ArchiveFailedError, *PLATFORM_ERRORS) as error:
-                _log.warning("run.not_archived", reason=str(error)[:300])
-                await asyncio.sleep(_ARCHIVE_PAUSE_S * (attempt + 1))
-            else:
-                return
+        attempts = retrying(pause_s=_ARCHIVE_PAUSE_S, attempts=_ARCHIVE_ATTEMPTS, also=(ArchiveFailedError,))
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    run.record = await self._records.ended(run.record, terminal.outcome)
+                    await self._archive.write(run.journal.spool, run.bundle(terminal), run.request)
+                    run.record = await self._records.archived(run.record)
+        except (ArchiveFailedError, *PLATFORM_ERRORS) as error:
+            _log.warning("run.not_archived", reason=str(error)[:300])
 
     async def _listen(self, owner: str) -> None:
         """Do what other containers say about runs of this one."""

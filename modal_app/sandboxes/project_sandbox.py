@@ -8,6 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,7 @@ from modal_app.endpoint_settings import Timeouts
 from modal_app.sandboxes import git_defaults
 from modal_app.sandboxes.guest_text import one_line
 from modal_app.sandboxes.output_chunks import pieces
-from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 from modal_app.sandboxes.read_back import Found, ReadBack
 
 _log = structlog.get_logger(__name__)
@@ -408,17 +409,12 @@ async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:
     """Terminate a sandbox and wait until the platform says that it has ended; tries again until the time is over."""
     try:
         async with asyncio.timeout(within_s):
-            while True:
-                try:
-                    async with asyncio.timeout(within_s / _ATTEMPTS_TO_END):  # an answer that is lost is not waited for
+            async for attempt in retrying(pause_s=_AGAIN_S):
+                # It may be gone already, or have ended by its own timeout. An answer that is lost is not waited for.
+                with attempt, suppress(modal.exception.NotFoundError, modal.exception.SandboxTimeoutError):
+                    async with asyncio.timeout(within_s / _ATTEMPTS_TO_END):
                         await sandbox.terminate.aio(wait=True)
-                except (modal.exception.NotFoundError, modal.exception.SandboxTimeoutError):
-                    return True  # it is gone, or had ended by its own timeout
-                except PLATFORM_ERRORS as error:
-                    _log.warning("sandbox.terminate_failed", sandbox_id=sandbox.object_id, reason=type(error).__name__)
-                    await asyncio.sleep(_AGAIN_S)
-                else:
-                    return True
+        return True
     except TimeoutError:
         _log.error("sandbox.end_not_confirmed", sandbox_id=sandbox.object_id)
         return False

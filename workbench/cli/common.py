@@ -11,9 +11,8 @@ import typer
 
 from modal_app.contract.errors import ContractError
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent, dump_event
-from workbench.local_cloud import CloudStartFailedError
+from workbench.errors import WorkbenchError
 from workbench.machine import prerequisites
-from workbench.notebooks import NotebookFailedError
 from workbench.runs.claude_messages import shown
 from workbench.text.plain_text import printable
 
@@ -26,40 +25,7 @@ AppNameOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """The failures with a sentence of their own. Imported late: by then the command has imported what raises them."""
-    from workbench.cloud_control.controls import ControlError, ControlUnavailableError
-    from workbench.deployment.deploy import DeployFailedError
-    from workbench.deployment.targets import TargetUnavailableError
-    from workbench.files.history import HistoryError, HistoryUnavailableError
-    from workbench.local_cloud import StateError, StateInUseError
-    from workbench.runs.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunNotArchivedError
-    from workbench.runs.client import RequestRefusedError, StreamLostError
-    from workbench.runs.recordings import RecordingUnreadableError
-
-    return (
-        ArchiveUnavailableError,
-        ArchiveUnreadableError,
-        CloudStartFailedError,
-        ContractError,
-        ControlError,
-        ControlUnavailableError,
-        DeployFailedError,
-        FileNotFoundError,
-        HistoryError,
-        HistoryUnavailableError,
-        IsADirectoryError,
-        NotebookFailedError,
-        RecordingUnreadableError,
-        RequestRefusedError,
-        RunNotArchivedError,
-        StateError,
-        StateInUseError,
-        StreamLostError,
-        TargetUnavailableError,
-        TimeoutError,
-        prerequisites.PrerequisitesMissingError,
-    )
+_KNOWN = (WorkbenchError, ContractError, FileNotFoundError, IsADirectoryError, TimeoutError)
 
 
 @contextmanager
@@ -69,9 +35,7 @@ def failing() -> Iterator[None]:
         yield
     except typer.Exit:
         raise
-    except Exception as error:
-        if not isinstance(error, _failures()):
-            raise
+    except _KNOWN as error:
         message = error.message if isinstance(error, ContractError) else str(error)
         typer.echo(f"error: {message}", err=True)
         wrong = isinstance(error, ContractError | prerequisites.PrerequisitesMissingError)

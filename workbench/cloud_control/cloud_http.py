@@ -5,10 +5,12 @@ from typing import Any
 
 import httpx
 
+from workbench.errors import WorkbenchError
+
 TIMEOUT_S = 60.0
 
 
-class CloudRefusedError(Exception):
+class CloudRefusedError(WorkbenchError):
     """The local cloud says no, or does not answer; the message says why. `status` is HTTP's, 0 for no answer."""
 
     def __init__(self, message: str, status: int = 0) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from workbench.cloud_control.cloud_http import CloudHttp, CloudRefusedError
+from workbench.errors import WorkbenchError
 from workbench.local_cloud import FaultRule
 
 __all__ = [
@@ -26,11 +27,11 @@ __all__ = [
 ]
 
 
-class ControlUnavailableError(Exception):
+class ControlUnavailableError(WorkbenchError):
     """The target has no such control; the message says where there is one."""
 
 
-class ControlError(Exception):
+class ControlError(WorkbenchError):
     """The local cloud refuses; the message says why."""
 
 

@@ -21,6 +21,7 @@ from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.modal_command import ModalCommandFailedError
 from workbench.deployment.model_backing import Backing
 from workbench.deployment.targets import Target, TargetUnavailableError
+from workbench.errors import WorkbenchError
 from workbench.machine import private_files
 
 FUNCTION_NAME = "generate"
@@ -30,7 +31,7 @@ TOKEN_SECRET_VARIABLE = "WORKBENCH_MODEL_TOKEN_SECRET"  # noqa: S105  # see abov
 DEPLOY_TIMEOUT_S = 900.0
 
 
-class DeployFailedError(Exception):
+class DeployFailedError(WorkbenchError):
     """The deployment failed; the message ends with what the SDK said."""
 
 

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from workbench.errors import WorkbenchError
+
 ASK_TIMEOUT_S = 60.0
 _SHOWN_LINES = 15
 
 
-class ModalCommandFailedError(Exception):
+class ModalCommandFailedError(WorkbenchError):
     """The command failed or was late; the message ends with what it said."""
 
 

@@ -17,6 +17,7 @@ from pydantic import SecretStr, ValidationError
 
 from modal_app.model_gateway.gateway_settings import GatewaySettings
 from workbench.deployment.targets import Target
+from workbench.errors import WorkbenchError
 from workbench.local_cloud import start_of
 from workbench.machine import private_files
 
@@ -29,7 +30,7 @@ _KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_KEY"
 _START_S = 30.0
 
 
-class ModelUnavailableError(Exception):
+class ModelUnavailableError(WorkbenchError):
     """The model cannot be used, or the scripted one does not start; the message says why."""
 
 

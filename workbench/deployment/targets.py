@@ -15,10 +15,11 @@ import platformdirs
 from modal.client import Client as ModalClient
 from modal.config import config
 
+from workbench.errors import WorkbenchError
 from workbench.local_cloud import State, daemon, default_state_dir
 
 
-class TargetUnavailableError(Exception):
+class TargetUnavailableError(WorkbenchError):
     """The target cannot be used; the message says what to do."""
 
 

@@ -12,17 +12,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from workbench.cloud_control.cloud_http import CloudHttp, CloudRefusedError
+from workbench.errors import WorkbenchError
 
 MAX_BLAMED_BYTES = 1024 * 1024  # a text that somebody reads
 MAX_BLAMED_VERSIONS = 200  # comparing texts is slow
 _NO_NEWLINE = "\\ No newline at end of file"  # as in every other unified diff
 
 
-class HistoryUnavailableError(Exception):
+class HistoryUnavailableError(WorkbenchError):
     """There is no history where this volume is; the message says what there is instead."""
 
 
-class HistoryError(Exception):
+class HistoryError(WorkbenchError):
     """The history has no such thing; the message says what."""
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import modal
 import structlog
 
+from workbench.errors import WorkbenchError
 from workbench.local_cloud.base.descriptors import raise_limit
 from workbench.local_cloud.process.cloud import LocalCloud
 from workbench.local_cloud.process.state_directory import OWNER_VARIABLE, State, StateInUseError
@@ -36,7 +37,7 @@ from workbench.local_cloud.workspace.handshake import SDK_VERSION
 TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # CIDR ranges nearby that sandboxes may reach, for tests
 
 
-class WrongSdkError(Exception):
+class WrongSdkError(WorkbenchError):
     """The installed SDK speaks another protocol."""
 
 

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from ctypes.util import find_library
 from dataclasses import dataclass
 
+from workbench.errors import WorkbenchError
 from workbench.local_cloud import MORE, system_python
 
 LINUX_ONLY = "The local cloud needs Linux: run it inside a Linux VM such as Lima or Docker Desktop"
 _INSTALL_TIMEOUT_S = 900
 
 
-class PrerequisitesMissingError(Exception):
+class PrerequisitesMissingError(WorkbenchError):
     """Something must be installed by hand; the message has the exact command."""
 
 

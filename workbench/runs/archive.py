@@ -22,6 +22,7 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.proof import Bundle, Check
 from modal_app.runs.archive_writer import BUNDLE, EVENTS, REQUEST, TRAFFIC, day_of, directory
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
+from workbench.errors import WorkbenchError
 from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
 from workbench.runs.background_loop import BackgroundLoop
 from workbench.runs.project import Project
@@ -44,15 +45,15 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class RunNotArchivedError(Exception):
+class RunNotArchivedError(WorkbenchError):
     """There is no archive of this run: it has not ended, has just ended, is no longer kept, or never was."""
 
 
-class ArchiveUnreadableError(Exception):
+class ArchiveUnreadableError(WorkbenchError):
     """A run's archive is not what an endpoint writes; `workbench runs verify` tells what is wrong with it."""
 
 
-class ArchiveUnavailableError(Exception):
+class ArchiveUnavailableError(WorkbenchError):
     """The volume of archives cannot be read now; the message says why."""
 
 

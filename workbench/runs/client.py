@@ -24,6 +24,7 @@ from modal_app.contract.headers import KEY_HEADER, SECRET_HEADER
 from modal_app.contract.order import Order, OrderError
 from modal_app.contract.requests import Request, dump_request
 from workbench.deployment.endpoint import Endpoint
+from workbench.errors import WorkbenchError
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ PATIENCE_S = 30.0  # with an endpoint that is away for a while
 _KNOWN_TYPES = frozenset({"status", "stream", "done", "error"})
 
 
-class RequestRefusedError(Exception):
+class RequestRefusedError(WorkbenchError):
     """The endpoint refused a request before any event; nothing was started. Whose fault says `status`.
 
     `recoverable` says whether the same request may succeed later, `run_id` which run the refusal is about, if any.
@@ -65,7 +66,7 @@ class RequestRefusedError(Exception):
         """Whether it was no answer of the endpoint's own, so that the same request may be made again."""
 
 
-class StreamLostError(Exception):
+class StreamLostError(WorkbenchError):
     """The stream ended, broke or fell silent before the terminal event: how the run ended is not known."""
 
     code = ErrorCode.STREAM_LOST

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from modal_app.contract.events import Event
 from modal_app.contract.proof import Check
+from workbench.errors import WorkbenchError
 from workbench.runs.client import Received
 from workbench.runs.run import Listener
 from workbench.runs.timeline import Timeline, timeline
@@ -30,7 +31,7 @@ class Recorded(Protocol):
         """The events in their order."""
 
 
-class NothingToPlayError(ValueError):
+class NothingToPlayError(WorkbenchError, ValueError):
     """There are no events to play."""
 
 

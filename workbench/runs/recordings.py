@@ -23,6 +23,7 @@ from modal_app.contract.proof import Bundle, verify
 from modal_app.contract.requests import Request, dump_request, parse_request
 from modal_app.model_gateway.recording import Exchange, dump_exchanges, parse_exchanges
 from modal_app.runs.archive_writer import BUNDLE, EVENTS, REQUEST, TRAFFIC
+from workbench.errors import WorkbenchError
 from workbench.runs.archived_run import ArchivedRun
 from workbench.text.plain_text import one_line
 
@@ -43,7 +44,7 @@ _MADE = (1980, 1, 1, 0, 0, 0)  # the same recording is the same bytes
 _EXPORT = "export it again with `workbench runs export RUN_ID FILE`"
 
 
-class RecordingUnreadableError(Exception):
+class RecordingUnreadableError(WorkbenchError):
     """What was given is no recording, or not a whole one; the message says what is wrong and what to do."""
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from workbench.errors import WorkbenchError
+
 FaultKind = Literal[
     "status",  # an error answer with `status`
     "hang_before_headers",
@@ -27,7 +29,7 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "pau
 BEFORE_HEADERS = frozenset({"status", "hang_before_headers", "reset_before_headers"})
 
 
-class ScriptError(ValueError):
+class ScriptError(WorkbenchError, ValueError):
     """A script that cannot be played; says where and why."""
 
 

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from workbench.errors import WorkbenchError
+
 Phase = Literal["cycles", "concurrent", "kills"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
-class ProgressUnreadableError(Exception):
+class ProgressUnreadableError(WorkbenchError):
     """The file is not one of these."""
 
 

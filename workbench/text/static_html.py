@@ -1,9 +1,15 @@
 """Tables in static HTML and plain text: what notebooks show without a kernel. Whatever goes in comes out as text."""
 
 import html
+import io
 from collections.abc import Sequence
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 Rows = Sequence[Sequence[str]]
+_WIDEST = 10_000  # characters: nothing is wrapped or cut here
 
 
 def table(heading: Sequence[str], rows: Rows) -> str:
@@ -17,9 +23,14 @@ def table(heading: Sequence[str], rows: Rows) -> str:
 
 
 def columns(rows: Rows) -> list[str]:
-    """Rows as lines of aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    """Rows as lines of aligned columns, however wide their characters are."""
+    grid = Table.grid(padding=(0, 2))
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console = Console(file=io.StringIO(), width=_WIDEST, color_system=None)
+    with console.capture() as captured:
+        console.print(grid, no_wrap=True)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def facts_and_table(title: str, facts: Rows, heading: Sequence[str], rows: Rows) -> dict[str, str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from workbench.errors import WorkbenchError
 from workbench.local_cloud.process.state_directory import Running, State, StateUnusableError
 from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
 
@@ -26,7 +27,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 
 
-class CloudStartFailedError(Exception):
+class CloudStartFailedError(WorkbenchError):
     """The local cloud did not start; the message says why and what to do."""
 
 

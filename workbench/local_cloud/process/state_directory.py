@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import platformdirs
 
+from workbench.errors import WorkbenchError
 from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.host_processes import start_of
@@ -28,11 +29,11 @@ OWNER_VARIABLE = "WORKBENCH_CLOUD_OWNER"  # the id of a process with which a clo
 _ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # sandboxes have users of their own, who cannot enter root's home
 
 
-class StateInUseError(Exception):
+class StateInUseError(WorkbenchError):
     """Another local cloud uses this state directory."""
 
 
-class StateUnusableError(Exception):
+class StateUnusableError(WorkbenchError):
     """A directory cannot hold a cloud's state. `reason` and `fix` are sentences without full stop."""
 
     def __init__(self, reason: str, fix: str) -> None:

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from modal_proto import api_pb2, task_command_router_pb2
 
+from workbench.errors import WorkbenchError
 from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.faults.injection import Injector
 from workbench.local_cloud.faults.rules import At
@@ -55,7 +56,7 @@ class Coverage:
     asked_for: Counter[str] = field(default_factory=Counter)
 
 
-class PortInUseError(Exception):
+class PortInUseError(WorkbenchError):
     """The address cannot be bound."""
 
 

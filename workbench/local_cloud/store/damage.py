@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from workbench.errors import WorkbenchError
+
 DATABASE = "cloud.sqlite"
 _BESIDE_THE_DATABASE = ("cloud.sqlite-wal", "cloud.sqlite-shm")
 DURABLE = (DATABASE, *_BESIDE_THE_DATABASE, "content", "images")
@@ -16,7 +18,7 @@ _LITTLE_BYTES = 1024 * 1024  # SQLite calls a full disk an I/O error at times
 _MEBIBYTE = 1024 * 1024
 
 
-class StateError(Exception):
+class StateError(WorkbenchError):
     """The state directory cannot be used; the message says why, and what to do."""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import traitlets
 
 from workbench.deployment.deployments import Deployed
+from workbench.errors import WorkbenchError
 from workbench.text.plain_text import one_line, printable
 from workbench.widgets.asking import asking_front_end
 from workbench.widgets.base import Buffers, Gathered, Still, sentence
@@ -26,7 +27,7 @@ BATCH_S = 0.1  # see RunView: Jupyter's server drops messages when there are too
 _TAIL_LINES = 30
 
 
-class ChangeRefusedError(Exception):
+class ChangeRefusedError(WorkbenchError):
     """Something is being changed already; the message says what."""
 
 

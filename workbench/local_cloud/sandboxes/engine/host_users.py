@@ -11,6 +11,7 @@ import os
 import re
 import time
 
+from workbench.errors import WorkbenchError
 from workbench.local_cloud.base.errors import exhausted
 from workbench.local_cloud.store.database import Database
 
@@ -19,7 +20,7 @@ _DEFAULT = (210_000, 259_999)
 LOWEST_UID = 1_000  # below are the system's own users
 
 
-class UidRangeError(ValueError):
+class UidRangeError(WorkbenchError, ValueError):
     """WORKBENCH_SANDBOX_UIDS is no range of user ids; the message says what one looks like."""
 
 

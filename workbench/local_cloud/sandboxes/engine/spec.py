@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workbench.errors import WorkbenchError
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import Limits
 
 HOME = "/root"
@@ -14,11 +15,11 @@ DEFAULT_ENV = {
 }
 
 
-class IsolationUnavailableError(Exception):
+class IsolationUnavailableError(WorkbenchError):
     """This machine cannot isolate a sandbox; the message says why and which command fixes it."""  # noqa: D404  # the machine is meant
 
 
-class SandboxStartFailedError(Exception):
+class SandboxStartFailedError(WorkbenchError):
     """Isolation works here, and yet this sandbox did not start."""
 
 
