@@ -25,6 +25,7 @@ _log = structlog.get_logger(__name__)
 _RETRY_S = 0.5
 _WATCHES = 3  # in a lease
 _PATIENCE = 20  # attempts that fail one after the other
+_ARCHIVE_S = 10.0  # for the platform to give an archive: a reader waits meanwhile
 
 
 class FollowedRuns:
@@ -100,7 +101,7 @@ class FollowedRuns:
 
     async def _from_archive(self, spool: Spool) -> None:
         with suppress(*PLATFORM_ERRORS):  # then how the run has ended is not known here
-            async for attempt in retrying(pause_s=_RETRY_S, attempts=_PATIENCE):
+            async for attempt in retrying(pause_s=_RETRY_S, within_s=_ARCHIVE_S):
                 with attempt, suppress(modal.exception.NotFoundError):
                     await self._archive.read(spool.run_id, spool)
 

@@ -212,7 +212,7 @@ def test_files_are_copied_where_they_belong(run: Run, tmp_path: Path) -> None:
     )
     assert run(image, "cat", "/data/tree/deep/er/note.txt") == "deep"
     assert run(image, "/root/bin/start") == "it runs\n"
-    assert run(image, "find", "/root/workbench", "-name", "*.py") == "/root/workbench/local_cloud/ids.py\n"
+    assert run(image, "find", "/root/workbench", "-name", "*.py") == "/root/workbench/local_cloud/base/ids.py\n"
 
 
 def test_dockerfile_commands_are_read_as_docker_reads_them(run: Run, tmp_path: Path) -> None:

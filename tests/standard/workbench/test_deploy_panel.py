@@ -100,4 +100,4 @@ def test_a_command_that_does_not_end_is_ended(tmp_path: Path) -> None:
     assert said == ["began ['app', 'stop']"]
     with pytest.raises(ModalCommandFailedError, match="did not end within 2 s"):
         modal_command.ask(["app", "list"], env, timeout_s=2)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before

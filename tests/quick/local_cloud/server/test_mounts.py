@@ -22,7 +22,11 @@ Files = list[tuple[str, bytes, int]]
 def mounts(tmp_path: Path) -> Iterator[MountRpcs]:
     database = Database(tmp_path / "cloud.sqlite")
     content = ContentStore(tmp_path / "content")
-    yield MountRpcs(database, content, BlobRoutes(database, content, Links(b"key", Url()), tmp=tmp_path))
+    yield MountRpcs(
+        database,
+        content,
+        BlobRoutes(database, content, Links(b"a key of thirty-two bytes, or more", Url()), tmp=tmp_path),
+    )
     database.close()
 
 
