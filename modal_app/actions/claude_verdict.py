@@ -15,7 +15,6 @@ from modal_app.actions.claude_answer import Answer
 from modal_app.actions.claude_lines import Object, blocks_of
 from modal_app.actions.claude_usage import Spent, Usage
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.json_text import count_of
 
 MAX_SENTENCE_CHARS = 1000
 _MAX_NAMES = 8
@@ -43,7 +42,6 @@ class Verdict:
     session_id: str | None
     usage: Usage
     turns: int
-    duration_ms: int
     denied: tuple[str, ...]
     error: ContractError | None
 
@@ -67,7 +65,6 @@ class Account:
         self._answer_error = ""
         self._results = 0
         self._failed: _Failed | None = None
-        self._duration_ms = 0
         self._denied: dict[str, None] = {}
         self._spent = Spent()
 
@@ -92,7 +89,6 @@ class Account:
             session_id=self._session_id,
             usage=self._spent.usage,
             turns=self._spent.turns,
-            duration_ms=self._duration_ms,
             denied=tuple(self._denied),
             error=self._error(exit_code),
         )
@@ -110,7 +106,6 @@ class Account:
     def _result(self, line: Object) -> None:
         self._results += 1
         self._failed = self._failed or self._why(line)
-        self._duration_ms += count_of(line.get("duration_ms"))
         for tool in _denials(line):
             self._denied.setdefault(_sentence(tool), None)
 

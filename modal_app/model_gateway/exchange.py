@@ -105,7 +105,6 @@ class OngoingExchange:
     async def _conclude(self) -> None:
         tokens = self._tokens()
         self._spent.tokens += tokens
-        self._spent.bytes_out += self._bytes_out
         elapsed_ms = int((time.monotonic() - self._started) * 1000)
         _log.info(
             "model.exchange",

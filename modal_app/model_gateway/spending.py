@@ -25,7 +25,6 @@ class Spent:
     requests: int = 0
     tokens: int = 0
     bytes_in: int = 0
-    bytes_out: int = 0
     at_once: int = 0
     lately: deque[float] = field(default_factory=deque)
 

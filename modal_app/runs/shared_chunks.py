@@ -27,11 +27,6 @@ class SharedChunks:
         self._table: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._bytes = 0
 
-    @property
-    def held_bytes(self) -> int:
-        """What all responses hold, and a little that is kept for the next reader."""
-        return self._bytes
-
     def take(self, spool: Spool, offset: int) -> bytes:
         """The bytes of a spool from an offset on, up to where a piece ends or to what there is."""
         size = PIECE_BYTES if self._bytes < self._budget_bytes else _SMALL_BYTES

@@ -197,14 +197,6 @@ class AsyncClient:
         if response.status_code != 200:
             raise await _refusal(response)
 
-    async def healthy(self) -> bool:
-        """Whether the endpoint answers."""
-        try:
-            response = await self._http.get("/health", timeout=httpx.Timeout(CONNECT_S, read=SILENCE_S))
-        except httpx.HTTPError:
-            return False
-        return response.status_code == 200
-
     def _headers(self) -> dict[str, str]:
         return {SECRET_HEADER: self._endpoint.secret.get_secret_value()}
 
