@@ -53,10 +53,11 @@ def add(
     """Put a rule into force and print its id.
 
     Where: at=call (before an RPC is done), answer (done, but the caller never learns), stream (while it streams),
-    commit (of a mount), web (a response of a web function). Whom: rpc=, app=, sandbox=, path= with * as in a shell.
-    When: nth=, times=, probability= with seed=, after_messages=. What: delay_s=, status=UNAVAILABLE,
+    commit (of a mount), web (a response of a web function). Whom: rpc=, app=, sandbox=, path=, argv= (the program's
+    words) with * as in a shell. When: nth=, times=, probability= with seed=, after_messages=; for_s= by the cloud's
+    clock; lease_s=, after which it is gone unless it was renewed. What: delay_s=, status=UNAVAILABLE,
     kill=exec|sandbox|container, preempt=true, exhaust=memory|disk, bytes_per_s=, lose=true, http_status=,
-    buffer_bytes=, cut_after_s=.
+    buffer_bytes=, cut_after_s=, idle_cut_s=, slice_bytes=.
 
     workbench cloud fault add at=stream rpc=TaskExecStdioRead after_messages=2 status=UNAVAILABLE times=1
 
@@ -75,9 +76,10 @@ def list_(as_json: JsonOption = False) -> None:
     """Show the rules in force, what they have matched, and the newest faults that they have injected."""
     with failing():
         faults = _faults()
-        rules, happened = faults.rules(), faults.happened()
+        rules, ended, happened = faults.rules(), faults.ended(), faults.happened()
     if as_json:
-        print_json({"rules": [one.model_dump() for one in rules], "happened": [one.model_dump() for one in happened]})
+        found = {"rules": [one.model_dump() for one in rules], "ended": [one.model_dump() for one in ended]}
+        print_json({**found, "happened": [one.model_dump() for one in happened]})
         return
     if not rules:
         typer.echo("no rules: `workbench cloud fault add --help` shows how to make one")

@@ -4,8 +4,9 @@ Modal has no such thing: there the same programs meet the real faults and the re
 """
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 
+LEASE_S = 20.0
+
+
 class ControlUnavailableError(WorkbenchError):
     """The target has no such control; the message says where there is one."""
 
@@ -40,12 +44,16 @@ class _Fact(BaseModel):
 
 
 class ActiveFault(_Fact):
-    """A rule in force: how many calls it has matched, and how often something was done to them."""
+    """A rule: how many calls it has matched, how often something was done to them, and why it is in force no longer.
+
+    `ended` is None while it is in force, then "removed", "over" (its `for_s`) or "not renewed" (its `lease_s`).
+    """
 
     rule_id: str
     rule: FaultRule
     matched: int
     injected: int
+    ended: str | None = None
 
 
 class InjectedFault(_Fact):
@@ -99,18 +107,21 @@ class Faults:
 
     def add(self, rule: FaultRule | None = None, **fields: Any) -> str:
         """Put a rule into force, given whole or by its fields; returns its id. Raises ControlError for a bad one."""
-        try:
-            rule = rule or FaultRule(**fields)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-            raise ControlError(f"{where}: {what}" if where else what) from None
+        rule = rule or _rule(fields)
         body = rule.model_dump(exclude_defaults=True) | {"at": rule.at}
         return str(self._control.ask("POST", "/faults", body)["rule_id"])
 
     def rules(self) -> list[ActiveFault]:
         """The rules in force, oldest first."""
         return _RULES.validate_python(self._control.ask("GET", "/faults")["rules"])
+
+    def ended(self) -> list[ActiveFault]:
+        """The newest rules that are in force no longer, in the order of their ends."""
+        return _RULES.validate_python(self._control.ask("GET", "/faults")["ended"])
+
+    def renew(self, rule_id: str) -> None:
+        """Let a rule with a lease live on; raises ControlError when it is in force no longer."""
+        self._control.ask("POST", f"/faults/{rule_id}/renewal")
 
     def happened(self) -> list[InjectedFault]:
         """The newest injected faults, oldest first."""
@@ -126,12 +137,29 @@ class Faults:
 
     @contextmanager
     def injected(self, rule: FaultRule | None = None, **fields: Any) -> Iterator[str]:
-        """Have a rule in force for the length of a `with` block."""
-        rule_id = self.add(rule, **fields)
+        """Have a rule in force for the length of a `with` block.
+
+        It has a lease that this process renews: when the process is killed, the rule is gone in `LEASE_S` seconds.
+        """
+        rule = rule or _rule(fields)
+        if rule.lease_s is None:
+            rule = rule.model_copy(update={"lease_s": LEASE_S})
+        rule_id = self.add(rule)
+        over = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(rule_id, rule, over), name="fault-lease", daemon=True)
+        keeper.start()
         try:
             yield rule_id
         finally:
-            self.remove(rule_id)
+            over.set()
+            keeper.join()
+            if any(one.rule_id == rule_id for one in self.rules()):  # one with an end of its own may be over
+                self.remove(rule_id)
+
+    def _keep(self, rule_id: str, rule: FaultRule, over: threading.Event) -> None:
+        while not over.wait((rule.lease_s or LEASE_S) / 4):
+            with suppress(ControlError):  # it is over, or the cloud is away: then its rules are gone, too
+                self.renew(rule_id)
 
 
 class Clock:
@@ -151,3 +179,12 @@ class Clock:
     def advance(self, seconds: float) -> float:
         """Move it forward; timeouts, idle times, schedules and expiry follow. Returns the new time."""
         return float(self._control.ask("POST", "/clock", {"seconds": seconds})["at"])
+
+
+def _rule(fields: Mapping[str, Any]) -> FaultRule:
+    try:
+        return FaultRule(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ControlError(f"{where}: {what}" if where else what) from None

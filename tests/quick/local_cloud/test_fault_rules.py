@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workbench.local_cloud.faults.rules import RPCS, FaultRule
+from workbench.local_cloud.faults.rules import RPCS, FaultRule, Faults, Subject
 
 
 def refusal(**fields: Any) -> str:
@@ -62,3 +62,85 @@ def test_every_call_of_the_protocol_can_be_named() -> None:
     assert {"SandboxCreateV2", "TaskExecStdioRead", "DictUpdate", "FunctionPutOutputs"} <= set(RPCS)
     for name, streams in RPCS.items():
         FaultRule(at="stream" if streams else "answer", rpc=name, delay_s=1)
+
+
+# -- how long a rule is in force --------------------------------------------------------------------------------------
+
+
+class Time:
+    """A clock by hand."""
+
+    at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def fired(faults: Faults) -> int:
+    return len(faults.draw("call", "AppList", Subject))
+
+
+def test_a_rule_with_an_end_is_over_by_the_cloud_s_clock() -> None:
+    now = Time()
+    faults = Faults(now)
+    rule_id = faults.add(FaultRule(delay_s=1, for_s=40))
+    now.at += 39.9
+    assert fired(faults) == 1
+    now.at += 0.1
+    assert (fired(faults), faults.rules(), bool(faults)) == (0, [], False)
+    [over] = faults.ended()
+    assert (over.rule_id, over.matched, over.injected, over.ended) == (rule_id, 1, 1, "over")
+    assert not faults.remove(rule_id)
+
+
+def test_a_rule_that_nobody_renews_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Time()
+    monkeypatch.setattr("time.monotonic", real)
+    faults = Faults(Time())
+    renewed, forgotten = (faults.add(FaultRule(delay_s=1, lease_s=20)) for _ in range(2))
+    real.at += 15
+    assert faults.renew(renewed)
+    real.at += 15
+    assert [one.rule_id for one in faults.rules()] == [renewed]
+    assert [(one.rule_id, one.ended) for one in faults.ended()] == [(forgotten, "not renewed")]
+    assert not faults.renew(forgotten)
+    assert faults.remove(renewed)
+    assert [one.ended for one in faults.ended()] == ["not renewed", "removed"]
+
+
+def test_rules_that_are_over_take_no_place() -> None:
+    now = Time()
+    faults = Faults(now)
+    for _ in range(100):
+        faults.add(FaultRule(delay_s=1, for_s=1))
+    with pytest.raises(ValueError, match="100 rules"):
+        faults.add(FaultRule(delay_s=1))
+    now.at += 1
+    assert faults.add(FaultRule(delay_s=1))
+
+
+# -- which program a call is about ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [("*python3 -u*", 1), ("sh -c *", 0), ("", 1), ("python3", 0), ("*job.py", 1)],
+)
+def test_a_rule_may_mean_one_program_of_a_sandbox(argv: str, meant: int) -> None:
+    faults = Faults(Time())
+    faults.add(FaultRule(rpc="TaskExecStart", argv=argv, delay_s=1))
+    subject = Subject(sandbox_id="sb-1", argv="setpriv -- python3 -u job.py")
+    assert len(faults.draw("call", "TaskExecStart", lambda: subject)) == meant
+    assert [one.subject.argv for one in faults.happened()] == [""] * meant  # what a program was given is nobody's news
+
+
+@pytest.mark.parametrize("fields", [{"at": "web"}, {"rpc": "AppList"}, {"rpc": "Task*"}, {"at": "commit"}], ids=str)
+def test_a_program_s_words_go_with_calls_about_programs(fields: dict[str, Any]) -> None:
+    assert "rpc=TaskExec" in refusal(**{"delay_s": 1, "argv": "*x*", **fields})
+
+
+@pytest.mark.parametrize(
+    "fields", [{"for_s": 0}, {"for_s": -1}, {"lease_s": 0}, {"at": "web", "slice_bytes": 0}], ids=str
+)
+def test_what_has_no_length_is_refused(fields: dict[str, Any]) -> None:
+    assert "greater than" in refusal(**{"delay_s": 1, **fields})

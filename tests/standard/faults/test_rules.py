@@ -1,5 +1,7 @@
 """Faults by rule: what matches, what happens then, and that the stock SDK meets what it would meet on Modal."""
 
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -253,6 +255,71 @@ def test_web_responses_are_refused_cut_buffered_and_slowed(faults: Faults, web: 
     with faults.injected(at="web", app="echo", kill="container", times=1), pytest.raises(httpx.HTTPError):
         web.get("/stream", params={"count": 100}).raise_for_status()
     assert web.get("/").status_code == 200
+
+
+def test_a_silent_connection_is_cut_and_a_lively_one_is_not(faults: Faults, web: httpx.Client) -> None:
+    with faults.injected(at="web", app="echo", path="/stream", idle_cut_s=0.5):
+        assert web.get("/stream", params={"count": 20}).text.endswith("data: 19\n\n")  # it lasts for a second
+        with pytest.raises(httpx.RemoteProtocolError):
+            web.get("/stream", params={"count": 2, "pause_s": 30})
+
+
+def test_a_response_arrives_in_pieces_of_a_size(faults: Faults, web: httpx.Client) -> None:
+    """Whoever reads it must put lines, events and characters together again."""
+    with (
+        faults.injected(at="web", app="echo", slice_bytes=3, buffer_bytes=10_000),
+        web.stream("GET", "/stream", params={"count": 5}) as response,
+    ):
+        pieces = list(response.iter_raw())
+    assert b"".join(pieces) == b"".join(b"data: %d\n\n" % number for number in range(5))
+    assert max(map(len, pieces)) == 3
+
+
+# -- how long, and for whom -------------------------------------------------------------------------------------------
+
+
+def test_a_rule_for_a_program_spares_the_others_of_its_sandbox(faults: Faults, sandbox: modal.Sandbox) -> None:
+    with faults.injected(rpc="TaskExecStart", argv="*the-job*", status="FAILED_PRECONDITION") as rule_id:
+        assert sandbox.exec("true").wait() == 0
+        with pytest.raises(modal.exception.Error, match="injected"):
+            sandbox.exec("echo", "the-job").wait()
+        assert sandbox.exec("true").wait() == 0
+    [rule] = [one for one in faults.ended() if one.rule_id == rule_id]
+    assert (rule.matched, rule.ended) == (1, "removed")
+
+
+def test_what_a_program_prints_is_lost_for_that_program_alone(faults: Faults, sandbox: modal.Sandbox) -> None:
+    with faults.injected(at="stream", rpc="TaskExecStdioRead", argv="*the-job*", status="DATA_LOSS"):
+        assert sandbox.exec("echo", "other").stdout.read() == "other\n"
+        with pytest.raises(modal.exception.Error):
+            sandbox.exec("echo", "the-job").stdout.read()
+
+
+def test_a_rule_is_over_when_the_cloud_s_clock_says_so(faults: Faults, clock: Clock) -> None:
+    rule_id = faults.add(rpc="AppList", status="UNAVAILABLE", for_s=3600)
+    clock.advance(3601)
+    assert faults.rules() == []
+    assert [(one.rule_id, one.ended) for one in faults.ended()][-1] == (rule_id, "over")
+
+
+OWNER = """
+import sys, workbench
+with workbench.connect().faults.injected(rpc="AppList", delay_s=1, lease_s=1.5) as rule_id:
+    print(rule_id, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_rules_of_a_killed_process_go_with_it(faults: Faults) -> None:
+    """A kernel that is killed in the middle of an experiment leaves no rule to anybody else."""
+    command = [sys.executable, "-c", OWNER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        rule_id = owner.stdout.readline().strip()
+        assert [one.rule_id for one in faults.rules()] == [rule_id]
+        owner.kill()
+    wait_until(lambda: faults.rules() == [], "the rule is still in force")
+    assert [(one.rule_id, one.ended) for one in faults.ended()][-1] == (rule_id, "not renewed")
 
 
 # -- time -------------------------------------------------------------------------------------------------------------

@@ -35,11 +35,11 @@ def web():
         return {"body": (await request.body()).decode(), "header": request.headers.get("x-word")}
 
     @api.get("/stream")
-    async def stream(count: int):
+    async def stream(count: int, pause_s: float = 0.05):
         async def lines():
             for number in range(count):
                 yield f"data: {number}\n\n"
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(pause_s)
 
         return StreamingResponse(lines(), media_type="text/event-stream")
 

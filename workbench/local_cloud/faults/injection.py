@@ -10,6 +10,7 @@ from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.faults.rules import At, FaultRule, Faults, Subject
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_UNLIMITED_S = 24 * 3600.0
 
 
 class Targets(Protocol):
@@ -101,6 +102,15 @@ class SlowedResponse:
         self._held = b""
         self._hold_bytes = max((rule.buffer_bytes or 0 for rule in rules), default=0)
         self._bytes_per_s = min((rule.bytes_per_s for rule in rules if rule.bytes_per_s), default=None)
+        self._slice_bytes = min((rule.slice_bytes for rule in rules if rule.slice_bytes), default=None)
+        self._idle_s = min((rule.idle_cut_s for rule in rules if rule.idle_cut_s), default=None)
+        self.passed_at = clock.monotonic()
+        """When a byte last passed, by the cloud's clock."""
+
+    async def idle(self) -> None:
+        """Return when no byte has passed for as long as the rules allow; never, when they set no limit."""
+        while self._idle_s is None or (left := self.passed_at + self._idle_s - self._clock.monotonic()) > 0:
+            await self._clock.sleep(_UNLIMITED_S if self._idle_s is None else left)
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Pass a message of a response on, now or with later ones."""
@@ -111,6 +121,11 @@ class SlowedResponse:
         if message.get("more_body") and len(self._held) < self._hold_bytes:
             return
         data, self._held = self._held, b""
-        if self._bytes_per_s:
-            await self._clock.sleep(len(data) / self._bytes_per_s)
-        await self._send({**message, "body": data})
+        step = self._slice_bytes or len(data) or 1
+        for start in range(0, max(len(data), 1), step):
+            piece = data[start : start + step]
+            if self._bytes_per_s:
+                await self._clock.sleep(len(piece) / self._bytes_per_s)
+            more = message.get("more_body", False) or start + step < len(data)
+            await self._send({**message, "body": piece, "more_body": more})
+            self.passed_at = self._clock.monotonic()

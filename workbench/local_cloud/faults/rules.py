@@ -4,9 +4,10 @@ A rule draws from its own seed, once per match and in order, so that the same ca
 """
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, get_args
@@ -50,6 +51,7 @@ class FaultRule(BaseModel):
     `at` says where: `call`, before an RPC is done; `answer`, after it was done and before the caller learns of it;
     `stream`, while an RPC streams its answer; `commit`, when a mount is committed; `web`, when a web function answers.
     `nth` fires at that match only, counted from 1; `times` at most so often; `probability` now and then, by `seed`.
+    A rule ends after `for_s` seconds of the cloud's clock, and when nobody has renewed it for `lease_s` real seconds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,10 +61,13 @@ class FaultRule(BaseModel):
     app: Pattern = ""
     sandbox: Pattern = Field("", max_length=200, description="id or name")
     path: Pattern = Field("", max_length=200, description="of a file, a sub-path or a URL")
+    argv: Pattern = Field("", max_length=200, description="of the program in a sandbox, its words joined by spaces")
     nth: int | None = Field(None, ge=1)
     times: int | None = Field(None, ge=1)
     probability: float = Field(1.0, ge=0, le=1)
     seed: int = Field(0, ge=0)
+    for_s: Seconds | None = Field(None, gt=0, description="in force for so long, by the cloud's clock")
+    lease_s: Seconds | None = Field(None, gt=0, description="gone unless renewed so often, by the machine's clock")
 
     delay_s: Seconds = 0
     status: str | None = Field(None, description="a gRPC status by name: UNAVAILABLE, INTERNAL, RESOURCE_EXHAUSTED, …")
@@ -75,6 +80,8 @@ class FaultRule(BaseModel):
     http_status: int | None = Field(None, ge=400, le=599)
     buffer_bytes: int | None = Field(None, ge=1, le=64 * 1024**2, description="a hop that holds so much back")
     cut_after_s: Seconds | None = Field(None, description="the connection breaks so long after the response began")
+    idle_cut_s: Seconds | None = Field(None, gt=0, description="the connection breaks when no byte passes for so long")
+    slice_bytes: int | None = Field(None, ge=1, description="a response arrives in pieces of so many bytes")
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +105,8 @@ class FaultRule(BaseModel):
             raise ValueError(f"{', '.join(misplaced)} does not go with at={self.at}; there it is one of {allowed}")
         if self.rpc and self.at in ("commit", "web"):
             raise ValueError(f"an RPC's name does not go with at={self.at}")
+        if self.argv and (self.at in ("commit", "web") or not self.rpc.startswith("TaskExec")):
+            raise ValueError("argv goes with calls about a program in a sandbox: give rpc=TaskExec… as well")
         self._must_match_an_rpc()
         return self
 
@@ -144,6 +153,8 @@ ACTIONS = frozenset(
         "http_status",
         "buffer_bytes",
         "cut_after_s",
+        "idle_cut_s",
+        "slice_bytes",
     )
 )
 _OF_CALLS = frozenset(("delay_s", "status", "kill", "preempt", "exhaust"))
@@ -152,7 +163,19 @@ _ALLOWED: dict[At, frozenset[str]] = {
     "answer": _OF_CALLS,
     "stream": _OF_CALLS | {"bytes_per_s"},
     "commit": frozenset(("delay_s", "status", "lose", "kill", "exhaust")),
-    "web": frozenset(("delay_s", "http_status", "buffer_bytes", "bytes_per_s", "cut_after_s", "kill", "preempt")),
+    "web": frozenset(
+        (
+            "delay_s",
+            "http_status",
+            "buffer_bytes",
+            "bytes_per_s",
+            "cut_after_s",
+            "idle_cut_s",
+            "slice_bytes",
+            "kill",
+            "preempt",
+        )
+    ),
 }
 
 
@@ -166,17 +189,27 @@ class Subject:
     task_id: str = ""
     exec_id: str = ""
     path: str = ""
+    argv: str = ""
+
+
+Ending = Literal["removed", "over", "not renewed"]
 
 
 @dataclass
 class Active:
-    """A rule in force and what has become of it."""
+    """A rule and what has become of it."""
 
     rule_id: str
     rule: FaultRule
     chance: random.Random
+    until: float | None = None
+    """When it is over, by the cloud's clock."""
+    renewed_at: float = 0.0
+    """When its owner was last heard, by the machine's monotonic clock."""
     matched: int = 0
     injected: int = 0
+    ended: Ending | None = None
+    """Why it is in force no longer; None while it is."""
 
 
 @dataclass(frozen=True)
@@ -196,33 +229,52 @@ class Faults:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._rules: dict[str, Active] = {}
+        self._ended: deque[Active] = deque(maxlen=_REMEMBERED)
         self._happened: deque[Injection] = deque(maxlen=_REMEMBERED)
 
     def __bool__(self) -> bool:
-        """Whether there is any rule."""
-        return bool(self._rules)
+        """Whether any rule is in force."""
+        return bool(self._in_force())
 
     def add(self, rule: FaultRule) -> str:
         """Put a rule into force and return its id; raises ValueError when there are too many."""
-        if len(self._rules) >= MAX_RULES:
+        if len(self._in_force()) >= MAX_RULES:
             raise ValueError(f"there are {MAX_RULES} rules already: clear some first")
         rule_id = new_id("fr", length=8)
-        self._rules[rule_id] = Active(rule_id, rule, random.Random(rule.seed))  # noqa: S311  # repeatable
+        self._rules[rule_id] = Active(
+            rule_id,
+            rule,
+            random.Random(rule.seed),  # noqa: S311  # repeatable
+            until=None if rule.for_s is None else self._now() + rule.for_s,
+            renewed_at=time.monotonic(),
+        )
         return rule_id
 
+    def renew(self, rule_id: str) -> bool:
+        """Let a rule that has a lease live on; False when it is in force no longer."""
+        self._in_force()
+        active = self._rules.get(rule_id)
+        if active is not None:
+            active.renewed_at = time.monotonic()
+        return active is not None
+
     def remove(self, rule_id: str) -> bool:
-        """Drop one rule; False when there is none of that id."""
-        return self._rules.pop(rule_id, None) is not None
+        """Drop one rule; False when none of that id is in force."""
+        self._in_force()
+        return self._end(rule_id, "removed")
 
     def clear(self) -> int:
         """Drop every rule; returns how many there were."""
-        count = len(self._rules)
-        self._rules.clear()
-        return count
+        return sum(self._end(active.rule_id, "removed") for active in self._in_force())
 
     def rules(self) -> list[Active]:
         """The rules in force, oldest first."""
-        return list(self._rules.values())
+        return self._in_force()
+
+    def ended(self) -> list[Active]:
+        """The newest rules that are in force no longer, in the order of their ends."""
+        self._in_force()
+        return list(self._ended)
 
     def happened(self) -> list[Injection]:
         """The newest injected faults, oldest first."""
@@ -232,7 +284,7 @@ class Faults:
         """The rules that fire now. `what` is the RPC's name, or the author of a commit, or a web request's path."""
         fired: list[FaultRule] = []
         known: Subject | None = None
-        for active in list(self._rules.values()):
+        for active in self._in_force():
             rule = active.rule
             if rule.at != at or (rule.rpc and not fnmatchcase(what, rule.rpc)):
                 continue
@@ -244,16 +296,35 @@ class Faults:
             if not fires or (rule.times is not None and active.injected >= rule.times):
                 continue
             active.injected += 1
-            self._happened.append(Injection(active.rule_id, self._now(), at, what, known))
+            # Without the program's words: they may hold anything, and the rule tells which were meant.
+            self._happened.append(Injection(active.rule_id, self._now(), at, what, replace(known, argv="")))
             _log.warning("fault.injected", rule_id=active.rule_id, at=at, what=what, sandbox_id=known.sandbox_id)
             fired.append(rule)
         return fired
+
+    def _in_force(self) -> list[Active]:
+        """The rules in force, after those that are over or that nobody renews have been dropped."""
+        for active in list(self._rules.values()):
+            if active.until is not None and self._now() >= active.until:
+                self._end(active.rule_id, "over")
+            elif active.rule.lease_s is not None and time.monotonic() > active.renewed_at + active.rule.lease_s:
+                self._end(active.rule_id, "not renewed")
+        return list(self._rules.values())
+
+    def _end(self, rule_id: str, why: Ending) -> bool:
+        active = self._rules.pop(rule_id, None)
+        if active is not None:
+            active.ended = why
+            self._ended.append(active)
+        return active is not None
 
 
 def _matches(rule: FaultRule, subject: Subject) -> bool:
     if rule.app and not fnmatchcase(subject.app, rule.app):
         return False
     if rule.path and not fnmatchcase(subject.path, rule.path):
+        return False
+    if rule.argv and not fnmatchcase(subject.argv, rule.argv):
         return False
     names = (subject.sandbox_id, subject.sandbox_name)
     return not rule.sandbox or any(name and fnmatchcase(name, rule.sandbox) for name in names)

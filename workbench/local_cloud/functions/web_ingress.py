@@ -224,10 +224,11 @@ class Ingress:
         for rule in rules:
             if rule.kill or rule.preempt:
                 await self._injector.harm_container(rule, await self._worker(call))
-        answering = asyncio.ensure_future(self._respond(call, scope, SlowedResponse(send, rules, self._clock).send))
+        slowed = SlowedResponse(send, rules, self._clock)
+        answering = asyncio.ensure_future(self._respond(call, scope, slowed.send))
         cut_s = min((rule.cut_after_s for rule in rules if rule.cut_after_s is not None), default=math.inf)
         try:
-            await self._clock.first(asyncio.shield(answering), timeout_s=min(cut_s, MAX_ADVANCE_S))
+            await self._clock.first(asyncio.shield(answering), slowed.idle(), timeout_s=min(cut_s, MAX_ADVANCE_S))
             if not answering.done():
                 raise StreamBrokenError
             answering.result()

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
 from workbench.local_cloud.base.errors import invalid, not_found
-from workbench.local_cloud.faults.rules import FaultRule, Faults
+from workbench.local_cloud.faults.rules import Active, FaultRule, Faults
 from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.grpc_server import Coverage
 from workbench.local_cloud.server.http_routes import for_clients
@@ -41,22 +41,20 @@ class ControlRoutes:
             Route("/faults", for_clients(authenticator, self._add), methods=["POST"]),
             Route("/faults", for_clients(authenticator, self._clear), methods=["DELETE"]),
             Route("/faults/{rule_id}", for_clients(authenticator, self._remove), methods=["DELETE"]),
+            Route("/faults/{rule_id}/renewal", for_clients(authenticator, self._renew), methods=["POST"]),
             Route("/clock", for_clients(authenticator, self._time)),
             Route("/clock", for_clients(authenticator, self._advance), methods=["POST"]),
             Route("/coverage", for_clients(authenticator, self._coverage)),
         ]
 
     async def _list(self, request: Request) -> Response:
-        rules = [
+        return JSONResponse(
             {
-                "rule_id": active.rule_id,
-                "rule": active.rule.model_dump(exclude_defaults=True) | {"at": active.rule.at},
-                "matched": active.matched,
-                "injected": active.injected,
+                "rules": [_told(one) for one in self._faults.rules()],
+                "ended": [_told(one) for one in self._faults.ended()],
+                "happened": [asdict(one) for one in self._faults.happened()],
             }
-            for active in self._faults.rules()
-        ]
-        return JSONResponse({"rules": rules, "happened": [asdict(one) for one in self._faults.happened()]})
+        )
 
     async def _add(self, request: Request) -> Response:
         rule = FaultRule.model_validate_json(await _body(request))
@@ -75,6 +73,11 @@ class ControlRoutes:
             raise not_found("There is no such rule.")
         return JSONResponse({"removed": 1})
 
+    async def _renew(self, request: Request) -> Response:
+        if not self._faults.renew(request.path_params["rule_id"]):
+            raise not_found("There is no such rule, or it is in force no longer.")
+        return JSONResponse({"renewed": 1})
+
     async def _time(self, request: Request) -> Response:
         return JSONResponse({"at": self._clock.time(), "offset_s": self._clock.offset_s})
 
@@ -88,6 +91,16 @@ class ControlRoutes:
         return JSONResponse(
             {"implemented": found.implemented, "missing": found.missing, "asked_for": dict(found.asked_for)}
         )
+
+
+def _told(active: Active) -> dict[str, object]:
+    return {
+        "rule_id": active.rule_id,
+        "rule": active.rule.model_dump(exclude_defaults=True) | {"at": active.rule.at},
+        "matched": active.matched,
+        "injected": active.injected,
+        "ended": active.ended,
+    }
 
 
 async def _body(request: Request) -> bytes:

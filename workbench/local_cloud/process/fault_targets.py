@@ -11,6 +11,8 @@ from workbench.local_cloud.sandboxes.sandbox_records import Record
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
 from workbench.local_cloud.server.callers import caller
 
+_ARGV_CHARS = 4096  # more is not matched
+
 
 class FaultTargets:
     """Implements `faults.injection.Targets` for the sandboxes and function containers of one cloud."""
@@ -31,7 +33,8 @@ class FaultTargets:
         record = self._record(said("sandbox_id"), task_id)
         path = said("path") or said("remote_path") or said("filename")
         if record is not None:
-            return Subject(record.app_name, record.sandbox_id, record.name, record.task_id, said("exec_id"), path)
+            argv = _argv(request, record)
+            return Subject(record.app_name, record.sandbox_id, record.name, record.task_id, said("exec_id"), path, argv)
         app = said("app_name") or self._app_name(said("app_id"), said("function_id"), task_id)
         return Subject(app=app, task_id=task_id, path=path)
 
@@ -88,3 +91,10 @@ class FaultTargets:
             return self._sandboxes.get(sandbox_id) if sandbox_id else self._sandboxes.by_task(task_id)
         except CloudError:
             return None
+
+
+def _argv(request: Message, record: Record) -> str:
+    """The words of the program that a call is about, joined by spaces and cut; empty when it is about none."""
+    words = getattr(request, "command_args", ())
+    run = record.sandbox.execs.find(getattr(request, "exec_id", "")) if record.sandbox is not None else None
+    return " ".join(words or (run.argv if run is not None else ()))[:_ARGV_CHARS]

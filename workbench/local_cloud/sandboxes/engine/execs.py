@@ -22,6 +22,8 @@ class Exec:
         self.stdin_bytes_written = 0
         self.stdin_closed = False
         self._status: ExitStatus | None = None
+        self.argv: tuple[str, ...] = ()
+        """The words that it was started with, once it is."""
         self._ended = asyncio.Event()
         self._connected = asyncio.Event()
         self._is_terminal = False

@@ -165,6 +165,7 @@ class Sandbox:
             "cwd": workdir or self._spec.workdir,
         }
         run = await self.execs.start(exec_id, order, terminal=terminal, devnull=devnull)
+        run.argv = tuple(argv)
         if timeout_s is not None:
             self._spawn(self._expire(run, timeout_s))
         return run
