@@ -21,6 +21,7 @@ from workbench.deployment.deployments import Deployments
 from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.targets import Target, TargetUnavailableError
+from workbench.failures.lab import FailureLab
 from workbench.files.history import HistoryClient
 from workbench.files.project_files import ProjectVolume
 from workbench.runs import replay as replaying
@@ -45,6 +46,7 @@ class Workbench:
         self._patience_s = patience_s
         self.app_name = app_name
         self._endpoint: Endpoint | None = None
+        self._lab: FailureLab | None = None
         self._client: AsyncClient | None = None
         self._looking = threading.RLock()  # two threads that look the endpoint up share one client
         self._loop = BackgroundLoop()
@@ -82,6 +84,13 @@ class Workbench:
             )
         )
         return self.endpoint
+
+    @property
+    def failures(self) -> FailureLab:
+        """The failure lab: what can go wrong, shown at an obvious endpoint and at ours. Its apps are its own."""
+        if self._lab is None:
+            self._lab = FailureLab(self.target, lambda: self.faults)
+        return self._lab
 
     @property
     def deployments(self) -> Deployments:

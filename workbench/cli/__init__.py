@@ -9,6 +9,7 @@ from workbench.cli import (
     demo_command,
     deploy_commands,
     doctor_command,
+    failures_commands,
     lab_command,
     notebooks_command,
     run_commands,
@@ -35,6 +36,7 @@ app.add_typer(run_commands.app, name="run")
 app.add_typer(runs_commands.app, name="runs")
 app.add_typer(volume_commands.app, name="volume")
 app.add_typer(cloud_commands.app, name="cloud")
+app.add_typer(failures_commands.app, name="failures")
 app.add_typer(notebooks_command.app, name="notebooks")
 app.command()(bench_command.bench)
 app.add_typer(soak_commands.app, name="soak")

@@ -1,0 +1,64 @@
+"""The obvious endpoint: a job runs in a Modal Sandbox, and what it prints is streamed as Server-Sent Events.
+
+It puts together what Modal's documentation shows of streaming responses and of sandboxes, and it works on a good day.
+Its weaknesses are left in on purpose: do not build on it. `modal deploy` it from this file.
+"""
+
+import hmac
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import modal
+
+NAME = os.environ.get("NAIVE_APP_NAME", "failure-lab-naive")
+app = modal.App(NAME)
+files = modal.Volume.from_name(f"{NAME}-files", create_if_missing=True, version=2)
+image = modal.Image.debian_slim().uv_pip_install("fastapi").env({"NAIVE_APP_NAME": NAME})
+secret = modal.Secret.from_dict({"API_SECRET": os.environ.get("API_SECRET", "")})
+# Given to every sandbox, because a job may want to call the model.
+model_key = modal.Secret.from_dict({"MODEL_KEY": os.environ.get("MODEL_KEY", "")})
+
+
+@app.function(image=image, secrets=[secret, model_key], timeout=600, min_containers=1)
+@modal.concurrent(max_inputs=50)
+@modal.asgi_app()
+def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI app of any kind
+    """The endpoint."""
+    from fastapi import FastAPI, HTTPException, Request
+    from fastapi.responses import StreamingResponse
+
+    api = FastAPI()
+
+    @api.post("/generate")
+    async def run(request: Request) -> StreamingResponse:
+        if not hmac.compare_digest(request.headers.get("x-secret", ""), os.environ["API_SECRET"]):
+            raise HTTPException(401)
+        return StreamingResponse(job(await request.json()), media_type="text/event-stream")
+
+    return api
+
+
+def job(asked: dict[str, Any]) -> Iterator[str]:
+    """Run a program in a sandbox and yield what it prints, then its exit code."""
+    workspace = f"/files/{asked['project']}"
+    sandbox = modal.Sandbox.create(
+        app=modal.App.lookup(NAME),
+        image=modal.Image.debian_slim(),
+        name=asked["sandbox"],
+        volumes={"/files": files},
+        secrets=[model_key],
+        timeout=300,
+    )
+    try:
+        sandbox.exec("mkdir", "-p", workspace).wait()
+        process = sandbox.exec(
+            "python3", "-c", asked["code"], workdir=workspace, timeout=asked.get("timeout_s"), bufsize=1
+        )
+        for line in process.stdout:
+            yield f"data: {json.dumps({'text': line})}\n\n"
+        code = process.wait()
+        yield f"data: {json.dumps({'done': True, 'exit_code': code})}\n\n"
+    finally:
+        sandbox.terminate()

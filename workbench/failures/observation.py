@@ -1,0 +1,57 @@
+"""What a client sees of one job at one endpoint: every event with its moment, and how it ended."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SideName = Literal["naive", "hardened"]
+End = Literal["done", "error", "refused", "cut", "silent"]
+
+
+class Seen(BaseModel):
+    """One event. `at_s` is in seconds since the request was sent; `what` is `status`, `text`, `done` or `error`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at_s: float
+    what: str
+    text: str = ""
+
+
+class Observation(BaseModel):
+    """One request from its beginning to its end.
+
+    `ended` is `done` or `error` as the endpoint said, `refused` for an answer that is no stream, `cut` for a stream
+    that ended without saying how, `silent` when nothing more came in the time that was given. `code` is the error's
+    code, or the HTTP status of a refusal.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    side: SideName
+    events: tuple[Seen, ...]
+    ended: End
+    code: str = ""
+    exit_code: int | None = None
+    took_s: float
+
+    @property
+    def text(self) -> str:
+        """What the job printed to stdout, as it arrived."""
+        return "".join(one.text for one in self.events if one.what == "text")
+
+    @property
+    def first_text_s(self) -> float | None:
+        """When the first output arrived, in seconds since the request; None when there was none."""
+        return next((one.at_s for one in self.events if one.what == "text"), None)
+
+    def __str__(self) -> str:
+        """The end in words."""
+        how = {
+            "done": "said that it is done",
+            "error": f"said error {self.code}",
+            "refused": f"refused it ({self.code})",
+            "cut": "ended without a word",
+            "silent": "fell silent",
+        }[self.ended]
+        return how + (f", exit code {self.exit_code}" if self.exit_code is not None else "")
