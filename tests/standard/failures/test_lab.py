@@ -1,0 +1,104 @@
+"""Failure modes happen to the obvious endpoint and not to ours, and nothing is green that has not happened."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tests.support.commands import cli
+from workbench import Project, Workbench
+from workbench.cloud_control.controls import ControlUnavailableError
+from workbench.failures import lab as module
+from workbench.failures.experiments import EXPERIMENTS, NotProvokedError
+from workbench.failures.lab import FailureLab, FailureResult
+from workbench.session import connect
+
+pytestmark = pytest.mark.timeout(180)
+# `workbench test --all` has them all.
+CHOSEN = (
+    "stream-ended-without-exit-code",
+    "commit-acknowledged-and-lost",
+    "two-writers",
+    "dies-mid-run",
+    "path-traversal",
+)
+    "stream-ended-without-exit-code",
+    "commit-acknowledged-and-lost",
+    "two-writers",
+    "dies-mid-run",
+    "path-traversal",
+)
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_mode_happens_to_the_obvious_endpoint_and_not_to_ours(wb: Workbench, name: str) -> None:
+    is_shown(wb.failures, name)
+
+
+def is_shown(lab: FailureLab, name: str) -> None:
+    result = lab.run(name)
+    assert (result.status, result.verdict, result.shown) == ("completed", result.promise, True), str(result)
+    assert all(rule.injected for side in (result.naive, result.hardened) if side for rule in side.rules)
+    assert len(EXPERIMENTS[name].rules(*_any(lab))) == len(result.hardened.rules if result.hardened else ())
+    assert FailureResult.model_validate_json(result.model_dump_json()) == result
+
+
+def _any(lab: FailureLab) -> tuple[module.Side, Project]:
+    assert lab._sides is not None
+    return lab._sides[0], Project.new()
+
+
+def test_a_fault_that_never_fires_makes_the_result_invalid(wb: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Green because nothing was injected would be the worst result of all."""
+    never = dataclasses.replace(
+        EXPERIMENTS["commit-fails"],
+        rules=lambda side, project: ({"at": "commit", "sandbox": "nobody's", "status": "INTERNAL"},),
+    )
+    monkeypatch.setitem(EXPERIMENTS, "commit-fails", never)
+    result = wb.failures.run("commit-fails")
+    assert (result.status, result.verdict, result.shown) == ("invalid", None, False)
+    assert "never fired at the naive endpoint" in result.why
+
+
+def test_an_endpoint_that_is_ill_without_the_fault_makes_it_invalid(
+    wb: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = module._well
+
+    def ill(side: module.Side) -> module.Observation:
+        return well(side) if side.name == "naive" else side.run(Project.new(), "exit(3)")
+
+    monkeypatch.setattr(module, "_well", ill)
+    result = wb.failures.run("path-traversal")
+    assert (result.status, "without any fault" in result.why) == ("invalid", True)
+
+
+def test_the_launching_can_be_left_to_the_user(wb: Workbench) -> None:
+    project = Project.new()
+    with wb.failures.provoked("commit-fails", project) as side:
+        assert side.run(project, "open('x', 'w')").code == "commit_failed"
+        assert side.run(Project.new(), "open('x', 'w')").ended == "done"  # nobody else is meant
+    assert side.run(project, "open('x', 'w')").ended == "done"
+    assert wb.faults.rules() == []
+
+
+def test_what_cannot_be_shown_is_said(wb: Workbench) -> None:
+    with pytest.raises(NotProvokedError, match="failures show slow-reader"):
+        wb.failures.run("slow-reader")
+    with connect(wb.endpoint.url) as far, pytest.raises(ControlUnavailableError):
+        far.failures.run("commit-fails")
+
+
+def test_the_command_tells_verdicts_and_takes_everything_back(wb: Workbench) -> None:
+    done = cli("failures", "run", "create-fails", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["verdict"], result["shown"]) == ("told", True)
+    assert "now with it" in done.stderr
+    assert "told" in cli("failures", "run", "create-fails").stdout
+    assert json.loads(cli("failures", "reset", "--json").stdout)["taken_back"] == [
+        "app failure-lab-naive",
+        "app failure-lab-hardened",
+    ]
+    assert "nothing was left" in cli("failures", "reset").stdout
+    wb.failures._sides = None
