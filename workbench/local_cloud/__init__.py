@@ -1,7 +1,7 @@
 """A cloud on this machine that speaks Modal's own wire protocol, so that the unmodified SDK and CLI work against it.
 
-What stands here is all that the rest of the workbench may use of it: its process and its state, its controls, and, for
-`doctor`, the soaks and the benchmarks, the parts that they look at.
+This module lists every name that the rest of the workbench may use: the cloud's process, its state and its controls,
+and the parts that `doctor`, the soaks and the benchmarks examine.
 """
 
 from importlib import import_module
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from workbench.local_cloud.volumes.working_copies import WorkingCopy as WorkingCopy
     from workbench.local_cloud.workspace.handshake import SDK_VERSION as SDK_VERSION
 
-# By hand, as in `workbench`: finding a running cloud must not wait for what a cloud is made of.
+# Imported on first use, as in `workbench`: finding a running cloud must not wait for the import of all its parts.
 _HOMES = {
     "BindMount": "sandboxes.engine.spec",
     "Cgroups": "sandboxes.limits.cgroups",
@@ -91,7 +91,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name, or a module of that name, when it is first used."""
+    """Import a name of `_HOMES`, or the module of that name, on first use; raises AttributeError for any other."""
     if name not in _HOMES:
         raise AttributeError(f"module 'workbench.local_cloud' has no attribute '{name}'")
     home = import_module(f"workbench.local_cloud.{_HOMES[name]}")

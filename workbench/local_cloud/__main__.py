@@ -1,7 +1,7 @@
 """The local cloud as a process: `python -m workbench.local_cloud --state DIR`. Started by `workbench cloud start`.
 
-Its first line of output is JSON: how to reach it, or `{"error": …}` in one sentence. SIGTERM and SIGINT end it cleanly,
-and so does the end of the process whose id is in WORKBENCH_CLOUD_OWNER, if there is one.
+Its first line of output is JSON: `{"url": …, "pid": …}` once it serves, or `{"error": …}` with one sentence. SIGTERM
+and SIGINT end it cleanly, and so does the end of the process whose id is in WORKBENCH_CLOUD_OWNER, if that is set.
 """
 
 import argparse
@@ -34,15 +34,15 @@ from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.damage import StateError
 from workbench.local_cloud.workspace.handshake import SDK_VERSION
 
-TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # CIDR ranges nearby that sandboxes may reach, for tests
+TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # private CIDR ranges that sandboxes may reach, for tests
 
 
 class WrongSdkError(WorkbenchError):
-    """The installed SDK speaks another protocol."""
+    """The installed SDK is not the version whose protocol this cloud speaks."""
 
 
 def main() -> int:
-    """Run a cloud until a signal comes."""
+    """Run a cloud until a signal comes; returns the exit code, 1 when it could not start."""
     parser = argparse.ArgumentParser(prog="python -m workbench.local_cloud", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="state directory")
     parser.add_argument(
@@ -81,13 +81,13 @@ async def _run(state: State, port: int | None) -> None:
             f"modal {modal.__version__} is installed, this local cloud speaks {SDK_VERSION}: "
             f"run `pip install modal=={SDK_VERSION}`"
         )
-    uid_range()  # a wrong one is told before anything is made
+    uid_range()  # raises for a wrong setting before anything is made
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     _end_with(os.environ.pop(OWNER_VARIABLE, ""), stop)
     if stop.is_set():
-        return  # nobody is there to use it
+        return  # the owner has ended already
     with _explained(state.root), state.locked() as run:
         janitor = _start_janitor(run)
         try:
@@ -100,7 +100,7 @@ async def _run(state: State, port: int | None) -> None:
             ) as cloud:
                 state.remember_port(int(cloud.url.rpartition(":")[2]))
                 running = state.announce(cloud.url, cloud.http_url, credentials)
-                gc.freeze()  # what is there now stays: no need to look through it again and again
+                gc.freeze()  # objects that exist now live as long as the process: the collector need not visit them
                 gc.set_threshold(20_000, 20, 20)
                 _say({"url": running.url, "pid": running.pid})
                 await stop.wait()
@@ -113,7 +113,7 @@ async def _run(state: State, port: int | None) -> None:
 
 @contextlib.contextmanager
 def _explained(root: Path) -> Iterator[None]:
-    """Turn what a damaged state or a full disk makes fail into a sentence that says so; raises StateError."""
+    """Turn errors of a damaged state or a full disk into a StateError that says so."""
     try:
         yield
     except (OSError, sqlite3.Error, StateError) as error:
@@ -121,7 +121,7 @@ def _explained(root: Path) -> Iterator[None]:
 
 
 def _end_with(owner: str, stop: asyncio.Event) -> None:
-    """Stop when the process with this id ends, however it does."""
+    """Set `stop` when the process with the id `owner` ends; does nothing for an empty `owner`."""
     if not owner:
         return
     try:
@@ -146,7 +146,7 @@ def _say(message: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())  # whoever waits for this line must not wait for the process
+    os.dup2(null, sys.stdout.fileno())  # the reader of this line sees the end of the pipe now, not when we end
     os.close(null)
 
 

@@ -22,12 +22,6 @@ CHOSEN = (
     "dies-mid-run",
     "path-traversal",
 )
-    "stream-ended-without-exit-code",
-    "commit-acknowledged-and-lost",
-    "two-writers",
-    "dies-mid-run",
-    "path-traversal",
-)
 
 
 @pytest.mark.parametrize("name", CHOSEN)

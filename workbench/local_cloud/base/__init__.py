@@ -1,1 +1,1 @@
-"""The ground of the local cloud: errors, clock, ids, ports, child processes. Imports nothing of the rooms above."""
+"""What every other room builds on: errors, clock, ids, ports, child processes. Imports no other room."""

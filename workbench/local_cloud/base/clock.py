@@ -1,7 +1,7 @@
 """The cloud's time, which may be moved forward: limits of minutes and days can then be watched in seconds.
 
-Whatever is a promise of Modal's (timeouts, idle times, expiry, schedules) is measured by this clock. What keeps this
-process healthy (how long a killed program may take to die) is measured by the real one.
+Everything that Modal promises (timeouts, idle times, expiry, schedules) is measured by this clock. The cloud's own
+deadlines, such as how long a killed program may take to die, are measured in real time.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ class Clock:
 
     @property
     def offset_s(self) -> float:
-        """How many seconds it is ahead of real time."""
+        """How many seconds this clock is ahead of real time."""
         return self._offset
 
     def time(self) -> float:
@@ -28,13 +28,13 @@ class Clock:
         return time.time() + self._offset
 
     def monotonic(self) -> float:
-        """Seconds that only grow, for deadlines."""
+        """Seconds since an unspecified start, for deadlines; they never go back."""
         return time.monotonic() + self._offset
 
     def advance(self, seconds: float) -> None:
-        """Move forward; whatever waits looks at the clock again. Raises ValueError for a negative or absurd number."""
+        """Move the clock forward; timers that are due then fire. Raises ValueError outside of 0…`MAX_ADVANCE_S`."""
         if not 0 <= seconds <= MAX_ADVANCE_S:
-            raise ValueError(f"a clock is advanced by 0 to {MAX_ADVANCE_S:g} seconds, not by {seconds:g}")
+            raise ValueError(f"a clock can be advanced by 0 to {MAX_ADVANCE_S:g} seconds, not by {seconds:g}")
         self._offset += seconds
         for timer in self._timers:
             timer.set(self.monotonic())
@@ -50,7 +50,7 @@ class Clock:
         await self.first(timeout_s=seconds)
 
     async def first(self, *waits: Awaitable[object], timeout_s: float) -> None:
-        """Return when one of the waits is over or `timeout_s` seconds have passed; the other waits are cancelled."""
+        """Return when one of `waits` has ended or `timeout_s` seconds have passed; the other waits are cancelled."""
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def end(_: object = None) -> None:
@@ -70,7 +70,7 @@ class Clock:
 
 
 class Timer:
-    """A callback at a moment of a clock's time."""
+    """A callback that is due at a moment of a `Clock`; made by `Clock.call_later`."""
 
     def __init__(self, deadline: float, callback: Callable[[], object], running: "set[Timer]") -> None:
         self._deadline = deadline
@@ -80,12 +80,12 @@ class Timer:
         running.add(self)
 
     def set(self, now: float) -> None:
-        """Aim at the deadline, given the clock's time now; for the clock, which does so when it is moved."""
+        """Schedule the callback anew; `now` is the clock's monotonic time. The clock calls this whenever it moves."""
         if self._handle is not None:
             self._handle.cancel()
-        self._handle = asyncio.get_running_loop().call_later(max(self._deadline - now, 0), self._ring)
+        self._handle = asyncio.get_running_loop().call_later(max(self._deadline - now, 0), self._fire)
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         self._running.discard(self)
         self._callback()
 

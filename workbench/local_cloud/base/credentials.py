@@ -1,4 +1,4 @@
-"""What opens the local cloud: the token that clients show, and the key that it signs with. Of one state directory."""
+"""The credentials of one state directory: the token that clients send, and the key that the cloud signs with."""
 
 import secrets
 from dataclasses import dataclass, fields
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Credentials:
-    """The token that a person's SDK must show, and the key that signs what the cloud hands out."""
+    """The token that a person's SDK must send, and the key that signs the tokens and links that the cloud issues."""
 
     token_id: str
     token_secret: str
@@ -17,13 +17,16 @@ class Credentials:
 
     @staticmethod
     def parse(found: object) -> "Credentials":
-        """Credentials that were written down; raises ValueError, without their values, for what are none."""
+        """Check credentials that were read from a file, a dict of texts.
+
+        Raises ValueError for anything else; its message names the field, never a value.
+        """
         names = [field.name for field in fields(Credentials)]
         if not isinstance(found, dict) or set(found) != set(names):
-            raise ValueError(f"it does not hold {', '.join(names)} and nothing else")
+            raise ValueError(f"it must hold exactly {', '.join(names)}")
         for name in names:
             if not isinstance(found[name], str) or not found[name]:
-                raise ValueError(f"{name} is no text")
+                raise ValueError(f"{name} must be a text that is not empty")
         return Credentials(**found)
 
     @staticmethod

@@ -1,6 +1,7 @@
-"""How many files and sockets this process may have open, and whether there is room for more of them.
+"""How many files and sockets (descriptors) this process may have open, and whether there is room for more of them.
 
-Who finds none left in the middle of its work loses something; so what needs many asks first, and is refused.
+Work that runs out of descriptors halfway loses something. So whatever needs many of them reserves them first, and is
+refused when there are too few.
 """
 
 import resource
@@ -10,14 +11,14 @@ from pathlib import Path
 
 from workbench.local_cloud.base.errors import exhausted
 
-OF_A_SANDBOX = 32  # while it starts; it keeps ten
+OF_A_SANDBOX = 32  # while it starts; a running one keeps ten
 OF_A_PROGRAM = 12  # its pipes, and the files that hold its output
-_OF_THE_REST = 48  # connections, the database, what is read and written in between
-_ENOUGH = 65_536  # more are not asked for: what runs inherits the limit, and some programs try each number
+_OF_THE_REST = 48  # kept free for connections, the database, files that are read and written in between
+_ENOUGH = 65_536  # not more: child processes inherit the limit, and some of them close every number up to it
 
 
 def raise_limit() -> int:
-    """Raise the limit as far as this process may, and as it makes sense; returns what it is."""
+    """Raise this process's limit to 65,536 descriptors, or to its hard limit if that is lower; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -27,24 +28,28 @@ def raise_limit() -> int:
 
 
 class Descriptors:
-    """Counts what is open, and what was promised to those who are about to open some."""
+    """Counts the descriptors that are open, and those that are reserved for work that is about to open them."""
 
     def __init__(self, *, limit: Callable[[], int] | None = None) -> None:
-        """`limit` says how many there may be: this process's own limit, unless a test says otherwise."""
+        """`limit` returns how many descriptors may be open; the default is this process's own limit."""
         self._limit = limit or _limit
         self._promised = 0
 
     def has_room(self, wanted: int) -> bool:
-        """Whether so many more can be opened, with enough left for the rest of the cloud."""
+        """Whether `wanted` more descriptors can be opened with enough left for the rest of the cloud."""
         return _open() + self._promised + wanted + _OF_THE_REST <= self._limit()
 
     @contextmanager
     def promised(self, wanted: int, *, what: str) -> Iterator[None]:
-        """Have room for so many for the length of a block; raises CloudError RESOURCE_EXHAUSTED when there is none."""
+        """Reserve `wanted` descriptors while the block runs; `what` names their use in the error.
+
+        Raises CloudError RESOURCE_EXHAUSTED when there are too few.
+        """
         if not self.has_room(wanted):
             raise exhausted(
-                f"{what} cannot be had now: the local cloud may have {self._limit()} files and sockets open, and they "
-                "are used up. End some sandboxes, or start the cloud with a higher limit (`ulimit -n`)."
+                f"{what} cannot be had now: it needs {wanted} open files and sockets, and of the {self._limit()} that "
+                "the local cloud may have open too few are left. End some sandboxes, or start the cloud with a higher "
+                "limit (`ulimit -n`)."
             )
         self._promised += wanted
         try:

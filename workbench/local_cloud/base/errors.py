@@ -1,13 +1,13 @@
-"""Why the cloud refuses or fails, for all of its rooms: a reason and a sentence for the person at the other end.
+"""The one error of the cloud's rooms: a reason, and a sentence for the person who made the call.
 
-The reasons are the canonical codes of `google.rpc.Code`. Only `server.statuses` knows what they are on the wire.
+The reasons are the canonical codes of `google.rpc.Code`. Only `server.statuses` turns them into gRPC or HTTP statuses.
 """
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The kind of a refusal or failure, by the names that gRPC has for them."""
+    """The kind of a refusal or failure, named as gRPC names its status codes."""
 
     CANCELLED = "CANCELLED"
     UNKNOWN = "UNKNOWN"
@@ -28,7 +28,7 @@ class Reason(StrEnum):
 
 
 class CloudError(Exception):
-    """A call is not done. `message` is a whole sentence, and safe to show to whoever called."""
+    """A call was refused or failed. `message` is a whole sentence that may be shown to the caller: it has no secret."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -57,11 +57,14 @@ def failed_precondition(message: str) -> CloudError:
 
 
 def exhausted(message: str) -> CloudError:
-    """Build RESOURCE_EXHAUSTED, after which the SDK tries again for a while."""
+    """Build RESOURCE_EXHAUSTED, on which the SDK retries the call for a while."""
     return CloudError(Reason.RESOURCE_EXHAUSTED, message)
 
 
 def too_large(what: str, size: int, limit: int) -> CloudError:
-    """Build the refusal of too many bytes, which the SDK raises as `modal.exception.RequestSizeError`."""
+    """Build the refusal of `what`, which has `size` bytes where at most `limit` are allowed.
+
+    The SDK raises it as `modal.exception.RequestSizeError`.
+    """
     # Modal's front answers such a request with HTTP status 413; the SDK looks for exactly these words (dict.py).
     return invalid(f"{what} is at most {limit:,} bytes, not {size:,} (status = '413').")

@@ -1,7 +1,7 @@
-"""Host-side hands for directories that guests write: everything goes by descriptors, one name at a time.
+"""Reads and removes directories that guests write, safely: by open descriptors, one path component at a time.
 
 No function here follows a symbolic link, blocks on a FIFO or opens a device, whatever the guest swaps meanwhile.
-Called by working copies only, from worker threads.
+They block, so they are called from worker threads.
 """
 
 import os
@@ -21,7 +21,11 @@ _OPEN_PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One thing seen while walking. `directory` is an open descriptor, valid until the walk goes on."""
+    """One entry that `walk` yields.
+
+    `path` is relative to the root of the walk, `directory` an open descriptor of the directory that holds `name`. It is
+    valid until the walk goes on.
+    """
 
     path: str
     name: str
@@ -31,9 +35,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that is not taken, and why. The path is printable.
+    """An entry that was left out, and why. `path` is printable.
 
-    What no volume can hold (a socket, a device) is no loss; whatever else is skipped is.
+    `is_loss` is False for what no volume can hold (a socket, a device), True for everything else.
     """
 
     path: str
@@ -46,7 +50,7 @@ class Skipped:
 
 @contextmanager
 def opened_dir(path: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
-    """Open a directory that is no link; raises OSError."""
+    """Open a directory for the length of the block and give its descriptor; raises OSError, also for a link."""
     descriptor = os.open(path, _OPEN_DIR, dir_fd=dir_fd)
     try:
         yield descriptor
@@ -70,9 +74,9 @@ def opened_parent(root: int, path: str) -> Iterator[tuple[int, str]]:
 
 
 def open_regular(name: str, *, dir_fd: int) -> int | None:
-    """Open a regular file for reading; None when the name is something else by now. Raises OSError.
+    """Open a regular file for reading; None when the name is no regular file. Raises OSError.
 
-    A mode that keeps its owner out keeps us out only where the file is not ours.
+    A file of ours is opened even if its mode does not let its owner read it.
     """
     try:
         descriptor = os.open(name, _OPEN_FILE, dir_fd=dir_fd)
@@ -86,7 +90,10 @@ def open_regular(name: str, *, dir_fd: int) -> int | None:
 
 
 def walk(directory: int, skipped: list[Skipped], *, prefix: str = "", depth: int = 0) -> Iterator[Found]:
-    """Yield everything below an open directory, parents first; what cannot be read is added to `skipped`."""
+    """Yield every entry below an open directory, parents first; what cannot be read is added to `skipped`.
+
+    `prefix` is put before each path; `depth` counts how many directories are above, up to `MAX_DEPTH`.
+    """
     for name in sorted(_names(directory)):
         path = prefix + name
         try:
@@ -114,9 +121,9 @@ def walk(directory: int, skipped: list[Skipped], *, prefix: str = "", depth: int
 
 @contextmanager
 def _let_in(name: str, needed: int, *, dir_fd: int) -> Iterator[None]:
-    """Let us into a file or directory of ours whose mode keeps its owner out, for as long as the block lasts.
+    """Add the permission bits `needed` to a file or directory that we own while the block runs.
 
-    Root needs no such thing. Raises OSError.
+    Does nothing when they are set already, and for root. Raises OSError.
     """
     if os.geteuid() == 0:
         yield
@@ -143,9 +150,9 @@ def _names(directory: int) -> list[str]:
 
 
 def remove_tree(root: Path) -> None:
-    """Remove a directory and all that is below it, however deep and whatever its modes. Idempotent; raises OSError.
+    """Remove a directory and everything below it, at any depth and with any modes. Raises OSError.
 
-    Somebody else may be removing it, too.
+    Idempotent, and safe while another process removes the same tree.
     """
     with suppress(FileNotFoundError), opened_dir(root) as top:
         while names := _names(top):
@@ -172,7 +179,7 @@ def _dissolve(top: int, name: str) -> None:
 
 
 def _unlock(name: str, *, dir_fd: int) -> None:
-    """Let us into a directory whose mode keeps its owner out; root needs no such thing."""
+    """Make a directory of ours readable and writable for us; does nothing for root, who may do both anyway."""
     if os.geteuid() != 0:
         descriptor = os.open(name, _OPEN_PATH, dir_fd=dir_fd)
         try:

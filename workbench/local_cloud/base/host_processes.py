@@ -1,4 +1,4 @@
-"""Processes as the host sees them, by id; whatever ends meanwhile is left out, never an error."""
+"""Looks at the host's processes by id. A process that ends meanwhile is left out of the answer; it is no error."""
 
 import asyncio
 import codecs
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import psutil
 
-MAX_LINE_BYTES = 16 * 1024  # the limit that a stream read by `lines` is made with
+MAX_LINE_BYTES = 16 * 1024  # what a StreamReader for `lines` must have as its limit
 
 
 def start_of(pid: int) -> str | None:
-    """What tells a live process from any other that has had or will have its number; None when there is none.
+    """When a live process was started, as a text that no other process with the same id has; None when there is none.
 
-    Its start in clock ticks since the boot, and which boot that was. A time of day would not do: it is computed from
-    the wall clock, and is another one after the clock was set.
+    It holds the id of the machine's boot and the clock ticks since then. A time of day would not do: it is computed
+    from the wall clock, so it changes when that clock is set.
     """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # proc_pid_stat(5)
@@ -28,17 +28,17 @@ def start_of(pid: int) -> str | None:
 def family(pid: int) -> list[psutil.Process]:
     """A process and all of its descendants; empty when it is gone.
 
-    Asks the kernel for children, which costs by the size of the family: psutil looks at every process of the machine.
+    Asks the kernel for each process's children, because psutil's own search looks at every process of the machine.
     """
     found: dict[int, psutil.Process] = {}
     waiting = [pid]
     while waiting:
-        one = waiting.pop()
-        if one in found:  # its number was given again while we looked
+        process_id = waiting.pop()
+        if process_id in found:  # the id was given to a new process while we looked
             continue
         with suppress(psutil.Error):
-            found[one] = psutil.Process(one)
-            waiting += _children(one)
+            found[process_id] = psutil.Process(process_id)
+            waiting += _children(process_id)
     return list(found.values())
 
 
@@ -52,7 +52,10 @@ def _children(pid: int) -> list[int]:
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """What a program prints, line by line with the line feed; a long line comes in pieces, the last of which has it."""
+    """Yield what a program prints, line by line, each with its line feed.
+
+    A line longer than the stream's limit comes in pieces, of which only the last one ends with the line feed.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     within_a_line = False
     while True:

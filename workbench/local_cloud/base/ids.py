@@ -1,4 +1,4 @@
-"""Makes the ids that the SDK tells nouns by: a two-letter prefix and random letters and digits."""
+"""Makes object ids as the SDK expects them: a two-letter prefix that says the kind, then random letters and digits."""
 
 import secrets
 import string
@@ -8,5 +8,5 @@ _CHARACTERS = bytes(ord(_ALPHABET[number % len(_ALPHABET)]) for number in range(
 
 
 def new_id(prefix: str, *, length: int = 22) -> str:
-    """Return e.g. `vo-…`; `length` counts the characters behind the dash."""
+    """Return a new random id such as `vo-…`; `length` counts the characters behind the dash."""
     return f"{prefix}-{secrets.token_bytes(length).translate(_CHARACTERS).decode()}"

@@ -1,6 +1,6 @@
-"""Lets connections in at a listening socket: so many at once, each served by a task of its own, all cut at the end.
+"""Accepts connections at a listening socket, a bounded number at once. Each has its own task; `aclose` closes them all.
 
-Not asyncio's server: what that has accepted when it is closed is lost in it, open.
+Why not asyncio's server: a connection that it has accepted just before it is closed stays open, and nobody has it.
 """
 
 import asyncio
@@ -8,36 +8,36 @@ import socket
 from collections.abc import Awaitable, Callable
 
 _CLOSE_S = 5.0
-_FULL_S = 1.0  # how long nobody is let in when the cloud has no descriptor left
+_FULL_S = 1.0  # how long no connection is accepted after the cloud had no descriptor left for one
 
 Serve = Callable[[socket.socket], Awaitable[None]]
 
 
 class BoundedListener:
-    """Serves until it is closed; what comes while `at_once` connections are served is closed unheard."""
+    """Serves until it is closed; a connection that comes while `at_once` are served is closed at once."""
 
     def __init__(self, listener: socket.socket, serve: Serve, *, at_once: int) -> None:
-        """`listener` is taken over; a connection is closed when `serve` returns or raises."""
+        """`listener` is closed by this object from now on; a connection is closed when `serve` returns or raises."""
         self._listener = listener
         self._serve = serve
         self._at_once = at_once
         self._full: asyncio.TimerHandle | None = None
         self._open = True
-        self._guests: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._listen()
 
     async def aclose(self) -> None:
-        """Let nobody in any more and cut every connection. Idempotent."""
+        """Stop accepting and close every connection. Idempotent."""
         if self._open:
             self._open = False
             asyncio.get_running_loop().remove_reader(self._listener)
             if self._full is not None:
                 self._full.cancel()
             self._listener.close()
-        for task in list(self._guests):
+        for task in list(self._connections):
             task.cancel()
-        if self._guests:
-            await asyncio.wait(list(self._guests), timeout=_CLOSE_S)
+        if self._connections:
+            await asyncio.wait(list(self._connections), timeout=_CLOSE_S)
 
     def _listen(self) -> None:
         self._full = None
@@ -53,17 +53,17 @@ class BoundedListener:
             loop.remove_reader(self._listener)
             self._full = loop.call_later(_FULL_S, self._listen)
             return
-        if len(self._guests) >= self._at_once:
+        if len(self._connections) >= self._at_once:
             connection.close()
             return
         connection.setblocking(False)
-        task = asyncio.ensure_future(self._welcome(connection))
-        self._guests.add(task)
-        task.add_done_callback(self._guests.discard)
+        task = asyncio.ensure_future(self._serve_one(connection))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
         task.add_done_callback(lambda _: connection.close())  # a task may be cancelled before its first step
 
-    async def _welcome(self, connection: socket.socket) -> None:
+    async def _serve_one(self, connection: socket.socket) -> None:
         try:
             await self._serve(connection)
         except (OSError, TimeoutError):
-            pass  # either side may leave when it likes
+            pass  # either side may close its connection at any time

@@ -1,8 +1,8 @@
-"""Cuts what a program prints into the rows of a log, and brings them there; everything printed is in some row.
+"""Reads what a program prints, cuts it into the rows of a log and hands them on. Nothing that was printed is left out.
 
-A row is a line with its line feed. A row without one is a piece: of a line that is too long, or that had no end when
-the row was written; the next row of the same stream goes on where it stops. When very much comes at once, a row holds
-several whole lines, because those who read a log of Modal's may fetch a bounded number of rows for two seconds.
+A row is usually one line with its line feed. A row without a line feed is part of a line, because the line is too long
+or was not finished in time; the stream's next row continues it. When much comes at once, a row holds several whole
+lines, because clients of Modal's log fetch only a bounded number of rows for two seconds.
 """
 
 import asyncio
@@ -22,48 +22,51 @@ import structlog
 _log = structlog.get_logger(__name__)
 
 OnRows = Callable[[list[str]], None]
-OnRowsOf = Callable[[str, list[str]], None]  # with the input that the container says has printed them, or ""
+OnRowsOf = Callable[[str, list[str]], None]  # the first text is the id of the input that printed the rows, or ""
 
 CHUNK_BYTES = 64 * 1024
 MAX_ROW_CHARS = 8192
-PARTIAL_LINE_S = 0.5  # a line without its end waits so long for it
-MAX_ROWS = 1000  # of one chunk
+PARTIAL_LINE_S = 0.5  # how long an unfinished line waits for its end before it becomes a row
+MAX_ROWS = 1000  # made of one chunk that was read
 MAX_ROWS_OF_A_FULL_CHUNK = 200
-_ROW_S = 0.0002  # what a row costs its stream: at most 5,000 rows a second,
-_BURST_S = 0.2  # but for what comes after a silence
+_ROW_S = 0.0002  # a stream pauses so long for each row: at most 5,000 rows a second on average
+_BURST_S = 0.2  # after a silence, so many seconds' worth of rows pass without a pause
 _MARK = re.compile(rb"\x1b\]input;((?:in-\w{1,64})?)\x07")
 _BEGINNING = re.compile(rb"\x1b(?:\](?:i(?:n(?:p(?:u(?:t(?:;[\w-]{0,67})?)?)?)?)?)?)?\Z")
 
 
 class Rows:
-    """Makes rows from bytes; what is no UTF-8 is replaced."""
+    """Makes rows from the bytes of one stream; bytes that are not UTF-8 become U+FFFD."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.partial = ""
 
     def take(self, data: bytes) -> list[str]:
-        """The rows that end with these bytes; an unended line is kept as `partial`. No bytes are the end."""
+        """Return the rows that these bytes complete; an unfinished line is kept as `partial`.
+
+        Empty bytes mean the end of the stream: the unfinished line is then a row, too.
+        """
         rows = cut(self.partial + self._decoder.decode(data, final=not data))
         self.partial = rows.pop() if rows and data and not rows[-1].endswith("\n") else ""
         most = MAX_ROWS if len(data) < CHUNK_BYTES else MAX_ROWS_OF_A_FULL_CHUNK
         return rows if len(rows) <= most else _together(rows, len(data) // most)
 
     def flush(self) -> list[str]:
-        """The unended line as a row of its own."""
+        """Return the unfinished line as a row of its own, if there is one, and forget it."""
         rows, self.partial = [self.partial] if self.partial else [], ""
         return rows
 
 
 def cut(text: str) -> list[str]:
-    """A text as lines with their line feeds, long ones in pieces."""
+    """Return a text as lines with their line feeds, each in pieces of at most `MAX_ROW_CHARS` characters."""
     *whole, last = text.split("\n")
     lines = [f"{line}\n" for line in whole] + ([last] if last else [])
     return [line[at : at + MAX_ROW_CHARS] for line in lines for at in range(0, len(line), MAX_ROW_CHARS)]
 
 
 def _together(lines: list[str], size: int) -> list[str]:
-    """Lines in rows of about that many characters."""
+    """Join lines into rows of at most `size` characters; a longer line is a row of its own."""
     rows, row = [], ""
     for line in lines:
         if row and len(row) + len(line) > size:
@@ -74,9 +77,9 @@ def _together(lines: list[str], size: int) -> list[str]:
 
 
 class Frames:
-    """Takes bytes apart by the marks that `guest_output` puts around what belongs to an input.
+    """Splits a container's output by the marks with which `guest_output` says which input printed what follows.
 
-    A mark is the container's word: it decides which of the container's own inputs a row is shown with, and no more.
+    The container may write false marks. They only decide with which of its own inputs a row is shown.
     """
 
     def __init__(self) -> None:
@@ -84,7 +87,10 @@ class Frames:
         self._held = b""
 
     def take(self, data: bytes) -> list[tuple[str, bytes]]:
-        """Pieces with the input of each, in order; what may be the beginning of a mark waits for its rest."""
+        """Return pieces as (input id, bytes) in order; bytes that may begin a mark are held back for the next call.
+
+        Empty bytes mean the end of the output: nothing is held back then.
+        """
         found = []
         *parts, last = _MARK.split(self._held + data)  # text, input, text, input, …, text
         for text, input_id in zip(parts[::2], parts[1::2], strict=True):
@@ -97,13 +103,17 @@ class Frames:
 
 
 class OutputPipe:
-    """A program's output on its way into a log: the pipe is emptied to its end, in order and completely.
+    """A pipe from a program into a log: everything that is written to it becomes rows, in order.
 
-    Who prints faster than the log takes it waits, as on any full pipe. `fd` is the write end, for the program.
+    A program that prints faster than the log takes it waits, as on any full pipe. `fd` is the write end, for the
+    program.
     """
 
     def __init__(self, on_rows: OnRowsOf, *, framed: bool = False) -> None:
-        """`framed` output has marks that say whose it is."""
+        """`on_rows` gets the rows with their input's id; `framed` output has the marks that `Frames` reads.
+
+        Raises OSError when no pipe can be made.
+        """
         self._on_rows = on_rows
         self._frames = Frames() if framed else None
         self._rows: defaultdict[str, Rows] = defaultdict(Rows)  # by input
@@ -116,23 +126,23 @@ class OutputPipe:
         os.set_blocking(self._source, False)
 
     def started(self) -> None:
-        """The program has the write end: give up our own."""
+        """Close our copy of the write end; to be called once the program has its own."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def hurry(self) -> None:
-        """The program has ended: take what is left without pauses."""
+        """Take what is left without pauses; to be called when the program has ended."""
         self._hurried = True
 
     async def run(self) -> None:
-        """Hand on everything until nobody holds the write end any more."""
+        """Hand on everything until nobody holds the write end any more. Raises OSError when the pipe cannot be read."""
         try:
             while data := await self._read():
                 await self._pause(self._take(data))
             self._take(b"")
             self._flush()
-        except OSError as error:  # whoever reads the log must not take this for the end
+        except OSError as error:  # a reader of the log must see that the output is not complete
             self._flush()
             self._hand_on("", [f"[local cloud: the rest of the output cannot be read: {error.strerror}]\n"])
             raise
@@ -140,9 +150,9 @@ class OutputPipe:
             self.close()
 
     async def settle(self, *inputs: str) -> None:
-        """Return when all that was printed before this call has been handed on.
+        """Return when everything that was printed before this call has been handed on.
 
-        So has an unended line of these inputs, and one that is nobody's.
+        That includes the unfinished lines of these inputs, and of output that belongs to no input.
         """
         if self._source < 0:
             return
@@ -153,7 +163,7 @@ class OutputPipe:
         self._flush("", *inputs)
 
     def close(self) -> None:
-        """Give up both ends. Idempotent."""
+        """Close both ends of the pipe. Idempotent."""
         self.started()
         if self._source >= 0:
             os.close(self._source)
@@ -161,7 +171,7 @@ class OutputPipe:
         self._tell()
 
     def _take(self, data: bytes) -> int:
-        """Make rows of what was read; returns how many they are. No bytes are the end."""
+        """Make rows of what was read and return their number. Empty bytes mean the end of the output."""
         made = 0
         for input_id, piece in self._frames.take(data) if self._frames is not None else [("", data)] if data else []:
             rows = self._rows[input_id].take(piece)
@@ -172,7 +182,7 @@ class OutputPipe:
         return made
 
     def _flush(self, *inputs: str) -> None:
-        """Make rows of the unended lines of these inputs, or of all."""
+        """Make rows of the unfinished lines of these inputs, or of all inputs when none are given."""
         for input_id in inputs or list(self._rows):
             rows = self._rows.pop(input_id, None)
             if rows is not None:
@@ -184,7 +194,7 @@ class OutputPipe:
         await asyncio.sleep(0 if self._hurried else max(0, self._free_at - now))
 
     def _hand_on(self, input_id: str, rows: list[str]) -> None:
-        """A log that cannot be written does not stop the program: the next row that can says how many are missing."""
+        """Hand rows on. Rows that cannot be written are counted, and the next ones begin with a row that says so."""
         if not rows:
             return
         try:

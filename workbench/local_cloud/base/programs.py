@@ -1,7 +1,7 @@
-"""Programs that lead a process group of their own: one that is ended takes along whatever it has started.
+"""Child processes, each the leader of its own process group: ending one ends everything that it has started.
 
-Why the whole group: a bubblewrap that is killed between its clone and its child's user map leaves a child that waits
-for ever, with our pipes in its hands. And why a start is never cut off: asyncio would kill the one process and go.
+Why the whole group: a bubblewrap that is killed before its child has its user map leaves that child waiting for ever,
+with our pipes open. Why a start is never interrupted: asyncio would kill only the leader.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from typing import Any
 from workbench.local_cloud.base.host_processes import MAX_LINE_BYTES
 
 _REAP_S = 5.0
-_UMASK = 0o022  # what programs expect; the cloud's own is stricter, and what it starts must not inherit that
+_UMASK = 0o022  # what programs expect; the cloud's own umask is stricter, and must not be inherited
 
 
 class Program:
-    """A running program, without input. Made by `start`; whoever has it calls `aclose`."""
+    """A running program whose standard input is empty. Made by `start`; its owner calls `aclose`."""
 
     def __init__(self, transport: asyncio.SubprocessTransport, leader: "_Leader") -> None:
         self._transport = transport
@@ -32,7 +32,7 @@ class Program:
     ) -> "Program":
         """Start a program with the usual umask; `how` is as for `subprocess.Popen`. Raises OSError.
 
-        Cancelled meanwhile, it lets the start come to its end and ends the program again.
+        When the caller is cancelled meanwhile, the start is completed and the program ended before this returns.
         """
         starting = asyncio.ensure_future(cls._start(argv, env=env, stdout=stdout, stderr=stderr, **how))
         try:
@@ -52,37 +52,37 @@ class Program:
 
     @property
     def stdout(self) -> asyncio.StreamReader:
-        """What it prints, when it was started with a pipe for that."""
+        """The program's standard output; only for one that was started with stdout=PIPE."""
         assert self._leader.stdout is not None
         return self._leader.stdout
 
     @property
     def stderr(self) -> asyncio.StreamReader:
-        """What it complains about, when it was started with a pipe for that."""
+        """The program's standard error; only for one that was started with stderr=PIPE."""
         assert self._leader.stderr is not None
         return self._leader.stderr
 
     async def wait(self) -> int:
-        """Return its exit code, negative for a signal, when it has ended; what it printed may still be read."""
+        """Return the exit code (negative: the signal) once the program has ended; its output can still be read."""
         await self._leader.exited.wait()
         code = self._transport.get_returncode()
         assert code is not None
         return code
 
     def kill(self) -> None:
-        """End it and its group, unless it has ended: its group has gone with it then."""
+        """Send SIGKILL to the program's group, unless the program has ended: its group was killed with it then."""
         if self._transport.get_returncode() is None:
             _kill_group(self.pid)
 
     async def aclose(self) -> None:
-        """End it and its group, reap it, close its pipes. Idempotent."""
+        """Kill the program and its group, reap it, close its pipes. Idempotent."""
         self.kill()
         await asyncio.wait([asyncio.ensure_future(self._leader.exited.wait())], timeout=_REAP_S)
         self._transport.close()
 
 
 class _Leader(asyncio.subprocess.SubprocessStreamProtocol):
-    """Hears of the program's end at once, where asyncio's own `wait` waits for whoever still holds a pipe."""
+    """Learns at once that the program has ended; asyncio's own `wait` also waits until its pipes are closed."""
 
     def __init__(self, *, limit: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit, loop)
@@ -95,13 +95,13 @@ class _Leader(asyncio.subprocess.SubprocessStreamProtocol):
         super().connection_made(transport)
 
     def process_exited(self) -> None:
-        _kill_group(self._pid)  # now or never: the number may soon be another program's
+        _kill_group(self._pid)  # at once: the id may soon be another program's
         super().process_exited()
         self.exited.set()
 
 
 async def _undo(starting: "asyncio.Future[Program]") -> None:
-    with suppress(OSError):  # it could not be started; whoever asked has gone
+    with suppress(OSError):  # it could not be started, and the caller that would want to know is cancelled
         await (await starting).aclose()
 
 

@@ -11,5 +11,5 @@ class QuietServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Install nothing."""
+        """Leave the signal handlers as they are."""
         yield

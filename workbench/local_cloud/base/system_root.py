@@ -1,4 +1,4 @@
-"""What guests see of the host's system: the root that function containers and image builds share, and its Python."""
+"""The host's system as guests see it: the root that function containers and image builds share, and its Python."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ _ETC = (
 
 
 def system_root() -> list[str]:
-    """Bubblewrap's arguments for a root with the host's system read-only, without the host's users' files."""
+    """Return bubblewrap's argv for a root that has the host's system read-only and none of its users' files."""
     argv = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "modal"]
     argv += ["--uid", str(os.getuid()), "--gid", str(os.getgid()), "--cap-drop", "ALL", "--die-with-parent"]
     argv += ["--ro-bind", "/usr", "/usr"]
@@ -36,13 +36,13 @@ def system_root() -> list[str]:
 
 
 def system_python() -> str | None:
-    """The interpreter that every guest sees below /usr, its links resolved; None when there is none."""
+    """Return the real path of the Python interpreter that every guest sees below /usr; None when there is none."""
     found = map(os.path.realpath, ("/usr/bin/python3", "/usr/local/bin/python3"))
     return next((path for path in found if path.startswith("/usr/") and Path(path).exists()), None)
 
 
 def interpreter_paths() -> list[str]:
-    """Where this interpreter and its packages live, outside of /usr."""
+    """Return the directories outside of /usr that hold this interpreter and its packages."""
     found = {os.path.realpath(sys.executable), sys.prefix, sys.base_prefix}
     paths = {str(Path(path)) for path in found if not path.startswith("/usr/")}
     executable = os.path.realpath(sys.executable)
