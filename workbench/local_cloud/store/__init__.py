@@ -1,1 +1,1 @@
-"""Durable state of the local cloud: one SQLite file and a directory of content-addressed files."""
+"""The local cloud's durable state: one SQLite file and a directory of content-addressed files."""

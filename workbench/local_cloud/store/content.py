@@ -1,7 +1,7 @@
 """Content-addressed files: each distinct content is kept once, under its sha256, and never changes.
 
-A file appears under its name only when it is whole and on the disk, so a kill at any moment leaves no half file.
-Zeros stay holes, here and in every copy: a guest's sparse file costs what it holds, not what it claims.
+A file appears under its name only when it is complete and on the disk, so a kill at any moment leaves no half file.
+Blocks of zeros become holes, here and in every copy, so a guest's sparse file takes no more disk than its data.
 """
 
 import errno
@@ -17,38 +17,39 @@ from workbench.local_cloud.store.disk_reserve import require_room
 
 CHUNK_BYTES = 1 << 20
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-_BLOCK_BYTES = 4096  # what a file system gives out at least
+_BLOCK_BYTES = 4096  # the smallest unit in which file systems allocate
 _ZEROS = bytes(_BLOCK_BYTES)
 _ZERO_CHUNK = bytes(CHUNK_BYTES)
-_ROOM_EVERY_BYTES = 64 * CHUNK_BYTES  # between two looks at the disk
+_ROOM_EVERY_BYTES = 64 * CHUNK_BYTES  # written between two checks of the free disk space
 _SMALL_BYTES = 64 * 1024  # one read and one write are as fast as the kernel's own copy
 _NO_COPY_FILE_RANGE = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
-Spend = Callable[[int], None]
+Spend = Callable[[int], None]  # is told the disk bytes of a new content; may raise to refuse it
 
 
 class ContentStore:
     """A directory of files named by their sha256 (64 lower-case hexadecimal digits)."""
 
     def __init__(self, root: Path) -> None:
+        """Make `root` if it is missing, and remove files that an earlier process did not complete."""
         self._root = root
         self._tmp = root / "tmp"
         shutil.rmtree(self._tmp, ignore_errors=True)
         self._tmp.mkdir(parents=True)
 
     def path(self, sha256: str) -> Path:
-        """Where a content is, or would be."""
+        """Return where a content is, or would be."""
         return self._root / sha256[:2] / sha256[2:]
 
     def paths(self) -> Iterator[Path]:
-        """Every content's file; its parent's name and its own are its hash."""
+        """Yield every content's file; the name of its directory and its own name together are its sha256."""
         for directory in sorted(self._root.iterdir()):
             if directory != self._tmp and directory.is_dir():
                 yield from sorted(directory.iterdir())
 
     def has(self, sha256: str) -> bool:
-        """Whether a content is here."""
+        """Whether a content is kept."""
         return self.path(sha256).is_file()
 
     def size(self, sha256: str) -> int:
@@ -56,7 +57,7 @@ class ContentStore:
         return self.path(sha256).stat().st_size
 
     def disk_bytes(self, sha256: str) -> int:
-        """What a content takes of the disk; raises FileNotFoundError."""
+        """The bytes that a content takes on the disk, without its holes; raises FileNotFoundError."""
         return self.path(sha256).stat().st_blocks * 512
 
     def add_bytes(self, data: bytes) -> str:
@@ -65,7 +66,7 @@ class ContentStore:
         return sha256 if self.has(sha256) else self.add_chunks([data])
 
     def add_file(self, source: BinaryIO, *, max_bytes: int | None = None, spend: Spend = lambda size: None) -> str:
-        """Keep what can be read from an open file, `max_bytes` of it at most, and return its sha256.
+        """Keep at most the next `max_bytes` bytes of an open file, and return their sha256.
 
         `spend` and errors are as for `add_chunks`.
         """
@@ -74,7 +75,7 @@ class ContentStore:
     def add_chunks(self, chunks: Iterable[bytes], *, spend: Spend = lambda size: None) -> str:
         """Keep the concatenation of some chunks and return its sha256.
 
-        `spend` is told what a content takes of the disk that was not there before; if it raises, nothing is kept.
+        `spend` is called with the disk bytes of a content that was not kept before; if it raises, nothing is kept.
         Raises CloudError RESOURCE_EXHAUSTED when the disk is nearly full.
         """
         digest = hashlib.sha256()
@@ -107,12 +108,12 @@ class ContentStore:
         return self.path(sha256).open("rb")
 
     def copy_to(self, sha256: str, target: Path) -> None:
-        """Copy a content to a new file: never a hard link, since its reader may write."""
+        """Copy a content to a new file. Never a hard link: a write to the copy must not change the content."""
         with target.open("wb") as file:
             self.copy_into(sha256, file.fileno())
 
     def copy_into(self, sha256: str, descriptor: int) -> None:
-        """Copy a content into an open, empty file; the file system shares the blocks where it can."""
+        """Copy a content into an open, empty file; a file system that can share blocks does so."""
         source = os.open(self._name(sha256), os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(source).st_size
@@ -126,7 +127,7 @@ class ContentStore:
             os.close(source)
 
     def _name(self, sha256: str) -> str:
-        """The path as text: a mount of a thousand files would spend its time in pathlib."""
+        """Return `path` as text, without pathlib: that takes too long where a mount has thousands of files."""
         return f"{self._root}/{sha256[:2]}/{sha256[2:]}"
 
     def _settle(self, temporary: Path, sha256: str) -> None:
@@ -135,13 +136,13 @@ class ContentStore:
         temporary.rename(final)
         directory = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(directory)  # the name must be on the disk before a database row speaks of it
+            os.fsync(directory)  # the name must be on the disk before a database row refers to it
         finally:
             os.close(directory)
 
 
 def _write_with_holes(file: BinaryIO, offset: int, chunk: bytes) -> None:
-    """Write a chunk at an offset, which is the file's position; blocks of zeros are left out."""
+    """Write a chunk at `offset`, which must be the file's position; whole blocks of zeros become holes."""
     if _ZEROS not in chunk:
         file.write(chunk)
         return
@@ -158,7 +159,7 @@ def _write_with_holes(file: BinaryIO, offset: int, chunk: bytes) -> None:
 
 
 def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that are no holes, as (start, end)."""
+    """Yield the parts of a file that hold data rather than holes, as (start, end) in bytes."""
     position = 0
     while position < size:
         try:
@@ -172,7 +173,7 @@ def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copy a part of a file to the same place of another."""
+    """Copy the bytes `start` to `end` of one file to the same place in another. Raises OSError."""
     os.lseek(target, start, os.SEEK_SET)
     try:
         while start < end and (copied := os.copy_file_range(source, target, end - start, offset_src=start)):
@@ -193,7 +194,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def read_chunks(source: BinaryIO, *, max_bytes: int | None = None) -> Iterator[bytes]:
-    """Read an open file chunk by chunk; the bound ends a file that grows as fast as it is read."""
+    """Yield an open file chunk by chunk, at most `max_bytes` of it: a guest's file may grow as fast as it is read."""
     left = max_bytes
     while left is None or left > 0:
         chunk = source.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left))

@@ -1,4 +1,7 @@
-"""State that cannot be used: damaged files are moved aside and named, never removed; a full disk is called that."""
+"""What to do about a state directory that cannot be used.
+
+Damaged files are moved aside and named in the error, never removed. A full disk is told apart from damage.
+"""
 
 import errno
 import secrets
@@ -14,7 +17,7 @@ DATABASE = "cloud.sqlite"
 _BESIDE_THE_DATABASE = ("cloud.sqlite-wal", "cloud.sqlite-shm")
 DURABLE = (DATABASE, *_BESIDE_THE_DATABASE, "content", "images")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LITTLE_BYTES = 1024 * 1024  # SQLite calls a full disk an I/O error at times
+_LITTLE_BYTES = 1024 * 1024  # below so much free space, an I/O error of SQLite means a full disk
 _MEBIBYTE = 1024 * 1024
 
 
@@ -23,15 +26,18 @@ class StateError(WorkbenchError):
 
 
 class DamagedStateError(StateError):
-    """Something in the state directory is not what was written there."""
+    """A file of the state directory does not hold what was written to it."""
 
 
 class DiskFullError(StateError):
-    """The disk that holds the state has no room."""
+    """The disk that holds the state is full."""
 
 
 def set_aside(root: Path, names: Iterable[str], why: str) -> DamagedStateError:
-    """Move damaged files of a state directory into one of their own there; returns the error that names it."""
+    """Move the files `names` of a state directory into a new `damaged-…` directory in it.
+
+    Returns the error that says so; `why` is its cause in a few words.
+    """
     place = root / f"damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
     place.mkdir(mode=0o700)
     moved = [name for name in names if (root / name).exists()]
@@ -39,14 +45,14 @@ def set_aside(root: Path, names: Iterable[str], why: str) -> DamagedStateError:
         (root / name).rename(place / name)
     return DamagedStateError(
         f"the state in {root} is damaged ({why}). Nothing was removed: {', '.join(moved)} is in {place} now. Put a "
-        "copy of it in its place, or start again to begin anew"
+        f"good copy of it back into {root}, or start the cloud again with an empty state"
     )
 
 
 def check(root: Path) -> None:
-    """Raise DamagedStateError, with everything moved aside, where the database is empty or gone and its files are not.
+    """Raise DamagedStateError when the database is empty, or missing while other files of the state are there.
 
-    A cloud that began anew there would seem to have lost all that it kept.
+    Everything is moved aside first. A cloud that made a new database instead would seem to have lost all its data.
     """
     database = root / DATABASE
     if database.exists():
@@ -59,7 +65,7 @@ def check(root: Path) -> None:
 
 
 def told(root: Path, error: BaseException) -> StateError:
-    """What a failure means for the state; a damaged database is moved aside."""
+    """Return the StateError that explains a failure; a damaged database is moved aside."""
     for cause in _causes(error):
         if is_disk_full(cause, root):
             return disk_full(root)
@@ -69,13 +75,16 @@ def told(root: Path, error: BaseException) -> StateError:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether SQLite says that its file is none, or none any more."""
+    """Whether an error is SQLite's for a file that is damaged or no database."""
     code = getattr(error, "sqlite_errorcode", 0)
     return isinstance(error, sqlite3.DatabaseError) and code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def is_disk_full(error: BaseException, root: Path | None = None) -> bool:
-    """Whether an error is that of a disk without room; `root` is on it, where that is known."""
+    """Whether an error means a full disk. `root` is a directory on that disk, where one is known.
+
+    With it, SQLite's I/O errors count, too: it reports some full disks in that way.
+    """
     if isinstance(error, OSError):
         return error.errno in _FULL
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF if isinstance(error, sqlite3.Error) else 0
@@ -85,7 +94,7 @@ def is_disk_full(error: BaseException, root: Path | None = None) -> bool:
 
 
 def disk_full(root: Path) -> DiskFullError:
-    """The error that says how full it is."""
+    """Return the error that says how much is free on the disk that holds `root`."""
     free = shutil.disk_usage(root).free / _MEBIBYTE
     return DiskFullError(
         f"the disk that holds {root} is full ({free:.1f} MiB free): make room there, nothing of the state is lost"

@@ -1,8 +1,8 @@
 """Owns the cloud's one SQLite connection.
 
-Calls are made from the event loop's thread only: every statement is small, and in WAL mode each transaction survives a
-kill at any moment. What a power cut must not take either is a `durable` transaction, which waits for the disk; the
-others would hold up every call of everybody for it. Each noun's module creates the tables that it alone uses.
+A lock lets any thread call; statements are small enough for the event loop's thread. In WAL mode each transaction
+survives a kill of this process at any moment. One that must survive a power cut as well is `durable`: it waits for the
+disk, and would slow down every call if it were the rule. Each noun's module creates the tables that it alone uses.
 """
 
 import os
@@ -19,16 +19,17 @@ SCHEMA_VERSION = 4
 
 
 class StaleStateError(StateError):
-    """The state directory was written by another version of the local cloud."""
+    """The state directory was written by a version of the local cloud that has another database schema."""
 
 
 class Database:
     """One SQLite file, with foreign keys on, rows by name, and explicit transactions (re-entrant)."""
 
     def __init__(self, path: Path) -> None:
-        """Open a file, or make one that only its owner can read.
+        """Open a database file, or make one that only its owner can read.
 
-        Raises StaleStateError, DamagedStateError, and sqlite3.Error for whatever else is in the way.
+        Raises StaleStateError for a file of another version, DamagedStateError for a damaged one, and sqlite3.Error for
+        any other failure.
         """
         if str(path) != ":memory:":
             if not path.exists():
@@ -72,19 +73,22 @@ class Database:
             self._connection.executemany(sql, rows)
 
     def all(self, sql: str, parameters: tuple[object, ...] = ()) -> list[sqlite3.Row]:
-        """Every row of a query."""
+        """Return every row of a query."""
         with self._lock:
             return self._connection.execute(sql, parameters).fetchall()
 
     def one(self, sql: str, parameters: tuple[object, ...] = ()) -> sqlite3.Row | None:
-        """The first row of a query, or None."""
+        """Return the first row of a query, None when there is none."""
         with self._lock:
             row: sqlite3.Row | None = self._connection.execute(sql, parameters).fetchone()
             return row
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
-        """Commit everything inside, or nothing. The body must not await; `durable` counts for the outermost one."""
+        """Commit all statements of the block, or none when it raises. The block must not await.
+
+        `durable` waits until the commit is on the disk; it has an effect on the outermost transaction only.
+        """
         with self._lock, self._waiting_for_the_disk(durable and self._depth == 0):
             if self._depth == 0:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -102,7 +106,10 @@ class Database:
 
     @contextmanager
     def _waiting_for_the_disk(self, wanted: bool) -> Iterator[None]:
-        """SQLite allows the change outside of a transaction only."""
+        """Make commits wait for the disk while the block runs, if `wanted`.
+
+        Entered before the transaction begins, because SQLite ignores the pragma inside of one.
+        """
         if not wanted:
             yield
             return
@@ -113,13 +120,13 @@ class Database:
             self._connection.execute("PRAGMA synchronous=NORMAL")
 
     def close(self) -> None:
-        """Close the file; further calls raise."""
+        """Close the file; further calls raise sqlite3.ProgrammingError."""
         with self._lock:
             self._connection.close()
 
 
 def _make(path: Path) -> None:
-    """Make an empty database under its name at once: an empty file there is always a damaged one."""
+    """Make an empty database under another name and rename it, so that an empty file at `path` always means damage."""
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:

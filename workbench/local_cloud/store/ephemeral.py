@@ -1,4 +1,4 @@
-"""Owns which objects are ephemeral and when their owners were last heard, so that abandoned ones can be dropped."""
+"""Records which objects are ephemeral and when their owner last sent a heartbeat, so that abandoned ones can go."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS ephemeral_objects (
 
 
 class Ephemeral:
-    """Remembers the owners' signs of life. `now` returns Unix seconds."""
+    """Records the heartbeats of ephemeral objects' owners. `now` returns Unix seconds."""
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
         self._db = database
@@ -23,15 +23,15 @@ class Ephemeral:
         database.script(_DDL)
 
     def add(self, object_id: str) -> None:
-        """Make an object one that lives as long as its owner."""
+        """Make an object ephemeral: it lives as long as its owner sends heartbeats."""
         self._db.execute("INSERT INTO ephemeral_objects VALUES (?,?)", (object_id, self._now()))
 
     def touch(self, object_id: str) -> None:
-        """Note that the owner is alive; nothing happens for an object that is not ephemeral."""
+        """Record a heartbeat of the object's owner; does nothing for an object that is not ephemeral."""
         self._db.execute("UPDATE ephemeral_objects SET seen_at=? WHERE object_id=?", (self._now(), object_id))
 
     def abandoned(self, kind: str) -> list[str]:
-        """The ephemeral objects of a kind whose owner has been silent for longer than `SILENCE_S`."""
+        """Return the ids of a kind's ephemeral objects whose owner sent no heartbeat for `SILENCE_S` seconds."""
         rows = self._db.all(
             "SELECT object_id FROM ephemeral_objects JOIN objects USING (object_id) WHERE kind=? AND seen_at<?",
             (kind, self._now() - SILENCE_S),

@@ -1,6 +1,6 @@
-"""Owns the names of things: (kind, environment, name) to an id, with the protocol's creation rules.
+"""Maps (kind, environment, name) to an object's id, by the protocol's creation rules.
 
-Volumes, secrets, dicts, queues and the like keep their own tables and look their ids up here.
+Volumes, secrets, dicts, queues and the like look their ids up here and keep everything else in tables of their own.
 """
 
 import time
@@ -35,9 +35,10 @@ class Objects:
     def get_or_create(
         self, kind: str, prefix: str, *, environment: str, name: str, creation_type: int
     ) -> tuple[str, bool]:
-        """Return (object id, created now). `creation_type` is the protocol's ObjectCreationType.
+        """Return (object id, whether it was created now). `creation_type` is the protocol's ObjectCreationType.
 
-        Raises CloudError NOT_FOUND when it must exist and does not, ALREADY_EXISTS when it must not and does.
+        `prefix` begins the id of a new object. Raises CloudError NOT_FOUND when the environment is missing or an object
+        that must exist, ALREADY_EXISTS when there is an object that must not exist.
         """
         environment = environment or DEFAULT_ENVIRONMENT
         if kind != "environment":
@@ -73,7 +74,10 @@ class Objects:
     def list(
         self, kind: str, *, environment: str, created_before: float = 0, limit: int = 0
     ) -> list[tuple[str, str, float]]:
-        """Named objects as (object id, name, created_at), newest first; 0 means no bound."""
+        """Return named objects as (object id, name, created_at in Unix seconds), newest first.
+
+        `created_before` is in Unix seconds; 0 for it or for `limit` means no bound.
+        """
         rows = self._db.all(
             "SELECT * FROM objects WHERE kind=? AND environment=? AND name IS NOT NULL AND (?=0 OR created_at<?) "
             "ORDER BY created_at DESC LIMIT ?",
@@ -82,7 +86,7 @@ class Objects:
         return [(str(row["object_id"]), str(row["name"]), float(row["created_at"])) for row in rows]
 
     def environment_id(self, name: str) -> str:
-        """The id of an environment, the default one for an empty name; raises CloudError NOT_FOUND."""
+        """Return the id of an environment, that of the default one for an empty name; raises CloudError NOT_FOUND."""
         row = self._db.one(
             "SELECT object_id FROM objects WHERE kind='environment' AND name=?", (name or DEFAULT_ENVIRONMENT,)
         )
@@ -91,14 +95,14 @@ class Objects:
         return str(row["object_id"])
 
     def rename_environment(self, environment_id: str, old: str, new: str) -> None:
-        """Give an environment another name, with all that it holds; raises CloudError ALREADY_EXISTS."""
+        """Rename an environment and move its objects and apps along; raises CloudError ALREADY_EXISTS."""
         with self._db.transaction():
             self.rename("environment", environment_id, new)
             for table in ("objects", "apps"):
                 self._db.execute(f"UPDATE {table} SET environment=? WHERE environment=?", (new, old))  # noqa: S608  # our own names
 
     def held_by(self, environment: str) -> tuple[str, ...]:
-        """What an environment still holds, in words: its live apps and its named objects."""
+        """Return up to ten things that an environment holds, each in words: running apps and named objects."""
         rows = self._db.all(
             "SELECT 'app' AS kind, name FROM apps WHERE environment=? AND stopped_at=0 AND name IS NOT NULL "
             "UNION ALL SELECT kind, name FROM objects WHERE environment=? AND name IS NOT NULL LIMIT 10",
@@ -107,7 +111,7 @@ class Objects:
         return tuple(f"the {row['kind']} '{row['name']}'" for row in rows)
 
     def rename(self, kind: str, object_id: str, name: str) -> None:
-        """Give an object another name; raises CloudError NOT_FOUND or ALREADY_EXISTS."""
+        """Rename an object; raises CloudError NOT_FOUND or ALREADY_EXISTS."""
         environment, _, _ = self.describe(kind, object_id)
         clash = self._db.one(
             "SELECT 1 FROM objects WHERE kind=? AND environment=? AND name=? AND object_id<>?",
@@ -118,7 +122,7 @@ class Objects:
         self._db.execute("UPDATE objects SET name=? WHERE object_id=?", (name, object_id))
 
     def delete(self, kind: str, object_id: str) -> None:
-        """Forget an object; raises CloudError NOT_FOUND."""
+        """Delete an object's id and name; raises CloudError NOT_FOUND."""
         if self._db.execute("DELETE FROM objects WHERE kind=? AND object_id=?", (kind, object_id)) == 0:
             raise not_found(f"{kind.capitalize()} {object_id} not found.")
 
@@ -128,4 +132,4 @@ def require_environment(database: Database, environment: str) -> None:
     known = "SELECT 1 FROM objects WHERE kind='environment' AND name=?"
     if environment != DEFAULT_ENVIRONMENT and database.one(known, (environment,)) is None:
         name = environment[:64]
-        raise not_found(f"Environment '{name}' not found: `modal environment create {name}` makes it.")
+        raise not_found(f"Environment '{name}' not found. To make it, run `modal environment create {name}`.")
