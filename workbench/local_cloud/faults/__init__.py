@@ -1,1 +1,1 @@
-"""Faults on request: which call fails, for whom, when and how."""
+"""Fault injection: rules that say which call fails, for which app or sandbox, when and how."""

@@ -1,4 +1,4 @@
-"""Does what the rules of `faults` say, at the places where the cloud asks: RPCs, commits, web responses."""
+"""Injects the faults of the rules that fire, at the places where the cloud calls in: RPCs, commits, web responses."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
@@ -14,27 +14,27 @@ _UNLIMITED_S = 24 * 3600.0
 
 
 class Targets(Protocol):
-    """Knows whom a call is about, and how to harm it."""
+    """Finds the subject of a call (the app, sandbox, container or exec that it concerns), and can harm it."""
 
     def of_request(self, request: Message) -> Subject:
-        """Whom an RPC is about, from the words that its request has for it and from who asks."""
+        """Return the subject of an RPC, from the ids in its request and from the caller."""
         ...
 
     def of_holder(self, holder_id: str, path: str) -> Subject:
-        """The sandbox or container that has a volume mounted."""
+        """Return the subject of a commit: `holder_id` is the sandbox or container whose mount is committed."""
         ...
 
     def of_function(self, function_id: str, path: str) -> Subject:
-        """The app of a web function that is asked for `path`."""
+        """Return the subject of a request for `path` to a web function: its app."""
         ...
 
     async def harm(self, rule: FaultRule, subject: Subject) -> None:
-        """Kill, preempt or exhaust whom a rule means; nothing when nobody is meant."""
+        """Kill, preempt or exhaust the subject as the rule says; does nothing where the subject has no such part."""
         ...
 
 
 class Injector:
-    """Decides at each place whether a rule fires, and lets it: a delay, harm, an error."""
+    """Asks the rules at each place, and does what those that fire say: wait, harm the subject, fail the call."""
 
     def __init__(self, faults: Faults, clock: Clock, targets: Targets) -> None:
         self.faults = faults
@@ -42,14 +42,17 @@ class Injector:
         self._targets = targets
 
     async def on_call(self, at: At, name: str, request: Message) -> None:
-        """Before an RPC is done, or after; raises CloudError when a rule says so."""
+        """Apply the rules for an RPC before it is done (`at` is `call`) or after (`answer`).
+
+        Raises CloudError when a rule says so.
+        """
         if self.faults:
             subject = self._targets.of_request(request)
             for rule in self.faults.draw(at, name, lambda: subject):
                 await self._harm(rule, subject)
 
     async def on_stream(self, name: str, request: Message, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
-        """Pass a streamed answer on, as slowly and as far as the rules allow."""
+        """Pass a streamed answer on, as slowly and as far as the rules allow. Raises CloudError when one ends it."""
         rules = self.faults.draw("stream", name, lambda: self._targets.of_request(request)) if self.faults else []
         passed = 0
         async for message in messages:
@@ -61,13 +64,14 @@ class Injector:
             passed += 1
             yield message
         for rule in rules:
-            if passed <= rule.after_messages and not rule.bytes_per_s:  # the stream was shorter: it breaks at its end
+            if passed <= rule.after_messages and not rule.bytes_per_s:  # a stream that was shorter breaks at its end
                 await self._harm(rule, self._targets.of_request(request))
 
     async def on_commit(self, author: str, path: str) -> bool:
-        """Before a mount is committed; False when it must be acknowledged and not happen. Raises CloudError.
+        """Apply the rules for a commit of a mount before it is made. Raises CloudError when a rule says so.
 
-        `author` is `kind:id`, and what else is known of who commits.
+        Returns False when the commit is to be lost: acknowledged, but not made. `author` begins with `kind:id` of who
+        commits; `path` is the mount's sub-path.
         """
         lost = False
         if self.faults:
@@ -78,11 +82,11 @@ class Injector:
         return not lost
 
     def on_web(self, function_id: str, path: str) -> list[FaultRule]:
-        """The rules for one response of a web function."""
+        """Return the rules that fire for one response of a web function."""
         return self.faults.draw("web", path, lambda: self._targets.of_function(function_id, path))
 
     async def harm_container(self, rule: FaultRule, task_id: str) -> None:
-        """Do to one function container what a rule says."""
+        """Do to the function container `task_id` what a rule says. Raises CloudError when the rule has a status."""
         await self._harm(rule, Subject(task_id=task_id))
 
     async def _harm(self, rule: FaultRule, subject: Subject) -> None:
@@ -94,7 +98,7 @@ class Injector:
 
 
 class SlowedResponse:
-    """A hop between a web function and its client that buffers and slows as rules say."""
+    """An ASGI `send` that buffers a web function's response and slows it down, as rules say."""
 
     def __init__(self, send: Send, rules: list[FaultRule], clock: Clock) -> None:
         self._send = send
@@ -113,7 +117,7 @@ class SlowedResponse:
             await self._clock.sleep(_UNLIMITED_S if self._idle_s is None else left)
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        """Pass a message of a response on, now or with later ones."""
+        """Pass an ASGI message of a response on, now or together with later ones."""
         if message["type"] != "http.response.body":
             await self._send(message)
             return

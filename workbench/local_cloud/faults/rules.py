@@ -1,6 +1,6 @@
-"""Faults by rule: which call, of whom, when, and what happens then. Each one that is injected is logged as such.
+"""Fault rules: which calls a rule matches, when it fires, and what it does. Every fault that is injected is logged.
 
-A rule draws from its own seed, once per match and in order, so that the same calls meet the same faults again.
+A rule has its own random numbers, drawn from its seed once per match, so that the same calls meet the same faults.
 """
 
 import random
@@ -22,8 +22,8 @@ from workbench.local_cloud.base.ids import new_id
 _log = structlog.get_logger(__name__)
 
 MAX_RULES = 100
-_REMEMBERED = 200
-_MOST_LISTED = 30
+_REMEMBERED = 200  # injected faults
+_MOST_LISTED = 30  # words in an error
 
 At = Literal["call", "answer", "stream", "commit", "web"]
 Pattern = Annotated[str, Field(max_length=200)]
@@ -31,7 +31,10 @@ Seconds = Annotated[float, Field(ge=0, le=24 * 3600)]
 
 
 def check_word(what: str, word: str, known: Iterable[str]) -> None:
-    """Raise ValueError with the nearest words that there are, for one that there is not."""
+    """Raise ValueError when `word` is none of `known`; the message names the most similar words, or all of them.
+
+    `what` says what kind of word it is.
+    """
     names = {name.lower(): name for name in known}
     if word in names.values():
         return
@@ -46,12 +49,13 @@ def check_word(what: str, word: str, known: Iterable[str]) -> None:
 
 
 class FaultRule(BaseModel):
-    """What to match and what to do. Patterns are as in a shell (`Task*`); an empty one matches everything.
+    """What a rule matches and what it then does. Patterns are as in a shell (`Task*`); an empty one matches everything.
 
-    `at` says where: `call`, before an RPC is done; `answer`, after it was done and before the caller learns of it;
+    `at` is the place: `call`, before an RPC is done; `answer`, after it was done and before its caller gets the answer;
     `stream`, while an RPC streams its answer; `commit`, when a mount is committed; `web`, when a web function answers.
-    `nth` fires at that match only, counted from 1; `times` at most so often; `probability` now and then, by `seed`.
-    A rule ends after `for_s` seconds of the cloud's clock, and when nobody has renewed it for `lease_s` real seconds.
+    With `nth` the rule fires at that match only, counted from 1; with `times` at most so often; with `probability` at
+    that share of its matches, by random numbers from `seed`. It ends after `for_s` seconds of the cloud's clock, and
+    when nobody has renewed it for `lease_s` seconds of the machine's clock.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,21 +76,21 @@ class FaultRule(BaseModel):
     delay_s: Seconds = 0
     status: str | None = Field(None, description="a gRPC status by name: UNAVAILABLE, INTERNAL, RESOURCE_EXHAUSTED, …")
     kill: Literal["exec", "sandbox", "container"] | None = None
-    preempt: bool = Field(False, description="take the container's machine away as Modal does")
+    preempt: bool = Field(False, description="end the container as Modal does when it needs the machine")
     exhaust: Literal["memory", "disk"] | None = Field(None, description="end the sandbox as if that were used up")
     after_messages: int = Field(0, ge=0, description="how many messages of a stream pass before it happens")
     bytes_per_s: float | None = Field(None, gt=0, description="how fast a stream or a web response passes")
-    lose: bool = Field(False, description="a commit that is acknowledged and never happens")
+    lose: bool = Field(False, description="acknowledge the commit, but do not make it")
     http_status: int | None = Field(None, ge=400, le=599)
-    buffer_bytes: int | None = Field(None, ge=1, le=64 * 1024**2, description="a hop that holds so much back")
-    cut_after_s: Seconds | None = Field(None, description="the connection breaks so long after the response began")
-    idle_cut_s: Seconds | None = Field(None, gt=0, description="the connection breaks when no byte passes for so long")
-    slice_bytes: int | None = Field(None, ge=1, description="a response arrives in pieces of so many bytes")
+    buffer_bytes: int | None = Field(None, ge=1, le=64 * 1024**2, description="hold so much of a web response back")
+    cut_after_s: Seconds | None = Field(None, description="close the connection so long after the response began")
+    idle_cut_s: Seconds | None = Field(None, gt=0, description="close the connection when no byte passes for so long")
+    slice_bytes: int | None = Field(None, ge=1, description="send a web response in pieces of so many bytes")
 
     @model_validator(mode="before")
     @classmethod
-    def _must_be_words_that_there_are(cls, given: object) -> object:
-        """Name what is nearest to a field or a value that is misspelt."""
+    def _must_have_known_words(cls, given: object) -> object:
+        """Raise ValueError for an unknown field or value, naming the most similar ones."""
         if isinstance(given, dict):
             for name, value in given.items():
                 check_word("field", str(name), cls.model_fields)
@@ -95,23 +99,25 @@ class FaultRule(BaseModel):
         return given
 
     @model_validator(mode="after")
-    def _must_make_sense(self) -> "FaultRule":
+    def _must_fit_together(self) -> "FaultRule":
         given = {name for name in ACTIONS if getattr(self, name)}
         if not given:
             raise ValueError(f"a rule does nothing unless one of these is given: {', '.join(sorted(ACTIONS))}")
         misplaced = sorted(given - _ALLOWED[self.at])
         if misplaced:
             allowed = ", ".join(sorted(_ALLOWED[self.at]))
-            raise ValueError(f"{', '.join(misplaced)} does not go with at={self.at}; there it is one of {allowed}")
+            raise ValueError(f"{', '.join(misplaced)} has no effect with at={self.at}: use one of {allowed} there")
         if self.rpc and self.at in ("commit", "web"):
-            raise ValueError(f"an RPC's name does not go with at={self.at}")
+            raise ValueError(
+                f"rpc '{self.rpc}' has no effect with at={self.at}: leave it out, or use at=call, answer or stream"
+            )
         if self.argv and (self.at in ("commit", "web") or not self.rpc.startswith("TaskExec")):
             raise ValueError("argv goes with calls about a program in a sandbox: give rpc=TaskExec… as well")
         self._must_match_an_rpc()
         return self
 
     def _must_match_an_rpc(self) -> None:
-        """A pattern that matches nothing of the protocol is misspelt, or in the wrong place."""
+        """Raise ValueError for a pattern that matches no RPC of the protocol, or none that this rule's `at` allows."""
         matched = [streams for name, streams in RPCS.items() if fnmatchcase(name, self.rpc)]
         if not self.rpc or any(streams is (self.at == "stream") or self.at == "call" for streams in matched):
             return
@@ -122,7 +128,7 @@ class FaultRule(BaseModel):
 
     @property
     def reason(self) -> Reason | None:
-        """What the call fails with."""
+        """The reason with which the call fails; None when the rule lets it succeed."""
         return None if self.status is None else Reason[self.status]
 
 
@@ -132,7 +138,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "kill": ("exec", "sandbox", "container"),
     "exhaust": ("memory", "disk"),
 }
-# The calls of the protocol, and whether each streams its answer.
+# The RPCs of the protocol, and whether each streams its answer.
 RPCS: dict[str, bool] = {
     method.name: method.server_streaming
     for service in (
@@ -181,7 +187,10 @@ _ALLOWED: dict[At, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom a call is about, as far as it is known."""
+    """The app, sandbox, container or exec that a call concerns; what is not known is empty.
+
+    `path` is that of a file, a sub-path or a URL.
+    """
 
     app: str = ""
     sandbox_id: str = ""
@@ -197,7 +206,7 @@ Ending = Literal["removed", "over", "not renewed"]
 
 @dataclass
 class Active:
-    """A rule and what has become of it."""
+    """A rule, with how many calls it has matched and how many faults it has injected."""
 
     rule_id: str
     rule: FaultRule
@@ -214,7 +223,7 @@ class Active:
 
 @dataclass(frozen=True)
 class Injection:
-    """One fault that happened; `at_s` is the cloud's time."""
+    """One injected fault; `at_s` is Unix time by the cloud's clock, `what` as for `Faults.draw`."""
 
     rule_id: str
     at_s: float
@@ -224,7 +233,7 @@ class Injection:
 
 
 class Faults:
-    """The rules in force."""
+    """The rules in force, and the newest faults that they injected. `now` returns Unix seconds by the cloud's clock."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -259,12 +268,12 @@ class Faults:
         return active is not None
 
     def remove(self, rule_id: str) -> bool:
-        """Drop one rule; False when none of that id is in force."""
+        """Remove one rule; False when no rule of that id is in force."""
         self._in_force()
         return self._end(rule_id, "removed")
 
     def clear(self) -> int:
-        """Drop every rule; returns how many there were."""
+        """Remove every rule; returns how many there were."""
         return sum(self._end(active.rule_id, "removed") for active in self._in_force())
 
     def rules(self) -> list[Active]:
@@ -281,7 +290,11 @@ class Faults:
         return list(self._happened)
 
     def draw(self, at: At, what: str, subject: Callable[[], Subject]) -> list[FaultRule]:
-        """The rules that fire now. `what` is the RPC's name, or the author of a commit, or a web request's path."""
+        """Return the rules that fire for this call, and log them as injected.
+
+        `what` is the RPC's name, the author of a commit or the path of a web request. `subject` is called only when
+        some rule may match.
+        """
         fired: list[FaultRule] = []
         known: Subject | None = None
         for active in self._in_force():
