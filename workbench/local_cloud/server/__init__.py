@@ -1,1 +1,1 @@
-"""How clients reach the cloud: the gRPC server, the HTTP routes, and who may call."""
+"""How clients reach the cloud: the gRPC server, the HTTP routes, and the check of who may call."""

@@ -1,7 +1,7 @@
-"""Who calls: decides from a call's metadata whether it may pass and as whom.
+"""Authentication: decides from a call's metadata who the caller is, and refuses callers that it does not know.
 
-A person's SDK shows the cloud's token; a function container shows the secret of its own task; a connection to the task
-command router shows a token signed for one sandbox. Nothing else passes, and every comparison takes constant time.
+A person's SDK sends the cloud's token; a function container sends the secret of its own task; a connection to the task
+command router sends a token that is signed for one sandbox. Every comparison takes constant time.
 """
 
 import hmac
@@ -23,7 +23,7 @@ _AUTH_TOKEN_TTL_S = 20 * 60
 _TOKENS_KEPT = 4096
 
 
-# What a container needs to serve its function, and all that one with `restrict_modal_access` may call.
+# The RPCs that a container needs to serve its function. With `restrict_modal_access` it may call these only.
 OF_EVERY_CONTAINER = frozenset(
     (
         "AuthTokenGet",
@@ -47,18 +47,22 @@ OF_EVERY_CONTAINER = frozenset(
 
 @dataclass(frozen=True)
 class Caller:
-    """One authenticated caller: `task_id` is set for function containers only, `restricted` for some of those."""
+    """One authenticated caller.
+
+    `task_id` is the caller's own for a container, that of the sandbox which it may reach for a router connection, and
+    None for a client. A `restricted` container may call `OF_EVERY_CONTAINER` only.
+    """
 
     kind: str  # "client" | "container" | "router"
     task_id: str | None = None
     restricted: bool = False
 
     def check(self, rpc: str) -> None:
-        """Raise CloudError PERMISSION_DENIED for a call that this one may not make."""
+        """Raise CloudError PERMISSION_DENIED for an RPC that this caller may not call."""
         if self.restricted and rpc not in OF_EVERY_CONTAINER:
             raise CloudError(
                 Reason.PERMISSION_DENIED,
-                f"{rpc} is not for this container: its function is deployed with restrict_modal_access=True.",
+                f"This container may not call {rpc}: its function is deployed with restrict_modal_access=True.",
             )
 
 
@@ -66,40 +70,43 @@ caller: ContextVar[Caller] = ContextVar("caller")
 
 
 def metadata(context: Any) -> dict[str, str]:
-    """What a call says besides its request, by lower-case names."""
+    """Return the metadata of a gRPC call, by lower-case names."""
     return {key: str(value) for key, value in context.invocation_metadata() or ()}
 
 
 class Authenticator:
-    """Checks credentials and signs tokens."""
+    """Checks the credentials that calls show, and signs tokens."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._task_secrets: dict[str, str] = {}
         self._restricted: set[str] = set()
-        self._verified = lru_cache(_TOKENS_KEPT)(self._verify)  # each is shown with every call of a sandbox
+        self._verified = lru_cache(_TOKENS_KEPT)(self._verify)  # a sandbox's token comes with each of its calls
 
     def admit_task(self, task_id: str, *, restricted: bool = False) -> str:
-        """Return the header value that makes its bearer the container `task_id`; a restricted one may do little."""
+        """Return the value of `TASK_HEADER` that identifies the container `task_id`.
+
+        A restricted container may call `OF_EVERY_CONTAINER` only.
+        """
         if restricted:
             self._restricted.add(task_id)
         secret = self._task_secrets.setdefault(task_id, secrets.token_urlsafe(24))
         return f"{task_id}.{secret}"
 
     def dismiss_task(self, task_id: str) -> None:
-        """Make a container's secret worthless."""
+        """Forget a container's secret: calls that show it are refused from now on."""
         self._task_secrets.pop(task_id, None)
         self._restricted.discard(task_id)
 
     def sign(self, **claims: str) -> str:
-        """Return a short-lived JWT with these claims."""
+        """Return a JWT with these claims that expires after 20 minutes."""
         now = int(time.time())
         return jwt.encode(
             {**claims, "iat": now, "exp": now + _AUTH_TOKEN_TTL_S}, self._credentials.signing_key, "HS256"
         )
 
     def identify(self, metadata: Mapping[str, str]) -> Caller:
-        """Return who shows this metadata to the control plane; raises CloudError UNAUTHENTICATED."""
+        """Return the caller whose credentials are in this metadata; raises CloudError UNAUTHENTICATED."""
         if shown := metadata.get(TASK_HEADER):
             task_id, _, secret = shown.partition(".")
             expected = self._task_secrets.get(task_id)
@@ -116,7 +123,10 @@ class Authenticator:
         )
 
     def identify_router(self, metadata: Mapping[str, str]) -> Caller:
-        """Return whose sandbox a router call may reach; raises CloudError UNAUTHENTICATED."""
+        """Return the caller of a router call, with the task of the sandbox that it may reach.
+
+        Raises CloudError UNAUTHENTICATED.
+        """
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         try:
             task_id, expires_at = self._verified(token)
@@ -129,7 +139,7 @@ class Authenticator:
         return Caller("router", task_id)
 
     def _verify(self, token: str) -> tuple[str, int]:
-        """Whose sandbox a token is for, and when it expires. Raises jwt.InvalidTokenError."""
+        """Return the task that a token is for, and when it expires in Unix seconds. Raises jwt.InvalidTokenError."""
         claims = jwt.decode(
             token, self._credentials.signing_key, algorithms=["HS256"], options={"require": ["exp", "task_id"]}
         )

@@ -30,8 +30,8 @@ from workbench.local_cloud.store.damage import is_damage, is_disk_full
 
 _log = structlog.get_logger(__name__)
 
-# No call is held for longer: those that wait hold for a minute at most. A stream ends with what it streams, and the
-# client's leaving ends both.
+# The longest that a unary call may take; calls that wait for something do so for a minute at most. A stream has no
+# deadline: it ends with what it streams. Both end when the client goes away.
 UNARY_DEADLINE_S = 120.0
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024  # the SDK's own limit for one message
 _OPTIONS = (
@@ -49,7 +49,7 @@ OPEN_METHODS = frozenset[str]()
 
 @dataclass
 class Coverage:
-    """Which RPCs of the protocol there are here, which not, and how often a missing one was asked for."""
+    """The RPCs of the protocol that this cloud has, those that it has not, and how often each of these was called."""
 
     implemented: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -57,11 +57,11 @@ class Coverage:
 
 
 class PortInUseError(WorkbenchError):
-    """The address cannot be bound."""
+    """None of the ports that were tried could be bound."""
 
 
 class RpcServer:
-    """The gRPC side of the cloud."""
+    """The cloud's gRPC server: the control plane (`ModalClient`) and the task command router, on one port."""
 
     def __init__(
         self,
@@ -71,7 +71,10 @@ class RpcServer:
         router: Iterable[object],
         injector: Injector | None = None,
     ) -> None:
-        """`injector` makes calls fail as rules say; without one none does."""
+        """`control` and `router` are the objects whose methods, named as RPCs, handle the two services.
+
+        `injector` injects faults by rule; without it there are none.
+        """
         self._authenticator = authenticator
         self._injector = injector
         self.coverage = Coverage()
@@ -89,7 +92,10 @@ class RpcServer:
         )
 
     async def start(self, ports: Sequence[int]) -> int:
-        """Listen on 127.0.0.1 on the first port that is free, 0 being any; raises PortInUseError when none is."""
+        """Listen on 127.0.0.1 at the first of `ports` that is free (0: any free one), and return it.
+
+        Raises PortInUseError when none is free.
+        """
         for port in ports:
             try:
                 bound = self._server.add_insecure_port(f"127.0.0.1:{port}")
@@ -100,7 +106,7 @@ class RpcServer:
         raise PortInUseError(f"port {ports[-1]} on 127.0.0.1 is in use: choose another with --port")
 
     async def aclose(self, *, grace_s: float = 0.5) -> None:
-        """Stop accepting calls and end those that run after `grace_s` seconds."""
+        """Stop accepting calls, and cancel those that still run after `grace_s` seconds."""
         await self._server.stop(grace_s)
 
     def _service(
@@ -180,7 +186,7 @@ class RpcServer:
                 except TimeoutError as error:
                     if not limit.expired():
                         raise
-                    late = f"{name} was not done within {UNARY_DEADLINE_S:g} s."
+                    late = f"{name} did not finish within {UNARY_DEADLINE_S:g} s and was cancelled: try again."
                     raise CloudError(Reason.DEADLINE_EXCEEDED, late) from error
             except Exception as error:  # the boundary: everything becomes a status
                 await _abort(name, context, error)
@@ -228,11 +234,16 @@ async def _abort(name: str, context: Any, error: Exception) -> None:
     if is_disk_full(error):
         _log.error("rpc.disk_full", rpc=name, exc_info=error)
         await context.abort(
-            StatusCode.FAILED_PRECONDITION, f"{name} was not done: the disk that holds the local cloud's state is full."
+            StatusCode.FAILED_PRECONDITION,
+            f"{name} failed: the disk that holds the local cloud's state is full. Make room there and try again.",
         )
     _log.error("rpc.failed", rpc=name, exc_info=error)
     if is_damage(error):
         await context.abort(
-            StatusCode.DATA_LOSS, f"{name} was not done: the local cloud's database is damaged. Stop the cloud."
+            StatusCode.DATA_LOSS,
+            f"{name} failed: the local cloud's database is damaged. Restart the cloud: it moves damaged files aside "
+            "and says where they are.",
         )
-    await context.abort(StatusCode.INTERNAL, f"{name} failed inside the local cloud; see its log.")
+    await context.abort(
+        StatusCode.INTERNAL, f"{name} failed inside the local cloud: cloud.log in its state directory has the cause."
+    )

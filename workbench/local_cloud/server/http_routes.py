@@ -1,6 +1,7 @@
-"""What the cloud's own HTTP routes have in common: who may ask, and how a failure is told.
+"""What the cloud's own HTTP routes have in common: authentication, and how they report failures.
 
-JSON. Who asks shows the token that the SDK shows. Failures are `{"error": …}` with 400, 401, 404 or 409.
+They speak JSON. A request carries the SDK's token in the same headers as an RPC does. A failure is `{"error": …}` with
+the status 400, 401, 404 or 409.
 """
 
 from collections.abc import Awaitable, Callable
@@ -21,12 +22,14 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def for_clients(authenticator: Authenticator, answer: Endpoint) -> Endpoint:
-    """Let only holders of the client's token ask, and turn failures into answers."""
+    """Wrap an endpoint: requests without the client's token are refused, and CloudErrors become JSON answers."""
 
     async def endpoint(request: Request) -> Response:
         try:
             if authenticator.identify(request.headers).kind != "client":
-                raise CloudError(Reason.UNAUTHENTICATED, "A container has no business here.")
+                raise CloudError(
+                    Reason.UNAUTHENTICATED, "A function container may not use this route: it takes a person's token."
+                )
             return await answer(request)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -39,8 +42,8 @@ def for_clients(authenticator: Authenticator, answer: Endpoint) -> Endpoint:
 
 
 async def on_full_disk(request: Request, error: Exception) -> Response:
-    """Say that the disk is full where that is what failed; raises the error that it was otherwise."""
+    """Answer 507 for an error that means a full disk; raises every other error again."""
     if not is_disk_full(error):
         raise error
     _log.error("http.disk_full", path=request.url.path, exc_info=error)
-    return PlainTextResponse("the disk that holds the local cloud's state is full", 507)
+    return PlainTextResponse("the disk that holds the local cloud's state is full: make room there and try again", 507)

@@ -1,6 +1,6 @@
-"""Remembers answers for a while: who asks again with the same key is told the same, and nothing is done twice.
+"""Remembers the answers of calls, so that a call which is repeated with the same key is not done twice.
 
-The SDK names each logical call with an idempotency key and keeps it over its retries.
+The SDK gives each call an idempotency key, and sends the same key again with each retry of it.
 """
 
 import time
@@ -9,16 +9,16 @@ from collections.abc import Callable
 
 from google.protobuf.message import Message
 
-KEPT_S = 300.0  # longer than any client goes on trying
+KEPT_S = 300.0  # longer than any client retries a call
 _MAX_KEPT = 10_000
 _MAX_BYTES = 64 * 1024 * 1024
 _MAX_KEY_CHARS = 128
 
-Key = tuple[str, str, str]  # who, which RPC, the client's own key
+Key = tuple[str, str, str]  # the caller, the RPC, the client's idempotency key
 
 
 class Answers:
-    """The newest answers, bounded in number, size and age."""
+    """The newest answers, at most 10,000, 64 MiB and 300 s old. `now` returns seconds that never go back."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -26,12 +26,12 @@ class Answers:
         self._size = 0
 
     def find(self, key: Key) -> Message | None:
-        """What was answered before, if it is remembered."""
+        """Return the answer that was given for this key, None when it is not remembered."""
         found = self._kept.get(key)
         return found[2] if found is not None and found[0] > self._now() - KEPT_S else None
 
     def keep(self, key: Key, answer: Message) -> None:
-        """Remember an answer."""
+        """Remember an answer, unless it or its key is too large or the key has one already; drops the oldest ones."""
         size = answer.ByteSize() + sum(map(len, key))
         if size > _MAX_BYTES or len(key[2]) > _MAX_KEY_CHARS or key in self._kept:
             return

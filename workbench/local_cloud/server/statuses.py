@@ -1,4 +1,4 @@
-"""What a refusal or failure is on the wire: the one place where reasons become gRPC and HTTP statuses."""
+"""The one place where the reasons of CloudErrors become gRPC and HTTP statuses."""
 
 from grpc import StatusCode
 
@@ -14,5 +14,5 @@ _HTTP = {
 
 
 def http_status(reason: Reason) -> int:
-    """The HTTP status of a reason; 500 for those that no HTTP route gives on purpose."""
+    """Return the HTTP status of a reason; 500 for the reasons that no HTTP route gives on purpose."""
     return _HTTP.get(reason, 500)

@@ -1,7 +1,7 @@
-"""Refuses by name what is asked for and not done here, when it is asked for.
+"""Refuses options of Modal that the local cloud does not implement, by name, in the call that asks for them.
 
-A definition may hold what is done, and what makes no difference on one machine; whatever else is set in it is an option
-whose effect a program would miss, and is named, though nobody here had heard of it.
+A definition may have options that are implemented, and options that make no difference on one machine. Every other
+option that is set is refused, also one that is unknown here: a program would miss its effect.
 """
 
 import re
@@ -21,7 +21,7 @@ _NO_SERVERS = (
 _SHARED_NETWORK = "containers share this machine's network. Run what must not reach it in a Sandbox."
 _RESTRICTING = (api_pb2.NetworkAccess.BLOCKED, api_pb2.NetworkAccess.ALLOWLIST)
 
-# What makes no difference here, or is said for the platform's own sake: where and on what something runs, debugging.
+# Options without an effect here: where and on which hardware something runs, and debugging of the platform itself.
 _NO_EFFECT = frozenset(
     (
         "cloud_provider",
@@ -60,7 +60,7 @@ _OF_FUNCTIONS = _NO_EFFECT | {
     "autoscaler_settings",
     "batch_linger_ms",
     "batch_max_size",
-    "checkpointing_enabled",  # containers start from nothing each time, which no program can tell
+    "checkpointing_enabled",  # containers always start from nothing here; a program cannot tell the difference
     "class_parameter_info",
     "class_serialized",
     "concurrency_limit",
@@ -124,13 +124,13 @@ _OF_WEB_FUNCTIONS = frozenset(
         "async_mode",
         "ephemeral_suffix",
         "method",
-        "requested_suffix",  # a label is a part of a name in the DNS; here an address is a port
+        "requested_suffix",  # `label`, a part of a DNS name on Modal; here an address differs by its port
         "requires_proxy_auth",
         "type",
         "web_endpoint_docs",
     )
 )
-# Options by what programs call them, where the protocol has another name for them.
+# The SDK's names of options whose names in the protocol differ.
 _CALLED = {
     "_experimental_group_size": "clustered",
     "enable_snapshot": "_experimental_enable_snapshot",
@@ -166,7 +166,7 @@ _REGION = re.compile(
 
 
 def refuse_sandbox_options(definition: api_pb2.Sandbox) -> None:
-    """Raise CloudError INVALID_ARGUMENT for what a sandbox cannot be given here."""
+    """Raise CloudError INVALID_ARGUMENT for an option of a sandbox that is not implemented."""
     _refuse_hardware(definition.resources)
     if definition.HasField("pty_info"):
         raise invalid("Sandbox.create with pty is not implemented by the local cloud: give it to exec.")
@@ -178,14 +178,14 @@ def refuse_sandbox_options(definition: api_pb2.Sandbox) -> None:
 
 
 def refuse_function_options(function: api_pb2.Function) -> None:
-    """Raise CloudError INVALID_ARGUMENT for what a function cannot be given here."""
+    """Raise CloudError INVALID_ARGUMENT for an option of a function that is not implemented."""
     _refuse_hardware(function.resources)
     if function.cloud_bucket_mounts or function.s3_mounts:
         raise invalid(_NO_BUCKETS)
     if function.shared_volume_mounts:
         raise invalid("NetworkFileSystem is not implemented by the local cloud; use a Volume.")
     if function.proxy_id:
-        raise invalid("Proxies are not implemented by the local cloud: there is no static address to give.")
+        raise invalid("Proxies are not implemented by the local cloud: it has no static address to give. Leave it out.")
     if function.block_network or function.network_access.network_access_type in _RESTRICTING:
         raise invalid(f"block_network of a function is not implemented by the local cloud: {_SHARED_NETWORK}")
     if function.is_builder_function:
@@ -193,7 +193,7 @@ def refuse_function_options(function: api_pb2.Function) -> None:
     if function.is_server:
         raise invalid(f"modal.Server is not implemented by the local cloud: {_NO_SERVERS}")
     if function._experimental_group_size > 1:
-        raise invalid("Clustered functions are not implemented by the local cloud.")
+        raise invalid("Clustered functions are not implemented by the local cloud: there is one machine.")
     refuse_web_options(function.webhook_config)
     for method in function.method_definitions.values():
         refuse_web_options(method.webhook_config)
@@ -202,14 +202,14 @@ def refuse_function_options(function: api_pb2.Function) -> None:
 
 
 def refuse_web_options(config: api_pb2.WebhookConfig) -> None:
-    """Raise CloudError INVALID_ARGUMENT for what a web function cannot be given here."""
+    """Raise CloudError INVALID_ARGUMENT for an option of a web function that is not implemented."""
     if config.type == api_pb2.WEBHOOK_TYPE_WEB_SERVER:
         raise invalid(f"web_server is not implemented by the local cloud: {_NO_SERVERS}")
     _refuse("A web function", _unknown(config, _OF_WEB_FUNCTIONS))
 
 
 def refuse_variant_options(options: api_pb2.FunctionOptions) -> None:
-    """Raise CloudError INVALID_ARGUMENT for options with which a function cannot be bound here."""
+    """Raise CloudError INVALID_ARGUMENT for an option of `with_options` that is not implemented."""
     _refuse_hardware(options.resources)
     if options.cloud_bucket_mounts:
         raise invalid(_NO_BUCKETS)
@@ -218,17 +218,21 @@ def refuse_variant_options(options: api_pb2.FunctionOptions) -> None:
 
 
 def refuse_options(what: str, request: Message, known: Iterable[str]) -> None:
-    """Raise CloudError INVALID_ARGUMENT for whatever is set in a request beside these fields."""
+    """Raise CloudError INVALID_ARGUMENT when a request has fields set that are not in `known`.
+
+    `what` begins the sentence: the thing or call that was given the options.
+    """
     _refuse(what, _unknown(request, frozenset(known)))
 
 
 def check_placement(cloud: str, placement: api_pb2.SchedulerPlacement) -> None:
-    """Raise CloudError INVALID_ARGUMENT for a cloud or a region that there is none of; the others have no effect."""
+    """Raise CloudError INVALID_ARGUMENT for a cloud or a region that Modal does not have; real ones have no effect."""
     if cloud and cloud.lower() not in _CLOUDS:
-        raise invalid(f"Invalid cloud provider: {cloud[:100]}")
+        known = ", ".join(sorted(_CLOUDS))
+        raise invalid(f"Invalid cloud provider: {cloud[:100]}. Leave it out, or use one of {known}.")
     for region in placement.regions:
         if not _REGION.fullmatch(region.lower()):
-            raise invalid(f"Invalid region: {region[:100]}")
+            raise invalid(f"Invalid region: {region[:100]}. Leave it out, or use one such as us-east or eu-west-1.")
 
 
 def _refuse_hardware(resources: api_pb2.Resources) -> None:
@@ -239,7 +243,7 @@ def _refuse_hardware(resources: api_pb2.Resources) -> None:
 
 
 def _unknown(message: Message, known: frozenset[str]) -> list[str]:
-    """What is set in a message beside what is known, by the names that programs have for it."""
+    """Return the fields that are set in a message and not in `known`, by the SDK's names and with their keys."""
     names = []
     for field, value in message.ListFields():
         if field.name in known:

@@ -1,1 +1,1 @@
-"""The account: the SDK's handshake, environments, and the tokens of guarded web functions."""
+"""The workspace: the SDK's handshake, environments, and proxy tokens for guarded web functions."""

@@ -16,7 +16,7 @@ _KIND, _EVERYWHERE = "environment", "*"
 
 
 class EnvironmentRpcs:
-    """Answers about environments; the default one always exists."""
+    """Handles the environment RPCs; the default environment always exists."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -31,7 +31,7 @@ class EnvironmentRpcs:
     async def EnvironmentGetOrCreate(
         self, request: api_pb2.EnvironmentGetOrCreateRequest, context: Any
     ) -> api_pb2.EnvironmentGetOrCreateResponse:
-        """Find an environment by name; the empty name is the default one."""
+        """Find or create an environment by name; the empty name means the default one."""
         name = _checked(request.deployment_name or DEFAULT_ENVIRONMENT)
         environment_id, _ = self._objects.get_or_create(
             _KIND, "en", environment=_EVERYWHERE, name=name, creation_type=request.object_creation_type
@@ -58,7 +58,7 @@ class EnvironmentRpcs:
         return api_pb2.EnvironmentListResponse(items=items)
 
     async def EnvironmentCreate(self, request: api_pb2.EnvironmentCreateRequest, context: Any) -> empty_pb2.Empty:
-        """Make an environment; ALREADY_EXISTS for a name that is taken."""
+        """Make an environment; raises CloudError ALREADY_EXISTS for a name that is taken."""
         if request.is_managed or request.environment_type == api_pb2.ENVIRONMENT_TYPE_PUBLIC:
             raise invalid("Restricted and public environments are not implemented by the local cloud: it has one user.")
         refuse_options("The environment", request, ("name", "environment_type"))
@@ -74,7 +74,7 @@ class EnvironmentRpcs:
     async def EnvironmentUpdate(
         self, request: api_pb2.EnvironmentUpdateRequest, context: Any
     ) -> api_pb2.EnvironmentListItem:
-        """Give an environment another name; everything in it goes with it."""
+        """Rename an environment; everything in it moves along. The default one keeps its name."""
         environment_id = self._objects.environment_id(request.current_name)
         if request.HasField("web_suffix"):
             raise invalid("Web suffixes are not implemented by the local cloud: its addresses are ports.")
@@ -82,16 +82,16 @@ class EnvironmentRpcs:
         name = request.current_name
         if request.HasField("name"):
             if name == DEFAULT_ENVIRONMENT:
-                raise failed_precondition(f"The environment '{name}' is the default one and keeps its name.")
+                raise failed_precondition(f"The environment '{name}' is the default one and cannot be renamed.")
             name = _checked(request.name.value)
             self._objects.rename_environment(environment_id, request.current_name, name)
         return api_pb2.EnvironmentListItem(name=name, environment_id=environment_id)
 
     async def EnvironmentDelete(self, request: api_pb2.EnvironmentDeleteRequest, context: Any) -> empty_pb2.Empty:
-        """Forget an empty environment. One that holds anything is refused: nothing may be lost by a name."""
+        """Delete an empty environment; raises CloudError FAILED_PRECONDITION for any other, and the default one."""
         environment_id = self._objects.environment_id(request.name)
         if request.name == DEFAULT_ENVIRONMENT:
-            raise failed_precondition(f"The environment '{request.name}' is the default one and stays.")
+            raise failed_precondition(f"The environment '{request.name}' is the default one and cannot be deleted.")
         if held := self._objects.held_by(request.name):
             raise failed_precondition(
                 f"The environment '{request.name}' still holds {', '.join(held)}: stop and delete those first."
@@ -102,5 +102,8 @@ class EnvironmentRpcs:
 
 def _checked(name: str) -> str:
     if _NAME.fullmatch(name) is None:
-        raise invalid(f"Invalid environment name {name[:64]!r}: use letters, digits, dashes, dots and underscores.")
+        raise invalid(
+            f"Invalid environment name {name[:64]!r}: use 1 to 64 letters, digits, dashes, dots and underscores, the "
+            "first a letter or digit."
+        )
     return name

@@ -13,7 +13,7 @@ _MAX_NAME = 128
 
 
 class ProxyTokenRpcs:
-    """Answers about proxy tokens; a secret is told once, when it is made."""
+    """Handles the proxy token RPCs; a token's secret is returned only once, when the token is made."""
 
     def __init__(self, tokens: ProxyTokens, objects: Objects) -> None:
         self._tokens = tokens
@@ -22,38 +22,38 @@ class ProxyTokenRpcs:
     async def WebhookTokenCreate(
         self, request: api_pb2.WebhookTokenCreateRequest, context: Any
     ) -> api_pb2.TokenCreateResponse:
-        """Make a token."""
+        """Make a token and return its id and secret."""
         token_id, secret = self._tokens.create(_checked(request.name), scoped=request.scoped)
         return api_pb2.TokenCreateResponse(token_id=token_id, token_secret=secret)
 
     async def WebhookTokenUpdate(
         self, request: api_pb2.WebhookTokenUpdateRequest, context: Any
     ) -> api_pb2.WebhookToken:
-        """Give a token another name."""
+        """Rename a token."""
         self._tokens.rename(request.token_id, _checked(request.name))
         (renamed,) = [token for token in self._tokens.all() if token.token_id == request.token_id]
         return _described(renamed)
 
     async def WebhookTokenDelete(self, request: api_pb2.TokenDeleteRequest, context: Any) -> empty_pb2.Empty:
-        """Make a token worthless, at once."""
+        """Delete a token: it opens nothing from now on."""
         self._tokens.delete(request.token_id)
         return empty_pb2.Empty()
 
     async def WebhookTokenList(self, request: empty_pb2.Empty, context: Any) -> api_pb2.WebhookTokenListResponse:
-        """Every token, without its secret."""
+        """List every token, without its secret."""
         return _listed(self._tokens.all())
 
     async def WebhookTokenListForEnvironment(
         self, request: api_pb2.WebhookTokenListForEnvironmentRequest, context: Any
     ) -> api_pb2.WebhookTokenListResponse:
-        """The tokens that open an environment's functions."""
+        """List the tokens that open an environment's functions."""
         environment_id = self._objects.environment_id(request.environment_name)
         return _listed(self._tokens.all(environment_id=environment_id))
 
     async def WebhookTokenEnvironmentAdd(
         self, request: api_pb2.WebhookTokenEnvironmentAddRequest, context: Any
     ) -> empty_pb2.Empty:
-        """Let a token open an environment's functions, and no longer those of any."""
+        """Add an environment to those that a token opens; with its first one the token becomes a scoped token."""
         self._objects.describe("environment", request.environment_id)
         self._tokens.allow(request.token_id, request.environment_id)
         return empty_pb2.Empty()
@@ -61,20 +61,20 @@ class ProxyTokenRpcs:
     async def WebhookTokenEnvironmentRemove(
         self, request: api_pb2.WebhookTokenEnvironmentRemoveRequest, context: Any
     ) -> empty_pb2.Empty:
-        """Take an environment from a token."""
+        """Remove an environment from those that a scoped token opens."""
         self._tokens.revoke(request.token_id, request.environment_id)
         return empty_pb2.Empty()
 
     async def WebhookTokenEnvironmentList(
         self, request: api_pb2.WebhookTokenEnvironmentListRequest, context: Any
     ) -> api_pb2.WebhookTokenEnvironmentListResponse:
-        """The environments in which a token is allowed."""
+        """List the environments that a scoped token opens, by their ids."""
         return api_pb2.WebhookTokenEnvironmentListResponse(environment_ids=self._tokens.environments(request.token_id))
 
 
 def _checked(name: str) -> str:
     if len(name) > _MAX_NAME:
-        raise invalid(f"A proxy token's name is at most {_MAX_NAME} characters.")
+        raise invalid(f"A proxy token's name is at most {_MAX_NAME} characters, not {len(name)}.")
     return name
 
 

@@ -1,7 +1,7 @@
-"""Proxy tokens: what opens a web function that is deployed with `requires_proxy_auth`. Only a hash of each is kept.
+"""Proxy tokens: the credentials for web functions with `requires_proxy_auth`. Only a hash of each secret is kept.
 
-A token opens the functions of every environment, until it is allowed in one: from then on it opens those alone in which
-it is allowed.
+A token opens the functions of every environment until `allow` names one for it. From then on it is scoped: it opens
+only the functions of the environments that were named.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS proxy_token_environments (
 
 @dataclass(frozen=True)
 class ProxyToken:
-    """A token as it is listed; `scoped` says that it opens only what it is allowed to."""
+    """A token as it is listed. `created_at` is in Unix seconds; a `scoped` token opens only its own environments."""
 
     token_id: str
     name: str
@@ -41,14 +41,17 @@ class ProxyToken:
 
 
 class ProxyTokens:
-    """Makes, lists and drops tokens, and checks what a request shows."""
+    """Makes, lists and deletes tokens, and checks the credentials of web requests."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
         database.script(_DDL)
 
     def create(self, name: str, *, scoped: bool = False) -> tuple[str, str]:
-        """Make a token; returns its id and its secret, which nobody can read again. Raises CloudError."""
+        """Make a token; returns its id and its secret, which cannot be read again.
+
+        Raises CloudError RESOURCE_EXHAUSTED when there are `MAX_TOKENS` already.
+        """
         if len(self.all()) >= MAX_TOKENS:
             raise exhausted(f"There are {MAX_TOKENS} proxy tokens already: delete some first.")
         token_id, secret = new_id("wk"), f"ws-{secrets.token_urlsafe(32)}"
@@ -58,7 +61,7 @@ class ProxyTokens:
         return token_id, secret
 
     def all(self, *, environment_id: str | None = None) -> list[ProxyToken]:
-        """Every token, or those that open an environment's functions; oldest first."""
+        """Return every token, or those that open an environment's functions; oldest first."""
         rows = self._db.all(
             "SELECT * FROM proxy_tokens WHERE ? IS NULL OR NOT scoped OR token_id IN "
             "(SELECT token_id FROM proxy_token_environments WHERE environment_id=?) ORDER BY created_at",
@@ -67,38 +70,42 @@ class ProxyTokens:
         return [ProxyToken(row["token_id"], row["name"], row["created_at"], bool(row["scoped"])) for row in rows]
 
     def rename(self, token_id: str, name: str) -> None:
-        """Give a token another name; raises CloudError NOT_FOUND."""
+        """Rename a token; raises CloudError NOT_FOUND."""
         self._change("UPDATE proxy_tokens SET name=? WHERE token_id=?", (name, token_id), token_id)
 
     def delete(self, token_id: str) -> None:
-        """Make a token worthless; raises CloudError NOT_FOUND."""
+        """Delete a token; raises CloudError NOT_FOUND."""
         self._change("DELETE FROM proxy_tokens WHERE token_id=?", (token_id,), token_id)
 
     def environments(self, token_id: str) -> list[str]:
-        """The environments in which a token is allowed, by their ids; raises CloudError NOT_FOUND."""
+        """Return the ids of the environments that a scoped token opens; raises CloudError NOT_FOUND."""
         self._require(token_id)
         rows = self._db.all("SELECT environment_id FROM proxy_token_environments WHERE token_id=?", (token_id,))
         return [row["environment_id"] for row in rows]
 
     def allow(self, token_id: str, environment_id: str) -> None:
-        """Let a token open an environment's functions, and no longer those of any; raises CloudError NOT_FOUND."""
+        """Make a token scoped, and add an environment to those that it opens; raises CloudError NOT_FOUND."""
         with self._db.transaction():
             self._change("UPDATE proxy_tokens SET scoped=1 WHERE token_id=?", (token_id,), token_id)
             self._db.execute("INSERT OR IGNORE INTO proxy_token_environments VALUES (?,?)", (token_id, environment_id))
 
     def revoke(self, token_id: str, environment_id: str) -> None:
-        """Take an environment from a token; raises CloudError NOT_FOUND or FAILED_PRECONDITION."""
+        """Remove an environment from those that a scoped token opens.
+
+        Raises CloudError: NOT_FOUND for the token, FAILED_PRECONDITION when it does not name the environment.
+        """
         if environment_id not in self.environments(token_id):
             raise failed_precondition(
-                f"The proxy token {token_id} is not allowed in this environment by name: `modal workspace proxy-tokens "
-                "allow` restricts it to environments, `delete` ends it everywhere."
+                f"The environment {environment_id[:64]} cannot be removed from the proxy token {token_id}: it was not "
+                "added to it. `modal workspace proxy-tokens allow` limits a token to the environments that are added, "
+                "`delete` ends it everywhere."
             )
         self._db.execute(
             "DELETE FROM proxy_token_environments WHERE token_id=? AND environment_id=?", (token_id, environment_id)
         )
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]], *, environment_id: str) -> str | None:
-        """Why a request with these headers may not pass; None when it may."""
+        """Return why a request with these headers is refused, in Modal's words; None when it may pass."""
         shown = _shown(headers)
         if shown is None:
             return "missing credentials for proxy authorization"
@@ -119,7 +126,10 @@ class ProxyTokens:
 
 
 def _shown(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str] | None:
-    """The id and the secret that a request shows: in two headers of their own, or as a bearer token of both."""
+    """Return the id and the secret in a request's headers, None when there are none.
+
+    They are in `Modal-Key` and `Modal-Secret`, or in `Authorization: Bearer id.secret`.
+    """
     found = {bytes(name).lower(): bytes(value)[:_MAX_HEADER_BYTES].decode("latin-1").strip() for name, value in headers}
     if b"modal-key" in found and b"modal-secret" in found:
         return found[b"modal-key"], found[b"modal-secret"]

@@ -70,7 +70,7 @@ async def test_a_call_that_is_not_done_in_time_is_ended(stub: Any, monkeypatch: 
     ask, shown = stub
     error = await failure(ask.QueueLen.future(api_pb2.QueueLenRequest(), metadata=shown, timeout=WAIT_S))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "QueueLen was not done within 0.2 s" in error.details()
+    assert "QueueLen did not finish within 0.2 s" in error.details()
 
 
 async def test_who_asks_again_with_the_same_key_gets_the_same_answer(stub: Any) -> None:
