@@ -115,7 +115,7 @@ def test_what_is_written_and_not_committed_is_told(wb: Workbench, project: Proje
     first = volume.history("draft")[-1].number
     text = volume.diff_text("draft", first, mount.holder)
     assert "-old\n+" in text
-    with pytest.raises(HistoryError, match="holds no file"):
+    with pytest.raises(HistoryError, match="There is no regular file"):
         volume.diff_text("draft", first, "sb-nobody")
     run.cancel()
     assert volume.uncommitted() == []

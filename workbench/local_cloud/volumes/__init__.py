@@ -1,1 +1,1 @@
-"""Volumes: committed state, and the private working copies that mounts are."""
+"""Volumes: their committed state, and the private working copies of it that sandboxes and containers mount."""

@@ -1,4 +1,4 @@
-"""Volume blocks over HTTP: 8 MiB pieces of files, by signed links, straight from and to the content store."""
+"""Upload and download of volume blocks (8 MiB pieces of files) over HTTP by signed links, from and to the store."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class VolumeRoutes:
-    """Takes blocks by their hash and gives ranges of contents."""
+    """Makes the links of blocks, and serves them: PUT of a whole block by its sha256, GET of a range of a content."""
 
     def __init__(self, content: ContentStore, links: Links) -> None:
         self._content = content
@@ -27,11 +27,11 @@ class VolumeRoutes:
         ]
 
     def upload_url(self, sha256: str) -> str:
-        """Where the block with this hash is to be PUT."""
+        """Return the signed URL to which the block with this sha256 is to be PUT."""
         return self._links.make("PUT", f"/blocks/{sha256}")
 
     def download_urls(self, sha256: str, *, start: int, length: int) -> list[str]:
-        """One URL for each aligned block that holds a part of the range."""
+        """Return one signed URL for each block that holds a part of the range; `start` and `length` are in bytes."""
         urls = []
         position, end = start, start + length
         while position < end:
@@ -48,9 +48,9 @@ class VolumeRoutes:
         async for chunk in request.stream():
             data += chunk
             if len(data) > BLOCK_BYTES:
-                return PlainTextResponse("a block is at most 8 MiB", 413)
+                return PlainTextResponse(f"a block is at most {BLOCK_BYTES} bytes (8 MiB), this one is longer", 413)
         if hashlib.sha256(data).hexdigest() != sha256:
-            return PlainTextResponse("the bytes do not match the block's sha256", 400)
+            return PlainTextResponse(f"the bytes do not have the block's sha256 {sha256}: send the block again", 400)
         await asyncio.to_thread(self._content.add_bytes, bytes(data))
         return PlainTextResponse(sha256)
 
@@ -59,7 +59,7 @@ class VolumeRoutes:
             return refusal
         sha256 = request.path_params["sha256"]
         if not self._content.has(sha256):
-            return PlainTextResponse("no such content", 404)
+            return PlainTextResponse(f"there is no content {sha256} any more: list the volume again", 404)
         start, length = int(request.query_params["start"]), int(request.query_params["length"])
         headers = {"content-length": str(length)}
         return StreamingResponse(

@@ -1,7 +1,8 @@
 """The committed state of volumes: a manifest per volume and the change set of every commit, in SQLite.
 
-Commits are per-file last-write-wins. Paths are relative, with `/` between names and none at either end. What a commit
-really changed, implied parents and replaced subtrees included, is its change set: history and diff come from it.
+The last commit of a file wins. Paths are relative, with `/` between names and none at either end. A commit's change set
+is everything that it changed, with the parent directories that it made and the trees that it replaced; history and diff
+are read from it.
 """
 
 import sqlite3
@@ -36,7 +37,11 @@ CREATE TABLE IF NOT EXISTS volume_entries (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file, directory or symbolic link of a volume. `mtime` is in Unix seconds, `size` in bytes."""
+    """One file, directory or symbolic link of a volume.
+
+    `mode` has the permission bits, `mtime` is in Unix seconds. `size` (bytes) and `sha256` are set for files only,
+    `target` for symbolic links only.
+    """
 
     path: str
     kind: Literal["file", "dir", "symlink"]
@@ -47,20 +52,20 @@ class Entry:
     mtime: float = 0
 
     def same_as(self, other: "Entry") -> bool:
-        """Whether both hold the same thing; times do not count."""
+        """Whether both have the same kind, mode and content; times are not compared."""
         return (self.kind, self.mode, self.sha256, self.target) == (other.kind, other.mode, other.sha256, other.target)
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A path that a commit takes away. A directory stays while it holds entries that the commit does not remove."""
+    """A path that a commit removes. A directory stays if it holds entries that the commit does not remove."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit: `parent` is the newest commit that its author had seen, `author` is `kind:id`."""
+    """One commit: `parent` is the newest commit that its author had seen, `at` Unix seconds, `author` `kind:id`."""
 
     number: int
     parent: int
@@ -69,54 +74,60 @@ class Commit:
 
 
 def clean(path: str) -> str:
-    """Normalise a path that a client gave, "" being the root; raises CloudError INVALID_ARGUMENT for `..` and NUL."""
+    """Return a client's path in normal form, "" for the root.
+
+    Raises CloudError INVALID_ARGUMENT for a path with `..` or NUL, and for one that is too long.
+    """
     if "\0" in path:
-        raise invalid("A volume path must not hold NUL.")
+        raise invalid("A path in a volume must not contain a NUL character.")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise invalid("A volume path must not hold '..'.")
+        raise invalid(f"A path in a volume must not contain '..', as '{path[:200]}' does.")
     if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
-        raise invalid(f"A volume path is at most {MAX_PATH_BYTES} bytes, each name in it {MAX_NAME_BYTES}.")
+        raise invalid(
+            f"A path in a volume is at most {MAX_PATH_BYTES} bytes, and each name in it at most {MAX_NAME_BYTES}; "
+            f"'{path[:50]}…' is longer."
+        )
     return "/".join(parts)
 
 
 def parents(path: str) -> list[str]:
-    """The directories above a path, outermost first, without the root."""
+    """Return the directories above a path, outermost first, without the root."""
     parts = path.split("/")[:-1]
     return ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 class CommittedVolumes:
-    """Publishes change sets and reads manifests. May be called from any thread: the database serialises."""
+    """Publishes change sets and reads manifests. May be called from any thread: the database has a lock."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
         database.script(_DDL)
 
     def create(self, volume_id: str, *, version: int) -> None:
-        """Make an empty volume; nothing happens when it is there."""
+        """Make an empty volume with a file system version, 1 or 2; does nothing when the volume exists."""
         self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?,?)", (volume_id, version))
 
     def version(self, volume_id: str) -> int:
-        """The volume's file system version, 1 or 2; raises CloudError NOT_FOUND."""
+        """Return the volume's file system version, 1 or 2; raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT version FROM volumes WHERE volume_id=?", (volume_id,))
         if row is None:
             raise not_found(f"Volume {volume_id} not found.")
         return int(row["version"])
 
     def drop(self, volume_id: str) -> None:
-        """Forget a volume's entries and commits."""
+        """Delete a volume's entries and commits."""
         self._db.execute("DELETE FROM volumes WHERE volume_id=?", (volume_id,))
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make reads and a publish that depends on them one step."""
+        """Return a transaction, for reads and a publish that depends on them. It is durable."""
         return self._db.transaction(durable=True)
 
     def publish(self, volume_id: str, changes: list[Entry | Removal], *, author: str, parent: int | None = None) -> int:
-        """Apply a change set as one commit and return its number; all of it or nothing.
+        """Apply a change set as one commit, completely or not at all, and return its number.
 
         `parent` is the newest commit that the author had seen, by default the newest. Raises CloudError NOT_FOUND
-        when the volume is gone.
+        when the volume was deleted.
         """
         with self._db.transaction(durable=True):
             self.version(volume_id)
@@ -126,7 +137,7 @@ class CommittedVolumes:
                 (volume_id, number, number - 1 if parent is None else parent, time.time(), author),
             )
             removals = [change.path for change in changes if isinstance(change, Removal)]
-            for path in sorted(removals, reverse=True):  # what is below a directory before the directory
+            for path in sorted(removals, reverse=True):  # a directory after everything below it
                 self._remove(volume_id, number, path)
             known: set[str] = set()
             for entry in sorted((c for c in changes if isinstance(c, Entry)), key=lambda entry: entry.path):
@@ -174,14 +185,14 @@ class CommittedVolumes:
         )
 
     def entry(self, volume_id: str, path: str) -> Entry | None:
-        """One entry; the root is always a directory."""
+        """Return one entry, None when there is none; the root is always a directory."""
         if path == "":
             return Entry("", "dir", 0o755)
         row = self._db.one("SELECT * FROM volume_entries WHERE volume_id=? AND path=?", (volume_id, path))
         return None if row is None else _entry(row)
 
     def below(self, volume_id: str, path: str, *, recursive: bool = True) -> list[Entry]:
-        """Every entry below a directory, in order of paths; without `recursive` its own entries only."""
+        """Return every entry below a directory, in order of paths; without `recursive` only those directly in it."""
         low, high = _below(path) if path else ("", "\U0010ffff")
         skip = len(path) + 1 if path else 0
         rows = self._db.all(
@@ -192,7 +203,7 @@ class CommittedVolumes:
         return [_entry(row) for row in rows]
 
     def size_below(self, volume_id: str, path: str) -> int:
-        """The lengths of all files below a directory together, in bytes."""
+        """Return the sum of the lengths of all files below a directory, in bytes."""
         low, high = _below(path) if path else ("", "\U0010ffff")
         row = self._db.one(
             "SELECT SUM(size) AS size FROM volume_entries WHERE volume_id=? AND path>? AND path<?",
@@ -201,13 +212,13 @@ class CommittedVolumes:
         return int(row["size"] or 0) if row is not None else 0
 
     def prune(self, volume_id: str, oldest: int) -> int:
-        """Forget the commits before `oldest`, which stays as it is with all after it; returns how many were there."""
+        """Delete the commits before the commit `oldest`, and return how many they were. Later ones stay readable."""
         with self._db.transaction(durable=True):
             oldest = min(oldest, self.head(volume_id))
             forgotten = self._db.execute(
                 "DELETE FROM volume_commits WHERE volume_id=? AND number<?", (volume_id, oldest)
             )
-            # Of each path, the state that it had at the oldest commit is its first now; one that was gone has none.
+            # Each path keeps the last change up to the oldest commit, which is its state there; a removal is not kept.
             self._db.execute(
                 "DELETE FROM volume_changes AS old WHERE volume_id=? AND number<=? AND (number<? AND EXISTS (SELECT 1 "
                 "FROM volume_changes AS newer WHERE newer.volume_id=old.volume_id AND newer.path=old.path "
@@ -217,9 +228,10 @@ class CommittedVolumes:
         return forgotten
 
     def oldest(self, volume_id: str, *, since: float = 0, newest: int = 0) -> int:
-        """The oldest commit among those not older than `since`, and among the `newest` ones when that is given.
+        """Return the oldest commit that is made at `since` (Unix seconds) or later.
 
-        The newest of all when none is; 0 when there are no commits.
+        With `newest`, it is also one of the so many newest commits. When all are older, this is the newest commit; 0
+        when there are no commits.
         """
         row = self._db.one(
             "SELECT MIN(number) AS first FROM volume_commits WHERE volume_id=? AND at>=?", (volume_id, since)
@@ -229,23 +241,23 @@ class CommittedVolumes:
         return max(first, head - newest + 1) if newest else first
 
     def at(self, volume_id: str, sub_path: str) -> dict[str, Entry]:
-        """The entries below a sub-path, by paths relative to it."""
+        """Return the entries below a sub-path, by their paths relative to it."""
         skip = len(sub_path) + 1 if sub_path else 0
         entries = [replace(entry, path=entry.path[skip:]) for entry in self.below(volume_id, sub_path)]
         return {entry.path: entry for entry in entries}
 
     def head(self, volume_id: str) -> int:
-        """The number of the newest commit, 0 for none."""
+        """Return the number of the newest commit, 0 when there is none."""
         row = self._db.one("SELECT MAX(number) AS last FROM volume_commits WHERE volume_id=?", (volume_id,))
         return int(row["last"] or 0) if row is not None else 0
 
     def has(self, volume_id: str, number: int) -> bool:
-        """Whether a commit is kept."""
+        """Whether the volume has a commit with this number."""
         sql = "SELECT 1 FROM volume_commits WHERE volume_id=? AND number=?"
         return self._db.one(sql, (volume_id, number)) is not None
 
     def commits(self, volume_id: str, *, limit: int = 100) -> list[Commit]:
-        """The newest commits, newest first."""
+        """Return the newest `limit` commits, newest first."""
         rows = self._db.all(
             "SELECT number, parent, at, author FROM volume_commits WHERE volume_id=? ORDER BY number DESC LIMIT ?",
             (volume_id, limit),
@@ -253,7 +265,7 @@ class CommittedVolumes:
         return [Commit(**dict(row)) for row in rows]
 
     def changes(self, volume_id: str, number: int, *, below: str = "") -> list[Entry | Removal]:
-        """What one commit changed at or below a path, in order of paths."""
+        """Return what one commit changed at or below a path, in order of paths."""
         rows = self._db.all(
             "SELECT * FROM volume_changes WHERE volume_id=? AND number=? AND (path=? OR (path>? AND path<?)) "
             "ORDER BY path",
@@ -262,7 +274,7 @@ class CommittedVolumes:
         return [Removal(str(row["path"])) if row["kind"] is None else _entry(row) for row in rows]
 
     def as_of(self, volume_id: str, number: int, *, below: str = "") -> list[Entry]:
-        """Every entry at or below a path as it was right after a commit, in order of paths."""
+        """Return every entry at or below a path as it was right after a commit, in order of paths."""
         rows = self._db.all(
             "SELECT * FROM (SELECT *, MAX(number) FROM volume_changes WHERE volume_id=? AND number<=? "
             "AND (path=? OR (path>? AND path<?)) GROUP BY path) WHERE kind IS NOT NULL ORDER BY path",
@@ -271,7 +283,7 @@ class CommittedVolumes:
         return [_entry(row) for row in rows]
 
     def touching(self, volume_id: str, path: str, *, limit: int) -> list[Commit]:
-        """The newest commits that changed something at or below a path, newest first."""
+        """Return the newest `limit` commits that changed something at or below a path, newest first."""
         rows = self._db.all(
             "SELECT number, parent, at, author FROM volume_commits WHERE volume_id=? AND number IN "
             "(SELECT number FROM volume_changes WHERE volume_id=? AND (path=? OR (path>? AND path<?))) "
@@ -281,7 +293,7 @@ class CommittedVolumes:
         return [Commit(**dict(row)) for row in rows]
 
     def versions(self, volume_id: str, path: str) -> list[tuple[int, Entry | None]]:
-        """Every state that a path was ever committed in, with the commit, oldest first; None where it was removed."""
+        """Return every commit that changed a path, with its entry then (None: removed), oldest first."""
         rows = self._db.all(
             "SELECT * FROM volume_changes WHERE volume_id=? AND path=? ORDER BY number", (volume_id, path)
         )
@@ -289,7 +301,7 @@ class CommittedVolumes:
 
 
 def _range(path: str) -> tuple[str, str, str]:
-    """The parameters of "at or below a path": the path itself, and bounds that what is below it lies between."""
+    """Return the SQL parameters for "at or below a path": the path, and the bounds between which all below it sorts."""
     return (path, *_below(path)) if path else ("", "", "\U0010ffff")
 
 

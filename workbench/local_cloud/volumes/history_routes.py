@@ -1,4 +1,4 @@
-"""The time machine over HTTP: what Modal's protocol has no words for. JSON, except for contents."""
+"""HTTP routes for the history of volumes, which Modal's protocol does not have. JSON, except for file contents."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,11 +19,14 @@ from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Rem
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 MAX_COMMITS = 1000
-MAX_WORKING_BYTES = 8 * 1024 * 1024  # a file that somebody reads; larger ones are there once they are committed
+MAX_WORKING_BYTES = 8 * 1024 * 1024  # of an uncommitted file; a larger one is cut, and whole once it is committed
 
 
 class _Question(BaseModel):
-    """What a request asks; `path` is relative to the volume, "" being all of it."""
+    """A request's query parameters; `path` is relative to the volume, "" means the whole volume.
+
+    `base`, `head` and `commit` are commits' numbers, 0 when not given. `holder` is a sandbox's or container's id.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,7 +40,10 @@ class _Question(BaseModel):
 
 @dataclass(frozen=True)
 class Uncommitted:
-    """What one live mount holds that nobody else can see yet; `holder` is the sandbox or container."""
+    """What one mount holds that is not committed: how many files, their bytes, and the paths that differ.
+
+    `holder` is the id of the sandbox or container.
+    """
 
     holder: str
     mount_path: str
@@ -48,7 +54,7 @@ class Uncommitted:
 
 
 class HistoryRoutes:
-    """Answers about the volumes of the default environment, by name."""
+    """Serves the history of the default environment's volumes, by their names."""
 
     def __init__(
         self,
@@ -60,9 +66,10 @@ class HistoryRoutes:
         uncommitted: Callable[[str], Awaitable[list[Uncommitted]]],
         working: Callable[[str, str], list[WorkingCopy]],
     ) -> None:
-        """`volume_id` finds a volume by its name; `uncommitted` looks into the mounts of one.
+        """Take the parts that the routes need.
 
-        `working` gives the mounts that a sandbox or container has of a volume.
+        `volume_id` returns the id of a volume's name; `uncommitted` scans every mount of a volume; `working` returns
+        the working copies of a volume that a holder has mounted.
         """
         self._authenticator = authenticator
         self._committed = committed
@@ -101,13 +108,19 @@ class HistoryRoutes:
         changes = self._history.diff(volume_id, clean(question.path), question.base, head)
         return JSONResponse(
             [
-                {"path": one.path, "what": one.what, "before": _facts(one.before), "after": _facts(one.after)}
-                for one in changes
+                {
+                    "path": change.path,
+                    "what": change.what,
+                    "before": _facts(change.before),
+                    "after": _facts(change.after),
+                }
+                for change in changes
             ]
         )
 
     async def _versions(self, volume_id: str, question: _Question) -> Response:
-        commits = {one.number: one for one in self._committed.touching(volume_id, clean(question.path), limit=10_000)}
+        touching = self._committed.touching(volume_id, clean(question.path), limit=10_000)
+        commits = {commit.number: commit for commit in touching}
         return JSONResponse(
             [
                 {**asdict(commits[number]), "entry": _facts(entry)}
@@ -124,8 +137,8 @@ class HistoryRoutes:
     async def _mounts(self, volume_id: str, question: _Question) -> Response:
         below = clean(question.path)
         found = await self._uncommitted(volume_id)
-        scoped = [one for one in found if not below or (one.sub_path + "/").startswith(below + "/")]
-        return JSONResponse([asdict(one) for one in scoped])
+        scoped = [mount for mount in found if not below or (mount.sub_path + "/").startswith(below + "/")]
+        return JSONResponse([asdict(mount) for mount in scoped])
 
     async def _working_file(self, volume_id: str, question: _Question) -> Response:
         path = clean(question.path)
@@ -135,11 +148,13 @@ class HistoryRoutes:
                 data = await copy.read(path.removeprefix(prefix), max_bytes=MAX_WORKING_BYTES)
                 if data is not None:
                     return Response(data, media_type="application/octet-stream")
-        raise not_found(f"'{question.holder}' holds no file '{path}'.")
+        raise not_found(
+            f"There is no regular file '{path}' in a mount of this volume in '{question.holder[:64]}', or it has ended."
+        )
 
     async def _restore(self, volume_id: str, question: _Question) -> Response:
         if not question.commit:
-            raise not_found("Which commit? Give its number.")
+            raise not_found("`commit` is missing: give the number of the commit to restore.")
         number = await asyncio.to_thread(self._history.restore, volume_id, clean(question.path), question.commit)
         return JSONResponse({"commit": number})
 

@@ -1,7 +1,7 @@
-"""Lays entries out in a working copy, the first time and on reload, while the guest may be looking.
+"""Writes a volume's entries into a working copy, at the mount and on reload, while its guest may be using it.
 
-Everything is made ready in a scratch directory that the guest cannot reach and then renamed into place, so that a guest
-sees a whole file or none, and no name of its choosing is ever written through.
+On reload each file is prepared in a scratch directory that the guest cannot reach, and then renamed into place. So a
+guest sees a complete file or none, and cannot redirect a write by a link that it puts in the way.
 """
 
 import errno
@@ -17,9 +17,9 @@ from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.committed import Entry, parents
 from workbench.local_cloud.volumes.scan import Known, identity
 
-_NEW = "new"
+_NEW = "new"  # the name in the scratch directory of what is being prepared
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_GUESTS_DOING = frozenset(
+_CAUSED_BY_GUESTS = frozenset(
     {
         errno.ENOENT,
         errno.ENOTDIR,
@@ -35,9 +35,10 @@ _GUESTS_DOING = frozenset(
 
 
 class Layout:
-    """Puts one working copy's directory in the state that a manifest describes."""
+    """Brings one working copy's directory into the state that a manifest describes."""
 
     def __init__(self, tree: Path, scratch: Path, owner_uid: int | None, content: ContentStore) -> None:
+        """`tree` is the directory that is mounted; its entries get the owner `owner_uid`, unless that is None."""
         self._tree = tree
         self._scratch = scratch
         self._owner = owner_uid
@@ -46,10 +47,13 @@ class Layout:
     def apply(
         self, before: Mapping[str, Known], target: Mapping[str, Entry], *, keep: AbstractSet[str], live: bool
     ) -> dict[str, Known]:
-        """Turn `before` into `target`, leaving the paths of `keep` and what holds them; returns what is known now.
+        """Change the directory from the state `before` to `target`, and return the state that it has then.
 
-        `live` says that a guest may be writing. What it makes impossible meanwhile stays as it was before. Stamps are
-        taken only when no guest is there: before one starts, the file system's clock has ticked.
+        The paths of `keep` and the directories above them are left alone. `live` says that a guest may be writing: an
+        entry that it prevents from being changed stays as it was in `before`. Files have stamps in the result only if
+        not `live`: by the time a guest starts, the file system's clock has ticked.
+
+        Raises OSError for failures that no guest can cause, such as a full disk.
         """
         held = set(keep) | {parent for path in keep for parent in parents(path)}
         known = dict(before)
@@ -71,7 +75,7 @@ class Layout:
                 if done is not None:
                     known[path] = done if not live else Known(entry, None)
                     placed.append(entry)
-            for entry in reversed(placed):  # a directory's mode comes last: it may keep us out
+            for entry in reversed(placed):  # modes of directories come last: they may forbid us to write in them
                 if entry.kind == "dir":
                     _set_mode(root, entry)
         return known
@@ -86,12 +90,12 @@ class Layout:
                     if self._owner is not None:
                         os.fchown(made, self._owner, self._owner)
         except OSError as error:
-            _raise_unless_guests(error)
+            _raise_unless_caused_by_guest(error)
             return None
         return Known(entry, None)
 
     def _place_first(self, root: int, entry: Entry) -> Known:
-        """Write into an empty tree, where nobody is yet: nothing need be hidden or replaced."""
+        """Write straight into an empty directory that no guest uses yet: no scratch, no rename."""
         if entry.kind == "symlink":
             os.symlink(entry.target, entry.path, dir_fd=root)
             if self._owner is not None:
@@ -135,13 +139,13 @@ def _rename_into(root: int, scratch: int, path: str) -> bool:
             _make_way(directory, name, for_directory=False)
             os.rename(_NEW, name, src_dir_fd=scratch, dst_dir_fd=directory)
     except OSError as error:
-        _raise_unless_guests(error)
+        _raise_unless_caused_by_guest(error)
         return False
     return True
 
 
 def _make_way(directory: int, name: str, *, for_directory: bool) -> None:
-    """Remove what cannot be replaced by a rename or a mkdir: a directory only when it is empty."""
+    """Remove an entry of the other kind, which rename and mkdir cannot replace; a directory only if it is empty."""
     try:
         is_directory = stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:
@@ -153,7 +157,7 @@ def _make_way(directory: int, name: str, *, for_directory: bool) -> None:
 
 
 def _remove(root: int, path: str) -> bool:
-    """Take one path away, a directory only when it is empty; False when the guest stands in the way."""
+    """Remove one path, a directory only if it is empty; False when the guest prevents it."""
     try:
         with opened_parent(root, path) as (directory, name):
             if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
@@ -163,7 +167,7 @@ def _remove(root: int, path: str) -> bool:
     except FileNotFoundError:
         return True
     except OSError as error:
-        _raise_unless_guests(error)
+        _raise_unless_caused_by_guest(error)
         return False
     return True
 
@@ -173,9 +177,9 @@ def _set_mode(root: int, entry: Entry) -> None:
         with opened_parent(root, entry.path) as (directory, name), opened_dir(name, dir_fd=directory) as descriptor:
             os.fchmod(descriptor, entry.mode & 0o777)
     except OSError as error:
-        _raise_unless_guests(error)
+        _raise_unless_caused_by_guest(error)
 
 
-def _raise_unless_guests(error: OSError) -> None:
-    if error.errno not in _GUESTS_DOING:
+def _raise_unless_caused_by_guest(error: OSError) -> None:
+    if error.errno not in _CAUSED_BY_GUESTS:
         raise error

@@ -1,6 +1,7 @@
-"""Who keeps a mount busy: processes with a file of it open or working in it. What a refused reload must name.
+"""Finds the processes that keep a mount busy: they have a file of it open or their working directory in it.
 
-Asked from outside of the processes' namespaces; the kernel tells paths as they see them themselves.
+A reload that is refused names them. /proc is read from outside of the processes' namespaces; it shows the paths as the
+processes see them.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Holder:
-    """A process and what of the mount it holds; `pid` is its id inside, `what` is `open` or `cwd`."""
+    """A path that a process holds; `pid` is the id in its own namespace, `what` is `open` or `cwd`."""
 
     pid: int
     name: str
@@ -28,7 +29,7 @@ class Holder:
 
 
 def holders(pid: int, mount_path: str) -> list[Holder]:
-    """Everything that a process and its descendants hold below a mount's path."""
+    """Return every path at or below a mount's path that a process and its descendants hold."""
     found: list[Holder] = []
     for process in family(pid):
         try:
@@ -48,7 +49,7 @@ def holders(pid: int, mount_path: str) -> list[Holder]:
 
 
 def sentence(found: list[Holder]) -> str:
-    """What Modal says of a busy volume, and who it is."""
+    """Return Modal's message for a busy volume, followed by up to five of its holders."""
     told = "; ".join(str(holder) for holder in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f"volume busy: there are open files preventing the operation: {told}{more}"
@@ -62,7 +63,7 @@ def _descriptors(pid: int) -> list[Path]:
 
 
 def _inner_pid(pid: int) -> int:
-    """The id that a process has in its own namespace."""
+    """Return the id that a process has in its own namespace, or `pid` if it cannot be found."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):

@@ -1,8 +1,8 @@
-"""Directories of ended mounts, kept for the next mount of the same place.
+"""Keeps the directories of ended mounts for the next mount of the same place.
 
-A run of a project is usually followed by another, and to make a thousand inodes costs more than all the rest of a
-mount. A directory is kept only when it holds exactly what is known of it, and only for the same volume, sub-path and
-owner, so that nothing passes from one run to the next but what was committed, and nothing from project to project.
+A project is usually run again, and making a thousand inodes takes longer than the rest of a mount. A directory is kept
+only if it holds exactly the committed entries, and it is reused only for the same volume, sub-path and owner. So
+nothing but committed data passes from one run to the next, and nothing from one project to another.
 """
 
 import os
@@ -24,21 +24,21 @@ Place = tuple[str, str, int | None]  # volume, sub-path, owner
 
 @dataclass(frozen=True, slots=True)
 class ReusableDirectory:
-    """A directory that nobody uses, and what it holds."""
+    """A working copy's directory that no mount uses, and the entries in it by path."""
 
     holder: Path
     known: dict[str, Known]
 
 
 class ReusableDirectories:
-    """The newest few, one per place. Safe to use from several threads."""
+    """Keeps at most eight directories, the newest ones, one per place. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Place, ReusableDirectory] = OrderedDict()
         self._lock = threading.Lock()
 
     def keep(self, place: Place, spare: ReusableDirectory) -> None:
-        """Take a directory over; one that is too many is removed."""
+        """Keep a directory, or remove it if it is too large; the place's older one and a ninth one are removed."""
         size = sum(known.entry.size for known in spare.known.values())
         if len(spare.known) > _MAX_ENTRIES or size > _MAX_BYTES:
             remove_tree(spare.holder)
@@ -48,17 +48,20 @@ class ReusableDirectories:
             self._kept[place] = spare
             if len(self._kept) > _MAX_KEPT:
                 surplus.append(self._kept.popitem(last=False)[1])
-        for one in surplus:
-            remove_tree(one.holder)
+        for removed in surplus:
+            remove_tree(removed.holder)
 
     def take(self, place: Place) -> ReusableDirectory | None:
-        """Hand over what is kept for a place, to this caller alone."""
+        """Return the directory that is kept for a place, None when there is none; it is the caller's from now on."""
         with self._lock:
             return self._kept.pop(place, None)
 
 
 def is_plain(tree: Path) -> bool:
-    """Whether nothing is in an abandoned tree but what a commit describes: no second link, no attribute, no device."""
+    """Whether a directory without a guest holds only what a commit can describe.
+
+    That is: no hard links, no extended attributes, no special mode bits, no devices or sockets.
+    """
     skipped: list[Skipped] = []
     with opened_dir(tree) as root:
         for found in walk(root, skipped):

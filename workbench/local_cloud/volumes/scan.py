@@ -1,4 +1,4 @@
-"""Compares a working copy with what was last known of it. It reads, hashes and stores; the copy stays as it is."""
+"""Compares a working copy with its last known state. Changed files are hashed and stored; the copy is not changed."""
 
 import hashlib
 import os
@@ -14,17 +14,17 @@ from workbench.local_cloud.store.content import read_chunks
 from workbench.local_cloud.volumes.committed import Entry, Removal
 
 Stamp = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
-# A file that changed this shortly before its stamp was taken may change again within the same tick of the file
-# system's clock, so that its stamp proves nothing: it is hashed once more.
+# A file that was changed less than this before its stamp is taken may change again within the same tick of the file
+# system's clock and keep that stamp. It gets none, so it is hashed at the next scan, too.
 _SETTLED_NS = 20_000_000
 
 
-Keep = Callable[[BinaryIO, int], tuple[str, int]]  # at most so many bytes of a file; its sha256 and its length
+Keep = Callable[[BinaryIO, int], tuple[str, int]]  # stores at most so many bytes of a file; returns (sha256, size)
 
 
 @dataclass(frozen=True, slots=True)
 class ScanLimits:
-    """What one mount may hold: v1 volumes end at 500,000 inodes; the rest keeps a hostile job from filling the disk."""
+    """What one mount may hold: as many entries as a v1 volume, and files up to a size, against a full disk."""
 
     max_entries: int = 500_000
     max_file_bytes: int = 16 * 1024**3
@@ -32,7 +32,7 @@ class ScanLimits:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An entry as it was when its stamp was taken; without a stamp the file must be hashed to be compared."""
+    """An entry, and the stamp of its file then. Without a stamp the file must be hashed to be compared."""
 
     entry: Entry
     stamp: Stamp | None
@@ -40,7 +40,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What differs, what is known now, and what was left out."""
+    """The result of a scan: the changes, the state that is known now, and the entries that were skipped.
+
+    `files_changed` counts files and links that were added, changed or removed; `bytes_changed` is the size of the first
+    two.
+    """
 
     changes: list[Entry | Removal]
     known: dict[str, Known]
@@ -50,17 +54,17 @@ class Scan:
 
 
 def _stamp_of(status: os.stat_result) -> Stamp | None:
-    """The identity of a file's state; None while it is too fresh to tell."""
+    """Return a file's stamp, None if it was changed too recently for a stamp to prove anything."""
     if status.st_ctime_ns + _SETTLED_NS > time.time_ns():
         return None
     return identity(status)
 
 
 def scan(root: int, known: dict[str, Known], *, keep: Keep | None, limits: ScanLimits) -> Scan:
-    """Compare the open directory `root` with `known`; without `keep` files are hashed but not kept.
+    """Compare the open directory `root` with `known`; `keep` stores changed files, without it they are only hashed.
 
-    A file that vanishes meanwhile counts as removed, one that grows is taken as long as it was when opened. Raises
-    CloudError RESOURCE_EXHAUSTED when there are too many entries.
+    A file that vanishes meanwhile counts as removed; of one that grows, as many bytes are taken as it had when it was
+    opened. Raises CloudError RESOURCE_EXHAUSTED when there are too many entries, and whatever `keep` raises.
     """
     skipped: list[Skipped] = []
     seen: dict[str, Known] = {}
@@ -68,7 +72,11 @@ def scan(root: int, known: dict[str, Known], *, keep: Keep | None, limits: ScanL
     files = moved = 0
     for found in walk(root, skipped):
         if len(seen) >= limits.max_entries:
-            raise CloudError(Reason.RESOURCE_EXHAUSTED, f"A volume holds at most {limits.max_entries} entries.")
+            raise CloudError(
+                Reason.RESOURCE_EXHAUSTED,
+                f"A mount of a volume holds at most {limits.max_entries} files and directories, and this one has more: "
+                "remove some of them.",
+            )
         before = known.get(found.path)
         try:
             now = _look(found, before, keep, limits, skipped)
@@ -146,7 +154,7 @@ def _hash(file: BinaryIO, limit: int) -> tuple[str, int]:
 
 
 def identity(status: os.stat_result) -> Stamp:
-    """What changes whenever a file does."""
+    """Return the stamp of a file's status: it changes whenever the file does."""
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 

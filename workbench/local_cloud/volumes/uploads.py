@@ -1,7 +1,7 @@
 """Changes to a volume's files from outside of any container, as `modal volume put|rm|cp` makes them.
 
-They are commits of their own. Works on the committed state alone: no mount, no link is followed, and a request that
-fails changes nothing.
+Each is one commit on the committed state; mounts are not involved and no link is followed. A request that fails changes
+nothing.
 """
 
 from dataclasses import replace
@@ -13,19 +13,22 @@ AUTHOR = "client:api"
 
 
 class VolumeFiles:
-    """Lists, puts, removes and copies. Paths are cleaned here; raises CloudError."""
+    """Lists, puts, removes and copies files. Paths are a client's, and are checked here.
+
+    Every method raises CloudError: NOT_FOUND for the volume, INVALID_ARGUMENT for a bad path.
+    """
 
     def __init__(self, committed: CommittedVolumes) -> None:
         self._committed = committed
 
     def entries(self, volume_id: str, path: str, *, recursive: bool) -> list[Entry]:
-        """A directory's entries, or the one entry when the path is no directory; NOT_FOUND when it is missing."""
+        """Return a directory's entries, or the entry itself when the path is no directory; NOT_FOUND if missing."""
         self._committed.version(volume_id)
         found = self._existing(volume_id, clean(path))
         return self._committed.below(volume_id, found.path, recursive=recursive) if found.kind == "dir" else [found]
 
     def file(self, volume_id: str, path: str) -> Entry:
-        """A regular file; NOT_FOUND when it is missing, INVALID_ARGUMENT when it is something else."""
+        """Return the entry of a regular file; NOT_FOUND if missing, INVALID_ARGUMENT if it is something else."""
         self._committed.version(volume_id)
         found = self._existing(volume_id, clean(path))
         if found.kind != "file":
@@ -33,12 +36,16 @@ class VolumeFiles:
         return found
 
     def put(self, volume_id: str, entries: list[Entry], *, overwrite: bool) -> None:
-        """Put files as one commit; ALREADY_EXISTS for a file without `overwrite`, and for a directory always."""
+        """Put files as one commit.
+
+        Raises CloudError ALREADY_EXISTS when a path is a directory or lies below a file, and for a file that exists
+        unless `overwrite`.
+        """
         with self._committed.transaction():
             self._committed.version(volume_id)
             for entry in entries:
                 if not entry.path:
-                    raise invalid("A file needs a name.")
+                    raise invalid("A file needs a name: its path is empty or '/'.")
                 self._refuse_clash(volume_id, entry.path, overwrite=overwrite)
             self._committed.publish(volume_id, list(entries), author=AUTHOR)
 
@@ -47,14 +54,17 @@ class VolumeFiles:
         if there is not None and there.kind == "dir":
             raise already_exists(f"'{path}' is a directory.")
         if there is not None and not overwrite:
-            raise already_exists(f"'{path}' already exists.")
+            raise already_exists(f"'{path}' already exists: use --force, or force=True, to overwrite it.")
         for parent in parents(path):
             above = self._committed.entry(volume_id, parent)
             if above is not None and above.kind != "dir":
-                raise already_exists(f"'{parent}' is not a directory.")
+                raise already_exists(f"'{path}' cannot be put: '{parent}' is not a directory.")
 
     def remove(self, volume_id: str, path: str, *, recursive: bool) -> None:
-        """Remove a file, or a directory with `recursive`; NOT_FOUND when it is missing."""
+        """Remove a file, or a directory if `recursive`.
+
+        Raises CloudError: NOT_FOUND for the path, INVALID_ARGUMENT for a directory without `recursive`.
+        """
         with self._committed.transaction():
             self._committed.version(volume_id)
             found = self._existing(volume_id, clean(path))
@@ -67,14 +77,18 @@ class VolumeFiles:
             self._committed.publish(volume_id, list(changes), author=AUTHOR)
 
     def copy(self, volume_id: str, sources: list[str], target: str, *, recursive: bool) -> None:
-        """Copy as `cp` does: into the target when it is a directory, else onto it; several need a directory."""
+        """Copy as `cp` does: into the target if it is a directory, else to it. Several sources need a directory.
+
+        Raises CloudError: NOT_FOUND for a source, INVALID_ARGUMENT for a target that is no directory and for a
+        directory without `recursive` or into itself, ALREADY_EXISTS for a file onto a directory.
+        """
         with self._committed.transaction():
             self._committed.version(volume_id)
             into = clean(target)
             there = self._committed.entry(volume_id, into)
             is_dir = there is not None and there.kind == "dir"
             if not is_dir and (len(sources) > 1 or target.endswith("/")):
-                raise invalid(f"'{target}' is not a directory.")
+                raise invalid(f"'{target}' is not a directory: only a directory takes several files or ends with '/'.")
             copies: list[Entry | Removal] = []
             for source in sources:
                 found = self._existing(volume_id, clean(source))

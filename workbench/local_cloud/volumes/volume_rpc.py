@@ -1,4 +1,4 @@
-"""Volume RPCs: names, files by blocks, and the commits and reloads that function containers ask for."""
+"""Volume RPCs: names, upload and download of files by blocks, and function containers' commits and reloads."""
 
 import asyncio
 import time
@@ -22,14 +22,14 @@ from workbench.local_cloud.volumes.uploads import VolumeFiles
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 _PAGE = 1000
-_CALLS_TOLD = 4  # a container may work on hundreds at once, and any of them may have written
+_CALLS_NAMED = 4  # in a commit's author; a container may work on hundreds of calls at once
 _MAX_FILE_BYTES = 1 << 40  # Modal's limit for one file
 _KINDS = {"file": api_pb2.FileEntry.FILE, "dir": api_pb2.FileEntry.DIRECTORY, "symlink": api_pb2.FileEntry.SYMLINK}
 
 
 @dataclass(frozen=True)
 class Mounts:
-    """What a function container has mounted, by path, its process id, and the calls that it works on."""
+    """A function container's working copies by mount path, its process id, and the ids of its current calls."""
 
     pid: int = 0
     copies: Mapping[str, WorkingCopy] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Mounts:
 
 
 class VolumeRpcs:
-    """Answers about volumes; `mounts_of` tells what a function container has mounted."""
+    """Handles the volume RPCs; `mounts_of` returns what the function container with a task id has mounted."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class VolumeRpcs:
     async def VolumeGetOrCreate(
         self, request: api_pb2.VolumeGetOrCreateRequest, context: Any
     ) -> api_pb2.VolumeGetOrCreateResponse:
-        """Find or create a volume; version 1 unless told otherwise, as on Modal."""
+        """Find or create a volume; a new one has version 1 unless the request names another, as on Modal."""
         refuse_options("A volume", request.create_options, ())
         with self._committed.transaction():
             volume_id, created = self._objects.get_or_create(
@@ -84,14 +84,14 @@ class VolumeRpcs:
         )
 
     def named(self, name: str) -> str:
-        """The id of a volume of the default environment by its name; raises CloudError NOT_FOUND."""
+        """Return the id of the default environment's volume of this name; raises CloudError NOT_FOUND."""
         volume_id, _ = self._objects.get_or_create(
             "volume", "vo", environment="", name=name, creation_type=api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED
         )
         return volume_id
 
     def metadata(self, volume_id: str) -> api_pb2.VolumeMetadata:
-        """What the SDK must know of a volume."""
+        """Return what the SDK keeps about a volume: version, name, creation; raises CloudError NOT_FOUND."""
         _, name, created_at = self._objects.describe("volume", volume_id)
         return api_pb2.VolumeMetadata(
             version=self._committed.version(volume_id),  # type: ignore[arg-type]  # stored as the enum's number
@@ -118,14 +118,14 @@ class VolumeRpcs:
         return response
 
     async def VolumeRename(self, request: api_pb2.VolumeRenameRequest, context: Any) -> empty_pb2.Empty:
-        """Give a volume another name."""
+        """Rename a volume."""
         if not request.name:
             raise invalid("A volume's name must not be empty.")
         self._objects.rename("volume", request.volume_id, request.name)
         return empty_pb2.Empty()
 
     async def VolumeDelete(self, request: api_pb2.VolumeDeleteRequest, context: Any) -> empty_pb2.Empty:
-        """Forget a volume, its files and its history."""
+        """Delete a volume, its files and its history."""
         self._drop(request.volume_id)
         return empty_pb2.Empty()
 
@@ -140,7 +140,7 @@ class VolumeRpcs:
         return empty_pb2.Empty()
 
     def drop_abandoned(self) -> None:
-        """Drop ephemeral volumes whose owner is silent."""
+        """Delete ephemeral volumes whose owner has sent no heartbeat for too long."""
         for volume_id in self._ephemeral.abandoned("volume"):
             self._drop(volume_id)
 
@@ -175,7 +175,7 @@ class VolumeRpcs:
     async def VolumeGetFile2(
         self, request: api_pb2.VolumeGetFile2Request, context: Any
     ) -> api_pb2.VolumeGetFile2Response:
-        """Say where a file's blocks can be read; a length of 0 means to its end."""
+        """Return URLs for the blocks of a range of a file; a length of 0 means to its end."""
         entry = self._files.file(request.volume_id, request.path)
         start = min(request.start, entry.size)
         length = min(request.len or entry.size, entry.size - start)
@@ -189,12 +189,15 @@ class VolumeRpcs:
     async def VolumePutFiles2(
         self, request: api_pb2.VolumePutFiles2Request, context: Any
     ) -> api_pb2.VolumePutFiles2Response:
-        """Name the blocks that are missing, or put the files once all are here."""
+        """Return the blocks that must be uploaded first; when none is missing, put the files."""
         response = api_pb2.VolumePutFiles2Response()
         asked: set[str] = set()
         for file_index, file in enumerate(request.files):
             if file.size > _MAX_FILE_BYTES or len(file.blocks) != -(-file.size // BLOCK_BYTES):
-                raise invalid(f"'{file.path}' does not have the blocks of a file of {file.size} bytes.")
+                raise invalid(
+                    f"'{file.path[:200]}' has {file.size} bytes and {len(file.blocks)} blocks: a file is at most "
+                    f"{_MAX_FILE_BYTES} bytes, with one block for each {BLOCK_BYTES} bytes."
+                )
             for block_index, block in enumerate(file.blocks):
                 sha256 = _hash(block.contents_sha256)
                 if sha256 == EMPTY_SHA256 or sha256 in asked or self._content.has(sha256):
@@ -220,7 +223,7 @@ class VolumeRpcs:
         return response
 
     def _join(self, file: api_pb2.VolumePutFiles2Request.File) -> str:
-        """Keep a file's content made of its blocks, whose trailing zeros were left out."""
+        """Store a file's content, joined from its blocks, and return its sha256. Clients cut zeros at a block's end."""
         lengths = [min(BLOCK_BYTES, file.size - start) for start in range(0, file.size, BLOCK_BYTES)]
 
         def chunks() -> Iterator[bytes]:
@@ -228,18 +231,18 @@ class VolumeRpcs:
                 sha256 = _hash(block.contents_sha256)
                 data = b"" if sha256 == EMPTY_SHA256 else self._content.path(sha256).read_bytes()
                 if len(data) > length:
-                    raise invalid(f"A block of '{file.path}' is longer than its place in the file.")
+                    raise invalid(f"A block of '{file.path[:200]}' has {len(data)} bytes, its place only {length}.")
                 yield data.ljust(length, b"\0")
 
         return self._content.add_chunks(chunks())
 
     async def VolumePutFiles(self, request: api_pb2.VolumePutFilesRequest, context: Any) -> empty_pb2.Empty:
-        """Put files whose contents were uploaded by hash (version 1)."""
+        """Put files of a version 1 volume, whose contents were uploaded by sha256 before."""
         entries = []
         for file in request.files:
             sha256 = _hash_text(file.sha256_hex)
             if not self._content.has(sha256):
-                raise invalid(f"The content of '{file.filename}' was not uploaded.")
+                raise invalid(f"The content {sha256} of '{file.filename[:200]}' was not uploaded: upload it first.")
             size = self._content.size(sha256)
             mode = (file.mode or 0o644) & 0o777
             entries.append(Entry(clean(file.filename), "file", mode, size=size, sha256=sha256, mtime=time.time()))
@@ -269,10 +272,10 @@ class VolumeRpcs:
     # -- mounts ------------------------------------------------------------------------------------------------------
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest, context: Any) -> api_pb2.VolumeCommitResponse:
-        """Commit the calling container's own mount; a sandbox's writes are not in it, exactly as on Modal.
+        """Commit the calling container's own mount; as on Modal, a sandbox's writes are not part of it.
 
-        Newer commits of others become visible with it, unless the mount is busy: the client's own reload tells who
-        keeps it so.
+        Then reload it, unless processes keep the mount busy. In that case the client reloads it itself and gets the
+        error that names them.
         """
         own = self._own_mounts(request.volume_id)
         await _commit(own)
@@ -282,9 +285,9 @@ class VolumeRpcs:
         return api_pb2.VolumeCommitResponse(skip_reload=not busy)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest, context: Any) -> empty_pb2.Empty:
-        """Make newer commits visible in the calling container's own mount; refused while that is busy.
+        """Commit what the calling container has written, and make newer commits of others visible in its mount.
 
-        What the container itself has written is committed first.
+        Raises CloudError FAILED_PRECONDITION while processes keep the mount busy.
         """
         own = self._own_mounts(request.volume_id)
         if found := await _holders(own):
@@ -303,7 +306,7 @@ class VolumeRpcs:
 
 
 async def _commit(own: Mounts) -> None:
-    calls = "".join(f" call={call_id}" for call_id in own.calls[:_CALLS_TOLD])
+    calls = "".join(f" call={call_id}" for call_id in own.calls[:_CALLS_NAMED])
     for copy in own.copies.values():
         await copy.commit(f"container:{caller.get().task_id}{calls}")
 
@@ -319,11 +322,11 @@ async def _reload(own: Mounts) -> None:
 
 def _hash(digest: bytes) -> str:
     if len(digest) != 32:
-        raise invalid("A block's sha256 must be 32 bytes.")
+        raise invalid(f"A block's sha256 must be 32 bytes, not {len(digest)}.")
     return digest.hex()
 
 
 def _hash_text(text: str) -> str:
     if len(text) != 64 or not all(character in "0123456789abcdef" for character in text):
-        raise invalid("A file's sha256 must be 64 lower-case hexadecimal digits.")
+        raise invalid(f"A file's sha256 must be 64 lower-case hexadecimal digits, not {text[:64]!r}.")
     return text

@@ -1,7 +1,7 @@
-"""Working copies: what a mount is. Each is a private directory with the committed state of its moment.
+"""Working copies: each mount of a volume is a private directory with the state that was committed when it was made.
 
-Guests write here, so everything in it is hostile: the host touches it by directory descriptors only and follows no
-link. Writes become visible elsewhere on commit, and commits of others become visible here on reload.
+Guests write into it, so everything in it is hostile: the host uses directory descriptors only and follows no link.
+Writes become visible elsewhere on commit, and commits of others become visible here on reload.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from workbench.local_cloud.volumes.reusable_directories import ReusableDirectori
 from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits, scan
 
 _T = TypeVar("_T")
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # anything else is a failure to read what may be there
-MayCommit = Callable[[str, str], Awaitable[bool]]  # author, sub-path; False: acknowledge it, and publish nothing
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # with any other error the file may exist
+MayCommit = Callable[[str, str], Awaitable[bool]]  # (author, sub-path); False: acknowledge the commit, publish nothing
 
 
 async def _always(author: str, sub_path: str) -> bool:
@@ -34,7 +34,7 @@ async def _always(author: str, sub_path: str) -> bool:
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What a commit published: its number (None when nothing had changed), files and bytes, and what was skipped."""
+    """What a commit published: its number (None: nothing had changed), how many files and bytes, what was skipped."""
 
     number: int | None
     files_changed: int
@@ -44,7 +44,7 @@ class CommitResult:
 
 @dataclass(frozen=True)
 class Pending:
-    """What a mount holds that nobody else can see yet: files, their bytes, and every path that differs."""
+    """What a mount holds that is not committed: how many files, their bytes, and every path that differs."""
 
     files: int
     size: int
@@ -52,7 +52,7 @@ class Pending:
 
 
 class WorkingCopies:
-    """Makes working copies below one directory that nobody else may list."""
+    """Makes working copies below one directory, which guests cannot list."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class WorkingCopies:
         limits: ScanLimits | None = None,
         may_commit: MayCommit = _always,
     ) -> None:
-        """`may_commit` is asked before each commit of a working copy, and can lose it."""
+        """Make `root` and remove what is in it. `may_commit` is awaited before each commit, which it can suppress."""
         self._root = root
         self._committed = committed
         self._content = content
@@ -71,12 +71,12 @@ class WorkingCopies:
         self._reusable = ReusableDirectories()
         self._may_commit = may_commit
         root.mkdir(parents=True, exist_ok=True)
-        # Sandboxes are started under uids of their own and must pass through; each holder below lets in one of them.
+        # Each sandbox has a uid of its own and must pass through `root`; each holder below it admits only one of them.
         root.chmod(0o711 if os.geteuid() == 0 else 0o700)
         self.reap()
 
     def reap(self) -> int:
-        """Remove what a crashed cloud left, none of which was committed; returns how many. At start only."""
+        """Remove the directories that a crashed cloud left, and return how many. To be called before any mount."""
         leftovers = list(self._root.iterdir())
         for leftover in leftovers:
             remove_tree(leftover)
@@ -91,11 +91,11 @@ class WorkingCopies:
         owner_uid: int | None = None,
         max_stored_bytes: float = math.inf,
     ) -> "WorkingCopy":
-        """Lay the committed state below `sub_path` out as a new directory, owned by `owner_uid` when we are root.
+        """Write the committed state below `sub_path` into a new directory, owned by `owner_uid` if we are root.
 
-        A missing sub-path is created. All commits of it together add at most `max_stored_bytes` of new contents to the
-        disk. Raises CloudError: NOT_FOUND for the volume, INVALID_ARGUMENT or FAILED_PRECONDITION for the sub-path,
-        RESOURCE_EXHAUSTED when the disk has no room for it.
+        A missing sub-path is created. All commits of the copy together may add `max_stored_bytes` of new contents to
+        the disk. Raises CloudError: NOT_FOUND for the volume, INVALID_ARGUMENT or FAILED_PRECONDITION for the sub-path,
+        RESOURCE_EXHAUSTED when the disk has no room for the copy.
         """
         below = clean(sub_path or "")
         self._create_sub_path(volume_id, below)
@@ -127,7 +127,11 @@ class WorkingCopies:
         return copy
 
     def _require_room(self, volume_id: str, below: str) -> None:
-        """Whether the disk has room for a copy; what contents take of it is looked up when their lengths do not fit."""
+        """Raise CloudError RESOURCE_EXHAUSTED when the disk has no room for a copy.
+
+        The files' lengths are one query; what they really take on the disk, holes left out, is looked up only if the
+        lengths do not fit.
+        """
         if lacking(self._root, self._committed.size_below(volume_id, below)) is not None:
             files = [entry for entry in self._committed.below(volume_id, below) if entry.kind == "file"]
             require_room(self._root, sum(self._content.disk_bytes(entry.sha256) for entry in files))
@@ -138,13 +142,16 @@ class WorkingCopies:
             for path in [*parents(sub_path), sub_path] if sub_path else []:
                 found = self._committed.entry(volume_id, path)
                 if found is not None and found.kind != "dir":
-                    raise failed_precondition(f"The sub-path cannot be mounted: '{path}' is not a directory.")
+                    raise failed_precondition(f"The sub-path '{sub_path}' cannot be mounted: '{path}' is no directory.")
             if self._committed.entry(volume_id, sub_path) is None:
                 self._committed.publish(volume_id, [Entry(sub_path, "dir", 0o755)], author="mount:")
 
 
 class WorkingCopy:
-    """One private directory. Operations run one by one, each to its end even when its caller is cancelled."""
+    """One mount's directory. Operations run one at a time, and to their end even if the caller is cancelled.
+
+    `path` is the directory that the guest gets.
+    """
 
     def __init__(
         self,
@@ -163,8 +170,11 @@ class WorkingCopy:
         may_commit: MayCommit,
         max_stored_bytes: float,
     ) -> None:
-        """`known` is what the holder's tree is known to hold: nothing, unless it is a spare one."""
-        self._stored = 0  # by its commits, of the disk
+        """Prepare the directory `holder`, which belongs to this copy from now on; `reload` must follow.
+
+        `known` is what it holds already: nothing, unless it is a reused directory.
+        """
+        self._stored = 0  # disk bytes of new contents in its commits
         self._max_stored = max_stored_bytes
         self.path = holder / "tree"
         self.volume_id = volume_id
@@ -184,44 +194,48 @@ class WorkingCopy:
         self._running: set[asyncio.Task[object]] = set()
         self._laid_out = False
         self._discarded = False
-        self._given_away = False  # its directory is somebody else's now
+        self._given_away = False  # its directory belongs to `reusable` now
         scratch = holder / "scratch"
         for directory in (self.path, scratch):
             directory.mkdir(mode=0o700, exist_ok=True)
             directory.chmod(0o700)
         if owner_uid is not None:
             os.chown(self.path, owner_uid, owner_uid)
-            os.chown(holder, 0, owner_uid)  # only the owner's group may pass, whatever mode the guest gives its root
+            os.chown(holder, 0, owner_uid)  # only the owner's group may enter, whatever mode the guest gives `path`
             holder.chmod(0o710)
         self._layout = Layout(self.path, scratch, owner_uid, content)
 
     async def commit(self, author: str) -> CommitResult:
-        """Publish what changed since the mount or the last commit. `author` is `kind:id`.
+        """Publish what changed since the mount or the last commit; nothing for a read-only mount.
 
-        Raises CloudError: NOT_FOUND when the volume was deleted, RESOURCE_EXHAUSTED beyond the limits of a volume.
+        `author` is `kind:id`. Raises CloudError: NOT_FOUND when the volume was deleted, RESOURCE_EXHAUSTED beyond the
+        limits of a mount or when the disk is nearly full, FAILED_PRECONDITION when this mount has ended.
         """
         if self.read_only or not await self._may_commit(author, self.sub_path):
             return CommitResult(None, 0, 0)
         return await self._run(lambda: self._commit(author))
 
     async def uncommitted(self) -> Pending:
-        """What was written or removed but not committed."""
+        """Return what was written or removed but not committed; raises CloudError FAILED_PRECONDITION after its end."""
         found = await self._run(self._scan)
         return Pending(found.files_changed, found.bytes_changed, tuple(change.path for change in found.changes))
 
     async def read(self, path: str, *, max_bytes: int) -> bytes | None:
-        """A regular file as the guest sees it, cut at `max_bytes`; None for what is none. No link is followed."""
+        """Return the first `max_bytes` bytes of a regular file as the guest sees it; no link is followed.
+
+        None when the path does not exist or is no regular file. Raises OSError when it cannot be read.
+        """
         return await self._run(lambda: self._read(path, max_bytes))
 
     async def reload(self) -> None:
-        """Make the committed state of this moment visible.
+        """Make the newest committed state visible.
 
-        Files with uncommitted changes stay as they are, neither lost nor published; everything else follows the volume.
+        Files with uncommitted changes are neither changed nor published; everything else becomes as it was committed.
         """
         await self._run(self._reload)
 
     async def release(self) -> None:
-        """Like `discard`, for a copy whose guest is gone for certain: its directory may serve the next mount."""
+        """Like `discard`, but keep the directory for reuse if possible. Only for a copy whose guest has ended."""
         await self._run(self._release)
 
     async def discard(self) -> None:
@@ -250,8 +264,9 @@ class WorkingCopy:
     def _spend(self, size: int) -> None:
         if self._stored + size > self._max_stored:
             raise exhausted(
-                f"This mount has committed {self._stored // 2**20} MiB of new contents, and at most "
-                f"{self._max_stored // 2**20} MiB are kept of one: commit less often, or write less of it anew."
+                f"This mount has committed {self._stored // 2**20} MiB of new contents, and another "
+                f"{-(-size // 2**20)} MiB would exceed its limit of {self._max_stored // 2**20} MiB: commit less "
+                "often, or change fewer files."
             )
         self._stored += size
 
@@ -307,7 +322,7 @@ class WorkingCopy:
 
     def _refuse_discarded(self) -> None:
         if self._discarded:
-            raise failed_precondition("This mount has ended.")
+            raise failed_precondition("This mount of the volume has ended, with the sandbox or container that had it.")
 
 
 def _moved(change: Entry | Removal, prefix: str) -> Entry | Removal:

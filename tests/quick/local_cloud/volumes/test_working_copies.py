@@ -381,7 +381,7 @@ async def test_a_mount_commits_no_more_than_it_may_and_loses_nothing(service: Se
         assert (await copy.commit("test:")).number == number + 1
     kept = service.read("big")
     (copy.path / "big").write_bytes(os.urandom(900_000))
-    with pytest.raises(CloudError, match="at most 3 MiB are kept of one"):
+    with pytest.raises(CloudError, match="would exceed its limit of 3 MiB"):
         await copy.commit("test:")
     assert service.read("big") == kept
     assert kept is not None
