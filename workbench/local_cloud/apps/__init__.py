@@ -1,1 +1,1 @@
-"""Apps: their functions' definitions, their deployments and their logs."""
+"""Apps: the definitions of their functions, their deployments and their logs."""

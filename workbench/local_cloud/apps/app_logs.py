@@ -1,7 +1,7 @@
-"""Keeps what apps' containers print, so that `modal app logs` can show it: the newest part of each app's, in SQLite.
+"""Keeps the newest output of each app's containers in SQLite, for `modal app logs`.
 
-A reader follows by entries, oldest first, and gets every row at its own pace. Where rows had to go because an app has
-printed more than is kept, one row stands in their place that says how many lines are missing.
+A reader follows a log by row numbers, oldest first and at its own pace, and gets every row. When an app has printed
+more than is kept, its oldest rows are replaced by one that says how many lines are missing.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from modal_proto import api_pb2
 from workbench.local_cloud.base.log_lines import MAX_ROW_CHARS, cut
 from workbench.local_cloud.store.database import Database
 
-KEPT_BYTES_PER_APP = 32 * 1024 * 1024  # older rows go first; a container that prints for ever costs a bounded file
+KEPT_BYTES_PER_APP = 32 * 1024 * 1024  # older rows are removed first, so that endless output takes bounded space
 PAGE_ROWS = 1000
-MOST_ROWS = 20_000  # of one answer; what the SDK asks for at most
-_ROW_BYTES = 64  # what a row costs beside its text
-_PRUNED_AT_ONCE = 1024 * 1024
+MOST_ROWS = 20_000  # in one answer; the most that the SDK asks for
+_ROW_BYTES = 64  # what a row takes besides its text
+_PRUNED_AT_ONCE = 1024 * 1024  # bytes below the limit that are freed, too, so that not each row prunes
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS logs (
@@ -34,7 +34,7 @@ CREATE INDEX IF NOT EXISTS logs_by_app ON logs (app_id, entry);
 
 
 class Origin(NamedTuple):
-    """Who printed: a container, for a function, for a call and an input of it; empty is unknown or nobody."""
+    """Where a row comes from: the container, and the function, call and input that it worked on; empty if unknown."""
 
     task_id: str = ""
     function_id: str = ""
@@ -43,7 +43,10 @@ class Origin(NamedTuple):
 
 
 class LogRow(NamedTuple):
-    """One row: its number, which rises, its Unix time, the protocol's FileDescriptor, its origin and its text."""
+    """One row: its number, its Unix time, the protocol's FileDescriptor, its origin and its text.
+
+    Numbers rise with every row that is added.
+    """
 
     entry: int
     at: float
@@ -54,9 +57,9 @@ class LogRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which rows a reader wants; an empty or zero filter lets everything through.
+    """The filters of a reader; one that is empty or zero lets every row pass.
 
-    Times are Unix seconds, `since` included and `until` not, so that no row is in two neighbouring intervals.
+    Times are Unix seconds, `since` included and `until` excluded, so that no row is in two adjacent intervals.
     """
 
     since: float = 0
@@ -69,7 +72,10 @@ class Wanted:
     fd: int = 0
 
     def condition(self, app_id: str) -> tuple[str, tuple[object, ...]]:
-        """Say it in SQL; the row that says what is missing passes every filter but that of a text."""
+        """Return the filters as an SQL condition and its parameters.
+
+        The row about missing lines passes all filters except those of time and text.
+        """
         functions = ",".join("?" * len(self.function_ids)) or "function_id"
         condition = (
             "app_id=? AND at>=? AND (?=0 OR at<?) AND instr(data, ?)>0 AND (missing>0 OR (? IN ('', task_id) "
@@ -80,7 +86,7 @@ class Wanted:
 
 
 class AppLogs:
-    """Appends and reads log rows, and wakes those who follow."""
+    """Appends and reads log rows, and wakes the readers that follow an app's log."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -89,9 +95,9 @@ class AppLogs:
         self._sizes: dict[str, int] = {}
 
     def append(self, app_id: str, texts: Sequence[str], *, fd: int, origin: Origin) -> None:
-        """Add output in order, in one transaction; a text that is too long for a row becomes several.
+        """Add texts in order, in one transaction; a text that is too long for a row becomes several rows.
 
-        Raises sqlite3.Error, and then nothing was added.
+        `fd` is the protocol's FileDescriptor. When it raises sqlite3.Error, nothing was added.
         """
         now = time.time()
         rows = [row for text in texts for row in (cut(text) if len(text) > MAX_ROW_CHARS else [text])]
@@ -117,7 +123,7 @@ class AppLogs:
         return self._sizes[app_id]
 
     def _prune(self, app_id: str, size: int) -> int:
-        """Take away the oldest rows, and put one in the place of the last of them; returns what they cost."""
+        """Remove the oldest rows, replace the last of them by a note about it, and return how many bytes that freed."""
         wanted, freed, lines, last = size - KEPT_BYTES_PER_APP + _PRUNED_AT_ONCE, 0, 0, 0
         while freed < wanted:
             rows = self._db.all(
@@ -141,13 +147,13 @@ class AppLogs:
         return freed - _cost(note)
 
     def wake(self, app_id: str) -> None:
-        """Make those who follow an app look again: it printed something, or it has ended."""
+        """Wake the readers that wait for an app, because it has printed something or has ended."""
         event = self._news.pop(app_id, None)
         if event is not None:
             event.set()
 
     def after(self, app_id: str, entry: int, wanted: Wanted) -> list[LogRow]:
-        """The next rows after an entry, oldest first; a full page has PAGE_ROWS rows, an empty one is the end."""
+        """Return at most PAGE_ROWS rows after the row `entry`, oldest first; an empty list is the end of the log."""
         where, parameters = wanted.condition(app_id)
         found = self._db.all(
             f"SELECT * FROM logs WHERE {where} AND entry>? ORDER BY entry LIMIT ?",  # noqa: S608  # constant text
@@ -156,12 +162,12 @@ class AppLogs:
         return [_row(row) for row in found]
 
     def last_entry(self, app_id: str) -> int:
-        """The newest row of an app, 0 without any: who has looked through all rows up to it goes on after it."""
+        """Return the number of an app's newest row, 0 without any. A reader that has seen all rows goes on after it."""
         row = self._db.one("SELECT MAX(entry) AS last FROM logs WHERE app_id=?", (app_id,))
         return int(row["last"] or 0) if row is not None else 0
 
     def newest(self, app_id: str, limit: int, wanted: Wanted) -> list[LogRow]:
-        """The last `limit` rows, in their order."""
+        """Return the last `limit` rows (0, or too many: MOST_ROWS), oldest first."""
         where, parameters = wanted.condition(app_id)
         found = self._db.all(
             f"SELECT * FROM logs WHERE {where} ORDER BY entry DESC LIMIT ?",  # noqa: S608  # constant text
@@ -170,7 +176,10 @@ class AppLogs:
         return [_row(row) for row in reversed(found)]
 
     def counts(self, app_id: str, *, width_s: int, wanted: Wanted) -> list[tuple[int, int, int]]:
-        """How many rows there are, as (beginning of a bucket, a multiple of its width in Unix time; fd; rows)."""
+        """Count rows in buckets of `width_s` seconds; returns (bucket's beginning in Unix seconds, fd, rows).
+
+        Beginnings are multiples of `width_s`.
+        """
         where, parameters = wanted.condition(app_id)
         rows = self._db.all(
             "SELECT CAST(at AS INTEGER)/?*? AS bucket, fd, COUNT(*) AS rows FROM logs "  # noqa: S608  # constant text
@@ -180,14 +189,14 @@ class AppLogs:
         return [(row["bucket"], row["fd"], row["rows"]) for row in rows]
 
     def task(self, task_id: str) -> tuple[str, float, float] | None:
-        """The app of a task that printed something, and the Unix times of its first and last row."""
+        """Return a task's app id and the Unix times of its first and last row; None when it has no rows."""
         row = self._db.one(
             "SELECT app_id, MIN(at) AS first, MAX(at) AS last FROM logs WHERE task_id=? GROUP BY app_id", (task_id,)
         )
         return None if row is None or not task_id else (row["app_id"], row["first"], row["last"])
 
     async def wait(self, app_id: str, *, timeout_s: float) -> None:
-        """Return when the app printed something, or after `timeout_s` seconds."""
+        """Return when the app has printed something or has ended, or after `timeout_s` seconds."""
         try:
             await asyncio.wait_for(self._news[app_id].wait(), timeout_s)
         except TimeoutError:

@@ -24,7 +24,7 @@ _COUNTED_AS: dict[int, str] = {
 
 
 class AppRpcs:
-    """Answers about apps; `stop_app` ends everything that runs for one."""
+    """Handles the app RPCs."""
 
     def __init__(
         self,
@@ -40,9 +40,12 @@ class AppRpcs:
         build_log: Callable[[str, Wanted], list[LogRow]],
         has_ended: Callable[[str], bool],
     ) -> None:
-        """`build_log` gives the log of an image, which the SDK reads as if the image were an app.
+        """Take what the RPCs need of other rooms; each callable takes an app's id unless said otherwise.
 
-        `has_ended` says whether an app is stopped, and all that its containers and sandboxes printed is in the log.
+        `running_tasks` counts an app's containers and sandboxes; `web_url` returns the URL of a function; `published`
+        is told of a new layout; `stop_app` stops an app and all that runs for it; `task_of_sandbox` returns the task id
+        of a sandbox; `build_log` returns the log of an image, which the SDK reads as if the image were an app;
+        `has_ended` says whether an app is stopped and everything that it printed is in the log.
         """
         self._has_ended = has_ended
         self._build_log = build_log
@@ -65,7 +68,7 @@ class AppRpcs:
     async def AppGetByDeploymentName(
         self, request: api_pb2.AppGetByDeploymentNameRequest, context: Any
     ) -> api_pb2.AppGetByDeploymentNameResponse:
-        """Find a deployment; an unknown name is an empty id, not an error."""
+        """Find a deployment by name; the answer for an unknown name has an empty id, it is no error."""
         app = self._apps.find(request.name, environment=request.environment_name)
         if app is None:
             return api_pb2.AppGetByDeploymentNameResponse()
@@ -85,11 +88,11 @@ class AppRpcs:
         return api_pb2.AppGetOrCreateResponse(app_id=app.app_id, handle_metadata=self._handle(app))
 
     async def AppGetLayout(self, request: api_pb2.AppGetLayoutRequest, context: Any) -> api_pb2.AppGetLayoutResponse:
-        """The functions of an app with what the SDK must know of each."""
+        """Return the functions and classes of an app, with what the SDK needs to call each."""
         return api_pb2.AppGetLayoutResponse(app_layout=self.layout(request.app_id))
 
     def layout(self, app_id: str) -> api_pb2.AppLayout:
-        """Build an app's layout."""
+        """Return an app's layout; raises CloudError NOT_FOUND."""
         app = self._apps.get(app_id)
         layout = api_pb2.AppLayout(function_ids=app.function_ids, class_ids=app.class_ids)
         for function_id in app.function_ids.values():
@@ -100,9 +103,9 @@ class AppRpcs:
         return layout
 
     async def AppPublish(self, request: api_pb2.AppPublishRequest, context: Any) -> api_pb2.AppPublishResponse:
-        """Publish a layout; containers of older definitions take no further inputs."""
+        """Publish a layout; containers of older definitions get no further inputs."""
         if request.staged:
-            raise invalid("Staged deployments are not implemented by the local cloud: deploy at once.")
+            raise invalid("Staged deployments are not implemented by the local cloud: deploy without staging.")
         app = self._deployments.publish(request, client_version=client_version(context))
         self._published(app.app_id)
         return api_pb2.AppPublishResponse(
@@ -110,14 +113,14 @@ class AppRpcs:
         )
 
     async def AppRollback(self, request: api_pb2.AppRollbackRequest, context: Any) -> api_pb2.AppRollbackResponse:
-        """Make an earlier version the next one."""
+        """Deploy an earlier version again, as the next version."""
         self._deployments.roll_back(request.app_id, request.version, client_version=client_version(context))
         self._published(request.app_id)
         app = self._apps.get(request.app_id)
         return api_pb2.AppRollbackResponse(url=_page(app.app_id), deployed_at=app.deployed_at)
 
     async def AppRollover(self, request: api_pb2.AppRolloverRequest, context: Any) -> api_pb2.AppRolloverResponse:
-        """Replace an app's containers by new ones of the same code."""
+        """Replace an app's containers by new ones with the same code."""
         app = self._deployments.roll_over(request.app_id, client_version=client_version(context))
         self._published(app.app_id)
         return api_pb2.AppRolloverResponse(url=_page(app.app_id), deployed_at=app.deployed_at)
@@ -127,7 +130,7 @@ class AppRpcs:
         return api_pb2.AppGetInfoResponse(info=self._handle(self._apps.get(request.app_id)))
 
     async def AppGetTags(self, request: api_pb2.AppGetTagsRequest, context: Any) -> api_pb2.AppGetTagsResponse:
-        """An app's tags."""
+        """Return an app's tags."""
         return api_pb2.AppGetTagsResponse(tags=self._apps.get(request.app_id).tags)
 
     async def AppSetTags(self, request: api_pb2.AppSetTagsRequest, context: Any) -> empty_pb2.Empty:
@@ -141,7 +144,7 @@ class AppRpcs:
         return empty_pb2.Empty()
 
     async def AppClientDisconnect(self, request: api_pb2.AppClientDisconnectRequest, context: Any) -> empty_pb2.Empty:
-        """Stop an ephemeral app whose client leaves; deployments and detached apps stay."""
+        """Stop an ephemeral app whose client disconnects; deployments and detached apps go on."""
         app = self._apps.get(request.app_id)
         if app.state in (api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING):
             await self._stop_app(app.app_id)
@@ -172,27 +175,27 @@ class AppRpcs:
     async def AppGetLifecycle(
         self, request: api_pb2.AppGetLifecycleRequest, context: Any
     ) -> api_pb2.AppGetLifecycleResponse:
-        """An app's state and times."""
+        """Return an app's state and times."""
         return api_pb2.AppGetLifecycleResponse(lifecycle=_lifecycle(self._apps.get(request.app_id)))
 
     async def AppDeploymentHistory(
         self, request: api_pb2.AppDeploymentHistoryRequest, context: Any
     ) -> api_pb2.AppDeploymentHistoryResponse:
-        """An app's deployments, newest first."""
+        """Return an app's deployments, newest first."""
         history = self._deployments.history(request.app_id)
         return api_pb2.AppDeploymentHistoryResponse(
             app_deployment_histories=[
                 api_pb2.AppDeploymentHistory(
                     app_id=request.app_id,
-                    version=one.version,
-                    deployed_at=one.at,
-                    tag=one.tag,
-                    client_version=one.client_version,
+                    version=deployment.version,
+                    deployed_at=deployment.at,
+                    tag=deployment.tag,
+                    client_version=deployment.client_version,
                     deployed_by="local",
-                    rollback_version=one.rolled_back_to,
+                    rollback_version=deployment.rolled_back_to,
                     rollback_allowed=True,
                 )
-                for one in history
+                for deployment in history
             ],
             production_app_version=history[0].version if history else 0,
         )
@@ -200,14 +203,14 @@ class AppRpcs:
     async def AppGetLogs(
         self, request: api_pb2.AppGetLogsRequest, context: Any
     ) -> AsyncIterator[api_pb2.TaskLogsBatch]:
-        """Follow an app's output from an entry on, for as long as the client asked."""
+        """Stream an app's output after a row, for as long as the client asks and at most 60 s."""
         app_id = request.app_id or (self._apps.app_of(request.function_id).app_id if request.function_id else "")
         self._apps.get(app_id)
         after = int(request.last_entry_id) if request.last_entry_id.isdigit() else 0
         wanted = self._wanted(request, fd=request.file_descriptor)
         deadline = time.monotonic() + min(max(request.timeout, 0.0), 60.0)
         while True:
-            ended = self._has_ended(app_id)  # asked first: whatever was printed is in the log then
+            ended = self._has_ended(app_id)  # before the rows are read, so that the last ones are not missed
             newest = self._logs.last_entry(app_id)
             while rows := self._logs.after(app_id, after, wanted):
                 after = rows[-1].entry
@@ -233,7 +236,7 @@ class AppRpcs:
         return api_pb2.AppFetchLogsResponse(batches=_batches(rows))
 
     async def AppCountLogs(self, request: api_pb2.AppCountLogsRequest, context: Any) -> api_pb2.AppCountLogsResponse:
-        """Count log rows in buckets of equal length, which begin at multiples of it."""
+        """Count log rows in buckets of `bucket_secs` seconds, which begin at multiples of that."""
         width = max(request.bucket_secs, 1)
         wanted = self._wanted(request, fd=request.source, times=request)
         if request.app_id.startswith("im-"):
@@ -254,7 +257,7 @@ class AppRpcs:
         fd: int,
         times: api_pb2.AppFetchLogsRequest | api_pb2.AppCountLogsRequest | None = None,
     ) -> Wanted:
-        """A function's rows include those of its variants, unless one of them alone is asked for."""
+        """Return a request's filters. A function's rows include those of its variants, unless it names one variant."""
         task_id = request.task_id or (self._task_of_sandbox(request.sandbox_id) if request.sandbox_id else "")
         functions = [request.function_id, *self._apps.variants(request.function_id)] if request.function_id else []
         return Wanted(
@@ -279,7 +282,7 @@ class AppRpcs:
 
 
 def _page(app_id: str) -> str:
-    """What stands where Modal gives the address of an app's page."""
+    """Return an address in place of that of Modal's web page about an app, which there is none of here."""
     return f"local-cloud://apps/{app_id}"
 
 
@@ -296,7 +299,7 @@ def _lifecycle(app: App) -> api_pb2.AppLifecycle:
 
 
 def _batches(rows: list[LogRow]) -> Iterator[api_pb2.TaskLogsBatch]:
-    """Rows as the protocol has them: what one container has printed in a row is one batch."""
+    """Yield rows as the protocol's batches: consecutive rows of one container and function are one batch."""
     for (task_id, function_id), found in groupby(rows, lambda row: row.origin[:2]):
         batch = api_pb2.TaskLogsBatch(task_id=task_id, function_id=function_id)
         for row in found:

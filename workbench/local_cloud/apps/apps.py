@@ -1,4 +1,4 @@
-"""Owns apps and functions: their definitions, variants, names, deployments and web addresses, all of it in SQLite."""
+"""Apps and functions in SQLite: their names, states, layouts, definitions, variants and web ports."""
 
 import json
 import re
@@ -41,7 +41,10 @@ _DEFINITIONS_KEPT = 1000
 
 @dataclass(frozen=True)
 class App:
-    """One app as stored."""
+    """One app as stored. Times are Unix seconds, 0 for never; `name` is set for deployments only.
+
+    `state` is the protocol's AppState; `function_ids` and `class_ids` map the tags of the app's layout to ids.
+    """
 
     app_id: str
     environment: str
@@ -58,16 +61,16 @@ class App:
 
 
 class Apps:
-    """Reads and writes apps and functions; raises CloudError NOT_FOUND for what does not exist."""
+    """Reads and writes apps and functions. Every method raises CloudError NOT_FOUND for an id that does not exist."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._definitions: dict[str, api_pb2.Function] = {}  # parsed: each input asks several times
-        self._definition_ids: dict[str, str] = {}  # and for these
+        self._definitions: dict[str, api_pb2.Function] = {}  # parsed; each input needs them several times
+        self._definition_ids: dict[str, str] = {}  # as often
         database.script(_DDL)
 
     def create(self, *, environment: str, description: str, state: int) -> str:
-        """Make an app that has no deployment name yet."""
+        """Make an app that has no deployment name yet, and return its id. `state` is the protocol's AppState."""
         require_environment(self._db, environment or DEFAULT_ENVIRONMENT)
         app_id = new_id("ap")
         now = time.time()
@@ -78,7 +81,7 @@ class Apps:
         return app_id
 
     def get(self, app_id: str) -> App:
-        """One app by id."""
+        """Return one app by id."""
         row = self._db.one("SELECT * FROM apps WHERE app_id=?", (app_id,))
         if row is None:
             raise not_found(f"App {app_id} not found.")
@@ -98,7 +101,7 @@ class Apps:
         )
 
     def find(self, name: str, *, environment: str) -> App | None:
-        """The live deployment of that name."""
+        """Return the deployment of that name that is not stopped, or None."""
         row = self._db.one(
             "SELECT app_id FROM apps WHERE name=? AND environment=? AND stopped_at=0",
             (name, environment or DEFAULT_ENVIRONMENT),
@@ -106,7 +109,7 @@ class Apps:
         return None if row is None else self.get(row["app_id"])
 
     def all(self, *, environment: str) -> list[App]:
-        """Every app of an environment, newest first."""
+        """Return every app of an environment, newest first."""
         rows = self._db.all(
             "SELECT app_id FROM apps WHERE environment=? ORDER BY created_at DESC",
             (environment or DEFAULT_ENVIRONMENT,),
@@ -123,7 +126,7 @@ class Apps:
         state: int,
         name: str | None,
     ) -> None:
-        """Say of what an app consists now, and its deployment name when it gets one."""
+        """Replace an app's layout, tags and state, and set its deployment name unless `name` is None."""
         self.get(app_id)
         self._db.execute(
             "UPDATE apps SET state=?, function_ids=?, class_ids=?, tags=?, name=coalesce(?, name) WHERE app_id=?",
@@ -136,13 +139,13 @@ class Apps:
         self._db.execute("UPDATE apps SET tags=? WHERE app_id=?", (json.dumps(tags), app_id))
 
     def renew_definitions(self, app_id: str) -> None:
-        """Make every definition of an app another one, though it says the same: its containers are then old."""
+        """Give every definition of an app a new id with the same content, so that its containers are replaced."""
         for function_id in self.functions_of(app_id):
             self._db.execute("UPDATE functions SET definition_id=? WHERE function_id=?", (new_id("de"), function_id))
         self.definitions_changed()
 
     def get_or_create(self, name: str, *, environment: str, create: bool) -> App:
-        """Look an app up by its deployment name, as `App.lookup` does, making an empty one when asked to."""
+        """Find an app by its deployment name, as `App.lookup` does; with `create`, make an empty one when missing."""
         found = self.find(name, environment=environment)
         if found is None and not create:
             raise not_found(f"App '{name}' not found in environment '{environment or DEFAULT_ENVIRONMENT}'.")
@@ -153,7 +156,7 @@ class Apps:
         return found
 
     def stop(self, app_id: str) -> None:
-        """Mark an app as stopped; its name becomes free."""
+        """Mark an app as stopped; its deployment name becomes free."""
         self.get(app_id)
         self._db.execute(
             "UPDATE apps SET state=?, stopped_at=? WHERE app_id=? AND stopped_at=0",
@@ -161,11 +164,11 @@ class Apps:
         )
 
     def beat(self, app_id: str) -> None:
-        """Note that the client of an ephemeral app is alive."""
+        """Record a heartbeat of an ephemeral app's client."""
         self._db.execute("UPDATE apps SET heartbeat_at=? WHERE app_id=?", (time.time(), app_id))
 
     def abandoned(self, *, silence_s: float) -> list[str]:
-        """Ephemeral apps whose client has been silent for longer than `silence_s` seconds."""
+        """Return the ids of ephemeral apps whose client has sent no heartbeat for `silence_s` seconds."""
         rows = self._db.all(
             "SELECT app_id FROM apps WHERE stopped_at=0 AND heartbeat_at<? AND state IN (?,?)",
             (time.time() - silence_s, api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING),
@@ -173,12 +176,12 @@ class Apps:
         return [row["app_id"] for row in rows]
 
     def functions_of(self, app_id: str) -> list[str]:
-        """Every function that an app has defined, whether its last deployment still has it or not."""
+        """Return the ids of all functions that an app has ever defined, also those not in its present layout."""
         rows = self._db.all("SELECT function_id FROM functions WHERE app_id=?", (app_id,))
         return [row["function_id"] for row in rows]
 
     def scheduled(self) -> list[tuple[str, str]]:
-        """Functions of live deployments that have a schedule, each with the id of its definition."""
+        """Return (function id, definition id) of every function with a schedule in deployments that are not stopped."""
         rows = self._db.all(
             "SELECT function_ids, function_id, definition_id, definition FROM functions JOIN apps USING (app_id) "
             "WHERE stopped_at=0 AND state=?",
@@ -192,7 +195,7 @@ class Apps:
         ]
 
     def precreate_function(self, app_id: str, *, name: str, existing_id: str, definition: api_pb2.Function) -> str:
-        """Reserve an id for a function that is about to be defined."""
+        """Return the id of a function that is about to be defined: `existing_id`, or a new one when that is empty."""
         self.get(app_id)
         if existing_id:
             self.function(existing_id)
@@ -205,13 +208,19 @@ class Apps:
         return function_id
 
     def define_function(self, app_id: str, function_id: str, definition: api_pb2.Function) -> str:
-        """Store a function's definition and return its id."""
+        """Store a function's definition and return the function's id, a new one when `function_id` is empty.
+
+        Raises CloudError INVALID_ARGUMENT for a bad name.
+        """
         if not function_id:
             function_id = self.precreate_function(
                 app_id, name=definition.function_name, existing_id="", definition=definition
             )
         if not re.fullmatch(r"[\w.*<>-]{1,256}", definition.function_name):
-            raise invalid("A function's name must be 1 to 256 letters, digits, dots, dashes or underscores.")
+            raise invalid(
+                f"A function's name must be 1 to 256 letters, digits and any of . - _ * < >, "
+                f"not {definition.function_name[:300]!r}."
+            )
         self._db.execute(
             "UPDATE functions SET definition=?, definition_id=?, name=? WHERE function_id=? AND app_id=?",
             (definition.SerializeToString(), new_id("de"), definition.function_name, function_id, app_id),
@@ -220,7 +229,7 @@ class Apps:
         return function_id
 
     def function(self, function_id: str) -> api_pb2.Function:
-        """A function's definition by id, not to be changed; that of a variant follows its base's."""
+        """Return a function's definition, which must not be changed; a variant's is made from its base function's."""
         if function_id not in self._definitions:
             if len(self._definitions) > _DEFINITIONS_KEPT:
                 self._definitions.clear()
@@ -228,7 +237,7 @@ class Apps:
         return self._definitions[function_id]
 
     def definitions_changed(self) -> None:
-        """Read definitions anew from now on; whoever writes to their table says so."""
+        """Forget cached definitions; to be called after every write to their table."""
         self._definitions.clear()
         self._definition_ids.clear()
 
@@ -244,10 +253,14 @@ class Apps:
         return definition
 
     def bind(self, function_id: str, params: bytes, options: api_pb2.FunctionOptions) -> str:
-        """The id of a function's variant: with a class's parameters, with other options, or both."""
+        """Return the id of a function's variant, which is made if it is new.
+
+        `params` are the serialised parameters of a class, `options` those of `with_options`; both may be empty. Raises
+        CloudError INVALID_ARGUMENT when `function_id` is a variant itself.
+        """
         self.function(function_id)
-        if self.base_id(function_id) != function_id:
-            raise invalid("A variant has no variants of its own.")
+        if (base_id := self.base_id(function_id)) != function_id:
+            raise invalid(f"{function_id} has parameters or options already: bind its base function {base_id}.")
         key = (function_id, params, options.SerializeToString(deterministic=True))
         with self._db.transaction():
             row = self._db.one("SELECT function_id FROM variants WHERE base_id=? AND params=? AND options=?", key)
@@ -258,22 +271,22 @@ class Apps:
         return variant_id
 
     def base_id(self, function_id: str) -> str:
-        """The function that a variant is of, or the function itself."""
+        """Return the id of a variant's base function, or the function's own."""
         row = self._db.one("SELECT base_id FROM variants WHERE function_id=?", (function_id,))
         return function_id if row is None else str(row["base_id"])
 
     def variants(self, base_id: str) -> list[str]:
-        """The variants of a function."""
+        """Return the ids of a function's variants."""
         rows = self._db.all("SELECT function_id FROM variants WHERE base_id=?", (base_id,))
         return [row["function_id"] for row in rows]
 
     def params(self, function_id: str) -> bytes:
-        """The serialised parameters that a variant is bound to; none for a function itself."""
+        """Return the serialised parameters of a variant; empty for a base function."""
         row = self._db.one("SELECT params FROM variants WHERE function_id=?", (function_id,))
         return b"" if row is None else bytes(row["params"])
 
     def create_class(self, app_id: str, existing_id: str) -> str:
-        """Reserve an id for a class, or confirm the one that it has."""
+        """Return the id of an app's class: `existing_id` when that is given, else a new one."""
         self.get(app_id)
         if existing_id:
             if self._db.one("SELECT 1 FROM classes WHERE class_id=? AND app_id=?", (existing_id, app_id)) is None:
@@ -284,14 +297,14 @@ class Apps:
         return class_id
 
     def app_of(self, function_id: str) -> App:
-        """The app that a function belongs to."""
+        """Return the app that a function belongs to."""
         row = self._db.one("SELECT app_id FROM functions WHERE function_id=?", (self.base_id(function_id),))
         if row is None:
             raise not_found(f"Function {function_id} not found.")
         return self.get(row["app_id"])
 
     def definition_id(self, function_id: str) -> str:
-        """The id of a function's present definition: another one means other code."""
+        """Return the id of a function's present definition, which changes with each deployment; empty if unknown."""
         if function_id not in self._definition_ids:
             row = self._db.one("SELECT definition_id FROM functions WHERE function_id=?", (self.base_id(function_id),))
             if row is None:
@@ -302,16 +315,19 @@ class Apps:
         return self._definition_ids[function_id]
 
     def port(self, function_id: str, method: str = "") -> int:
-        """The loopback port that serves a web function, or a class's web method; 0 before it has one."""
+        """Return the loopback port of a web function, or of a class's web method; 0 when it has none yet."""
         row = self._db.one("SELECT port FROM web_ports WHERE function_id=? AND method=?", (function_id, method))
         return 0 if row is None else int(row["port"])
 
     def set_port(self, function_id: str, method: str, port: int) -> None:
-        """Remember a web function's port, so that its URL survives a restart."""
+        """Store a web function's port, so that its URL stays the same after a restart."""
         self._db.execute("INSERT OR REPLACE INTO web_ports VALUES (?,?,?)", (function_id, method, port))
 
     def web_functions(self) -> list[tuple[str, str]]:
-        """Functions of live deployments that have a port, each with its method: empty unless it is a class's."""
+        """Return (function id, method) of all web functions with a port in deployments that are not stopped.
+
+        The method is empty except for a class's.
+        """
         rows = self._db.all(
             "SELECT function_id, method FROM web_ports JOIN functions USING (function_id) JOIN apps USING (app_id) "
             "WHERE stopped_at=0 AND state=?",

@@ -1,4 +1,4 @@
-"""Owns the versions of deployed apps: what each consisted of, so that an earlier one can be had again."""
+"""The versions of deployed apps: the layout and definitions of each, so that an earlier one can be deployed again."""
 
 import json
 import time
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS deployed_functions (
 
 @dataclass(frozen=True)
 class Deployment:
-    """One version of an app; `at` is Unix time, `rolled_back_to` the version that it repeats, 0 for none."""
+    """One version of an app; `at` is in Unix seconds, `rolled_back_to` the version that it repeats (0: none)."""
 
     version: int
     at: float
@@ -35,7 +35,10 @@ class Deployment:
 
 
 class Deployments:
-    """Publishes apps and brings versions back; raises CloudError NOT_FOUND for what does not exist."""
+    """Publishes apps and rolls them back. Every method raises CloudError NOT_FOUND for an unknown app.
+
+    `client_version` is the version of the SDK that made the call.
+    """
 
     def __init__(self, database: Database, apps: Apps) -> None:
         self._db = database
@@ -43,9 +46,9 @@ class Deployments:
         database.script(_DDL)
 
     def publish(self, request: api_pb2.AppPublishRequest, *, client_version: str) -> App:
-        """Make the given functions the app's layout, and for a deployment its name and next version.
+        """Make a request's functions the app's layout; a deployment also gets its name and its next version.
 
-        A request without a state keeps the app's: `modal serve` publishes so after each change of its files.
+        A request without a state keeps the app's state: `modal serve` sends such a one after each change of its files.
         """
         deployed = request.app_state == api_pb2.APP_STATE_DEPLOYED
         with self._db.transaction():
@@ -62,7 +65,10 @@ class Deployments:
         return self._apps.get(request.app_id)
 
     def roll_over(self, app_id: str, *, client_version: str) -> App:
-        """Make the same again the next version, so that its containers are replaced."""
+        """Deploy the present version again as the next one, so that its containers are replaced.
+
+        Raises CloudError FAILED_PRECONDITION when the app is not deployed.
+        """
         with self._db.transaction():
             self._deployed(app_id)
             self._apps.renew_definitions(app_id)
@@ -70,7 +76,10 @@ class Deployments:
         return self._apps.get(app_id)
 
     def roll_back(self, app_id: str, version: int, *, client_version: str) -> App:
-        """Make an earlier version the next one; -1 is the one before the present."""
+        """Deploy an earlier version again as the next one; -1 means the version before the present one.
+
+        Raises CloudError: NOT_FOUND for the version, FAILED_PRECONDITION when the app is not deployed.
+        """
         with self._db.transaction():
             app = self._deployed(app_id)
             wanted = version if version > 0 else app.version + version
@@ -96,7 +105,7 @@ class Deployments:
         return self._apps.get(app_id)
 
     def history(self, app_id: str) -> list[Deployment]:
-        """An app's versions, newest first."""
+        """Return an app's versions, newest first."""
         self._apps.get(app_id)
         rows = self._db.all("SELECT * FROM deployments WHERE app_id=? ORDER BY version DESC", (app_id,))
         return [
@@ -107,7 +116,7 @@ class Deployments:
     def _deployed(self, app_id: str) -> App:
         app = self._apps.get(app_id)
         if app.state != api_pb2.APP_STATE_DEPLOYED or app.stopped_at:
-            raise failed_precondition(f"App {app_id} is not deployed.")
+            raise failed_precondition(f"App {app_id} is not deployed: run `modal deploy` first.")
         return app
 
     def _add_version(self, app_id: str, *, tag: str, client_version: str, rolled_back_to: int = 0) -> None:

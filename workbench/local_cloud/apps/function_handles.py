@@ -1,16 +1,19 @@
-"""What the SDK is told of a function, so that it can call it."""
+"""Function handles: what the SDK gets to know about a function, so that it can call it."""
 
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
 
-MAX_OBJECT_BYTES = 2 * 1024 * 1024  # larger values travel as blobs
+MAX_OBJECT_BYTES = 2 * 1024 * 1024  # larger arguments and results are sent as blobs
 
 
 def handle_metadata(
     apps: Apps, function_id: str, web_url: str, definition: api_pb2.Function | None = None
 ) -> api_pb2.FunctionHandleMetadata:
-    """What the SDK must know of a function to call it."""
+    """Build the handle of a function; `definition` is used instead of the stored one when it is given.
+
+    Raises CloudError NOT_FOUND.
+    """
     function = definition if definition is not None else apps.function(function_id)
     return api_pb2.FunctionHandleMetadata(
         function_name=function.function_name,

@@ -1,8 +1,8 @@
-"""What a variant of a function overrides: `with_options`, `with_concurrency` and `with_batching` of the SDK."""
+"""Variants of functions: what `with_options`, `with_concurrency` and `with_batching` change in a definition."""
 
 from modal_proto import api_pb2
 
-_AS_THEY_ARE = (
+_SAME_NAME = (
     "resources",
     "retry_policy",
     "concurrency_limit",
@@ -14,7 +14,7 @@ _AS_THEY_ARE = (
     "batch_max_size",
     "batch_linger_ms",
 )
-# The same setting has two places in a definition; the autoscaler's wins.
+# These settings are in a definition twice, and the autoscaler's are the ones that have an effect.
 _AUTOSCALER = {
     "concurrency_limit": "max_containers",
     "task_idle_timeout_secs": "scaledown_window",
@@ -24,10 +24,10 @@ _AUTOSCALER = {
 
 
 def with_options(definition: api_pb2.Function, options: api_pb2.FunctionOptions) -> api_pb2.Function:
-    """The definition of a variant: the base's with everything that the options set."""
+    """Return a copy of the base function's definition with every option that is set in `options`."""
     function = api_pb2.Function()
     function.CopyFrom(definition)
-    for name in _AS_THEY_ARE:
+    for name in _SAME_NAME:
         if options.HasField(name):  # type: ignore[arg-type]  # a name of the list above
             value = getattr(options, name)
             if name == "resources":
