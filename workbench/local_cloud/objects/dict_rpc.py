@@ -1,4 +1,4 @@
-"""Dict RPCs: names, and the entries that `dicts.py` keeps."""
+"""Dict RPCs: names, and the entries that `dicts.py` stores."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from workbench.local_cloud.store.names import Objects
 
 
 class DictRpcs:
-    """Answers about dicts."""
+    """Handles the dict RPCs."""
 
     def __init__(self, database: Database, objects: Objects, ephemeral: Ephemeral, dicts: Dicts) -> None:
         self._db = database
@@ -25,7 +25,7 @@ class DictRpcs:
     async def DictGetOrCreate(
         self, request: api_pb2.DictGetOrCreateRequest, context: Any
     ) -> api_pb2.DictGetOrCreateResponse:
-        """Find or create a dict; `data` is what a new one starts with."""
+        """Find or create a dict; a new one starts with the entries in `data`."""
         with self._db.transaction():
             dict_id, created = self._named.get_or_create(
                 request.deployment_name,
@@ -57,7 +57,7 @@ class DictRpcs:
         return empty_pb2.Empty()
 
     async def DictDelete(self, request: api_pb2.DictDeleteRequest, context: Any) -> empty_pb2.Empty:
-        """Forget a dict and its entries."""
+        """Delete a dict and its entries."""
         self._named.delete(request.dict_id)
         return empty_pb2.Empty()
 
@@ -72,7 +72,7 @@ class DictRpcs:
         return api_pb2.DictGetResponse(found=value is not None, value=value)
 
     async def DictPop(self, request: api_pb2.DictPopRequest, context: Any) -> api_pb2.DictPopResponse:
-        """Take one entry out."""
+        """Remove one entry and return its value."""
         value = self._dicts.pop(request.dict_id, request.key)
         return api_pb2.DictPopResponse(found=value is not None, value=value)
 
@@ -85,7 +85,7 @@ class DictRpcs:
         return api_pb2.DictLenResponse(len=self._dicts.length(request.dict_id))
 
     async def DictUpdate(self, request: api_pb2.DictUpdateRequest, context: Any) -> api_pb2.DictUpdateResponse:
-        """Set entries, all or none; `created` is what `Dict.put` returns."""
+        """Set all entries or none; the answer's `created` is the result of `Dict.put`."""
         created = self._dicts.update(
             request.dict_id,
             [(entry.key, entry.value) for entry in request.updates],
@@ -101,8 +101,8 @@ class DictRpcs:
             yield api_pb2.DictEntry(key=key if request.keys else b"", value=value)
 
     async def tidy(self) -> None:
-        """Drop ephemeral dicts whose owner is silent, and entries whose time is over."""
+        """Delete ephemeral dicts whose owner sends no heartbeats, and entries that have expired."""
         for dict_id in self._named.abandoned():
             self._named.delete(dict_id)
-        while self._dicts.drop_expired():  # noqa: ASYNC110  # nothing is awaited: others get their turn
+        while self._dicts.drop_expired():  # noqa: ASYNC110  # this waits for nothing, it lets other tasks run
             await asyncio.sleep(0)

@@ -1,7 +1,7 @@
-"""Owns the entries of dicts: keys and values as bytes, kept in SQLite until nobody has used them for seven days.
+"""The entries of dicts in SQLite: keys and values as bytes, which expire when they are not used for seven days.
 
-Knows nothing of gRPC. The figures are Modal's: the expiry and the bound of `length` stand in the docstrings of
-`modal.Dict` (SDK 1.6.4), the size of a value and the entries of an update in modal.com/docs/guide/dicts-and-queues.
+The limits are Modal's: expiry and `MAX_LENGTH` from the docstrings of `modal.Dict` (SDK 1.6.4), the size of a value and
+the entries of an update from modal.com/docs/guide/dicts-and-queues.
 """
 
 import time
@@ -14,12 +14,12 @@ from workbench.local_cloud.store.names import Objects
 LIFETIME_S = 7 * 24 * 3600  # without a read or a write
 MAX_VALUE_BYTES = 100 * 1024 * 1024
 MAX_ENTRIES_PER_UPDATE = 10_000
-MAX_LENGTH = 100_000  # `Dict.len` tells no more than this
-MAX_KEY_BYTES = 1024 * 1024  # ours: Modal documents none, and keys are indexed
+MAX_LENGTH = 100_000  # `Dict.len` returns at most this
+MAX_KEY_BYTES = 1024 * 1024  # a limit of this cloud, because keys are indexed; Modal documents none
 READ_NOTED_EVERY_S = 60  # a read writes to the disk at most this often, so an entry may live this much longer
-_SWEPT_AT_ONCE = 1000  # a sweep must not hold up the event loop
+_SWEPT_AT_ONCE = 1000  # entries; a sweep must not hold up the event loop
 
-# Values stand apart, so that counting, listing keys and noting a read never move them.
+# Values have a table of their own, so that counting, listing keys and recording a read do not read or write them.
 _DDL = """
 CREATE TABLE IF NOT EXISTS dict_entries (
   entry INTEGER PRIMARY KEY, dict_id TEXT NOT NULL REFERENCES objects ON DELETE CASCADE, key BLOB NOT NULL,
@@ -33,7 +33,11 @@ CREATE TABLE IF NOT EXISTS dict_values (
 
 
 class Dicts:
-    """Reads and writes entries; raises CloudError NOT_FOUND for a dict that is gone. `now` returns Unix seconds."""
+    """Reads and writes entries. `now` returns Unix seconds.
+
+    Every method raises CloudError: NOT_FOUND for a dict that does not exist, INVALID_ARGUMENT for a key that is too
+    long.
+    """
 
     def __init__(self, database: Database, objects: Objects, *, now: Callable[[], float] = time.time) -> None:
         self._db = database
@@ -42,16 +46,16 @@ class Dicts:
         database.script(_DDL)
 
     def get(self, dict_id: str, key: bytes) -> bytes | None:
-        """The value of a key, or None."""
+        """Return the value of a key, or None."""
         entry = self._find(dict_id, key)
         return None if entry is None else self._value(entry)
 
     def contains(self, dict_id: str, key: bytes) -> bool:
-        """Whether a key is there; asking counts as a read of it."""
+        """Whether a key exists; this counts as a read of its entry."""
         return self._find(dict_id, key) is not None
 
     def pop(self, dict_id: str, key: bytes) -> bytes | None:
-        """Remove a key and return its value, or None. Of several callers one gets it."""
+        """Remove a key and return its value, or None. If several callers pop it at once, one of them gets it."""
         with self._db.transaction():
             entry = self._find(dict_id, key)
             if entry is None:
@@ -61,7 +65,7 @@ class Dicts:
         return value
 
     def length(self, dict_id: str) -> int:
-        """The number of entries, told up to `MAX_LENGTH`."""
+        """Return the number of entries, or `MAX_LENGTH` if there are more."""
         self._check(dict_id)
         row = self._db.one(
             "SELECT COUNT(*) AS length FROM (SELECT 1 FROM dict_entries WHERE dict_id=? AND used_at>=? LIMIT ?)",
@@ -70,9 +74,9 @@ class Dicts:
         return 0 if row is None else int(row["length"])
 
     def update(self, dict_id: str, entries: Sequence[tuple[bytes, bytes]], *, if_not_exists: bool = False) -> bool:
-        """Set keys, all of them or none, and return whether any was set; `if_not_exists` leaves those that are there.
+        """Set all keys or none, and return whether any was set; `if_not_exists` leaves keys that exist unchanged.
 
-        Raises CloudError INVALID_ARGUMENT for what is over a limit.
+        Raises CloudError INVALID_ARGUMENT for too many entries, and for a key or value that is too large.
         """
         if len(entries) > MAX_ENTRIES_PER_UPDATE:
             raise invalid(
@@ -98,9 +102,9 @@ class Dicts:
         self._db.execute("DELETE FROM dict_entries WHERE dict_id=?", (dict_id,))
 
     def contents(self, dict_id: str, *, values: bool) -> Iterator[tuple[bytes, bytes]]:
-        """Every entry as (key, value), the value being empty unless asked for; counts as a read of all.
+        """Yield every entry as (key, value), without `values` with an empty value; counts as a read of all.
 
-        Only one entry is in memory at a time. What is written meanwhile may be among them or not.
+        Only one entry is in memory at a time. Entries that are written meanwhile may be among them or not.
         """
         self._check(dict_id)
         now = self._now()
@@ -108,7 +112,7 @@ class Dicts:
             "UPDATE dict_entries SET used_at=? WHERE dict_id=? AND used_at BETWEEN ? AND ?",
             (now, dict_id, self._oldest(), now - READ_NOTED_EVERY_S),
         )
-        last, beyond = b"", ">="  # no key is below the empty one
+        last, beyond = b"", ">="  # the empty key sorts first
         while True:
             row = self._db.one(
                 f"SELECT entry, key FROM dict_entries WHERE dict_id=? AND key{beyond}? AND used_at>=? "  # noqa: S608  # ours
@@ -121,7 +125,7 @@ class Dicts:
             yield last, self._value(int(row["entry"])) if values else b""
 
     def drop_expired(self) -> int:
-        """Remove some entries whose time is over and return how many; 0 means that none is left."""
+        """Remove up to 1,000 expired entries and return how many; 0 means that none is left."""
         return self._db.execute(
             "DELETE FROM dict_entries WHERE entry IN (SELECT entry FROM dict_entries WHERE used_at<? LIMIT ?)",
             (self._oldest(), _SWEPT_AT_ONCE),
@@ -134,7 +138,7 @@ class Dicts:
         return self._now() - LIFETIME_S - READ_NOTED_EVERY_S
 
     def _find(self, dict_id: str, key: bytes) -> int | None:
-        """The number of a live entry, whose use is noted."""
+        """Return the number of a key's entry and record its use; None when it is missing or expired."""
         self._check(dict_id)
         _check_key(key)
         row = self._db.one(
@@ -159,7 +163,7 @@ class Dicts:
             "ON CONFLICT (dict_id, key) DO UPDATE SET used_at=excluded.used_at RETURNING entry",
             (dict_id, key, self._now()),
         )
-        assert row is not None, "RETURNING tells the row"
+        assert row is not None, "RETURNING gives the row"
         self._db.execute(
             "INSERT INTO dict_values VALUES (?,?) ON CONFLICT (entry) DO UPDATE SET value=excluded.value",
             (row["entry"], value),

@@ -1,4 +1,4 @@
-"""What the RPCs of dicts and queues have in common: names, ids, lists, heartbeats and the end of what is abandoned."""
+"""What the RPCs of dicts and queues have in common: names, ids, lists, heartbeats, and which objects are abandoned."""
 
 import re
 
@@ -18,7 +18,7 @@ _CREATION_TYPES = (
 
 
 class Named:
-    """The objects of one kind. What they hold goes with them, by foreign keys."""
+    """The named and ephemeral objects of one kind. Deleting one deletes its contents, by foreign keys."""
 
     def __init__(self, kind: str, prefix: str, objects: Objects, ephemeral: Ephemeral) -> None:
         self._kind = kind
@@ -27,9 +27,13 @@ class Named:
         self._ephemeral = ephemeral
 
     def get_or_create(self, name: str, *, environment: str, creation_type: int) -> tuple[str, bool]:
-        """Return (object id, created now); raises CloudError as the protocol's creation type asks for."""
+        """Return (object id, whether it was created now). `creation_type` is the protocol's ObjectCreationType.
+
+        Raises CloudError: INVALID_ARGUMENT for a bad name or creation type, NOT_FOUND when the object must exist or its
+        environment does not, ALREADY_EXISTS when the object must not exist.
+        """
         if creation_type not in _CREATION_TYPES:
-            raise invalid(f"A {self._kind} is not made with creation type {creation_type}.")
+            raise invalid(f"A {self._kind} cannot be made with object_creation_type {creation_type}.")
         anonymous = creation_type == api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL
         for word in (environment or DEFAULT_ENVIRONMENT, *(() if anonymous else (name,))):
             if not _NAME.fullmatch(word):
@@ -42,12 +46,12 @@ class Named:
         return object_id, created
 
     def describe(self, object_id: str) -> tuple[str, api_pb2.CreationInfo]:
-        """Return (name or "", when and by whom it was made); raises CloudError NOT_FOUND."""
+        """Return (name or "", when and by whom the object was made); raises CloudError NOT_FOUND."""
         _, name, created_at = self._objects.describe(self._kind, object_id)
         return name, api_pb2.CreationInfo(created_at=created_at, created_by="local")
 
     def page(self, environment: str, pagination: api_pb2.ListPagination) -> list[tuple[str, str, float]]:
-        """Named objects as (object id, name, created_at), newest first."""
+        """Return one page of named objects as (object id, name, created_at in Unix seconds), newest first."""
         return self._objects.list(
             self._kind,
             environment=environment,
@@ -56,14 +60,14 @@ class Named:
         )
 
     def heartbeat(self, object_id: str) -> None:
-        """Note that an object's owner is alive; raises CloudError NOT_FOUND."""
+        """Record a heartbeat of an object's owner; raises CloudError NOT_FOUND."""
         self._objects.describe(self._kind, object_id)
         self._ephemeral.touch(object_id)
 
     def delete(self, object_id: str) -> None:
-        """Forget an object and all that it holds; raises CloudError NOT_FOUND."""
+        """Delete an object and its contents; raises CloudError NOT_FOUND."""
         self._objects.delete(self._kind, object_id)
 
     def abandoned(self) -> list[str]:
-        """Ephemeral objects whose owner is silent."""
+        """Return the ids of ephemeral objects whose owner has sent no heartbeat for too long."""
         return self._ephemeral.abandoned(self._kind)

@@ -1,4 +1,4 @@
-"""Queue RPCs: names, the items that `queues.py` keeps, and waiting for more of them."""
+"""Queue RPCs: names, the items that `queues.py` stores, and waiting for new items."""
 
 import asyncio
 from typing import Any
@@ -15,11 +15,11 @@ from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.names import Objects
 
 MAX_WAIT_S = 60.0  # the SDK asks for 50 s at most and then asks again
-_ITEMS_AT_ONCE = 100  # of an iteration; their bytes are bounded by a partition's
+_ITEMS_AT_ONCE = 100  # in an iteration's answer; its size is bounded by that of a partition
 
 
 class QueueRpcs:
-    """Answers about queues."""
+    """Handles the queue RPCs."""
 
     def __init__(self, database: Database, objects: Objects, ephemeral: Ephemeral, queues: Queues) -> None:
         self._db = database
@@ -50,7 +50,7 @@ class QueueRpcs:
         return api_pb2.QueueGetByIdResponse(queue_id=request.queue_id, metadata=self._metadata(request.queue_id))
 
     async def QueueList(self, request: api_pb2.QueueListRequest, context: Any) -> api_pb2.QueueListResponse:
-        """List named queues, newest first, with their sizes in items; these are told up to `total_size_limit`."""
+        """List named queues, newest first, each with its number of items, or `total_size_limit` if it has more."""
         response = api_pb2.QueueListResponse(environment_name=request.environment_name)
         for queue_id, name, created_at in self._named.page(request.environment_name, request.pagination):
             partitions, items = self._queues.totals(queue_id)
@@ -70,7 +70,7 @@ class QueueRpcs:
         return empty_pb2.Empty()
 
     async def QueueDelete(self, request: api_pb2.QueueDeleteRequest, context: Any) -> empty_pb2.Empty:
-        """Forget a queue and its items; who waits for one is told at once."""
+        """Delete a queue and its items; calls that wait for an item fail at once."""
         self._drop(request.queue_id)
         return empty_pb2.Empty()
 
@@ -81,7 +81,7 @@ class QueueRpcs:
     # -- items -------------------------------------------------------------------------------------------------------
 
     async def QueuePut(self, request: api_pb2.QueuePutRequest, context: Any) -> empty_pb2.Empty:
-        """Append items, all or none; RESOURCE_EXHAUSTED makes the SDK try again until its own timeout."""
+        """Append all items or none; on RESOURCE_EXHAUSTED the SDK retries until its own timeout."""
         self._queues.put(
             request.queue_id,
             request.partition_key,
@@ -92,7 +92,7 @@ class QueueRpcs:
         return empty_pb2.Empty()
 
     async def QueueGet(self, request: api_pb2.QueueGetRequest, context: Any) -> api_pb2.QueueGetResponse:
-        """Take items, waiting for the first as long as the request says; none come back when none arrive."""
+        """Remove and return items; waits for the first one as long as the request says, then returns none."""
         place = (request.queue_id, request.partition_key)
         deadline = _deadline(request.timeout)
         while (taken := self._queues.take(*place, request.n_values)) is None:
@@ -100,7 +100,7 @@ class QueueRpcs:
                 return api_pb2.QueueGetResponse()
             await self._arrivals.wait(place, timeout_s=left_s)
         try:
-            await context.send_initial_metadata(())  # fails when the caller has gone, which the answer itself would not
+            await context.send_initial_metadata(())  # fails when the caller has gone; returning the answer does not
         except BaseException as error:
             self._queues.put_back(taken)
             self._arrivals.announce(place)
@@ -110,7 +110,7 @@ class QueueRpcs:
     async def QueueNextItems(
         self, request: api_pb2.QueueNextItemsRequest, context: Any
     ) -> api_pb2.QueueNextItemsResponse:
-        """Show the items behind the last one shown, waiting for the first as long as the request says."""
+        """Return the items after `last_entry_id` without removing them; waits for the first as the request says."""
         place = (request.queue_id, request.partition_key)
         deadline = _deadline(request.item_poll_timeout)
         last = _number(request.last_entry_id)
@@ -125,7 +125,7 @@ class QueueRpcs:
     async def QueueLen(self, request: api_pb2.QueueLenRequest, context: Any) -> api_pb2.QueueLenResponse:
         """Count the items of one partition or of all."""
         if request.total and request.partition_key:
-            raise invalid("A partition must not be named when the total is asked for.")
+            raise invalid("`total` counts all partitions: leave out `partition`, or ask for it without `total`.")
         if request.total:
             return api_pb2.QueueLenResponse(len=self._queues.totals(request.queue_id)[1])
         return api_pb2.QueueLenResponse(len=self._queues.length(request.queue_id, request.partition_key))
@@ -133,7 +133,7 @@ class QueueRpcs:
     async def QueueClear(self, request: api_pb2.QueueClearRequest, context: Any) -> empty_pb2.Empty:
         """Remove the items of one partition or of all."""
         if request.all_partitions and request.partition_key:
-            raise invalid("A partition must not be named when all are to be cleared.")
+            raise invalid("`all` clears all partitions: leave out `partition`, or clear it without `all`.")
         if request.all_partitions:
             self._queues.clear_all(request.queue_id)
         else:
@@ -141,10 +141,10 @@ class QueueRpcs:
         return empty_pb2.Empty()
 
     async def tidy(self) -> None:
-        """Drop ephemeral queues whose owner is silent, and partitions whose time is over."""
+        """Delete ephemeral queues whose owner sends no heartbeats, and partitions that have expired."""
         for queue_id in self._named.abandoned():
             self._drop(queue_id)
-        while self._queues.drop_expired():  # noqa: ASYNC110  # nothing is awaited: others get their turn
+        while self._queues.drop_expired():  # noqa: ASYNC110  # this waits for nothing, it lets other tasks run
             await asyncio.sleep(0)
 
 
@@ -153,7 +153,7 @@ def _clock() -> float:
 
 
 def _deadline(timeout_s: float) -> float:
-    """When a wait ends; a request may ask for anything, NaN included."""
+    """Return when a wait of `timeout_s` seconds ends, by `_clock`; at most `MAX_WAIT_S`, none for 0, less, or NaN."""
     return _clock() + (min(timeout_s, MAX_WAIT_S) if timeout_s > 0 else 0)
 
 
@@ -161,5 +161,5 @@ def _number(entry_id: str) -> int:
     if not entry_id:
         return 0
     if len(entry_id) > 18 or not (entry_id.isascii() and entry_id.isdigit()):
-        raise invalid("last_entry_id must be empty or an entry_id of this queue.")
+        raise invalid(f"last_entry_id must be empty or an entry_id of this queue, not {entry_id[:50]!r}.")
     return int(entry_id)

@@ -1,7 +1,7 @@
-"""Owns the items of queues: bytes in first-in-first-out partitions, each kept until 24 hours after its last put.
+"""The items of queues in SQLite: bytes in first-in-first-out partitions, which expire 24 hours after their last put.
 
-Knows nothing of gRPC and never waits: `arrivals.py` does. The figures are Modal's, from the docstrings of `modal.Queue`
-(SDK 1.6.4). Everything is on the disk, so items outlive the cloud; Modal itself promises less.
+Nothing here waits for items: `queue_rpc.py` does. The limits are Modal's, from the docstrings of `modal.Queue` (SDK
+1.6.4). Items are still there after a restart of the cloud, which is more than Modal promises.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ MAX_KEY_BYTES = 64
 MAX_TTL_S = 24 * 3600  # the default, and the most: "a lower TTL can be specified"
 _SWEPT_AT_ONCE = 100  # partitions; a sweep must not hold up the event loop
 
-# The items of a partition carry rising numbers that are never used again: an iteration goes on behind the last it saw.
+# Items have rising numbers that are never used again, so that an iteration can continue after the last one that it saw.
 _DDL = """
 CREATE TABLE IF NOT EXISTS queue_partitions (
   partition INTEGER PRIMARY KEY, queue_id TEXT NOT NULL REFERENCES objects ON DELETE CASCADE, key BLOB NOT NULL,
@@ -46,7 +46,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one reader took from a partition, with all it needs to be put back. `expires_at` is in Unix seconds."""
+    """The items that one `take` removed, and what `put_back` needs. `expires_at` is in Unix seconds."""
 
     queue_id: str
     key: bytes
@@ -55,9 +55,10 @@ class Taken:
 
 
 class Queues:
-    """Puts and takes items; raises CloudError NOT_FOUND for a queue that is gone. `now` returns Unix seconds.
+    """Puts and takes items. `now` returns Unix seconds.
 
-    The partition key b"" is the default partition. A partition exists while it holds items.
+    The partition key b"" is the default partition. A partition exists while it holds items. Every method raises
+    CloudError: NOT_FOUND for a queue that does not exist, INVALID_ARGUMENT for a key that is too long.
     """
 
     def __init__(self, database: Database, objects: Objects, *, now: Callable[[], float] = time.time) -> None:
@@ -67,9 +68,10 @@ class Queues:
         database.script(_DDL)
 
     def put(self, queue_id: str, key: bytes, values: Sequence[bytes], *, ttl_s: int = MAX_TTL_S) -> None:
-        """Append values, all of them or none, and let the partition expire `ttl_s` seconds from now.
+        """Append all values or none, and let the partition expire `ttl_s` seconds from now.
 
-        Raises CloudError RESOURCE_EXHAUSTED when the queue is full, INVALID_ARGUMENT for what never fits.
+        Raises CloudError: RESOURCE_EXHAUSTED when the queue is full, INVALID_ARGUMENT for values that are too large
+        even for an empty partition and for a TTL outside of 1 s to 24 h.
         """
         size = sum(len(value) for value in values)
         _check_put(values, size)
@@ -86,22 +88,31 @@ class Queues:
             )
 
     def _open(self, queue_id: str, key: bytes, *, items: int, size: int, expires_at: float) -> int:
-        """Make room in a partition, which is made when it is not there, and return its number."""
+        """Count new items into a partition, which is made if it is missing, and return its number.
+
+        Raises CloudError RESOURCE_EXHAUSTED when they do not fit.
+        """
         row = self._db.one("SELECT * FROM queue_partitions WHERE queue_id=? AND key=?", (queue_id, key))
         if row is None:
             if self.totals(queue_id)[0] >= MAX_PARTITIONS:
-                raise _full(f"The queue has {MAX_PARTITIONS:,} partitions, the most it may have.")
+                raise _full(f"The queue has {MAX_PARTITIONS:,} partitions, which is the limit.")
             made = self._db.one(
                 "INSERT INTO queue_partitions (queue_id, key, expires_at, items, size) VALUES (?,?,?,?,?) "
                 "RETURNING partition",
                 (queue_id, key, expires_at, items, size),
             )
-            assert made is not None, "RETURNING tells the row"
+            assert made is not None, "RETURNING gives the row"
             return int(made["partition"])
         if row["items"] + items > MAX_PARTITION_ITEMS:
-            raise _full(f"The partition holds {row['items']:,} of at most {MAX_PARTITION_ITEMS:,} items.")
+            raise _full(
+                f"{items:,} more items do not fit: the partition holds {row['items']:,} of at most "
+                f"{MAX_PARTITION_ITEMS:,} items."
+            )
         if row["size"] + size > MAX_PARTITION_BYTES:
-            raise _full(f"The partition holds {row['size']:,} of at most {MAX_PARTITION_BYTES:,} bytes.")
+            raise _full(
+                f"{size:,} more bytes do not fit: the partition holds {row['size']:,} of at most "
+                f"{MAX_PARTITION_BYTES:,} bytes."
+            )
         self._db.execute(
             "UPDATE queue_partitions SET items=items+?, size=size+?, expires_at=? WHERE partition=?",
             (items, size, expires_at, row["partition"]),
@@ -109,9 +120,12 @@ class Queues:
         return int(row["partition"])
 
     def take(self, queue_id: str, key: bytes, count: int) -> Taken | None:
-        """Remove and return up to `count` of the oldest items, or None when there are none."""
+        """Remove and return up to `count` of the oldest items; None when there are none.
+
+        Raises CloudError INVALID_ARGUMENT for a `count` below 1.
+        """
         if count < 1:
-            raise invalid(f"At least one value must be asked for, not {count}.")
+            raise invalid(f"n_values must be at least 1, not {count}.")
         with self._db.transaction():
             row = self._find(queue_id, key)
             if row is None:
@@ -129,9 +143,9 @@ class Queues:
         return Taken(queue_id, key, items, float(row["expires_at"]))
 
     def put_back(self, taken: Taken) -> None:
-        """Undo a `take` whose reader never got it: the items are the oldest again, even when that makes it over-full.
+        """Undo a `take` whose caller never got the items: they become the partition's oldest again.
 
-        Nothing happens when the queue is gone or the items have expired meanwhile.
+        The partition may exceed its limits by that. Does nothing when the queue was deleted or the items have expired.
         """
         size = sum(len(item.value) for item in taken.items)
         with self._db.transaction():
@@ -156,17 +170,17 @@ class Queues:
             )
 
     def after(self, queue_id: str, key: bytes, number: int, *, limit: int) -> tuple[Item, ...]:
-        """Up to `limit` items behind the one with this number, oldest first; nothing is removed."""
+        """Return up to `limit` items after the one with this number, oldest first; nothing is removed."""
         row = self._find(queue_id, key)
         return () if row is None else self._items(int(row["partition"]), after=number, limit=limit)
 
     def length(self, queue_id: str, key: bytes) -> int:
-        """The number of items in one partition."""
+        """Return the number of items in one partition."""
         row = self._find(queue_id, key)
         return 0 if row is None else int(row["items"])
 
     def totals(self, queue_id: str) -> tuple[int, int]:
-        """The number of partitions that hold items, and of all their items."""
+        """Return (number of partitions, number of items in all of them together)."""
         self._check(queue_id)
         row = self._db.one(
             "SELECT COUNT(*) AS partitions, COALESCE(SUM(items), 0) AS items FROM queue_partitions "
@@ -187,7 +201,7 @@ class Queues:
         self._db.execute("DELETE FROM queue_partitions WHERE queue_id=?", (queue_id,))
 
     def drop_expired(self) -> int:
-        """Remove some partitions whose time is over and return how many; 0 means that none is left."""
+        """Remove up to 100 expired partitions and return how many; 0 means that none is left."""
         return self._db.execute(
             "DELETE FROM queue_partitions WHERE partition IN "
             "(SELECT partition FROM queue_partitions WHERE expires_at<=? LIMIT ?)",
@@ -219,7 +233,10 @@ class Queues:
 
 
 def _check_put(values: Sequence[bytes], size: int) -> None:
-    """Refuse what would not fit into an empty partition: as "full", the SDK would try it again for ever."""
+    """Raise CloudError INVALID_ARGUMENT for values that do not fit even into an empty partition.
+
+    Not RESOURCE_EXHAUSTED, on which the SDK would retry for ever.
+    """
     for value in values:
         if len(value) > MAX_ITEM_BYTES:
             raise too_large("An item of a queue", len(value), MAX_ITEM_BYTES)
@@ -230,4 +247,4 @@ def _check_put(values: Sequence[bytes], size: int) -> None:
 
 
 def _full(message: str) -> CloudError:
-    return CloudError(Reason.RESOURCE_EXHAUSTED, f"{message} Take or clear some, or wait until it expires.")
+    return CloudError(Reason.RESOURCE_EXHAUSTED, f"{message} Get or clear some items, or wait until they expire.")

@@ -1,4 +1,4 @@
-"""Secrets: named sets of environment variables. Their values leave only into containers and sandboxes."""
+"""Secrets: named sets of environment variables. Only containers and sandboxes get their values, clients never do."""
 
 import json
 import time
@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS secrets (
 
 
 class SecretRpcs:
-    """Creates, lists, updates and deletes secrets, and resolves them for what runs."""
+    """Handles the secret RPCs, and resolves secrets into the environment of containers and sandboxes."""
 
     def __init__(self, database: Database, objects: Objects) -> None:
         self._db = database
@@ -27,7 +27,10 @@ class SecretRpcs:
         database.script(_DDL)
 
     def resolve(self, sources: Any) -> dict[str, str]:
-        """Merge ids and inline sets, in order, into one environment; raises CloudError NOT_FOUND."""
+        """Return the environment variables of `sources`: secrets' ids and inline sets, of which later ones win.
+
+        Raises CloudError NOT_FOUND.
+        """
         env: dict[str, str] = {}
         for source in sources:
             if isinstance(source, str):
@@ -49,7 +52,7 @@ class SecretRpcs:
     async def SecretGetOrCreate(
         self, request: api_pb2.SecretGetOrCreateRequest, context: Any
     ) -> api_pb2.SecretGetOrCreateResponse:
-        """Find or create a secret; an existing one must hold the required keys."""
+        """Find or create a secret; raises CloudError NOT_FOUND when it lacks a required key."""
         overwrite = request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_CREATE_OVERWRITE_IF_EXISTS
         secret_id, created = self._objects.get_or_create(
             "secret",
@@ -107,7 +110,7 @@ class SecretRpcs:
         return api_pb2.SecretGetInfoResponse(metadata=self._metadata(request.secret_id))
 
     async def SecretUpdate(self, request: api_pb2.SecretUpdateRequest, context: Any) -> empty_pb2.Empty:
-        """Set keys, or drop those without a value."""
+        """Set the keys that have a value in the request, and remove those that have none."""
         env = self._env(request.secret_id)
         for update in request.updates:
             if not update.key:
@@ -120,7 +123,7 @@ class SecretRpcs:
         return empty_pb2.Empty()
 
     async def SecretDelete(self, request: api_pb2.SecretDeleteRequest, context: Any) -> empty_pb2.Empty:
-        """Forget a secret and its values."""
+        """Delete a secret and its values."""
         with self._db.transaction():
             self._objects.delete("secret", request.secret_id)
             self._db.execute("DELETE FROM secrets WHERE secret_id=?", (request.secret_id,))
