@@ -1,1 +1,1 @@
-"""Local files that containers see, and large values that travel by link."""
+"""Mounts (local files that containers see) and blobs (large values that are sent over HTTP)."""

@@ -1,4 +1,4 @@
-"""Blobs over HTTP: large values that the SDK uploads and downloads by signed, expiring URLs."""
+"""Blobs over HTTP: large values that the SDK uploads and downloads by signed URLs that expire."""
 
 import asyncio
 import base64
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS blobs (
 
 
 class BlobRoutes:
-    """Promises blobs, takes their bytes and gives them back."""
+    """Makes blobs, takes their bytes by PUT and returns them by GET."""
 
     def __init__(self, database: Database, content: ContentStore, links: Links, *, tmp: Path) -> None:
         self._db = database
@@ -40,7 +40,7 @@ class BlobRoutes:
         ]
 
     def promise(self, *, size: int) -> tuple[str, str]:
-        """Return (blob id, URL to PUT its bytes to)."""
+        """Make a blob without bytes; returns (blob id, URL to PUT its bytes to). `size` is announced by the client."""
         blob_id = new_id("bl")
         self._db.execute("INSERT INTO blobs VALUES (?,NULL,?,?)", (blob_id, size, time.time()))
         return blob_id, self._url(blob_id, "PUT")
@@ -53,12 +53,12 @@ class BlobRoutes:
         return blob_id
 
     def sha256(self, blob_id: str) -> str | None:
-        """The hash of a blob's bytes, or None while it has none."""
+        """Return the sha256 of a blob's bytes; None for an unknown blob, and before its bytes were uploaded."""
         row = self._db.one("SELECT sha256 FROM blobs WHERE blob_id=?", (blob_id,))
         return None if row is None else row["sha256"]
 
     def read(self, blob_id: str) -> bytes:
-        """The bytes of a blob; raises KeyError when it has none."""
+        """Return the bytes of a blob; raises KeyError for an unknown blob, and before its bytes were uploaded."""
         sha256 = self.sha256(blob_id)
         if sha256 is None:
             raise KeyError(blob_id)
@@ -66,7 +66,7 @@ class BlobRoutes:
             return file.read()
 
     def download_url(self, blob_id: str) -> str:
-        """Return a URL that gives the blob for an hour."""
+        """Return a URL from which the blob can be read for an hour."""
         return self._url(blob_id, "GET")
 
     def _url(self, blob_id: str, method: str) -> str:
@@ -82,14 +82,14 @@ class BlobRoutes:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > MAX_BLOB_BYTES:
-                    return PlainTextResponse("too large", 413)
+                    return PlainTextResponse(f"a blob is at most {MAX_BLOB_BYTES} bytes, this one is longer", 413)
                 md5.update(chunk)
                 file.write(chunk)
             file.seek(0)
             sha256 = await asyncio.to_thread(self._content.add_file, file)
         wanted = request.headers.get("content-md5")
         if wanted and wanted != base64.b64encode(md5.digest()).decode():
-            return PlainTextResponse("the bytes do not match Content-MD5", 400)
+            return PlainTextResponse("the bytes do not have the hash in Content-MD5: send them again", 400)
         self._db.execute("UPDATE blobs SET sha256=?, size=? WHERE blob_id=?", (sha256, size, blob_id))
         return Response(status_code=200, headers={"ETag": f'"{md5.hexdigest()}"'})
 
@@ -98,5 +98,5 @@ class BlobRoutes:
             return refusal
         sha256 = self.sha256(request.path_params["blob_id"])
         if sha256 is None:
-            return PlainTextResponse("no such blob", 404)
+            return PlainTextResponse("there is no such blob, or its bytes were never uploaded", 404)
         return FileResponse(self._content.path(sha256), media_type="application/octet-stream")

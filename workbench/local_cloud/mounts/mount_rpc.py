@@ -15,7 +15,7 @@ from workbench.local_cloud.mounts.blob_routes import BlobRoutes
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 
-_PYTHON_PREFIX = "python-build-standalone."  # what `add_python` brings, as the SDK names it
+_PYTHON_PREFIX = "python-build-standalone."  # the SDK's name for the mount of `add_python`
 CLIENT_MOUNT_PREFIX = "modal-client-"
 
 _DDL = """
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS mount_files (
 
 
 class MountRpcs:
-    """Takes files by their hash, and lays mounts out as directories for containers."""
+    """Handles the mount and blob RPCs, and copies mounts' files into directories for containers."""
 
     def __init__(self, database: Database, content: ContentStore, blobs: BlobRoutes) -> None:
         self._db = database
@@ -40,22 +40,22 @@ class MountRpcs:
     async def MountBatchedCheckExistence(
         self, request: api_pb2.MountBatchedCheckExistenceRequest, context: Any
     ) -> api_pb2.MountBatchedCheckExistenceResponse:
-        """Say which files are not here yet."""
+        """Return the sha256 of those files that must still be uploaded."""
         missing = [digest for digest in request.sha256_hex_hashes if not self._content.has(_digest(digest))]
         return api_pb2.MountBatchedCheckExistenceResponse(missing_sha256_hex_hashes=missing, checked_at=_now())
 
     async def MountPutFile(self, request: api_pb2.MountPutFileRequest, context: Any) -> api_pb2.MountPutFileResponse:
-        """Keep a file; an empty request asks whether it is here. The bytes must match the hash."""
+        """Store a file, whose bytes must have the sha256; a request without bytes asks whether it is stored."""
         digest = _digest(request.sha256_hex)
         match request.WhichOneof("data_oneof"):
             case "data":
                 data = request.data
                 if hashlib.sha256(data).hexdigest() != digest:
-                    raise invalid("The file's bytes do not match its sha256.")
+                    raise invalid(f"The file's bytes do not have the sha256 {digest}: upload it again.")
                 await asyncio.to_thread(self._content.add_bytes, data)
             case "data_blob_id":
                 if self._blobs.sha256(request.data_blob_id) != digest:
-                    raise invalid("The blob's bytes do not match the file's sha256.")
+                    raise invalid(f"The blob's bytes do not have the file's sha256 {digest}: upload it again.")
             case None if digest == hashlib.sha256(b"").hexdigest():
                 self._content.add_bytes(b"")
             case None:
@@ -65,7 +65,7 @@ class MountRpcs:
     async def MountGetOrCreate(
         self, request: api_pb2.MountGetOrCreateRequest, context: Any
     ) -> api_pb2.MountGetOrCreateResponse:
-        """Make a mount of files that are here; the SDK's own client mount exists by name and holds no files."""
+        """Make a mount of files that are stored, or find one by name. The SDK's client mount exists, without files."""
         name = request.deployment_name
         if name.startswith(_PYTHON_PREFIX):
             raise invalid(
@@ -84,9 +84,11 @@ class MountRpcs:
         for file in request.files:
             path = PurePosixPath(file.filename)
             if not path.is_absolute() or ".." in path.parts or "\0" in file.filename:
-                raise invalid("A mount's file names must be absolute and without '..'.")
+                raise invalid(
+                    f"A file's path in a mount must be absolute, without '..' and NUL, unlike {file.filename[:200]!r}."
+                )
             if not self._content.has(_digest(file.sha256_hex)):
-                raise invalid("A mount names a file that was not uploaded.")
+                raise invalid(f"The mount's file {file.filename[:200]!r} was not uploaded: upload it first.")
         checksum = hashlib.sha256(
             "".join(sorted(f"{file.filename}\0{file.sha256_hex}\0{_mode(file):o}\0" for file in request.files)).encode()
         ).hexdigest()
@@ -103,14 +105,14 @@ class MountRpcs:
         return _answer(mount_id, checksum)
 
     def checksum(self, mount_id: str) -> str:
-        """What tells a mount's files from another's; raises CloudError NOT_FOUND."""
+        """Return the sha256 over a mount's file names, contents and modes; raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT checksum FROM mounts WHERE mount_id=?", (mount_id,))
         if row is None:
             raise not_found(f"Mount {mount_id} not found.")
         return str(row["checksum"])
 
     def lay_out(self, mount_ids: list[str], root: Path) -> None:
-        """Copy the mounts' files below `root` by their absolute names."""
+        """Copy the files of mounts to their paths below `root`; of several with the same path the last one wins."""
         for mount_id in mount_ids:
             rows = self._db.all("SELECT * FROM mount_files WHERE mount_id=?", (mount_id,))
             for row in rows:
@@ -121,14 +123,14 @@ class MountRpcs:
                 target.chmod(row["mode"] & 0o755 | 0o444)
 
     async def BlobCreate(self, request: api_pb2.BlobCreateRequest, context: Any) -> api_pb2.BlobCreateResponse:
-        """Promise a place for a large value; the bytes come by HTTP PUT."""
+        """Make a blob and return the URL to PUT its bytes to."""
         blob_id, url = self._blobs.promise(size=request.content_length)
         return api_pb2.BlobCreateResponse(
             blob_id=blob_id, upload_url=url, blob_ids=[blob_id], upload_urls=api_pb2.UploadUrlList(items=[url])
         )
 
     async def BlobGet(self, request: api_pb2.BlobGetRequest, context: Any) -> api_pb2.BlobGetResponse:
-        """Say where a large value can be read."""
+        """Return the URL from which a blob can be read."""
         if self._blobs.sha256(request.blob_id) is None:
             raise not_found(f"Blob {request.blob_id} not found.")
         return api_pb2.BlobGetResponse(download_url=self._blobs.download_url(request.blob_id))
@@ -146,7 +148,7 @@ def _answer(mount_id: str, checksum: str) -> api_pb2.MountGetOrCreateResponse:
 
 def _digest(text: str) -> str:
     if len(text) != 64 or not all(c in "0123456789abcdef" for c in text):
-        raise invalid("A file's sha256 must be 64 lower-case hexadecimal digits.")
+        raise invalid(f"A file's sha256 must be 64 lower-case hexadecimal digits, not {text[:64]!r}.")
     return text
 
 

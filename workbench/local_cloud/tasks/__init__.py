@@ -1,1 +1,1 @@
-"""What runs now, as `modal container` lists it: containers of functions and sandboxes."""
+"""Tasks, as `modal container` lists them: containers of functions, and sandboxes."""

@@ -1,4 +1,4 @@
-"""Task RPCs: what runs, as `modal container` sees it. A task is a function's container or a sandbox."""
+"""Task RPCs, for `modal container`. A task is a container of a function, or a sandbox."""
 
 import asyncio
 from typing import Any
@@ -27,12 +27,12 @@ class TaskRpcs:
         self._logs = logs
 
     async def TaskList(self, request: api_pb2.TaskListRequest, context: Any) -> api_pb2.TaskListResponse:
-        """What runs in an environment, or for one app."""
+        """List the running tasks of an environment, or of one app in it."""
         environment = request.environment_name or DEFAULT_ENVIRONMENT
         response = api_pb2.TaskListResponse()
         running: list[Task | Record] = [
             *self._pools.tasks(),
-            *(one for one in self._sandboxes.all() if one.result is None),
+            *(record for record in self._sandboxes.all() if record.result is None),
         ]
         for task in running:
             app_id = self._app_id(task)
@@ -49,7 +49,7 @@ class TaskRpcs:
         return response
 
     async def TaskGetInfo(self, request: api_pb2.TaskGetInfoRequest, context: Any) -> api_pb2.TaskGetInfoResponse:
-        """One task, running or not; of one that only its log remembers, the times of that."""
+        """Describe one task. The times of a function's container that has ended come from its log."""
         task = self._find(request.task_id)
         if task is None:
             remembered = self._logs.task(request.task_id)
@@ -67,13 +67,15 @@ class TaskRpcs:
         return api_pb2.TaskGetInfoResponse(app_id=self._app_id(task), info=info)
 
     async def ContainerStop(self, request: api_pb2.ContainerStopRequest, context: Any) -> api_pb2.ContainerStopResponse:
-        """End a task now; a graceful stop lets a function's container finish what it works on."""
+        """Stop a task at once. With `graceful`, a function's container first finishes the inputs that it works on."""
         task = self._find(request.task_id)
         if task is None:
             raise not_found(f"Task {request.task_id} not found.")
         if isinstance(task, Record):
             if request.graceful:
-                raise invalid("Only containers of functions are stopped gracefully, sandboxes are not.")
+                raise invalid(
+                    f"{request.task_id} is a sandbox, which cannot be stopped gracefully: stop it without `graceful`."
+                )
             await self._sandboxes.terminate(task)
         elif request.graceful:
             self._pools.drain_task(task.task_id)
