@@ -1,1 +1,1 @@
-"""Images: what a chain of mini Dockerfiles means on this machine, and the directories that are built from it."""
+"""Images: reads the SDK's layers, each a short Dockerfile, and builds directories from them on this machine."""

@@ -1,7 +1,7 @@
-"""Packages of the cloud's own environment that meet what an image asks for: which they are, and how it gets them.
+"""Copies packages from the cloud's own Python environment into an image, where they meet the image's requirements.
 
-They are copied with all that they need, so that an image holds what it asks for without an index or a network. An
-image into which an installer has put anything is left to the installer, which knows what fits together there.
+They are copied with their dependencies, so that such an image needs neither a package index nor a network. Once an
+installer has put anything into an image, only the installer is used: it knows which versions fit together.
 """
 
 import shutil
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from workbench.local_cloud.images import layouts
 
-# Tools of the base image that a build here brings by itself.
+# Tools that every base image has: requirements of them are met.
 _TOOLS = frozenset(("pip", "wheel", "uv"))
 _SCRIPT = """#!{python}
 import sys
@@ -24,9 +24,10 @@ sys.exit({attribute}())
 
 
 def satisfied(requirements: list[str]) -> list[str] | None:
-    """What of the cloud's own environment meets some requirements with all that those require, as `name==version`.
+    """Return the cloud's own packages that meet `requirements`, with all their dependencies, as `name==version`.
 
-    None when they are not met: then an installer has to look for them.
+    Requirements are texts as in a requirements file. None when the cloud's packages do not meet them all, so that an
+    installer is needed.
     """
     met: dict[str, str] = {}
     try:
@@ -61,7 +62,10 @@ def _applies(requirement: Requirement, extras: set[str]) -> bool:
 
 
 def adopt(names: list[str], environment: Path) -> int:
-    """Copy installed packages into an environment of the same Python, their programs too; returns how many files."""
+    """Copy the cloud's packages `names`, with their console scripts, into an environment of the same Python version.
+
+    Returns how many files were copied. Raises OSError.
+    """
     (packages,) = environment.glob("lib/python3*/site-packages")
     count = 0
     for name in names:
@@ -69,7 +73,7 @@ def adopt(names: list[str], environment: Path) -> int:
         for file in found.files or ():
             source = Path(str(found.locate_file(file)))
             if ".." in file.parts or file.is_absolute() or not source.is_file():
-                continue  # programs are made anew: theirs lead to the cloud's interpreter
+                continue  # scripts are written below: the installed ones start the cloud's interpreter
             compiled = Path(cache_from_source(str(source))) if source.suffix == ".py" else source
             for path in {source, compiled}:
                 if path.is_file():

@@ -1,9 +1,9 @@
-"""Where a layer is built: a bubblewrap of its own, in which an installer may run a package's own code.
+"""The bubblewrap sandbox in which a layer is built, because installers run code of the packages that they install.
 
-That code is strangers'. It sees the system read-only and the image's files; it writes to those of the image's `venv`
-and `npm` that the layer changes, and to a scratch home. Nothing of the cloud is there, neither its state nor its
-credentials. It has the network, since packages come from there, and what is configured for pip, uv and npm on this
-machine: indexes, proxies, certificates.
+That code is not trusted. It can read the host's system and the image's files. It can write to a scratch home and to the
+parts of the image that the layer changes (`venv`, `npm`). It sees neither the cloud's state nor its credentials. It has
+the network, since packages come from there, and this machine's configuration of pip, uv and npm: indexes, proxies,
+certificates.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _CONFIGURATION = re.compile(
     r"|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|NODE_EXTRA_CA_CERTS"
     r"|(?:https?|all|no)_proxy|(?:HTTPS?|ALL|NO)_PROXY"
 )
-# (below the user's home, below the build's); those of the whole system are at the same path in both.
+# (path below the user's home, path below the build's home); the system's files have the same path in both.
 _USER_FILES = (
     (".config/pip/pip.conf", ".config/pip/pip.conf"),
     (".pip/pip.conf", ".config/pip/pip.conf"),
@@ -40,11 +40,14 @@ _PATH = re.compile(r"(?:^|[\s=,'\"]|file://)(/[^\s,'\"=;#]+)", re.MULTILINE)
 
 
 class BuildFailedError(Exception):
-    """A step ended with another exit code than 0, or took too long; the message is a sentence."""
+    """A step of a build failed; the message is a sentence that says which, and ends with what the program printed."""
 
 
 class Workshop:
-    """Runs the programs of one layer's build, one after the other, on the files in a scratch directory."""
+    """Runs the programs of one layer's build, one after the other, on the files in a scratch directory.
+
+    `image` is the directory of the image that is built.
+    """
 
     def __init__(
         self,
@@ -55,14 +58,14 @@ class Workshop:
         writes: Sequence[str],
         log: Callable[[str, int], None],
     ) -> None:
-        """`scratch` is a fresh directory of ours; `log` gets each line with its file descriptor, 1 or 2.
+        """`scratch` is an empty directory for this build; `log` gets each line with its file descriptor, 1 or 2.
 
-        `writes` says which of `venv` and `npm` may be written to: the other may be shared with the parent image.
+        `writes` names those of `venv` and `npm` that may be written to; the others may share files with the parent.
         """
         self._writes = tuple(writes)
         self._scratch = scratch
         self.image = scratch / "image"
-        self.python_prefix = ""  # where the image's own Python is seen
+        self.python_prefix = ""  # the path at which the image's copied Python is seen, empty without one
         self._env = dict(env)
         self._workdir = workdir
         self._log = log
@@ -78,9 +81,11 @@ class Workshop:
         writable: Sequence[tuple[Path, str]] = (),
         quiet: bool = False,
     ) -> None:
-        """Run one program to its end; its family dies with it, with us, and when we are cancelled.
+        """Run one program to its end. It is killed with its descendants when the caller is cancelled or this ends.
 
-        `with_cloud` shows the cloud's own packages as well. Raises BuildFailedError.
+        `env` is added to the build's environment; `with_cloud` makes the cloud's own packages visible; `writable` are
+        (host path, path inside) to bind writable; `quiet` keeps the output out of the log. Raises BuildFailedError for
+        an exit code other than 0, and OSError when the program cannot be started.
         """
         command = self._bubblewrap(with_cloud=with_cloud, writable=writable)
         program = await Program.start(*command, *argv, env={**self._environment(), **(env or {})})
@@ -97,8 +102,10 @@ class Workshop:
             for reader in readers:
                 reader.cancel()
         if code:
-            said = " ".join(" ".join(tail).split())[-1500:]
-            raise BuildFailedError(f"'{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}' failed ({code}). {said}")
+            printed = " ".join(" ".join(tail).split())[-1500:]
+            raise BuildFailedError(
+                f"'{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}' ended with exit code {code}. {printed}"
+            )
 
     async def _forward(self, stream: asyncio.StreamReader, fd: int, quiet: bool, tail: list[str]) -> None:
         async for text in lines(stream):
@@ -116,7 +123,7 @@ class Workshop:
             "HOME": _HOME,
             "PATH": f"{_TOOLS}:{self._env.get('PATH', layouts.IMAGE_PATH)}",
             "UV_LINK_MODE": "copy",
-            "UV_COMPILE_BYTECODE": "1",  # what runs sees the environment read-only
+            "UV_COMPILE_BYTECODE": "1",  # guests cannot: the environment is read-only for them
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
             "PIP_NO_INPUT": "1",
@@ -151,7 +158,7 @@ class Workshop:
 
 
 def _configured_paths() -> list[str]:
-    """Directories and files that the machine's configuration of installers points to, such as local indexes."""
+    """Return the directories and files that the installers' configuration refers to, such as local indexes."""
     texts = [value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)]
     for path in (*(Path.home() / source for source, _ in _USER_FILES), *map(Path, _SYSTEM_FILES)):
         try:

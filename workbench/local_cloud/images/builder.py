@@ -1,6 +1,6 @@
-"""Builds a layer's directory: in scratch first, renamed into place when it is whole. A kill leaves nothing half made.
+"""Builds a layer's directory under a temporary name and renames it when it is complete, so a kill leaves no half image.
 
-What a layer does not change is shared with its parent by hard links: images are only ever read once they are built.
+Parts that a layer does not change share their files with the parent by hard links: a built image is never written to.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from workbench.local_cloud.images.interpreters import copy_python
 from workbench.local_cloud.images.plans import Adopt, Copy, MakePython, Meaning, Plan
 
 SCRATCH_PREFIX = "tmp-"
-# The parts of an image, and the steps that write to each. A copied Python is only ever made with the first `venv`.
+# The parts of an image, and the steps that write to each. A copied Python is made once, together with the first `venv`.
 _WRITERS = {
     layouts.COPIED_PYTHON: (),
     "venv": (Adopt, PipInstall, UvSync, MakePython),
@@ -34,25 +34,27 @@ _WRITERS = {
     layouts.TREE: (Copy,),
 }
 _COPY_S = 600
-Log = Callable[[str, int], None]
-# Runs in the workshop, since the environment is written by strangers' code. Its own packages come first on sys.path.
+Log = Callable[[str, int], None]  # gets each line and its file descriptor, 1 or 2
+# Adds the cloud's packages to an image's sys.path, behind the image's own. It runs inside the build's sandbox, because
+# code that is not trusted has written to the environment.
 _OFFER_THE_CLOUD = """
 import glob, sys
 for packages in glob.glob(sys.argv[1] + "/lib/python3*/site-packages"):
     with open(packages + "/zz-local-cloud.pth", "w") as file:
         file.write(sys.argv[2] + "\\n")
 """
-# No set-user-id file may lie where others of this machine can reach it; and sandboxes have users of their own.
+# Other users of this machine can read images: they must find no set-user-id files. Sandboxes must be able to read them.
 _SEAL = ("chmod", "-R", "u-s,g-s,a+rX")
 
 
 class Builder:
-    """Builds below one directory, `root`; `lay_out` writes the files of mounts into a directory."""
+    """Builds images' directories below one directory."""
 
     def __init__(self, root: Path, *, lay_out: Callable[[list[str], Path], None]) -> None:
+        """Remove what interrupted builds left in `root`. `lay_out` copies the files of mounts into a directory."""
         self._root = root
         self._lay_out = lay_out
-        self._sound: set[str] = set()  # interpreters that have been seen to run the SDK
+        self._checked: set[str] = set()  # interpreters that can import the SDK and what it needs
         for leftover in root.glob(f"{SCRATCH_PREFIX}*"):
             remove_tree(leftover)
 
@@ -67,7 +69,11 @@ class Builder:
         secrets: Mapping[str, str],
         log: Log,
     ) -> Meaning:
-        """Build a plan into `directory`; returns what the image means then. Raises RefusedError or BuildFailedError."""
+        """Build a plan into `directory`, which must not exist, and return the resulting image's config.
+
+        `parent` is the directory of the image below, None without one; `context_mount` is the id of the mount with the
+        build context, or empty; `context_files` are more files of it by name. Raises RefusedError or BuildFailedError.
+        """
         scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self._root))
         try:
             env = {"PATH": layouts.IMAGE_PATH, **plan.meaning.env, **secrets}
@@ -78,9 +84,9 @@ class Builder:
             context = scratch / "context"
             if any(isinstance(step, Copy) for step in plan.steps):
                 await asyncio.to_thread(self._fill, context, context_mount, context_files)
-            build = _Build(shop, plan.meaning, context, log, sound=self._sound)
+            build = _Build(shop, plan.meaning, context, log, checked=self._checked)
             for step in plan.steps:
-                await build.take(step)
+                await build.run(step)
             if writes:
                 await shop.run([*_SEAL, *(f"{layouts.IMAGE_ROOT}/{name}" for name in writes)])
             await asyncio.to_thread(_open_directories, shop.image)
@@ -104,27 +110,27 @@ class Builder:
             self._lay_out([mount_id], context)
         for name, data in files.items():
             if ".." in Path(name).parts:
-                raise RefusedError("A file of the build context has '..' in its name.")
+                raise RefusedError(f"The build context's file '{name[:200]}' has '..' in its name: rename it.")
             path = context / name.lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
 
 
 class _Build:
-    """Takes the steps of one layer in their order."""
+    """Runs the steps of one layer in their order."""
 
-    def __init__(self, shop: Workshop, meaning: Meaning, context: Path, log: Log, *, sound: set[str]) -> None:
+    def __init__(self, shop: Workshop, meaning: Meaning, context: Path, log: Log, *, checked: set[str]) -> None:
         self.meaning = meaning
         self._shop = shop
         self._context = context
         self._log = log
-        self._sound = sound
+        self._checked = checked
 
-    async def take(self, step: object) -> None:
+    async def run(self, step: object) -> None:
         match step:
             case Copy():
-                laid = await asyncio.to_thread(copy_into, self._context, self._shop.image / layouts.TREE, step)
-                self._log(f"COPY: {laid} files to {step.destination}\n", 1)
+                copied = await asyncio.to_thread(copy_into, self._context, self._shop.image / layouts.TREE, step)
+                self._log(f"COPY: {copied} files to {step.destination}\n", 1)
             case MakePython():
                 await self._make_python()
             case Adopt():
@@ -142,15 +148,15 @@ class _Build:
             case NpmInstall():
                 argv = ["npm", "install", "--global", "--prefix", layouts.NPM_PREFIX, "--no-fund", "--no-audit"]
                 node = host.npm()
-                assert node is not None  # asked for when the layer was read
+                assert node is not None  # checked when the layer was read
                 await self._shop.run(
                     [node[0], node[1], *argv[1:], *self._expanded(step.arguments)], env=_node_path(node[0])
                 )
                 if not node[0].startswith("/usr/"):
-                    await self._bring_node(node[0])
+                    await self._copy_node(node[0])
 
     async def _with_environment(self) -> None:
-        """Make the environment that things are installed into, unless the image has one."""
+        """Make the Python environment that packages are installed into, unless the image has one."""
         if not self.meaning.interpreter:
             await self._make_environment(self.meaning.python)
 
@@ -159,26 +165,29 @@ class _Build:
         problem = ""
         for interpreter in host.interpreters(version):
             try:
-                await self._bring_python(interpreter)
+                await self._copy_python(interpreter)
                 await self._venv(interpreter.path)
                 if own:
                     await self._offer_the_cloud(interpreter.path)
-                    if interpreter.path not in self._sound:
+                    if interpreter.path not in self._checked:
                         await self._check()
-                    self._sound.add(interpreter.path)
+                    self._checked.add(interpreter.path)
             except BuildFailedError as error:
                 problem = str(error)
-                self._log(f"{interpreter.path} does not do: {problem}\n", 2)
+                self._log(f"{interpreter.path} cannot be used: {problem}\n", 2)
                 await asyncio.to_thread(remove_tree, self._shop.image / layouts.COPIED_PYTHON)
                 continue
             self.meaning = replace(
                 self.meaning, interpreter=interpreter.path, interpreter_prefix=interpreter.prefix, python=version
             )
             return
-        raise BuildFailedError(f"No environment can be made with Python {version}. {problem}")
+        raise BuildFailedError(
+            f"No environment can be made with Python {version}: "
+            f"{problem or f'no such interpreter is installed. Run `uv python install {version}`.'}"
+        )
 
-    async def _bring_python(self, interpreter: host.Interpreter) -> None:
-        """Copy an interpreter outside of /usr into the image."""
+    async def _copy_python(self, interpreter: host.Interpreter) -> None:
+        """Copy an interpreter into the image if it is outside of /usr."""
         self._shop.python_prefix = interpreter.prefix
         if interpreter.prefix:
             destination = self._shop.image / layouts.COPIED_PYTHON
@@ -192,7 +201,7 @@ class _Build:
         await self._shop.run(argv)
 
     async def _offer_the_cloud(self, python: str) -> None:
-        """Put the cloud's own packages behind the image's: the entrypoint needs them, the image's versions win."""
+        """Add the cloud's packages to sys.path behind the image's own: a container's entrypoint needs them."""
         own = str(metadata.distribution("modal").locate_file(""))
         await self._shop.run([python, "-I", "-S", "-c", _OFFER_THE_CLOUD, layouts.VENV, own])
 
@@ -221,7 +230,7 @@ class _Build:
             raise RefusedError("uv is not installed on this machine. Run `pip install uv`.")
         project = self._shop.image / layouts.TREE / ".uv"
         if not (project / "pyproject.toml").is_file():
-            raise RefusedError("uv sync is interpreted as Image.uv_sync writes it: with the project copied to /.uv.")
+            raise RefusedError("uv sync works as Image.uv_sync writes it, with the project copied to /.uv: use that.")
         copy = self._shop.image.parent / "project"
         await asyncio.to_thread(shutil.copytree, project, copy)
         await self._shop.run(
@@ -230,13 +239,13 @@ class _Build:
             writable=[(copy, "/.uv")],  # it writes a lock file where there is none
         )
 
-    async def _bring_node(self, node: str) -> None:
-        """Put a copy of Node beside its packages: sandboxes see of this machine only what is below /usr."""
+    async def _copy_node(self, node: str) -> None:
+        """Copy the Node program into the image: of this machine's programs, sandboxes see only those below /usr."""
         bin_directory = f"{layouts.NPM_PREFIX}/bin"
         await self._shop.run(["/bin/sh", "-c", f'mkdir -p {bin_directory} && cp "$0" {bin_directory}/node', node])
 
     def _expanded(self, arguments: tuple[str, ...]) -> list[str]:
-        """Replace patterns of absolute paths by the image's files that match, as a shell would."""
+        """Replace absolute paths with wildcards by the image's files that match, as a shell would."""
         found: list[str] = []
         tree = self._shop.image / layouts.TREE
         for word in arguments:
@@ -248,7 +257,7 @@ class _Build:
 
 
 def _open_directories(image: Path) -> None:
-    """Let sandboxes' users into the directories that we have made, whatever the umask was."""
+    """Make the directories that we have made readable for sandboxes' users, whatever the umask is."""
     image.chmod(0o755)
     for name in _WRITERS:
         (image / name).chmod(0o755)
@@ -266,11 +275,16 @@ def _node_path(node: str) -> dict[str, str]:
 
 
 async def _duplicate(source: Path, destination: Path, *, copy: bool) -> None:
-    """Copy a tree with its links as links, the blocks shared where the file system can; or share its files."""
+    """Copy a tree if `copy`, sharing blocks where the file system can; else hard-link its files. Links stay links.
+
+    Raises BuildFailedError, and TimeoutError after ten minutes.
+    """
     how = ["cp", "-a", "--reflink=auto"] if copy else ["cp", "-al"]
     program = await Program.start(*how, "--", str(source), str(destination), stdout=asyncio.subprocess.DEVNULL)
     async with aclosing(program), asyncio.timeout(_COPY_S):
-        said = await program.stderr.read()
+        complaint = await program.stderr.read()
         code = await program.wait()
     if code:
-        raise BuildFailedError(f"The parent's files cannot be copied: {said.decode(errors='replace')[:300]}")
+        raise BuildFailedError(
+            f"The files of the image below cannot be copied: {complaint.decode(errors='replace')[:300]}"
+        )

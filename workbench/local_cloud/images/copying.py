@@ -1,6 +1,6 @@
-"""COPY: lays files of a build context below an image's tree, by Docker's rules for sources and destinations.
+"""COPY: copies files of a build context into an image's tree, by Docker's rules for sources and destinations.
 
-Both directories are written by the host alone, so no link in them can lead out.
+Only the host writes to both directories, so no link in them leads out of them.
 """
 
 import shutil
@@ -12,12 +12,15 @@ from workbench.local_cloud.images.plans import Copy
 
 
 def copy_into(context: Path, tree: Path, step: Copy) -> int:
-    """Carry out one COPY; returns how many files it laid. Raises RefusedError for a source that is not there."""
+    """Carry out one COPY and return how many files it copied.
+
+    Raises RefusedError for a source that does not exist, and for a destination that clashes with another file.
+    """
     count = 0
     for source in step.sources:
         found = _matches(context, source)
         if not found:
-            raise RefusedError(f"COPY: '{source}' is not in the build context.")
+            raise RefusedError(f"COPY: '{source}' is not in the build context. Add it, or correct the path.")
         for path in found:
             if path.is_dir():
                 for file in sorted(path.rglob("*")):
@@ -48,6 +51,6 @@ def _lay(source: Path, tree: Path, path: PurePosixPath, mode: int | None) -> Non
         temporary = destination.with_name(f".{destination.name[:100]}.new")
         shutil.copyfile(source, temporary)
         temporary.chmod((mode if mode is not None else source.stat().st_mode & 0o755) | 0o444)
-        temporary.replace(destination)  # what is there may be a hard link of the parent's
+        temporary.replace(destination)  # never written in place: the file may be a hard link to the parent image's
     except (IsADirectoryError, NotADirectoryError, FileExistsError):
         raise RefusedError(f"COPY: {inside} cannot be a file and a directory at once.") from None

@@ -1,6 +1,6 @@
-"""Takes Dockerfile text apart: instructions, variables, argument lists, and the commands of a RUN line.
+"""Parses Dockerfile text: instructions, variables, argument lists, and the commands of a RUN line.
 
-Pure text work. What cannot be read raises `RefusedError`; nothing here decides what is allowed.
+Text that cannot be parsed raises `RefusedError`. What is allowed in a layer is decided in `steps.py`.
 """
 
 import json
@@ -22,12 +22,12 @@ _BUILDKIT_FLAG = re.compile(r"^--(?:mount|network|security)=\S+\s*")
 
 
 class RefusedError(Exception):
-    """What an image asks for cannot be had here; the message says why, and what to do, in sentences."""
+    """An image asks for something that this cloud cannot build; the message says why and what to do, in sentences."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: its keyword in capitals, and the text behind it on one line."""
+    """One instruction: its keyword in capitals, and the text after it on one line."""
 
     keyword: str
     text: str
@@ -37,7 +37,7 @@ class Instruction:
 
 
 def instructions(lines: Iterable[str]) -> list[Instruction]:
-    """Join continued lines, drop comments, and split off the keywords. Raises RefusedError."""
+    """Return the instructions of Dockerfile lines: continued lines joined, comments removed. Raises RefusedError."""
     found: list[Instruction] = []
     pending = ""
     size = 0
@@ -61,12 +61,17 @@ def instructions(lines: Iterable[str]) -> list[Instruction]:
 def _instruction(line: str) -> Instruction:
     keyword, text = [*line.split(None, 1), ""][:2]
     if re.search(r"<<-?[\"']?\w", text) and keyword.upper() in ("RUN", "COPY", "ADD"):
-        raise RefusedError(f"Here-documents are not interpreted by the local cloud. The step was: {line[:200]}")
+        raise RefusedError(
+            f"Here-documents are not implemented by the local cloud: use a RUN per command. The step was: {line[:200]}"
+        )
     return Instruction(keyword.upper(), text.strip())
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    r"""Replace $NAME, ${NAME}, ${NAME:-word} and ${NAME:+word}; an unknown name is empty, `\$` is a dollar sign."""
+    r"""Return `text` with $NAME, ${NAME}, ${NAME:-word} and ${NAME:+word} replaced; unknown names are empty.
+
+    `\$` becomes a dollar sign.
+    """
 
     def value(match: "re.Match[str]") -> str:
         if match.group() == r"\$":
@@ -84,7 +89,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
 
 def pairs(text: str, variables: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Read the `NAME=value …` or `NAME value` of ENV, ARG and LABEL. Raises RefusedError."""
+    """Parse the `NAME=value …` or `NAME value` of ENV, ARG and LABEL into (name, value). Raises RefusedError."""
     first, _, rest = text.partition(" ")
     if "=" not in first:
         return [(first, expand(rest.strip(), variables))]
@@ -92,7 +97,7 @@ def pairs(text: str, variables: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def argument_list(text: str) -> list[str] | None:
-    """Read the JSON form of ENTRYPOINT, CMD and SHELL; None when the text is not in that form."""
+    """Parse the JSON form of ENTRYPOINT, CMD and SHELL; None when the text is not in that form."""
     if not text.startswith("["):
         return None
     try:
@@ -103,15 +108,15 @@ def argument_list(text: str) -> list[str] | None:
 
 
 def words(text: str, variables: Mapping[str, str]) -> list[str]:
-    """Split at blanks, honouring quotes, or read the JSON form. Raises RefusedError."""
+    """Split a text at blanks outside of quotes, or parse its JSON form. Raises RefusedError."""
     listed = argument_list(text)
     return listed if listed is not None else _plain_words(text, variables)
 
 
 def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
-    """Split a RUN line at `&&` and `;` into the words of its commands. Raises RefusedError.
+    """Split a RUN line at `&&` and `;` into commands, each a list of words.
 
-    No shell is ever asked: pipes, redirections, substitutions and the like cannot be read, and so are refused.
+    Raises RefusedError for pipes, redirections, substitutions and the like: no shell runs the line.
     """
     while (shorter := _BUILDKIT_FLAG.sub("", text)) != text:
         text = shorter
@@ -126,7 +131,7 @@ def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
         elif token in ("&&", ";"):
             found.append([])
         else:
-            raise RefusedError(f"'{token}' is shell, which the local cloud does not run on this machine.")
+            raise RefusedError(f"'{token}' needs a shell, which the local cloud does not run: use plain commands.")
     return [command for command in found if command]
 
 
@@ -135,9 +140,9 @@ def _plain_words(text: str, variables: Mapping[str, str]) -> list[str]:
 
 
 def _tokens(pattern: "re.Pattern[str]", text: str, variables: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """Yield words without their quotes, and operators, each with whether it is one.
+    """Yield words without their quotes as (word, False), and operators as (operator, True). Raises RefusedError.
 
-    `shlex` forgets which part of a word was quoted, and with it what a shell would expand.
+    Not `shlex`: it does not say which part of a word was quoted, which decides what a shell would expand.
     """
     word: str | None = None
     position = 0
@@ -150,7 +155,9 @@ def _tokens(pattern: "re.Pattern[str]", text: str, variables: Mapping[str, str])
             and match.lastgroup != "single"
             and _SUBSTITUTION.search(text, match.start(), match.end() + 1)
         ):
-            raise RefusedError("Command substitution is shell, which the local cloud does not run on this machine.")
+            raise RefusedError(
+                "Command substitution needs a shell, which the local cloud does not run: write out the words."
+            )
         position = match.end()
         if match.lastgroup in ("blank", "operator"):
             if word is not None:

@@ -1,6 +1,6 @@
-"""What this machine offers to images: interpreters, installed packages, system packages, and the tools that build.
+"""What this machine has for images: Python interpreters, system packages, and the tools uv, pip and npm.
 
-Asks and looks; changes nothing. Its answers may take a moment, so it is called from worker threads.
+Functions here only look, they change nothing. Some start programs and block, so they are called from worker threads.
 """
 
 import os
@@ -16,26 +16,27 @@ from pathlib import Path
 from workbench.local_cloud.base.system_root import system_python
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-# The SDK's debian_slim installs compilers for packages without wheels; wheels need none, and what has none says so.
+# The SDK's debian_slim installs compilers for packages without wheels. They are not required here: most packages have
+# wheels, and the build of one that has none fails with a clear error.
 _COMPILERS = frozenset(("gcc", "gfortran", "build-essential"))
 _ASK_S = 20
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that environments can be made from; `prefix` is where all of it lies, empty below /usr."""
+    """A Python from which environments can be made: its real path, and its prefix (empty if it is below /usr)."""
 
     path: str
     prefix: str
 
 
 def is_system_python(version: str) -> bool:
-    """Whether the Python below /usr that every guest sees is of a version `X.Y`."""
+    """Whether the Python below /usr that every guest sees has the version `X.Y`."""
     return (system_python() or "").endswith(f"/python{version}")
 
 
 def is_own_system(base: str) -> bool:
-    """Whether a base image, e.g. `debian:bookworm-slim`, is the system that this machine runs, in the same release."""
+    """Whether a base image such as `debian:bookworm-slim` is the same release of the system as this machine's."""
     try:
         release = platform.freedesktop_os_release()
     except OSError:
@@ -46,7 +47,7 @@ def is_own_system(base: str) -> bool:
 
 
 def missing_system_packages(wanted: list[str]) -> list[str]:
-    """Which Debian packages are neither installed nor there as a program of that name."""
+    """Return those Debian packages that are not installed, and of which no program of that name is found either."""
     names = [name.partition("=")[0].partition(":")[0] for name in wanted]
     return [name for name in names if name not in _COMPILERS and not _on_host(name)]
 
@@ -62,7 +63,7 @@ def _on_host(package: str) -> bool:
 
 
 def interpreters(version: str) -> list[Interpreter]:
-    """Every Python of a version `X.Y` here, best first: those below /usr are seen by all sandboxes."""
+    """Return every Python of the version `X.Y` on this machine; those below /usr first, as all sandboxes see them."""
     found = [f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"]
     if version == OWN_PYTHON:
         found.append(str(Path(sys.base_prefix) / "bin" / f"python{version}"))
@@ -81,12 +82,12 @@ def interpreters(version: str) -> list[Interpreter]:
 
 
 def python_versions() -> list[str]:
-    """The versions `X.Y` that images can have here."""
+    """Return the Python versions `X.Y` that images can have here."""
     return [version for version in (f"3.{minor}" for minor in range(9, 16)) if interpreters(version)]
 
 
 def uv() -> str | None:
-    """The `uv` program itself, never a shim that needs the files of its manager."""
+    """Return the path of the `uv` program, None when there is none. Shims are passed over: they need other files."""
     beside = [Path(prefix) / "bin" / "uv" for prefix in (sys.prefix, sys.base_prefix)]
     on_path = [Path(directory) / "uv" for directory in os.get_exec_path()]
     named = [Path(os.environ["UV"])] if os.environ.get("UV") else []  # set by `uv run`
@@ -94,12 +95,12 @@ def uv() -> str | None:
 
 
 def can_install() -> bool:
-    """Whether anything here installs Python packages: uv, or pip, which Debian's Python comes without."""
+    """Whether Python packages can be installed, with uv or with pip (Debian's Python has no pip of its own)."""
     return uv() is not None or find_spec("ensurepip") is not None
 
 
 def npm() -> tuple[str, str] | None:
-    """The programs `node` and `npm`, both resolved; None when one of them is not here."""
+    """Return the real paths of the programs `node` and `npm`; None when one of them is missing."""
     node, found = shutil.which("node"), shutil.which("npm")
     if node is None or found is None:
         return None
@@ -115,7 +116,7 @@ def _is_binary(path: Path) -> bool:
 
 
 def requirement_lines(text: str) -> list[str] | None:
-    """The requirements of a requirements file that holds nothing else; None when it holds options."""
+    """Return the requirements in the text of a requirements file; None when it has options or continued lines."""
     found = []
     for line in text.splitlines():
         plain = re.sub(r"(^|\s)#.*$", "", line).strip()

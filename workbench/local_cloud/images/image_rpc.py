@@ -1,4 +1,4 @@
-"""Image RPCs: a definition is found or begins to be built, and whoever joins follows the build's log."""
+"""Image RPCs: find or build a layer, follow its build's log, and look images up."""
 
 import platform
 import time
@@ -15,11 +15,11 @@ from workbench.local_cloud.images.images import BUILDING, BUILT, Image, Images
 _MAX_WAIT_S = 60.0
 _ARCHITECTURES = {"x86_64": api_pb2.ARCH_X86_64, "aarch64": api_pb2.ARCH_AARCH64}
 _MAX_CHAIN = 1000
-_ROUNDING_S = 0.001  # the SDK asks up to this time, in microseconds: the last line must not fall behind it
+_ROUNDING_S = 0.001  # added to a build's end: the SDK asks for lines up to it, rounded to microseconds
 
 
 class ImageRpcs:
-    """Answers about images."""
+    """Handles the image RPCs."""
 
     def __init__(self, images: Images) -> None:
         self._images = images
@@ -27,13 +27,13 @@ class ImageRpcs:
     async def ImageGetOrCreate(
         self, request: api_pb2.ImageGetOrCreateRequest, context: Any
     ) -> api_pb2.ImageGetOrCreateResponse:
-        """Find or build one layer; without a result in the answer the SDK joins the build.
+        """Find one layer or begin to build it; when the answer has no result, the SDK follows the build.
 
-        `existing_image_id` is ignored, as the SDK notes of Modal: the definition decides.
+        `existing_image_id` is ignored, as the SDK says of Modal: only the definition counts.
         """
         if request.image.arch not in (api_pb2.ARCH_UNSPECIFIED, _ARCHITECTURES.get(platform.machine())):
             raise invalid(
-                f"Images for another processor than this machine's ({platform.machine()}) cannot be built here."
+                f"Images can be built only for this machine's processor ({platform.machine()}): name no other one."
             )
         image_id = await self._images.get_or_create(
             request.image, force_build=request.force_build, ignore_cache=request.ignore_cache
@@ -46,7 +46,10 @@ class ImageRpcs:
     async def ImageJoinStreaming(
         self, request: api_pb2.ImageJoinStreamingRequest, context: Any
     ) -> AsyncIterator[api_pb2.ImageJoinStreamingResponse]:
-        """Send the log behind an entry as it grows, then the result; the stream ends without one after the timeout."""
+        """Stream a build's log after `last_entry_id` as it grows, then the result.
+
+        After the request's timeout the stream ends without a result, and the SDK asks again.
+        """
         self._images.get(request.image_id)
         entry = _entry(request.last_entry_id)
         timeout_s = min(max(request.timeout, 0), _MAX_WAIT_S)
@@ -74,13 +77,13 @@ class ImageRpcs:
         return api_pb2.ImageFromIdResponse(image_id=image.image_id, metadata=_metadata(image))
 
     async def ImageDelete(self, request: api_pb2.ImageDeleteRequest, context: Any) -> empty_pb2.Empty:
-        """Forget an image."""
+        """Delete an image."""
         self._known(request.image_id, "No Image with ID")
         self._images.delete(request.image_id)
         return empty_pb2.Empty()
 
     def _known(self, image_id: str, unknown: str) -> Image:
-        """One image; the words for one that is unknown are those that Modal has for the same call."""
+        """Return an image. The error for an unknown one begins with `unknown`, Modal's words in the same call."""
         try:
             return self._images.get(image_id)
         except CloudError as error:
@@ -89,7 +92,7 @@ class ImageRpcs:
     async def ImageBuildChainGet(
         self, request: api_pb2.ImageBuildChainGetRequest, context: Any
     ) -> api_pb2.ImageBuildChainGetResponse:
-        """List an image and those it is built on, the base first."""
+        """List an image and the images that it is built on, the base first."""
         chain = [self._images.get(request.image_id)]
         while chain[-1].parents and len(chain) < _MAX_CHAIN:
             chain.append(self._images.get(chain[-1].parents[0]))
@@ -110,7 +113,7 @@ def _entry(text: str) -> int:
     if not text:
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise invalid("last_entry_id is not one that was sent.")
+        raise invalid(f"last_entry_id must be empty or an entry_id of this log, not {text[:50]!r}.")
     return int(text)
 
 
@@ -130,5 +133,5 @@ def _result(image: Image) -> api_pb2.GenericResult:
 
 def _metadata(image: Image) -> api_pb2.ImageMetadata:
     version = image.meaning.python
-    told = platform.python_version() if version == host.OWN_PYTHON else version
-    return api_pb2.ImageMetadata(python_version_info=f"Python {told}", workdir=image.meaning.workdir)
+    full = platform.python_version() if version == host.OWN_PYTHON else version
+    return api_pb2.ImageMetadata(python_version_info=f"Python {full}", workdir=image.meaning.workdir)

@@ -1,8 +1,8 @@
-"""Images by id: what each means, where its files are, and the builds that run.
+"""Images by id: the config of each, the directory with its files, and the builds that run.
 
-A layer is known by its key: the image it is built on, its definition, its files, the values of its secrets, and what of
-the cloud's environment it relies on. Equal layers are built once. Rows and directories survive the cloud; builds do
-not: one that was cut off counts as failed, and is tried again when somebody asks for it.
+A layer's cache key is made of the image below it, its definition, its files, the values of its secrets, and the
+packages that it takes from the cloud's environment. Layers with the same key are built once. Rows and directories
+outlive the cloud's process. Builds do not: one that was interrupted counts as failed, and starts again on request.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ from workbench.local_cloud.store.database import Database
 _log = structlog.get_logger(__name__)
 
 BUILDING, BUILT, FAILED = "building", "built", "failed"
-MAX_BUILDS = 2  # at a time: installers use every core they find
+MAX_BUILDS = 2  # at a time: an installer uses all of the machine's cores
 _STOP_S = 10.0
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
 _SLEEP = ["sleep", "172800"]
-_KEY_VERSION = 2  # what is built from a definition changes with it
+_KEY_VERSION = 2  # to be raised when the same definition is built differently from then on
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS image_layers (
@@ -50,7 +50,11 @@ CREATE TABLE IF NOT EXISTS image_layers (
 
 @dataclass(frozen=True)
 class Image:
-    """An image; `directory` is None when nothing had to be built for it. Times in Unix seconds."""
+    """An image: its state, its config, and the ids of the images below it, of which the first is its base.
+
+    `directory` is None when nothing had to be built. `failure` is why the build failed, else empty. Times are Unix
+    seconds, `finished_at` 0 during the build.
+    """
 
     image_id: str
     state: str
@@ -63,24 +67,27 @@ class Image:
 
     @property
     def python(self) -> str:
-        """The interpreter of its own environment as guests see it, empty when it has none."""
+        """The path of the image's own Python as guests see it, empty when it has none."""
         return layouts.PYTHON if self.meaning.interpreter else ""
 
     def binds(self, split: Iterable[str]) -> list[tuple[Path, str]]:
-        """What guests see of it, read-only; `split` names paths at which other things will be."""
+        """Return what to bind read-only into a guest, as (host path, path inside).
+
+        `split` are paths inside at which other things will be mounted.
+        """
         if self.directory is None:
             return []
         own = (*split, *self.meaning.directories)
         return list(layouts.binds(self.directory, prefix=self.meaning.interpreter_prefix, split=own))
 
     def env(self) -> dict[str, str]:
-        """Its environment; its own programs are found first."""
+        """Return the image's environment variables; its own programs come first on PATH."""
         return self.meaning.env if self.directory is None else {"PATH": layouts.IMAGE_PATH, **self.meaning.env}
 
     def command(self, arguments: list[str]) -> list[str]:
-        """What a sandbox runs: its entrypoint on the arguments, or on its own when there are none.
+        """Return the argv that a sandbox runs: the image's entrypoint with `arguments`, or with its CMD if none.
 
-        The SDK's debian_slim sleeps by default: nothing needs to run for a sandbox to stay.
+        Empty for the sleep that the SDK's debian_slim has as its CMD: a sandbox stays without a program, too.
         """
         own = list(arguments or self.meaning.cmd)
         nothing = not arguments and not self.meaning.entrypoint and own == _SLEEP
@@ -88,7 +95,7 @@ class Image:
 
 
 class Images:
-    """Finds, builds and keeps images; the directories are below `root`."""
+    """Finds, builds and stores images; their directories are below `root`."""
 
     def __init__(
         self,
@@ -99,7 +106,11 @@ class Images:
         mount_checksum: Callable[[str], str],
         secrets: Callable[[list[str]], dict[str, str]],
     ) -> None:
-        """`lay_out` and `mount_checksum` know mounts, `secrets` resolves their ids."""
+        """Mark builds that an earlier process did not finish as failed.
+
+        `lay_out` copies the files of mounts into a directory, `mount_checksum` returns that of a mount's contents, and
+        `secrets` resolves secrets' ids into environment variables.
+        """
         self._db = database
         self._root = root
         self._builder = Builder(root, lay_out=lay_out)
@@ -112,7 +123,7 @@ class Images:
         database.execute("UPDATE image_layers SET state=?, failure=? WHERE state=?", (FAILED, _INTERRUPTED, BUILDING))
 
     async def aclose(self) -> None:
-        """End all builds and their processes. Idempotent."""
+        """Cancel all builds and wait for the end of their processes. Idempotent."""
         builds = list(self._builds.values())
         for task in builds:
             task.cancel()
@@ -120,32 +131,37 @@ class Images:
             await asyncio.wait(builds, timeout=_STOP_S)
 
     def get(self, image_id: str) -> Image:
-        """One image by its id; raises CloudError NOT_FOUND."""
+        """Return an image by its id; raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT * FROM image_layers WHERE image_id=?", (image_id,))
         if row is None:
             raise not_found(f"Image {image_id} not found.")
         return self._image(row)
 
     def built(self, image_id: str) -> Image:
-        """One image that can be run; raises CloudError NOT_FOUND or FAILED_PRECONDITION."""
+        """Return an image that can be run.
+
+        Raises CloudError: NOT_FOUND, or FAILED_PRECONDITION when its build failed, still runs, or its files are gone.
+        """
         image = self.get(image_id)
         if image.state != BUILT:
             raise failed_precondition(image.failure or f"Image {image_id} is still being built.")
         if image.directory is not None and not image.directory.is_dir():
-            raise failed_precondition(f"The files of image {image_id} are gone: deploy again to build it anew.")
+            raise failed_precondition(f"The files of image {image_id} are missing: deploy again to build it anew.")
         return image
 
     def delete(self, image_id: str) -> None:
-        """Forget an image; `workbench cloud gc` removes its files. Raises CloudError NOT_FOUND."""
+        """Delete an image's row; `workbench cloud gc` removes its files. Raises CloudError NOT_FOUND."""
         self.get(image_id)
         self._db.execute("DELETE FROM image_layers WHERE image_id=?", (image_id,))
 
     async def get_or_create(
         self, image: api_pb2.Image, *, force_build: bool = False, ignore_cache: bool = False
     ) -> str:
-        """Find a layer, or begin to build it; returns its id. A failed one is tried again.
+        """Find a layer or begin to build it, and return its image's id. A layer whose build failed is built again.
 
-        `force_build` builds it anew and lets it replace the one that is kept, `ignore_cache` does not let it.
+        `force_build` builds it in any case, and later calls find the new image. `ignore_cache` alone also builds it in
+        any case, but later calls find the image that was there before. Raises CloudError for an image below it that
+        cannot be run, and for an unknown mount or secret; a layer that cannot be built has its reason in `failure`.
         """
         parents = {base.docker_tag: self.built(base.image_id) for base in image.base_images}
         secrets = self._secrets(list(image.secret_ids))
@@ -172,7 +188,7 @@ class Images:
             if ignore_cache and not force_build:
                 key = None
         directory = parent.directory.name if parent is not None and parent.directory is not None else ""
-        ids = json.dumps([one.image_id for one in parents.values()])
+        ids = json.dumps([base.image_id for base in parents.values()])
         with self._db.transaction():
             self._db.execute("UPDATE image_layers SET key=NULL WHERE key=? AND image_id<>?", (key, image_id))
             self._db.execute(
@@ -203,7 +219,7 @@ class Images:
         meaning, failure = plan.meaning, ""
         try:
             async with self._slots, asyncio.timeout(LAYER_DEADLINE_S):
-                await asyncio.to_thread(remove_tree, directory)  # of a build that was cut off behind its last step
+                await asyncio.to_thread(remove_tree, directory)  # left by a build that was killed after its last step
                 meaning = await self._builder.build(
                     plan,
                     directory=directory,
@@ -217,12 +233,12 @@ class Images:
             self._finish(image_id, meaning, "", _INTERRUPTED)
             raise
         except TimeoutError:
-            failure = f"The layer was not built within {LAYER_DEADLINE_S / 60:.0f} minutes."
+            failure = f"The layer was not built within {LAYER_DEADLINE_S / 60:.0f} minutes: split it, or try again."
         except (RefusedError, BuildFailedError) as error:
             failure = log.redacted(str(error))
-        except Exception as error:  # noqa: BLE001  # whoever waits for the build must be told that it has ended
+        except Exception as error:  # noqa: BLE001  # readers that follow the build must learn that it has ended
             _log.error("image.build_failed", image_id=image_id, exc_info=error)
-            failure = "The build failed inside the local cloud; see its log."
+            failure = "The build failed inside the local cloud: cloud.log in its state directory has the cause."
         self._finish(image_id, meaning, "" if failure else image_id, failure)
 
     def _finish(self, image_id: str, meaning: Meaning, directory: str, failure: str) -> None:
@@ -237,7 +253,10 @@ class Images:
         log.close()
 
     async def follow(self, image_id: str, *, after: int, timeout_s: float) -> AsyncIterator[list[Line]]:
-        """Give the lines of a build's log behind the first `after`, as they come, until it or the time ends."""
+        """Yield the lines of a build's log after the first `after` ones, as they come.
+
+        Ends with the build, or when no line came until `timeout_s` seconds from now.
+        """
         deadline = time.monotonic() + timeout_s
         while (log := self._logs.get(image_id)) is not None:
             lines = log.lines[after:]
@@ -252,7 +271,7 @@ class Images:
             yield rest
 
     def log_rows(self, image_id: str, wanted: Wanted) -> list[LogRow]:
-        """The log of an image in the form of an app's; raises CloudError NOT_FOUND."""
+        """Return the log of an image's build as rows of an app's log; raises CloudError NOT_FOUND."""
         self.get(image_id)
         row = self._db.one("SELECT log FROM image_layers WHERE image_id=?", (image_id,))
         log = self._logs.get(image_id) or BuildLog.from_json(row["log"] if row is not None else "")
@@ -283,7 +302,7 @@ def _key(
     secrets: Mapping[str, str],
     steps: list[Step],
 ) -> str:
-    """What tells layers apart. Ids of mounts and secrets do not: the SDK makes new ones for equal contents."""
+    """Return a layer's cache key. It has the contents of mounts and secrets, whose ids the SDK makes anew each time."""
     parts = [
         _KEY_VERSION,
         sys.version,

@@ -1,10 +1,10 @@
-"""Reads the arguments of installers: pip and uv (into the image's environment), npm (into its global packages)."""
+"""Parses the commands of installers: pip and uv (for the image's environment), npm (for its global packages)."""
 
 from dataclasses import dataclass
 
 from workbench.local_cloud.images.dockerfile import RefusedError
 
-# Where things are installed is the image's business: these are dropped, with the value of those that have one.
+# Options that say where to install, which the cloud decides, and options without an effect here: they are dropped.
 _PIP_DROPPED = frozenset(("--system", "--break-system-packages", "--no-cache-dir", "--no-cache"))
 _PIP_DROPPED_WITH_VALUE = frozenset(("--python", "-p", "--root-user-action"))
 _ELSEWHERE = frozenset(("--target", "-t", "--prefix", "--root", "--user", "--prefix-path"))
@@ -21,20 +21,23 @@ class PipInstall:
 
 @dataclass(frozen=True)
 class UvSync:
-    """Install what a project's lock file says."""
+    """Install the packages of a project's lock file; the arguments are those after `uv sync`."""
 
     arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class NpmInstall:
-    """Install Node packages globally."""
+    """Install Node packages globally; the arguments are packages and npm's options."""
 
     arguments: tuple[str, ...]
 
 
 def pip_arguments(command: list[str]) -> list[str] | None:
-    """What `pip install` in any of its spellings is asked for; None for another command. Raises RefusedError."""
+    """Return the packages and options of a `pip install` command in any spelling; None for any other command.
+
+    Raises RefusedError for what the cloud does not do, such as another subcommand of pip.
+    """
     names = [word.rpartition("/")[2] for word in command]
     if names[1:3] == ["-m", "pip"] and names[0] in ("python", "python3"):
         rest = command[3:]
@@ -49,13 +52,13 @@ def pip_arguments(command: list[str]) -> list[str] | None:
     if rest[:2] == ["cache", "purge"]:
         return []
     if rest[:1] != ["install"]:
-        raise RefusedError(f"pip {rest[0] if rest else ''} is not interpreted by the local cloud, pip install is.")
+        raise RefusedError(f"'pip {rest[0] if rest else ''}' is not implemented by the local cloud: use pip install.")
     found: list[str] = []
     words = iter(rest[1:])
     for word in words:
         option = word.partition("=")[0]
         if option in _ELSEWHERE:
-            raise RefusedError(f"{option}: packages are installed into the image's own environment.")
+            raise RefusedError(f"{option}: packages go into the image's own environment only. Leave it out.")
         if option in _PIP_DROPPED or option in _PIP_DROPPED_WITH_VALUE:
             if option in _PIP_DROPPED_WITH_VALUE and "=" not in word:
                 next(words, None)
@@ -65,19 +68,24 @@ def pip_arguments(command: list[str]) -> list[str] | None:
 
 
 def npm_arguments(arguments: list[str]) -> list[str] | None:
-    """What `npm install -g` is asked for, flags included; None when nothing is installed. Raises RefusedError."""
+    """Return the packages and options of an `npm install -g`; None for a command that installs nothing.
+
+    `arguments` are those after `npm`. Raises RefusedError for what the cloud does not do.
+    """
     verbs = [word for word in arguments if not word.startswith("-")]
     if verbs[:2] in (["cache", "clean"], ["cache", "verify"]):
         return None
     if not verbs or verbs[0] not in ("install", "i", "add"):
-        raise RefusedError(f"npm {verbs[0] if verbs else ''} is not interpreted by the local cloud, npm install -g is.")
+        raise RefusedError(
+            f"'npm {verbs[0] if verbs else ''}' is not implemented by the local cloud: use npm install -g."
+        )
     if not _NPM_GLOBAL & set(arguments):
-        raise RefusedError("npm install without -g is not interpreted by the local cloud.")
+        raise RefusedError("npm install without -g is not implemented by the local cloud: add -g.")
     for word in arguments:
         if word.startswith(_NPM_REFUSED):
-            raise RefusedError(f"{word.partition('=')[0]}: packages are installed into the image's own prefix.")
+            raise RefusedError(f"{word.partition('=')[0]}: packages go into the image's own prefix only. Leave it out.")
     wanted = [word for word in arguments if word not in _NPM_GLOBAL]
     wanted.remove(verbs[0])
     if len(verbs) < 2:
-        raise RefusedError("npm install -g names no package.")
+        raise RefusedError("npm install -g needs the name of a package.")
     return wanted

@@ -1,14 +1,17 @@
-"""Copies a Python that lies outside of /usr, so that an image holds all it needs: sandboxes see nothing of a home."""
+"""Copies a Python that is outside of /usr into an image, because sandboxes do not see the directories that it is in."""
 
 import shutil
 from pathlib import Path
 
-# What runs nothing: the archives and tests of Python itself, and the packages that somebody installed beside it.
+# Not needed to run programs: Python's own tests and build files, and packages that were installed beside it.
 _LEFT_OUT = shutil.ignore_patterns("site-packages", "test", "tests", "idlelib", "turtledemo", "config-*")
 
 
 def copy_python(executable: Path, prefix: Path, destination: Path) -> None:
-    """Copy an interpreter and its standard library; it must be seen at its old place. Replaces what is there."""
+    """Copy an interpreter and its standard library to `destination`, replacing what is there.
+
+    Guests must see the copy at `prefix`, its old place: it has that path built in. Raises OSError.
+    """
     name = executable.name
     if destination.exists():
         shutil.rmtree(destination)

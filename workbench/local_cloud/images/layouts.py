@@ -1,9 +1,9 @@
-"""Where an image's files are: below its directory on the host, and at which paths containers and sandboxes see them.
+"""Where an image's files are in its directory on the host, and at which paths containers and sandboxes see them.
 
 An image's directory holds `venv` (its Python environment), `npm` (its global Node packages), `root` (its files by their
-absolute paths) and, when no Python below /usr does, `python`, seen where it was copied from. The directory is seen at
-`IMAGE_ROOT`, in builds and in what runs, so that paths that programs have written down stay true. `root` is laid over
-the guest's own root. All of it is read-only there.
+absolute paths) and, unless a Python below /usr is used, `python`, which guests see at the path it was copied from. The
+directory is at `IMAGE_ROOT` in builds and in guests, so that paths stored in files stay valid. The files of `root` are
+bound over the guest's own root. Guests see all of it read-only.
 """
 
 import os
@@ -22,7 +22,7 @@ TREE = "root"
 COPIED_PYTHON = "python"
 MAX_PATH_CHARS = 1000
 
-# What every guest gets from the host or from the kernel: nothing can be laid there.
+# Directories that every guest gets from the host or from the kernel: an image cannot have files there.
 _SYSTEM = frozenset(("proc", "dev", "sys", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "run", "boot"))
 # fmt: off
 _ETC = frozenset((
@@ -30,35 +30,40 @@ _ETC = frozenset((
     "passwd", "python3", "resolv.conf", "ssl",
 ))
 # fmt: on
-# Directories that the image shares with the guest's own files: only what is in them is laid.
+# Directories that have files of the guest, too: only the image's entries in them are bound, not the directories.
 _SHARED = frozenset(("/", "/root", "/etc", "/etc/ssl", "/opt", "/tmp", "/var", "/var/tmp", "/home", "/mnt", "/srv"))  # noqa: S108  # paths inside the guest
 
 
 def target(text: str, *, workdir: str, what: str = "A file") -> PurePosixPath:
-    """An absolute path inside the image, from one relative to its WORKDIR. Raises RefusedError."""
+    """Return the absolute path in the image of `text`, which may be relative to `workdir`.
+
+    Raises RefusedError for a bad path, and for one that belongs to the system; `what` begins that message.
+    """
     if not text or "\0" in text or "\n" in text or len(text) > MAX_PATH_CHARS:
-        raise RefusedError(f"A path must have 1 to {MAX_PATH_CHARS} characters, on one line.")
+        raise RefusedError(
+            f"A path must have 1 to {MAX_PATH_CHARS} characters, without line feeds and NUL, unlike {text[:50]!r}."
+        )
     path = PurePosixPath("/") / workdir / text
     if ".." in path.parts:
-        raise RefusedError(f"'{text}' holds '..': give the path that is meant.")
-    path = PurePosixPath("/", *path.parts[1:])  # two slashes at the front would be another root
+        raise RefusedError(f"The path '{text}' must not contain '..': write it without.")
+    path = PurePosixPath("/", *path.parts[1:])  # PurePosixPath keeps two slashes at the front, as POSIX allows
     if is_system(path) or path.is_relative_to(IMAGE_ROOT):
-        raise RefusedError(f"{what} cannot be at {path} on the local cloud, whose own it is: take a path below /opt.")
+        raise RefusedError(f"{what} cannot be at {path}, which belongs to the local cloud: use a path below /opt.")
     return path
 
 
 def is_system(path: PurePosixPath) -> bool:
-    """Whether an absolute path inside lies in what every guest gets from the host or from the kernel."""
+    """Whether an absolute path is in a directory that every guest gets from the host or from the kernel."""
     top, below = (*path.parts[1:3], "", "")[:2]
     return top in _SYSTEM or (top == "etc" and below in _ETC)
 
 
 def binds(directory: Path, *, prefix: str = "", split: Iterable[str] = ()) -> Iterator[tuple[Path, str]]:
-    """What to bind read-only, as (path on the host, path inside), the outer before the inner.
+    """Yield what to bind read-only, as (path on the host, path inside), outer paths before inner ones.
 
-    `prefix` is where the image's own Python is seen, empty when it has none. `split` names paths inside at which, or
-    below which, something else will be put: directories on the way to them are not bound themselves, since nothing
-    could be put into them any more.
+    `prefix` is the path inside of the image's copied Python, empty without one. `split` are paths inside at which
+    something else will be mounted: the directories above them are not bound as a whole, only their entries, because
+    nothing can be mounted into a read-only directory.
     """
     yield directory, IMAGE_ROOT
     if prefix:
@@ -67,7 +72,7 @@ def binds(directory: Path, *, prefix: str = "", split: Iterable[str] = ()) -> It
 
 
 def tree_binds(tree: Path, *, split: Iterable[str] = ()) -> Iterator[tuple[Path, str]]:
-    """What to bind of files that lie below `tree` by their absolute paths; `split` is as for `binds`."""
+    """Yield what to bind of `tree`, which holds files by their absolute paths; `split` and pairs are as for `binds`."""
     own = set(_SHARED)
     for path in split:
         own.update((path, *(str(parent) for parent in PurePosixPath(path).parents)))
@@ -75,7 +80,7 @@ def tree_binds(tree: Path, *, split: Iterable[str] = ()) -> Iterator[tuple[Path,
 
 
 def common_directories(tree: Path, other: Path) -> list[str]:
-    """The directories that two trees both have, as paths inside: neither may hide the other's."""
+    """Return the directories that both trees have, as paths inside: binding one must not hide the other."""
     return [
         f"/{inside}"
         for path in tree.rglob("*")

@@ -1,4 +1,4 @@
-"""What is known of one layer once it is read: what its image means to what runs from it, and what builds it."""
+"""The result of reading one layer: its image's config, and the steps that build it."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -11,9 +11,10 @@ from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 
 @dataclass(frozen=True)
 class Meaning:
-    """What an image is to what runs from it. `directories` are made empty and writable, if they are not files of it.
+    """An image's config: its environment, working directory, entrypoint and CMD, and its Python.
 
-    USER is read and has no effect: containers run as the cloud's user and sandboxes as one of their own, never as root.
+    `python` is a version `X.Y`. A guest gets `directories` empty and writable, unless the image has files there. There
+    is no user: containers run as the cloud's user, sandboxes each as a user of its own, and none as root.
     """
 
     python: str = host.OWN_PYTHON
@@ -22,17 +23,17 @@ class Meaning:
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
-    installed: bool = False  # whether an installer has put anything into its environment
-    interpreter: str = ""  # the Python that its environment was made from, empty when it has none
-    interpreter_prefix: str = ""  # where that lies, empty below /usr; guests see the image's copy there
+    installed: bool = False  # whether an installer has put anything into its Python environment
+    interpreter: str = ""  # the Python from which its environment was made, empty without an environment
+    interpreter_prefix: str = ""  # that Python's prefix, empty below /usr; guests see the image's copy there
 
     def to_json(self) -> str:
-        """The meaning as it is kept."""
+        """Return the config as it is stored."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Meaning":
-        """A meaning that was kept."""
+        """Return a config that was stored."""
         kept: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
         }
@@ -41,21 +42,24 @@ class Meaning:
 
 @dataclass(frozen=True)
 class MakePython:
-    """Make an environment of a version, with the SDK in it when it is another than the cloud's own."""
+    """Make a Python environment of a version `X.Y`. If that is not the cloud's own, the SDK is installed into it."""
 
     version: str
 
 
 @dataclass(frozen=True)
 class Adopt:
-    """Copy packages of the cloud's own environment, `name==version`, into the image's."""
+    """Copy packages (`name==version`) from the cloud's own Python environment into the image's."""
 
     packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Lay files of the build context into the image; `mode` replaces theirs."""
+    """Copy files of the build context into the image: into the directory `destination` if `into`, else to that path.
+
+    `mode` replaces the permission bits of the files; None keeps them.
+    """
 
     sources: tuple[str, ...]
     destination: PurePosixPath
@@ -68,7 +72,7 @@ Step = MakePython | Adopt | Copy | PipInstall | UvSync | NpmInstall
 
 @dataclass
 class Plan:
-    """A layer that can be had here: what the image will mean and what to build."""
+    """A layer that can be built here: the image's config, the steps of the build, and the lines its log begins with."""
 
     meaning: Meaning
     steps: list[Step] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""Reads one layer: what it changes in the image's meaning, and which steps must build something for it.
+"""Reads one layer: what it changes in the image's config, and which steps build its files.
 
-Only forms that are known are read; no line of a RUN is ever given to a shell. Whatever else an image asks for raises
-`RefusedError` with the layer's text, at deploy time, so that nothing is missing in a running container.
+No RUN line is given to a shell: only commands that are known here are carried out. Everything else raises
+`RefusedError` with the layer's text when an app is deployed, so that nothing is missing in a running container.
 """
 
 import re
@@ -18,7 +18,7 @@ from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.plans import Adopt, Copy, MakePython, Meaning, Plan
 
 MAX_ENV_CHARS = 128 * 1024
-MAX_DIRECTORIES = 100  # each is a file system of its own in a sandbox
+MAX_DIRECTORIES = 100  # a sandbox mounts a file system for each
 _PYTHON_IMAGE = re.compile(
     r"^(?:docker\.io/)?(?:library/)?python:(3\.\d{1,2})(?:\.\d+)?(?:-(?:slim|bookworm|bullseye|trixie))*$"
 )
@@ -40,16 +40,17 @@ _BUILD_COMMANDS = "pip install, uv pip install, uv sync, npm install -g, apt-get
 def interpret(
     image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str], files: Path | None = None
 ) -> Plan:
-    """Read a layer on top of those it is built on, by their names. Raises RefusedError.
+    """Read a layer and return how to build it.
 
-    `secrets` are the build's; below `files` the parent has its files by their absolute paths.
+    `parents` are the configs of the images that its FROM may name, `secrets` the build's environment variables, and
+    `files` the parent's directory of files by their absolute paths (None: it has none). Raises RefusedError.
     """
     if image.HasField("build_function") or image.build_function_def:
         raise RefusedError("run_function is not implemented by the local cloud: do its work when a container starts.")
     if image.gpu_config.gpu_type or image.gpu_config.type:
-        raise RefusedError("GPUs are not available on the local cloud: images are built without.")
+        raise RefusedError("GPUs are not available on the local cloud: build the image without one.")
     if image.volume_mounts:
-        raise RefusedError("Volumes are not mounted while images are built by the local cloud.")
+        raise RefusedError("The local cloud mounts no volumes into image builds: copy the files instead.")
     reader = _Reader(image, parents, secrets=secrets, files=files)
     for instruction in dockerfile.instructions(image.dockerfile_commands):
         reader.plan.log.append(str(instruction))
@@ -58,7 +59,7 @@ def interpret(
         except RefusedError as refusal:
             raise RefusedError(f"{refusal} The layer was: {str(instruction)[:500]}") from None
     if not reader.started:
-        raise RefusedError("The layer has no FROM.")
+        raise RefusedError("The layer has no FROM: begin it with one.")
     return reader.plan
 
 
@@ -76,12 +77,12 @@ class _Reader:
         self._build_args = dict(image.build_args)
         self._arguments: dict[str, str] = {}
         self._context = {file.filename.lstrip("/"): file.data for file in image.context_files}
-        self._texts: dict[str, str] = {}  # what small files of the context are in the image, by their path there
+        self._texts: dict[str, str] = {}  # the texts of context files that were copied, by their paths in the image
 
     def read(self, instruction: Instruction) -> None:
         text = instruction.text
         if not self.started and instruction.keyword not in ("FROM", "ARG"):
-            raise RefusedError("A layer begins with FROM.")
+            raise RefusedError(f"A layer must begin with FROM, not {instruction.keyword[:50]}.")
         match instruction.keyword:
             case "FROM":
                 self._from(text)
@@ -99,12 +100,12 @@ class _Reader:
                 self._run(text)
             case "USER":
                 raise RefusedError(
-                    "USER is not implemented by the local cloud: programs run as a user of their project."
+                    "USER is not implemented by the local cloud, which chooses the user of each program: leave it out."
                 )
             case "LABEL" | "EXPOSE" | "SHELL" | "MAINTAINER" | "STOPSIGNAL":
                 pass  # nothing here depends on them: no shell is run, and no port is published
             case _:
-                raise RefusedError(f"{instruction.keyword} is not interpreted by the local cloud.")
+                raise RefusedError(f"{instruction.keyword[:50]} is not implemented by the local cloud: leave it out.")
 
     @property
     def _variables(self) -> dict[str, str]:
@@ -115,7 +116,7 @@ class _Reader:
 
     def _from(self, text: str) -> None:
         if self.started:
-            raise RefusedError("Builds of several stages are not implemented by the local cloud.")
+            raise RefusedError("A second FROM (a build stage) is not implemented by the local cloud: use one FROM.")
         self.started = True
         name = dockerfile.expand(text, self._arguments).split()[0] if text else ""
         if name in self._parents:
@@ -125,16 +126,19 @@ class _Reader:
             return
         known = _PYTHON_IMAGE.match(name)
         if known is None:
-            raise RefusedError(f"The base image '{name}' cannot be had here: use debian_slim, or python:3.X.")
+            raise RefusedError(
+                f"The base image '{name[:200]}' is not available on the local cloud, which has no registry: use "
+                "debian_slim, or python:3.X."
+            )
         version = known.group(1)
         self._change(python=version)
         if version == host.OWN_PYTHON and host.is_system_python(version):
-            return  # sandboxes see it anyway, function containers have the cloud's own
+            return  # sandboxes see that Python below /usr, and function containers have the cloud's own
         if not host.interpreters(version):
             there = ", ".join(host.python_versions())
             raise RefusedError(
-                f"Python {version} is not installed here, there is {there}: run `uv python install {version}`, "
-                f'or ask for debian_slim(python_version="{host.OWN_PYTHON}").'
+                f"Python {version} is not installed on this machine, which has {there}: run "
+                f'`uv python install {version}`, or use debian_slim(python_version="{host.OWN_PYTHON}").'
             )
         self.plan.steps.append(MakePython(version))
 
@@ -142,67 +146,70 @@ class _Reader:
         env = dict(self.plan.meaning.env)
         for name, value in dockerfile.pairs(text, self._variables):
             if not _NAME.fullmatch(name) or "\0" in value:
-                raise RefusedError(f"'{name[:100]}' is no name of an environment variable.")
+                raise RefusedError(
+                    f"ENV '{name[:100]}': a name has letters, digits and underscores only, a value has no NUL."
+                )
             env[name] = value
         if sum(len(name) + len(value) for name, value in env.items()) > MAX_ENV_CHARS:
-            raise RefusedError(f"An image's environment has at most {MAX_ENV_CHARS} characters.")
+            raise RefusedError(f"An image's environment has at most {MAX_ENV_CHARS} characters, and this is longer.")
         self._change(env=env)
 
     def _arg(self, text: str) -> None:
         name, _, default = text.partition("=")
         if not _NAME.fullmatch(name.strip()):
-            raise RefusedError(f"'{name[:100]}' is no name of a build argument.")
+            raise RefusedError(f"ARG '{name[:100]}': a name must be letters, digits and underscores.")
         value = dict(dockerfile.pairs(text, self._variables)).get(name, "") if default else ""
         self._arguments[name.strip()] = self._build_args.get(name.strip(), value)
 
     def _workdir(self, text: str) -> None:
         (word, *more) = dockerfile.words(text, self._variables) or [""]
         if more:
-            raise RefusedError("A working directory with blanks in it must be quoted.")
+            raise RefusedError(f"WORKDIR must be one path, not '{text[:200]}': put quotes around a path with blanks.")
         path = str(layouts.target(word, workdir=self.plan.meaning.workdir or "/", what="A working directory"))
         self._change(workdir=path)
         self._directory(path)
 
     def _directory(self, path: str) -> None:
         if path not in ("/", "/root", "/tmp") and path not in self.plan.meaning.directories:  # noqa: S108  # inside the guest
-            # The outer before the inner, which it would hide.
+            # Sorted, so that an outer directory is made first: made later it would hide the inner one.
             self._change(directories=tuple(sorted((*self.plan.meaning.directories, path))))
             if len(self.plan.meaning.directories) > MAX_DIRECTORIES:
-                raise RefusedError(f"An image makes at most {MAX_DIRECTORIES} directories.")
+                raise RefusedError(f"An image has at most {MAX_DIRECTORIES} directories from WORKDIR and mkdir.")
 
     def _program(self, instruction: Instruction) -> None:
         listed = dockerfile.argument_list(instruction.text)
         if listed is None:
             listed = ["/bin/sh", "-c", instruction.text]
         if instruction.keyword == "ENTRYPOINT":
-            self._change(entrypoint=tuple(listed), cmd=())  # Docker's rule: it resets the CMD of the base
+            self._change(entrypoint=tuple(listed), cmd=())  # as Docker does, which drops the base's CMD
         else:
             self._change(cmd=tuple(listed))
 
     def _copy(self, instruction: Instruction) -> None:
         if instruction.text.startswith(_UV_IMAGE):
-            return  # the SDK brings uv into the image this way; the machine's own is used
+            return  # the SDK gets uv into the image in this way; here the machine's own uv is used
         mode = None
         paths: list[str] = []
         for word in dockerfile.words(instruction.text, self._variables):
             if word.startswith("--chmod="):
                 if not re.fullmatch(r"0?[0-7]{3}", word[8:]):
-                    raise RefusedError("A mode must be three octal digits.")
+                    raise RefusedError(f"A mode must be three octal digits, as in --chmod=644, not '{word[8:60]}'.")
                 mode = int(word[8:], 8)
             elif word.startswith(("--chown=", "--link")):
-                continue  # files belong to nobody in particular here: they are read-only
+                continue  # without an effect, since guests see the files read-only
             elif word.startswith("--"):
-                raise RefusedError(f"{word.partition('=')[0]} is not interpreted by the local cloud.")
+                option = word.partition("=")[0][:50]
+                raise RefusedError(f"{option} is not implemented by the local cloud: leave it out.")
             else:
                 paths.append(word)
         if len(paths) < 2:
-            raise RefusedError("Sources and a destination are wanted.")
+            raise RefusedError(f"{instruction.keyword} needs one source or more, and a destination.")
         *sources, last = paths
         for source in sources:
             if re.match(r"\w+://|git@", source):
                 raise RefusedError("Files from the network are not implemented by the local cloud: copy a local one.")
             if ".." in PurePosixPath(source).parts:
-                raise RefusedError(f"'{source}' leads out of the build context.")
+                raise RefusedError(f"'{source[:200]}' has '..' in it: a source must be in the build context.")
             if instruction.keyword == "ADD" and _ARCHIVE.search(source):
                 raise RefusedError("Archives are not unpacked by the local cloud: use COPY, or copy what is in it.")
         into = last.endswith("/") or last in (".", "./") or len(sources) > 1
@@ -213,13 +220,13 @@ class _Reader:
 
     def _run(self, text: str) -> None:
         if _DEBCONF.match(text):
-            return  # how Debian's installer asks is of no interest: nothing is installed that asks
+            return  # it sets the answers to questions of Debian's installer, which does not run here
         for command in dockerfile.commands(text, {**self._variables, **self._secrets}):
             self._command(command)
 
     def _command(self, command: list[str]) -> None:
         while command and re.match(r"[A-Za-z_]\w*=", command[0]):
-            command = command[1:]  # variables of one command: none of those that are read here matters to us
+            command = command[1:]  # variables for this command only: they have no effect on the commands known here
         name = command[0].rpartition("/")[2] if command else ":"
         if name in _NO_EFFECT:
             return
@@ -240,24 +247,27 @@ class _Reader:
             self._change(installed=True)
         else:
             raise RefusedError(
-                f"'{' '.join(command)[:100]}' is not run by the local cloud, which reads {_BUILD_COMMANDS} only."
+                f"'{' '.join(command)[:100]}' cannot be run in an image build of the local cloud, which has only "
+                f"{_BUILD_COMMANDS}."
             )
 
     def _rm(self, words: list[str]) -> None:
-        """Removing what installers leave has no effect, since nothing is left here; any other file would stay."""
+        """Accept rm of what installers leave behind, which is not there anyway; raise RefusedError for other files."""
         for word in words:
             path = str(PurePosixPath("/") / (self.plan.meaning.workdir or "/") / re.sub(r"^~(?=/|$)", "/root", word))
             copied = [str(step.destination) for step in self.plan.steps if isinstance(step, Copy)]
             stays = any(_meets(path, destination) for destination in copied) or self._has_file(path)
             if stays or not path.startswith(_LEFT_BY_INSTALLERS):
-                raise RefusedError(f"rm of '{word[:100]}' is not done by the local cloud: do not copy it instead.")
+                raise RefusedError(
+                    f"rm of '{word[:100]}' is not implemented by the local cloud: do not copy it in the first place."
+                )
 
     def _has_file(self, pattern: str) -> bool:
         if self._files is None:
             return False
         try:
             return next(self._files.glob(pattern.lstrip("/")), None) is not None
-        except ValueError:  # no pattern that can be read
+        except ValueError:  # not a pattern that glob accepts
             return True
 
     def _pip(self, arguments: list[str]) -> None:
@@ -269,12 +279,12 @@ class _Reader:
             self.plan.steps.append(Adopt(tuple(met)))
             return
         if not host.can_install():
-            raise RefusedError("Nothing on this machine installs Python packages. Run `pip install uv`.")
+            raise RefusedError("This machine has neither uv nor pip to install packages with. Run `pip install uv`.")
         self.plan.steps.append(PipInstall(tuple(arguments)))
         self._change(installed=True)
 
     def _requirements(self, arguments: list[str]) -> list[str] | None:
-        """What is to be installed, if that is all that the arguments say; None when only the installer can tell."""
+        """Return the requirements in pip's arguments; None when only an installer can say what would be installed."""
         wanted: list[str] = []
         rest = iter(arguments)
         for word in rest:
@@ -296,10 +306,10 @@ class _Reader:
         if not verbs or verbs[0] in _APT_NOTHING:
             return
         if verbs[0] != "install":
-            raise RefusedError(f"apt-get {verbs[0]} is not interpreted by the local cloud.")
+            raise RefusedError(f"'apt-get {verbs[0][:50]}' is not implemented by the local cloud: use apt-get install.")
         if missing := host.missing_system_packages(verbs[1:]):
             raise RefusedError(
-                f"not installed on this machine: {', '.join(missing)}. "
+                f"Not installed on this machine, whose system packages the image uses: {', '.join(missing)}. "
                 f"Run `sudo apt-get install -y {' '.join(missing)}`."
             )
 
@@ -313,5 +323,5 @@ class _Reader:
 
 
 def _meets(pattern: str, path: str) -> bool:
-    """Whether a pattern names a path, or what is above or below it."""
+    """Whether a pattern matches a path, a directory above it, or anything below it."""
     return fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern.rstrip('/')}/*") or pattern.startswith(f"{path}/")

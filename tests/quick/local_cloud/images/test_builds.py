@@ -120,7 +120,7 @@ async def test_a_directory_that_is_gone_is_built_anew(service: Service, images: 
     image = await made(images, "COPY a /data/", mount="mo-1")
     assert image.directory is not None
     shutil.rmtree(image.directory)
-    with pytest.raises(CloudError, match="are gone"):
+    with pytest.raises(CloudError, match="are missing"):
         images.built(image.image_id)
     again = await made(images, "COPY a /data/", mount="mo-1")
     assert again.image_id == image.image_id
