@@ -142,7 +142,9 @@ class WorkingCopies:
             for path in [*parents(sub_path), sub_path] if sub_path else []:
                 found = self._committed.entry(volume_id, path)
                 if found is not None and found.kind != "dir":
-                    raise failed_precondition(f"The sub-path '{sub_path}' cannot be mounted: '{path}' is no directory.")
+                    raise failed_precondition(
+                        f"The sub-path '{sub_path}' cannot be mounted: '{path}' is not a directory."
+                    )
             if self._committed.entry(volume_id, sub_path) is None:
                 self._committed.publish(volume_id, [Entry(sub_path, "dir", 0o755)], author="mount:")
 

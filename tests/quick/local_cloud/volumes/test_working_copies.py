@@ -249,7 +249,7 @@ async def test_too_many_entries_are_refused(service: Service) -> None:
     copy = await service.mount()
     for number in range(LIMITS.max_entries + 1):
         (copy.path / str(number)).touch()
-    with pytest.raises(CloudError, match="at most 1000 entries"):
+    with pytest.raises(CloudError, match="at most 1000 files and directories"):
         await copy.commit("test:1")
     assert service.paths() == []
 
