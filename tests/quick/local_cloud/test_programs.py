@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.cutting_off import DEADLINE_S, cut_off_at_many_moments, nothing_is_left
 from workbench.local_cloud.base.programs import Program
-from workbench.local_cloud.images.build_sandbox import Workshop
+from workbench.local_cloud.images.build_sandbox import BuildSandbox
 
 
 async def test_a_build_step_that_is_cut_off_leaves_nothing_whenever_that_is(tmp_path: Path) -> None:
@@ -21,9 +21,9 @@ async def test_a_build_step_that_is_cut_off_leaves_nothing_whenever_that_is(tmp_
     async def step() -> None:
         scratch.mkdir()
         try:
-            shop = Workshop(scratch, env={}, workdir="/", writes=(), log=lambda line, fd: None)
-            shop.image.mkdir()
-            await shop.run(["/bin/sh", "-c", "yes & sleep 1000"])
+            sandbox = BuildSandbox(scratch, env={}, workdir="/", writes=(), log=lambda line, fd: None)
+            sandbox.image.mkdir()
+            await sandbox.run(["/bin/sh", "-c", "yes & sleep 1000"])
         finally:
             shutil.rmtree(scratch)
 

@@ -1,7 +1,8 @@
 """One function container: the SDK's own entrypoint in a bubblewrap of its own.
 
-The code that runs here is the deployer's, not a job's. It gets its own root, process ids and volume mounts, so that
-paths are those of Modal and one kill ends everything; it shares the host's network, because it must reach the cloud.
+It runs the deployer's code, which is trusted more than what runs in a sandbox. It has its own root, process ids and
+volume mounts, so that paths are as on Modal and one kill ends everything. It shares the host's network, because it must
+reach the cloud.
 """
 
 import asyncio
@@ -34,7 +35,10 @@ _SETTLE_S = 5.0
 
 
 class Container:
-    """A running container process; `exited` is set when it is gone, whatever ended it."""
+    """A function container, made by `ContainerMaker`. Its owner calls `start` once, and `aclose` in any case.
+
+    `mounts` are its working copies by mount path. When its program has ended, `exited` is set and `exit_code` known.
+    """
 
     def __init__(
         self,
@@ -71,13 +75,13 @@ class Container:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Lay out the code and start the entrypoint. Raises OSError when bubblewrap cannot be started."""
+        """Copy the code into place and start the entrypoint. Raises OSError when bubblewrap cannot be started."""
         arguments_path = self._directory / "arguments.pb"
         arguments_path.write_bytes(self.arguments.SerializeToString())
         code = self._directory / "code"
         code.mkdir()
         await asyncio.to_thread(self._lay_out, code)
-        entrypoint = [*self._image.meaning.entrypoint, self._image.python or sys.executable]
+        entrypoint = [*self._image.config.entrypoint, self._image.python or sys.executable]
         argv = [*self._bubblewrap(code), *entrypoint, self._launcher, _ENTRYPOINT]
         env = {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
         out, err = self._pipes.values()
@@ -88,35 +92,38 @@ class Container:
 
     @property
     def _launcher(self) -> str:
-        """How Python runs the entrypoint: as a module, or by what tells the outputs of inputs apart."""
+        """Python's argument before the entrypoint's name: `-m`, or `guest_output` where inputs run at the same time."""
         return _GUEST_OUTPUT if self._inputs_together else "-m"
 
     @property
     def pid(self) -> int:
-        """The process id of the container's bubblewrap, 0 before it runs."""
+        """The process id of the container's bubblewrap, 0 before it is started."""
         return self._program.pid if self._program is not None else 0
 
     def interrupt(self) -> None:
-        """Tell the entrypoint to leave, as Modal does when it takes a machine away."""
+        """Send SIGINT to the entrypoint, as Modal does when it preempts a container."""
         for process in family(self.pid) if self.pid else ():
             with suppress(psutil.Error):
                 if process.cmdline()[1:3] == [self._launcher, _ENTRYPOINT]:
                     process.send_signal(signal.SIGINT)
 
     async def settle_output(self, *inputs: str) -> None:
-        """Return when all that was printed before this call is in the log, or after some seconds of a full log."""
+        """Return when everything that was printed before this call is in the log, but after 5 s at the latest.
+
+        That includes unfinished lines of `inputs`, which are inputs' ids.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_S):
                 for pipe in self._pipes.values():
                     await pipe.settle(*inputs)
 
     def kill(self) -> None:
-        """End every process of the container at once."""
+        """Kill every process of the container."""
         if self._program is not None:
             self._program.kill()
 
     async def aclose(self, *, grace_s: float = 0) -> None:
-        """Give the entrypoint `grace_s` seconds to end by itself, then kill it; release all it held. Idempotent."""
+        """Wait up to `grace_s` seconds for the container's end, then kill it; release all that it has. Idempotent."""
         if self._program is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.exited.wait(), grace_s)
@@ -135,7 +142,7 @@ class Container:
     def _bubblewrap(self, code: Path) -> list[str]:
         argv = system_root()
         argv += ["--tmpfs", CODE_ROOT]
-        workdir = self._image.meaning.workdir or CODE_ROOT
+        workdir = self._image.config.workdir or CODE_ROOT
         own = interpreter_paths()
         split = [*own, *self.mounts, workdir]
         if self._image.directory is not None:
@@ -144,7 +151,7 @@ class Container:
             argv += ["--ro-bind", str(source_path), path]
         for path in own:
             argv += ["--ro-bind", path, path]
-        for path in self._image.meaning.directories:
+        for path in self._image.config.directories:
             argv += ["--dir", path]
         for source_path, path in layouts.tree_binds(code, split=split):
             argv += ["--ro-bind", str(source_path), path]

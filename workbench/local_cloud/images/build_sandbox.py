@@ -43,7 +43,7 @@ class BuildFailedError(Exception):
     """A step of a build failed; the message is a sentence that says which, and ends with what the program printed."""
 
 
-class Workshop:
+class BuildSandbox:
     """Runs the programs of one layer's build, one after the other, on the files in a scratch directory.
 
     `image` is the directory of the image that is built.

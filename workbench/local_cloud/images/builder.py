@@ -18,12 +18,12 @@ from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.images import host, layouts
 from workbench.local_cloud.images.adopted import adopt
-from workbench.local_cloud.images.build_sandbox import BuildFailedError, Workshop
+from workbench.local_cloud.images.build_sandbox import BuildFailedError, BuildSandbox
 from workbench.local_cloud.images.copying import copy_into
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.interpreters import copy_python
-from workbench.local_cloud.images.plans import Adopt, Copy, MakePython, Meaning, Plan
+from workbench.local_cloud.images.plans import Adopt, Copy, ImageConfig, MakePython, Plan
 
 SCRATCH_PREFIX = "tmp-"
 # The parts of an image, and the steps that write to each. A copied Python is made once, together with the first `venv`.
@@ -68,7 +68,7 @@ class Builder:
         context_files: Mapping[str, bytes],
         secrets: Mapping[str, str],
         log: Log,
-    ) -> Meaning:
+    ) -> ImageConfig:
         """Build a plan into `directory`, which must not exist, and return the resulting image's config.
 
         `parent` is the directory of the image below, None without one; `context_mount` is the id of the mount with the
@@ -76,33 +76,33 @@ class Builder:
         """
         scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self._root))
         try:
-            env = {"PATH": layouts.IMAGE_PATH, **plan.meaning.env, **secrets}
+            env = {"PATH": layouts.IMAGE_PATH, **plan.config.env, **secrets}
             writes = [name for name in ("venv", "npm") if _changes(plan, name)]
-            shop = Workshop(scratch, env=env, workdir=plan.meaning.workdir or "/", writes=writes, log=log)
-            shop.python_prefix = plan.meaning.interpreter_prefix
-            await self._begin(shop, plan, parent)
+            sandbox = BuildSandbox(scratch, env=env, workdir=plan.config.workdir or "/", writes=writes, log=log)
+            sandbox.python_prefix = plan.config.interpreter_prefix
+            await self._begin(sandbox, plan, parent)
             context = scratch / "context"
             if any(isinstance(step, Copy) for step in plan.steps):
                 await asyncio.to_thread(self._fill, context, context_mount, context_files)
-            build = _Build(shop, plan.meaning, context, log, checked=self._checked)
+            build = _Build(sandbox, plan.config, context, log, checked=self._checked)
             for step in plan.steps:
                 await build.run(step)
             if writes:
-                await shop.run([*_SEAL, *(f"{layouts.IMAGE_ROOT}/{name}" for name in writes)])
-            await asyncio.to_thread(_open_directories, shop.image)
-            shop.image.rename(directory)
-            return build.meaning
+                await sandbox.run([*_SEAL, *(f"{layouts.IMAGE_ROOT}/{name}" for name in writes)])
+            await asyncio.to_thread(_open_directories, sandbox.image)
+            sandbox.image.rename(directory)
+            return build.config
         finally:
             await asyncio.shield(asyncio.to_thread(remove_tree, scratch))
 
-    async def _begin(self, shop: Workshop, plan: Plan, parent: Path | None) -> None:
-        shop.image.mkdir()
+    async def _begin(self, sandbox: BuildSandbox, plan: Plan, parent: Path | None) -> None:
+        sandbox.image.mkdir()
         for name in _WRITERS:
             source = parent / name if parent is not None else None
             if source is None or not source.is_dir():
-                (shop.image / name).mkdir(mode=0o755)
+                (sandbox.image / name).mkdir(mode=0o755)
             else:
-                await _duplicate(source, shop.image / name, copy=_changes(plan, name))
+                await _duplicate(source, sandbox.image / name, copy=_changes(plan, name))
 
     def _fill(self, context: Path, mount_id: str, files: Mapping[str, bytes]) -> None:
         context.mkdir()
@@ -119,9 +119,11 @@ class Builder:
 class _Build:
     """Runs the steps of one layer in their order."""
 
-    def __init__(self, shop: Workshop, meaning: Meaning, context: Path, log: Log, *, checked: set[str]) -> None:
-        self.meaning = meaning
-        self._shop = shop
+    def __init__(
+        self, sandbox: BuildSandbox, config: ImageConfig, context: Path, log: Log, *, checked: set[str]
+    ) -> None:
+        self.config = config
+        self._sandbox = sandbox
         self._context = context
         self._log = log
         self._checked = checked
@@ -129,14 +131,14 @@ class _Build:
     async def run(self, step: object) -> None:
         match step:
             case Copy():
-                copied = await asyncio.to_thread(copy_into, self._context, self._shop.image / layouts.TREE, step)
+                copied = await asyncio.to_thread(copy_into, self._context, self._sandbox.image / layouts.TREE, step)
                 self._log(f"COPY: {copied} files to {step.destination}\n", 1)
             case MakePython():
                 await self._make_python()
             case Adopt():
                 await self._with_environment()
                 names = [package.partition("==")[0] for package in step.packages]
-                await asyncio.to_thread(adopt, names, self._shop.image / "venv")
+                await asyncio.to_thread(adopt, names, self._sandbox.image / "venv")
                 for package in step.packages:
                     self._log(f"{package} is taken from the local cloud's own environment\n", 1)
             case PipInstall():
@@ -149,7 +151,7 @@ class _Build:
                 argv = ["npm", "install", "--global", "--prefix", layouts.NPM_PREFIX, "--no-fund", "--no-audit"]
                 node = host.npm()
                 assert node is not None  # checked when the layer was read
-                await self._shop.run(
+                await self._sandbox.run(
                     [node[0], node[1], *argv[1:], *self._expanded(step.arguments)], env=_node_path(node[0])
                 )
                 if not node[0].startswith("/usr/"):
@@ -157,8 +159,8 @@ class _Build:
 
     async def _with_environment(self) -> None:
         """Make the Python environment that packages are installed into, unless the image has one."""
-        if not self.meaning.interpreter:
-            await self._make_environment(self.meaning.python)
+        if not self.config.interpreter:
+            await self._make_environment(self.config.python)
 
     async def _make_environment(self, version: str) -> None:
         own = version == host.OWN_PYTHON
@@ -175,10 +177,10 @@ class _Build:
             except BuildFailedError as error:
                 problem = str(error)
                 self._log(f"{interpreter.path} cannot be used: {problem}\n", 2)
-                await asyncio.to_thread(remove_tree, self._shop.image / layouts.COPIED_PYTHON)
+                await asyncio.to_thread(remove_tree, self._sandbox.image / layouts.COPIED_PYTHON)
                 continue
-            self.meaning = replace(
-                self.meaning, interpreter=interpreter.path, interpreter_prefix=interpreter.prefix, python=version
+            self.config = replace(
+                self.config, interpreter=interpreter.path, interpreter_prefix=interpreter.prefix, python=version
             )
             return
         raise BuildFailedError(
@@ -188,9 +190,9 @@ class _Build:
 
     async def _copy_python(self, interpreter: host.Interpreter) -> None:
         """Copy an interpreter into the image if it is outside of /usr."""
-        self._shop.python_prefix = interpreter.prefix
+        self._sandbox.python_prefix = interpreter.prefix
         if interpreter.prefix:
-            destination = self._shop.image / layouts.COPIED_PYTHON
+            destination = self._sandbox.image / layouts.COPIED_PYTHON
             await asyncio.to_thread(copy_python, Path(interpreter.path), Path(interpreter.prefix), destination)
 
     async def _venv(self, python: str) -> None:
@@ -198,19 +200,19 @@ class _Build:
             argv = ["uv", "venv", "--quiet", "--allow-existing", "--no-project", "--python", python, layouts.VENV]
         else:
             argv = [python, "-m", "venv", "--clear", layouts.VENV]
-        await self._shop.run(argv)
+        await self._sandbox.run(argv)
 
     async def _offer_the_cloud(self, python: str) -> None:
         """Add the cloud's packages to sys.path behind the image's own: a container's entrypoint needs them."""
         own = str(metadata.distribution("modal").locate_file(""))
-        await self._shop.run([python, "-I", "-S", "-c", _OFFER_THE_CLOUD, layouts.VENV, own])
+        await self._sandbox.run([python, "-I", "-S", "-c", _OFFER_THE_CLOUD, layouts.VENV, own])
 
     async def _check(self) -> None:
         argv = [layouts.PYTHON, "-c", "import ssl, sqlite3, modal._container_entrypoint"]
-        await self._shop.run(argv, with_cloud=self.meaning.python == host.OWN_PYTHON)
+        await self._sandbox.run(argv, with_cloud=self.config.python == host.OWN_PYTHON)
 
     async def _make_python(self) -> None:
-        version = self.meaning.python
+        version = self.config.python
         await self._make_environment(version)
         if version == host.OWN_PYTHON:
             return
@@ -223,17 +225,17 @@ class _Build:
             argv = ["uv", "pip", "install", "--python", layouts.PYTHON, *arguments]
         else:
             argv = [layouts.PYTHON, "-m", "pip", "install", *arguments]
-        await self._shop.run(argv)
+        await self._sandbox.run(argv)
 
     async def _sync(self, arguments: list[str]) -> None:
         if host.uv() is None:
             raise RefusedError("uv is not installed on this machine. Run `pip install uv`.")
-        project = self._shop.image / layouts.TREE / ".uv"
+        project = self._sandbox.image / layouts.TREE / ".uv"
         if not (project / "pyproject.toml").is_file():
             raise RefusedError("uv sync works as Image.uv_sync writes it, with the project copied to /.uv: use that.")
-        copy = self._shop.image.parent / "project"
+        copy = self._sandbox.image.parent / "project"
         await asyncio.to_thread(shutil.copytree, project, copy)
-        await self._shop.run(
+        await self._sandbox.run(
             ["uv", "sync", "--inexact", "--python", layouts.PYTHON, *arguments],
             env={"UV_PROJECT_ENVIRONMENT": layouts.VENV},
             writable=[(copy, "/.uv")],  # it writes a lock file where there is none
@@ -242,12 +244,12 @@ class _Build:
     async def _copy_node(self, node: str) -> None:
         """Copy the Node program into the image: of this machine's programs, sandboxes see only those below /usr."""
         bin_directory = f"{layouts.NPM_PREFIX}/bin"
-        await self._shop.run(["/bin/sh", "-c", f'mkdir -p {bin_directory} && cp "$0" {bin_directory}/node', node])
+        await self._sandbox.run(["/bin/sh", "-c", f'mkdir -p {bin_directory} && cp "$0" {bin_directory}/node', node])
 
     def _expanded(self, arguments: tuple[str, ...]) -> list[str]:
         """Replace absolute paths with wildcards by the image's files that match, as a shell would."""
         found: list[str] = []
-        tree = self._shop.image / layouts.TREE
+        tree = self._sandbox.image / layouts.TREE
         for word in arguments:
             matches = []
             if word.startswith("/") and glob.has_magic(word) and ".." not in word:

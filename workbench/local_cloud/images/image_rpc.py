@@ -132,6 +132,6 @@ def _result(image: Image) -> api_pb2.GenericResult:
 
 
 def _metadata(image: Image) -> api_pb2.ImageMetadata:
-    version = image.meaning.python
+    version = image.config.python
     full = platform.python_version() if version == host.OWN_PYTHON else version
-    return api_pb2.ImageMetadata(python_version_info=f"Python {full}", workdir=image.meaning.workdir)
+    return api_pb2.ImageMetadata(python_version_info=f"Python {full}", workdir=image.config.workdir)

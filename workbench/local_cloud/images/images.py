@@ -27,7 +27,7 @@ from workbench.local_cloud.images.build_logs import BuildLog, Line
 from workbench.local_cloud.images.build_sandbox import LAYER_DEADLINE_S, BuildFailedError
 from workbench.local_cloud.images.builder import Builder
 from workbench.local_cloud.images.dockerfile import RefusedError
-from workbench.local_cloud.images.plans import Adopt, Meaning, Plan, Step
+from workbench.local_cloud.images.plans import Adopt, ImageConfig, Plan, Step
 from workbench.local_cloud.images.steps import interpret
 from workbench.local_cloud.store.database import Database
 
@@ -58,7 +58,7 @@ class Image:
 
     image_id: str
     state: str
-    meaning: Meaning
+    config: ImageConfig
     directory: Path | None
     failure: str
     parents: tuple[str, ...]
@@ -68,7 +68,7 @@ class Image:
     @property
     def python(self) -> str:
         """The path of the image's own Python as guests see it, empty when it has none."""
-        return layouts.PYTHON if self.meaning.interpreter else ""
+        return layouts.PYTHON if self.config.interpreter else ""
 
     def binds(self, split: Iterable[str]) -> list[tuple[Path, str]]:
         """Return what to bind read-only into a guest, as (host path, path inside).
@@ -77,21 +77,21 @@ class Image:
         """
         if self.directory is None:
             return []
-        own = (*split, *self.meaning.directories)
-        return list(layouts.binds(self.directory, prefix=self.meaning.interpreter_prefix, split=own))
+        own = (*split, *self.config.directories)
+        return list(layouts.binds(self.directory, prefix=self.config.interpreter_prefix, split=own))
 
     def env(self) -> dict[str, str]:
         """Return the image's environment variables; its own programs come first on PATH."""
-        return self.meaning.env if self.directory is None else {"PATH": layouts.IMAGE_PATH, **self.meaning.env}
+        return self.config.env if self.directory is None else {"PATH": layouts.IMAGE_PATH, **self.config.env}
 
     def command(self, arguments: list[str]) -> list[str]:
         """Return the argv that a sandbox runs: the image's entrypoint with `arguments`, or with its CMD if none.
 
         Empty for the sleep that the SDK's debian_slim has as its CMD: a sandbox stays without a program, too.
         """
-        own = list(arguments or self.meaning.cmd)
-        nothing = not arguments and not self.meaning.entrypoint and own == _SLEEP
-        return [] if nothing else [*self.meaning.entrypoint, *own]
+        own = list(arguments or self.config.cmd)
+        nothing = not arguments and not self.config.entrypoint and own == _SLEEP
+        return [] if nothing else [*self.config.entrypoint, *own]
 
 
 class Images:
@@ -167,12 +167,12 @@ class Images:
         secrets = self._secrets(list(image.secret_ids))
         parent_key = [(tag, parent.image_id) for tag, parent in parents.items()]
         checksum = self._mount_checksum(image.context_mount_id) if image.context_mount_id else ""
-        meanings = {tag: parent.meaning for tag, parent in parents.items()}
-        refusal, plan = "", Plan(Meaning())
+        configs = {tag: parent.config for tag, parent in parents.items()}
+        refusal, plan = "", Plan(ImageConfig())
         parent = next(iter(parents.values()), None)
         files = parent.directory / layouts.TREE if parent is not None and parent.directory is not None else None
         try:
-            plan = await asyncio.to_thread(interpret, image, meanings, secrets=secrets, files=files)
+            plan = await asyncio.to_thread(interpret, image, configs, secrets=secrets, files=files)
         except RefusedError as error:
             refusal = str(error)
         key: str | None = _key(image, parent_key, checksum, secrets, plan.steps)
@@ -193,13 +193,13 @@ class Images:
             self._db.execute("UPDATE image_layers SET key=NULL WHERE key=? AND image_id<>?", (key, image_id))
             self._db.execute(
                 "INSERT OR REPLACE INTO image_layers VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (image_id, key, BUILDING, ids, plan.meaning.to_json(), directory, "", "", time.time(), 0.0),
+                (image_id, key, BUILDING, ids, plan.config.to_json(), directory, "", "", time.time(), 0.0),
             )
         log = self._logs[image_id] = BuildLog(hidden=secrets.values())
         for line in plan.log:
             log.add(f"{line}\n", 1)
         if refusal or not plan.steps:
-            self._finish(image_id, plan.meaning, directory, log.redacted(refusal))
+            self._finish(image_id, plan.config, directory, log.redacted(refusal))
         else:
             task = asyncio.create_task(self._build(image_id, image, plan, parent, secrets, log))
             self._builds[image_id] = task
@@ -216,11 +216,11 @@ class Images:
         log: BuildLog,
     ) -> None:
         directory = self._root / image_id
-        meaning, failure = plan.meaning, ""
+        config, failure = plan.config, ""
         try:
             async with self._slots, asyncio.timeout(LAYER_DEADLINE_S):
                 await asyncio.to_thread(remove_tree, directory)  # left by a build that was killed after its last step
-                meaning = await self._builder.build(
+                config = await self._builder.build(
                     plan,
                     directory=directory,
                     parent=parent.directory if parent is not None else None,
@@ -230,7 +230,7 @@ class Images:
                     log=log.add,
                 )
         except asyncio.CancelledError:
-            self._finish(image_id, meaning, "", _INTERRUPTED)
+            self._finish(image_id, config, "", _INTERRUPTED)
             raise
         except TimeoutError:
             failure = f"The layer was not built within {LAYER_DEADLINE_S / 60:.0f} minutes: split it, or try again."
@@ -239,16 +239,16 @@ class Images:
         except Exception as error:  # noqa: BLE001  # readers that follow the build must learn that it has ended
             _log.error("image.build_failed", image_id=image_id, exc_info=error)
             failure = "The build failed inside the local cloud: cloud.log in its state directory has the cause."
-        self._finish(image_id, meaning, "" if failure else image_id, failure)
+        self._finish(image_id, config, "" if failure else image_id, failure)
 
-    def _finish(self, image_id: str, meaning: Meaning, directory: str, failure: str) -> None:
+    def _finish(self, image_id: str, config: ImageConfig, directory: str, failure: str) -> None:
         log = self._logs.pop(image_id)
         if failure:
             log.add(f"refused: {failure}\n", 2)
         state = FAILED if failure else BUILT
         self._db.execute(
             "UPDATE image_layers SET state=?, meaning=?, directory=?, failure=?, log=?, finished_at=? WHERE image_id=?",
-            (state, meaning.to_json(), directory, failure, log.to_json(), time.time(), image_id),
+            (state, config.to_json(), directory, failure, log.to_json(), time.time(), image_id),
         )
         log.close()
 
@@ -286,7 +286,7 @@ class Images:
         return Image(
             image_id=row["image_id"],
             state=row["state"],
-            meaning=Meaning.from_json(row["meaning"]),
+            config=ImageConfig.from_json(row["meaning"]),
             directory=self._root / row["directory"] if row["directory"] else None,
             failure=row["failure"],
             parents=tuple(json.loads(row["parents"])),

@@ -10,7 +10,7 @@ from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 
 
 @dataclass(frozen=True)
-class Meaning:
+class ImageConfig:
     """An image's config: its environment, working directory, entrypoint and CMD, and its Python.
 
     `python` is a version `X.Y`. A guest gets `directories` empty and writable, unless the image has files there. There
@@ -32,7 +32,7 @@ class Meaning:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Meaning":
+    def from_json(cls, text: str) -> "ImageConfig":
         """Return a config that was stored."""
         kept: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
@@ -74,6 +74,6 @@ Step = MakePython | Adopt | Copy | PipInstall | UvSync | NpmInstall
 class Plan:
     """A layer that can be built here: the image's config, the steps of the build, and the lines its log begins with."""
 
-    meaning: Meaning
+    config: ImageConfig
     steps: list[Step] = field(default_factory=list)
     log: list[str] = field(default_factory=list)

@@ -15,7 +15,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.images import adopted, dockerfile, host, layouts
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync, npm_arguments, pip_arguments
-from workbench.local_cloud.images.plans import Adopt, Copy, MakePython, Meaning, Plan
+from workbench.local_cloud.images.plans import Adopt, Copy, ImageConfig, MakePython, Plan
 
 MAX_ENV_CHARS = 128 * 1024
 MAX_DIRECTORIES = 100  # a sandbox mounts a file system for each
@@ -38,7 +38,7 @@ _BUILD_COMMANDS = "pip install, uv pip install, uv sync, npm install -g, apt-get
 
 
 def interpret(
-    image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str], files: Path | None = None
+    image: api_pb2.Image, parents: Mapping[str, ImageConfig], *, secrets: Mapping[str, str], files: Path | None = None
 ) -> Plan:
     """Read a layer and return how to build it.
 
@@ -67,9 +67,14 @@ class _Reader:
     """Reads the instructions of one layer in their order."""
 
     def __init__(
-        self, image: api_pb2.Image, parents: Mapping[str, Meaning], *, secrets: Mapping[str, str], files: Path | None
+        self,
+        image: api_pb2.Image,
+        parents: Mapping[str, ImageConfig],
+        *,
+        secrets: Mapping[str, str],
+        files: Path | None,
     ) -> None:
-        self.plan = Plan(Meaning())
+        self.plan = Plan(ImageConfig())
         self.started = False
         self._parents = parents
         self._secrets = secrets
@@ -109,10 +114,10 @@ class _Reader:
 
     @property
     def _variables(self) -> dict[str, str]:
-        return {"PATH": layouts.IMAGE_PATH, **self._arguments, **self.plan.meaning.env}
+        return {"PATH": layouts.IMAGE_PATH, **self._arguments, **self.plan.config.env}
 
     def _change(self, **changes: object) -> None:
-        self.plan.meaning = replace(self.plan.meaning, **changes)  # type: ignore[arg-type]  # fields by their names
+        self.plan.config = replace(self.plan.config, **changes)  # type: ignore[arg-type]  # fields by their names
 
     def _from(self, text: str) -> None:
         if self.started:
@@ -120,7 +125,7 @@ class _Reader:
         self.started = True
         name = dockerfile.expand(text, self._arguments).split()[0] if text else ""
         if name in self._parents:
-            self.plan.meaning = self._parents[name]
+            self.plan.config = self._parents[name]
             return
         if host.is_own_system(name):
             return
@@ -143,7 +148,7 @@ class _Reader:
         self.plan.steps.append(MakePython(version))
 
     def _env(self, text: str) -> None:
-        env = dict(self.plan.meaning.env)
+        env = dict(self.plan.config.env)
         for name, value in dockerfile.pairs(text, self._variables):
             if not _NAME.fullmatch(name) or "\0" in value:
                 raise RefusedError(
@@ -165,15 +170,15 @@ class _Reader:
         (word, *more) = dockerfile.words(text, self._variables) or [""]
         if more:
             raise RefusedError(f"WORKDIR must be one path, not '{text[:200]}': put quotes around a path with blanks.")
-        path = str(layouts.target(word, workdir=self.plan.meaning.workdir or "/", what="A working directory"))
+        path = str(layouts.target(word, workdir=self.plan.config.workdir or "/", what="A working directory"))
         self._change(workdir=path)
         self._directory(path)
 
     def _directory(self, path: str) -> None:
-        if path not in ("/", "/root", "/tmp") and path not in self.plan.meaning.directories:  # noqa: S108  # inside the guest
+        if path not in ("/", "/root", "/tmp") and path not in self.plan.config.directories:  # noqa: S108  # inside the guest
             # Sorted, so that an outer directory is made first: made later it would hide the inner one.
-            self._change(directories=tuple(sorted((*self.plan.meaning.directories, path))))
-            if len(self.plan.meaning.directories) > MAX_DIRECTORIES:
+            self._change(directories=tuple(sorted((*self.plan.config.directories, path))))
+            if len(self.plan.config.directories) > MAX_DIRECTORIES:
                 raise RefusedError(f"An image has at most {MAX_DIRECTORIES} directories from WORKDIR and mkdir.")
 
     def _program(self, instruction: Instruction) -> None:
@@ -213,7 +218,7 @@ class _Reader:
             if instruction.keyword == "ADD" and _ARCHIVE.search(source):
                 raise RefusedError("Archives are not unpacked by the local cloud: use COPY, or copy what is in it.")
         into = last.endswith("/") or last in (".", "./") or len(sources) > 1
-        destination = layouts.target(last, workdir=self.plan.meaning.workdir or "/")
+        destination = layouts.target(last, workdir=self.plan.config.workdir or "/")
         self.plan.steps.append(Copy(tuple(sources), destination, into, mode))
         if len(sources) == 1 and not into and (data := self._context.get(sources[0].lstrip("/"))) is not None:
             self._texts[str(destination)] = data.decode(errors="replace")
@@ -235,7 +240,7 @@ class _Reader:
         elif name == "mkdir":
             for word in command[1:]:
                 if not word.startswith("-"):
-                    self._directory(str(layouts.target(word, workdir=self.plan.meaning.workdir or "/")))
+                    self._directory(str(layouts.target(word, workdir=self.plan.config.workdir or "/")))
         elif name in ("apt-get", "apt"):
             self._apt(command[1:])
         elif name == "npm":
@@ -254,7 +259,7 @@ class _Reader:
     def _rm(self, words: list[str]) -> None:
         """Accept rm of what installers leave behind, which is not there anyway; raise RefusedError for other files."""
         for word in words:
-            path = str(PurePosixPath("/") / (self.plan.meaning.workdir or "/") / re.sub(r"^~(?=/|$)", "/root", word))
+            path = str(PurePosixPath("/") / (self.plan.config.workdir or "/") / re.sub(r"^~(?=/|$)", "/root", word))
             copied = [str(step.destination) for step in self.plan.steps if isinstance(step, Copy)]
             stays = any(_meets(path, destination) for destination in copied) or self._has_file(path)
             if stays or not path.startswith(_LEFT_BY_INSTALLERS):
@@ -275,7 +280,7 @@ class _Reader:
         met = adopted.satisfied(wanted) if wanted is not None else None
         if met == []:
             return
-        if met and self.plan.meaning.python == host.OWN_PYTHON and not self.plan.meaning.installed:
+        if met and self.plan.config.python == host.OWN_PYTHON and not self.plan.config.installed:
             self.plan.steps.append(Adopt(tuple(met)))
             return
         if not host.can_install():

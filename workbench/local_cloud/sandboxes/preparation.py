@@ -35,7 +35,7 @@ class Preparation:
         definition = record.definition
         written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
         uid = self._users.take(record.sandbox_id, json.dumps(written) if written else None)
-        workdir = posixpath.normpath(f"/{(definition.workdir or image.meaning.workdir or HOME).lstrip('/')}")
+        workdir = posixpath.normpath(f"/{(definition.workdir or image.config.workdir or HOME).lstrip('/')}")
         places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
         files = await self._files_of(record) if definition.mount_ids else None
         if files is not None and image.directory is not None:
@@ -65,7 +65,7 @@ class Preparation:
             uid=uid,
             mounts=tuple(binds),
             env=env,
-            directories=(*image.meaning.directories, *self._made(workdir, image, files, definition)),
+            directories=(*image.config.directories, *self._made(workdir, image, files, definition)),
             python=image.python,
             workdir=workdir,
             limits=limits,
@@ -74,7 +74,7 @@ class Preparation:
     def _made(self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox) -> list[str]:
         """The working directory, if it is to be an empty one of its own: nothing else that is put there has it."""
         path = PurePosixPath(workdir)
-        writable = [HOME, "/tmp", *image.meaning.directories, *(mount.mount_path for mount in definition.volume_mounts)]  # noqa: S108  # inside
+        writable = [HOME, "/tmp", *image.config.directories, *(mount.mount_path for mount in definition.volume_mounts)]  # noqa: S108  # inside
         if layouts.is_system(path) or workdir in ("/", "/etc") or any(map(path.is_relative_to, writable)):
             return []
         trees = [tree for tree in (files, image.directory and image.directory / layouts.TREE) if tree is not None]
