@@ -1,1 +1,1 @@
-"""Function containers: the SDK's own entrypoint, its inputs and outputs, and the bridge from HTTP."""
+"""Functions: their containers, calls with inputs and outputs, schedules, and the HTTP ingress of web functions."""

@@ -1,4 +1,4 @@
-"""HTTP requests and WebSockets as ASGI has them: what of a scope a function is told, and the words that differ."""
+"""HTTP requests and WebSockets in ASGI: turns their scopes and messages into a web function's input."""
 
 import pickle
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,17 +12,17 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 SERVED = ("http", "websocket")
-_ABNORMAL = 1006  # RFC 6455: the connection was lost
-_FAILED = 1011  # RFC 6455: the server met an error
+_ABNORMAL = 1006  # RFC 6455, 7.4.1: the connection was lost
+_FAILED = 1011  # the server had an error, by the IANA registry of RFC 6455's close codes
 
 
 def is_websocket(scope: Message) -> bool:
-    """Whether a connection is a WebSocket rather than one request."""
+    """Whether a scope is that of a WebSocket rather than of an HTTP request."""
     return bool(scope["type"] == "websocket")
 
 
 def as_input(scope: Message, method: str) -> api_pb2.FunctionInput:
-    """What a web function gets to know of a connection; `method` is a class's."""
+    """Return the input of a web function for a scope; `method` names the method of a class, else it is empty."""
     own = ("subprotocols",) if is_websocket(scope) else ("method",)
     passed = {
         **{name: scope[name] for name in ("type", "http_version", "scheme", "path", "query_string", *own)},
@@ -40,34 +40,34 @@ def as_input(scope: Message, method: str) -> api_pb2.FunctionInput:
 
 
 def as_chunk(message: Message) -> api_pb2.DataChunk:
-    """A message of the client's on its way to the function."""
+    """Return a message of the client as a chunk of the call's input data."""
     data = serialize_data_format(message, api_pb2.DATA_FORMAT_ASGI)
     return api_pb2.DataChunk(data_format=api_pb2.DATA_FORMAT_ASGI, data=data)
 
 
 def disconnected(scope: Message) -> Message:
-    """The client has gone."""
+    """Return the message that says that the client has disconnected."""
     return {"type": "websocket.disconnect", "code": _ABNORMAL} if is_websocket(scope) else {"type": "http.disconnect"}
 
 
 def is_disconnect(message: Message) -> bool:
-    """Whether the client says nothing after this."""
+    """Whether a message is the client's last one, its disconnect."""
     return message["type"] in ("http.disconnect", "websocket.disconnect")
 
 
 def size(message: Message) -> int:
-    """How many bytes or characters a client's message brings."""
+    """Return how many bytes (of a body) or characters (of a text) a client's message has."""
     return sum(len(message.get(name) or b"") for name in ("body", "bytes", "text"))
 
 
 def is_last(message: Message) -> bool:
-    """Whether a function's answer is complete with this."""
+    """Whether this is the last message of a function's answer."""
     ends = message["type"] in ("http.response.body", "websocket.http.response.body") and not message.get("more_body")
     return ends or message["type"] == "websocket.close"
 
 
 async def answer(scope: Message, send: Send, status: int, text: str) -> None:
-    """Answer in place of the function; a WebSocket that is not open yet is refused with it."""
+    """Send an answer in place of the function; for a WebSocket, which must not be accepted yet, it is the refusal."""
     prefix = "websocket." if is_websocket(scope) else ""
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
@@ -75,5 +75,5 @@ async def answer(scope: Message, send: Send, status: int, text: str) -> None:
 
 
 async def close(send: Send, *, failed: bool) -> None:
-    """End a WebSocket that its function has left open."""
+    """Close a WebSocket that its function has left open, with status 1011 if `failed`, else 1000."""
     await send({"type": "websocket.close", "code": _FAILED if failed else 1000})

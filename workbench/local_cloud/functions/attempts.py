@@ -1,4 +1,4 @@
-"""One input in one container: its time limit, its cancellation, and whether its result counts or it is tried again."""
+"""Attempts: one input in one container. Limits their time, cancels them, and takes their results or retries them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -13,14 +13,14 @@ from workbench.local_cloud.functions.function_calls import Input
 from workbench.local_cloud.functions.task import Task
 
 DEFAULT_TIMEOUT_S = 300.0
-_CANCEL_GRACE_S = 5.0  # for a container to let go of an input whose time is up, before it is killed
-_CANCEL_S = 30.0  # for a container to say that it has cancelled an input
+_CANCEL_GRACE_S = 5.0  # a container that works on an input for so long after its timeout is killed
+_CANCEL_S = 30.0  # within it a container must confirm that it has cancelled an input
 _END_S = 10.0
-_REAL = Clock()  # never advanced: how long a process may take to go is no promise of Modal's
+_REAL = Clock()  # never advanced: how long a process may take to end is not a promise of Modal's
 
 
 class Attempts:
-    """Watches over inputs that containers work on; `closing` ends all retries."""
+    """Times, cancels and retries the inputs that containers work on. Once `closing` is set, nothing is retried."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Attempts:
         self.closing = False
 
     def begin(self, item: Input, task: Task) -> None:
-        """Note that a container has taken an input; its time runs from now on."""
+        """Record that a container has taken an input, and start the input's timeout."""
         item.task_id, item.started_at = task.task_id, self._clock.time()
         item.overdue, item.attempt_over = False, asyncio.Event()
         task.inputs[item.input_id] = item
@@ -48,7 +48,7 @@ class Attempts:
         )
 
     def settle(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
-        """Take an attempt's result: as the input's, or as a reason to try it again."""
+        """Make an attempt's result the input's, or retry the input if the function's policy says so."""
         if item.output is not None:
             return
         policy = self._apps.function(item.call.function_id).retry_policy
@@ -67,7 +67,7 @@ class Attempts:
             self._submit(item)
 
     def cancel(self, item: Input, task: Task) -> None:
-        """Have a container cancel an input; one that does not say so in time is given its result here."""
+        """Tell a container to cancel an input; if it has not confirmed that after 30 s, the input ends as cancelled."""
         task.cancellations.append(item.input_id)
         task.wake()
         self._spawn(self._enforce_cancel(item))
@@ -82,11 +82,11 @@ class Attempts:
         task.cancellations.append(item.input_id)
         task.wake()
         await self._leave(item, task)
-        if not last:  # only now: its container must not have the same input twice
+        if not last:  # not earlier: the same container must not get the input a second time
             self.settle(item, api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=result))
 
     async def _leave(self, item: Input, task: Task) -> None:
-        """Wait until a container has let go of an input that it was told to cancel; kill it when it does not."""
+        """Wait until a container has ended an input that it was told to cancel; kill the container after 5 s."""
         deadline = _REAL.monotonic() + _CANCEL_GRACE_S
         while item.input_id in task.inputs and (left := deadline - _REAL.monotonic()) > 0:
             await _REAL.first(task.changed.wait(), timeout_s=left)
@@ -101,10 +101,10 @@ class Attempts:
 
 
 def made_here(status: "api_pb2.GenericResult.GenericStatus.ValueType", reason: str) -> api_pb2.GenericResult:
-    """A result that is made here rather than by a container."""
+    """Return a result with a status and a reason, for an input whose container has not returned one."""
     return api_pb2.GenericResult(status=status, exception=reason)
 
 
 def cancelled() -> api_pb2.GenericResult:
-    """The result of an input that was cancelled."""
+    """Return the result of an input that was cancelled."""
     return made_here(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The input was cancelled.")

@@ -1,4 +1,4 @@
-"""Call RPCs: make a call, add inputs to it, read its outputs, look at it, cancel it."""
+"""Call RPCs: make a call, add inputs to it, read its outputs, describe it, cancel it."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,13 +13,13 @@ from workbench.local_cloud.functions.function_calls import Call, Calls, Input
 from workbench.local_cloud.functions.pool import Pools
 
 _MAX_WAIT_S = 60.0
-_MAX_INPUTS_OUTSTANDING = 1000  # of one call; Modal's default
-_MAX_SPAWNED_INPUTS = 1_000_000  # of one call that nobody waits for; Modal's limit for pending inputs
+_MAX_INPUTS_OUTSTANDING = 1000  # per call; Modal's default
+_MAX_SPAWNED_INPUTS = 1_000_000  # per call made by `spawn`; Modal's limit for pending inputs
 _STATUS = api_pb2.GenericResult
 
 
 class CallRpcs:
-    """Answers about calls, which are in memory: a restart of the cloud forgets them."""
+    """Handles the call RPCs. Calls are in memory only: they are lost when the cloud restarts."""
 
     def __init__(self, apps: Apps, calls: Calls, pools: Pools) -> None:
         self._apps = apps
@@ -27,9 +27,9 @@ class CallRpcs:
         self._pools = pools
 
     async def FunctionMap(self, request: api_pb2.FunctionMapRequest, context: Any) -> api_pb2.FunctionMapResponse:
-        """Open a call and queue the inputs that came with it.
+        """Make a call and queue the inputs that came with the request.
 
-        The client is told that retries are not its own doing: they happen here, by the function's policy.
+        The answer says that the client must not retry inputs: that is done here, by the function's policy.
         """
         function = self._apps.function(request.function_id)
         call = self._calls.create(
@@ -48,7 +48,7 @@ class CallRpcs:
     async def FunctionPutInputs(
         self, request: api_pb2.FunctionPutInputsRequest, context: Any
     ) -> api_pb2.FunctionPutInputsResponse:
-        """Queue more inputs of an open call; a retried request finds those that it has brought already."""
+        """Queue more inputs of a call; an index that the call has already is skipped, since the request is a retry."""
         call = self._calls.get(request.function_call_id)
         return api_pb2.FunctionPutInputsResponse(inputs=self._queue(call, request.inputs))
 
@@ -56,7 +56,10 @@ class CallRpcs:
         waiting = len(call.inputs) - len(call.outputs)
         spawned = call.invocation == api_pb2.FUNCTION_CALL_INVOCATION_TYPE_ASYNC
         if waiting + len(items) > (_MAX_SPAWNED_INPUTS if spawned else 2 * _MAX_INPUTS_OUTSTANDING):
-            raise exhausted("This call has too many inputs that are not done: read its outputs first.")
+            raise exhausted(
+                f"The call {call.call_id} has {waiting} inputs without an output, and {len(items)} more would exceed "
+                "its limit: read its outputs first."
+            )
         answers = []
         for item in items:
             queued = call.by_idx.get(item.idx)
@@ -69,14 +72,14 @@ class CallRpcs:
         return answers
 
     async def FunctionFinishInputs(self, request: api_pb2.FunctionFinishInputsRequest, context: Any) -> empty_pb2.Empty:
-        """Note that a call gets no further inputs."""
+        """Accept that a call gets no further inputs; only checks that the call exists."""
         self._calls.get(request.function_call_id)
         return empty_pb2.Empty()
 
     async def FunctionGetOutputs(
         self, request: api_pb2.FunctionGetOutputsRequest, context: Any
     ) -> api_pb2.FunctionGetOutputsResponse:
-        """Wait for outputs: those of a range of indices, or those that came after the last one seen."""
+        """Wait for outputs of a call: those of a range of input indices, or those after `last_entry_id`."""
         call = self._calls.get(request.function_call_id)
         timeout_s = min(max(request.timeout, 0), _MAX_WAIT_S)
         most = request.max_values or _MAX_INPUTS_OUTSTANDING
@@ -98,12 +101,12 @@ class CallRpcs:
     async def FunctionCallGetDataOut(
         self, request: api_pb2.FunctionCallGetDataRequest, context: Any
     ) -> AsyncIterator[api_pb2.DataChunk]:
-        """Read what a generator yields."""
+        """Stream what a generator function yields."""
         async for chunk in self._calls.get(request.function_call_id).data_out.read(after=request.last_index):
             yield chunk
 
     async def FunctionCallCancel(self, request: api_pb2.FunctionCallCancelRequest, context: Any) -> empty_pb2.Empty:
-        """Cancel a call; with its containers, when asked."""
+        """Cancel a call; with `terminate_containers`, stop the containers that work on it, too."""
         call = self._calls.get(request.function_call_id)
         busy = {item.task_id for item in call.inputs.values() if item.output is None and item.task_id}
         self._pools.cancel(call)
@@ -130,13 +133,13 @@ class CallRpcs:
     async def FunctionCallGetInfo(
         self, request: api_pb2.FunctionCallGetInfoRequest, context: Any
     ) -> api_pb2.FunctionCallGetInfoResponse:
-        """How far a call is."""
+        """Return how many inputs of a call are pending, and how many have ended in which way."""
         return api_pb2.FunctionCallGetInfoResponse(info=_info(self._calls.get(request.function_call_id)))
 
     async def FunctionCallList(
         self, request: api_pb2.FunctionCallListRequest, context: Any
     ) -> api_pb2.FunctionCallListResponse:
-        """The known calls of a function, newest first."""
+        """List the calls of a function that are still in memory, newest first."""
         self._apps.function(request.function_id)
         calls = reversed(self._calls.of_function(request.function_id))
         return api_pb2.FunctionCallListResponse(function_calls=[_info(call) for call in calls])
@@ -144,7 +147,7 @@ class CallRpcs:
     async def FunctionGetCallGraph(
         self, request: api_pb2.FunctionGetCallGraphRequest, context: Any
     ) -> api_pb2.FunctionGetCallGraphResponse:
-        """A call with all that its inputs have called, and theirs."""
+        """Return a call and its inputs, with all calls that these have made, and so on."""
         response = api_pb2.FunctionGetCallGraphResponse()
         for call in self._calls.below(self._calls.get(request.function_call_id)):
             function = self._apps.function(call.function_id)
@@ -174,7 +177,7 @@ def _output(item: Input) -> api_pb2.FunctionGetOutputsItem:
         task_id=item.task_id,
         input_started_at=item.started_at,
         output_created_at=item.output.output_created_at,
-        retry_count=0,  # those of the client itself, which makes none: another number would seem stale to it
+        retry_count=0,  # counts the client's own retries; with another number it would drop the output as stale
     )
 
 

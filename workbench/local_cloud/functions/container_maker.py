@@ -1,4 +1,4 @@
-"""Makes the containers of functions: what each is told, sees and has mounted. Its pool starts and ends them."""
+"""Makes the containers of functions: their environment variables, arguments, image and mounts. The pool starts them."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingC
 
 
 class ContainerMaker:
-    """Gathers what a container needs from those who own it."""
+    """Collects what a container needs from the other rooms."""
 
     def __init__(
         self,
@@ -35,10 +35,12 @@ class ContainerMaker:
         working_on: Callable[[str, str], tuple[str, str]],
         scratch: Path,
     ) -> None:
-        """`secrets` gives the variables of secrets by their ids, `lay_out` puts the files of mounts into a directory.
+        """Take the parts that containers are made of.
 
-        `layout` is an app's, `url` the cloud's; each container has a directory below `scratch`. `working_on` gives
-        the call and the input for which a container prints, by the input that it names itself.
+        `secrets` returns the environment variables of secrets' ids; `lay_out` copies the files of mounts into a
+        directory; `layout` returns an app's layout; `volume_metadata` that of a volume's id; `url` returns the cloud's
+        gRPC URL. Each container has a directory below `scratch`. `working_on` returns the call and the input to which a
+        row of output belongs, from the container's task id and the input that its output names.
         """
         self._apps = apps
         self._images = images
@@ -54,7 +56,10 @@ class ContainerMaker:
         self._scratch = scratch
 
     async def make(self, task_id: str, function_id: str, definition_id: str) -> Container:
-        """A container that is not started yet, for a function as it is defined now. Raises CloudError."""
+        """Return a container, not started yet, for the present definition of a function.
+
+        Raises CloudError when the function, its image, a secret or a volume does not exist or cannot be used.
+        """
         function = self._apps.function(function_id)
         app = self._apps.app_of(function_id)
         image = self._images.built(function.image_id)

@@ -1,7 +1,4 @@
-"""The RPCs that a function container's own client makes.
-
-Who calls is known from its task's secret, never from the request.
-"""
+"""The RPCs of a function container's client. Which container calls is known from its secret, not from the request."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,11 +13,11 @@ from workbench.local_cloud.functions.function_calls import Call, Calls
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.server.callers import caller
 
-_MAX_BATCH, _MAX_LINGER_S = 1000, 600.0  # the SDK's own bounds
+_MAX_BATCH, _MAX_LINGER_S = 1000, 600.0  # the SDK's own limits
 
 
 class ContainerRpcs:
-    """Gives containers their inputs and takes their outputs."""
+    """Handles the RPCs that give containers their inputs and take their outputs."""
 
     def __init__(self, apps: Apps, calls: Calls, pools: Pools, logs: AppLogs) -> None:
         self._apps = apps
@@ -29,14 +26,14 @@ class ContainerRpcs:
         self._logs = logs
 
     async def ContainerHello(self, request: Any, context: Any) -> empty_pb2.Empty:
-        """Note that a container is up."""
+        """Record that a container's client has started."""
         self._pools.said_hello(_task_id())
         return empty_pb2.Empty()
 
     async def ContainerHeartbeat(
         self, request: api_pb2.ContainerHeartbeatRequest, context: Any
     ) -> api_pb2.ContainerHeartbeatResponse:
-        """Hold the call until there is something to cancel."""
+        """Wait for inputs to cancel and return their ids; after 14.5 s, return none."""
         cancelled = await self._pools.next_cancellations(_task_id())
         if not cancelled:
             return api_pb2.ContainerHeartbeatResponse()
@@ -45,9 +42,9 @@ class ContainerRpcs:
     async def FunctionGetInputs(
         self, request: api_pb2.FunctionGetInputsRequest, context: Any
     ) -> api_pb2.FunctionGetInputsResponse:
-        """Hold the call until there is an input, or tell a draining container to stop."""
+        """Wait for inputs and return them; tell a draining container to stop. After 50 s, return none."""
         task_id = _task_id()
-        await self._pools.settle_output(task_id)  # what was printed until now belongs to no input that comes now
+        await self._pools.settle_output(task_id)  # so that earlier output is not logged as that of the new inputs
         taken = await self._pools.take_inputs(
             task_id,
             batch_size=min(request.batch_max_size, _MAX_BATCH),
@@ -70,21 +67,21 @@ class ContainerRpcs:
     async def FunctionCallGetDataIn(
         self, request: api_pb2.FunctionCallGetDataRequest, context: Any
     ) -> AsyncIterator[api_pb2.DataChunk]:
-        """Stream what the caller sends to the container that works on the call."""
+        """Stream what the client of a web call sends, to the container that works on the call."""
         async for chunk in self._own_call(request.function_call_id).data_in.read(after=request.last_index):
             yield chunk
 
     async def FunctionCallPutDataOut(
         self, request: api_pb2.FunctionCallPutDataRequest, context: Any
     ) -> empty_pb2.Empty:
-        """Take what the container yields; the call is held while the reader is a window behind."""
+        """Take what a container yields; waits while the reader is 4 MiB behind."""
         call = self._own_call(request.function_call_id)
         for chunk in request.data_chunks:
             await call.data_out.put(chunk)
         return empty_pb2.Empty()
 
     async def FunctionPutOutputs(self, request: api_pb2.FunctionPutOutputsRequest, context: Any) -> empty_pb2.Empty:
-        """Take results; what was printed for them is in the log before anybody is told of them."""
+        """Take the outputs of inputs. What was printed for them is in the log before their callers get them."""
         await self._pools.settle_output(_task_id(), *(output.input_id for output in request.outputs))
         for output in request.outputs:
             self._pools.put_output(_task_id(), output)
@@ -97,7 +94,7 @@ class ContainerRpcs:
         return api_pb2.FunctionGetDynamicConcurrencyResponse(concurrency=request.max_concurrency)
 
     async def TaskResult(self, request: api_pb2.TaskResultRequest, context: Any) -> empty_pb2.Empty:
-        """A container says how it ended; one that could not start fails what waits for it."""
+        """Take a container's own result; when it could not start, the function's waiting inputs fail with that."""
         task = self._pools.task(_task_id())
         failed = (api_pb2.GenericResult.GENERIC_STATUS_FAILURE, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE)
         if request.result.status in failed:
@@ -111,7 +108,7 @@ class ContainerRpcs:
         return empty_pb2.Empty()
 
     async def ContainerLog(self, request: api_pb2.ContainerLogRequest, context: Any) -> empty_pb2.Empty:
-        """Take log lines that the client sends itself."""
+        """Append log lines that the client sends by itself."""
         task = self._pools.task(_task_id())
         for entry in request.logs:
             self._logs.append(
@@ -125,12 +122,14 @@ class ContainerRpcs:
     def _own_call(self, call_id: str) -> Call:
         call = self._calls.get(call_id)
         if self._pools.task(_task_id()).function_id != call.function_id:
-            raise CloudError(Reason.PERMISSION_DENIED, "This call belongs to another function.")
+            raise CloudError(
+                Reason.PERMISSION_DENIED, f"The call {call.call_id} belongs to another function than this container's."
+            )
         return call
 
 
 def _task_id() -> str:
     task_id = caller.get().task_id
     if caller.get().kind != "container" or task_id is None:
-        raise CloudError(Reason.PERMISSION_DENIED, "Only a function container may call this.")
+        raise CloudError(Reason.PERMISSION_DENIED, "Only a function container may make this call, not a client.")
     return task_id

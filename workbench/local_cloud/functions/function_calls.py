@@ -1,6 +1,6 @@
-"""Function calls in flight: their inputs, their results, and the two streams of data that a web call has.
+"""Function calls: their inputs and outputs, and the two data streams of a web call or a generator.
 
-All of it is in memory: a call belongs to the cloud that took it and ends with it. Nothing here starts containers.
+All of it is in memory: a call is lost when the cloud's process ends. Containers are started elsewhere, in `pool.py`.
 """
 
 import asyncio
@@ -14,17 +14,18 @@ from workbench.local_cloud.base.clock import Timer
 from workbench.local_cloud.base.errors import not_found
 from workbench.local_cloud.base.ids import new_id
 
-DATA_WINDOW_BYTES = 4 * 1024 * 1024  # what one side of a call may be ahead of the other
+DATA_WINDOW_BYTES = 4 * 1024 * 1024  # of a stream that are written but not read
 _FINISHED_CALLS_KEPT = 1000
 
 
 class DataStream:
-    """Chunks numbered from 1, read once; the writer waits while the reader is a window behind.
-
-    With `replayable`, they stay for another reader as long as they are no more than a window; then `whole` is True.
-    """
+    """Chunks with indices from 1, for one reader; the writer waits while the reader is `DATA_WINDOW_BYTES` behind."""
 
     def __init__(self, *, replayable: bool = False) -> None:
+        """`replayable` keeps chunks that were read, for another reader, until they reach `DATA_WINDOW_BYTES`.
+
+        `whole` is True while all chunks since the first are kept in this way.
+        """
         self.whole = replayable
         self._chunks: list[api_pb2.DataChunk] = []
         self._last_index = 0
@@ -33,7 +34,7 @@ class DataStream:
         self._changed = asyncio.Event()
 
     async def put(self, chunk: api_pb2.DataChunk) -> None:
-        """Append a chunk; one whose index was already taken is a retry and is dropped."""
+        """Append a chunk, after waiting for room. One whose index was put already is a retry, and is dropped."""
         while self._buffered >= DATA_WINDOW_BYTES and not self._closed:
             await self._wait()
         if self._closed or (chunk.index and chunk.index <= self._last_index):
@@ -45,11 +46,11 @@ class DataStream:
 
     @property
     def begun(self) -> bool:
-        """Whether anything was ever put."""
+        """Whether any chunk was ever put."""
         return self._last_index > 0
 
     def close(self) -> None:
-        """End the stream: readers get what is left, writers are released."""
+        """End the stream: the reader gets what is left, and a waiting writer returns."""
         self._closed = True
         self._notify()
 
@@ -83,7 +84,10 @@ class DataStream:
 
 @dataclass(eq=False)
 class Input:
-    """One input of a call, and its output once there is one."""
+    """One input of a call, the attempt that is made now, and the output once there is one.
+
+    `idx` is its position in the call, `task_id` the container that has it (empty: none), `started_at` Unix seconds.
+    """
 
     call: "Call"
     idx: int
@@ -92,20 +96,20 @@ class Input:
     retry_count: int = 0
     task_id: str = ""
     started_at: float = 0
-    overdue: bool = False  # its time is up: what its container still says of this attempt does not count
+    overdue: bool = False  # the attempt has timed out: its container's output no longer counts
     attempt_over: asyncio.Event = field(default_factory=asyncio.Event)
     time_limit: Timer | None = None  # of the attempt
     output: api_pb2.FunctionPutOutputsItem | None = None
     cancelled: bool = False
 
     def end_attempt(self) -> None:
-        """Note that no container works on it any more."""
+        """Record that no container works on the input any more, and stop its timeout."""
         self.attempt_over.set()
         if self.time_limit is not None:
             self.time_limit.cancel()
 
     def finish(self, result: api_pb2.GenericResult) -> None:
-        """Give the input a result made here rather than by a container."""
+        """Give the input a result that does not come from a container; does nothing when it has an output."""
         if self.output is None:
             self.call.finish(
                 self,
@@ -114,7 +118,11 @@ class Input:
 
 
 class Call:
-    """One call of a function with one or more inputs."""
+    """One call of a function, with one or more inputs.
+
+    `invocation` is the protocol's FunctionCallInvocationType. `outputs` are the inputs that have an output, in the
+    order in which they got it. `data_in` is what a web call's client sends, `data_out` what the function yields.
+    """
 
     def __init__(self, function_id: str, invocation: int, parent_input_id: str = "") -> None:
         self.call_id = new_id("fc")
@@ -130,20 +138,20 @@ class Call:
         self._changed = asyncio.Event()
 
     def add(self, idx: int, payload: api_pb2.FunctionInput) -> Input:
-        """Add an input."""
+        """Add an input at the position `idx` and return it."""
         item = Input(self, idx, payload)
         self.inputs[item.input_id] = item
         self.by_idx[idx] = item
         return item
 
     def finished(self, first: int, last: int) -> list[Input]:
-        """Inputs with an index from `first` to `last`, both included, that have an output."""
+        """Return the inputs that have an output, with an index from `first` to `last`, both included."""
         last = min(last, max(self.by_idx, default=-1))
         found = (self.by_idx.get(idx) for idx in range(first, last + 1))
         return [item for item in found if item is not None and item.output is not None]
 
     def finish(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
-        """Record an input's output, once; later ones are retries and are dropped."""
+        """Record an input's output. Only the first one counts: later ones are retries, and are dropped."""
         if item.output is not None:
             return
         item.output = output
@@ -157,7 +165,7 @@ class Call:
 
     @property
     def can_start_again(self) -> bool:
-        """Whether a container that was taken away can be replaced without anybody noticing."""
+        """Whether another container can repeat the call: no output was sent yet, and all input is kept."""
         return not self.data_out.begun and self.data_in.whole
 
     @property
@@ -166,7 +174,7 @@ class Call:
         return len(self.outputs) == len(self.inputs)
 
     async def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
-        """Return when an output has made `ready` true, or after `timeout_s` seconds."""
+        """Return when `ready` returns True, which is checked at each new output, or after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while not ready() and (left := deadline - time.monotonic()) > 0:
             try:
@@ -176,7 +184,7 @@ class Call:
 
 
 class Calls:
-    """Calls by id; finished ones are kept for a while so that late readers find them."""
+    """Calls by id. About 1,000 finished calls are kept, so that their outputs can be read later."""
 
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
@@ -188,7 +196,7 @@ class Calls:
         *,
         parent_input_id: str = "",
     ) -> Call:
-        """Open a call."""
+        """Make a call without inputs; `parent_input_id` is the input that makes it, if any."""
         if len(self._calls) > _FINISHED_CALLS_KEPT:
             for old in [call for call in self._calls.values() if call.done][: _FINISHED_CALLS_KEPT // 2]:
                 del self._calls[old.call_id]
@@ -197,25 +205,26 @@ class Calls:
         return call
 
     def get(self, call_id: str) -> Call:
-        """One call by id; raises CloudError NOT_FOUND."""
+        """Return a call by id; raises CloudError NOT_FOUND."""
         if call_id not in self._calls:
-            raise not_found(f"Function call {call_id} not found.")
+            raise not_found(f"Function call {call_id} not found: calls are kept until the local cloud ends, at most.")
         return self._calls[call_id]
 
     def of_function(self, function_id: str) -> list[Call]:
-        """The calls of one function that are known, oldest first."""
+        """Return the calls of one function, oldest first."""
         return [call for call in self._calls.values() if call.function_id == function_id]
 
     def below(self, call: Call) -> list[Call]:
-        """A call and those that its inputs have made, and theirs; it comes first."""
-        made: dict[str, list[Call]] = {}
-        for one in self._calls.values():
-            made.setdefault(one.parent_input_id, []).append(one)
+        """Return a call, the calls that its inputs have made, those that these have made, and so on."""
+        children: dict[str, list[Call]] = {}  # by the input that made them
+        for known in self._calls.values():
+            children.setdefault(known.parent_input_id, []).append(known)
         found = [call]
-        for one in found:
-            found += [child for input_id in one.inputs for child in made.get(input_id, ()) if child is not one]
+        for parent in found:
+            made = (child for input_id in parent.inputs for child in children.get(input_id, ()))
+            found += [child for child in made if child is not parent]
         return found
 
     def forget(self, call: Call) -> None:
-        """Drop a call that nobody will ask for again."""
+        """Remove a call whose outputs will not be read again."""
         self._calls.pop(call.call_id, None)

@@ -1,4 +1,4 @@
-"""Function RPCs for those who deploy: create, look up, bind, scale; their containers are listed and stopped here."""
+"""Function RPCs: define functions and classes, look them up, bind parameters and options, and set how they scale."""
 
 from typing import Any, Protocol
 
@@ -18,19 +18,19 @@ from workbench.local_cloud.server.unsupported import (
 
 
 class WebIngress(Protocol):
-    """What serves web functions."""
+    """The HTTP ingress of web functions."""
 
     async def serve(self, function_id: str, method: str = "") -> str:
         """Serve a function, or a method of a class, and return its URL."""
         ...
 
     def url(self, function_id: str, method: str = "") -> str:
-        """A served function's URL, or an empty string."""
+        """Return a served function's URL, or an empty string when it is not served."""
         ...
 
 
 class FunctionRpcs:
-    """Answers about functions and their calls."""
+    """Handles the function RPCs."""
 
     def __init__(self, apps: Apps, pools: Pools, web: WebIngress) -> None:
         self._apps = apps
@@ -40,7 +40,7 @@ class FunctionRpcs:
     async def FunctionPrecreate(
         self, request: api_pb2.FunctionPrecreateRequest, context: Any
     ) -> api_pb2.FunctionPrecreateResponse:
-        """Reserve an id so that functions can refer to one another."""
+        """Reserve a function's id before it is defined, so that functions can refer to one another."""
         definition = api_pb2.Function(
             function_name=request.function_name,
             function_type=request.function_type,
@@ -64,7 +64,7 @@ class FunctionRpcs:
         )
 
     async def _serve_methods(self, function_id: str, function: api_pb2.Function) -> None:
-        """Serve the web methods of a class and note their addresses in its definition."""
+        """Serve the web methods of a class, and store their URLs in its definition."""
         for method, definition in function.method_definitions.items():
             if definition.webhook_config.type:
                 refuse_web_options(definition.webhook_config)
@@ -76,7 +76,7 @@ class FunctionRpcs:
     async def FunctionCreate(
         self, request: api_pb2.FunctionCreateRequest, context: Any
     ) -> api_pb2.FunctionCreateResponse:
-        """Define a function. What this machine cannot give is refused by name."""
+        """Define a function. Options that are not implemented are refused by name."""
         if request.HasField("function_data"):
             raise invalid(NO_GPU)
         function = request.function
@@ -96,7 +96,7 @@ class FunctionRpcs:
         )
 
     async def FunctionGet(self, request: api_pb2.FunctionGetRequest, context: Any) -> api_pb2.FunctionGetResponse:
-        """Look a deployed function up by its app's name and its own."""
+        """Look a deployed function up by its app's name and its tag."""
         app = self._apps.find(request.app_name, environment=request.environment_name)
         function_id = app.function_ids.get(request.object_tag) if app is not None else None
         if function_id is None:
@@ -119,7 +119,7 @@ class FunctionRpcs:
     async def FunctionBindParams(
         self, request: api_pb2.FunctionBindParamsRequest, context: Any
     ) -> api_pb2.FunctionBindParamsResponse:
-        """Make a variant of a function: a class with its parameters, other options, or both; the same each time."""
+        """Make a variant of a function, with a class's parameters or other options. Equal ones have the same id."""
         refuse_variant_options(request.function_options)
         variant_id = self._apps.bind(request.function_id, request.serialized_params, request.function_options)
         return api_pb2.FunctionBindParamsResponse(
@@ -127,14 +127,14 @@ class FunctionRpcs:
         )
 
     async def ClassCreate(self, request: api_pb2.ClassCreateRequest, context: Any) -> api_pb2.ClassCreateResponse:
-        """Reserve an id for a class; what it does is its service function's."""
+        """Return the id of a class, which the cloud knows by its id only: its methods run in a service function."""
         return api_pb2.ClassCreateResponse(
             class_id=self._apps.create_class(request.app_id, request.existing_class_id),
             handle_metadata=api_pb2.ClassHandleMetadata(),
         )
 
     async def ClassGet(self, request: api_pb2.ClassGetRequest, context: Any) -> api_pb2.ClassGetResponse:
-        """Look a deployed class up by its app's name and its own."""
+        """Look a deployed class up by its app's name and its tag."""
         app = self._apps.find(request.app_name, environment=request.environment_name)
         class_id = app.class_ids.get(request.object_tag) if app is not None else None
         if class_id is None:
@@ -144,10 +144,13 @@ class FunctionRpcs:
     async def FunctionUpdateSchedulingParams(
         self, request: api_pb2.FunctionUpdateSchedulingParamsRequest, context: Any
     ) -> api_pb2.FunctionUpdateSchedulingParamsResponse:
-        """Change how a function scales, until it is deployed again."""
+        """Override how a function scales, until it is deployed again."""
         settings = request.settings
         if settings.max_containers and settings.min_containers > settings.max_containers:
-            raise invalid("min_containers must not be larger than max_containers.")
+            raise invalid(
+                f"min_containers ({settings.min_containers}) must not be larger than max_containers "
+                f"({settings.max_containers})."
+            )
         return api_pb2.FunctionUpdateSchedulingParamsResponse(
             current_settings=self._pools.override(request.function_id, settings)
         )
@@ -155,7 +158,7 @@ class FunctionRpcs:
     async def FunctionGetSchedulingParams(
         self, request: api_pb2.FunctionGetSchedulingParamsRequest, context: Any
     ) -> api_pb2.FunctionGetSchedulingParamsResponse:
-        """How a function scales."""
+        """Return how a function scales, now and as it is defined."""
         return api_pb2.FunctionGetSchedulingParamsResponse(
             autoscaler_configuration=api_pb2.AutoscalerConfiguration(
                 settings=self._pools.settings(request.function_id),
@@ -166,7 +169,7 @@ class FunctionRpcs:
     async def FunctionGetCurrentStats(
         self, request: api_pb2.FunctionGetCurrentStatsRequest, context: Any
     ) -> api_pb2.FunctionStats:
-        """Count a function's containers."""
+        """Count a function's containers, its running inputs and those that wait."""
         tasks = [task for task in self._pools.tasks() if task.function_id == request.function_id]
         return api_pb2.FunctionStats(
             backlog=self._pools.backlog(request.function_id),
@@ -176,7 +179,7 @@ class FunctionRpcs:
 
 
 def function_data(function: api_pb2.Function) -> api_pb2.FunctionData:
-    """The same definition in the shape that the SDK reads back, whose one ranked function is the definition itself."""
+    """Return a definition as the FunctionData that the SDK reads back; its one ranked function is the definition."""
     data = api_pb2.FunctionData()
     for field, value in function.ListFields():
         target = api_pb2.FunctionData.DESCRIPTOR.fields_by_name.get(field.name)

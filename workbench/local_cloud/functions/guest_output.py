@@ -1,7 +1,8 @@
-"""Runs in a function's container in place of `python -m`, where inputs run together: says whose each output is.
+"""Marks which input prints what, in containers that work on several inputs at once.
 
-Needs nothing but Python. What a process prints through `sys.stdout` and `sys.stderr` is framed by the input that prints
-it, in pieces that a pipe takes whole; what it writes to the descriptors directly, and what its children print, is not.
+It runs inside the container in place of `python -m`, and needs only Python's standard library. Output through
+`sys.stdout` and `sys.stderr` is written between two marks that name the input, in pieces small enough that a pipe does
+not mix them. Output written to the descriptors directly, also by child processes, has no marks.
 """
 
 import io
@@ -10,30 +11,30 @@ import runpy
 import sys
 from pathlib import Path
 
-_PIECE_BYTES = 3500  # with its frame less than PIPE_BUF, so that pieces of threads and children do not mix
+_PIECE_BYTES = 3500  # with its marks less than PIPE_BUF, so that pieces of threads and children do not mix
 _CONTEXT = "modal._runtime.execution_context"
 
 
 class Framed(io.RawIOBase):
-    """A descriptor to which whatever belongs to an input is written between two marks."""
+    """A raw stream to a descriptor that puts marks around whatever belongs to an input."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def fileno(self) -> int:
-        """The descriptor itself, for children."""
+        """Return the descriptor, which child processes inherit; they write without marks."""
         return self._descriptor
 
     def writable(self) -> bool:
-        """It takes bytes."""
+        """Return True: it takes bytes."""
         return True
 
     def isatty(self) -> bool:
-        """It is a pipe."""
+        """Return False: it is a pipe."""
         return False
 
     def write(self, data) -> int:  # type: ignore[no-untyped-def]  # any buffer, as every raw stream takes
-        """Write all of it."""
+        """Write all bytes of a buffer, with marks, and return how many bytes it has."""
         whole = bytes(data)
         begin, end = _marks()
         for at in range(0, len(whole), _PIECE_BYTES):
@@ -51,7 +52,7 @@ def _marks() -> tuple[bytes, bytes]:
 
 def _framed(stream, descriptor: int) -> io.TextIOWrapper:  # type: ignore[no-untyped-def]  # a text stream of any kind
     return io.TextIOWrapper(
-        Framed(descriptor),  # type: ignore[arg-type]  # raw, because a buffer would mix what threads write
+        Framed(descriptor),  # type: ignore[arg-type]  # without a buffer, which would mix the output of threads
         encoding=stream.encoding,
         errors=stream.errors,
         write_through=True,
@@ -59,7 +60,7 @@ def _framed(stream, descriptor: int) -> io.TextIOWrapper:  # type: ignore[no-unt
 
 
 if __name__ == "__main__":
-    sys.stdout = sys.__stdout__ = _framed(sys.stdout, 1)  # type: ignore[misc]  # for whoever asks for the first one
+    sys.stdout = sys.__stdout__ = _framed(sys.stdout, 1)  # type: ignore[misc]  # programs may use either name
     sys.stderr = sys.__stderr__ = _framed(sys.stderr, 2)  # type: ignore[misc]
     sys.path[0] = str(Path.cwd())  # as with `-m`
     del sys.argv[0]

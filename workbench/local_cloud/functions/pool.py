@@ -1,6 +1,6 @@
-"""Runs functions: decides when a function needs another container, hands inputs out, and ends what is idle or stale.
+"""The pool of each function's containers: starts them when needed, gives them inputs, ends idle and outdated ones.
 
-Why one pool for a function and not for an app: limits, idle times and definitions are a function's own.
+Pools are per function rather than per app, because limits, idle times and definitions are a function's own.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from workbench.local_cloud.functions.task import Task
 
 _log = structlog.get_logger(__name__)
 
-GET_INPUTS_HOLD_S = 50.0
-HEARTBEAT_HOLD_S = 14.5
+GET_INPUTS_HOLD_S = 50.0  # the longest wait of a FunctionGetInputs
+HEARTBEAT_HOLD_S = 14.5  # the longest wait of a ContainerHeartbeat
 DEFAULT_IDLE_S = 60.0
-_DRAIN_S = 30.0  # what Modal gives a container that is told to stop
+_DRAIN_S = 30.0  # the time that Modal gives a container to stop
 _END_S = 10.0
 _START_FAILURES_ALLOWED = 2
-_LONGEST_PAUSE_S = 60.0  # between containers that end as they start
-_REAL = Clock()  # never advanced: how long a process may take to go is no promise of Modal's
+_LONGEST_PAUSE_S = 60.0  # before the next container of a function whose containers end as they start
+_REAL = Clock()  # never advanced: how long a process may take to end is not a promise of Modal's
 
-ContainerFactory = Callable[[str, str, str], Awaitable[Container]]
+ContainerFactory = Callable[[str, str, str], Awaitable[Container]]  # of (task id, function id, definition id)
 
 
 class Pools:
-    """Every function's containers and waiting inputs."""
+    """Every function's containers and waiting inputs. For one event loop; `clock` is the cloud's."""
 
     def __init__(self, apps: Apps, clock: Clock, *, make_container: ContainerFactory) -> None:
         self._apps = apps
@@ -46,23 +46,23 @@ class Pools:
         self._waiting: dict[str, deque[Input]] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._failures: dict[str, int] = {}
-        self._crashes: dict[str, int] = {}  # by function: containers in a row that ended before they were ready
+        self._crashes: dict[str, int] = {}  # by function: consecutive containers that ended before they were ready
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
         self._attempts = Attempts(apps, clock, submit=self.submit, spawn=self._spawn)
-        self._spawn(self._tend())
+        self._spawn(self._end_idle())
 
     # -- what callers do --------------------------------------------------------------------------------------------
 
     def submit(self, item: Input) -> None:
-        """Queue an input and start a container for it when none has room."""
+        """Queue an input, and start a container for it if no running one has room."""
         function_id = item.call.function_id
         self._waiting.setdefault(function_id, deque()).append(item)
         self._notify(function_id)
         self._scale(function_id)
 
     def cancel(self, call: Call) -> None:
-        """Cancel a call: what waits ends at once, what runs is told by its container's heartbeat."""
+        """Cancel a call: inputs that wait end at once, containers of the others are told in their heartbeat."""
         for item in call.inputs.values():
             if item.output is not None or item.cancelled:
                 continue
@@ -77,37 +77,37 @@ class Pools:
                 self._attempts.cancel(item, task)
 
     def backlog(self, function_id: str) -> int:
-        """How many inputs of a function wait for a container."""
+        """Return how many inputs of a function wait for a container."""
         return len(self._waiting.get(function_id, ()))
 
     def settings(self, function_id: str) -> api_pb2.AutoscalerSettings:
-        """How a function scales: as it was defined, and as it was told since its last deployment."""
+        """Return how a function scales: its definition's settings with those of `override`."""
         return scaling.settings(self._apps.function(function_id), self._overrides.get(function_id))
 
     def override(self, function_id: str, settings: api_pb2.AutoscalerSettings) -> api_pb2.AutoscalerSettings:
-        """Make a function scale otherwise until it is deployed again; returns what holds now."""
+        """Change a function's scaling until it is deployed again; returns all its settings then."""
         self._apps.function(function_id)
         self._overrides.setdefault(function_id, api_pb2.AutoscalerSettings()).MergeFrom(settings)
         self._scale(function_id)
         return self.settings(function_id)
 
     def running_tasks(self, app_id: str) -> int:
-        """How many containers an app has."""
+        """Return how many containers an app has."""
         return len(self.tasks(app_id))
 
     def tasks(self, app_id: str = "") -> list[Task]:
-        """The containers of an app, or all of them."""
+        """Return the containers of an app, or those of all apps."""
         return [t for t in self._tasks.values() if not app_id or self._apps.app_of(t.function_id).app_id == app_id]
 
     def task(self, task_id: str | None) -> Task:
-        """One container; raises CloudError NOT_FOUND."""
+        """Return a container by its task id; raises CloudError NOT_FOUND."""
         task = self._tasks.get(task_id or "")
         if task is None:
             raise not_found(f"Container {task_id} not found.")
         return task
 
     def redeployed(self, app_id: str) -> None:
-        """Drain containers of older definitions and keep the minimum of the new ones running."""
+        """Drain an app's containers of older definitions, and start the minimum of new ones."""
         for task in self.tasks(app_id):
             if task.definition_id != self._apps.definition_id(task.function_id):
                 self._drain(task)
@@ -119,19 +119,19 @@ class Pools:
             self._scale(function_id)
 
     async def stop_app(self, app_id: str) -> None:
-        """End every container of an app."""
+        """Kill every container of an app and wait until they have ended."""
         await asyncio.gather(*(self._end(task) for task in self.tasks(app_id)))
 
     def drain_task(self, task_id: str) -> None:
-        """Give one container no further inputs and end it once it has finished those that it has."""
+        """Give a container no further inputs, and end it when it has finished those it has, or after 30 s."""
         self._drain(self.task(task_id))
 
     async def stop_task(self, task_id: str) -> None:
-        """End one container at once; its inputs fail."""
+        """Kill one container and wait until it has ended; its inputs fail."""
         await self._end(self.task(task_id))
 
     def preempt(self, task_id: str) -> None:
-        """Take a container's machine away: it is told, has 30 s to leave, and its inputs start again elsewhere."""
+        """Preempt a container: it gets SIGINT and 30 s to end, and its inputs start again in another container."""
         task = self.task(task_id)
         task.preempted = True
         self._drain(task)
@@ -139,7 +139,7 @@ class Pools:
             task.container.interrupt()
 
     async def aclose(self) -> None:
-        """End every container. Idempotent."""
+        """Kill every container and wait until they have ended. Idempotent."""
         self._closing = self._attempts.closing = True
         await asyncio.gather(*(self._end(task) for task in list(self._tasks.values())))
         for job in list(self._background):
@@ -150,9 +150,10 @@ class Pools:
     # -- what containers do -----------------------------------------------------------------------------------------
 
     async def take_inputs(self, task_id: str | None, *, batch_size: int = 0, linger_s: float = 0) -> list[Input]:
-        """Wait for an input for this container, or for a batch: what is there `linger_s` seconds after its first.
+        """Wait for inputs for a container and return them: one, or a batch of at most `batch_size`.
 
-        None come after the hold time, and for a draining container.
+        A batch is returned `linger_s` seconds after its first input at the latest. The list is empty when no input came
+        within `GET_INPUTS_HOLD_S`, and for a draining container. Raises CloudError NOT_FOUND.
         """
         task = self.task(task_id)
         task.ready = True
@@ -178,7 +179,7 @@ class Pools:
         return taken
 
     async def next_cancellations(self, task_id: str | None) -> list[str]:
-        """Wait for inputs that this container must cancel; empty after the heartbeat's hold time."""
+        """Wait for inputs that a container must cancel, and return their ids; none after `HEARTBEAT_HOLD_S`."""
         task = self.task(task_id)
         task.hello = True
         deadline = self._clock.monotonic() + HEARTBEAT_HOLD_S
@@ -188,15 +189,16 @@ class Pools:
         return cancelled
 
     async def settle_output(self, task_id: str | None, *inputs: str) -> None:
-        """Return when all that a container has printed until now is in the log, unended lines of inputs included."""
+        """Return when everything that a container has printed is in the log, with unfinished lines of `inputs`."""
         container = self.task(task_id).container
         if container is not None:
             await container.settle_output(*inputs)
 
     def working_on(self, task_id: str, input_id: str) -> tuple[str, str]:
-        """The call and the input that a container has printed for; empty where nobody knows.
+        """Return (call id, input id) for a row that a container has printed; each is empty if it cannot be told.
 
-        It says itself which of its inputs that is, or it has no other.
+        `input_id` is the input that the output itself names. If it names none of the container's inputs, the row
+        belongs to the only call or input that the container has.
         """
         task = self._tasks.get(task_id)
         inputs = task.inputs if task is not None else {}
@@ -206,15 +208,15 @@ class Pools:
         return calls.pop() if len(calls) == 1 else "", next(iter(inputs)) if len(inputs) == 1 else ""
 
     def put_output(self, task_id: str | None, output: api_pb2.FunctionPutOutputsItem) -> None:
-        """Take a container's output for one of its inputs."""
+        """Take a container's output for one of its inputs; does nothing for an input that it does not have."""
         task = self.task(task_id)
         item = task.inputs.get(output.input_id)
         if item is None:
             return
         worked = output.result.status == api_pb2.GenericResult.GENERIC_STATUS_SUCCESS
-        worked = worked and not item.call.data_in.begun  # a web request that has no response has not been served
+        worked = worked and not item.call.data_in.begun  # a web request without a response was not served
         if _starts_again(task, item) and not worked:
-            return  # it broke off because its container is taken away: it is given back when that is gone
+            return  # it failed because its container is preempted: `_run` queues it again when that has ended
         del task.inputs[output.input_id]
         if not item.overdue:
             self._attempts.settle(item, output)
@@ -222,22 +224,22 @@ class Pools:
         task.wake()
         self._notify(task.function_id)
 
-    def _give_back(self, item: Input) -> None:
-        """Let an input start again as if it had not been taken."""
+    def _requeue(self, item: Input) -> None:
+        """Put an input back at the head of the queue, without counting a retry."""
         item.task_id = ""
         item.end_attempt()
         self._waiting.setdefault(item.call.function_id, deque()).appendleft(item)
         self._notify(item.call.function_id)
 
     def said_hello(self, task_id: str | None) -> None:
-        """Note that the container's client is up."""
+        """Record that a container's client has started."""
         task = self.task(task_id)
         task.hello, task.started_at = True, self._clock.time()
         task.idle_since = self._clock.monotonic()
         self._failures.pop(task.function_id, None)
 
     def failed_to_start(self, task_id: str | None, result: api_pb2.GenericResult) -> None:
-        """A container reports that it cannot serve: what waits fails with its reason."""
+        """Record that a container could not start: the function's waiting inputs fail with its result."""
         task = self.task(task_id)
         self._failures[task.function_id] = _START_FAILURES_ALLOWED
         self._fail_waiting(task.function_id, result)
@@ -267,7 +269,7 @@ class Pools:
             self._spawn(self._run(task))
 
     async def _run(self, task: Task) -> None:
-        """One container from start to end; whatever ends it, its inputs get a result and its mounts are released."""
+        """Run one container from start to end. However it ends, its inputs get a result and its mounts are released."""
         try:
             task.container = await self._make_container(task.task_id, task.function_id, task.definition_id)
             await task.container.start()
@@ -284,31 +286,34 @@ class Pools:
                     await task.container.aclose()
                     _log.info("container.ended", task_id=task.task_id, exit_code=task.container.exit_code)
             finally:
-                self._tasks.pop(task.task_id, None)  # only now: what it printed is in the log
+                self._tasks.pop(task.task_id, None)  # not earlier: its last output is logged by its task
             for item in reversed(list(task.inputs.values())):
                 if item.output is not None or item.overdue:
                     continue
                 if _starts_again(task, item):
-                    self._give_back(item)
+                    self._requeue(item)
                 else:
-                    output = api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=_result_of_a_death(item))
+                    output = api_pb2.FunctionPutOutputsItem(input_id=item.input_id, result=_result_of_a_crash(item))
                     self._attempts.settle(item, output)
             task.inputs.clear()
             task.wake()
             if not task.hello and not task.preempted:
                 self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
             if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
-                reason = "The function's container does not start; see `modal app logs`."
+                reason = (
+                    "The function's container does not start: `modal app logs`, or cloud.log in the local cloud's "
+                    "state directory, says why."
+                )
                 self._fail_waiting(
                     task.function_id, made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
                 )
             self._replace(task)
 
     def _replace(self, ended: Task) -> None:
-        """Keep the function's minimum of containers when one has ended.
+        """Start another container when one has ended, if the function needs it.
 
-        One that never asked for an input would end again: the next comes after 1 s, 2 s, 4 s, … up to a minute. Whoever
-        calls the function starts one at once.
+        After containers that never asked for an input, the next one starts only after 1 s, 2 s, 4 s, … up to 60 s,
+        because it will probably end, too. A new call of the function does not wait for that.
         """
         function_id = ended.function_id
         if ended.ready or ended.preempted or self._waiting.get(function_id):
@@ -349,8 +354,8 @@ class Pools:
                 await _REAL.first(task.container.exited.wait(), timeout_s=1)
             await asyncio.sleep(0.01)
 
-    async def _tend(self) -> None:
-        """End containers that have been idle for longer than their function allows."""
+    async def _end_idle(self) -> None:
+        """Drain containers that have been idle for longer than their function allows, until cancelled."""
         while True:
             await self._clock.sleep(1)
             for task in list(self._tasks.values()):
@@ -373,14 +378,15 @@ class Pools:
 
 
 def _starts_again(task: Task, item: Input) -> bool:
-    """Whether an input that a preempted container does not finish is done by another one."""
+    """Whether an input starts again in another container if this one, being preempted, does not finish it."""
     return task.preempted and not item.cancelled and item.call.can_start_again
 
 
-def _result_of_a_death(item: Input) -> api_pb2.GenericResult:
-    """The result of an input whose container has died: one that was cancelled has ended as it was asked to.
+def _result_of_a_crash(item: Input) -> api_pb2.GenericResult:
+    """Return the result of an input whose container has ended without one.
 
-    The SDK cancels by a signal, which ends the whole container while it has not yet set up its handler.
+    A cancelled input counts as cancelled: the SDK cancels by a signal, which ends the whole container until the SDK has
+    set up its handler.
     """
     if item.cancelled:
         return cancelled()

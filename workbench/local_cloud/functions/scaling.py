@@ -1,4 +1,4 @@
-"""How many containers a function needs: arithmetic on its settings, what runs and what waits."""
+"""How many containers a function needs, from its settings, its containers and its waiting inputs."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,16 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.functions.task import Task
 
-MAX_CONTAINERS = 8  # of one function on one machine, where the function sets no limit itself
+MAX_CONTAINERS = 8  # of a function that sets no limit itself
 
 
 def settings(
     function: api_pb2.Function, override: api_pb2.AutoscalerSettings | None = None
 ) -> api_pb2.AutoscalerSettings:
-    """How a function scales; its definition has two places for some of it."""
+    """Return a function's scaling settings, with those of `override`.
+
+    Where `autoscaler_settings` has none, the definition's older field of the same meaning is used.
+    """
     found = api_pb2.AutoscalerSettings()
     found.CopyFrom(function.autoscaler_settings)
     found.max_containers = found.max_containers or function.concurrency_limit
@@ -24,14 +27,14 @@ def settings(
 
 
 def capacity(function: api_pb2.Function) -> int:
-    """How many inputs one of its containers takes at once."""
+    """Return how many inputs a container of this function works on at once."""
     return max(function.max_concurrent_inputs, function.target_concurrent_inputs, 1) * max(function.batch_max_size, 1)
 
 
 def missing(
     function: api_pb2.Function, scale: api_pb2.AutoscalerSettings, live: Sequence[Task], *, backlog: int
 ) -> int:
-    """How many containers to start, beside the `live` ones that still take inputs."""
+    """Return how many containers to start besides the `live` ones; `backlog` is the number of waiting inputs."""
     short = backlog - sum(task.capacity - len(task.inputs) for task in live)
     busy = short > 0 or any(task.inputs for task in live)
     spare = scale.buffer_containers if busy else 0

@@ -1,6 +1,6 @@
-"""Runs functions that have a schedule, by the cloud's clock. A run that was due while the cloud was down is lost.
+"""Calls functions that have a schedule, by the cloud's clock. A call that was due while the cloud was down is skipped.
 
-croniter reads cron lines: their rules about days, ranges and time zones are longer than they look.
+Cron lines are parsed by croniter, because their rules about days, ranges and time zones are complicated.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -25,17 +25,17 @@ _LOOK_S = 1.0
 
 
 class Schedules:
-    """Queues a call of each scheduled function of a deployment whenever it is due."""
+    """Queues a call of each deployed function with a schedule whenever it is due."""
 
     def __init__(self, apps: Apps, calls: Calls, pools: Pools, clock: Clock) -> None:
         self._apps = apps
         self._calls = calls
         self._pools = pools
         self._clock = clock
-        self._due: dict[str, tuple[str, float]] = {}  # function: its definition, and when it is due
+        self._due: dict[str, tuple[str, float]] = {}  # by function id: its definition's id, and when it is due
 
     async def run(self) -> None:
-        """Look at the clock until cancelled."""
+        """Queue calls as they become due, until cancelled."""
         while True:
             try:
                 self._look()
@@ -67,13 +67,13 @@ class Schedules:
 
 
 def check(schedule: api_pb2.Schedule) -> None:
-    """Refuse a schedule that can never be kept; raises CloudError INVALID_ARGUMENT with what is wrong."""
+    """Raise CloudError INVALID_ARGUMENT for a schedule that has no next time."""
     if schedule.WhichOneof("schedule_oneof") is not None:
         next_time(schedule, 0.0)
 
 
 def next_time(schedule: api_pb2.Schedule, now: float) -> float:
-    """When a schedule is due next after `now`, both in Unix seconds; raises CloudError INVALID_ARGUMENT."""
+    """Return when a schedule is due next after `now`, both in Unix seconds; raises CloudError INVALID_ARGUMENT."""
     if schedule.WhichOneof("schedule_oneof") == "cron":
         return _next_cron(schedule.cron.cron_string, schedule.cron.timezone or "UTC", now)
     period = schedule.period
@@ -85,7 +85,7 @@ def next_time(schedule: api_pb2.Schedule, now: float) -> float:
     except (OverflowError, ValueError) as error:
         raise invalid(f"This period is out of range: {error}.") from error
     if due <= start:
-        raise invalid("A period must be longer than nothing.")
+        raise invalid("A period must be longer than 0 seconds.")
     return due.timestamp()
 
 
@@ -93,11 +93,11 @@ def _next_cron(line: str, timezone: str, now: float) -> float:
     try:
         zone = ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise invalid(f"There is no time zone named {timezone[:64]!r}.") from error
+        raise invalid(f"There is no time zone named {timezone[:64]!r}: use a name such as Europe/Berlin.") from error
     try:
         if len(line.split()) != 5:
-            raise invalid(f"A cron line has five fields: {line[:100]!r} has not.")
+            raise invalid(f"A cron line has five fields, {line[:100]!r} has {len(line.split())}.")
         following: datetime = croniter(line, datetime.fromtimestamp(now, zone)).get_next(datetime)
     except (CroniterError, CloudError) as error:
-        raise invalid(f"This cron line is not understood: {error}") from error
+        raise invalid(f"The cron line {line[:100]!r} cannot be used: {error}") from error
     return following.timestamp()

@@ -1,4 +1,4 @@
-"""A container in its function's pool, with what it is working on."""
+"""A function's container as its pool sees it, with the inputs that it works on."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -9,7 +9,12 @@ from workbench.local_cloud.functions.function_calls import Input
 
 @dataclass(eq=False)
 class Task:
-    """A container in the pool with what it is working on."""
+    """A function's container in the pool.
+
+    `capacity` is how many inputs it takes at once. `enqueued_at` and `started_at` are Unix seconds by the cloud's
+    clock, `idle_since` is that clock's monotonic time. `inputs` are by id, `cancellations` are ids for the next
+    heartbeat. A `draining` container gets no further inputs. `hello` says that its client has started.
+    """
 
     task_id: str
     function_id: str
@@ -25,10 +30,10 @@ class Task:
     draining: bool = False
     hello: bool = False
     ready: bool = False  # it has asked for inputs
-    spent: bool = False  # it was made for one input, which it has
+    spent: bool = False  # its function takes one input per container, and it has got that
     preempted: bool = False
 
     def wake(self) -> None:
-        """Make those who wait for a change of this task look again."""
+        """Wake everything that waits for a change of this task."""
         self.changed.set()
         self.changed = asyncio.Event()

@@ -1,7 +1,7 @@
 """Web ingress: one loopback port per web function. Each request and each WebSocket is one call of the function.
 
-Bytes are passed on as they come. What a client sends is hostile; it is bounded here and parsed by the function. A
-function that dies in the middle of a response breaks the connection: a cut stream never looks complete.
+Bytes are passed on as they come. What a client sends is not trusted: its size is limited here, and the function parses
+it. When a function ends in the middle of a response, the connection is broken off, so that the client sees the failure.
 """
 
 import asyncio
@@ -43,23 +43,23 @@ from workbench.local_cloud.functions.pool import Pools
 
 _log = structlog.get_logger(__name__)
 
-HEADERS_TIMEOUT_S = 150.0  # Modal's: past it the client is sent to poll with GET
+HEADERS_TIMEOUT_S = 150.0  # Modal's; after it the client is redirected (303) to poll with GET
 MAX_BODY_BYTES = 4 * 1024**3  # Modal's
 MAX_WEBSOCKET_MESSAGE_BYTES = 2 * 1024**2  # Modal's; a larger one closes the connection with 1009
 _RESUME_PARAMETER = "__modal_function_call_id"
 _STOP_S = 3.0
-_WORKER_S = 60.0
+_WORKER_S = 60.0  # the longest wait for a container to harm, with a fault rule
 
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class StreamBrokenError(Exception):
-    """The function ended in the middle of a response."""
+    """The function ended in the middle of a response; uvicorn then closes the connection."""
 
 
 class Ingress:
-    """Serves web functions; `read_blob` gives the bytes of chunks that were too large for one message."""
+    """Serves web functions, each at a loopback port of its own."""
 
     def __init__(
         self,
@@ -72,7 +72,11 @@ class Ingress:
         read_blob: Callable[[str], bytes],
         refusal: Callable[[str, Headers], str | None],
     ) -> None:
-        """`refusal` says why a request to an environment's guarded function may not pass; None when it may."""
+        """Take the parts that serving needs.
+
+        `read_blob` returns the bytes of a blob's id, for chunks that were too large for one message. `refusal` returns
+        why a request with these headers to a guarded function of an environment is refused, None when it is not.
+        """
         self._refusal = refusal
         self._apps = apps
         self._clock = clock
@@ -87,19 +91,19 @@ class Ingress:
     async def serve(self, function_id: str, method: str = "") -> str:
         """Serve a function, or one method of a class, and return its URL. Idempotent.
 
-        The port is the one it had before, or a free one.
+        The port is the one that the function had before, or a free one.
         """
         if (function_id, method) not in self._servers:
             self._start(function_id, method, self._apps.port(function_id, method))
         return self.url(function_id, method)
 
     def url(self, function_id: str, method: str = "") -> str:
-        """A served function's URL, or an empty string."""
+        """Return a served function's URL, or an empty string when it is not served."""
         served = (function_id, method) in self._servers
         return f"http://127.0.0.1:{self._apps.port(function_id, method)}" if served else ""
 
     def serves(self, port: int) -> bool:
-        """Whether a loopback port is a web function's now."""
+        """Whether a web function is served at this loopback port now."""
         return any(self._apps.port(*key) == port for key in self._servers)
 
     async def drop(self, function_id: str) -> None:
@@ -151,7 +155,7 @@ class Ingress:
         try:
             return listen(port)
         except OSError:
-            return listen(0)  # somebody else has the old port now: the URL changes, and `endpoint` tells it
+            return listen(0)  # another program has the old port: the function gets a new URL, which `url` returns
 
     async def _handle(self, function_id: str, method: str, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] not in SERVED:
@@ -168,7 +172,7 @@ class Ingress:
         if resumed is not None:
             call, start = resumed, None
             if scope["method"] != "GET":
-                await answer(scope, send, 400, "modal-http: only GET may resume a request")
+                await answer(scope, send, 400, f"modal-http: only GET may resume a request, not {scope['method'][:20]}")
                 return
         else:
             call = self._calls.create(function_id)
@@ -176,7 +180,7 @@ class Ingress:
             start = asyncio.create_task(self._send_on(call, scope, receive))
         try:
             rules = self._injector.on_web(function_id, scope["path"]) if self._injector.faults else []
-            await (self._respond_badly(rules, call, scope, send) if rules else self._respond(call, scope, send))
+            await (self._respond_with_faults(rules, call, scope, send) if rules else self._respond(call, scope, send))
         finally:
             if start is not None:
                 start.cancel()
@@ -184,11 +188,11 @@ class Ingress:
                 self._spawn(self._leave(call, scope))
 
     def _refused(self, function_id: str, method: str, headers: Headers) -> str | None:
-        """Why a request may not pass; raises CloudError NOT_FOUND for a function that is none of the web."""
+        """Return why a request is refused, None when it is not; raises CloudError NOT_FOUND unless a web function."""
         function = self._apps.function(function_id)
         config = function.method_definitions[method].webhook_config if method else function.webhook_config
         if not config.type:
-            raise not_found("no web function is deployed here")
+            raise not_found("the function at this address is not a web function: deploy it again, or use its new URL")
         if not config.requires_proxy_auth:
             return None
         return self._refusal(self._apps.app_of(function_id).environment, headers)
@@ -203,7 +207,7 @@ class Ingress:
         return None
 
     async def _send_on(self, call: Call, scope: Message, receive: Receive) -> None:
-        """Pass on what the client sends, and its leaving."""
+        """Pass on what the client sends, up to its disconnect; too large a body counts as a disconnect."""
         received = 0
         while True:
             message = await receive()
@@ -214,8 +218,8 @@ class Ingress:
             if is_disconnect(message):
                 return
 
-    async def _respond_badly(self, rules: list[FaultRule], call: Call, scope: Message, send: Send) -> None:
-        """Respond as the rules of injected faults say."""
+    async def _respond_with_faults(self, rules: list[FaultRule], call: Call, scope: Message, send: Send) -> None:
+        """Respond with the faults of these rules. Raises StreamBrokenError where one cuts the connection."""
         await self._clock.sleep(sum(rule.delay_s for rule in rules))
         refused = next((rule.http_status for rule in rules if rule.http_status), None)
         if refused is not None:
@@ -236,7 +240,7 @@ class Ingress:
             answering.cancel()
 
     async def _worker(self, call: Call) -> str:
-        """The container that works on a call, once there is one."""
+        """Return the task id of the container that works on a call; waits up to 60 s for it, then returns ""."""
         item = next(iter(call.inputs.values()))
         deadline = self._clock.monotonic() + _WORKER_S
         while not item.task_id and item.output is None and self._clock.monotonic() < deadline:
@@ -248,12 +252,12 @@ class Ingress:
         first = asyncio.ensure_future(anext(messages, None))
         await self._clock.first(first, timeout_s=HEADERS_TIMEOUT_S)
         if not first.done():
-            await self._is_late(call, scope, send)
+            await self._redirect_to_poll(call, scope, send)
             return
         self._waiting.pop(call.call_id, None)
         message = first.result()
         if message is None:
-            await answer(scope, send, 500, "modal-http: the function failed before it answered; see `modal app logs`")
+            await answer(scope, send, 500, "modal-http: the function failed before it answered: see `modal app logs`")
             return
         complete = False
         while message is not None:
@@ -266,10 +270,12 @@ class Ingress:
             _log.warning("web.stream_broken", function_id=call.function_id)
             raise StreamBrokenError
 
-    async def _is_late(self, call: Call, scope: Message, send: Send) -> None:
-        """Send a client to poll with GET; a WebSocket, which cannot, is refused."""
+    async def _redirect_to_poll(self, call: Call, scope: Message, send: Send) -> None:
+        """Redirect a client to poll with GET for the answer; a WebSocket, which cannot do that, is refused with 504."""
         if is_websocket(scope):
-            await answer(scope, send, 504, "modal-http: the function did not answer in time")
+            await answer(
+                scope, send, 504, f"modal-http: the function did not accept the WebSocket in {HEADERS_TIMEOUT_S:g} s"
+            )
             return
         self._waiting[call.call_id] = call
         location = f"{scope['path']}?{_RESUME_PARAMETER}={call.call_id}".encode()
@@ -285,7 +291,7 @@ class Ingress:
                 yield deserialize_data_format(data, chunk.data_format, None)
 
     async def _leave(self, call: Call, scope: Message) -> None:
-        """Tell the function that its client has gone, and let it end in its own time without being held up."""
+        """Tell the function that its client has disconnected, and read what it still sends until it ends."""
         await call.data_in.put(as_chunk(disconnected(scope)))
         async for _ in call.data_out.read():
             pass
