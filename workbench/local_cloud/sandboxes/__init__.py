@@ -1,1 +1,1 @@
-"""Isolated processes: bubblewrap, the agent that is pid 1 inside, and what the host keeps of their output."""
+"""Sandboxes: their life from creation to end, their programs' input and output, mounts, limits and network."""

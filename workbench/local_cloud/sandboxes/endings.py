@@ -1,4 +1,4 @@
-"""How a sandbox ends: by its program, by its own death, by its timeout or its idle timeout. Ends none itself."""
+"""Waits for what ends a sandbox: its program, a crash, its timeout or its idle timeout. The caller then ends it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Status: TypeAlias = "api_pb2.GenericResult.GenericStatus.ValueType"
 
 
 async def outcome(record: Record, clock: Clock) -> tuple[Status, int]:
-    """Wait until a sandbox ends, or must; the result that it has then, and its exit code."""
+    """Wait until a sandbox has ended, or must end because of a timeout; returns its status and its exit code."""
     assert record.sandbox is not None
     entrypoint = record.entrypoint
     waits = [asyncio.ensure_future(record.sandbox.wait_closed())]
@@ -47,7 +47,7 @@ async def outcome(record: Record, clock: Clock) -> tuple[Status, int]:
 async def _first_end(
     record: Record, sandbox: Sandbox, clock: Clock, waits: "Sequence[asyncio.Future[None]]"
 ) -> "Status | None":
-    """Wait for an end, the timeout or the idle timeout; returns which of the two it was, None for an end."""
+    """Wait for one of `waits`, the timeout or the idle timeout; returns the status of a timeout, else None."""
     deadline = clock.monotonic() + (record.definition.timeout_secs or DEFAULT_TIMEOUT_S)
     idle_limit_s = float(record.definition.idle_timeout_secs or 0)
     while True:
@@ -65,11 +65,11 @@ async def _first_end(
 
 
 async def finish_the_log(record: Record) -> None:
-    """Let what was printed arrive in the log before anybody is told of the end."""
+    """Wait until all output of a sandbox's program is in the app's log, but no longer than 5 s."""
     if record.logging:
         done, late = await asyncio.wait(record.logging, timeout=_LOG_S)
-        for one in late:
-            one.cancel()
-        for one in done:
-            if not one.cancelled() and (error := one.exception()) is not None:
+        for task in late:
+            task.cancel()
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
                 _log.error("sandbox.log_failed", sandbox_id=record.sandbox_id, exc_info=error)

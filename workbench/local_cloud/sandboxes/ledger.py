@@ -1,4 +1,4 @@
-"""What is known of sandboxes when they are gone, over a restart too: one row each, the newest few."""
+"""The table of sandboxes: what is still known of them after their end and after a restart of the cloud."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _EXIT_TERMINATED = 137
 
 @dataclass(eq=False)
 class Known:
-    """One sandbox as it is noted; times are Unix seconds, `result` is None while it runs."""
+    """One sandbox as it is stored; times are Unix seconds, `result` is None while it runs."""
 
     sandbox_id: str
     task_id: str
@@ -35,14 +35,14 @@ class Known:
 
 
 class Ledger:
-    """Notes sandboxes in SQLite."""
+    """Stores sandboxes in SQLite, one row each."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
         database.script(_DDL)
 
     def note(self, known: Known) -> None:
-        """Write down what is known of a sandbox now."""
+        """Store a sandbox, replacing its row."""
         self._db.execute(
             "INSERT OR REPLACE INTO sandboxes VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             (
@@ -61,11 +61,14 @@ class Ledger:
         )
 
     def forget(self, sandbox_id: str) -> None:
-        """Drop what is known of a sandbox."""
+        """Delete a sandbox's row."""
         self._db.execute("DELETE FROM sandboxes WHERE sandbox_id=?", (sandbox_id,))
 
     def end_all(self, *, now: float) -> list[Known]:
-        """Everything that is noted, oldest first; what ran when the cloud ended was terminated with it."""
+        """Return every sandbox, oldest first. Those without a result get one: they ended with the previous cloud.
+
+        `now`, in Unix seconds, becomes their end.
+        """
         terminated = api_pb2.GenericResult(
             status=api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, exitcode=_EXIT_TERMINATED
         )

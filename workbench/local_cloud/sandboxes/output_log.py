@@ -1,7 +1,7 @@
-"""Follows what a sandbox's program prints and hands it on by lines, for the app's log; a flood costs a bounded log.
+"""Copies what a sandbox's program prints into its app's log, line by line and at a bounded rate.
 
-The log never holds the program up and never lets it run ahead: its reader counts for nothing in the spool. Of what
-comes faster than the log can take, the newest part is kept, and the log says how much is missing.
+Reading for the log has no effect on the program: it neither waits for the log, nor may it print more because the log
+has read. Of output that comes too fast only the newest part is logged, and a row says how many bytes are missing.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ import asyncio
 from workbench.local_cloud.base.log_lines import CHUNK_BYTES, PARTIAL_LINE_S, OnRows, Rows
 from workbench.local_cloud.sandboxes.engine.output_spool import OutputForgottenError, OutputLostError, Spool
 
-PAUSE_S = 0.05  # between two chunks: about a mebibyte a second
+PAUSE_S = 0.05  # between two chunks, which limits the log to about 1 MiB a second
 MAX_BEHIND_BYTES = 4 * 1024 * 1024
 
 
 async def follow(spool: Spool, on_rows: OnRows) -> None:
-    """Hand the whole stream on, to its end."""
+    """Hand on the rows of a stream until its end. `on_rows` is called with each list of new rows, and may raise."""
     rows, offset = Rows(), 0
     while True:
         if spool.size - offset > MAX_BEHIND_BYTES:

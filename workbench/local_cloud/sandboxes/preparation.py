@@ -1,4 +1,4 @@
-"""What a sandbox is given before it starts: its user, its place, its image, files and volumes, its limits."""
+"""Prepares a sandbox before it starts: chooses its user, mounts its image, files and volumes, and sets its limits."""
 
 import asyncio
 import json
@@ -21,17 +21,17 @@ LayOut = Callable[[list[str], Path], None]
 
 
 class Preparation:
-    """Mounts what a sandbox is to see; whatever it has made by then is in the record, for whoever ends it."""
+    """Makes a sandbox's mounts. Each is stored in its record at once, so that it is released if a later step fails."""
 
     def __init__(self, copies: WorkingCopies, users: Users, files: Path, *, lay_out: LayOut) -> None:
-        """`lay_out` puts the files of mounts below a directory; those are in `files`."""
+        """`lay_out` copies the files of mounts into a directory, of which one per sandbox is made in `files`."""
         self._copies = copies
         self._users = users
         self._files = files
         self._lay_out = lay_out
 
     async def spec(self, record: Record, env: dict[str, str], image: Image) -> SandboxSpec:
-        """What the engine needs to know. Raises CloudError."""
+        """Return what the engine needs to start a sandbox. Raises CloudError when a volume cannot be mounted."""
         definition = record.definition
         written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
         uid = self._users.take(record.sandbox_id, json.dumps(written) if written else None)
@@ -42,8 +42,8 @@ class Preparation:
             places += layouts.common_directories(files, image.directory / layouts.TREE)
         binds = [BindMount(path, target, read_only=True) for path, target in image.binds(places)]
         if files is not None:
-            laid = layouts.tree_binds(files, split=places)
-            binds += [BindMount(path, target, read_only=True) for path, target in laid]
+            file_binds = layouts.tree_binds(files, split=places)
+            binds += [BindMount(path, target, read_only=True) for path, target in file_binds]
         limits = limits_of(
             memory_mb=definition.resources.memory_mb,
             memory_mb_max=definition.resources.memory_mb_max,
@@ -65,14 +65,14 @@ class Preparation:
             uid=uid,
             mounts=tuple(binds),
             env=env,
-            directories=(*image.config.directories, *self._made(workdir, image, files, definition)),
+            directories=(*image.config.directories, *self._empty_workdir(workdir, image, files, definition)),
             python=image.python,
             workdir=workdir,
             limits=limits,
         )
 
-    def _made(self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox) -> list[str]:
-        """The working directory, if it is to be an empty one of its own: nothing else that is put there has it."""
+    def _empty_workdir(self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox) -> list[str]:
+        """Return [workdir] if it must be made as an empty directory, because nothing else in the sandbox has it."""
         path = PurePosixPath(workdir)
         writable = [HOME, "/tmp", *image.config.directories, *(mount.mount_path for mount in definition.volume_mounts)]  # noqa: S108  # inside
         if layouts.is_system(path) or workdir in ("/", "/etc") or any(map(path.is_relative_to, writable)):
@@ -81,7 +81,7 @@ class Preparation:
         return [] if any(_has_files(tree / workdir.lstrip("/")) for tree in trees) else [workdir]
 
     async def _files_of(self, record: Record) -> Path:
-        """Lay the files of its mounts out where its user may read them: what `add_local_*` adds without a copy."""
+        """Copy the files of a sandbox's mounts (`add_local_*` without copy=True) to where its user may read them."""
         record.files = Path(tempfile.mkdtemp(dir=self._files))
         tree = record.files / "tree"
         tree.mkdir()

@@ -1,4 +1,4 @@
-"""The task command router: programs in sandboxes, their input, output and end. A token opens one sandbox only."""
+"""The task command router: programs in sandboxes, their input, output and end. A token is valid for one sandbox."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,32 +20,36 @@ from workbench.local_cloud.server.callers import caller
 
 _LONG_POLL_S = 55.0
 _MAX_READY_S = 24 * 3600.0  # no sandbox lives longer
-# The client gives up by its own clock and tells -1, as on Modal; killed first, the program would end with a signal.
+# A program's timeout is enforced by the client, too, which then reports -1 as on Modal. Here it is this much longer: if
+# the program were killed first, the client would report a signal instead.
 _CLIENT_AHEAD_S = 0.5
 _MAX_ARGUMENT_CHARS = 65_536  # Modal's limit for all arguments together
 
 
 class RouterRpcs:
-    """Answers for the sandbox that the caller's token names."""
+    """Handles the router's RPCs, each for the sandbox that the caller's token is valid for."""
 
     def __init__(self, sandboxes: Sandboxes, secrets: SecretRpcs) -> None:
         self._sandboxes = sandboxes
         self._secrets = secrets
 
     async def TaskExecStart(self, request: tcr.TaskExecStartRequest, context: Any) -> tcr.TaskExecStartResponse:
-        """Start a program; a retry with the same exec id finds the first one."""
+        """Start a program; a retry with the same exec id starts no second one."""
         record = self._own(request.task_id)
         if request.container_id:
             raise CloudError(Reason.UNIMPLEMENTED, "Sidecar containers are not implemented by the local cloud.")
         if not request.command_args or sum(map(len, request.command_args)) > _MAX_ARGUMENT_CHARS:
-            raise invalid(f"A program needs arguments, together at most {_MAX_ARGUMENT_CHARS} characters.")
+            raise invalid(
+                f"A program's arguments must be one or more, with at most {_MAX_ARGUMENT_CHARS} characters together, "
+                f"not {len(request.command_args)} with {sum(map(len, request.command_args))}."
+            )
         env = {
             **self._secrets.resolve(request.secret_ids),
             **self._secrets.resolve(request.secret_sources),
             **dict(request.env),
         }
         if record.sandbox is None or record.result is not None:
-            raise failed_precondition("The sandbox has ended.")
+            raise failed_precondition(f"The sandbox {record.sandbox_id} has ended.")
         terminal = _terminal(request.pty_info) if request.pty_info.enabled else None
         if terminal is not None:
             env = {**_terminal_env(request.pty_info), **env}
@@ -67,37 +71,37 @@ class RouterRpcs:
     async def TaskExecStdioRead(
         self, request: tcr.TaskExecStdioReadRequest, context: Any
     ) -> AsyncIterator[tcr.TaskExecStdioReadResponse]:
-        """Stream a program's output from an offset to its end."""
+        """Stream a program's output from a byte offset to its end."""
         run = self._exec(request.task_id, request.exec_id)
         stderr = request.file_descriptor == tcr.TASK_EXEC_STDIO_FILE_DESCRIPTOR_STDERR
         async for _, data in _chunks(run.stderr if stderr else run.stdout, request.offset):
             yield tcr.TaskExecStdioReadResponse(data=data)
 
     async def TaskExecWait(self, request: tcr.TaskExecWaitRequest, context: Any) -> tcr.TaskExecWaitResponse:
-        """Wait for a program's end; past the long poll the client asks again."""
+        """Wait for a program's end; after 55 s raise DEADLINE_EXCEEDED, on which the client asks again."""
         run = self._exec(request.task_id, request.exec_id)
         try:
             status = await asyncio.wait_for(run.wait(), _LONG_POLL_S)
         except TimeoutError as error:
-            raise CloudError(Reason.DEADLINE_EXCEEDED, "The program still runs.") from error
+            raise CloudError(Reason.DEADLINE_EXCEEDED, "The program still runs: ask again.") from error
         return tcr.TaskExecWaitResponse(**_status(status))
 
     async def TaskExecPoll(self, request: tcr.TaskExecPollRequest, context: Any) -> tcr.TaskExecPollResponse:
-        """How a program ended; unset while it runs."""
+        """Return how a program ended; the answer is empty while it runs."""
         status = self._exec(request.task_id, request.exec_id).poll()
         return tcr.TaskExecPollResponse(**(_status(status) if status is not None else {}))
 
     async def TaskExecStdinWrite(
         self, request: tcr.TaskExecStdinWriteRequest, context: Any
     ) -> tcr.TaskExecStdinWriteResponse:
-        """Write to a program's input at an offset."""
+        """Write to a program's input at a byte offset; bytes that were written before are skipped."""
         await _write(self._exec(request.task_id, request.exec_id), request.data, request.offset, request.eof)
         return tcr.TaskExecStdinWriteResponse()
 
     async def TaskExecStdinStatus(
         self, request: tcr.TaskExecStdinStatusRequest, context: Any
     ) -> tcr.TaskExecStdinStatusResponse:
-        """How much input has arrived."""
+        """Return how many bytes of input a program has got, and whether its input is closed."""
         run = self._exec(request.task_id, request.exec_id)
         return tcr.TaskExecStdinStatusResponse(num_bytes_written=run.stdin_bytes_written, closed=run.stdin_closed)
 
@@ -118,7 +122,7 @@ class RouterRpcs:
                 case "end" if run is not None:
                     await _write(run, b"", offset, eof=True)
                 case _:
-                    raise invalid("A stream of input begins with its start.")
+                    raise invalid("A TaskExecStdinWriteStream must begin with `start`, then send `data` and `end`.")
         return tcr.TaskExecStdinWriteStreamResponse()
 
     async def SandboxStdioReadV2(
@@ -150,7 +154,7 @@ class RouterRpcs:
         """Wait until the readiness probe of a sandbox succeeds."""
         record = self._own(request.task_id)
         if record.readiness is None:
-            raise invalid("The sandbox was created without a readiness_probe.")
+            raise invalid(f"The sandbox {record.sandbox_id} was created without a readiness_probe.")
         waits = [asyncio.ensure_future(record.readiness.wait()), asyncio.ensure_future(record.ended.wait())]
         try:
             timeout_s = min(max(request.timeout, 0.0), _MAX_READY_S)
@@ -161,8 +165,8 @@ class RouterRpcs:
         if record.readiness.ready_at:
             return tcr.SandboxWaitUntilReadyTcrResponse(ready_at=record.readiness.ready_at)
         if record.result is not None:
-            raise failed_precondition("The sandbox has ended before it was ready.")
-        raise CloudError(Reason.DEADLINE_EXCEEDED, "The sandbox is not ready yet.")
+            raise failed_precondition(f"The sandbox {record.sandbox_id} has ended before it was ready.")
+        raise CloudError(Reason.DEADLINE_EXCEEDED, f"The sandbox was not ready within {timeout_s:g} s.")
 
     async def TaskReloadVolumes(
         self, request: tcr.TaskReloadVolumesRequest, context: Any
@@ -174,27 +178,30 @@ class RouterRpcs:
     async def TaskSetNetworkAccess(
         self, request: tcr.TaskSetNetworkAccessRequest, context: Any
     ) -> tcr.TaskSetNetworkAccessResponse:
-        """Change what the sandbox may reach; what it no longer may is cut."""
+        """Replace the sandbox's egress policy; connections that the new one does not allow are closed."""
         record = self._own(request.task_id)
         policy = egress_policy(request.network_access)
         if record.proxy is None or record.web_ways is None or record.result is not None:
-            raise failed_precondition("The sandbox has ended.")
+            raise failed_precondition(f"The sandbox {record.sandbox_id} has ended.")
         if not record.web_ways.has(policy.web_ports):
-            raise invalid("A web function is put on the allowlist when the sandbox is created, in the local cloud.")
+            raise invalid(
+                "On the local cloud a web function cannot be added to the allowlist of a running sandbox: name it when "
+                "the sandbox is created."
+            )
         record.proxy.set_policy(policy)
         record.web_ways.allow(policy.web_ports)
         return tcr.TaskSetNetworkAccessResponse()
 
     def _own(self, task_id: str) -> Record:
         if caller.get().task_id != task_id:
-            raise CloudError(Reason.PERMISSION_DENIED, "This token opens another sandbox.")
+            raise CloudError(Reason.PERMISSION_DENIED, f"This token is not for the task {task_id[:64]}.")
         return self._sandboxes.by_task(task_id)
 
     def _exec(self, task_id: str, exec_id: str) -> Exec:
         record = self._own(task_id)
         run = record.sandbox.execs.find(exec_id) if record.sandbox is not None else None
         if run is None:
-            raise not_found(f"Exec {exec_id} not found.")
+            raise not_found(f"Exec {exec_id[:64]} not found in {record.sandbox_id}.")
         return run
 
 
@@ -215,7 +222,7 @@ async def _write(run: Exec, data: bytes, offset: int, eof: bool) -> None:
 
 
 def _devnull(request: tcr.TaskExecStartRequest) -> set[str]:
-    """The streams whose output nobody wants."""
+    """Return the output streams that the request discards."""
     dropped = {
         "stdout": request.stdout_config == tcr.TASK_EXEC_STDOUT_CONFIG_DEVNULL,
         "stderr": request.stderr_config == tcr.TASK_EXEC_STDERR_CONFIG_DEVNULL,
@@ -224,7 +231,7 @@ def _devnull(request: tcr.TaskExecStartRequest) -> set[str]:
 
 
 def _terminal(info: api_pb2.PTYInfo) -> tuple[int, int]:
-    """Rows and columns, as many as a terminal can have."""
+    """Return a terminal's (rows, columns): the client's, at most 1000 each, or 24 by 80."""
     return min(info.winsz_rows or 24, 1000), min(info.winsz_cols or 80, 1000)
 
 

@@ -1,7 +1,7 @@
-"""The URL of the task command router as each SDK wants it; all of them reach the same plain-text port.
+"""The URL of the task command router, with the scheme that the calling SDK expects. The port speaks plain text to all.
 
-The SDKs for JavaScript and Go take none but `https://`, and then speak plain text to a cloud on this machine; the one
-for Python believes the scheme.
+The SDKs for JavaScript and Go accept only `https://`, but use plain text for addresses of this machine. The SDK for
+Python does what the scheme says, so it gets `http://`.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ _HTTPS_ONLY = frozenset(str(number) for number in (api_pb2.CLIENT_TYPE_LIBMODAL_
 
 
 class Url:
-    """A call that returns a URL, known once the server listens."""
+    """A callable that returns a URL. Its `value` is set once the server listens, and empty before."""
 
     def __init__(self) -> None:
         self.value = ""
@@ -24,7 +24,7 @@ class Url:
         return self.value
 
     def for_caller(self, context: Any) -> str:
-        """Return the URL with the scheme that the calling SDK takes."""
+        """Return the URL with the scheme that the calling SDK expects; `context` is the call's."""
         client_type = metadata(context).get("x-modal-client-type", "")
         if client_type in _HTTPS_ONLY and self.value.startswith("http://"):
             return f"https://{self.value.removeprefix('http://')}"

@@ -1,4 +1,4 @@
-"""One sandbox as Modal knows it, from its creation to long after its end."""
+"""The record of one sandbox, kept from its creation until long after its end."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -21,7 +21,12 @@ _AUTHOR_TAGS_CHARS = 200
 
 @dataclass(eq=False)
 class Record(Known):
-    """One sandbox: what is known of it, and while it runs all that it holds."""
+    """One sandbox: what is stored of it, and everything that it has while it runs.
+
+    `mounts` are its working copies by mount path, `files` the directory with files of its other mounts. `ending` is the
+    task that ends it, None until that begins; `ended` is set when it has a result. `refusals` counts connections that
+    its egress policy refused, `logging` are the tasks that copy its output into the log.
+    """
 
     sandbox: Sandbox | None = None
     mounts: dict[str, WorkingCopy] = field(default_factory=dict)
@@ -31,7 +36,7 @@ class Record(Known):
     web_ways: WebWays | None = None
     refusals: int = 0
     files: Path | None = None
-    mounted: set[str] = field(default_factory=set)  # where images are mounted
+    mounted: set[str] = field(default_factory=set)  # the paths at which snapshots of directories are mounted
     usage: UsageMeter = field(default_factory=UsageMeter)
     logging: list[asyncio.Future[None]] = field(default_factory=list)
     tunnels: Tunnels | None = None
@@ -40,12 +45,12 @@ class Record(Known):
 
     @property
     def entrypoint(self) -> Exec | None:
-        """The program that the sandbox was created with."""
+        """The program that the sandbox was created with, None if it has none."""
         return self.sandbox.execs.find(ENTRYPOINT_EXEC_ID) if self.sandbox is not None else None
 
 
 def author_of(record: Record, exec_id: str = "") -> str:
-    """Who commits what a sandbox wrote, with the exec that asked and its tags: they say on whose behalf."""
+    """Return the author of a sandbox's commits: its id, the exec that asked for the commit, and the sandbox's tags."""
     tags = "".join(f" {name}={value}" for name, value in sorted(record.tags.items()))
     asked = f" exec={exec_id}" if exec_id else ""
     return f"sandbox:{record.sandbox_id}{asked}{tags[:_AUTHOR_TAGS_CHARS]}"

@@ -33,7 +33,7 @@ _REQUEST = ("app_id", "definition", "tags", "cloud_bucket_mount_credentials", "s
 
 
 class SandboxRpcs:
-    """Answers about V2 sandboxes."""
+    """Handles the RPCs of V2 sandboxes."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SandboxRpcs:
     async def SandboxCreateV2(
         self, request: api_pb2.SandboxCreateV2Request, context: Any
     ) -> api_pb2.SandboxCreateV2Response:
-        """Start a sandbox; what this machine cannot give is refused by name before anything is made."""
+        """Start a sandbox; options that are not implemented are refused by name before anything is made."""
         record = await self.create(request)
         return api_pb2.SandboxCreateV2Response(
             sandbox_id=record.sandbox_id,
@@ -70,19 +70,25 @@ class SandboxRpcs:
         )
 
     async def create(self, request: api_pb2.SandboxCreateV2Request, *, sandbox_id: str | None = None) -> Record:
-        """Start a sandbox, with an id of the caller's choice or one of this family; raises CloudError."""
+        """Start a sandbox with the id `sandbox_id`, or a new one of V2.
+
+        Raises CloudError: INVALID_ARGUMENT for a bad definition, NOT_FOUND for an app, image, secret or volume, and as
+        `Sandboxes.create` does.
+        """
         definition = request.definition
         app = self._apps.get(request.app_id)
         refuse_options("Sandbox.create", request, _REQUEST)
         refuse_sandbox_options(definition)
         if len(definition.name) > _MAX_NAME:
-            raise invalid(f"A sandbox's name is at most {_MAX_NAME} characters.")
+            raise invalid(f"A sandbox's name is at most {_MAX_NAME} characters, not {len(definition.name)}.")
         if len({mount.volume_id for mount in definition.volume_mounts}) != len(definition.volume_mounts):
             raise invalid("The same volume cannot be mounted twice in one sandbox.")
         for mount in definition.volume_mounts:
             clean(mount.sub_path)
             if not clean(mount.mount_path) or not mount.mount_path.startswith("/"):
-                raise invalid("A volume must be mounted at an absolute path other than '/'.")
+                raise invalid(
+                    f"A volume must be mounted at an absolute path other than '/', not at '{mount.mount_path[:200]}'."
+                )
         image = self._images.built(definition.image_id)
         env = {
             **image.env(),
@@ -111,14 +117,20 @@ class SandboxRpcs:
         )
 
     def _with_files_of(self, image_id: str) -> Prepare | None:
-        """What puts an image's files into a sandbox, None for an image without; raises CloudError."""
+        """Return what unpacks a snapshot into a new sandbox; None for an image that is no snapshot.
+
+        Raises CloudError: NOT_FOUND for a snapshot that has expired, INVALID_ARGUMENT for one of a directory.
+        """
         if self._snapshots.is_expired(image_id):
-            raise not_found(f"Image {image_id} has expired.")
+            raise not_found(f"Image {image_id}, a snapshot of a sandbox, has expired: take a new one.")
         snapshot = self._snapshots.find(image_id)
         if snapshot is None:
             return None
         if snapshot.kind != "filesystem":
-            raise invalid("An image made by Sandbox.snapshot_directory can be mounted, not started from.")
+            raise invalid(
+                f"Image {image_id} is made by Sandbox.snapshot_directory: no sandbox can start from it, mount it with "
+                "Sandbox.mount_image."
+            )
 
         async def prepare(sandbox: Sandbox) -> None:
             try:
@@ -134,7 +146,7 @@ class SandboxRpcs:
     async def SandboxGetCommandRouterAccess(
         self, request: api_pb2.SandboxGetCommandRouterAccessRequest, context: Any
     ) -> api_pb2.SandboxGetCommandRouterAccessResponse:
-        """Give a fresh token for one sandbox's router."""
+        """Return a new token for the router, for one sandbox, and the router's URL."""
         record = (
             self._sandboxes.get(request.sandbox_id) if request.sandbox_id else self._sandboxes.by_task(request.task_id)
         )
@@ -143,7 +155,7 @@ class SandboxRpcs:
         )
 
     async def SandboxWaitV2(self, request: api_pb2.SandboxWaitRequest, context: Any) -> api_pb2.SandboxWaitResponse:
-        """Wait for a sandbox's end; no result means that it still runs."""
+        """Wait for a sandbox's end; the answer has no result while it still runs."""
         record = self._sandboxes.get(request.sandbox_id)
         if request.timeout > 0 and record.result is None:
             try:
@@ -156,7 +168,7 @@ class SandboxRpcs:
     async def SandboxTerminateV2(
         self, request: api_pb2.SandboxTerminateRequest, context: Any
     ) -> api_pb2.SandboxTerminateResponse:
-        """End a sandbox."""
+        """Terminate a sandbox."""
         record = self._sandboxes.get(request.sandbox_id)
         existing = record.result
         await self._sandboxes.terminate(record)
@@ -165,14 +177,14 @@ class SandboxRpcs:
     async def SandboxGetTaskIdV2(
         self, request: api_pb2.SandboxGetTaskIdRequest, context: Any
     ) -> api_pb2.SandboxGetTaskIdResponse:
-        """A sandbox's task id, known from the start."""
+        """Return a sandbox's task id, which it has from its creation on."""
         record = self._sandboxes.get(request.sandbox_id)
         return api_pb2.SandboxGetTaskIdResponse(task_id=record.task_id, task_result=record.result)
 
     async def SandboxGetFromNameV2(
         self, request: api_pb2.SandboxGetFromNameRequest, context: Any
     ) -> api_pb2.SandboxGetFromNameResponse:
-        """Find a sandbox by its app's name and its own."""
+        """Find a sandbox by its app's name and its own name."""
         record = self._sandboxes.find(
             request.app_name,
             request.sandbox_name,
@@ -187,13 +199,13 @@ class SandboxRpcs:
         )
 
     async def SandboxListV2(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
-        """A page of sandboxes, newest first."""
+        """List a page of sandboxes, newest first."""
         return self.page(request, lambda _: True)
 
     def page(
-        self, request: api_pb2.SandboxListRequest, is_meant: Callable[[Record], bool]
+        self, request: api_pb2.SandboxListRequest, is_listed: Callable[[Record], bool]
     ) -> api_pb2.SandboxListResponse:
-        """The newest sandboxes that a request asks for, of those that are meant."""
+        """Return the newest 100 sandboxes that match a request and for which `is_listed` returns True."""
         wanted = {tag.tag_name: tag.tag_value for tag in request.tags}
         response = api_pb2.SandboxListResponse()
         for record in self._sandboxes.all():
@@ -203,7 +215,7 @@ class SandboxRpcs:
                 or (record.result is not None and not request.include_finished)
                 or (request.environment_name and record.environment != request.environment_name)
                 or not wanted.items() <= record.tags.items()
-                or not is_meant(record)
+                or not is_listed(record)
             ):
                 continue
             response.sandboxes.add(
@@ -229,9 +241,9 @@ class SandboxRpcs:
     async def SandboxSetName(
         self, request: api_pb2.SandboxSetNameRequest, context: Any
     ) -> api_pb2.SandboxSetNameResponse:
-        """Give a running sandbox a name, or another one."""
+        """Name or rename a running sandbox."""
         if not 0 < len(request.name) <= _MAX_NAME:
-            raise invalid(f"A sandbox's name has 1 to {_MAX_NAME} characters.")
+            raise invalid(f"A sandbox's name has 1 to {_MAX_NAME} characters, not {len(request.name)}.")
         self._sandboxes.rename(self._sandboxes.get(request.sandbox_id), request.name)
         return api_pb2.SandboxSetNameResponse()
 
@@ -245,7 +257,7 @@ class SandboxRpcs:
     async def SandboxTagsGetV2(
         self, request: api_pb2.SandboxTagsGetRequest, context: Any
     ) -> api_pb2.SandboxTagsGetResponse:
-        """A sandbox's tags."""
+        """Return a sandbox's tags."""
         tags = self._sandboxes.get(request.sandbox_id).tags
         return api_pb2.SandboxTagsGetResponse(
             tags=[api_pb2.SandboxTag(tag_name=key, tag_value=value) for key, value in tags.items()]
@@ -253,15 +265,18 @@ class SandboxRpcs:
 
 
 def _tags(tags: Iterable[api_pb2.SandboxTag]) -> dict[str, str]:
-    """Tags as a dictionary; raises CloudError INVALID_ARGUMENT for more than can be kept."""
+    """Return tags as a dict; raises CloudError INVALID_ARGUMENT for too many, and for ones that are too long."""
     found = {tag.tag_name: tag.tag_value for tag in tags}
     if len(found) > _MAX_TAGS or any(not 0 < len(name) <= _MAX_TAG or len(found[name]) > _MAX_TAG for name in found):
-        raise invalid(f"A sandbox has at most {_MAX_TAGS} tags, names and values of at most {_MAX_TAG} characters.")
+        raise invalid(
+            f"A sandbox has at most {_MAX_TAGS} tags, each with a name of 1 to {_MAX_TAG} characters and a value of at "
+            f"most {_MAX_TAG}; {len(found)} were given."
+        )
     return found
 
 
 def egress_policy(access: api_pb2.NetworkAccess) -> EgressPolicy:
-    """What a request says of the network; raises CloudError INVALID_ARGUMENT with the value that is wrong."""
+    """Return the egress policy of a request; raises CloudError INVALID_ARGUMENT, which names a bad value."""
     match access.network_access_type:
         case api_pb2.NetworkAccess.BLOCKED:
             return EgressPolicy.blocked()

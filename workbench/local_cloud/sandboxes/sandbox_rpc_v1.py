@@ -1,8 +1,8 @@
-"""The first family of sandbox RPCs (V1), for SDKs that use it by choice or know no other: the same sandboxes.
+"""The sandbox RPCs of version 1, for SDKs that choose them or have no others. The sandboxes are the same as in V2.
 
-An id tells the SDKs which family a sandbox is asked about by: one that was made here has 22 characters behind its dash.
-Only the program's input and output travel another way, through the control plane. What the SDK uses this family for
-even when told not to, GPUs, network file systems and terminals as programs, is refused by name.
+SDKs see from a sandbox's id which version to use for it: an id made here has 22 characters behind the dash. The only
+difference is that a program's input and output go through the control plane. SDKs always use V1 for GPUs, network file
+systems and sandboxes with a terminal; these are refused by name.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from workbench.local_cloud.sandboxes.sandbox_records import Record
 from workbench.local_cloud.sandboxes.sandbox_rpc import SandboxRpcs
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
 
-_ID_CHARS = 22  # of V1, whatever this cloud's other ids have
+_ID_CHARS = 22  # in ids of V1; those of V2 have 26
 _ID = re.compile(rf"sb-[A-Za-z0-9]{{{_ID_CHARS}}}", re.ASCII)
 _ENTRY = re.compile(r"(\d{1,15})-0", re.ASCII)
 _MAX_WAIT_S = 60.0
@@ -33,7 +33,7 @@ _MAX_WAIT_S = 60.0
 
 @dataclass
 class _Input:
-    """The last write to a program's input: a retry of it is laid over it."""
+    """The last write to a program's input: its index, and the byte offset to which a retry writes again."""
 
     index: int = 0
     offset: int = 0
@@ -41,17 +41,17 @@ class _Input:
 
 
 class FirstSandboxRpcs:
-    """Answers about V1 sandboxes."""
+    """Handles the RPCs of V1 sandboxes."""
 
     def __init__(self, sandboxes: Sandboxes, second: SandboxRpcs, ports: SandboxPortRpcs) -> None:
-        """`second` and `ports` answer the same about V2."""
+        """`second` and `ports` handle the V2 RPCs, which most of these RPCs call."""
         self._sandboxes = sandboxes
         self._second = second
         self._ports = ports
         self._inputs: WeakKeyDictionary[Record, _Input] = WeakKeyDictionary()
 
     async def SandboxCreate(self, request: api_pb2.SandboxCreateRequest, context: Any) -> api_pb2.SandboxCreateResponse:
-        """Start a sandbox, or refuse by the name of what was asked for."""
+        """Start a sandbox; options that are not implemented are refused by name."""
         definition = request.definition
         asked = ""
         if definition.resources.gpu_config.gpu_type or definition.resources.gpu_config.type:
@@ -76,14 +76,14 @@ class FirstSandboxRpcs:
     async def SandboxGetFromName(
         self, request: api_pb2.SandboxGetFromNameRequest, context: Any
     ) -> api_pb2.SandboxGetFromNameResponse:
-        """Find a sandbox of this family by its app's name and its own."""
+        """Find a V1 sandbox by its app's name and its own name."""
         found = await self._second.SandboxGetFromNameV2(request, context)
         if not _ID.fullmatch(found.sandbox_id):
             raise not_found(f"Sandbox '{request.sandbox_name}' of app '{request.app_name}' not found.")
         return found
 
     async def SandboxList(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
-        """A page of this family's sandboxes, newest first; the other family's list has these as well."""
+        """List a page of V1 sandboxes, newest first. V2's list has them, too."""
         return self._second.page(request, lambda record: _ID.fullmatch(record.sandbox_id) is not None)
 
     async def SandboxWait(self, request: api_pb2.SandboxWaitRequest, context: Any) -> api_pb2.SandboxWaitResponse:
@@ -93,13 +93,13 @@ class FirstSandboxRpcs:
     async def SandboxTerminate(
         self, request: api_pb2.SandboxTerminateRequest, context: Any
     ) -> api_pb2.SandboxTerminateResponse:
-        """End a sandbox."""
+        """Terminate a sandbox."""
         return await self._second.SandboxTerminateV2(request, context)
 
     async def SandboxGetTaskId(
         self, request: api_pb2.SandboxGetTaskIdRequest, context: Any
     ) -> api_pb2.SandboxGetTaskIdResponse:
-        """A sandbox's task id, known from the start."""
+        """Return a sandbox's task id, which it has from its creation on."""
         return await self._second.SandboxGetTaskIdV2(request, context)
 
     async def SandboxTagsSet(self, request: api_pb2.SandboxTagsSetRequest, context: Any) -> empty_pb2.Empty:
@@ -109,13 +109,13 @@ class FirstSandboxRpcs:
     async def SandboxTagsGet(
         self, request: api_pb2.SandboxTagsGetRequest, context: Any
     ) -> api_pb2.SandboxTagsGetResponse:
-        """A sandbox's tags."""
+        """Return a sandbox's tags."""
         return await self._second.SandboxTagsGetV2(request, context)
 
     async def SandboxGetTunnels(
         self, request: api_pb2.SandboxGetTunnelsRequest, context: Any
     ) -> api_pb2.SandboxGetTunnelsResponse:
-        """Where a sandbox's ports are reached."""
+        """Return the addresses of a sandbox's tunnels."""
         return await self._ports.SandboxGetTunnelsV2(request, context)
 
     async def SandboxCreateConnectToken(
@@ -127,7 +127,7 @@ class FirstSandboxRpcs:
     async def TaskGetCommandRouterAccess(
         self, request: api_pb2.TaskGetCommandRouterAccessRequest, context: Any
     ) -> api_pb2.TaskGetCommandRouterAccessResponse:
-        """Give a token for the router of a sandbox; a function's container has none here."""
+        """Return a token for the router, for a sandbox. Containers of functions cannot be reached by it."""
         try:
             access = await self._second.SandboxGetCommandRouterAccess(
                 api_pb2.SandboxGetCommandRouterAccessRequest(task_id=request.task_id), context
@@ -135,27 +135,27 @@ class FirstSandboxRpcs:
         except CloudError as failure:
             raise CloudError(
                 Reason.UNIMPLEMENTED,
-                f"{request.task_id[:64]} is no sandbox; starting programs in containers of functions "
-                "is not implemented by the local cloud.",
+                f"{request.task_id[:64]} is not the task of a sandbox, and the local cloud cannot start programs in "
+                "containers of functions.",
             ) from failure
         return api_pb2.TaskGetCommandRouterAccessResponse(jwt=access.jwt, url=access.url)
 
     async def SandboxStdinWrite(
         self, request: api_pb2.SandboxStdinWriteRequest, context: Any
     ) -> api_pb2.SandboxStdinWriteResponse:
-        """Write to the program's input; writes are numbered from 1, and a retry of the last one does no harm."""
+        """Write to the program's input. Writes are numbered from 1; the last one may be repeated."""
         record = self._sandboxes.get(request.sandbox_id)
         run = record.entrypoint
         if record.sandbox is None or record.result is not None:
-            raise failed_precondition("The sandbox has ended.")
+            raise failed_precondition(f"The sandbox {record.sandbox_id} has ended.")
         if run is None:
-            raise failed_precondition("The sandbox was created without a program.")
+            raise failed_precondition(f"The sandbox {record.sandbox_id} was created without a program.")
         last = self._inputs.setdefault(record, _Input())
         async with last.lock:
             if request.index == last.index + 1:
                 last.index, last.offset = request.index, run.stdin_bytes_written
             elif request.index != last.index or not request.index:
-                raise invalid(f"The next write to stdin has the index {last.index + 1}, not {request.index}.")
+                raise invalid(f"The next write to stdin must have the index {last.index + 1}, not {request.index}.")
             record.sandbox.touch()
             await run.write_stdin(request.input, offset=last.offset, eof=request.eof)
         return api_pb2.SandboxStdinWriteResponse()
@@ -163,7 +163,10 @@ class FirstSandboxRpcs:
     async def SandboxGetLogs(
         self, request: api_pb2.SandboxGetLogsRequest, context: Any
     ) -> AsyncIterator[api_pb2.TaskLogsBatch]:
-        """Stream the program's output behind an entry, as text; without its end after the timeout."""
+        """Stream the program's output after `last_entry_id` as text.
+
+        After the request's timeout the stream ends without `eof`, and the SDK asks again.
+        """
         run = self._sandboxes.get(request.sandbox_id).entrypoint
         offset = _offset(request.last_entry_id)
         stderr = request.file_descriptor == api_pb2.FILE_DESCRIPTOR_STDERR
@@ -182,7 +185,7 @@ class FirstSandboxRpcs:
             offset += len(data)
             text = decoder.decode(data, final=not data)
             if text:
-                # An entry never ends within a character: whoever resumes begins with a whole one.
+                # The entry's id is the offset after its last whole character, where a client that resumes begins.
                 whole = offset - len(decoder.getstate()[0])
                 item = api_pb2.TaskLogs(data=text, file_descriptor=request.file_descriptor, timestamp=time.time())
                 yield api_pb2.TaskLogsBatch(entry_id=f"{whole}-0", items=[item], sandbox_id=request.sandbox_id)
@@ -194,5 +197,5 @@ def _offset(entry_id: str) -> int:
         return 0
     found = _ENTRY.fullmatch(entry_id)
     if found is None:
-        raise invalid("last_entry_id is not one that was sent.")
+        raise invalid(f"last_entry_id must be empty or an entry_id of this log, not {entry_id[:50]!r}.")
     return int(found.group(1))

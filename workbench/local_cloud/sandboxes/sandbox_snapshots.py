@@ -1,7 +1,7 @@
-"""Snapshots of sandboxes: what a sandbox can write apart from its volumes, kept as a tar and unpacked in others.
+"""Snapshots of sandboxes: the files of a sandbox outside of its volumes, stored as a tar and unpacked in others.
 
-Only guests pack and unpack; here a tar is bytes of a bounded size. A snapshot is an image with files: its environment
-is that of the image of the sandbox that it was taken of.
+Packing and unpacking is done inside sandboxes; for the host a tar is only bytes, up to a limit. A snapshot is an image
+with the config of the image of the sandbox from which it was taken.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from workbench.local_cloud.sandboxes.engine.spec import SandboxStartFailedError
 from workbench.local_cloud.store.content import CHUNK_BYTES, ContentStore
 from workbench.local_cloud.store.database import Database
 
-MAX_BYTES = 2 * 1024**3  # as much as three temporary file systems of a sandbox hold, with room
+MAX_BYTES = 2 * 1024**3  # more than the three temporary file systems of a sandbox can hold
 PACK_S = 300.0
 UNPACK_S = 300.0
-WRITABLE = ("/tmp", "/root")  # noqa: S108  # paths inside a sandbox; its shared memory is nobody's file system
-_MAX_TOLD = 500
+WRITABLE = ("/tmp", "/root")  # noqa: S108  # paths inside a sandbox; /dev/shm is not part of a snapshot
+_MAX_COMPLAINT_BYTES = 500  # of the snapshot program's stderr, in an error
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS snapshots (
@@ -38,12 +38,15 @@ CREATE TABLE IF NOT EXISTS snapshots (
 
 
 class SnapshotError(Exception):
-    """It cannot be packed or unpacked; the message says why."""
+    """A snapshot could not be packed, unpacked or unmounted; the message says why."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One snapshot: `kind` is "filesystem" or "directory"."""
+    """One snapshot: its image's id, and the id of the sandbox's image, on which it is based.
+
+    `kind` is "filesystem" or "directory"; `sha256` is that of the tar in the content store.
+    """
 
     image_id: str
     kind: str
@@ -52,7 +55,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """Takes snapshots, keeps them, and puts them into sandboxes."""
+    """Packs snapshots, stores them, and unpacks them in sandboxes."""
 
     def __init__(self, database: Database, content: ContentStore, *, tmp: Path) -> None:
         self._db = database
@@ -61,24 +64,27 @@ class Snapshots:
         database.script(_DDL)
 
     def find(self, image_id: str) -> Snapshot | None:
-        """A snapshot by its image's id; None when the image is none, or has expired."""
+        """Return a snapshot by its image's id; None when the image is no snapshot, or one that has expired."""
         row = self._db.one(
             "SELECT * FROM snapshots WHERE image_id=? AND (expires_at=0 OR expires_at>?)", (image_id, time.time())
         )
         return _snapshot(row) if row is not None else None
 
     def is_expired(self, image_id: str) -> bool:
-        """Whether an image is a snapshot whose time is over."""
+        """Whether an image is a snapshot that has expired."""
         row = self._db.one("SELECT expires_at FROM snapshots WHERE image_id=?", (image_id,))
         return row is not None and 0 < row["expires_at"] <= time.time()
 
     def taken(self, task_id: str, snapshot_id: str) -> Snapshot | None:
-        """The snapshot that a client's request has made already."""
+        """Return the snapshot that an earlier request with the same ids has made, None if there is none."""
         row = self._db.one("SELECT * FROM snapshots WHERE task_id=? AND snapshot_id=?", (task_id, snapshot_id))
         return _snapshot(row) if row is not None else None
 
     async def pack(self, sandbox: Sandbox, paths: Sequence[str], *, top: str, exclude: Sequence[str]) -> str:
-        """Pack directories of a sandbox; returns the hash of what is kept. Raises SnapshotError."""
+        """Pack directories of a sandbox into a tar, store it and return its sha256. Raises SnapshotError.
+
+        The tar's names are relative to `top`; the paths of `exclude` are left out.
+        """
         command = {"Save": {"paths": list(paths), "top": top, "exclude": list(exclude)}}
         async with _program(sandbox, command, PACK_S) as run:
             await run.write_stdin(b"", offset=0, eof=True)
@@ -94,7 +100,7 @@ class Snapshots:
                 return await asyncio.to_thread(self._content.add_file, file)
 
     def keep(self, snapshot: Snapshot, *, task_id: str, snapshot_id: str, ttl_s: float | None) -> None:
-        """Keep a snapshot for `ttl_s` seconds, None being for ever."""
+        """Store a snapshot for `ttl_s` seconds, or for ever if that is None."""
         expires_at = 0.0 if ttl_s is None else time.time() + ttl_s
         self._db.execute(
             "INSERT OR IGNORE INTO snapshots VALUES (?,?,?,?,?,?,?)",
@@ -110,28 +116,31 @@ class Snapshots:
         )
 
     async def unpack(self, sandbox: Sandbox, snapshot: Snapshot, path: str, *, mount: bool = False) -> None:
-        """Unpack below a path of a sandbox, or as all that is seen there with `mount`. Raises SnapshotError."""
+        """Unpack a snapshot below a path of a sandbox; with `mount`, into a new file system that hides what is there.
+
+        Raises SnapshotError.
+        """
         command = {"Mount" if mount else "Restore": {"path": path}}
         async with _program(sandbox, command, UNPACK_S) as run:
             offset = 0
             with self._content.open(snapshot.sha256) as file:
                 while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                     if run.poll() is not None:
-                        break  # it has failed: its end says why
+                        break  # it has failed; `_good_end` raises the reason
                     await run.write_stdin(chunk, offset=offset, eof=False)
                     offset += len(chunk)
             await run.write_stdin(b"", offset=offset, eof=True)
             await _good_end(run)
 
     async def unmount(self, sandbox: Sandbox, path: str) -> None:
-        """Show again what a mounted snapshot hid. Raises SnapshotError."""
+        """Unmount a snapshot, so that the files that it hid are seen again. Raises SnapshotError."""
         async with _program(sandbox, {"Unmount": {"path": path}}, UNPACK_S) as run:
             await _good_end(run)
 
 
 @asynccontextmanager
 async def _program(sandbox: Sandbox, command: dict[str, Any], timeout_s: float) -> AsyncIterator[Exec]:
-    """Run the snapshot program for as long as the block lasts; what goes wrong is a SnapshotError."""
+    """Run the snapshot program in a sandbox while the block runs; raises SnapshotError for failures and a timeout."""
     exec_id = f"snapshot-{secrets.token_hex(8)}"
     try:
         async with asyncio.timeout(timeout_s):
@@ -144,7 +153,7 @@ async def _program(sandbox: Sandbox, command: dict[str, Any], timeout_s: float) 
                     await sandbox.execs.kill(exec_id)
                 sandbox.execs.forget(exec_id)
     except TimeoutError as error:
-        raise SnapshotError(f"it took longer than {timeout_s:.0f} s") from error
+        raise SnapshotError(f"it was not done after {timeout_s:.0f} s") from error
     except (SandboxStartFailedError, OutputForgottenError, ValueError) as error:
         raise SnapshotError(str(error)) from error
 
@@ -159,9 +168,9 @@ async def _chunks(spool: Spool) -> AsyncIterator[bytes]:
 async def _good_end(run: Exec) -> None:
     status = await run.wait()
     if status.code != 0:
-        said = (await run.stderr.read(0, max_bytes=_MAX_TOLD)).decode("utf-8", "replace")
-        told = "".join(character for character in said if character.isprintable()).strip()
-        raise SnapshotError(told or "the sandbox has ended, or its snapshot program was killed")
+        complaint = (await run.stderr.read(0, max_bytes=_MAX_COMPLAINT_BYTES)).decode("utf-8", "replace")
+        printable = "".join(character for character in complaint if character.isprintable()).strip()
+        raise SnapshotError(printable or "the sandbox has ended, or its snapshot program was killed")
 
 
 def _snapshot(row: Any) -> Snapshot:

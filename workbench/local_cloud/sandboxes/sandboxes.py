@@ -1,4 +1,4 @@
-"""Sandboxes as Modal knows them: ids, names, tags, timeouts, volumes, results. The engine knows only processes."""
+"""Sandboxes as Modal has them: ids, names, tags, timeouts, volumes and results. The engine runs their processes."""
 
 import asyncio
 import shutil
@@ -36,17 +36,17 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
 _log = structlog.get_logger(__name__)
 
-OnNotice = Callable[[Record, str], None]
+OnNotice = Callable[[Record, str], None]  # gets a sentence about a sandbox, for the app's log
 Prepare = Callable[[Sandbox], Awaitable[None]]  # raises SandboxStartFailedError
 OnOutput = Callable[[Record, "api_pb2.FileDescriptor.ValueType", list[str]], None]
 
 FINISHED_KEPT = 200
 _ATTEMPTS_TO_END = 3
-_REFUSALS_TOLD = 100  # of one sandbox: a job must not be able to flood the log
+_REFUSALS_LOGGED = 100  # per sandbox: a job must not be able to flood the log
 
 
 class Sandboxes:
-    """Creates, finds and ends sandboxes; a sandbox ends by its entrypoint, its timeout, or on request."""
+    """Creates, finds and ends sandboxes. A sandbox ends with its entrypoint, by a timeout or limit, or on request."""
 
     def __init__(
         self,
@@ -63,13 +63,12 @@ class Sandboxes:
         serves_web: Callable[[int], bool] = lambda port: False,
         egress_test_networks: Sequence[Network] = (),
     ) -> None:
-        """`on_notice` gets what the cloud has to say of a sandbox, `on_output` what its program prints, for the log.
+        """Load the sandboxes of earlier clouds, all of which have ended.
 
-        `serves_web` says whether a port of this machine's loopback is a web function's now.
-
-        `lay_out` puts the files of mounts below a directory; those are in `files`.
-
-        `egress_test_networks` are addresses nearby that sandboxes may reach all the same, for tests.
+        `on_notice` gets the cloud's notices about a sandbox and `on_output` its program's output, for the app's log.
+        `serves_web` says whether a web function is served at a loopback port now. `lay_out` copies the files of mounts
+        into a directory, of which one per sandbox is made in `files`. `egress_test_networks` are private networks that
+        sandboxes may reach nevertheless, for tests.
         """
         self._egress_test_networks = tuple(egress_test_networks)
         self.serves_web = serves_web
@@ -82,7 +81,7 @@ class Sandboxes:
         self._records: dict[str, Record] = {}
         self._by_task: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._let_go: set[str] = set()  # ended ones whose output is no longer kept
+        self._without_output: set[str] = set()  # ids of ended sandboxes whose output was discarded
         self.descriptors = Descriptors()
         self._ledger = ledger
         for known in ledger.end_all(now=clock.time()):
@@ -91,7 +90,7 @@ class Sandboxes:
             self._records[record.sandbox_id] = self._by_task[record.task_id] = record
 
     def note(self, record: Record) -> None:
-        """Write down what is known of a sandbox, for after a restart."""
+        """Store what is known of a sandbox, so that a restart does not lose it."""
         self._ledger.note(record)
 
     async def create(
@@ -110,10 +109,10 @@ class Sandboxes:
         probe: Probe | None = None,
         prepare: Prepare | None = None,
     ) -> Record:
-        """Start a sandbox; `prepare` has it before its program does.
+        """Start a sandbox; `prepare` is awaited with it before its program starts.
 
-        Raises CloudError: ALREADY_EXISTS for a name that a running sandbox of the app has, RESOURCE_EXHAUSTED, with
-        nothing made, when there is no room for its files and sockets, FAILED_PRECONDITION when it does not start.
+        Raises CloudError: ALREADY_EXISTS for a name that a running sandbox of the app has, RESOURCE_EXHAUSTED when
+        there are too few descriptors, FAILED_PRECONDITION when it does not start.
         """
         await self._make_room()
         with self.descriptors.promised(OF_A_SANDBOX, what="Another sandbox"):
@@ -163,7 +162,7 @@ class Sandboxes:
                 return error.message
 
         record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
-        await self._open_the_way_out(record, record.sandbox, egress)
+        await self._open_egress(record, record.sandbox, egress)
         if prepare is not None:
             await prepare(record.sandbox)
         record.tunnels = Tunnels(record.sandbox_id, record.sandbox.visit)
@@ -183,7 +182,7 @@ class Sandboxes:
         if any(not mount.read_only for mount in definition.volume_mounts):
             self._spawn(commit_in_background(record, self._clock))
 
-    async def _open_the_way_out(self, record: Record, sandbox: Sandbox, policy: EgressPolicy) -> None:
+    async def _open_egress(self, record: Record, sandbox: Sandbox, policy: EgressPolicy) -> None:
         listener = sandbox.take_proxy_listener()
         sandbox.env = proxy_env(listener.getsockname()[1])
         record.proxy = EgressProxy(
@@ -195,33 +194,33 @@ class Sandboxes:
             try:
                 record.web_ways.open(port, await sandbox.listen(port))
             except OSError as error:
-                raise SandboxStartFailedError(f"its way to the web function at port {port}: {error}") from error
+                raise SandboxStartFailedError(f"it cannot listen at the web function's port {port}: {error}") from error
 
     def _refused(self, record: Record, host: str, port: int, reason: str) -> None:
         record.refusals += 1
-        if record.refusals <= _REFUSALS_TOLD:
+        if record.refusals <= _REFUSALS_LOGGED:
             self._notice(record, f"a connection to {host}:{port} was refused: {reason}")
-        if record.refusals == _REFUSALS_TOLD:
-            self._notice(record, "further refusals are not told")
+        if record.refusals == _REFUSALS_LOGGED:
+            self._notice(record, f"{_REFUSALS_LOGGED} connections were refused: further ones are not logged")
 
     def _notice(self, record: Record, text: str) -> None:
         _log.warning("sandbox.notice", sandbox_id=record.sandbox_id, text=text)
         self._on_notice(record, text)
 
     def get(self, sandbox_id: str) -> Record:
-        """One sandbox by id; raises CloudError NOT_FOUND."""
+        """Return a sandbox by its id; raises CloudError NOT_FOUND."""
         if sandbox_id not in self._records:
             raise not_found(f"Sandbox {sandbox_id} not found.")
         return self._records[sandbox_id]
 
     def by_task(self, task_id: str) -> Record:
-        """One sandbox by its task's id; raises CloudError NOT_FOUND."""
+        """Return a sandbox by its task's id; raises CloudError NOT_FOUND."""
         if task_id not in self._by_task:
             raise not_found(f"Task {task_id} not found.")
         return self._by_task[task_id]
 
     def find(self, app_name: str, name: str, *, environment: str, finished: bool = False) -> Record | None:
-        """The newest sandbox of that name, running unless `finished` ones count too."""
+        """Return the newest running sandbox of that name, with `finished` also one that has ended; None if none."""
         for record in reversed(self._records.values()):
             same = (record.app_name, record.name, record.environment) == (app_name, name, environment)
             if same and (finished or record.result is None):
@@ -229,26 +228,31 @@ class Sandboxes:
         return None
 
     def rename(self, record: Record, name: str) -> None:
-        """Give a running sandbox a name; ALREADY_EXISTS when another running one of the app has it."""
+        """Name a running sandbox.
+
+        Raises CloudError: ALREADY_EXISTS when another running one of the app has the name, FAILED_PRECONDITION when the
+        sandbox has ended.
+        """
         if record.result is not None:
-            raise failed_precondition("The sandbox has ended.")
+            raise failed_precondition(f"The sandbox {record.sandbox_id} has ended.")
         if self.find(record.app_name, name, environment=record.environment) not in (None, record):
             raise already_exists(f"Sandbox with name '{name}' already exists in app '{record.app_name}'.")
         record.name = name
         self.note(record)
 
     def all(self) -> list[Record]:
-        """Every sandbox, newest first."""
+        """Return every sandbox, newest first."""
         return sorted(self._records.values(), key=lambda record: record.created_at, reverse=True)
 
     async def terminate(self, record: Record) -> None:
-        """End a sandbox now; returns when it is gone and its volumes are committed. Idempotent."""
+        """End a sandbox; returns when its processes have ended and its volumes are committed. Idempotent."""
         await self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, EXIT_TERMINATED)
 
     async def reload_volumes(self, record: Record) -> None:
-        """Commit what was written in its mounts, then make newer commits visible there.
+        """Commit what a sandbox has written to its mounts, then make newer commits visible there.
 
-        Raises CloudError: FAILED_PRECONDITION, with nothing changed, while one of them is busy; and as a commit does.
+        Raises CloudError: FAILED_PRECONDITION, before anything is changed, while processes keep a mount busy; and as
+        `WorkingCopy.commit` does.
         """
         if record.sandbox is not None:
             for target in record.mounts:
@@ -260,11 +264,11 @@ class Sandboxes:
             await copy.reload()
 
     async def stop_app(self, app_id: str) -> None:
-        """End every sandbox of an app."""
+        """End every sandbox of an app; returns when all have ended."""
         await asyncio.gather(*(self.terminate(r) for r in self.all() if r.app_id == app_id and r.result is None))
 
     async def aclose(self) -> None:
-        """End every sandbox. Idempotent."""
+        """End every sandbox and discard their output. Idempotent."""
         await asyncio.gather(*(self.terminate(record) for record in self.all() if record.result is None))
         for record in self.all():
             if record.sandbox is not None:
@@ -279,31 +283,31 @@ class Sandboxes:
         for attempt in range(_ATTEMPTS_TO_END):
             try:
                 await self._finish(record, status, code)
-            except Exception as error:  # noqa: BLE001  # whoever asks for its end is told; here nobody does
+            except Exception as error:  # noqa: BLE001  # nobody waits for this end who could be told
                 _log.error("sandbox.not_ended", sandbox_id=record.sandbox_id, attempt=attempt, exc_info=error)
             else:
                 return
 
     async def _finish(self, record: Record, status: Status, code: int) -> None:
         if record.ending is None or (record.ending.done() and record.result is None):
-            if record.result is not None:  # it ended with an earlier cloud
+            if record.result is not None:  # it ended with an earlier cloud's process
                 return
             record.ending = asyncio.ensure_future(self._end(record, status, code))
         await asyncio.shield(record.ending)
 
     async def _end(self, record: Record, status: Status, code: int) -> None:
-        """End a sandbox; raises when it does not end, and then it may be tried again."""
+        """End a sandbox and give it its result. Raises when its processes do not end; it may then be called again."""
         if record.sandbox is not None:
             await record.sandbox.terminate()
         try:
             for what, step in (
-                ("its connections were not closed", _close_ways),
-                ("its log is not whole", finish_the_log),
-                ("what it wrote last was not committed", _commit_last),
+                ("its connections were not closed", _close_connections),
+                ("its log is not complete", finish_the_log),
+                ("its last changes to volumes were not committed", _commit_last),
             ):
                 try:
                     await step(record)
-                except Exception as error:  # noqa: BLE001  # it has ended all the same, and its log tells what failed
+                except Exception as error:  # noqa: BLE001  # the other steps must be done, and its log says what failed
                     _log.error("sandbox.not_left_clean", sandbox_id=record.sandbox_id, exc_info=error)
                     self._notice(record, f"{what}: {error}")
         finally:
@@ -321,13 +325,13 @@ class Sandboxes:
         self._spawn(self._forget_oldest())
 
     async def _make_room(self) -> None:
-        """Where descriptors are short, let go of the output of ended sandboxes, the first that ended first."""
+        """Discard the output of ended sandboxes, oldest end first, until there are descriptors for another sandbox."""
         if self.descriptors.has_room(OF_A_SANDBOX):
             return
         ended = [record for record in self._records.values() if record.result is not None]
         for record in sorted(ended, key=lambda record: record.finished_at):
-            if record.sandbox is not None and record.sandbox_id not in self._let_go:
-                self._let_go.add(record.sandbox_id)
+            if record.sandbox is not None and record.sandbox_id not in self._without_output:
+                self._without_output.add(record.sandbox_id)
                 await self._engine.discard(record.sandbox)
                 if self.descriptors.has_room(OF_A_SANDBOX):
                     return
@@ -337,7 +341,7 @@ class Sandboxes:
         for record in finished[:-FINISHED_KEPT]:
             del self._records[record.sandbox_id], self._by_task[record.task_id]
             self._ledger.forget(record.sandbox_id)
-            self._let_go.discard(record.sandbox_id)
+            self._without_output.discard(record.sandbox_id)
             if record.sandbox is not None:
                 await self._engine.discard(record.sandbox)
 
@@ -347,10 +351,10 @@ class Sandboxes:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _close_ways(record: Record) -> None:
-    for way in (record.proxy, record.web_ways, record.tunnels, record.connect):
-        if way is not None:
-            await way.aclose()
+async def _close_connections(record: Record) -> None:
+    for part in (record.proxy, record.web_ways, record.tunnels, record.connect):
+        if part is not None:
+            await part.aclose()
 
 
 async def _commit_last(record: Record) -> None:

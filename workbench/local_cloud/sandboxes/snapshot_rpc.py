@@ -1,7 +1,7 @@
 """Snapshot RPCs of the task command router: take one of a sandbox or a directory, mount one, unmount it.
 
-Where it differs from Modal: only /tmp, /root and volumes can be written in a sandbox here, so these two are what a
-snapshot of the file system holds, and below them an image can be mounted; only snapshots of directories can.
+Unlike on Modal, a sandbox here can write to /tmp, /root and its volumes only. So a snapshot of its file system holds
+/tmp and /root, and images can be mounted only below these two. Only snapshots of directories can be mounted.
 """
 
 import posixpath
@@ -26,7 +26,7 @@ _MAX_PATH_BYTES = 4096
 
 
 class SnapshotRpcs:
-    """Answers for the sandbox that the caller's token names."""
+    """Handles the snapshot RPCs, each for the sandbox that the caller's token is valid for."""
 
     def __init__(self, sandboxes: Sandboxes, images: Images, snapshots: Snapshots) -> None:
         self._sandboxes = sandboxes
@@ -36,31 +36,32 @@ class SnapshotRpcs:
     async def TaskSnapshotFilesystem(
         self, request: tcr.TaskSnapshotFilesystemRequest, context: Any
     ) -> tcr.TaskSnapshotFilesystemResponse:
-        """Keep what a sandbox has written, apart from its volumes, as an image."""
+        """Store what a sandbox has written outside of its volumes as an image."""
         image_id = await self._take(request, "filesystem", WRITABLE, top="/")
         return tcr.TaskSnapshotFilesystemResponse(image_id=image_id)
 
     async def TaskSnapshotDirectory(
         self, request: tcr.TaskSnapshotDirectoryRequest, context: Any
     ) -> tcr.TaskSnapshotDirectoryResponse:
-        """Keep one directory of a sandbox as an image that can be mounted."""
+        """Store one directory of a sandbox as an image that can be mounted."""
         path = _path(request.path)
         return tcr.TaskSnapshotDirectoryResponse(image_id=await self._take(request, "directory", (path,), top=path))
 
     async def TaskMountDirectory(self, request: tcr.TaskMountDirectoryRequest, context: Any) -> empty_pb2.Empty:
-        """Show a directory's snapshot at a path of a running sandbox; what was there is hidden."""
+        """Mount a directory's snapshot at a path of a running sandbox; the files there are hidden."""
         record, sandbox = self._running(request)
         path = _path(request.path)
         if not path.startswith(tuple(f"{top}/" for top in WRITABLE)):
-            raise invalid(f"Here an image can be mounted below {' and '.join(WRITABLE)} only, not at {path}.")
+            raise invalid(f"On the local cloud, an image can be mounted below {' or '.join(WRITABLE)}, not at {path}.")
         for target in (*record.mounts, *record.mounted):
             if f"{path}/".startswith(f"{target}/") or target.startswith(f"{path}/"):
-                raise failed_precondition(f"{path} is taken: something is mounted at {target}.")
+                raise failed_precondition(f"An image cannot be mounted at {path}: something is mounted at {target}.")
         snapshot = self._find(request.image_id)
         if snapshot is None or snapshot.kind != "directory":
             raise CloudError(
                 Reason.UNIMPLEMENTED,
-                "Sandbox.mount_image mounts images made by Sandbox.snapshot_directory only on the local cloud.",
+                "On the local cloud, Sandbox.mount_image mounts only images that Sandbox.snapshot_directory has made, "
+                f"and {request.image_id[:64]} is none.",
             )
         record.mounted.add(path)
         try:
@@ -73,7 +74,7 @@ class SnapshotRpcs:
         return empty_pb2.Empty()
 
     async def TaskUnmountDirectory(self, request: tcr.TaskUnmountDirectoryRequest, context: Any) -> empty_pb2.Empty:
-        """Take a mounted snapshot away, with what was changed in it."""
+        """Unmount a snapshot; what was changed in it is lost."""
         record, sandbox = self._running(request)
         path = _path(request.path)
         if path not in record.mounted:
@@ -95,10 +96,10 @@ class SnapshotRpcs:
     ) -> str:
         record, sandbox = self._running(request)
         if not 0 < len(request.snapshot_id) <= _MAX_ID:
-            raise invalid("A snapshot needs an id.")
+            raise invalid(f"snapshot_id must have 1 to {_MAX_ID} characters, not {len(request.snapshot_id)}.")
         ttl_s = float(request.ttl_seconds) if request.HasField("ttl_seconds") else float(_DEFAULT_TTL_S)
         if ttl_s <= 0 and ttl_s != _NO_EXPIRY:
-            raise invalid("ttl must be positive, or None to keep the snapshot.")
+            raise invalid(f"ttl must be positive, or None to keep the snapshot for ever, not {ttl_s:g}.")
         taken = self._snapshots.taken(record.task_id, request.snapshot_id)
         if taken is not None:  # a retry
             return taken.image_id
@@ -110,7 +111,7 @@ class SnapshotRpcs:
         label = f'LABEL local-cloud.snapshot="{record.task_id} {request.snapshot_id!r}"'
         image = api_pb2.Image(dockerfile_commands=["FROM base", label])
         image.base_images.add(docker_tag="base", image_id=base)
-        image_id = await self._images.get_or_create(image)  # a label builds nothing: it is there at once
+        image_id = await self._images.get_or_create(image)  # ready at once, since a label needs no build
         snapshot = Snapshot(self._images.built(image_id).image_id, kind, base, sha256)
         self._snapshots.keep(
             snapshot,
@@ -122,12 +123,12 @@ class SnapshotRpcs:
 
     def _find(self, image_id: str) -> Snapshot | None:
         if self._snapshots.is_expired(image_id):
-            raise not_found(f"Image {image_id} has expired.")
+            raise not_found(f"Image {image_id}, a snapshot of a sandbox, has expired: take a new one.")
         return self._snapshots.find(image_id)
 
     def _running(self, request: Any) -> tuple[Record, Sandbox]:
         if caller.get().task_id != request.task_id:
-            raise CloudError(Reason.PERMISSION_DENIED, "This token opens another sandbox.")
+            raise CloudError(Reason.PERMISSION_DENIED, f"This token is not for the task {request.task_id[:64]}.")
         record = self._sandboxes.by_task(request.task_id)
         if request.container_id:
             raise CloudError(Reason.UNIMPLEMENTED, "Sidecar containers are not implemented by the local cloud.")
@@ -138,18 +139,18 @@ class SnapshotRpcs:
                 Reason.UNIMPLEMENTED, "_experimental_encryption_key is not implemented by the local cloud."
             )
         if record.sandbox is None or record.ending is not None:
-            raise failed_precondition("The sandbox has ended.")
+            raise failed_precondition(f"The sandbox {record.sandbox_id} has ended.")
         return record, record.sandbox
 
 
 def _path(raw: bytes) -> str:
-    """An absolute path in one form; raises CloudError INVALID_ARGUMENT."""
+    """Return an absolute path in normal form; raises CloudError INVALID_ARGUMENT."""
     try:
         path = raw.decode()
     except UnicodeDecodeError:
-        raise invalid("A path must be UTF-8.") from None
+        raise invalid(f"A path must be UTF-8, unlike {raw[:100]!r}.") from None
     if not path.startswith("/") or "\0" in path or len(raw) > _MAX_PATH_BYTES:
-        raise invalid("A path must be absolute.")
+        raise invalid(f"A path must be absolute, without NUL and at most {_MAX_PATH_BYTES} bytes, not {path[:100]!r}.")
     if ".." in path.split("/") or (path := posixpath.normpath("/" + path.strip("/"))) == "/":
-        raise invalid("A path must name a directory other than '/'.")
+        raise invalid(f"A path must name a directory other than '/', without '..', not {path[:100]!r}.")
     return path

@@ -1,4 +1,4 @@
-"""Statistics of a sandbox. Nothing is billed here: costs stay unset, what would count is told all the same."""
+"""Statistics of a sandbox. Nothing is billed here, so costs stay unset; the amounts that Modal would bill are there."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _PERCENTILES = (5000, 9000, 9900)  # what the SDK documents, in hundredths of a 
 
 
 class SandboxStatsRpcs:
-    """Answers `Sandbox._experimental_stats`."""
+    """Handles the RPC of `Sandbox._experimental_stats`."""
 
     def __init__(self, sandboxes: Sandboxes, clock: Clock) -> None:
         self._sandboxes = sandboxes
@@ -22,7 +22,7 @@ class SandboxStatsRpcs:
     async def SandboxGetStats(
         self, request: api_pb2.SandboxGetStatsRequest, context: Any
     ) -> api_pb2.SandboxGetStatsResponse:
-        """Usage of a sandbox over a time range, by default its life so far."""
+        """Return a sandbox's usage in a time range, by default from its start until now."""
         record = self._sandboxes.get(request.sandbox_id)
         since = request.since.ToNanoseconds() / 1e9 if request.HasField("since") else record.created_at
         until = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else self._clock.time()
@@ -34,12 +34,12 @@ class SandboxStatsRpcs:
         response.since.FromNanoseconds(int(since * 1e9))
         response.until.FromNanoseconds(int(until * 1e9))
         requested = record.definition.resources
-        cores = [max(one.cores, requested.milli_cpu / 1000) * one.seconds for one in samples]
-        memory = [max(one.memory_gib, requested.memory_mb / 1024) * one.seconds for one in samples]
+        cores = [max(sample.cores, requested.milli_cpu / 1000) * sample.seconds for sample in samples]
+        memory = [max(sample.memory_gib, requested.memory_mb / 1024) * sample.seconds for sample in samples]
         response.billed_cpu_core_seconds, response.billed_memory_gib_seconds = sum(cores), sum(memory)
         for name, unit, values in (
-            ("CPU Usage (cores)", "cores", [one.cores for one in samples]),
-            ("Memory Usage (GiB)", "GiB", [one.memory_gib for one in samples]),
+            ("CPU Usage (cores)", "cores", [sample.cores for sample in samples]),
+            ("Memory Usage (GiB)", "GiB", [sample.memory_gib for sample in samples]),
         ):
             if values:
                 response.percentile_stats[name].unit = unit

@@ -222,7 +222,7 @@ class Sandbox:
             self._one.kill()
         else:
             self._bwrap.kill()
-        await asyncio.to_thread(self.group.hurry)
+        await asyncio.to_thread(self.group.lift_cpu_limit)
         await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
 
     async def wait_closed(self) -> None:

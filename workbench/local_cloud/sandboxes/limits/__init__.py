@@ -1,1 +1,1 @@
-"""What a sandbox may use, and who sees to it: control groups, a watchdog, the disk."""
+"""Limits of sandboxes, and what enforces them: control groups, a watchdog, the disk reserve."""

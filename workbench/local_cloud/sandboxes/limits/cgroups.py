@@ -1,10 +1,10 @@
-"""The kernel's own limits, where this machine lets us set them: cgroup v2, v1, or v1 with v2 beside it (hybrid).
+"""Control groups (cgroups) for sandboxes, where this machine allows them: v2, v1, or v1 with v2 beside it (hybrid).
 
-Decided once at start by making and removing a group with limits. Where that fails there are none, and the watchdog
-enforces what it can. Groups lie below this process's own, so that a limit that somebody set for us still holds.
+Whether they work is found out at the start, by making and removing a group with limits. Where they do not, the watchdog
+enforces what it can. Groups are made below this process's own group, so that a limit of that still holds.
 
-All sandboxes together take turns at the processors as one group, whatever they start: without it, a hundred programs in
-sessions of their own are a hundred participants beside the cloud, and its streams stand still for seconds.
+All sandboxes share one parent group, so that the kernel gives them together one share of the CPUs. Without it, a
+hundred programs would get a hundred shares beside the cloud's one, and the cloud would not answer for seconds.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from workbench.local_cloud.base.host_processes import start_of
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import Limits
 
 PREFIX = "workbench-"
-NOTE = "cgroups"  # a file that names this cloud's groups, for whoever cleans up behind it
+NOTE = "cgroups"  # the file that names this cloud's parent groups, for the janitor
 _ROOT = Path("/sys/fs/cgroup")
 _V1 = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
@@ -31,18 +31,18 @@ Version = Literal["v2", "v1", "none"]
 
 @dataclass(frozen=True)
 class Group:
-    """One sandbox's group: a directory for each hierarchy (one with v2)."""
+    """One sandbox's group: a directory in each controller's hierarchy, or a single one with v2."""
 
     version: Version
     directories: tuple[Path, ...]
 
     def add(self, pid: int) -> None:
-        """Move a process here, and with it all that it will start. Raises OSError."""
+        """Move a process into the group, and with it all that it starts later. Raises OSError."""
         for directory in self.directories:
             (directory / "cgroup.procs").write_text(str(pid))
 
     def out_of_memory_kills(self) -> int:
-        """How many processes the kernel has killed here because the group's memory was used up."""
+        """Return how many processes of the group the kernel has killed because its memory was used up."""
         name = "memory.events" if self.version == "v2" else "memory.oom_control"
         for directory in self.directories:
             with contextlib.suppress(OSError, ValueError):
@@ -50,10 +50,10 @@ class Group:
                 return int(facts.get("oom_kill", 0))
         return 0
 
-    def hurry(self) -> None:
-        """Take what is dying out of its group's queue for CPUs, so that it dies at once.
+    def lift_cpu_limit(self) -> None:
+        """Move killed processes out of a group with a CPU limit (v1), so that they end faster.
 
-        Behind a limit a fork bomb takes twenty times as long to end. Blocks for a moment; never raises.
+        Under its limit a fork bomb takes twenty times as long to end. Blocks for a moment; never raises.
         """
         for directory in self.directories:
             if (directory / "cpu.cfs_quota_us").exists():
@@ -62,7 +62,7 @@ class Group:
                         (directory.parent.parent / "cgroup.procs").write_text(str(pid))
 
     def kill(self) -> None:
-        """Kill every process that is still here. Never raises."""
+        """Kill every process of the group. Never raises."""
         for directory in self.directories:
             with contextlib.suppress(OSError):
                 (directory / "cgroup.kill").write_text("1")
@@ -72,7 +72,7 @@ class Group:
                     os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> None:
-        """Remove the group once its processes are gone. Blocks for a moment; never raises. Idempotent."""
+        """Kill the group's processes and remove it. Blocks for up to 5 s; never raises. Idempotent."""
         deadline = time.monotonic() + _REMOVE_S
         for directory in self.directories:
             while directory.is_dir():
@@ -84,19 +84,19 @@ class Group:
                     if time.monotonic() > deadline:
                         break
                     self.kill()
-                    time.sleep(0.002)  # the kernel has no event for a group's last process here
+                    time.sleep(0.002)  # the kernel does not tell when the last process of a group has ended
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where groups may be made: a directory of the hierarchy of one controller, or of v2's only one."""
+    """A directory in which groups may be made, in the hierarchy of one controller, or in that of v2 ("all")."""
 
     controller: str
     directory: Path
 
 
 class Cgroups:
-    """Makes groups for the sandboxes of one cloud; `version` is "none" where the machine allows none."""
+    """Makes groups for the sandboxes of one cloud; `version` is "none" where this machine does not allow any."""
 
     def __init__(self, version: Version, places: tuple[_Place, ...]) -> None:
         self.version = version
@@ -104,12 +104,12 @@ class Cgroups:
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        """The parents of every group of this cloud."""
+        """The parent directories of this cloud's groups, one per hierarchy."""
         return tuple(place.directory for place in self._places)
 
     @classmethod
     def detect(cls) -> "Cgroups":
-        """Find out what works by doing it; a parent group for this process's sandboxes is made then."""
+        """Find out by trying which version works, and make the parent group of this process's sandboxes."""
         candidates: tuple[tuple[Version, tuple[_Place, ...]], ...] = (("v2", _own_v2()), ("v1", _own_v1()))
         for version, owns in candidates:
             if not owns:
@@ -132,9 +132,12 @@ class Cgroups:
         return cls("none", ())
 
     def create(self, name: str, limits: Limits) -> Group:
-        """Make a group with limits, an empty one where there are none. Raises OSError, and nothing is left then."""
+        """Make a group with limits; with the version "none", a group without directories.
+
+        Raises OSError when a limit cannot be set, and then leaves no group behind.
+        """
         if limits.cpus is not None and self.version == "v2":
-            _share_cpus(self._places[0].directory)  # raises where nobody may limit them
+            _share_cpus(self._places[0].directory)  # raises OSError where the cpu controller may not be used
         group = Group(self.version, tuple(place.directory / f"{PREFIX}{name}" for place in self._places))
         try:
             for place, directory in zip(self._places, group.directories, strict=True):
@@ -148,17 +151,17 @@ class Cgroups:
         return group
 
     def close(self) -> None:
-        """Remove every group of this cloud; what is left in them is killed. Idempotent."""
+        """Kill the processes of all groups of this cloud and remove the groups. Idempotent."""
         for place in self._places:
             _dissolve(place.directory)
 
 
 def reap() -> int:
-    """Remove the groups of this user's clouds that are gone; returns how many there were. At start only."""
+    """Remove the groups that clouds of this user have left which no longer run; returns how many there were."""
     found = 0
     for own in (*_own_v2(), *_own_v1()):
         for parent in own.directory.glob(f"{PREFIX}*-*-*"):
-            with contextlib.suppress(OSError, ValueError):  # somebody else's, or gone meanwhile
+            with contextlib.suppress(OSError, ValueError):  # not one of ours, or removed meanwhile
                 identity = parent.name.removeprefix(PREFIX).rpartition("-")[0]
                 if parent.stat().st_uid == os.geteuid() and identity != _identity(int(identity.partition("-")[0])):
                     _dissolve(parent)
@@ -167,7 +170,7 @@ def reap() -> int:
 
 
 def _identity(pid: int) -> str:
-    """Name a process so that another one with the same number, later, is not taken for it."""
+    """Return a name of a process that a later process with the same id does not have."""
     started = start_of(pid)
     return f"{pid}-gone" if started is None else f"{pid}-{started.rpartition('/')[2]}"
 
@@ -201,7 +204,7 @@ def _settings(controller: str, limits: Limits) -> list[tuple[str, str]]:
 
 def _own_v2() -> tuple[_Place, ...]:
     if not (_ROOT / "cgroup.controllers").exists():
-        return ()  # hybrid: the v2 hierarchy has no controllers there
+        return ()  # no v2, or hybrid, where the v2 hierarchy has no controllers
     return (_Place("all", _below(_ROOT, _paths().get("", "/"))),)
 
 
@@ -213,7 +216,7 @@ def _own_v1() -> tuple[_Place, ...]:
 
 
 def _below(mount: Path, path: str) -> Path:
-    """A process's own place; in a container the kernel may name one that is not mounted here."""
+    """Return the directory of a group, or the hierarchy's root: in a container, the kernel may name a path outside."""
     place = mount / path.lstrip("/")
     return place if place.is_dir() else mount
 

@@ -1,4 +1,4 @@
-"""How much is free on disks, looked up once for all watchdogs, which are woken when a disk fills quickly."""
+"""The free space of disks, looked up once for all watchdogs. They are woken when a disk fills quickly."""
 
 import asyncio
 import os
@@ -9,25 +9,25 @@ from workbench.local_cloud.sandboxes.limits.pacing import Pacer
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE
 from workbench.local_cloud.store.disk_reserve import reserve_bytes
 
-INTERVAL_S = 0.2  # between two looks at a disk
-FALL_BYTES = 64 * MEBIBYTE  # a disk that fills so much calls for a walk at once
-_OFTEN = 10  # so few watchdogs look at every interval; more take turns, and wake each other
+INTERVAL_S = 0.2  # a disk's free space is looked up at most this often
+FALL_BYTES = 64 * MEBIBYTE  # when free space has fallen by this much, all watchdogs measure at once
+_OFTEN = 10  # up to so many watchdogs check at each interval; with more, each checks less often
 
 
 class Disks:
-    """The disks of one loop's sandboxes."""
+    """The disks of the sandboxes of one event loop. A disk is named by its device number (`st_dev`)."""
 
     def __init__(self) -> None:
         self._free: dict[int, tuple[float, int]] = {}
-        self._most: dict[int, int] = {}  # that was free since the last fall
+        self._most: dict[int, int] = {}  # the largest free space since it has last fallen by FALL_BYTES
         self._reserve: dict[int, int] = {}
-        self._grown: dict[object, tuple[int, int]] = {}  # device and bytes, by who has measured
+        self._grown: dict[object, tuple[int, int]] = {}  # device and bytes of growth, by watchdog
         self._fallen = asyncio.Event()
         self.walks = Pacer(5.0)
-        """Every watchdog takes part: it walks its directories in its turn."""
+        """Paces the walks in which the watchdogs measure their directories."""
 
     def free(self, device: int, directory: Path) -> int:
-        """Bytes that are free on a disk, of which a directory is given; 0 when that is gone."""
+        """Return the free bytes of a disk; `directory` is on it. 0 when the directory does not exist any more."""
         now = time.monotonic()
         at, free = self._free.get(device, (float("-inf"), 0))
         if now - at < INTERVAL_S:
@@ -47,27 +47,27 @@ class Disks:
         return free
 
     def is_nearly_full(self, device: int) -> bool:
-        """Whether a disk, which was looked at, has less free than is to stay so."""
+        """Whether a disk had less free space than the disk reserve when it was last looked up by `free`."""
         return self._free[device][1] < self._reserve[device] if device in self._free else False
 
     def note_growth(self, who: object, device: int, size: int) -> None:
-        """Write down by how many bytes somebody's files on a disk have grown; forgotten with `forget`."""
+        """Record by how many bytes the files of the watchdog `who` on a disk have grown since it began."""
         self._grown[who] = device, size
 
     def forget(self, who: object) -> None:
-        """Somebody writes no more. Idempotent."""
+        """Drop what `note_growth` has recorded of `who`. Idempotent."""
         self._grown.pop(who, None)
 
     def has_grown_most(self, who: object, device: int) -> bool:
-        """Whether nobody's files on a disk have grown more, as far as was measured."""
+        """Whether the files of `who` have grown more than those of any other watchdog on the disk."""
         most = max((size for on, size in self._grown.values() if on == device), default=0)
         return who in self._grown and self._grown[who] == (device, most) and most > 0
 
     async def turn(self) -> None:
-        """Wait until it is a watchdog's turn to look: in its time, or when another has seen a disk fall."""
-        pause_s = INTERVAL_S * max(1.0, self.walks.parts / _OFTEN)
+        """Wait until the next check of a watchdog is due, or another has seen a disk's free space fall."""
+        pause_s = INTERVAL_S * max(1.0, self.walks.participants / _OFTEN)
         try:
             async with asyncio.timeout(pause_s):
                 await self._fallen.wait()
         except TimeoutError:
-            pass  # its own time has come
+            pass  # the check is due

@@ -1,4 +1,4 @@
-"""What one sandbox may use, each number with its reason. Modal's own defaults where it has one."""
+"""The limits of one sandbox, each number with its reason; Modal's own default where it has one."""
 
 import os
 from dataclasses import dataclass
@@ -12,21 +12,22 @@ def _machine_memory() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bytes, counts and CPUs of one sandbox; `cpus` None means that only the machine limits them."""
+    """What one sandbox may use; `cpus` is None where only the machine limits them."""
 
     memory_bytes: int = min(4096 * MEBIBYTE, _machine_memory() // 2)  # a laptop with one hostile job stays usable
     cpus: float | None = None
-    processes: int = 512  # builds and browsers fit, a fork bomb ends quickly
-    tmpfs_bytes: int = 512 * MEBIBYTE  # of each of /tmp, /dev/shm and the home; it is memory
-    workspace_bytes: int = 8192 * MEBIBYTE  # of all writable mounts together, on the host's disk
+    processes: int = 512  # enough for builds and browsers, few enough that a fork bomb ends quickly
+    tmpfs_bytes: int = 512 * MEBIBYTE  # each of /tmp, /dev/shm and the home, which are in memory
+    workspace_bytes: int = 8192 * MEBIBYTE  # all writable mounts together, on the host's disk
     workspace_entries: int = 500_000  # as many as a v1 volume holds
-    stored_bytes: int = 32_768 * MEBIBYTE  # of new contents that commits keep: history would take what files give back
+    stored_bytes: int = 32_768 * MEBIBYTE  # new contents in commits, whose history keeps what files no longer hold
 
 
 def limits_of(*, memory_mb: int, memory_mb_max: int, milli_cpu: int, milli_cpu_max: int) -> Limits:
-    """Limits from a sandbox's resources as the protocol gives them, 0 being "not given".
+    """Return the limits for a sandbox's resources, MiB and thousandths of CPUs as in the protocol; 0 means "not given".
 
-    A request above the default raises the limit; a hard limit is taken as it is, up to what the machine has.
+    A requested memory above the default raises the limit. A `…_max` is the limit itself. Memory is limited to what the
+    machine has in any case.
     """
     memory = max(Limits.memory_bytes, memory_mb * MEBIBYTE)
     if memory_mb_max:

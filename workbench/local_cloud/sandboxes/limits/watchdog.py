@@ -1,7 +1,8 @@
-"""Looks after what the kernel does not limit for us: disk in the workspace always, memory where there are no cgroups.
+"""Watches the limits that the kernel does not enforce: disk in the workspace, and memory where there are no cgroups.
 
-It measures, and its owner acts: a sandbox over a limit is ended with a reason. Walking a large workspace costs, so it
-is walked when the disk's free space has fallen, and else the more rarely the longer it takes and the more there are.
+The watchdog measures; its owner ends a sandbox that is over a limit, with a reason. Walking a large workspace takes
+long. So it is walked at once when the disk's free space has fallen, and otherwise less often the longer a walk takes
+and the more sandboxes there are.
 """
 
 import asyncio
@@ -27,12 +28,12 @@ Inode = tuple[int, int]
 
 
 class UnmeasurableError(Exception):
-    """A tree is made so that it cannot be measured; the message says how."""
+    """A directory tree cannot be measured; the message says what in it prevents that."""
 
 
 @dataclass(frozen=True)
 class Exceeded:
-    """Which limit a sandbox is over, and the same in words."""
+    """The limit that a sandbox has exceeded, and the same as a sentence without its end, for the result."""
 
     what: Literal["memory", "workspace"]
     words: str
@@ -43,16 +44,17 @@ class Exceeded:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a directory tree holds: bytes on the disk, and entries."""
+    """What a directory tree takes: `size` in bytes on the disk, and the number of its entries."""
 
     size: int = 0
     entries: int = 0
 
 
 def measure(directory: Path, *, enough: Limits, seen: set[Inode]) -> Usage:
-    """Measure a tree without following links, each inode once; stops early once it is over the limits.
+    """Measure a tree without following links, counting each inode once; stops early when it exceeds `enough`.
 
-    Raises OSError for the root, and UnmeasurableError for what hides below it.
+    `seen` holds the inodes that were counted already, and gets those with several links. Raises OSError when the root
+    cannot be opened, and UnmeasurableError when a directory below it cannot be read, or is too deep.
     """
     size = entries = 0
     with opened_dir(directory) as root:
@@ -69,7 +71,7 @@ def measure(directory: Path, *, enough: Limits, seen: set[Inode]) -> Usage:
 
 
 def _below(directory: int, depth: int) -> Iterator[os.stat_result]:
-    """Every entry below an open directory, whatever its name is made of."""
+    """Yield the status of every entry below an open directory, also of names that are not UTF-8."""
     if depth == 0:
         raise UnmeasurableError(f"its directories are more than {MAX_DEPTH} deep")
     with os.scandir(directory) as listing:
@@ -81,13 +83,16 @@ def _below(directory: int, depth: int) -> Iterator[os.stat_result]:
                     with opened_dir(entry.name, dir_fd=directory) as inner:
                         yield from _below(inner, depth - 1)
             except PermissionError:
-                raise UnmeasurableError("it has a directory that cannot be looked into") from None
+                raise UnmeasurableError("it has a directory that the cloud may not read") from None
             except OSError:
-                continue  # it was there a moment ago
+                continue  # it was removed meanwhile
 
 
 def unnamed(pid: int, device: int, *, seen: set[Inode]) -> int:
-    """Bytes on a disk in files that have no name any more but are held open by a process or its descendants."""
+    """Return the bytes on a disk of removed files that a process or its descendants still have open.
+
+    `seen` holds the inodes that were counted already, and gets these.
+    """
     total = 0
     for process in family(pid):
         try:
@@ -108,7 +113,7 @@ def unnamed(pid: int, device: int, *, seen: set[Inode]) -> int:
 
 
 def private_memory(pid: int) -> int:
-    """Bytes of memory that a process and its descendants have for themselves; 0 for one that is gone."""
+    """Return the bytes of memory that a process and its descendants do not share; 0 when it has ended."""
     total = 0
     for process in family(pid):
         try:
@@ -120,7 +125,7 @@ def private_memory(pid: int) -> int:
 
 
 class Watchdog:
-    """Watches one sandbox; `exceeded` is called once, with a sentence, when it is over a limit."""
+    """Watches one sandbox, and calls `exceeded` once when it is over a limit."""
 
     def __init__(
         self,
@@ -133,7 +138,11 @@ class Watchdog:
         disks: Disks,
         exceeded: Callable[[Exceeded], None],
     ) -> None:
-        """`directories` are the writable mounts, `pid` is process 1; `out_of_memory` tells of the kernel's kills."""
+        """`directories` are the writable mounts, `pid` is the sandbox's process 1 as the host sees it.
+
+        `watch_memory` says that no cgroup limits the memory; `out_of_memory` returns a reason once the kernel has
+        killed a process of the sandbox for its memory, else None.
+        """
         self._limits = limits
         self._directories = tuple(directories)
         self._pid = pid
@@ -144,11 +153,11 @@ class Watchdog:
         self._next_walk = time.monotonic()
         self._disk = (directories[0].stat().st_dev, directories[0]) if directories else None
         self._free = self._free_now()
-        self._first: int | None = None  # what its files took when they were first measured
+        self._first: int | None = None  # the bytes of its files when they were first measured
 
     async def run(self) -> None:
         """Watch until cancelled or a limit is exceeded."""
-        with self._disks.walks.taking_part():
+        with self._disks.walks.participant():
             try:
                 while True:
                     await (asyncio.sleep(INTERVAL_S) if self._watch_memory else self._disks.turn())
