@@ -1,8 +1,8 @@
-"""The archive: each ended run's events and proof, on a volume, below the day on which the run was accepted.
+"""The archive: each ended run's events and proof, on a volume, in `/{day}/{run_id}/` by the day of its acceptance.
 
-Of a job of the Claude CLI it also holds what was asked and what was said with the model, so that it can be replayed.
-
-Written through the mount and committed explicitly; read through the volume's API, which sees what is committed.
+For a job of the Claude CLI it also holds the request and the exchanges with the model, so that the job can be replayed.
+Archives are written through the mount and committed explicitly; they are read through the volume's API, which sees only
+what is committed.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ _log = structlog.get_logger(__name__)
 
 EVENTS = "events.sse"
 BUNDLE = "run.json"
-REQUEST = "request.json"  # of a run that spoke to the model
-TRAFFIC = "model.jsonl"  # what it said
+REQUEST = "request.json"  # only of action `claude`, without secrets
+TRAFFIC = "model.jsonl"  # its exchanges with the model, one JSON object a line
 _COMMIT_S = 60.0
 
 
@@ -39,7 +39,7 @@ class ArchiveFailedError(Exception):
 
 
 def day_of(run_id: str) -> str:
-    """The day, in UTC, that a run id carries."""
+    """The UTC day (YYYY-MM-DD) on which a run was accepted, taken from its id; "unknown" if the id holds no time."""
     milliseconds = uuid.UUID(run_id).int >> 80
     try:
         return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC).strftime("%Y-%m-%d")
@@ -48,12 +48,12 @@ def day_of(run_id: str) -> str:
 
 
 def directory(run_id: str) -> str:
-    """Where a run's archive is in the volume."""
+    """The absolute path of a run's archive in the volume."""
     return f"/{day_of(run_id)}/{run_id}"
 
 
 class Archive:
-    """Writes archives in the background of everything else, and reads them."""
+    """Writes, reads, lists and removes the archives of runs. `root` is where this container has mounted the volume."""
 
     def __init__(self, state: SharedState, *, root: Path = ARCHIVE) -> None:
         self._volume = state.archive
@@ -63,9 +63,9 @@ class Archive:
         self._next: asyncio.Task[None] | None = None
 
     async def write(self, spool: Spool, bundle: Bundle, request: Request | None = None) -> None:
-        """Write a run's events and proof and return when they are there for others. Raises ArchiveFailedError.
+        """Write a run's archive and return when other containers can read it. Raises ArchiveFailedError.
 
-        `request` is None when it is not known any more.
+        `request` is None when the writer is not the run's owner, who alone knows it: `request.json` is then missing.
         """
         target = self._root / directory(bundle.run_id).lstrip("/")
         try:
@@ -91,13 +91,13 @@ class Archive:
                 await asyncio.to_thread(file.write, dump_exchanges([exchange]))
 
     async def _read_back(self, bundle: Bundle) -> None:
-        """See that a commit that was acknowledged is one. Raises ArchiveFailedError, platform errors."""
+        """Check through the volume's API that the commit can be read. Raises ArchiveFailedError, platform errors."""
         sizes = {entry.path.rpartition("/")[2]: entry.size for entry in await self._entries(directory(bundle.run_id))}
         if sizes.get(EVENTS) != bundle.events.bytes or await self.bundle(bundle.run_id) != bundle:
-            raise ArchiveFailedError("the commit was acknowledged, but what it holds is not there")
+            raise ArchiveFailedError("the archive's commit was acknowledged, but its files do not read back the same")
 
     async def read(self, run_id: str, spool: Spool) -> None:
-        """Fill a spool from an archive. Platform errors are raised, NotFoundError when there is none."""
+        """Fill a spool from a run's archive. Raises platform errors, of which NotFoundError means: no archive."""
         held = bytearray()
         last = 0
         bundle = await self.bundle(run_id)
@@ -110,24 +110,24 @@ class Archive:
                 spool.append(batch)
 
     async def bundle(self, run_id: str) -> Bundle:
-        """A run's proof. Platform errors are raised, NotFoundError when there is none."""
+        """A run's proof, from its archive. Raises platform errors, of which NotFoundError means: no archive."""
         data = bytearray()
         try:
             async for piece in self._volume.read_file.aio(f"{directory(run_id)}/{BUNDLE}"):
                 data += piece
-        except FileNotFoundError as error:  # as the SDK has it for a file
+        except FileNotFoundError as error:  # what the SDK raises for a file that does not exist
             raise modal.exception.NotFoundError(str(error)) from error
         return Bundle.model_validate_json(bytes(data))
 
     async def runs_before(self, day: str) -> AsyncIterator[str]:
-        """The ids of the runs that were accepted before a day."""
+        """The ids of the archived runs that were accepted before `day` (YYYY-MM-DD). Platform errors are raised."""
         for entry in await self._list("/"):
             if entry.path.strip("/") < day:
                 for run in await self._list(entry.path):
                     yield run.path.rpartition("/")[2]
 
     async def remove(self, run_id: str) -> None:
-        """Remove an archive. Idempotent."""
+        """Remove a run's archive. Idempotent. Platform errors are raised."""
         try:
             await self._volume.remove_file.aio(directory(run_id), recursive=True)
         except modal.exception.NotFoundError:
@@ -140,7 +140,10 @@ class Archive:
         return list(await self._volume.listdir.aio(path))
 
     async def _commit(self) -> None:
-        """Return when a commit that began after this call has ended; those who wait meanwhile share the next one."""
+        """Return when a commit has ended that began after this call.
+
+        Callers that arrive while a commit is running share the one after it: N archives need far fewer than N commits.
+        """
         if self._next is None:
             self._next = asyncio.create_task(self._commit_after(self._committing))
         await asyncio.shield(self._next)
@@ -158,7 +161,7 @@ def _make_empty(target: Path) -> None:
 
 
 def _whole(frames: bytes, last: int, last_of_run: int) -> Batch:
-    """Whole frames as a batch: the number of the last one stands in its first line."""
+    """Make whole frames that follow event `last` into a batch; the last frame's number is read from its `id:` line."""
     start = frames.rfind(b"\n\n", 0, -2)
     begin = 0 if start < 0 else start + 2
     number = int(frames[begin + len(b"id: ") : frames.index(b"\n", begin)])

@@ -1,6 +1,7 @@
-"""Ends runs whose owner is lost: terminates their sandbox, gives their log its terminal event, writes their archive.
+"""Closes runs whose owner is dead: terminates their sandbox, gives their log its terminal event, writes their archive.
 
-Anybody may do this, several at once: the first terminal event in the log counts for all, the rest is idempotent.
+Any container may do this, and several may at once: the first terminal event in the log counts for all of them, and
+every other step is idempotent. The page in `modal_app.runs` says when a run is closed.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ CANCELLED = ContractError(ErrorCode.CANCELLED, "the run was cancelled")
 
 
 class Closer:
-    """Ends what others have left."""
+    """Closes runs that their owner has left behind."""
 
     def __init__(self, state: SharedState, records: Records, archive: Archive, fleet: Fleet) -> None:
         self._state = state
@@ -37,7 +38,10 @@ class Closer:
         self._fleet = fleet
 
     async def close(self, record: RunRecord, reason: ContractError = LOST) -> TerminalEvent:
-        """End a run that nobody executes any more, and return how it ended. Idempotent. Platform errors are raised."""
+        """Close a run whose owner is dead, and return its terminal event. Idempotent. Platform errors are raised.
+
+        `reason` becomes the terminal event unless the log has one already.
+        """
         sandbox_id = await self._fleet.end_run(record.run_id)
         sandbox = SandboxFacts(id=sandbox_id, uid=0, terminated=True) if sandbox_id else None
         spool = Spool(record.run_id)
@@ -54,7 +58,7 @@ class Closer:
         return terminal
 
     async def _end(self, record: RunRecord, reason: ContractError, sandbox: SandboxFacts | None, spool: Spool) -> None:
-        """Read the log into the spool, and write its terminal event unless it has one."""
+        """Read the log into the spool; if it has no terminal event, append one and read again until one counts."""
         reader = LogReader(self._state.log, record.run_id)
         last_elapsed_ms = 0
         while True:

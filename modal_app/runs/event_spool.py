@@ -1,7 +1,7 @@
-"""A run's events on this container's disk: filled once, read by any number of readers, each at its own pace.
+"""A run's events in a file on this container's disk: written once, read by any number of readers at their own pace.
 
-What is here is what the log holds, so every reader sees the same bytes. A reader holds one piece of the file at a time:
-neither a slow one nor many of them cost memory, and none waits for another.
+The file holds what the run's log holds, so every reader sees the same bytes. A reader has one piece of the file in
+memory at a time: slow readers and many readers cost no memory, and no reader waits for another.
 """
 
 import asyncio
@@ -21,39 +21,39 @@ _STEP_BYTES = 1024 * 1024
 
 
 class SpoolBrokenError(Exception):
-    """What fills the spool has failed: how the run goes on is not known here."""
+    """The spool gets no more events, though the run has not ended: its source failed, or the container shuts down."""
 
 
 class Spool:
-    """One run's events, from the first to the terminal one. `close` releases the file."""
+    """One run's events, from the first to the terminal one. `readers` counts who reads; `close` releases the file."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.key = secrets.token_hex(8)
-        """Tells this spool from any other, of the same run, too."""
+        """Unique to this spool: a run that is opened twice has two spools with different keys."""
         self.last_seq = 0
         self.terminal: TerminalEvent | None = None
         self.readers = 0
         self._digest = hashlib.sha256()
         self._file = tempfile.TemporaryFile(prefix="run-")  # noqa: SIM115  # closed by `close`
         self._size = 0
-        self._index: list[tuple[int, int]] = [(1, 0)]  # a sequence number and where its frame begins, some of them
+        self._index: list[tuple[int, int]] = [(1, 0)]  # (seq, offset of its frame), about one entry for each 64 KiB
         self._failure: str | None = None
         self._closed = False
         self._changed = asyncio.Event()
 
     @property
     def size(self) -> int:
-        """How many bytes there are."""
+        """How many bytes of the stream are in the spool."""
         return self._size
 
     @property
     def facts(self) -> EventFacts:
-        """What an archive says of the bytes that are here."""
+        """The length, digest and last event number of what is in the spool, as the archive's proof states them."""
         return EventFacts(last_seq=self.last_seq, bytes=self._size, sha256=self._digest.hexdigest())
 
     def append(self, batch: Batch) -> None:
-        """Take the next events; those that are here already, or come after the terminal one, are dropped."""
+        """Add the next events. Those that are here already, that leave a gap, or that follow the end are dropped."""
         if self.terminal is not None or self._closed or not batch.first <= self.last_seq + 1 <= batch.last:
             return
         frames = batch.frames
@@ -71,21 +71,21 @@ class Spool:
         self._notify()
 
     def fail(self, reason: str) -> None:
-        """Tell readers that nothing more will come here, though the run has not ended."""
+        """Say that no more events will come, though the run has not ended: readers get SpoolBrokenError(reason)."""
         self._failure = reason
         self._notify()
 
     def piece(self, start: int, end: int) -> bytes:
-        """The bytes between two offsets."""
+        """The bytes from offset `start` up to `end`."""
         return os.pread(self._file.fileno(), end - start, start)
 
     async def read(
         self, after: int = 0, *, take: "Callable[[Spool, int], bytes] | None" = None
     ) -> AsyncIterator[bytes]:
-        """The bytes of the stream behind event `after`, up to and with the terminal event.
+        """Yield the bytes of the stream after event number `after`, up to and including the terminal event.
 
-        `take` gives the next piece of a spool from an offset on; without it, pieces are good for copying.
-        Raises SpoolBrokenError when the rest will not come.
+        `take(spool, offset)` chooses each piece; without it, pieces have up to 1 MiB. Waits for events that have not
+        come yet. Raises SpoolBrokenError when the rest will not come.
         """
         while self.last_seq < after and self._goes_on():
             await self._changed.wait()
@@ -119,7 +119,7 @@ class Spool:
         return self.terminal
 
     def close(self) -> None:
-        """Release the file; readers that are not done are told. Idempotent."""
+        """Release the file; readers that have not read to the end get SpoolBrokenError. Idempotent."""
         self._closed = True
         self._notify()
         self._file.close()
@@ -131,7 +131,7 @@ class Spool:
         return self.terminal is None and self._failure is None and not self._closed
 
     def _offset(self, after: int) -> int:
-        """Where the event behind `after` begins."""
+        """The offset at which event `after + 1` begins."""
         if after >= self.last_seq:
             return self._size
         at = bisect_right(self._index, after + 1, key=lambda entry: entry[0]) - 1

@@ -1,7 +1,8 @@
-"""Runs of other containers, and ended ones, on this container's disk: a spool for each that has readers here.
+"""Spools for runs that this container does not execute: those of other containers, and archived ones.
 
-It is filled from the log while the run is under way, and from the archive afterwards. Whoever follows a run watches its
-owner, too: when that dies, the run is ended here, so that no reader waits for what cannot come.
+A run gets a spool while it has readers here. It is filled from the log while the run is under way, and from the archive
+afterwards. Meanwhile the run's owner is watched: when it is dead, this container closes the run, so that no reader
+waits for an end that nobody would write.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 _log = structlog.get_logger(__name__)
 
 _RETRY_S = 0.5
-_WATCHES = 3  # in a lease
-_PATIENCE = 20  # attempts that fail one after the other
+_WATCHES = 3  # looks at the owner per lease
+_PATIENCE = 20  # failed reads in a row before readers are told
 _ARCHIVE_S = 10.0  # for the platform to give an archive: a reader waits meanwhile
 
 
 class FollowedRuns:
-    """Opens spools and fills them for as long as they have readers."""
+    """Keeps one spool for each run that is read here, and fills it for as long as it has readers."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class FollowedRuns:
 
     @contextmanager
     def reading(self, record: RunRecord) -> Iterator[Spool]:
-        """A run's spool, for as long as the block."""
+        """The run's spool, for the duration of the block; the last reader's block closes it."""
         if record.run_id not in self._open:
             spool = Spool(record.run_id)
             self._open[record.run_id] = (spool, asyncio.create_task(self._fill(spool, record)))
@@ -67,7 +68,7 @@ class FollowedRuns:
                 spool.close()
 
     async def aclose(self) -> None:
-        """Stop filling; readers are told. Idempotent."""
+        """Stop filling spools; their readers get SpoolBrokenError. Idempotent."""
         for spool, filling in list(self._open.values()):
             filling.cancel()
             spool.fail("the endpoint is shutting down")
@@ -106,7 +107,7 @@ class FollowedRuns:
                     await self._archive.read(spool.run_id, spool)
 
     async def _watch(self, spool: Spool, record: RunRecord) -> None:
-        """End the run when its owner is dead; read the archive when the log is gone."""
+        """Close the run when its owner is dead; once it is archived, read the archive: the log may be gone."""
         while spool.terminal is None:
             await asyncio.sleep(self._watch_s)
             try:

@@ -1,7 +1,8 @@
-"""What one run says, in order: every event gets its number here and is in the run's log before any reader sees it.
+"""The events of one run as its owner writes them: numbered, checked for their order, and put into the run's log.
 
-Events that come while a batch is on its way go into the next one, so that a slow log makes larger batches, not a longer
-queue. The queue is bounded: a log that falls behind holds up the job's output, never this process's memory.
+An event is in the log before any reader sees it. Events that come while a batch is being put wait for the next batch:
+a slow log makes larger batches. What waits is bounded by MAX_WAITING_BYTES: beyond it the job's output is held up, and
+this process's memory does not grow.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from modal_app.runs.event_spool import Spool
 from modal_app.runs.log import LogLostError, LogWriter
 
 MAX_WAITING_BYTES = 2 * 1024 * 1024
-MAX_BATCH_BYTES = 640 * 1024  # what one item of the queue takes; much output makes large batches
+MAX_BATCH_BYTES = 640 * 1024  # fits into one item of the queue
 
 
 class _Stamp(TypedDict):
@@ -45,7 +46,10 @@ class _Stamp(TypedDict):
 
 
 class Journal:
-    """The events of one run, as its owner writes them. `start` begins to write, `finish` waits for the last one."""
+    """Writes one run's events. `start` begins to put them into the log, `finish` waits until the last one is there.
+
+    `clock` gives Unix time, `monotonic` a clock for `elapsed_ms`; both in seconds.
+    """
 
     def __init__(
         self,
@@ -76,12 +80,12 @@ class Journal:
 
     @property
     def phase(self) -> Phase | None:
-        """The phase that was last told."""
+        """The phase of the last `status` event; None before the first."""
         return self._order.phase
 
     @property
     def lost(self) -> bool:
-        """Whether the log no longer takes what this container says: somebody else ends the run."""
+        """Whether this container may no longer write to the log; another container then closes the run."""
         return self._lost
 
     def start(self) -> None:
@@ -91,11 +95,14 @@ class Journal:
     def status(
         self, phase: Phase, message: str, *, cold_start: bool | None = None, timings: Timings | None = None
     ) -> None:
-        """Tell a phase."""
+        """Write a `status` event. Raises OrderError when the phase may not come now."""
         self._append(StatusEvent(**self._stamp(), phase=phase, message=message, cold_start=cold_start, timings=timings))
 
     async def stream(self, piece: Piece) -> None:
-        """Tell a piece of output; waits while the log is behind. Raises ContractError `container_lost`."""
+        """Write a `stream` event; waits while too much is waiting for the log.
+
+        Raises ContractError `container_lost` when the log is lost, and OrderError outside of the phase `running`.
+        """
         while self._waiting_bytes >= MAX_WAITING_BYTES and not self._lost:
             await self._changed.wait()
         if self._lost:
@@ -113,7 +120,7 @@ class Journal:
         usage: Usage | None = None,
         timings: Timings | None = None,
     ) -> None:
-        """Tell success, last."""
+        """Write `done`, the terminal event of a run that succeeded. Raises OrderError."""
         stamp = self._stamp()
         self._append(DoneEvent(**stamp, result=result, usage=usage, commit=commit, sandbox=sandbox, timings=timings))
 
@@ -127,7 +134,7 @@ class Journal:
         commit: Commit | None = None,
         timings: Timings | None = None,
     ) -> None:
-        """Tell failure, last."""
+        """Write `error`, the terminal event of a run that failed. Raises OrderError."""
         self._append(
             ErrorEvent(
                 **self._stamp(),
@@ -143,20 +150,20 @@ class Journal:
         )
 
     async def finish(self) -> TerminalEvent | None:
-        """Wait until everything is in the log, and return the terminal event; None when the log was lost."""
+        """Wait until every event is in the log and return the terminal one; None when the log was lost."""
         assert self._writer is not None
         await asyncio.wait([self._writer])
         return None if self._lost else self._terminal
 
     async def aclose(self) -> None:
-        """Stop writing. Idempotent."""
+        """Stop writing to the log, whether or not everything is there. Idempotent."""
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait([self._writer])
 
     @property
     def last_seq(self) -> int:
-        """The number of the last event; readers elsewhere may have it a moment before readers here."""
+        """The number of the last event that was written here; it may not be in the log yet."""
         return self._order.last_seq
 
     def _stamp(self) -> _Stamp:
@@ -177,7 +184,7 @@ class Journal:
         self._notify()
 
     async def _write(self) -> None:
-        """Move what waits into the log and then to the readers here, until the terminal event is through."""
+        """Put what waits into the log and then into the spool, until the terminal event is there."""
         try:
             while self._terminal is None or self._waiting:
                 if not self._waiting:

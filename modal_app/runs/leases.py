@@ -1,8 +1,8 @@
-"""One writer for each project: a chain of leases, each of which names the run that holds it.
+"""Leases: at most one run writes to a project at a time. A project has a chain of leases, numbered from 1.
 
-A lease is claimed by putting the next link of the chain, which succeeds for one claimant only; a link is written by its
-holder alone and never taken out, so no claimant can come too late and take a lease twice. The platform's names are a
-second lock below: it refuses a second sandbox of a project.
+A lease is claimed by putting the next link of the chain, which succeeds for one claimant only. Afterwards the link is
+changed by its holder alone, and it is never removed, so that a slow claimant cannot take a number a second time. The
+platform's own names are a second lock below this one: it refuses a second sandbox with the name of the project.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ _ATTEMPTS = 5
 
 
 class WarmSandbox(BaseModel):
-    """A sandbox that was created ahead and waits for a run; `until_ms` is Unix time.
+    """A sandbox that a `prewarm` has created and that waits for a run until `until_ms`, in Unix milliseconds.
 
-    `reach` is the one host that it reaches; None when it has no network.
+    `reach` is the one host that it can connect to; None when it has no network.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,7 +32,10 @@ class WarmSandbox(BaseModel):
 
 
 class Lease(BaseModel):
-    """One link of a project's chain."""
+    """One link of a project's chain: the run that holds the project, and the container that owns the run.
+
+    `warm` is the sandbox that the holder has left for the next run, told with the release.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,14 +47,14 @@ class Lease(BaseModel):
 
 
 class ProjectBusyError(ContractError):
-    """Another run holds the project."""
+    """Another run holds the project; `run_id` names it."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(ErrorCode.PROJECT_BUSY, f"run {run_id} holds this project", run_id=run_id)
 
 
 class Leases:
-    """Claims and releases leases. Platform errors are raised as they come."""
+    """Claims and releases leases of projects, which are given by their names. Platform errors are raised."""
 
     def __init__(self, state: SharedState, records: Records, pulse: Pulse) -> None:
         self._dict = state.records
@@ -59,9 +62,9 @@ class Leases:
         self._pulse = pulse
 
     async def claim(self, project: str, *, run_id: str, owner: str) -> tuple[Lease, WarmSandbox | None]:
-        """Take a project; returns the lease, and the sandbox that was made ahead, if it may still be there.
+        """Claim a project for a run; returns the lease, and the prewarmed sandbox that waits for it, if there is one.
 
-        Raises ProjectBusyError.
+        Raises ProjectBusyError while the last lease is neither released nor over, and when other claims keep winning.
         """
         for _ in range(_ATTEMPTS):
             last = await self.last(project)
@@ -78,14 +81,14 @@ class Leases:
         raise ProjectBusyError(kept.run_id)
 
     async def release(self, project: str, lease: Lease, *, warm: WarmSandbox | None = None) -> None:
-        """Give a project back, with the sandbox that waits for its next run."""
+        """Release a project; `warm` is the sandbox that waits for its next run, if any."""
         kept = lease.model_copy(update={"released": True, "warm": warm})
         await self._dict.put.aio(_link(project, lease.number), kept.model_dump_json())
 
     async def last(self, project: str) -> Lease | None:
-        """The newest lease of a project, released or not.
+        """The newest lease of a project, released or not; None before the first.
 
-        The chain is followed from where the pointer says; the pointer may lag behind, the chain never does.
+        The pointer holds a number that may be too low; from there the chain is followed to its end.
         """
         pointer = await self._dict.get.aio(_pointer(project))
         number = int(pointer) if pointer is not None else 0
@@ -100,7 +103,7 @@ class Leases:
         return None if found is None else str(found)
 
     async def _is_over(self, lease: Lease) -> bool:
-        """Whether the holder's run has ended, or nobody executes it any more."""
+        """Whether an unreleased lease holds nothing any more: its run has ended, or its owner is dead."""
         record = await self._records.get(lease.run_id)
         if record is not None and record.state != "open":
             return True

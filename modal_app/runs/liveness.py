@@ -1,4 +1,4 @@
-"""Whether a run goes on, as the model gateway asks before it spends anything for one."""
+"""Tells the model gateway whether a run is still going on, before it spends anything on the run's behalf."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable
 from modal_app.runs.run_records import Records
 from modal_app.runs.shared_state import SharedState
 
-_KNOWN_S = 1.0  # a token is good for so long at most after its run's end
+_KNOWN_S = 1.0  # an answer is reused for so long, so a token works at most so long after its run's end
 _MAX_KNOWN = 1000
 
 
 def liveness(state: SharedState, *, clock: Callable[[], float] = time.monotonic) -> Callable[[str], Awaitable[bool]]:
-    """A check whether a run goes on, by its record; an answer counts for a second. Platform errors are raised."""
+    """Return a function from run id to whether the run is open, by its record; answers are reused for a second.
+
+    Unknown runs are not open. The function raises platform errors.
+    """
     records = Records(state)
     known: dict[str, tuple[float, bool]] = {}
 

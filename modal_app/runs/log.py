@@ -1,8 +1,9 @@
-"""The log of a run: its batches in a Modal Queue that every container reads, in partitions that are its segments.
+"""The log of a run: its batches, in a Modal Queue that every container can read.
 
-A partition is an order that all readers share, and the rule for reading it is the same for all: a batch counts when it
-begins where the last one ended, and nothing counts after the terminal event. So a batch that was put twice, or by
-somebody who had lost the run meanwhile, is passed over by everybody alike.
+A partition of the queue is a segment of the log; a log that outgrows one segment continues in the next. All readers see
+the items of a partition in the same order and follow the same rule: a batch counts if it begins where the last counted
+batch ended, and nothing counts after the terminal event. So all readers skip a batch that was put twice, or by a
+container that had lost the run.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -18,25 +19,29 @@ from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 
 _log = structlog.get_logger(__name__)
 
-MAX_SEGMENT_ITEMS = 4000  # a partition takes 5,000
-MAX_SEGMENT_BYTES = 8 * 1024 * 1024  # it takes 64 MiB; one event may have 48
-KEPT_S = 24 * 3600  # after the last batch; Modal's most
-_FOLLOW_S = 24 * 3600.0  # an iteration that ends begins anew
+MAX_SEGMENT_ITEMS = 4000  # a partition takes at most 5,000
+MAX_SEGMENT_BYTES = 8 * 1024 * 1024  # a partition takes 64 MiB; one event may have 48
+KEPT_S = 24 * 3600  # after a segment's last batch; the most that Modal allows
+_FOLLOW_S = 24 * 3600.0  # a reader that has waited so long begins to follow anew
 _RETRY_S = 0.2
 _PUT_S = 10.0
 
 
 class LogLostError(Exception):
-    """A batch could not be put in its time, or its writer has lost the run."""
+    """A batch may not be in the log, because this container may no longer write to it."""
 
 
 def partition(run_id: str, segment: int) -> str:
-    """The name of a segment."""
+    """The name of the queue partition that holds a segment, counted from 0."""
     return f"{run_id}/{segment}"
 
 
 class LogWriter:
-    """Appends to one run's log. `may_write` is asked before every attempt, and after the last one."""
+    """Appends to one run's log, beginning in `segment`.
+
+    `may_write` says whether this container still owns the run. It is asked before every attempt to put a batch, and
+    once more after the successful one.
+    """
 
     def __init__(self, queue: modal.Queue, run_id: str, *, may_write: Callable[[], bool], segment: int = 0) -> None:
         self._queue = queue
@@ -47,7 +52,10 @@ class LogWriter:
         self._bytes = 0
 
     async def append(self, batch: Batch) -> None:
-        """Return when the batch is in the log, where every container sees it. Raises LogLostError."""
+        """Return when the batch is in the log, where every container sees it. Raises LogLostError.
+
+        Failures of the platform are tried again for as long as `may_write` allows.
+        """
         if self._bytes and self._bytes + len(batch.frames) > MAX_SEGMENT_BYTES:
             await self._put([ROLL.encode()])
             self._roll()
@@ -75,7 +83,10 @@ class LogWriter:
 
 
 class LogReader:
-    """Reads one run's log from its beginning, by the rule that all readers share."""
+    """Reads one run's log from its beginning and skips batches that do not count.
+
+    `last_seq` is the last event that was read, `segment` where the reader is, `ended` whether the end was read.
+    """
 
     def __init__(self, queue: modal.Queue, run_id: str) -> None:
         self.last_seq = 0
@@ -85,9 +96,9 @@ class LogReader:
         self._run_id = run_id
 
     async def follow(self, *, wait_s: float = _FOLLOW_S) -> AsyncIterator[Batch]:
-        """Yield the batches that count, up to and with the terminal one; for `wait_s` seconds waits for the next one.
+        """Yield the batches that count, up to and including the terminal one.
 
-        Ends early when none comes in that time. Platform errors are raised.
+        Ends early when no batch comes within `wait_s` seconds. Platform errors are raised.
         """
         while not self.ended:
             rolled = False
@@ -116,12 +127,12 @@ class LogReader:
             self.segment += 1
 
     async def to_the_end(self) -> list[Batch]:
-        """Every batch that is there now."""
+        """The batches that are in the log now, from where this reader stands. Platform errors are raised."""
         return [batch async for batch in self.follow(wait_s=0)]
 
 
 async def clear(queue: modal.Queue, run_id: str) -> None:
-    """Forget a run's log, as far as it has segments."""
+    """Delete all segments of a run's log. Platform errors are ignored: Modal deletes the log by itself after a day."""
     segment = 0
     with suppress(*PLATFORM_ERRORS):
         while await queue.len.aio(partition=partition(run_id, segment)):

@@ -1,4 +1,4 @@
-"""How a run ends, as far as it is known while it goes on."""
+"""What is known so far of how a run ends: collected while it goes on, told in its terminal event."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class Outcome:
-    """What the run has come to, and how long its parts took in milliseconds."""
+    """The result or the error of a run, and its facts. `timings` are milliseconds by name, `sandbox_s` is seconds."""
 
     result: JsonValue = None
     usage: Usage | None = None
@@ -32,13 +32,17 @@ class Outcome:
     timings: dict[str, int] = field(default_factory=dict)
 
     def take(self, performed: Performed) -> None:
-        """Take what the action has come to; raises the ContractError that it failed with."""
+        """Keep the result of the action; raises the ContractError that the action failed with, if it did."""
         self.result = performed.result
         if performed.error is not None:
             raise performed.error
 
     def settle(self, work: "asyncio.Task[None]", *, cancelled: bool) -> None:
-        """Take what the work ended with. A run that was cancelled after it had committed is still done."""
+        """Take over how the run's task has ended, unless an error is known already.
+
+        A task that was cancelled ends with `cancelled` if that was asked for, else with `container_lost`. When the
+        cancellation came too late to stop the task, it changes nothing: the run is done.
+        """
         if self.error is not None:
             return
         if work.cancelled():
@@ -53,12 +57,12 @@ class Outcome:
             self.error = internal_error()
 
     def spent(self, usage: Usage) -> None:
-        """Take what of the model was used, also by a run that is cancelled or has no time left."""
+        """Keep what the run has used of the model, however it ends."""
         self.usage = usage
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Note how many milliseconds a block takes, however it ends."""
+        """Store the duration of the block in `timings[name]`, in milliseconds, also when it raises."""
         started = time.monotonic()
         try:
             yield
@@ -67,11 +71,11 @@ class Outcome:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code that event and log tell: the one that the job's process ended with by itself."""
+        """The exit code for the terminal event and the log; None when the job's process was not seen to end."""
         return 0 if self.error is None else self.error.exit_code
 
     def tell(self, journal: Journal) -> None:
-        """Say in the journal how the run has ended, and in the log."""
+        """Write the run's terminal event to the journal, and a line to the container's own log."""
         timings = Timings(**self.timings)
         if self.error is None:
             journal.done(
@@ -96,5 +100,5 @@ class Outcome:
 
 
 def internal_error() -> ContractError:
-    """What a caller is told of a failure that is ours."""
+    """The error that a caller gets for a failure of the endpoint itself: its details are only in the log."""
     return ContractError(ErrorCode.INTERNAL, "an internal error; the endpoint's log has the details")

@@ -1,8 +1,9 @@
-"""Who executes a run: one container, as long as it can show that it lives.
+"""Ownership: a container owns the runs that it executes for as long as it can show that it is alive.
 
-An owner counts up a number in the shared records. It may write to its runs' logs only while its last beat that was
-taken is younger than the lease, by its own monotonic clock; others take it for dead only after they have seen its
-number stand still, and its beat is older than the lease and a margin. So nobody writes to a log beside its owner.
+An owner puts a beat, a growing number and the time, into the shared records. It may write to its runs' logs only while
+its last confirmed beat is younger than the lease, by its own monotonic clock. Other containers take it for dead only
+when they have seen the same beat twice and it is older than the lease and a margin. So an owner stops writing to its
+logs before anybody else begins.
 """
 
 import asyncio
@@ -18,15 +19,16 @@ from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)
 
-_MARGIN_S = 3.0  # between two containers' clocks
-_BEATS = 6  # in a lease
-_BEAT_DEADLINE = 0.5  # of a lease
+_MARGIN_S = 3.0  # by how much the clocks of two containers may differ
+_BEATS = 6  # per lease
+_BEAT_DEADLINE = 0.5  # of a lease, for one beat to be confirmed
 
 
 class Ownership:
-    """One container as an owner. `start` beats until `aclose`; `on_lost` is called once when the lease is over.
+    """One container as an owner of runs. `start` begins to beat, `aclose` stops.
 
-    One that is lost stays lost: others may have ended its runs. The container goes on as another owner.
+    `on_lost` is called once if the lease of `lease_s` seconds runs out. A lease that has run out is never taken up
+    again, because others may have closed the runs: the container makes another Ownership, under another name.
     """
 
     def __init__(self, state: SharedState, *, lease_s: float, on_lost: Callable[[], None]) -> None:
@@ -41,11 +43,11 @@ class Ownership:
 
     @property
     def holds(self) -> bool:
-        """Whether this container may write to its runs' logs now."""
+        """Whether this owner may write to its runs' logs now."""
         return not self._lost and time.monotonic() - self._beat_at < self._lease_s
 
     async def is_lost(self) -> bool:
-        """Whether the lease is over; then waits until its runs have been told, at most for a lease."""
+        """Whether the lease has run out. If so, returns only after `on_lost` was called, within one lease."""
         if self.holds:
             return False
         if self._task is not None:
@@ -53,13 +55,13 @@ class Ownership:
         return True
 
     async def start(self) -> None:
-        """Beat for the first time, and go on in the background. Platform errors of the first beat are raised."""
+        """Put the first beat, and go on beating in a background task. Platform errors of the first beat are raised."""
         if self._task is None:
             await self._beat()
             self._task = asyncio.create_task(self._go_on())
 
     async def aclose(self) -> None:
-        """Stop beating: this container has no runs any more. Idempotent."""
+        """Stop beating and remove the beat, so that others need not wait for the lease to run out. Idempotent."""
         self._lost = True
         if self._task is not None:
             self._task.cancel()
@@ -67,11 +69,11 @@ class Ownership:
                 await asyncio.wait_for(self._dict.pop.aio(_name(self.owner), None), self._lease_s * _BEAT_DEADLINE)
 
     async def _beat(self) -> None:
-        at, first = time.monotonic(), self._beats == 0  # before it is sent: the lease counts from here
+        at, first = time.monotonic(), self._beats == 0  # the lease counts from before the beat is sent
         self._beats += 1
         beat = f"{self._beats} {time.time():.3f}"
         await asyncio.wait_for(self._dict.put.aio(_name(self.owner), beat), self._lease_s * _BEAT_DEADLINE)
-        if first or self.holds:  # an answer that comes after the lease saves nothing: others may have acted
+        if first or self.holds:  # a confirmation after the lease has run out saves nothing: others may have acted
             self._beat_at = at
 
     async def _go_on(self) -> None:
@@ -89,14 +91,17 @@ class Ownership:
 
 
 class Pulse:
-    """Tells whether owners are alive, as seen from another container."""
+    """Tells whether an owner is alive, as seen from another container."""
 
     def __init__(self, state: SharedState, *, lease_s: float) -> None:
         self._dict = state.records
         self._lease_s = lease_s
 
     async def is_dead(self, owner: str) -> bool:
-        """Whether an owner can write no more; looks twice when it seems so. Platform errors are raised."""
+        """Whether an owner is dead and can write no more. Platform errors are raised.
+
+        Takes a third of a lease when it seems dead, for a second look.
+        """
         first = await self._dict.get.aio(_name(owner))
         if not self._stale(first):
             return False
@@ -105,7 +110,7 @@ class Pulse:
         return bool(first == second) and self._stale(second)
 
     def _stale(self, beat: object) -> bool:
-        """Whether a beat is older than a lease; an owner without one has left, or never came to its first."""
+        """Whether a beat is older than a lease and the margin, or missing: the owner has left, or never began."""
         if not isinstance(beat, str):
             return True
         return time.time() - float(beat.split()[1]) > self._lease_s + _MARGIN_S

@@ -1,14 +1,17 @@
-"""Who reads a run, here and in other containers: when the last reader has left, the run has a grace period to live."""
+"""Counts a run's readers, in this container and in others: a run without a reader is cancelled after a grace period."""
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_FIRST_S = 10.0  # for the first reader to come, whatever the grace
+_FIRST_S = 10.0  # the least time that the first reader has to come, however short the grace period
 
 
 class Readers:
-    """Counts readers; calls `on_alone` when there has been none for `grace_s` seconds. Needs a running loop."""
+    """Counts readers and calls `on_alone` when there has been none for `grace_s` seconds.
+
+    The first reader has at least 10 seconds. Made within a running event loop.
+    """
 
     def __init__(self, grace_s: float, on_alone: Callable[[], None]) -> None:
         self._grace_s = grace_s
@@ -21,7 +24,7 @@ class Readers:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Be a reader in this container for as long as the block."""
+        """Count one reader in this container for the duration of the block."""
         self._here += 1
         self._stop()
         try:
@@ -31,7 +34,7 @@ class Readers:
             self._check()
 
     def remote(self, reader: str, for_s: float) -> None:
-        """A reader elsewhere says that it is there, for `for_s` seconds unless it says so again."""
+        """Count a reader in another container, by its id, for `for_s` seconds from now; a repeated call renews it."""
         if self._closed:
             return
         self._forget(reader)
@@ -39,12 +42,12 @@ class Readers:
         self._stop()
 
     def left(self, reader: str) -> None:
-        """A reader elsewhere has left."""
+        """Stop counting a reader in another container."""
         self._forget(reader)
         self._check()
 
     def close(self) -> None:
-        """Stop watching. Idempotent."""
+        """Stop counting: `on_alone` is not called any more. Idempotent."""
         self._closed = True
         self._stop()
         for reader in list(self._remote):

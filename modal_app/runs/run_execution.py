@@ -1,7 +1,7 @@
-"""One run, as its owner executes it: a task that holds its sandbox, ends it on every path, and only then tells the end.
+"""One run as its owner executes it: a task that has a sandbox, terminates it on every path, and then tells the end.
 
-Responses are readers of a run, never its owner: a client that leaves, a response that is collected late or never,
-change nothing about who cleans up.
+Responses to clients only read the run. So a client that leaves, or a response that is closed late or never, changes
+nothing about who cleans up.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _LEASE_POLL_S = 0.25
 
 @dataclass(frozen=True)
 class RunResources:
-    """What runs are executed with."""
+    """What all runs of a container share: the deployed app's parts, the settings, and the shared state's services."""
 
     platform: Platform
     settings: Settings
@@ -48,7 +48,12 @@ class RunResources:
 
 
 class Run:
-    """One run of this container. `lease` and `warm` are the project's, when it has been claimed already."""
+    """One run of this container.
+
+    `lease` is the claim on its project, None when the run still has to wait for it or needs none. `warm` is the
+    prewarmed sandbox that came with the lease. `failures` is how often the project's sandbox has failed to start in a
+    row. `container_start_ms` is how long this container took to start, told by its first run only.
+    """
 
     def __init__(
         self,
@@ -84,21 +89,22 @@ class Run:
         return self.record.run_id
 
     def cancel(self) -> None:
-        """End the run soon, with `error: cancelled`. Idempotent; too late is harmless."""
+        """End the run soon, with `error: cancelled`. Idempotent; does nothing once the job has ended."""
         self._cancelled = True
         if self._work is not None:
             self._work.cancel()
 
     def abandon(self) -> None:
-        """End the run soon because this container ends, or has lost it. Idempotent."""
+        """End the run soon because this container shuts down, or no longer owns the run. Idempotent."""
         self._abandoned = True
         if self._work is not None:
             self._work.cancel()
 
     async def live(self) -> TerminalEvent | None:
-        """Go from acceptance to the terminal event and return it, when it is in the log; None when that was lost.
+        """Execute the run and return its terminal event once that is in the log.
 
-        Never raises; when cancelled, the run ends first.
+        Returns None when the log was lost: another container then closes the run. Every failure of the run becomes its
+        terminal event.
         """
         self.journal.start()
         outcome = self._outcome
@@ -122,7 +128,7 @@ class Run:
         return await self.journal.finish()
 
     def bundle(self, terminal: TerminalEvent) -> Bundle:
-        """The facts of the run for its archive."""
+        """What the archive says of the run."""
         outcome = self._outcome
         return self.record.bundle(
             terminal,
@@ -215,7 +221,7 @@ class Run:
 
     @asynccontextmanager
     async def _sandbox(self, owned: SandboxOwner, *, reach: str | None) -> AsyncIterator[ProjectSandbox]:
-        """The project's sandbox, proved alive: the one that was made ahead and reaches the same, or a new one."""
+        """The project's sandbox, proved alive: the prewarmed one if it can reach the same host, else a new one."""
         started = time.monotonic()
         try:
             self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
@@ -262,7 +268,7 @@ class Run:
         _log.info("sandbox.start", sandbox_id=held.id, warm=held.facts.warm, stale_locks=locks.removed, **timings)
 
     async def _prewarm(self, owned: SandboxOwner) -> WarmSandbox:
-        """Create the project's sandbox and leave it for the next run; one that waits already is left as it is."""
+        """Create the project's sandbox and leave it for the next run, unless one that can reach the same host waits."""
         assert isinstance(self.request, PrewarmRequest)
         reach = host_of(await self._resources.model.grant(self.run_id, lasts_s=0)) if self.request.with_model else None
         self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
@@ -283,7 +289,7 @@ class Run:
         await self._note(self._resources.leases.release(project, lease, warm=warm))
 
     async def _note(self, noting: Awaitable[None]) -> None:
-        """Write to the shared state what is good to know there, and no reason to fail."""
+        """Await a write to the shared state whose failure is logged and does not fail the run."""
         try:
             await noting
         except PLATFORM_ERRORS as error:

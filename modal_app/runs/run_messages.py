@@ -1,6 +1,6 @@
-"""What containers tell the owner of a run: that it shall be cancelled, and that somebody reads it elsewhere.
+"""Messages to the owner of a run from other containers: cancel the run; a reader reads it here; that reader has left.
 
-Each owner has a partition of one queue, from which it alone takes. A message to an owner that has died expires there.
+Each owner has a partition of one queue, from which it alone takes. A message to a dead owner expires there.
 """
 
 import asyncio
@@ -22,7 +22,11 @@ _PUT_S = 5.0
 
 
 class Message(BaseModel):
-    """One message: `reading` counts for `for_s` seconds."""
+    """One message about the run `run_id`.
+
+    `cancel` asks to cancel it. `reading` says that the reader with the id `reader` is there for `for_s` seconds from
+    now, `left` that this reader has gone.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,17 +37,20 @@ class Message(BaseModel):
 
 
 class Control:
-    """Sends and receives messages."""
+    """Sends messages to owners, and receives those to an owner."""
 
     def __init__(self, state: SharedState) -> None:
         self._queue = state.control
 
     async def send(self, owner: str, message: Message) -> None:
-        """Put a message where its owner finds it. Platform errors are raised."""
+        """Put a message into an owner's partition. Platform errors are raised."""
         await self._queue.put.aio(message.model_dump_json(), partition=owner, timeout=_PUT_S, partition_ttl=_TTL_S)
 
     async def receive(self, owner: str) -> list[Message]:
-        """Wait for messages to this owner; none come back when none arrive for a while, or the platform fails."""
+        """Wait for messages to this owner and take them.
+
+        Returns an empty list when none came for 45 seconds, or when the platform fails. Broken messages are skipped.
+        """
         try:
             found = await self._queue.get_many.aio(_AT_ONCE, partition=owner, timeout=_WAIT_S)
         except PLATFORM_ERRORS as error:

@@ -1,6 +1,6 @@
-"""The record of each run, and the keys by which a repeated request finds the run that the first one made.
+"""The records of runs, and the idempotency keys by which a repeated request finds the run of the first one.
 
-A run is whoever's record came first: `create` is the one atomic step after which exactly one container executes it.
+Creating a run's record is the one atomic step that decides which container executes it: the one whose record is first.
 """
 
 import hashlib
@@ -21,7 +21,11 @@ State = Literal["open", "ended", "archived", "expired"]
 
 
 class RunRecord(BaseModel):
-    """What is known of a run everywhere. `outcome` is "done" or the code of its error, once it has ended."""
+    """What every container can know of a run.
+
+    `owner` is the id of the owner that executes it, `body_sha256` the digest of its request. `outcome` is "done" or the
+    error's code, empty while the run is open; `ended_at_ms` is then 0.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,17 +41,17 @@ class RunRecord(BaseModel):
     ended_at_ms: int = 0
 
     def bundle(self, terminal: TerminalEvent, events: EventFacts, **facts: Any) -> Bundle:
-        """What the run's archive says: what is known of every run, and the `facts` that its closer has besides."""
+        """The proof for the run's archive: the record, its end, and the further `facts` (fields of Bundle) given."""
         known = self.model_dump(include=set(Bundle.model_fields) - {"outcome", "ended_at_ms"})
         return Bundle(**known, outcome=terminal.outcome, ended_at_ms=terminal.at_ms, events=events, **facts)
 
     @property
     def under_way(self) -> bool:
-        """Whether its archive is still to come."""
+        """Whether the run's archive is not written yet."""
         return self.state in ("open", "ended")
 
     def expired(self, keep_s: float) -> bool:
-        """Whether it is no longer kept."""
+        """Whether the run is no longer kept: `keep_s` seconds have passed since its end."""
         return self.state == "expired" or (not self.under_way and _now_ms() > self.ended_at_ms + keep_s * 1000)
 
 
@@ -64,22 +68,22 @@ def new_run_id() -> str:
 
 
 def body_digest(request: Request) -> str:
-    """What two requests with the same meaning have in common."""
+    """The SHA-256 of a parsed request, in hexadecimal: equal for requests that mean the same."""
     return hashlib.sha256(dump_request(request)).hexdigest()
 
 
 class Records:
-    """Reads and writes records. Platform errors are raised as they come."""
+    """Reads and writes records, keys and the set of runs under way. Every method raises platform errors."""
 
     def __init__(self, state: SharedState) -> None:
         self._dict = state.records
         self._under_way = state.under_way
 
     async def claim(self, key: str, request: Request) -> str:
-        """The run id that belongs to an idempotency key: a new one, or that of the request that came first.
+        """The run id of an idempotency key: a new one, or the one that the first request with this key was given.
 
-        A key belongs to one user and project: what others call theirs by the same key is another run.
-        Raises ContractError `idempotency_conflict` when that one had another body.
+        A key belongs to one user and project; the same key of another project means another run.
+        Raises ContractError `idempotency_conflict` when the first request had another body.
         """
         mine = _Claim(run_id=new_run_id(), body_sha256=body_digest(request))
         name = "key/" + hashlib.sha256(f"{request.user_id}/{request.project_id}/{key}".encode()).hexdigest()
@@ -90,32 +94,32 @@ class Records:
         return kept.run_id
 
     async def create(self, record: RunRecord) -> RunRecord:
-        """Make a run; returns the record that stands, which is another's when that one was first."""
+        """Create a run's record, and return the one that stands: another container's, if that came first."""
         await self._under_way.put.aio(record.run_id, record.owner)
         kept = await put_first(self._dict, _name(record.run_id), record.model_dump_json())
         return RunRecord.model_validate_json(kept)
 
     async def get(self, run_id: str) -> RunRecord | None:
-        """A run's record, or None."""
+        """A run's record; None when there is no such run."""
         found = await self._dict.get.aio(_name(run_id))
         return None if found is None else RunRecord.model_validate_json(found)
 
     async def ended(self, record: RunRecord, outcome: str) -> RunRecord:
-        """Note that the terminal event is in the log."""
+        """Record that the run's terminal event is in the log; `outcome` is "done" or the error's code."""
         return await self._save(record, state="ended", outcome=outcome, ended_at_ms=_now_ms())
 
     async def archived(self, record: RunRecord) -> RunRecord:
-        """Note that the archive is written and committed."""
+        """Record that the run's archive is written and committed, and remove the run from those under way."""
         kept = await self._save(record, state="archived")
         await self.settle(record.run_id)
         return kept
 
     async def expire(self, record: RunRecord) -> RunRecord:
-        """Note that the run is no longer kept."""
+        """Record that the run is no longer kept."""
         return await self._save(record, state="expired")
 
     async def settle(self, run_id: str) -> None:
-        """Strike a run off the list of those under way. Idempotent."""
+        """Remove a run from those under way. Idempotent."""
         await self._under_way.pop.aio(run_id, None)
 
     async def under_way(self) -> list[str]:
@@ -129,14 +133,15 @@ class Records:
 
 
 async def put_first(shared: modal.Dict, key: str, value: str) -> str:
-    """Put a value unless the key has one; returns the one that stands.
+    """Put a value under a key unless it has one already; returns the value that stands.
 
-    Read back even when it was not ours, by the answer: a request that the SDK repeats finds its own first attempt.
+    The value is read back even though the platform says that the key was taken: when the SDK repeats a request, the
+    value that is in the way may be the one that its first attempt has put.
     """
     if await shared.put.aio(key, value, skip_if_exists=True):
         return value
     found = await shared.get.aio(key)
-    if found is None:  # it has expired just now
+    if found is None:  # the value that was there has expired just now
         await shared.put.aio(key, value)
         return value
     return str(found)

@@ -1,4 +1,4 @@
-"""Where requests meet runs: a new one, one that a repeated request joins, one read or cancelled from anywhere."""
+"""What a container does with requests about runs: start one or join it, read it, cancel it, wherever it is executed."""
 
 import asyncio
 import secrets
@@ -35,8 +35,8 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_PRESENCE_S = 15.0  # how long a reader's word counts with the owner; it is given three times in that time
-_JOIN_S = 10.0
+_PRESENCE_S = 15.0  # how long an owner counts a reader elsewhere; the reader is told three times in that time
+_JOIN_S = 10.0  # for the container that has claimed the project to create the run's record
 _POLL_S = 0.1
 _SUBMIT_S = 60.0
 _STOP_S = 10.0
@@ -44,7 +44,7 @@ _UNDO_PAUSE_S = 1.0
 
 
 class RunService:
-    """One container's view of all runs."""
+    """All runs, as one container sees them: it executes some of them and follows the others."""
 
     def __init__(self, settings: Settings, platform: Platform, state: SharedState, model: ModelAccess) -> None:
         timeouts = settings.timeouts
@@ -66,41 +66,46 @@ class RunService:
         self._background: set[asyncio.Task[Any]] = set()
 
     async def submit(self, request: Request, key: str) -> str:
-        """Start a run, or find the one that this key has started; returns its id.
+        """Start a run, or find the one that was started with this idempotency key; returns the run's id.
 
         Raises ContractError `project_busy`, `over_capacity`, `idempotency_conflict`, `invalid_request`,
         `model_error`, `sandbox_unavailable`.
         """
         limit = self._settings.timeouts.process_s
         if request.timeout_s is not None and request.timeout_s > limit:
-            raise ContractError(ErrorCode.INVALID_REQUEST, f"timeout_s: may be at most {limit} on this endpoint")
+            message = f"timeout_s: is {request.timeout_s}, and at most {limit} on this endpoint"
+            raise ContractError(ErrorCode.INVALID_REQUEST, message)
         longest = self._settings.timeouts.longest_wait_s
         if request.wait_s > longest:
-            raise ContractError(ErrorCode.INVALID_REQUEST, f"wait_s: may be at most {longest} on this endpoint")
+            message = f"wait_s: is {request.wait_s}, and at most {longest} on this endpoint"
+            raise ContractError(ErrorCode.INVALID_REQUEST, message)
         if actions.needs_model(request) or (isinstance(request, PrewarmRequest) and request.with_model):
             self._model.check()
-        # A client that leaves must not leave a project claimed: what has begun is finished, and then has no reader.
+        # Shielded: a client that leaves now must not leave its project claimed. The run is started, without a reader.
         submitted: str = await _asking(asyncio.shield(self._spawn(self._submit(request, key))))
         return submitted
 
     async def record(self, run_id: str, *, user_id: str | None = None) -> RunRecord:
-        """A run's record, if it is this user's. Raises ContractError `not_found`, `gone`, `sandbox_unavailable`."""
+        """A run's record. With a `user_id`, another user's run does not exist.
+
+        Raises ContractError `not_found`, `gone`, `sandbox_unavailable`.
+        """
         run = self._supervisor.get(run_id)
         found = run.record if run is not None else await _asking(self._records.get(run_id))
         if found is None or (user_id is not None and found.user_id != user_id):
-            raise ContractError(ErrorCode.NOT_FOUND, "there is no such run")
+            raise ContractError(ErrorCode.NOT_FOUND, f"there is no run {run_id}")
         if found.expired(self._settings.timeouts.keep_s):
-            raise ContractError(ErrorCode.GONE, "the run has ended and is no longer kept", run_id=run_id)
+            raise ContractError(ErrorCode.GONE, f"run {run_id} has ended and is no longer kept", run_id=run_id)
         return found
 
     def last_seq(self, record: RunRecord) -> int | None:
-        """The number of the last event of a run that is executed here; None when it is executed elsewhere."""
+        """The number of the last event of a run that this container executes; None for all other runs."""
         run = self._supervisor.get(record.run_id)
         return None if run is None else run.journal.last_seq
 
     @asynccontextmanager
     async def reading(self, record: RunRecord) -> AsyncIterator[Spool]:
-        """A run's events for one reader; the run knows of the reader for as long as the block."""
+        """The spool of a run's events for one reader, whom the run counts for the duration of the block."""
         run = self._supervisor.get(record.run_id)
         if run is not None:
             spool = run.journal.spool
@@ -121,9 +126,10 @@ class RunService:
                 telling.cancel()
 
     async def cancel(self, run_id: str) -> TerminalEvent:
-        """Cancel a run and wait until it has ended, its sandbox with it; one that has ended stays as it is.
+        """Cancel a run, wait until it and its sandbox have ended, and return its terminal event.
 
-        Raises ContractError `not_found`, `gone`, `sandbox_unavailable`.
+        A run that has ended already stays as it is.
+        Raises ContractError `not_found`, `gone`, `sandbox_unavailable`; SpoolBrokenError when its end cannot be read.
         """
         record = await self.record(run_id)
         run = self._supervisor.get(run_id)
@@ -159,7 +165,7 @@ class RunService:
                 try:
                     lease, warm = await self._leases.claim(project, run_id=run_id, owner=ownership.owner)
                 except ProjectBusyError as busy:
-                    if busy.run_id == run_id:  # the same request, a moment ago
+                    if busy.run_id == run_id:  # the same request is being started by another container
                         return await self._joined(run_id)
                     if not request.wait_s:
                         raise
@@ -202,7 +208,7 @@ class RunService:
         return run_id
 
     async def _undo(self, record: RunRecord) -> None:
-        """End a run that was perhaps made, and that nobody executes."""
+        """Close a run of which it is not known whether its record was created, and which nobody executes."""
         await asyncio.sleep(_UNDO_PAUSE_S)
         async for attempt in retrying(pause_s=_UNDO_PAUSE_S):
             with attempt:
@@ -231,7 +237,7 @@ class RunService:
             await self._control.send(record.owner, Message(op="cancel", run_id=record.run_id))
 
     async def _tell_of_reader(self, record: RunRecord) -> None:
-        """Let the run's owner know of a reader here, until cancelled."""
+        """Tell the run's owner every 5 seconds that a reader is here, until cancelled; then that it has left."""
         reader = secrets.token_hex(8)
         there = Message(op="reading", run_id=record.run_id, reader=reader, for_s=_PRESENCE_S)
         try:
@@ -252,7 +258,7 @@ class RunService:
 
 
 async def _asking(asked: Awaitable[T]) -> T:
-    """Wait for an answer of the platform; its failure is one of ours."""
+    """Await a call of the platform. Raises ContractError `sandbox_unavailable` for platform errors."""
     try:
         return await asked
     except PLATFORM_ERRORS as error:

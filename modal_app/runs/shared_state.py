@@ -1,4 +1,4 @@
-"""What every container of the endpoint shares: two dicts, three queues and a volume, by their names."""
+"""The state that all containers of an endpoint share: two Modal dicts, three queues and a volume, named for the app."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +9,17 @@ ARCHIVE = Path("/runs")
 
 
 def traffic_name(app_name: str) -> str:
-    """The name of an app's queue of traffic with the model."""
+    """The name of the queue that holds what an app's runs exchange with the model."""
     return f"{app_name}-model-traffic"
 
 
 @dataclass(frozen=True)
 class SharedState:
-    """`records` keeps runs, keys, leases and owners, `under_way` the runs whose archive is not written yet.
+    """The endpoint's shared state; the page in `modal_app.runs` says who may write what.
 
-    `log` has the events of runs, `control` what containers tell each other, `traffic` what runs say with the model;
-    `archive` is mounted at ARCHIVE.
+    `records` holds runs, idempotency keys, leases, breakers and owners; `under_way` the ids of runs whose archive is
+    not written yet. `log` holds the events of runs, `control` the messages to owners, `traffic` the exchanges with the
+    model. `archive` is the volume that is mounted at ARCHIVE.
     """
 
     records: modal.Dict
@@ -30,7 +31,7 @@ class SharedState:
 
     @classmethod
     def named(cls, app_name: str) -> "SharedState":
-        """The state of the app with this name, made when it is not there."""
+        """The state of the app with this name; what is missing of it is created."""
         return cls(
             modal.Dict.from_name(f"{app_name}-runs", create_if_missing=True),
             modal.Dict.from_name(f"{app_name}-runs-under-way", create_if_missing=True),

@@ -1,4 +1,4 @@
-"""Keeps this container's runs: as many as it may have, each in a task of its own, from acceptance to its archive."""
+"""Executes this container's runs, each in a task of its own, from acceptance to its archive, up to a largest number."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ _STOP_S = 5.0
 
 
 class Supervisor:
-    """Starts runs and keeps them until they are archived and nobody here reads them any more."""
+    """Starts runs, and holds each until it is archived and has no reader in this container."""
 
     def __init__(self, resources: RunResources, state: SharedState, records: Records, archive: Archive) -> None:
         self._ownership: Ownership | None = None
@@ -46,7 +46,7 @@ class Supervisor:
         self._container_start_ms: int | None = _since_process_start_ms()  # told by the first run
 
     async def ready(self) -> Ownership:
-        """What runs that start now belong to: this container as an owner, as another one when it had lost its lease.
+        """The ownership for runs that start now; a new one when there is none yet or the last one's lease ran out.
 
         Platform errors are raised.
         """
@@ -69,7 +69,7 @@ class Supervisor:
             return ownership
 
     async def _leave(self) -> None:
-        """Be an owner no more: nobody is to wait for this one's next beat."""
+        """Give up the present ownership, if any: stop listening for its messages and remove its beat."""
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener], timeout=_STOP_S)
@@ -77,9 +77,10 @@ class Supervisor:
             await self._ownership.aclose()
 
     def check_room(self) -> None:
-        """Raises ContractError `over_capacity` when this container has as many runs as it may have."""
+        """Raise ContractError `over_capacity` when this container executes as many runs as it may."""
         if len(self._tasks) >= self._resources.settings.max_runs:
-            raise ContractError(ErrorCode.OVER_CAPACITY, "too many runs at once: try again soon")
+            message = f"this container executes {len(self._tasks)} runs, the most it may: try again soon"
+            raise ContractError(ErrorCode.OVER_CAPACITY, message)
 
     def start(
         self,
@@ -91,7 +92,7 @@ class Supervisor:
         warm: WarmSandbox | None,
         failures: int = 0,
     ) -> Run:
-        """Execute a run whose record this container has made as this owner; `failures` are its project's, in a row."""
+        """Execute a run whose record this container has created under this ownership; see Run for the arguments."""
         container_start_ms, self._container_start_ms = self._container_start_ms, None
         log = LogWriter(self._state.log, record.run_id, may_write=lambda: ownership.holds)
         run = Run(
@@ -105,7 +106,7 @@ class Supervisor:
             container_start_ms=container_start_ms,
         )
         self._runs[run.run_id] = run
-        if not ownership.holds:  # lost since it was asked for: who was told of that did not know of this run
+        if not ownership.holds:  # the lease ran out since `ready`, and `on_lost` did not know of this run
             run.abandon()
         task = asyncio.create_task(self._keep(run))
         self._tasks[run.run_id] = task
@@ -113,18 +114,18 @@ class Supervisor:
         return run
 
     def get(self, run_id: str) -> Run | None:
-        """A run whose events are here."""
+        """A run that this container executes, or has executed and still has the events of; else None."""
         return self._runs.get(run_id)
 
     def let_go(self, run_id: str) -> None:
-        """A reader has left: forget the run if it was the last one's, and nothing is to be done for it any more."""
+        """Forget a run and release its spool, unless it still has readers here or is not archived yet."""
         run = self._runs.get(run_id)
         if run is not None and run_id not in self._tasks and not run.journal.spool.readers:
             del self._runs[run_id]
             run.journal.spool.close()
 
     async def aclose(self) -> None:
-        """End every run and wait until their sandboxes are gone and their archives written. Idempotent."""
+        """End every run; wait `terminate_s` seconds for sandboxes to end and archives to be written. Idempotent."""
         for run in list(self._runs.values()):
             run.abandon()
         if self._tasks:
@@ -135,7 +136,7 @@ class Supervisor:
             run.journal.spool.close()
 
     def _abandon(self, owner: str) -> None:
-        """Leave the runs of an owner that this container is no more."""
+        """Abandon the runs of an owner whose lease has run out."""
         for run in list(self._runs.values()):
             if run.record.owner == owner:
                 run.abandon()
@@ -155,16 +156,16 @@ class Supervisor:
             await self._archive_run(run, terminal)
 
     def _kept(self, run: Run, task: "asyncio.Task[None]") -> None:
-        """A run has been archived, or is left to the sweeper."""
+        """After a run's task: the run is archived, or is left to the sweeper."""
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("run.not_kept", run_id=run.run_id, exc_info=error)
-        if run.record.state == "open":  # lost: somebody else ends it
+        if run.record.state == "open":  # the log was lost: another container closes the run
             run.record = run.record.model_copy(update={"state": "ended"})
         del self._tasks[run.run_id]
         self.let_go(run.run_id)
 
     async def _archive_run(self, run: Run, terminal: TerminalEvent) -> None:
-        """Note the end and write the archive; what fails here is done by the sweeper."""
+        """Record the end and write the archive; after 3 failures the sweeper does it."""
         attempts = retrying(pause_s=_ARCHIVE_PAUSE_S, attempts=_ARCHIVE_ATTEMPTS, also=(ArchiveFailedError,))
         try:
             async for attempt in attempts:
@@ -176,7 +177,7 @@ class Supervisor:
             _log.warning("run.not_archived", reason=str(error)[:300])
 
     async def _listen(self, owner: str) -> None:
-        """Do what other containers say about runs of this one."""
+        """Act on the messages that other containers send to this owner, until cancelled."""
         while True:
             for message in await self._control.receive(owner):
                 run = self._runs.get(message.run_id)
@@ -192,7 +193,7 @@ class Supervisor:
 
 
 def _since_process_start_ms() -> int:
-    """How long ago this process was started, in milliseconds; 0 where /proc does not tell."""
+    """Milliseconds since this process was started; 0 where /proc does not tell."""
     with suppress(OSError, ValueError, IndexError):
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         started = ticks / os.sysconf("SC_CLK_TCK")

@@ -1,8 +1,9 @@
-"""Finds what nobody owns any more and ends it: sandboxes, runs, archives. It runs on a schedule; what lives is let be.
+"""The sweeper: finds runs, sandboxes and archives that nobody owns any more, and ends them. It runs on a schedule.
 
-A sandbox goes when its run has ended, when its run's owner is dead, when it was made ahead and its time is over, or
-when there is no such run. Each is looked at twice, with a pause between: what was just being made or handed over is not
-what it seemed the first time.
+A run is closed when its owner is dead, or when it ended a while ago and is not archived. A sandbox is terminated when
+its run has ended or does not exist, when its run's owner is dead, or when it was prewarmed and its time is over. Each
+sandbox is looked at twice, half a lease apart: one that is just being created or adopted may look unowned the first
+time. An archive is removed `keep_s` seconds after its run's end.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ _AT_ONCE = 8
 
 
 class Sweeper:
-    """One sweep after the other; `sweep` returns how much of each kind it has ended."""
+    """Makes sweeps with these deadlines over the sandboxes of `platform` and the runs of `state`."""
 
     def __init__(self, timeouts: Timeouts, platform: Platform, state: SharedState) -> None:
         logs.configure()
@@ -43,7 +44,7 @@ class Sweeper:
         self._closer = Closer(state, self._records, self._archive, self._fleet)
 
     async def sweep(self) -> dict[str, int]:
-        """Look at everything once."""
+        """Make one sweep; returns how many `runs`, `sandboxes` and `archives` it has ended or removed."""
         counts = {
             "runs": await self._sweep_runs(),
             "sandboxes": await self._sweep_sandboxes(),
@@ -53,7 +54,7 @@ class Sweeper:
         return counts
 
     async def _sweep_runs(self) -> int:
-        """End runs whose owner is dead, and archive those whose owner could not."""
+        """Close runs whose owner is dead, and archive runs that their owner could not archive; returns how many."""
         limit = asyncio.Semaphore(_AT_ONCE)
 
         async def look(run_id: str) -> int:
@@ -78,26 +79,26 @@ class Sweeper:
         waited_s = time.time() - record.ended_at_ms / 1000
         margin_s = self._timeouts.sweep_margin_s
         if record.state == "ended" and waited_s < margin_s and not await self._pulse.is_dead(record.owner):
-            return 0  # its owner is about to archive it
+            return 0  # its owner lives and is about to archive it
         if record.state == "open" and not await self._pulse.is_dead(record.owner):
             return 0
         await self._closer.close(record)
         return 1
 
     async def _sweep_sandboxes(self) -> int:
-        first = [sandbox.object_id for sandbox, tags in await self._fleet.all() if await self._is_nobodys(tags)]
+        first = [sandbox.object_id for sandbox, tags in await self._fleet.all() if await self._is_unowned(tags)]
         if not first:
             return 0
         await asyncio.sleep(self._timeouts.lease_s / 2)
         ended = 0
         for sandbox, tags in await self._fleet.all():
-            if sandbox.object_id in first and await self._is_nobodys(tags):
+            if sandbox.object_id in first and await self._is_unowned(tags):
                 _log.warning("sweep.sandbox", sandbox_id=sandbox.object_id, run_id=tags.get(RUN_TAG))
                 await self._fleet.end(sandbox)
                 ended += 1
         return ended
 
-    async def _is_nobodys(self, tags: dict[str, str]) -> bool:
+    async def _is_unowned(self, tags: dict[str, str]) -> bool:
         run_id = tags.get(RUN_TAG)
         if run_id is None:
             return False  # not one of ours
@@ -111,13 +112,13 @@ class Sweeper:
         return time.time() - record.ended_at_ms / 1000 > self._timeouts.sweep_margin_s
 
     async def _is_unused(self, record: RunRecord) -> bool:
-        """Whether the sandbox that a run has made ahead has had its time."""
+        """Whether the time is over for which a prewarmed sandbox waits for a run."""
         last = await self._leases.last(project_name(record.user_id, record.project_id))
         until_ms = last.warm.until_ms if last is not None and last.warm is not None else record.ended_at_ms
         return time.time() > until_ms / 1000 + self._timeouts.sweep_margin_s
 
     async def _sweep_archives(self) -> int:
-        """Remove what is no longer kept, and the logs of what is archived."""
+        """Remove archives of runs that are no longer kept, and what may be left of their logs; returns how many."""
         oldest = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=self._timeouts.keep_s)
         removed = 0
         async for run_id in self._archive.runs_before(_day_after(oldest)):
@@ -134,7 +135,7 @@ class Sweeper:
 
 
 def _age_s(run_id: str) -> float:
-    """How long ago a run was accepted, by its id."""
+    """Seconds since a run was accepted, by the time in its id."""
     return time.time() - int(run_id.replace("-", "")[:12], 16) / 1000
 
 
