@@ -1,7 +1,8 @@
-"""The only module that creates and looks up `modal.Sandbox`: a project's sandbox, new or made ahead by a `prewarm`.
+"""The only module that creates and looks up `modal.Sandbox`: a project's sandbox, new or prewarmed.
 
 A sandbox sees its project's sub-path of the project volume at /workspace and, read-only, the global volume at /global.
-Its name follows from the project, and its tags name the run, before it exists: whoever finds it knows whose it is.
+Its name is derived from the project, and its tag names the run. Both are part of the call that creates it, so a sandbox
+that is found later can always be attributed to its run.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ _log = structlog.get_logger(__name__)
 
 RUN_TAG = "run_id"
 CANCELLED_TAG = "cancelled"
-# Waits for its first byte as long as its second argument says, and from then on for every next one as its first says.
+# The sandbox's entrypoint: exits, and so ends the sandbox, when no byte comes on stdin in time. The time in seconds is
+# its second argument for the first byte, and its first argument for every byte after that.
 _WATCHDOG = """
 import os, select, sys
 lease, patience = float(sys.argv[1]), float(sys.argv[2])
@@ -40,7 +42,7 @@ _LIST_S = 20.0
 
 @dataclass(frozen=True)
 class Platform:
-    """What the deployed app has: itself, the sandboxes' image, the two volumes."""
+    """The deployed app, the image of its sandboxes, the volume of projects and the global volume (`shared`)."""
 
     app: modal.App
     image: modal.Image
@@ -50,7 +52,7 @@ class Platform:
 
 @dataclass(frozen=True)
 class SandboxOwner:
-    """Whose sandbox it is: one run of one project."""
+    """The run and the project that a sandbox belongs to."""
 
     run_id: str
     user_id: str
@@ -58,27 +60,27 @@ class SandboxOwner:
 
     @property
     def name(self) -> str:
-        """The one name that the project's sandbox may have: the platform refuses a second one of the same name."""
+        """The name of the project's sandbox; the platform refuses a second live sandbox of the same name."""
         return project_name(self.user_id, self.project_id)
 
     @property
     def root(self) -> str:
-        """Where the project is in the project volume. The ids were checked when the request was parsed."""
+        """The project's directory in the project volume. The ids were checked when the request was parsed."""
         return sub_path(self.user_id, self.project_id)
 
 
 def project_name(user_id: str, project_id: str) -> str:
-    """A name for a project that tells nothing of its ids and fits where the platform wants names."""
+    """A name for a project, 34 characters that the platform takes as a name and that do not reveal the ids."""
     return "p-" + hashlib.sha256(f"{user_id}/{project_id}".encode()).hexdigest()[:32]
 
 
 def sub_path(user_id: str, project_id: str) -> str:
-    """Where a project is in the project volume."""
+    """A project's directory in the project volume."""
     return f"/projects/{user_id}/{project_id}"
 
 
 class Fleet:
-    """Makes, finds and ends sandboxes."""
+    """Creates, finds and terminates the sandboxes of the app."""
 
     def __init__(self, platform: Platform, timeouts: Timeouts) -> None:
         self._platform = platform
@@ -88,15 +90,16 @@ class Fleet:
     async def create(
         self, owned: SandboxOwner, *, prewarm: bool = False, reach: str | None = None
     ) -> AsyncIterator[ProjectSandbox]:
-        """A new sandbox, terminated on every way out; with `prewarm`, on every way out but a good one.
+        """A new sandbox, terminated however the block ends. With `prewarm`, one whose block ends well is kept.
 
-        `reach` is the one host that it can reach; without it, it has no network.
-        The holder of the project's lease alone calls this, so one of the same name is a dead run's and makes way.
+        `reach` is the one host that it can connect to; without it, it has no network.
+        Only the holder of the project's lease may call this: a sandbox that has the project's name belongs to a dead
+        run, and is terminated first.
         Raises ContractError `sandbox_unavailable`.
         """
         creating = asyncio.ensure_future(self._create(owned, prewarm=prewarm, reach=reach))
         try:
-            # Shielded: a creation that is cut off could leave a sandbox that nobody knows.
+            # Shielded: a creation that is cancelled could leave a sandbox of which nobody knows the id.
             sandbox = await asyncio.shield(creating)
         except asyncio.CancelledError:
             await self._abandon(creating, owned)
@@ -114,7 +117,7 @@ class Fleet:
 
     @asynccontextmanager
     async def adopt(self, sandbox_id: str, owned: SandboxOwner) -> AsyncIterator[ProjectSandbox | None]:
-        """A sandbox that was made ahead, terminated on every way out; None when it is no longer there."""
+        """A prewarmed sandbox, tagged with its new run and terminated however the block ends; None when it is gone."""
         held: ProjectSandbox | None = None
         try:
             held = await self._adopt(sandbox_id, owned)
@@ -124,16 +127,22 @@ class Fleet:
                 await finish(asyncio.ensure_future(held.terminate()))
 
     async def prove(self, held: ProjectSandbox) -> None:
-        """See that a sandbox is alive. Raises ContractError `sandbox_unavailable`."""
+        """Run a command in the sandbox, within `start_s` seconds. Raises ContractError `sandbox_unavailable`."""
         try:
             async with asyncio.timeout(self._timeouts.start_s):
                 await held.prove_alive()
         except (TimeoutError, ContractError) as error:
             _log.warning("sandbox.not_alive", sandbox_id=held.id, reason=str(error) or "timeout")
-            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox did not come up") from None
+            late = f"it did not run its first command within {self._timeouts.start_s} s; try again"
+            cause = error.message if isinstance(error, ContractError) else late
+            message = f"the sandbox was created but cannot be used: {cause}"
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None
 
     async def end_run(self, run_id: str, *, cancelled: bool = False) -> str | None:
-        """End every sandbox of a run, and return the id of one; None when there is none. Platform errors are raised."""
+        """Terminate every sandbox of a run; returns the id of one, None if there was none. Platform errors are raised.
+
+        With `cancelled`, sandboxes are tagged first, so that the run's owner sees why they end.
+        """
         found = None
         async with asyncio.timeout(2 * self._timeouts.terminate_s):
             async for sandbox in modal.Sandbox.list.aio(app_id=self._platform.app.app_id, tags={RUN_TAG: run_id}):
@@ -144,18 +153,18 @@ class Fleet:
         return found
 
     async def all(self) -> list[tuple[modal.Sandbox, dict[str, str]]]:
-        """Every live sandbox of the app with its tags. Platform errors are raised."""
+        """Every live sandbox of the app, each with its tags. Platform errors are raised."""
         found = []
         async with asyncio.timeout(_LIST_S):
             async for sandbox in modal.Sandbox.list.aio(app_id=self._platform.app.app_id):
-                with suppress(modal.exception.NotFoundError):  # it has ended meanwhile
+                with suppress(modal.exception.NotFoundError):  # it has ended since it was listed
                     found.append((sandbox, await sandbox.get_tags.aio()))
         return found
 
     async def end(self, sandbox: modal.Sandbox) -> None:
-        """Terminate a sandbox and see that it has ended. Raises TimeoutError when that is not confirmed."""
+        """Terminate a sandbox; raises TimeoutError when its end is not confirmed within `terminate_s` seconds."""
         if not await see_it_end(sandbox, within_s=self._timeouts.terminate_s):
-            raise TimeoutError("the sandbox's end is not confirmed")
+            raise TimeoutError(f"the end of sandbox {sandbox.object_id} is not confirmed")
 
     def _held(self, sandbox: modal.Sandbox, owned: SandboxOwner, *, warm: bool = False) -> ProjectSandbox:
         return ProjectSandbox(sandbox, self._timeouts, ReadBack(self._platform.projects, owned.root), warm=warm)
@@ -171,7 +180,22 @@ class Fleet:
         except PLATFORM_ERRORS as error:
             _log.error("sandbox.create_failed", reason=type(error).__name__, detail=str(error)[:500])
             await self._end_nameless(owned)
-            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "no sandbox could be started") from None
+            message = f"no sandbox could be started: {self._why_not_created(error)}"
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None
+
+    def _why_not_created(self, error: Exception) -> str:
+        """The cause for the caller, by the kind of the platform's error alone: its text may hold anything."""
+        match error:
+            case TimeoutError() | modal.exception.TimeoutError():
+                return f"the platform did not create one within {self._timeouts.start_s} s; try again"
+            case modal.exception.ResourceExhaustedError():
+                return "the platform refuses more of them for now (rate limit or budget); try again later"
+            case modal.exception.AlreadyExistsError():
+                return "an older one of this project has not ended yet; try again"
+            case modal.exception.ConnectionError() | modal.exception.ServiceError() | OSError():
+                return "the platform cannot be reached; try again"
+            case _:
+                return f"the platform answered {type(error).__name__}; the endpoint's log has the details"
 
     async def _ask_for_one(self, owned: SandboxOwner, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         timeouts = self._timeouts
@@ -196,14 +220,14 @@ class Fleet:
         )
 
     async def _make_way(self, owned: SandboxOwner) -> None:
-        """End the sandbox that has the project's name: it is of a run that has lost the project."""
+        """Terminate the sandbox that has the project's name: it belongs to a run that no longer holds the project."""
         with suppress(modal.exception.NotFoundError):
             old = await modal.Sandbox.from_name.aio(self._platform.app.name or "", owned.name)
             _log.warning("sandbox.in_the_way", sandbox_id=old.object_id)
             await self.end(old)
 
     async def _end_nameless(self, owned: SandboxOwner) -> None:
-        """End what a creation that failed may have left: its answer may be what was lost."""
+        """Terminate sandboxes that a failed creation may have left: perhaps only its answer was lost."""
         try:
             await self.end_run(owned.run_id)
         except PLATFORM_ERRORS as error:
@@ -244,7 +268,10 @@ class Fleet:
 
 
 async def finish(task: "asyncio.Future[None]") -> None:
-    """Wait for a cleanup that has a deadline of its own, however often the waiter is cancelled meanwhile."""
+    """Wait for a cleanup task to end, even if the waiter is cancelled meanwhile; then raises CancelledError.
+
+    The task must have a deadline of its own.
+    """
     cancelled = False
     while not task.done():
         try:
@@ -258,5 +285,5 @@ async def finish(task: "asyncio.Future[None]") -> None:
 
 
 def expires_at_ms(timeouts: Timeouts) -> int:
-    """When a sandbox made ahead now ends by itself, in Unix milliseconds."""
+    """The time, in Unix milliseconds, at which a sandbox that is prewarmed now ends by itself."""
     return int((time.time() + timeouts.prewarm_s) * 1000)

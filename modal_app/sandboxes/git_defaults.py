@@ -1,6 +1,7 @@
-"""What git falls back on in a project, whoever runs it there: a job's program or an action of ours.
+"""Git's default name, e-mail and branch in a project, for a job's own git commands and for the `git` action alike.
 
-For jobs it is git's system configuration, the lowest of all: what a repository or a job sets for itself wins.
+For jobs they stand in git's system configuration, which has the lowest rank: the settings of a repository and of the
+job itself take precedence.
 """
 
 NAME = "workbench"

@@ -1,10 +1,10 @@
-"""Text that a guest has chosen (names of files, lines of programs), made fit for a sentence of ours."""
+"""Makes text that comes from a sandbox (names of files, output of programs) safe to quote in a message."""
 
 MAX_CHARS = 200
 
 
 def one_line(text: str) -> str:
-    """The text on one line, at most 200 characters of it: the middle goes first. What does not print is escaped."""
+    """The text on one line: a text of more than 200 characters loses its middle, and unprintable ones are escaped."""
     half = MAX_CHARS // 2
     return _shown(text) if len(text) <= MAX_CHARS else f"{_shown(text[:half])}…{_shown(text[-half:])}"
 

@@ -1,8 +1,8 @@
-"""Cuts a program's output into pieces that make good events: at once when little comes, together when much comes.
+"""Groups a program's output into pieces of a good size for events, with little delay.
 
 An unbuffered `print("a", 1)` is four writes, and readers want one event; a program that writes without a break would
-make thousands of events a second, each with a cost in four processes. So the beginning of a line waits a moment for its
-rest, and after a piece the next one waits a moment too.
+make thousands of events a second, each with a cost in four processes. So the beginning of a line is held for a moment
+until its rest comes, and after each piece the next one is held for a moment.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ MAX_HELD_BYTES = 64 * 1024
 async def pieces(
     chunks: AsyncIterator[bytes], *, hold_s: float = HOLD_S, pause_s: float = PAUSE_S
 ) -> AsyncIterator[bytes]:
-    """Yield the same bytes in the same order.
+    """Yield the same bytes in the same order, in other pieces.
 
-    A piece ends with a line, unless the line's rest does not come within `hold_s` seconds; between two pieces of less
-    than MAX_HELD_BYTES are at least `pause_s` seconds.
+    A piece ends at the end of a line, unless the rest of a line does not come within `hold_s` seconds. Pieces of less
+    than MAX_HELD_BYTES are at least `pause_s` seconds apart.
     """
     held = bytearray()
     held_since = paused_until = 0.0

@@ -1,4 +1,7 @@
-"""What a call of the platform may fail with when it is the platform that fails, and trying such a call again."""
+"""The exceptions that a call of Modal's SDK raises when the platform, or the way to it, fails; and trying it again.
+
+Docstrings call these "platform errors".
+"""
 
 from collections.abc import AsyncIterator
 

@@ -1,7 +1,7 @@
-"""One project's live sandbox: commands in it, the commit of what they wrote, its confirmed end.
+"""One project's live sandbox: runs commands in it, commits what they wrote, and terminates it.
 
-Its entrypoint is a watchdog on stdin: when the run that owns the sandbox falls silent, whatever the reason, it exits
-and the sandbox ends with it. Jobs never run as uid 0.
+The sandbox's entrypoint is a watchdog that reads stdin: when its run sends nothing for `lease_s` seconds, for whatever
+reason, it exits and the sandbox ends with it. Jobs never run as uid 0.
 """
 
 import asyncio
@@ -37,13 +37,13 @@ JOB_UID = 1000
 _PROBE_S = 20
 _AGAIN_S = 0.3
 _ATTEMPTS_TO_END = 4
-_KEEPS = 3  # in a lease
-_ENDING_S = 5.0  # for the platform to know of the end of a sandbox whose commands have ended
+_KEEPS = 3  # bytes to the watchdog per lease
+_ENDING_S = 5.0  # for the platform to report the end of a sandbox whose commands have ended already
 _OUT_OF_MEMORY = (
     api_pb2.GenericResult.GENERIC_STATUS_KERNEL_OOM_KILL,
     api_pb2.GenericResult.GENERIC_STATUS_MEMORY_THRASHING_EVICTION,
 )
-_SIGNALLED = 128  # exit codes from here on tell of a signal
+_SIGNALLED = 128  # exit codes from here on mean that a signal ended the process
 # Modal starts sandboxes as root and has no setting for it: privileges are dropped for each command.
 AS_JOB = (
     "setpriv",
@@ -57,9 +57,9 @@ AS_JOB = (
 )
 _ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **git_defaults.ENV}  # noqa: S108  # inside
 
-# One command, because each costs a round of calls. As root it first gives the job's user what others (uploads through
-# the volume API) have put into the project, and then is that user: "$@". As that user it writes what git falls back on
-# and removes the locks of killed gits, before the moment from which on what changes is the run's own.
+# One command, because each costs a round of calls. As root it first gives the job's user the files that others (uploads
+# through the volume API) have put into the project, and then becomes that user: "$@". As that user it writes git's
+# default settings and removes the locks of killed gits; then it prints the time after which changes are the run's own.
 PROBE = f"""
 unlock=$1 config=$2 path=$3; shift 3
 tell='printf %s "$2" > "$3"; id -u; python3 -I -c "$1" {WORKSPACE}; date +%s.%N'
@@ -80,7 +80,7 @@ async def _ignore(channel: str, data: bytes) -> None:
 
 
 class StaleLocks(BaseModel):
-    """What was removed before the job: how many locks of a git that was killed, and the first of their paths."""
+    """The locks of killed gits that were removed before the job: how many, and the first of their paths."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -88,7 +88,7 @@ class StaleLocks(BaseModel):
     first: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """In words; empty when there were none."""
+        """A sentence for a status event; empty when there were none."""
         if not self.removed:
             return ""
         more = self.removed - len(self.first)
@@ -97,7 +97,7 @@ class StaleLocks(BaseModel):
 
 
 class Job(Protocol):
-    """What an action may do with its sandbox."""
+    """The part of a sandbox that actions use."""
 
     async def exec(
         self,
@@ -111,20 +111,20 @@ class Job(Protocol):
     ) -> int:
         """Run a command in the workspace and return its exit code.
 
-        One of `answers` is what the command was asked for, and not how the job's process ended.
+        An exit code in `answers` is the answer to a question, and does not count as how the job's process ended.
         """
         ...
 
     async def aside(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
-        """Run a short command beside the one that is the job's; what it says, and how it ends, is nobody's concern."""
+        """Run a short command beside the job's own; its output and its exit code are ignored."""
         ...
 
 
 class ProjectSandbox:
     """A live sandbox. Commands run as an unprivileged user, in /workspace.
 
-    `process` is what was seen of the last command that an action ran; `warm` says that it was created ahead,
-    `stale_locks` what was found and removed when it was last proved alive.
+    `process` is how the last command of an action ended, `stale_locks` what `prove_alive` has removed, `committed` what
+    `commit` has come to, `terminated` whether the end was confirmed. `warm` says that the sandbox was prewarmed.
     """
 
     def __init__(self, sandbox: modal.Sandbox, timeouts: Timeouts, read_back: ReadBack, *, warm: bool = False) -> None:
@@ -143,35 +143,36 @@ class ProjectSandbox:
 
     @property
     def id(self) -> str:
-        """The platform's id."""
+        """The platform's id of the sandbox."""
         return str(self._sandbox.object_id)
 
     @property
     def facts(self) -> SandboxFacts:
-        """What the run tells about it."""
+        """What the run's terminal event says about the sandbox."""
         return SandboxFacts(id=self.id, uid=self._uid, terminated=self.terminated, warm=self._warm)
 
     def keep(self) -> None:
-        """Let the watchdog know from now on that the run lives."""
+        """Begin to tell the watchdog, in a background task, that the run lives."""
         self._keeper = asyncio.create_task(self._keep())
 
     async def refresh(self) -> None:
-        """Show what was committed since the sandbox was created. Platform errors are raised."""
+        """Reload the volumes: commits since the sandbox's creation become visible in it. Platform errors are raised."""
         await self._sandbox.reload_volumes.aio()
 
     async def prove_alive(self) -> None:
-        """Run a command with a deadline before anybody relies on the sandbox, and learn its user.
+        """Run a first command, with a deadline, that proves the sandbox alive and tells which user jobs run as.
 
-        The caller holds the project: locks of git that are found are nobody's any more, and are removed.
+        It also removes the locks that killed gits have left: the caller holds the project's lease, so no git runs.
+        Raises ContractError `sandbox_unavailable`, `sandbox_lost`.
         """
         argv = ["sh", "-c", PROBE, "sh", UNLOCK, git_defaults.CONFIG, git_defaults.PATH, *AS_JOB]
         code, printed = await self._command(argv, timeout_s=self._timeouts.start_s)
         said = PROBED.fullmatch(printed)
         if code != 0 or said is None:
-            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox does not answer")
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, f"its first command failed (exit code {code})")
         as_root, uid, locks, now = said.groups()
         if int(uid) == 0:
-            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the sandbox cannot run jobs as an unprivileged user")
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "it cannot run jobs as an unprivileged user")
         self._prefix = AS_JOB if as_root else ()
         self._uid, self._ready_at = int(uid), now.decode()
         self.stale_locks = _stale_locks(locks)
@@ -186,10 +187,11 @@ class ProjectSandbox:
         timeout_s: float | None = None,
         answers: Collection[int] = (),
     ) -> int:
-        """Run a command and return its exit code; output is given as it comes.
+        """Run a command and return its exit code; `on_output(channel, bytes)` is awaited for output as it comes.
 
-        One of `answers` is not the job's: `process` stays as it was.
-        Raises ContractError: `process_timeout` by our own clock, `sandbox_lost` when the sandbox ended underneath.
+        `timeout_s` is by the endpoint's monotonic clock; without it, `process_s`. After an exit code in `answers`,
+        `process` stays as it was before.
+        Raises ContractError `process_timeout`, `stream_lost`, `sandbox_lost`, `out_of_memory`, `cancelled`.
         """
         limit = timeout_s or self._timeouts.process_s
         started = time.monotonic()
@@ -202,7 +204,7 @@ class ProjectSandbox:
         except TimeoutError:
             code = -1
         finally:
-            self.process = ProcessFacts(limit_s=limit, took_ms=_ms_since(started))  # that it ended was not seen yet
+            self.process = ProcessFacts(limit_s=limit, took_ms=_ms_since(started))  # its exit code is not known yet
         late = time.monotonic() - started >= limit
         if code == -1 and not late:
             raise ContractError(ErrorCode.SANDBOX_LOST, "the platform ended the process before its time")
@@ -217,27 +219,31 @@ class ProjectSandbox:
         return code
 
     async def aside(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
-        """Run a short command beside the job's, as its user. Raises ContractError `sandbox_lost`."""
+        """Run a short command beside the job's own, as the same user, and ignore its output and exit code.
+
+        Raises ContractError `sandbox_lost`, `stream_lost`, `out_of_memory`, `cancelled`.
+        """
         await self._exec([*self._prefix, *argv], env=env, on_output=_ignore, timeout_s=_PROBE_S, channels=[])
 
     async def commit(self) -> None:
-        """Publish what was written to the workspace; raises ContractError `commit_failed` unless it was confirmed.
+        """Commit what was written to the workspace; raises ContractError `commit_failed` unless that was confirmed.
 
         `sync` on the mount is how a sandbox commits a v2 volume; a function's `volume.commit()` would not do it. Some
-        of the files are then read back from outside: a commit that was confirmed and lost is no commit. `committed`
-        tells what came of it, also when it failed.
+        of the files are then read back from outside the sandbox, so that a commit that was confirmed but lost counts as
+        failed. Afterwards `committed` tells what became of the files, also when it failed.
         """
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._timeouts.commit_s):
                 found = await self._read_back.commit(self._command, since=self._ready_at)
         except TimeoutError:
-            message = f"the files could not be committed: it did not end within {self._timeouts.commit_s} seconds"
+            limit = f"{self._timeouts.commit_s} seconds"
+            message = f"the files could not be committed: the commit did not end within {limit}"
             raise ContractError(ErrorCode.COMMIT_FAILED, message) from None
         except ContractError as error:
             if error.code is not ErrorCode.STREAM_LOST:
                 raise
-            message = "it is not known whether the files are committed: the platform has lost its answer"
+            message = "it is not known whether the files are committed: the platform has lost the commit's output"
             raise ContractError(ErrorCode.COMMIT_FAILED, message) from None
         self.committed = Commit(
             committed=not found.failure,
@@ -249,7 +255,7 @@ class ProjectSandbox:
             raise _not_committed(found, exit_code=self.process.exit_code if self.process else None)
 
     async def _command(self, argv: Sequence[str], timeout_s: int | None = None) -> tuple[int, bytes]:
-        """Run a command of ours; returns its exit code and what it printed, about 1 MiB of it at most."""
+        """Run a command of the endpoint's own; returns its exit code and its stdout, cut at about 1 MiB."""
         printed = bytearray()
 
         async def collect(channel: str, data: bytes) -> None:
@@ -261,7 +267,7 @@ class ProjectSandbox:
         return code, bytes(printed)
 
     async def terminate(self) -> None:
-        """End the sandbox and see that it has ended. Idempotent; never raises for a sandbox that is gone already."""
+        """Terminate the sandbox; `terminated` then says whether its end was confirmed. Idempotent."""
         if self.terminated:
             return
         if self._keeper is not None:
@@ -278,7 +284,11 @@ class ProjectSandbox:
         timeout_s: int,
         channels: Sequence[str] = ("stdout", "stderr"),
     ) -> int:
-        """Run a command. One that reads no input has `stdin` None; `channels` are those whose output is wanted."""
+        """Run a command and return its exit code.
+
+        `stdin` None means that its input is left alone; `channels` are those whose output is read. Raises ContractError
+        when the platform loses the command or the sandbox.
+        """
         try:
             process = await self._sandbox.exec.aio(
                 *argv,
@@ -294,7 +304,7 @@ class ProjectSandbox:
                 for start in range(0, len(stdin), _STDIN_CHUNK_BYTES):
                     process.stdin.write(stdin[start : start + _STDIN_CHUNK_BYTES])
                     await process.stdin.drain.aio()
-                process.stdin.write_eof()  # always: a program whose stdin stays open may wait for ever
+                process.stdin.write_eof()  # always: a program whose stdin stays open may wait for more for ever
                 await process.stdin.drain.aio()
 
             async def read(channel: str, stream: AsyncIterator[bytes]) -> None:
@@ -322,11 +332,11 @@ class ProjectSandbox:
         except PLATFORM_ERRORS as error:
             raise await self._lost(error) from None
         if code >= _SIGNALLED and not await self._alive():
-            raise await self._lost(None, code)  # the command did not fail: its sandbox was ended underneath
+            raise await self._lost(None, code)  # the command did not fail by itself: its sandbox was ended
         return code
 
     async def _alive(self) -> bool:
-        """Whether the sandbox still runs commands: its own exit code may come later than its commands'."""
+        """Whether the sandbox still runs commands. (Its own exit code may come later than its commands' exit codes.)"""
         try:
             async with asyncio.timeout(_PROBE_S):
                 probe = await self._sandbox.exec.aio("true", timeout=_PROBE_S)
@@ -335,11 +345,11 @@ class ProjectSandbox:
             return False
 
     async def _lost(self, error: Exception | None, code: int | None = None) -> Exception:
-        """What it means that a command broke off: an error of ours passes, lost output is called that.
+        """The error to raise for a command that broke off.
 
-        Everything else is the sandbox's end.
-
-        `code` is what was seen of the command, if anything.
+        `error` is what the SDK raised, `code` the exit code if one was seen. An error that is no platform error is
+        returned as it is; lost output becomes `stream_lost`. Everything else means that the sandbox has ended:
+        `cancelled` if it is tagged so, `out_of_memory`, or `sandbox_lost`.
         """
         if error is not None and not isinstance(error, PLATFORM_ERRORS):
             return error
@@ -350,12 +360,12 @@ class ProjectSandbox:
             async with asyncio.timeout(_PROBE_S):
                 cancelled = "cancelled" in await self._sandbox.get_tags.aio()
         except PLATFORM_ERRORS:
-            pass  # then it is lost, and not known to be cancelled
+            pass  # the tag cannot be read: the sandbox is taken as lost
         if cancelled:
             return ContractError(ErrorCode.CANCELLED, "the run was cancelled")
         if await self._is_out_of_memory():
             _log.warning("sandbox.out_of_memory", sandbox_id=self.id)
-            message = "the job used more memory than its sandbox has, and was ended with it"
+            message = "the job used more memory than its sandbox has, and the platform ended the sandbox"
             return ContractError(ErrorCode.OUT_OF_MEMORY, message, exit_code=code)
         _log.warning("sandbox.lost", sandbox_id=self.id, reason=type(error).__name__)
         return ContractError(ErrorCode.SANDBOX_LOST, "the sandbox ended before its job")
@@ -363,7 +373,7 @@ class ProjectSandbox:
     async def _is_out_of_memory(self) -> bool:
         """Whether the sandbox has ended because its memory was used up.
 
-        The SDK tells the kind of an end in no public place: its return code is 137 for a termination, too.
+        Read from the SDK's private result: its public return code is 137 both for this and for a termination.
         """
         try:
             async with asyncio.timeout(_ENDING_S):
@@ -373,7 +383,7 @@ class ProjectSandbox:
         return self._sandbox._get_metadata().result.status in _OUT_OF_MEMORY
 
     async def _keep(self) -> None:
-        """Tell the watchdog that the run lives, until cancelled."""
+        """Send the watchdog a byte three times per lease, until cancelled."""
         while True:
             self._sandbox.stdin.write(b".")
             try:
@@ -384,7 +394,10 @@ class ProjectSandbox:
 
 
 def _not_committed(found: Found, *, exit_code: int | None) -> ContractError:
-    """Why, and what is committed all the same. A job that would write the same again would fail again."""
+    """The error for a failed commit: why it failed, and how much is committed all the same.
+
+    It is not recoverable when the job's own files are the cause: the same job would write them again.
+    """
     if found.blamed.count:
         message = f"{found.blamed.count} of the job's own files cannot be committed: {found.failure}"
     else:
@@ -406,7 +419,7 @@ def _stale_locks(told: bytes | None) -> StaleLocks:
 
 
 async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:
-    """Terminate a sandbox and wait until the platform says that it has ended; tries again until the time is over."""
+    """Terminate a sandbox, again and again if need be; returns whether the platform confirmed its end in the time."""
     try:
         async with asyncio.timeout(within_s):
             async for attempt in retrying(pause_s=_AGAIN_S):
@@ -421,7 +434,7 @@ async def see_it_end(sandbox: modal.Sandbox, *, within_s: float) -> bool:
 
 
 async def _ignoring_closed(feeding: Awaitable[None]) -> None:
-    """A program need not read its input: a pipe that it closed is not an error."""
+    """Await the feeding of a program's stdin; a program may close it early, which is not an error."""
     try:
         await feeding
     except (*PLATFORM_ERRORS, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Commits a sandbox's workspace and reads some of it back through the volume's API, which sees what is committed.
+"""Commits a sandbox's workspace and checks some of its files through the volume's API, which sees only commits.
 
-The newest files that the run has written are compared, by their beginnings. One that changes meanwhile, because the job
-has left something running, is tried again and then left out.
+The four newest files that the run has written are compared by their first 64 KiB. A file that differs is tried again,
+up to four times; one that keeps changing, because the job has left a program running, is then left out.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _HEAD_BYTES = 64 * 1024
 _ATTEMPTS = 4
 _PAUSE_S = 0.2
 _SAID_BYTES = 2000
-# One command, because each costs a round of calls. `find` ends with 1 when it could not look everywhere.
+# One command, because each costs a round of calls. `find` exits with 1 when it could not read every directory.
 _COMMIT = f"""
 said=$(sync {_WORKSPACE} 2>&1); synced=$?
 printf '%s' "$said" | head -c {_SAID_BYTES} | tr '\\n' ' '
@@ -38,7 +38,7 @@ exit "$found"
 """
 _COMMITTED = (0, 1)
 _NOT_SYNCED = 2
-# By its beginning; by its size where the job that wrote a file cannot read it.
+# A file's digest, of its beginning; its size instead when the job's user cannot read the file.
 _FACTS = f"""
 for file; do
   if [ -r "$file" ]; then head -c {_HEAD_BYTES} -- "$file" | sha256sum
@@ -46,7 +46,7 @@ for file; do
   fi
 done
 """
-_DEEPEST = 100  # directories, below which no volume reaches
+_DEEPEST = 100  # directories: a volume holds nothing that lies deeper
 _SIZE = "size:"
 _LOOK = (Path(__file__).parent / "guest" / "uncommittable.py").read_text()
 
@@ -54,7 +54,7 @@ RunCommand = Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]]
 
 
 class Blamed(BaseModel):
-    """What no volume takes of what the job has written: how many things, and the first with their reasons."""
+    """The files of the job that no volume can hold: how many, and the first five as (path, reason)."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -62,7 +62,7 @@ class Blamed(BaseModel):
     first: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """In words, for a sentence about what cannot be committed."""
+        """A list of the paths with their reasons, escaped and bounded, to be put into a sentence."""
         named = ", ".join(f"{one_line(path)} ({one_line(reason)})" for path, reason in self.first)
         more = self.count - len(self.first)
         return named + (f" and {more} more" if more > 0 else "")
@@ -70,9 +70,11 @@ class Blamed(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """How many files the run has written, and how many of those that were looked at were found outside as inside.
+    """What a commit has come to.
 
-    `failure` says why the commit is none; `blamed` what of the job's own files is to blame for it.
+    `changed` counts the files that the run has written, `looked_at` those of them that were checked, `compared` those
+    that were the same when read from outside. `failure` says why the commit failed, empty when it did not; `blamed`
+    names the job's files that caused the failure.
     """
 
     changed: int
@@ -83,16 +85,17 @@ class Found:
 
 
 class ReadBack:
-    """For one project: `root` is its directory in the volume."""
+    """Commits and checks one project, whose directory in the volume is `root`."""
 
     def __init__(self, volume: modal.Volume, root: str) -> None:
         self._volume = volume
         self._root = root
 
     async def commit(self, run: RunCommand, *, since: str) -> Found:
-        """Commit with `run`, which runs a command in the sandbox; `since` is when the job began, by its clock.
+        """Commit the workspace. A commit that is refused, or confirmed but not readable, gives a Found with `failure`.
 
-        What is not confirmed, or confirmed and not there, is a `failure`.
+        `run` runs a command in the sandbox and returns its exit code and output. `since` is the Unix time, in seconds
+        by the sandbox's clock, from which on changed files are the run's own.
         """
         missing: dict[bytes, str] = {}
         for attempt in range(_ATTEMPTS):
@@ -115,7 +118,7 @@ class ReadBack:
         return Found(changed, compared, compared)
 
     async def _explained(self, run: RunCommand, said: str, changed: int, newest: list[bytes]) -> Found:
-        """Why a commit was refused, and what of it is there all the same."""
+        """The Found for a refused commit: why it was refused, and which of the newest files are committed anyway."""
         code, printed = await run(["python3", "-I", "-c", _LOOK, _WORKSPACE])
         try:
             blamed = Blamed.model_validate_json(printed)
@@ -129,7 +132,7 @@ class ReadBack:
         return Found(changed, len(inside) - len(differing), len(inside), failure, blamed)
 
     async def _compared(self, run: RunCommand, paths: list[bytes]) -> tuple[dict[bytes, str], dict[bytes, str]]:
-        """What files are inside, and those of them that are not so outside."""
+        """The facts of files by path, as seen in the sandbox, and those of them that differ outside."""
         inside = await self._inside(run, paths)
         outside = await asyncio.gather(*(self._outside(path, facts) for path, facts in inside.items()))
         pairs = zip(inside.items(), outside, strict=True)
@@ -143,7 +146,7 @@ class ReadBack:
         return dict(zip(paths, facts, strict=False))
 
     async def _outside(self, path: bytes, inside: str) -> str:
-        """The same facts of a committed file: its beginning's digest or its size; "" when there is none."""
+        """The same fact of the committed file, its digest or its size; "" when it does not exist."""
         name = f"{self._root}/{path.decode()}"
         try:
             if inside.startswith(_SIZE):
@@ -165,11 +168,11 @@ class ReadBack:
 
 
 def _told(printed: bytes) -> tuple[str, int, list[bytes]]:
-    """What `sync` said, how many files there are, and the paths of the newest."""
+    """Parse what `_COMMIT` printed: what `sync` said, how many files have changed, and the paths of the newest."""
     said, _, listed = printed.partition(b"\0")
     files = []
     count = 0
-    for entry in listed.split(b"\0")[:-1]:  # behind the last one is nothing, or one that was cut
+    for entry in listed.split(b"\0")[:-1]:  # after the last NUL comes nothing, or an entry that was cut off
         changed_at, _, path = entry.partition(b" ")
         if path:
             count += 1

@@ -1,1 +1,1 @@
-"""Programs that run inside of sandboxes, as `python3 -I -c`: each one file, with the standard library only."""
+"""Programs that run inside sandboxes, as `python3 -I -c`. Each is one file and uses the standard library only."""

@@ -1,8 +1,9 @@
 """Runs inside the sandbox as `python3 -I -c`, before a run's job: removes the locks that a killed git has left.
 
-Whoever runs it holds the project, so that no git that still lives owns any of them. A lock is what git itself makes in
-a repository's own directory: `*.lock` for the index, a reference or a file of settings, and `gc.pid`. It answers one
-line of JSON, `{"removed", "first"}`: how many, and the first paths. Standard library only; it follows no link.
+It is run while the project's lease is held and before the job starts, so no living git owns any of the locks. Locks are
+the files that git makes in a repository's own directory: `*.lock` for the index, a reference or a settings file, and
+`gc.pid`. It prints one line of JSON, `{"removed", "first"}`: how many were removed, and the first paths. Standard
+library only; it follows no link.
 """
 
 import json
@@ -12,11 +13,11 @@ import sys
 
 FIRST = 5
 HEAD = re.compile(rb"ref: refs/|[0-9a-f]{40}")
-OTHERS = ("hooks", "lfs", "annex")  # directories in a repository's own that belong to other programs
+OTHERS = ("hooks", "lfs", "annex")  # directories below `.git` that belong to other programs
 
 
 def entries(path: bytes) -> "list[os.DirEntry[bytes]]":
-    """What a directory holds; nothing for one that cannot be read, or is none any more."""
+    """The entries of a directory, sorted by name; empty for one that cannot be read or does not exist any more."""
     try:
         with os.scandir(path) as listing:
             return sorted(listing, key=lambda entry: entry.name)
@@ -25,7 +26,7 @@ def entries(path: bytes) -> "list[os.DirEntry[bytes]]":
 
 
 def is_repository(path: bytes, names: "set[bytes]") -> bool:
-    """Whether git takes a directory for a repository's own, `.git` or a bare one: by what git itself looks at."""
+    """Whether git would take a directory, which holds these names, for a `.git` or a bare repository."""
     if not {b"HEAD", b"objects", b"refs"} <= names:
         return False
     try:
@@ -55,7 +56,7 @@ def locks(root: bytes) -> "list[bytes]":
 
 
 def main() -> None:
-    """Remove them and say which."""
+    """Remove the locks below the directory that is the first argument, and print which."""
     root = os.fsencode(sys.argv[1])
     removed = []
     for path in locks(root):

@@ -1,7 +1,7 @@
-"""Runs inside the sandbox as `python3 -I -c`, after a commit that failed: finds what no volume takes.
+"""Runs inside the sandbox as `python3 -I -c`, after a commit that failed: finds the files that no volume can hold.
 
-It answers one line of JSON, `{"count", "first": [[path, reason], …]}`. Standard library only; it follows no link, and
-looks into no directory that lies deeper than a volume reaches.
+It prints one line of JSON, `{"count", "first": [[path, reason], …]}`. Standard library only; it follows no link, and
+does not descend below the depth that a volume allows.
 """
 
 import json
@@ -30,7 +30,7 @@ def is_text(name: bytes) -> bool:
 
 
 class Look:
-    """One look at everything below a directory; `found` are the first paths with their reasons, `count` is of all."""
+    """A search below a directory; `found` are the first five (path, reason), `count` is how many there are."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -43,7 +43,7 @@ class Look:
             self.found.append((path.decode(errors="backslashreplace"), reason))
 
     def at(self, directory: int, prefix: bytes, depth: int) -> None:
-        """Look at what an open directory holds."""
+        """Search an open directory; `prefix` is its path from the root, with a slash at the end, `depth` its depth."""
         for name in sorted(os.fsencode(name) for name in os.listdir(directory)):
             path = prefix + name
             if not is_text(name):
@@ -57,7 +57,7 @@ class Look:
                     continue  # it is gone, or nobody may look at it
 
     def one(self, directory: int, name: bytes, path: bytes, depth: int) -> None:
-        """Look at one thing that has a good name; raises OSError."""
+        """Check one entry whose name is fine, and search it if it is a directory; raises OSError."""
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode) and not is_text(os.readlink(name, dir_fd=directory)):
             self.note(path, TARGET)
@@ -72,7 +72,7 @@ class Look:
 
 
 def main() -> None:
-    """Look, and say what was found."""
+    """Search the directory that is the first argument, and print what was found."""
     look = Look()
     look.at(os.open(sys.argv[1], DIRECTORY), b"", 0)
     json.dump({"count": look.count, "first": look.found}, sys.stdout)

@@ -1,9 +1,10 @@
 """Runs inside the sandbox as `python3 -I -c`: changes files of the workspace, all or nothing, following no link.
 
-Reads one JSON object from stdin; answers one on stdout and exits 0, or exits with `{"code", "message"}` and nothing
-changed: 3 when what was asked is not possible, 4 when the workspace failed. With `hold`, what is needed to undo the
-change is kept under the name that is answered as `held`: the arguments `undo NAME` take the change back, and what git
-has made of it since, `settle NAME` lets it stand. Standard library only, and nothing imported from the workspace.
+Reads one JSON object from stdin. Prints one on stdout and exits with 0; or prints `{"code", "message"}`, has changed
+nothing, and exits with 3 when the change is not possible, or 4 when the workspace failed. With `hold`, what is needed
+to undo the change is kept in the workspace, under the name that is printed as `held`. Called again with the arguments
+`undo NAME`, it takes the change back together with what git has made of it since; with `settle NAME` it makes the
+change final. Standard library only, and nothing is imported from the workspace.
 """
 
 import base64
@@ -33,9 +34,10 @@ class RefusedError(Exception):
 
 
 class Workspace:
-    """A directory tree that is walked by descriptor, one component at a time.
+    """A directory tree that is walked by descriptor, one component at a time, so that no link is followed.
 
-    `undo` is what was done: a path that was made, with "", or the name under which what stood there is kept.
+    `undo` lists what was done as (path, kept): `kept` is the name under which the old content is put away, or "" when
+    nothing was at the path before.
     """
 
     def __init__(self, root: str, held: str = "") -> None:
@@ -52,20 +54,20 @@ class Workspace:
             self.names = len(self.undo)
 
     def hold(self) -> str:
-        """Keep what is needed to undo everything; returns its name."""
+        """Store what is needed to undo everything, and return the name under which it is kept."""
         self.keep(JOURNAL, json.dumps(self.undo).encode())
         return self.trash
 
     def keep(self, name: str, data: bytes, mode: int = 0o600) -> None:
-        """Write a file beside what was put away."""
+        """Write a new file into the directory of what was put away."""
         with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=self.trash_fd), "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(data)
 
     def remember_git(self) -> None:
-        """Note what git will change beside its objects: the index and the last message, or that there is no repository.
+        """Keep the files of git that a commit changes, the index and the last message; or that there is no repository.
 
-        Objects that nothing names are git's own to collect.
+        Objects that a commit adds are left: without a reference to them, git collects them itself.
         """
         self.keep(".gitignore", b"*")
         if self.kind(self.root, ".git") == "nothing":
@@ -75,7 +77,7 @@ class Workspace:
                 self.remember(path)
 
     def remember(self, path: str) -> None:
-        """Keep a copy of a file, or that there is none."""
+        """Keep a copy of a file for `undo`, or the fact that it does not exist."""
         with self.parent(path) as (parent, name):
             kept = self.kept_name() if self.kind(parent, name) == "file" else ""
             self.undo.append((path, kept))
@@ -86,7 +88,10 @@ class Workspace:
 
     @contextmanager
     def parent(self, path: str, *, create: bool = False) -> "Iterator[tuple[int, str]]":
-        """An open directory and the last name of a path; directories on the way are made when asked."""
+        """The open parent directory and the last name of a path; with `create`, missing directories are made.
+
+        Raises RefusedError.
+        """
         current = os.dup(self.root)
         *directories, name = path.split("/")
         try:
@@ -99,7 +104,7 @@ class Workspace:
             os.close(current)
 
     def step(self, path: str, current: int, part: str, make: str) -> int:
-        """Open one directory on the way to a path; `make` is its own path when it may be made."""
+        """Open the directory `part` on the way to `path`; `make` is its path when it may be made, else ""."""
         try:
             return os.open(part, DIRECTORY, dir_fd=current)
         except FileNotFoundError:
@@ -112,7 +117,7 @@ class Workspace:
         return os.open(part, DIRECTORY, dir_fd=current)
 
     def kind(self, parent: int, name: str) -> str:
-        """What a name is: file, directory, link, other or nothing."""
+        """What is at a name: "file", "directory", "link", "other" or "nothing"."""
         try:
             mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
         except FileNotFoundError:
@@ -123,7 +128,7 @@ class Workspace:
         return "other"
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file whole, in place of the one that is there; its mode is kept."""
+        """Write a file, in place of the one that is there, whose mode it keeps; raises RefusedError, OSError."""
         with self.parent(path, create=True) as (parent, name):
             kind = self.kind(parent, name)
             if kind not in ("file", "nothing"):
@@ -139,13 +144,13 @@ class Workspace:
                 file.write(data)
 
     def delete(self, path: str) -> None:
-        """Delete a file, a link itself, or a directory."""
+        """Delete a file, a link (not what it points to), or a directory; raises RefusedError, OSError."""
         with self.parent(path) as (parent, name):
             self.require(path, parent, name)
             self.put_away(path, parent, name)
 
     def move(self, path: str, to: str) -> None:
-        """Move what is at a path to one where nothing is."""
+        """Move what is at `path` to `to`, where nothing may be; raises RefusedError, OSError."""
         with self.parent(path) as (parent, name):
             self.require(path, parent, name)
             with self.parent(to, create=True) as (target, new_name):
@@ -154,25 +159,26 @@ class Workspace:
                 os.rename(name, new_name, src_dir_fd=parent, dst_dir_fd=target)
 
     def require(self, path: str, parent: int, name: str) -> None:
-        """Refuse a path at which nothing is."""
+        """Raise RefusedError when there is nothing at a path."""
         if self.kind(parent, name) == "nothing":
             raise RefusedError("not_found", f"there is no {path}")
 
     def put_away(self, path: str, parent: int, name: str) -> None:
-        """Move something to where it can be brought back from."""
+        """Move what is at a path out of the way, so that `roll_back` can bring it back."""
         kept = self.kept_name()
         os.rename(name, kept, src_dir_fd=parent, dst_dir_fd=self.trash_fd)
         self.undo.append((path, kept))
 
     def kept_name(self) -> str:
-        """A name that nothing is kept under."""
+        """A new name in the directory of what was put away."""
         self.names += 1
         return str(self.names)
 
     def roll_back(self) -> None:
-        """Undo everything, the last first: what was made goes, with whatever is in it by now, what was there is back.
+        """Undo everything, the last change first.
 
-        Does what it can and then raises the first error.
+        What was made is removed, with whatever it holds by now, and what was put away comes back. Every step is tried;
+        then the first OSError is raised.
         """
         errors = []
         for path, kept in reversed(self.undo):
@@ -183,7 +189,7 @@ class Workspace:
                     else:
                         os.rename(name, self.kept_name(), src_dir_fd=parent, dst_dir_fd=self.trash_fd)
             except (FileNotFoundError, RefusedError):
-                continue  # it is not there, nor is what it stood in
+                continue  # neither the path nor the directory around it exists any more
             except OSError as error:
                 errors.append(error)
         if errors:
@@ -195,7 +201,7 @@ class Workspace:
 
 
 def change(workspace: Workspace, request: "dict[str, object]") -> "dict[str, object]":
-    """Do what was asked and say what was done."""
+    """Carry out a request and return the answer to it."""
     op = request["op"]
     if op == "write":
         if request["hold"]:
@@ -214,7 +220,7 @@ def change(workspace: Workspace, request: "dict[str, object]") -> "dict[str, obj
 
 
 def changed(root: str, request: "dict[str, object]") -> "dict[str, object]":
-    """Change the files, or none of them; raises RefusedError, OSError."""
+    """Carry out a request, or undo it wholly and raise RefusedError or OSError."""
     workspace = Workspace(root)
     answer: dict[str, object] = {}
     try:
@@ -229,7 +235,7 @@ def changed(root: str, request: "dict[str, object]") -> "dict[str, object]":
 
 
 def conclude(root: str, how: str, held: str) -> None:
-    """Take a change that is held back, or let it stand; raises OSError."""
+    """Undo the change that is kept under the name `held`, or (`how` is "settle") make it final; raises OSError."""
     workspace = Workspace(root, held=held)
     try:
         if how == "undo":
@@ -239,7 +245,7 @@ def conclude(root: str, how: str, held: str) -> None:
 
 
 def main() -> int:
-    """Read the request, change the files, answer."""
+    """Read the request, change the files, print the answer; returns the exit code."""
     root, *rest = sys.argv[1:]
     if rest:
         conclude(root, *rest)
