@@ -1,6 +1,6 @@
-"""The internal routes: one module for each action, from its request to commands, from their output to a result.
+"""The actions: one module for each, which turns a request into commands and their output into a result.
 
-`needs_sandbox` says whether an action runs in the project's sandbox or only reads what is committed.
+Most actions run in the project's sandbox; `needs_sandbox` is false for those that only read committed files.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ __all__ = ["ModelGrant", "Output", "Performed", "needs_model", "needs_sandbox", 
 
 
 def needs_sandbox(request: Request) -> bool:
-    """Whether the action runs commands."""
+    """Whether the action runs in the project's sandbox."""
     return not isinstance(request, FilesList | FilesRead)
 
 
 def needs_model(request: Request) -> TypeGuard[ClaudeRequest]:
-    """Whether the action speaks to the model."""
+    """Whether the action uses the model."""
     return isinstance(request, ClaudeRequest)
 
 
@@ -38,9 +38,10 @@ async def perform(
     timeouts: Timeouts,
     spent: Callable[[Usage], None],
 ) -> Performed:
-    """Run an action in its sandbox; raises ContractError when it fails.
+    """Run an action in its sandbox and return its result; a failure is raised as ContractError or returned as `error`.
 
-    `grant` is there when it needs the model; then `spent` is told what it has used of it, however the action ends.
+    `grant` must be given for an action that needs the model; `spent` is then called with what the action has used of
+    the model, however it ends.
     """
     match request:
         case ClaudeRequest():
@@ -57,6 +58,6 @@ async def perform(
 
 
 async def read_committed(request: Request, platform: Platform) -> Performed:
-    """Answer from the committed state of the project; raises ContractError."""
+    """Carry out an action that needs no sandbox, on the committed files of the project; raises ContractError."""
     assert isinstance(request, FilesList | FilesRead)
     return Performed(await files_action.read(request, platform.projects))

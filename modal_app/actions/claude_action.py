@@ -1,6 +1,7 @@
-"""Action `claude`: the CLI in the project's sandbox, its lines as events, its silence and its verdict as the run's end.
+"""Action `claude`: runs the Claude CLI in the project's sandbox, passes its lines on as output, and judges its end.
 
-The CLI is asked to end before its sandbox is: only it can end what its Bash tool has started, and keep its session.
+A CLI that is silent for too long has stalled. It is asked to end by itself before its sandbox is terminated, because
+only the CLI can end what its Bash tool has started, and save its session.
 """
 
 import asyncio
@@ -22,12 +23,12 @@ from modal_app.endpoint_settings import Timeouts
 from modal_app.model.grants import ModelGrant
 from modal_app.sandboxes.project_sandbox import Job
 
-GRACE_S = 5.0  # for the CLI to end when it is asked to; it takes 0.2
+GRACE_S = 5.0  # for the CLI to end when it is asked to; it takes 0.2 s
 _LOOK_S = 0.25
-_NO_PLACE = 73  # EX_CANTCREAT of sysexits.h, which the CLI never ends with
+_NO_PLACE = 73  # EX_CANTCREAT of sysexits.h, an exit code that the CLI never has
 _NOT_SEEN = -1  # the exit code of a CLI whose end was not seen
 _PID_FILE = "/tmp/claude.pid"  # noqa: S108  # a path in the sandbox, which is this run's alone
-# Sessions are the job's own and no work of it: git, of whomever, does not see them.
+# Makes the directory of the CLI's sessions, with a .gitignore: they are no part of the project's work.
 _START = (
     f'mkdir -p "$1" && [ -w "$1" ] || exit {_NO_PLACE}; '
     '[ -e "$1/../.gitignore" ] || echo "*" > "$1/../.gitignore"; '
@@ -45,9 +46,9 @@ async def run(
     *,
     spent: Callable[[Usage], None],
 ) -> Performed:
-    """Run the CLI, and say how it ended: by its verdict, or `stalled` after `stall_s` seconds of silence.
+    """Run the CLI and return its answer, or the error that it ended with; `stalled` after `stall_s` seconds of silence.
 
-    `spent` is told what the run has used, however it ends.
+    `spent` is called with what the run has used of the model, however it ends.
     """
     patience = ModelPatience(headers_s=timeouts.model_headers_s, idle_s=timeouts.model_bytes_s)
     command = claude_command(
@@ -76,8 +77,8 @@ async def _verdict(command: Command, job: Job, telling: "_Telling", timeout_s: f
         if not watching.cancelled():
             watching.result()  # raises what the CLI was ended for
         code = running.result()
-        if code == _NO_PLACE:  # the CLI would look for one, long, and lose the session without a word
-            sentence = f"sessions cannot be kept: {CONFIG_DIR} is no directory that the job can write to"
+        if code == _NO_PLACE:  # the CLI itself would hang for seconds, and then lose the session without a message
+            sentence = f"sessions cannot be kept: {CONFIG_DIR} is not a directory that the job can write to"
             raise ContractError(ErrorCode.PROCESS_FAILED, sentence, exit_code=code)
         return telling.stream.verdict(code)
     except ContractError as error:
@@ -85,7 +86,7 @@ async def _verdict(command: Command, job: Job, telling: "_Telling", timeout_s: f
 
 
 class _Telling:
-    """Turns what one CLI prints into pieces of output, in order, and says when it has to be ended."""
+    """Turns what the CLI prints into pieces of output, in order, and notices when the CLI has to be ended."""
 
     def __init__(self, output: Output, *, wants_structured: bool) -> None:
         self.stream = ClaudeStream(clock=time.monotonic, wants_structured=wants_structured)
@@ -94,7 +95,7 @@ class _Telling:
         self._fed = asyncio.Event()
 
     async def __call__(self, channel: str, data: bytes) -> None:
-        """Take what the CLI printed; raises ContractError `output_limit`."""
+        """Take bytes that the CLI printed; raises ContractError `output_limit`."""
         if channel != "stdout":
             await self._output(channel, data)
             return
@@ -104,7 +105,10 @@ class _Telling:
         self._fed.set()
 
     async def watch(self, stall_s: float) -> None:
-        """Tell what has waited long enough; raises ContractError as soon as the run cannot succeed any more."""
+        """Pass on words that are held back, when they are due. Never returns.
+
+        Raises ContractError as soon as the run cannot succeed any more: the stream's own failure, or `stalled`.
+        """
         while True:
             self._fed.clear()
             if self.stream.failure is not None:
@@ -121,7 +125,7 @@ class _Telling:
                     await self._tell(self.stream.poll())
 
     async def finish(self) -> None:
-        """Tell what is left."""
+        """Pass on everything that is held back, at the end of the output."""
         async with self._turn:
             await self._tell(self.stream.finish())
         await self._output.flush()
@@ -137,13 +141,13 @@ async def _exec(command: Command, job: Job, telling: _Telling, timeout_s: float 
 
 
 async def _end(job: Job, running: "asyncio.Task[int]") -> None:
-    """Ask the CLI to end and wait for it, but not for long: the end of its sandbox is near."""
+    """Send the CLI a TERM and wait up to GRACE_S for its end; after that it ends with its sandbox."""
     try:
         async with asyncio.timeout(GRACE_S):
             await job.aside(("sh", "-c", _END, "sh", _PID_FILE))
             await asyncio.wait([running])
     except (TimeoutError, ContractError):
-        pass  # then it ends with its sandbox
+        pass  # its sandbox is terminated next, and the CLI with it
 
 
 def _piece(item: Item) -> Piece:

@@ -1,8 +1,9 @@
-"""What a job of the Claude CLI answers: the words and the data that its results come to. Pure.
+"""Puts the answer of a Claude CLI job together, its text and its structured data, from the CLI's lines. Pure.
 
-A CLI that works in the background gives a result for each time that it was woken, and in each only the text of the last
-block, which is none when that is a thought. So the answer is put together here: the words after the last message that
-used a tool, or those up to it when the model said nothing more; of every result, in order.
+The CLI writes one `result` line for each time that it worked, and each holds only the text of the model's last block,
+which is empty if that block was thinking. So for each result the text is collected here: what the model said after the
+last message that used a tool, or, if it said nothing after that, what it said before. The texts of all results, in
+order, are the answer.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ _DATA = "structured_output"
 
 @dataclass(frozen=True)
 class _Said:
-    """Words of a message, from one line."""
+    """A text of the model: the message it belongs to, the uuid of the line that told it, and the words."""
 
     message_id: str
     uuid: str
@@ -25,24 +26,24 @@ class _Said:
 
 
 class Answer:
-    """Remembers what the lines say of the answer."""
+    """Collects the answer from lines. `structured` is the data that was asked for, if `has_structured`."""
 
     def __init__(self) -> None:
         self.structured: JsonValue = None
         self.has_structured = False
-        self._texts: list[str] = []  # of the results that are there
-        self._said: list[_Said] = []  # since then
-        self._used_tool: str | None = None  # the last message that has used one
+        self._texts: list[str] = []  # one for each result so far
+        self._said: list[_Said] = []  # since the last result
+        self._used_tool: str | None = None  # the id of the last message that has used a tool
 
     @property
     def text(self) -> str:
-        """What the model has answered."""
+        """The text of the answer."""
         return _BETWEEN.join(filter(None, self._texts))
 
     def note(self, line: Object) -> None:
-        """Take a line."""
+        """Take the next line."""
         if line.get("parent_tool_use_id") is not None:
-            return  # a subagent's words are for the one that asked it
+            return  # what a subagent says goes to the model that called it, not to the user
         match line.get("type"):
             case "assistant" if line.get("is_api_error_message") is not True:
                 self._says(line)
@@ -58,7 +59,7 @@ class Answer:
             if block.get("type") == "tool_use":
                 self._used_tool = message_id
             elif block.get("type") == "text" and isinstance(words, str) and words:
-                if self._used_tool not in (None, message_id):  # its tools have answered
+                if self._used_tool not in (None, message_id):  # a new message after the one that used tools
                     self._said, self._used_tool = [], None
                 self._said.append(_Said(message_id, str(line.get("uuid")), words))
 
@@ -66,6 +67,6 @@ class Answer:
         told = line.get("result")
         if _DATA in line:
             self.structured, self.has_structured = line[_DATA], True
-            self._said = []  # the answer is the data; the result tells it as text, too
+            self._said = []  # the answer is the data; the result line repeats it as text
         self._texts.append("".join(said.words for said in self._said) or (told if isinstance(told, str) else ""))
         self._said, self._used_tool = [], None

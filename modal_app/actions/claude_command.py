@@ -1,13 +1,13 @@
-"""How the Claude CLI is called: from checked options to arguments, environment and stdin. Pure.
+"""Makes the command line of the Claude CLI from checked options: arguments, environment and stdin. Pure.
 
-What is secret, or long, never stands among the arguments: the prompt and the MCP configuration come on stdin, the token
-in the environment. The CLI shows its environment to every command of its Bash tool, so the token must be worth nothing
-outside its run. The CLI's settings live in the project, where any job may write them: none of them is read unless the
-request asks for the project's skills, and then they do not change what is said here. Nor is what the CLI would remember
-of one job for the next: a job knows its prompt, its project, and the session that it was told to resume.
+Nothing secret or long is an argument: the prompt and the MCP configuration come on stdin, the token in the environment.
+Every command of the CLI's Bash tool sees that environment, so the token must be worthless outside its run. The project
+may hold settings for the CLI, which any job may have written: they are read only if the request asks for the project's
+skills, and even then they cannot override the settings made here. The CLI's memory of earlier jobs is off: a job knows
+its prompt, its project, and the session that it was told to resume.
 
-A run ends with the model's answer. What would go on after it, or wake the model later, is turned off: the CLI would
-give a second result, or hold a job that is done for as long as something runs.
+A run ends with the model's answer. Tools that work on after it, or wake the model later, are turned off: with them the
+CLI would give a second result, or keep a finished job running.
 """
 
 import json
@@ -23,7 +23,7 @@ CLI_PACKAGE = "@anthropic-ai/claude-code"
 CLI_VERSION = "2.1.332"  # exact: an unpinned install gives another version on an older Node
 CONFIG_DIR = "/workspace/.workbench/claude"  # sessions are kept with the project
 
-# Tools that give no answer but wake the model later. Bash and subagents are kept from it by a variable.
+# Tools that wake the model later instead of answering. Bash and subagents are kept in the foreground by a variable.
 _LATER = ("CronCreate", "Monitor", "ScheduleWakeup", "Workflow")
 _ALWAYS = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -38,12 +38,12 @@ _WITH_MCP = 'umask 077; head -c "$1" > "$2" && shift 2 && exec "$@"'
 
 @dataclass(frozen=True)
 class ModelPatience:
-    """How long the CLI waits for the model, so that no failure of it takes a minute to be seen.
+    """How long the CLI waits for the model, short enough for every failure of the model to show within a minute.
 
-    `headers_s` is for the beginning of an answer, `idle_s` for the next byte of it, where the CLI takes less than 10
-    for 10. Pings are bytes: a model that only pings is found by the job's silence. With `second_answer` it asks again
-    without streaming after a stream that broke; without, a stream that breaks is asked for `max_retries` times more at
-    most, and one that falls silent or talks nonsense is an error at once.
+    `headers_s` is for the beginning of an answer, `idle_s` for the next byte of it, both in seconds; the CLI raises an
+    `idle_s` of less than 10 to 10. Pings are bytes, too: a model that only sends pings is noticed as a stalled job. A
+    stream that breaks is asked for again up to `max_retries` times; one that falls silent or is malformed is an error
+    at once. With `second_answer`, the CLI instead asks once more without streaming.
     """
 
     max_retries: int = 2
@@ -52,7 +52,7 @@ class ModelPatience:
     second_answer: bool = False
 
     def env(self) -> dict[str, str]:
-        """The CLI's variables for it."""
+        """The environment variables that set this in the CLI."""
         return {
             "CLAUDE_CODE_MAX_RETRIES": str(self.max_retries),
             "API_TIMEOUT_MS": str(int(self.headers_s * 1000)),
@@ -64,7 +64,7 @@ class ModelPatience:
 
 @dataclass(frozen=True)
 class Command:
-    """A process to be started; stdin is to be closed after it."""
+    """A process to be started: arguments, the bytes of its stdin, which is then to be closed, and its environment."""
 
     argv: tuple[str, ...]
     stdin: bytes = field(repr=False)
@@ -81,7 +81,10 @@ def claude_command(
     config_dir: str = CONFIG_DIR,
     mcp_file: str = _MCP_FILE,
 ) -> Command:
-    """The command of one job. `base_url` is the model gateway as the sandbox reaches it, `token` the run's own."""
+    """The command of one job; raises ContractError when a JSON option is too deep.
+
+    `base_url` is the model gateway's address as the sandbox reaches it, `token` the run's token.
+    """
     argv = [program, "-p", "--verbose", "--output-format", "stream-json", "--include-partial-messages"]
     public_env = {
         "ANTHROPIC_BASE_URL": base_url,
@@ -117,5 +120,5 @@ def claude_command(
 
 
 def _as_text(prompt: str) -> str:
-    """A prompt that the CLI gives to the model: one that begins with a slash it would run as a command of its own."""
+    """The prompt with a space before a leading slash, which the CLI would otherwise take for a command of its own."""
     return f" {prompt}" if prompt.startswith("/") else prompt

@@ -1,6 +1,6 @@
-"""Bytes of the Claude CLI's stdout to lines, and lines to JSON objects of a bounded size. Pure, and it never raises.
+"""Cuts the Claude CLI's stdout into lines and parses them as JSON objects of a bounded size. Pure; never raises.
 
-Whatever stands in a line was said by a model or printed by a job: nothing of it is trusted, nor its size or its depth.
+A line holds what a model said or a job printed, so nothing in it is trusted, including its size and its depth.
 """
 
 import json
@@ -13,9 +13,9 @@ from pydantic import JsonValue
 from modal_app.contract.caps import MAX_STREAM_TEXT_BYTES
 from modal_app.contract.json_text import parse_json
 
-MAX_LINE_BYTES = 8 * 1024 * 1024  # a result that the model filled is a twentieth of it
-MAX_KEPT_BYTES = 4096  # of a line that is longer
-_STRING_CAPS = (16_384, 4096, 512, 64)  # how much is left of each string, until the whole fits
+MAX_LINE_BYTES = 8 * 1024 * 1024  # the longest result that a model can write is a twentieth of it
+MAX_KEPT_BYTES = 4096  # what is kept of a line that is longer, or no JSON
+_STRING_CAPS = (16_384, 4096, 512, 64)  # characters to which every string is cut, tried in turn until the value fits
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 Object = dict[str, JsonValue]
@@ -30,14 +30,14 @@ class Parsed:
 
 @dataclass(frozen=True)
 class Unparsed:
-    """A line that is none, as text; `lost_bytes` of it were not kept."""
+    """A line that is not a JSON object, as text; its last `lost_bytes` bytes were dropped."""
 
     text: str
     lost_bytes: int = 0
 
 
 class LineReader:
-    """Cuts bytes into lines. Holds at most one line of `max_line_bytes`."""
+    """Cuts bytes into lines. Holds at most `max_line_bytes` of an unfinished line."""
 
     def __init__(self, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._max = max_line_bytes
@@ -45,7 +45,7 @@ class LineReader:
         self._lost = 0
 
     def feed(self, data: bytes) -> list[Parsed | Unparsed]:
-        """The lines that these bytes complete."""
+        """Take the next bytes and return the lines that they complete; empty lines are left out."""
         found = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
@@ -56,7 +56,7 @@ class LineReader:
         return found
 
     def flush(self) -> list[Parsed | Unparsed]:
-        """What stands after the last line's end."""
+        """Return the last line, at the end of the output, if it has no line end."""
         return self._take()
 
     def _hold(self, part: bytes) -> None:
@@ -83,7 +83,10 @@ class LineReader:
 
 
 def bounded(value: Object, max_bytes: int = MAX_STREAM_TEXT_BYTES) -> tuple[Object, bool]:
-    """A value whose JSON has at most `max_bytes`, and whether anything was cut off its strings for that."""
+    """The value with its strings shortened until its JSON has at most `max_bytes`, and whether any was shortened.
+
+    If that is not enough, only `type`, `subtype` and `session_id` are kept.
+    """
     if size(value) <= max_bytes:
         return value, False
     for cap in _STRING_CAPS:
@@ -95,7 +98,7 @@ def bounded(value: Object, max_bytes: int = MAX_STREAM_TEXT_BYTES) -> tuple[Obje
 
 
 def blocks_of(line: Object) -> Iterator[Object]:
-    """The blocks of the message in a line."""
+    """The content blocks of the message that a line holds; none when it holds no message."""
     message = line.get("message")
     content = message.get("content") if isinstance(message, dict) else None
     for block in content if isinstance(content, list) else ():
@@ -104,15 +107,16 @@ def blocks_of(line: Object) -> Iterator[Object]:
 
 
 def message_id_of(line: Object) -> str:
-    """The id of the message in a line; empty when it has none."""
+    """The id of the message that a line holds; empty when it holds none."""
     message = line.get("message")
     return str(message.get("id", "")) if isinstance(message, dict) else ""
 
 
 def taken_back(line: Object, message_id: str, uuids: Collection[str]) -> bool:
-    """Whether a line says that a message, told in lines of these uuids, is no part of the conversation any more.
+    """Whether a line says that a message is no longer part of the conversation.
 
-    The CLI says so where it asks again: after a refusal, and after a tool's call that it could not read.
+    The message is given by its id, and by the uuids of the lines that told its blocks. The CLI takes a message back
+    when it asks the model again: after a refusal, and after a tool call that it could not parse.
     """
     if line.get("type") != "user":
         return False
@@ -123,7 +127,7 @@ def taken_back(line: Object, message_id: str, uuids: Collection[str]) -> bool:
 
 
 def size(value: JsonValue) -> int:
-    """The bytes of a value's JSON."""
+    """How many bytes a value has as compact JSON in UTF-8."""
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
@@ -138,7 +142,7 @@ def _cut(value: JsonValue, cap: int) -> JsonValue:
 def _parse(line: bytes) -> Object | None:
     try:
         value = parse_json(line.decode(errors="replace"))
-        if b"\\ud" in line.lower():  # half a character is JSON, but nothing that can be written as UTF-8
+        if b"\\ud" in line.lower():  # a lone surrogate is valid JSON, but cannot be encoded as UTF-8
             value = _whole(value)
     except ValueError:
         return None

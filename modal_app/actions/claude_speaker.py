@@ -1,34 +1,37 @@
-"""Which words of the model stand: a stream that breaks is begun again, a refused answer is asked for once more. Pure.
+"""Tracks which of the model's words are void: a broken stream is begun again, a refused answer is asked for once more.
 
-Readers draw words as they come, and the CLI takes none of them back. So each block of text has a name, its part, and a
-message says which parts it stands in the place of. Blocks that were whole when their stream broke are kept: the next
-message goes on from them.
+Readers show words as they come, and the CLI does not take them back. So each block of text has a name, called its part,
+and a later message says which parts it replaces. Blocks that were complete when their stream broke stay valid: the next
+message continues after them. Pure.
 """
 
 from modal_app.actions.claude_lines import Object, message_id_of, taken_back
 
 
 class Speaker:
-    """One conversation's place in its stream of messages; `replaces` are the parts that its message takes back."""
+    """The state of one conversation, the main one or a subagent's.
+
+    `message_id` is the current message; `replaces` are the parts of earlier messages that it replaces.
+    """
 
     def __init__(self) -> None:
         self.message_id = ""
         self.replaces: tuple[str, ...] = ()
-        self._parts: dict[int, str] = {}  # of the message, by the index of their blocks
-        self._uuids: set[str] = set()  # of the lines that had its blocks
-        self._said = False  # the message has deltas
-        self._whole = True  # the message has said why it stopped
-        self._void: tuple[str, ...] = ()  # parts that the next message takes back
+        self._parts: dict[int, str] = {}  # the parts of the current message, by the index of their block
+        self._uuids: set[str] = set()  # of the lines that told its blocks
+        self._said = False  # the message has streamed some words
+        self._whole = True  # the message has told its stop reason
+        self._void: tuple[str, ...] = ()  # parts that the next message replaces
 
     def part(self, index: object) -> str:
-        """The name of a block of text: the message's id for the first, with the block's index behind it for others."""
+        """The name of the block with this index: the message's id for its first text, `id#index` for later ones."""
         number = index if isinstance(index, int) else 0
         if number not in self._parts:
             self._parts[number] = f"{self.message_id}#{number}" if self._parts else self.message_id
         return self._parts[number]
 
     def stream(self, line: Object, event: Object) -> None:
-        """Follow an event of a message that streams."""
+        """Take a `stream_event` line and the event in it."""
         match event.get("type"):
             case "message_start":
                 if self._said and not self._whole:
@@ -46,9 +49,9 @@ class Speaker:
                 self.replaces, self._said, self._whole = (), False, True
 
     def line(self, line: Object) -> tuple[str, ...]:
-        """Follow a line that is no event of a stream, and say what it takes back.
+        """Take a line that is not a `stream_event`, and return the parts that it replaces.
 
-        After a broken stream, the answer may come whole, without an event.
+        After a broken stream the answer may come whole, as such a line, instead of streaming again.
         """
         if taken_back(line, self.message_id, self._uuids):
             self._void = self._from(0)
@@ -68,14 +71,14 @@ class Speaker:
         self._said, self._whole = False, False
 
     def _from(self, first: int) -> tuple[str, ...]:
-        """The parts of the message from a block on; of one without words, the message."""
+        """The parts of the message from block `first` on; the message's own id if it has streamed no text."""
         if first == 0 and not self._parts:
             return (self.message_id,)
         return tuple(name for index, name in self._parts.items() if index >= first)
 
 
 def _kept_blocks(line: Object) -> int:
-    """How many blocks of a broken message stay."""
+    """How many blocks of a broken message stay valid."""
     abandoned = line.get("abandoned_blocks")
     first = abandoned.get("from_block_index") if isinstance(abandoned, dict) else 0
     return first if isinstance(first, int) else 0

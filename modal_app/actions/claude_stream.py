@@ -1,7 +1,7 @@
-"""What the Claude CLI prints, as messages and text for readers, and in the end as one verdict. Does no I/O.
+"""Turns what the Claude CLI prints into messages and text for readers, and in the end into one verdict. Does no I/O.
 
-Three traps of the format decide the shape of this: deltas flush one word at a time, a stream that breaks is begun again
-without a word being taken back, and most failures look like success (see `claude_verdict`).
+Three properties of the CLI's output shape this module: deltas come one word at a time, a stream that breaks is begun
+again without the CLI taking words back, and most failures look like success (see `claude_verdict`).
 """
 
 from collections.abc import Callable
@@ -15,21 +15,21 @@ from modal_app.actions.claude_verdict import Account, Verdict
 from modal_app.contract.errors import ContractError
 from modal_app.contract.sse import TextSplitter
 
-# After each piece of text, the next words are gathered for so long; words that come later go on at once. It is half a
-# frame of a screen, and bounds what a fast model costs to a hundred events a second.
+# After a piece of text was passed on, words are gathered for so long before the next piece; words that come after a
+# longer pause are passed on at once. It is half a frame of a screen, and makes at most a hundred events a second.
 PAUSE_S = 0.01
 MAX_HELD_CHARS = 16 * 1024
-_MAX_SPEAKERS = 64  # the conversation and its subagents; more than a job has at once
+_MAX_SPEAKERS = 64  # the main conversation and its subagents; more than a job has at once
 _PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
-_TICKS = (("system", "thinking_tokens"), ("stream_event", "ping"))  # compared, not hashed: lines may hold anything
+_TICKS = (("system", "thinking_tokens"), ("stream_event", "ping"))  # a tuple, no set: lines may hold unhashable values
 
 
 @dataclass(frozen=True)
 class Text:
     """Words of the model, in order.
 
-    `message_id` names the block of text that they belong to, as `claude_speaker` says, `replaces` another one that this
-    message takes back. Without words it says that alone.
+    `message_id` names the block of text that they belong to, `replaces` an earlier block that is void now; both are
+    parts as in `claude_speaker`. A Text without words only tells what is replaced.
     """
 
     text: str
@@ -59,7 +59,7 @@ Item = Text | Message | Plain
 
 @dataclass
 class _Held:
-    """Deltas that wait for the next ones of their block."""
+    """Deltas of one block that are held back, to be passed on together with the next ones."""
 
     line: Object
     kind: str
@@ -71,10 +71,10 @@ class _Held:
 
 
 class ClaudeStream:
-    """Reads one CLI's stdout.
+    """Reads the stdout of one CLI.
 
-    `feed` and `poll` give what is due, in order; `due_at`, on the same clock, says when to poll. `failure` is set as
-    soon as the run cannot succeed any more: its owner ends the CLI then, and need not wait for it.
+    `feed` and `poll` return the items that are due, in order; `due_at` is the time, on `clock` in seconds, at which to
+    poll. `failure` is set as soon as the run cannot succeed any more: the caller then ends the CLI.
     """
 
     def __init__(self, *, clock: Callable[[], float], wants_structured: bool = False, pause_s: float = PAUSE_S) -> None:
@@ -89,21 +89,21 @@ class ClaudeStream:
 
     @property
     def failure(self) -> ContractError | None:
-        """Why the run has failed already."""
+        """Why the run cannot succeed any more; None while it can."""
         return self._account.failure
 
     @property
     def quiet_s(self) -> float:
-        """For how long the CLI has said nothing; a model that only pings is silence here."""
+        """Seconds since the CLI's last line. A model's pings make no lines, so they count as silence."""
         return self._clock() - self._last_line_at
 
     @property
     def due_at(self) -> float | None:
-        """When `poll` has something; None when nothing waits."""
+        """The time on the clock at which `poll` has something; None when nothing is held back."""
         return None if self._held is None else self._paused_until
 
     def feed(self, data: bytes) -> list[Item]:
-        """Take bytes of stdout."""
+        """Take the next bytes of stdout and return the items that are due."""
         found: list[Item] = []
         for line in self._lines.feed(data):
             self._last_line_at = self._clock()
@@ -111,19 +111,19 @@ class ClaudeStream:
         return found + self.poll()
 
     def poll(self) -> list[Item]:
-        """What waited long enough."""
+        """Return the words that were held back long enough."""
         held = self._held
         if held is None or (self._clock() < self._paused_until and held.chars < MAX_HELD_CHARS):
             return []
         return self._release()
 
     def finish(self) -> list[Item]:
-        """Everything that is left, at the end of stdout."""
+        """Return everything that is left, at the end of stdout."""
         found = [item for line in self._lines.flush() for item in self._take(line)]
         return found + self._release()
 
     def verdict(self, exit_code: int) -> Verdict:
-        """How the job ended; after `finish`."""
+        """How the job ended, given the CLI's exit code; to be called after `finish`."""
         return self._account.verdict(exit_code)
 
     def _take(self, line: Parsed | Unparsed) -> list[Item]:

@@ -1,8 +1,8 @@
-"""What one run has cost, by the lines of its Claude CLI. Pure.
+"""Counts the tokens and dollars that one run has used, from the lines of its Claude CLI. Pure.
 
-A result's own sums are of no use for that: `total_cost_usd` and `modelUsage` count a session from its first run on, and
-`usage` leaves out subagents, and the answer at which a budget ended. `model_usage_since_last_result` counts what it
-says; what each answer tells of itself is for a CLI that ended without a result, or before it had counted.
+Most sums in a `result` line cannot be used: `total_cost_usd` and `modelUsage` count the whole session, from its first
+run on, and `usage` leaves out subagents and the answer at which a budget ended. `model_usage_since_last_result` is
+right. For what came after the last result, or if there is none, the usage that each answer tells is added up.
 """
 
 from collections import Counter
@@ -21,13 +21,13 @@ _OF_THE_CLI = dict(
         strict=True,
     )
 )
-_MAX_SPEAKERS = 64  # the conversation and its subagents
-_NOBODY = "<synthetic>"  # the CLI's name for the model of what it says itself
+_MAX_SPEAKERS = 64  # the main conversation and its subagents
+_NOBODY = "<synthetic>"  # the model that the CLI names for messages of its own
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a job cost: tokens as the model's service counted them, dollars by the CLI's price list."""
+    """What a job has used: tokens as the model's service counted them, US dollars by the CLI's own price list."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -38,34 +38,34 @@ class Usage:
 
 @dataclass
 class _Answering:
-    """One speaker's message, and what it has told of its tokens; a later figure takes an earlier one's place."""
+    """The current message of one conversation, and the token counts that it has told; later counts replace earlier."""
 
     message_id: str
     told: dict[str, int]
 
 
 class Spent:
-    """Sums up the lines of one run.
+    """Adds up what the lines of one run tell.
 
-    `turns` counts the whole answers of the model in the conversation itself, not those of its subagents.
+    `turns` counts the model's complete answers in the main conversation, not those of subagents.
     """
 
     def __init__(self) -> None:
         self.turns = 0
-        self._counted: Counter[str] = Counter()  # up to the last result
+        self._counted: Counter[str] = Counter()  # tokens up to the last result
         self._cost_usd = 0.0
-        self._seen: Counter[str] = Counter()  # since then, in messages that are over
+        self._seen: Counter[str] = Counter()  # tokens since the last result, in messages that are complete
         self._open: dict[str, _Answering] = {}
 
     @property
     def usage(self) -> Usage:
-        """What the run has cost so far. What came after the last result has no price yet."""
+        """What the run has used so far. The dollars do not include what came after the last result."""
         total = self._counted + self._since()
         read, written, cached, kept = (total[name] for name in _OF_THE_SERVICE)
         return Usage(read, written, cached, kept, self._cost_usd)
 
     def note(self, line: Object) -> None:
-        """Take a line."""
+        """Take the next line."""
         speaker = str(line.get("parent_tool_use_id"))
         match line.get("type"):
             case "stream_event":
@@ -91,7 +91,7 @@ class Spent:
                     self._answered(speaker)
 
     def _block(self, speaker: str, message: JsonValue) -> None:
-        """A block of an answer that streams, or of one that does not: a subagent's, or a second try."""
+        """Take a block of an answer. One whose message did not stream (a subagent's, a second try) is counted here."""
         if not isinstance(message, dict) or message.get("model") == _NOBODY:
             return
         answering = self._open.get(speaker)
@@ -116,7 +116,10 @@ class Spent:
         return sum((Counter(answering.told) for answering in self._open.values()), Counter(self._seen))
 
     def _settle(self, models: JsonValue) -> None:
-        """Take the CLI's account of what came since the last result: it knows subagents, but no answer that failed."""
+        """Take a result's `model_usage_since_last_result`.
+
+        It includes subagents but no answers that failed, so for each kind of token the larger count is taken.
+        """
         accounts = [model for model in (models.values() if isinstance(models, dict) else ()) if isinstance(model, dict)]
         told: Counter[str] = Counter()
         for model in accounts:

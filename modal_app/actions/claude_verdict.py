@@ -1,8 +1,8 @@
-"""How a job of the Claude CLI ended, in the words of the contract. Pure.
+"""Judges how a job of the Claude CLI ended, as an error code of the contract or a success. Pure.
 
-The CLI's exit code does not tell: an answer with an error may say `subtype: success`, one with denied permissions or
-without the structured output that was asked for exits with 0. Nor does its last result: there may be several, and the
-first one that failed is why the job did.
+The CLI's exit code is not enough: it is 0 when a permission was denied or the structured output is missing, and a
+result with an error may say `subtype: success`. Nor is the last result: there may be several, and the first one that
+failed is the reason why the job failed.
 """
 
 import re
@@ -27,14 +27,15 @@ _BY_SUBTYPE = {
     "error_max_structured_output_retries": ErrorCode.MODEL_INVALID_OUTPUT,
     "error_during_execution": ErrorCode.PROCESS_FAILED,
 }
-_BY_ANSWER = {"max_output_tokens": ErrorCode.MODEL_INVALID_OUTPUT}  # every other failed answer is the model's service's
+_BY_ANSWER = {"max_output_tokens": ErrorCode.MODEL_INVALID_OUTPUT}  # any other failed answer is a `model_error`
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The end of a job. It succeeded when `error` is None.
+    """How a job ended. It succeeded when `error` is None.
 
-    `denied` are the tools whose use was not permitted, `turns` counts the model's answers.
+    `result` is the answer's text, `structured_output` its data. `denied` are the names of the tools whose use was not
+    permitted, `turns` counts the model's answers.
     """
 
     result: str
@@ -48,14 +49,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Failed:
-    """Why a result is none."""
+    """Why a result counts as failed."""
 
     code: ErrorCode
     sentence: str
 
 
 class Account:
-    """Remembers what of a CLI's lines decides its verdict."""
+    """Collects from the CLI's lines what decides the verdict.
+
+    `failure` is set when the run cannot succeed any more although the CLI goes on.
+    """
 
     def __init__(self, *, wants_structured: bool) -> None:
         self.failure: ContractError | None = None
@@ -69,7 +73,7 @@ class Account:
         self._spent = Spent()
 
     def note(self, line: Object) -> None:
-        """Take a line."""
+        """Take the next line."""
         session = line.get("session_id")
         if isinstance(session, str) and _SESSION.fullmatch(session):
             self._session_id = session
@@ -82,7 +86,7 @@ class Account:
                 self._result(line)
 
     def verdict(self, exit_code: int) -> Verdict:
-        """The end of a CLI that ended with this exit code; negative or above 128 is a signal's."""
+        """The verdict on a CLI that ended with this exit code; a negative one, or one above 128, means a signal."""
         return Verdict(
             result=self.answer.text,
             structured_output=self.answer.structured,
@@ -113,10 +117,10 @@ class Account:
         subtype = str(result.get("subtype"))
         if subtype != "success":
             code = _BY_SUBTYPE.get(subtype, ErrorCode.PROCESS_FAILED)
-            if str(result.get("terminal_reason")).startswith("aborted"):  # its errors are a diagnosis of its own
+            if str(result.get("terminal_reason")).startswith("aborted"):  # its `errors` are then the CLI's diagnostics
                 return _Failed(code, "the Claude CLI was interrupted")
             return _Failed(code, _first_error(result) or _sentence(subtype))
-        if result.get("is_error") is not False:  # whatever else it is
+        if result.get("is_error") is not False:  # anything but false counts as an error, also when it is missing
             code = _BY_ANSWER.get(self._answer_error, ErrorCode.MODEL_ERROR)
             return _Failed(code, _sentence(result.get("result")) or "the model's service failed")
         return None
@@ -154,6 +158,6 @@ def _first_error(result: Object) -> str:
 
 
 def _sentence(value: JsonValue) -> str:
-    """Text of the CLI or the model on one line of bounded length."""
+    """A text of the CLI or the model on one line of bounded length; "" for a value that is no text."""
     text = _CONTROL.sub(" ", value).strip() if isinstance(value, str) else ""
     return text if len(text) <= MAX_SENTENCE_CHARS else f"{text[:MAX_SENTENCE_CHARS]}…"

@@ -1,6 +1,7 @@
-"""Action `files`: lists and reads what is committed, through the volume API; writes inside the sandbox, all or nothing.
+"""Action `files`: lists and reads committed files through the volume API; changes files inside the sandbox.
 
-Neither way follows a link: a project's links are written by its jobs and may point anywhere.
+A change is made wholly or not at all. No link is ever followed: a project's links are made by its jobs and may point
+anywhere.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ _log = structlog.get_logger(__name__)
 
 _SCRIPT = (Path(__file__).parents[1] / "sandboxes" / "guest" / "write_set.py").read_text()
 _REFUSED, _FAILED = 3, 4  # exit codes of the script
-# $1 removes the locks of a git that was killed, $2 is the script; behind its arguments stands what comes before `undo`.
+# $1 is the program that removes a killed git's locks, $2 the write-set script, $3 to $5 its arguments; the rest is a
+# command to be run before `undo`.
 _CONCLUDE = """
 unlock=$1 script=$2 root=$3 how=$4 held=$5; shift 5
 [ "$how" = settle ] || { python3 -I -c "$unlock" "$root"; "$@"; }
@@ -39,7 +41,7 @@ _TYPES = {FileEntryType.FILE: "file", FileEntryType.DIRECTORY: "directory", File
 
 
 async def read(request: FilesList | FilesRead, volume: modal.Volume) -> JsonValue:
-    """Answer from the committed state.
+    """List or read committed files; returns the result as JSON.
 
     Raises ContractError `not_found`, `invalid_request`, `too_large`, `sandbox_unavailable`.
     """
@@ -47,7 +49,7 @@ async def read(request: FilesList | FilesRead, volume: modal.Volume) -> JsonValu
         return await _answer(request, volume)
     except PLATFORM_ERRORS as error:
         _log.warning("files.not_read", reason=type(error).__name__)
-        message = "the project's files cannot be read now: try again soon"
+        message = "the project's files cannot be read now (the platform's volume API fails): try again soon"
         raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None
 
 
@@ -61,14 +63,17 @@ async def _answer(request: FilesList | FilesRead, volume: modal.Volume) -> JsonV
     for entry in await _entries(volume, f"{root}/{request.path or ''}".rstrip("/"), recursive=True):
         path = str(PurePosixPath("/", entry.path).relative_to(root))
         if request.path is None and PurePosixPath(path).parts[0] == ".git":
-            continue  # git's own files are listed when they are asked for by path
+            continue  # git's own files are listed only when they are asked for by path
         kind = _TYPES.get(entry.type, "other")
         entries[path] = {"path": path, "type": kind, "size": entry.size, "mtime": entry.mtime}
     return {"path": request.path or "", "entries": [entries[path] for path in sorted(entries)]}
 
 
 async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
-    """Write, delete or move in the sandbox; raises ContractError with nothing changed."""
+    """Write, delete or move files in the sandbox; returns the result as JSON. Raises ContractError; nothing is changed.
+
+    A write set with a `message` also becomes a git commit.
+    """
     asked: dict[str, object]
     match request:
         case FilesWrite():
@@ -87,7 +92,7 @@ async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
     held = str(result.pop("held", ""))
     try:
         result |= await git_action.commit_writes(job, output, request.message, request.timeout_s)
-    except BaseException:  # what git refuses, or does not end, is not written either
+    except BaseException:  # without its commit the write set must not stand either
         await finish(asyncio.ensure_future(_conclude(job, "undo", held, put_back)))
         raise
     await _conclude(job, "settle", held, ())
@@ -95,7 +100,11 @@ async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
 
 
 async def _conclude(job: Job, how: str, held: str, then: Sequence[str]) -> None:
-    """Undo a write set and what git has made of it, or let it stand; in a sandbox that is gone nothing stands."""
+    """Undo a write set together with its git commit (`how` is "undo"), or make it final ("settle").
+
+    `held` is the name under which the script keeps what is needed for that, `then` a command to be run before an undo.
+    A failure is only logged: it means that the sandbox is gone, and without a commit of the volume nothing is written.
+    """
     try:
         await job.aside(("sh", "-c", _CONCLUDE, "sh", UNLOCK, _SCRIPT, WORKSPACE, how, held, *then), env=ENV)
     except ContractError as error:
@@ -105,7 +114,7 @@ async def _conclude(job: Job, how: str, held: str, then: Sequence[str]) -> None:
 async def _changed(
     job: Job, output: Output, asked: Mapping[str, object], timeout_s: float | None
 ) -> dict[str, JsonValue]:
-    """Have the script change the workspace; returns its answer. Raises ContractError with nothing changed."""
+    """Run the script that changes the workspace and return its answer. Raises ContractError, with nothing changed."""
     captured = Captured(output)
     code = await job.exec(
         ["python3", "-I", "-c", _SCRIPT, WORKSPACE],
@@ -118,7 +127,7 @@ async def _changed(
     if code in (_REFUSED, _FAILED):
         raise _refusal(bytes(captured.data), code)
     if code != 0:
-        raise ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed", exit_code=code)
+        raise _crashed(code)
     answer: dict[str, JsonValue] = json.loads(captured.data)
     return answer
 
@@ -136,7 +145,16 @@ def _refusal(answer: bytes, exit_code: int) -> ContractError:
         refusal = _Refusal.model_validate_json(answer)
         return ContractError(ErrorCode(refusal.code), refusal.message[:2000], exit_code=seen)
     except (ValidationError, ValueError):
-        return ContractError(ErrorCode.PROCESS_FAILED, "the files could not be changed", exit_code=exit_code)
+        return _crashed(exit_code)
+
+
+def _crashed(exit_code: int) -> ContractError:
+    """The script ended without an answer: a failure of its interpreter or its sandbox, told on stderr."""
+    message = (
+        f"the files could not be changed: the program that changes them ended with exit code {exit_code} and gave no "
+        "reason; see the run's stderr"
+    )
+    return ContractError(ErrorCode.PROCESS_FAILED, message, exit_code=exit_code)
 
 
 async def _entries(volume: modal.Volume, path: str, *, recursive: bool) -> list[FileEntry]:
@@ -145,16 +163,18 @@ async def _entries(volume: modal.Volume, path: str, *, recursive: bool) -> list[
         async for entry in volume.iterdir.aio(path, recursive=recursive):
             found.append(entry)
             if len(found) > MAX_LIST_ENTRIES:
-                raise ContractError(
-                    ErrorCode.TOO_LARGE, f"more than {MAX_LIST_ENTRIES} entries: list a directory of it"
-                )
+                message = f"there are more than {MAX_LIST_ENTRIES} entries: list a directory below it by its `path`"
+                raise ContractError(ErrorCode.TOO_LARGE, message)
     except (modal.exception.NotFoundError, FileNotFoundError):
         return []
     return found
 
 
 async def _resolve(volume: modal.Volume, root: str, path: str, *, wanted: FileEntryType) -> FileEntry:
-    """The entry of a path whose every component was seen to be no link; raises ContractError."""
+    """The entry of a path, after checking that every component above it is a directory and no link.
+
+    Raises ContractError `not_found`, or `invalid_request` when a component, or the entry itself, is of another kind.
+    """
     at = root
     entry = None
     parts = path.split("/")
@@ -166,7 +186,8 @@ async def _resolve(volume: modal.Volume, root: str, path: str, *, wanted: FileEn
         expected = wanted if depth == len(parts) - 1 else FileEntryType.DIRECTORY
         if entry.type is not expected:
             kind = _TYPES.get(entry.type, "special file")
-            raise ContractError(ErrorCode.INVALID_REQUEST, f"{'/'.join(parts[: depth + 1])} is a {kind}")
+            message = f"{'/'.join(parts[: depth + 1])} is a {kind}, not a {_TYPES[expected]}"
+            raise ContractError(ErrorCode.INVALID_REQUEST, message)
         at = f"{at}/{part}"
     assert entry is not None
     return entry
@@ -175,13 +196,15 @@ async def _resolve(volume: modal.Volume, root: str, path: str, *, wanted: FileEn
 async def _read(volume: modal.Volume, root: str, path: str) -> JsonValue:
     entry = await _resolve(volume, root, path, wanted=FileEntryType.FILE)
     if entry.size > MAX_READ_BYTES:
-        raise ContractError(ErrorCode.TOO_LARGE, f"{path} is larger than {MAX_READ_BYTES} bytes: use the volume API")
+        message = f"{path} has {entry.size} bytes; at most {MAX_READ_BYTES} are read this way: use the volume API"
+        raise ContractError(ErrorCode.TOO_LARGE, message)
     data = bytearray()
     try:
         async for chunk in volume.read_file.aio(f"{root}/{path}"):
             data += chunk
             if len(data) > MAX_READ_BYTES:
-                raise ContractError(ErrorCode.TOO_LARGE, f"{path} is larger than {MAX_READ_BYTES} bytes")
+                message = f"{path} has more than the {MAX_READ_BYTES} bytes that are read this way: use the volume API"
+                raise ContractError(ErrorCode.TOO_LARGE, message)
     except (modal.exception.NotFoundError, FileNotFoundError):
         raise ContractError(ErrorCode.NOT_FOUND, f"there is no {path}") from None
     try:

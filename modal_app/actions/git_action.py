@@ -1,4 +1,4 @@
-"""Action `git`: a few operations with checked arguments, run inside the sandbox. What git prints is checked, too."""
+"""Action `git`: a few operations with checked arguments, run inside the sandbox; git's output is parsed strictly."""
 
 import re
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ _DATE = re.compile(r"-?\d{1,9}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)")
 _ENTRY = re.compile(r"([ MTADRCU?!])([ MTADRCU?!]) (.+)", re.DOTALL)
 _LOG_FORMAT = "--format=%H%x00%P%x00%an%x00%ae%x00%cI%x00%s%x00"
 _LOG_FIELDS = 6
-_NO_COMMITS = 128  # what rev-parse answers in a repository without commits
+_NO_COMMITS = 128  # the exit code of rev-parse in a repository without commits, and without a repository
 
 
 class _Repository:
-    """Runs git commands for one request."""
+    """Runs git commands in the workspace for one request."""
 
     def __init__(self, job: Job, output: Output, timeout_s: float | None) -> None:
         self._job = job
@@ -29,7 +29,10 @@ class _Repository:
         self._timeout_s = timeout_s
 
     async def ask(self, *arguments: str, accept: Sequence[int] = (0,), quiet: bool = False) -> tuple[int, str]:
-        """Run a command for its output; raises ContractError `process_failed`."""
+        """Run a git command; returns its exit code and its stdout. With `quiet`, its stderr is dropped.
+
+        Raises ContractError `process_failed` for an exit code that is not in `accept`, `too_large` for too much output.
+        """
         captured = Captured(Output(_nowhere) if quiet else self._output)
         code = await self._job.exec(
             git(*arguments),
@@ -42,11 +45,11 @@ class _Repository:
         return code, captured.text
 
     async def tell(self, *arguments: str, stdin: str = "") -> None:
-        """Run a command and stream what it says; raises ContractError `process_failed`."""
+        """Run a git command whose output is streamed; raises ContractError `process_failed` unless it exits with 0."""
         await self._tell(git(*arguments), arguments, stdin)
 
     async def init(self) -> None:
-        """Make the repository, if there is none; raises ContractError `process_failed`."""
+        """Make the workspace a repository if it is none; raises ContractError `process_failed`."""
         await self._tell(git_init(), ("init",), "")
 
     async def require(self) -> None:
@@ -54,13 +57,13 @@ class _Repository:
         await self.ask("rev-parse", "--git-dir")
 
     async def head(self) -> str | None:
-        """The hash of HEAD, None before the first commit."""
+        """The hash of HEAD; None before the first commit, or without a repository."""
         code, text = await self.ask("rev-parse", "--verify", "--quiet", "HEAD", accept=(0, 1, _NO_COMMITS), quiet=True)
         found = text.strip()
         return found if code == 0 and _HASH.fullmatch(found) else None
 
     async def commit_id(self, revision: str) -> str:
-        """The full hash of a commit; raises ContractError `not_found`."""
+        """The full hash of the commit that a checked revision names; raises ContractError `not_found`."""
         code, text = await self.ask(
             "rev-parse",
             "--verify",
@@ -72,7 +75,7 @@ class _Repository:
         )
         found = text.strip()
         if code != 0 or not _HASH.fullmatch(found):
-            raise ContractError(ErrorCode.NOT_FOUND, "there is no such commit")
+            raise ContractError(ErrorCode.NOT_FOUND, f"there is no commit {revision} in the project's repository")
         return found
 
     async def _tell(self, argv: Sequence[str], arguments: Sequence[str], stdin: str) -> None:
@@ -84,16 +87,16 @@ class _Repository:
 
 def _check(code: int, arguments: Sequence[str], accept: Sequence[int]) -> None:
     if code not in accept:
-        message = f"git {arguments[0]} ended with exit code {code}"
+        message = f"git {arguments[0]} ended with exit code {code}: see the run's stderr"
         raise ContractError(ErrorCode.PROCESS_FAILED, message, exit_code=code)
 
 
 async def _nowhere(piece: Piece) -> None:
-    """Drop what a probe says on stderr."""
+    """Drop a piece of output."""
 
 
 async def run(request: GitRequest, job: Job, output: Output) -> JsonValue:
-    """Run one operation and return its result; raises ContractError."""
+    """Run one operation and return its result as JSON; raises ContractError."""
     repository = _Repository(job, output, request.timeout_s)
     match request:
         case GitInit():
@@ -118,7 +121,10 @@ async def head(job: Job, output: Output, timeout_s: float | None) -> str | None:
 
 
 async def commit_writes(job: Job, output: Output, message: str, timeout_s: float | None) -> dict[str, JsonValue]:
-    """Commit what a write set wrote, in a new repository when the workspace is none."""
+    """Commit everything in the workspace, after making it a repository if it is none.
+
+    Returns `{"commit": hash, "changed": whether there was anything to commit}`. Raises ContractError.
+    """
     repository = _Repository(job, output, timeout_s)
     code, _ = await repository.ask("rev-parse", "--git-dir", accept=(0, _NO_COMMITS), quiet=True)
     if code != 0:
@@ -148,7 +154,7 @@ async def _status(repository: _Repository) -> JsonValue:
     entries: list[JsonValue] = []
     for field in fields:
         if not field:
-            break  # behind the last one
+            break  # the empty field after the last NUL
         read = _ENTRY.fullmatch(field)
         if read is None:
             raise _unreadable("status")
@@ -187,7 +193,8 @@ def _logged(values: Sequence[str]) -> dict[str, JsonValue]:
 
 
 def _unreadable(operation: str) -> ContractError:
-    return ContractError(ErrorCode.INTERNAL, f"what git {operation} printed cannot be read: tell who runs the endpoint")
+    message = f"the output of git {operation} has an unknown form: tell whoever runs the endpoint"
+    return ContractError(ErrorCode.INTERNAL, message)
 
 
 async def _diff(repository: _Repository, request: GitDiff) -> JsonValue:

@@ -1,9 +1,10 @@
-"""How git is called in a workspace: with a configuration of ours alone, whatever stands in the repository's own. Pure.
+"""Makes git commands that ignore the settings of the repository they run in, and use the endpoint's instead. Pure.
 
-A repository is a hostile input: its settings name programs (filters, monitors, diffs, hooks), redirect the work tree
-and change what commands print. None of them is overridden here by its name, because there is no list of them: git reads
-its settings from the directory that it calls common, so a command gets one that holds ours, and links to the rest.
-Only the formats of objects and references, without which a repository cannot be read, are taken over.
+A repository is hostile input: its settings can name programs (filters, monitors, diffs, hooks), redirect the work tree
+and change what commands print. They cannot be overridden one by one, because there is no complete list of them. But git
+reads them from what it calls the common directory. So each command gets a common directory of its own, with a config
+file of the endpoint's and links to everything else in the real one. Only the formats of objects and references are
+copied from the repository's config, since it cannot be read without them.
 """
 
 import shlex
@@ -27,7 +28,8 @@ _CONFIG = """
 [maintenance]
 \tauto = false
 """
-# $1 is our configuration. A `.git` that is a file names the directory, and that of a work tree the one it shares.
+# $1 is the endpoint's config. A `.git` that is a file names the real directory; a work tree's directory names, in its
+# `commondir`, the one that it shares.
 _CALL = f"""
 config=$1; shift
 repository={_WORKSPACE}/.git
@@ -54,7 +56,7 @@ for name in {" ".join(_SHARED)}; do ln -s "$shared/$name" {_COMMON}/; done
 export GIT_DIR="$repository" GIT_COMMON_DIR={_COMMON} GIT_WORK_TREE={_WORKSPACE}
 exec git --no-pager --literal-pathspecs "$@"
 """
-# For the commands that git itself starts in repositories inside this one.
+# Settings for the commands that git itself starts in repositories nested in this one.
 _BELOW = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*")
 
 ENV = {
@@ -67,21 +69,21 @@ ENV = {
     "GIT_COMMITTER_NAME": git_defaults.NAME,
     "GIT_COMMITTER_EMAIL": git_defaults.EMAIL,
 }
-"""What every command needs in its environment."""
+"""The environment that every one of these commands must be run with."""
 
 
 def git(*arguments: str) -> tuple[str, ...]:
-    """The command that runs git in the workspace's repository."""
+    """The arguments of a process that runs git with `arguments` in the workspace's repository."""
     return ("sh", "-c", _CALL, "sh", _CONFIG, *_BELOW, *arguments)
 
 
 def git_init() -> tuple[str, ...]:
-    """The command that makes the workspace a repository; one that is there already is left as it is."""
+    """The arguments of a process that makes the workspace a repository; an existing one stays as it is."""
     return ("git", *_BELOW, "init", f"--initial-branch={git_defaults.BRANCH}", "--template=", _WORKSPACE)
 
 
 def putting_back(head: str | None) -> tuple[str, ...]:
-    """The command that puts HEAD back to where it was, if it has moved."""
+    """The arguments of a process that sets HEAD to `head` if it differs; with None, back to no commit at all."""
     asked = shlex.join(git("rev-parse", "--verify", "--quiet", "HEAD"))
     moved = shlex.join(git("update-ref", *(("-d", "HEAD") if head is None else ("HEAD", head))))
     return ("sh", "-c", f'[ "$({asked})" = "$1" ] || {moved}', "sh", head or "")

@@ -1,4 +1,7 @@
-"""A job's output on its way to the journal: counted, cut into texts, never buffered beyond a character."""
+"""A job's output on its way to the journal: counted against the run's limit and cut into texts.
+
+Nothing is held back except the bytes of an incomplete character.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from modal_app.contract.sse import TextSplitter
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of output, as the event `stream` tells it: `text`, or a `message` of the Claude CLI."""
+    """One piece of output, with the fields of the event `stream`: a `text`, or a `message` of the Claude CLI."""
 
     channel: Channel
     text: str = ""
@@ -24,39 +27,40 @@ class Piece:
 
 
 class Output:
-    """Writes what a run's commands say."""
+    """Takes what a run's commands print and awaits `write(piece)`; `max_bytes` is what a run may print in all."""
 
     def __init__(self, write: Callable[[Piece], Awaitable[None]], *, max_bytes: int = MAX_OUTPUT_BYTES) -> None:
         self._write = write
-        self._left = max_bytes
+        self._max_bytes = self._left = max_bytes
         self._splitters: dict[Channel, TextSplitter] = {"stdout": TextSplitter(), "stderr": TextSplitter()}
 
     async def __call__(self, channel: str, data: bytes) -> None:
-        """Take a piece of output; raises ContractError `output_limit` when the run has printed too much."""
+        """Take output of a channel; raises ContractError `output_limit` when the run has printed too much."""
         name: Channel = "stderr" if channel == "stderr" else "stdout"
         self.count(data)
         for text in self._splitters[name].feed(data):
             await self._write(Piece(name, text))
 
     def count(self, data: bytes) -> None:
-        """Count what a command printed; raises ContractError `output_limit` when the run has printed too much."""
+        """Count bytes that a command printed; raises ContractError `output_limit` when the run has printed too much."""
         self._left -= len(data)
         if self._left < 0:
-            raise ContractError(ErrorCode.OUTPUT_LIMIT, "the job printed more than a run may")
+            message = f"the job printed more than the {self._max_bytes} bytes that a run may: write to a file instead"
+            raise ContractError(ErrorCode.OUTPUT_LIMIT, message)
 
     async def tell(self, piece: Piece) -> None:
-        """Write a piece that was made of bytes counted before."""
+        """Write a piece whose bytes have been counted already, by `count`."""
         await self._write(piece)
 
     async def flush(self) -> None:
-        """Write what is left of a cut character."""
+        """Write what is left of an incomplete character, at the end of the output."""
         for name, splitter in self._splitters.items():
             for text in splitter.flush():
                 await self._write(Piece(name, text))
 
 
 class Captured:
-    """Keeps what a command prints to stdout as its result, up to a limit, and passes stderr on."""
+    """Collects a command's stdout in `data`, at most `max_bytes` of it, and passes its stderr on to `output`."""
 
     def __init__(self, output: Output, *, max_bytes: int = MAX_RESULT_BYTES) -> None:
         self.data = bytearray()
@@ -64,15 +68,15 @@ class Captured:
         self._max_bytes = max_bytes
 
     async def __call__(self, channel: str, data: bytes) -> None:
-        """Take a piece of output; raises ContractError `too_large`."""
+        """Take output of a channel; raises ContractError `too_large` when stdout exceeds the limit."""
         if channel == "stderr":
             await self._output(channel, data)
             return
         if len(self.data) + len(data) > self._max_bytes:
-            raise ContractError(ErrorCode.TOO_LARGE, f"the result is larger than {self._max_bytes} bytes")
+            raise ContractError(ErrorCode.TOO_LARGE, f"the result is too large: at most {self._max_bytes} bytes")
         self.data += data
 
     @property
     def text(self) -> str:
-        """What was kept, with U+FFFD for what is not UTF-8."""
+        """The stdout as text, with U+FFFD for what is not UTF-8."""
         return self.data.decode(errors="replace")

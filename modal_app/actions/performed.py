@@ -1,4 +1,4 @@
-"""What an action has come to."""
+"""The outcome of an action."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from modal_app.contract.errors import ContractError
 
 @dataclass(frozen=True)
 class Performed:
-    """What an action says of itself: its result; `error` when it failed after that."""
+    """The result of an action, and the error that it ended with, if any: a failed Claude job has an answer, too."""
 
     result: JsonValue = None
     error: ContractError | None = None

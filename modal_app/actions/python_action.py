@@ -1,4 +1,4 @@
-"""Action `python`: a program from the request or the workspace, run unbuffered, its output streamed as it comes."""
+"""Action `python`: runs a program from the request or the workspace, unbuffered, so that its output streams."""
 
 from pydantic import JsonValue
 
@@ -8,13 +8,14 @@ from modal_app.contract.requests import PythonRequest
 from modal_app.sandboxes.project_sandbox import WORKSPACE, Job
 
 _PROGRAM = "/tmp/job.py"  # noqa: S108  # a path in the sandbox, which is this run's alone
-# The program comes first on stdin, because arguments are short; `head` takes exactly its bytes, the rest is the job's.
+# The program's text comes first on stdin, because arguments are too short for it. `head` takes exactly its bytes, and
+# the program reads the rest as its own stdin.
 _WITH_CODE = 'head -c "$1" > "$2" && shift && exec python3 -u "$@"'
 _ENV = {"PYTHONPATH": WORKSPACE, "PYTHONUNBUFFERED": "1"}
 
 
 async def run(request: PythonRequest, job: Job, output: Output) -> JsonValue:
-    """Run the program; raises ContractError `process_failed` with its exit code."""
+    """Run the program; returns None. Raises ContractError `process_failed` unless it exits with 0."""
     stdin = request.stdin.encode()
     if request.code is None:
         argv = ["python3", "-u", f"{WORKSPACE}/{request.path}", *request.args]

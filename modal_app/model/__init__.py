@@ -1,1 +1,1 @@
-"""How runs reach the model: what each is granted, its token, and what it has said."""
+"""How runs reach the model: the grant of each (an address and a token), and the record of its exchanges."""

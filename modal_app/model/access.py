@@ -1,6 +1,6 @@
-"""How runs get to the model: each is granted the gateway's address and a token of its own, for as long as it may live.
+"""Grants runs access to the model: the gateway's address, and a token of the run's own for as long as it may last.
 
-The endpoint signs tokens and never sees the model's key; the gateway has the key, and asks whether a run still lives.
+The endpoint signs tokens and never sees the model's key. The gateway holds the key and checks that the run is open.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _LOOK_UP_S = 15.0
 
 
 class ModelAccess:
-    """Grants the model to runs. `secret` is None on an endpoint that has no model."""
+    """Makes grants. `secret` signs tokens and is None on an endpoint without a model; `gateway` is its function."""
 
     def __init__(self, secret: SecretStr | None, gateway: modal.Function[..., Any, Any]) -> None:
         self._secret = secret
@@ -36,9 +36,9 @@ class ModelAccess:
             raise NO_MODEL
 
     async def grant(self, run_id: str, *, lasts_s: float, replay: str | None = None) -> ModelGrant:
-        """The grant of a run, in which the recording `replay` answers if there is one.
+        """The grant of a run, valid for `lasts_s` seconds. With `replay`, that recording answers in the model's place.
 
-        Raises ContractError `model_error`, `sandbox_unavailable`.
+        Raises ContractError `model_error` when there is no model, `sandbox_unavailable` when there is no address.
         """
         if self._secret is None:
             raise NO_MODEL
@@ -49,11 +49,12 @@ class ModelAccess:
         except PLATFORM_ERRORS:
             url = None
         if not url:
-            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, "the model gateway cannot be found: try again soon")
+            message = "the platform does not tell the model gateway's address: try again soon"
+            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message)
         claims = RunClaims(run_id, int(time.time() + lasts_s) + 1, replay=replay)
         return ModelGrant(url, mint(self._secret, claims))
 
 
 def host_of(grant: ModelGrant) -> str:
-    """The one host that the run's sandbox may reach: a name, with a port where that is not the usual one."""
+    """The one host that the run's sandbox may reach, as `name` or `name:port`."""
     return urlsplit(grant.base_url).netloc

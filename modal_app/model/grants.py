@@ -1,4 +1,4 @@
-"""How one run reaches the model."""
+"""What a run is given to reach the model."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 @dataclass(frozen=True)
 class ModelGrant:
-    """How one run reaches the model: the gateway's address, and a token that dies with the run."""
+    """What one run is given to reach the model: the gateway's address, and a token that is void when the run ends."""
 
     base_url: str
     token: SecretStr

@@ -1,8 +1,10 @@
-"""What runs have said with the model, on a queue that gateway and endpoint share, each in a container of its own.
+"""Exchanges with the model, on a queue that the gateway's containers share with the endpoint's. Two uses:
 
-The gateway appends a run's exchanges as they end, and the run's archive takes them along. The other way, a recording is
-laid there by whoever wants it replayed, and a run whose token names it is answered from it. A partition is forgotten by
-itself; what does not fit any more is not recorded, and the run goes on.
+- Recording: the gateway appends each exchange of a run when it ends, and the run's archive takes them from here.
+- Replay: a recording is put here under a replay id, and a run whose token names that id is answered from it.
+
+A partition is deleted by itself an hour after its last exchange. A recording ends where it would grow beyond
+MAX_RECORDED_BYTES; the run goes on without it.
 """
 
 import asyncio
@@ -20,37 +22,40 @@ from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 
 _log = structlog.get_logger(__name__)
 
-MAX_RECORDED_BYTES = 32 * 1024 * 1024  # of one run: each exchange holds the whole conversation, packed to a fifth of it
-MAX_ITEM_BYTES = 16 * 1024 * 1024  # of one exchange, unpacked
-_KEPT_S = 3600  # after the last exchange: a run is archived when it has ended
-_PUT_S = 5.0  # the answer's end waits for it
+MAX_RECORDED_BYTES = 32 * 1024 * 1024  # of one run, unpacked; packed it is a fifth of that
+MAX_ITEM_BYTES = 16 * 1024 * 1024  # of one exchange, unpacked; it holds the whole conversation up to there
+_KEPT_S = 3600  # after the last exchange; a run is archived as soon as it has ended
+_PUT_S = 5.0  # the end of the answer is held back for so long at most
 _MAX_KNOWN = 1000
 
 
 def of_run(run_id: str) -> str:
-    """The name of what a run has said."""
+    """The name under which a run's exchanges are recorded."""
     return f"run/{run_id}"
 
 
 def of_replay(replay_id: str) -> str:
-    """The name of a recording that is to be replayed: nobody can ask for what another run has said."""
+    """The name of a recording to be replayed; it differs from every run's name, so no run can replay another's."""
     return f"replay/{replay_id}"
 
 
 class Traffic:
-    """Exchanges by their names. Platform errors are raised."""
+    """Lists of exchanges, by the names of `of_run` and `of_replay`. Platform errors are raised."""
 
     def __init__(self, queue: modal.Queue) -> None:
         self._queue = queue
 
     async def append(self, name: str, exchanges: Iterable[Exchange]) -> None:
-        """Return when they are there for others."""
+        """Append exchanges and return when other containers can read them."""
         for exchange in exchanges:
             packed = await asyncio.to_thread(_packed, exchange)
             await self._queue.put_many.aio(parts(packed), partition=name, timeout=_PUT_S, partition_ttl=_KEPT_S)
 
     async def read(self, name: str) -> list[Exchange]:
-        """What is there now, in the order in which it ended, as far as a recording may be long."""
+        """The exchanges that are there now, in the order in which they ended, up to MAX_RECORDED_BYTES in all.
+
+        Those beyond that, or after one of more than MAX_ITEM_BYTES, are left out.
+        """
         found: list[Exchange] = []
         size = 0
         async with aclosing(self._packed(name)) as items:
@@ -63,7 +68,7 @@ class Traffic:
         return found
 
     async def clear(self, name: str) -> None:
-        """Forget them; what fails here is forgotten later."""
+        """Delete the exchanges. Platform errors are ignored: the platform deletes them by itself later."""
         with suppress(*PLATFORM_ERRORS):
             await self._queue.clear.aio(partition=name)
 
@@ -76,18 +81,18 @@ class Traffic:
 
 
 class Recorder:
-    """Keeps the exchanges of runs that pass through one container, each run's up to MAX_RECORDED_BYTES."""
+    """Records the exchanges that pass through one container, up to MAX_RECORDED_BYTES for each run."""
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._sizes: OrderedDict[str, int] = OrderedDict()
 
     async def __call__(self, run_id: str, exchange: Exchange) -> None:
-        """Keep one. Platform errors are raised."""
+        """Record one exchange, unless the run's recording has ended already. Platform errors are raised."""
         size = len(dump_exchange(exchange).encode())
         total = self._sizes.pop(run_id, 0) + size
         if size > MAX_ITEM_BYTES:
-            total = MAX_RECORDED_BYTES + 1  # a recording has no gap: it ends here
+            total = MAX_RECORDED_BYTES + 1  # a recording may have no gap, so it ends before this exchange
         self._sizes[run_id] = total
         if len(self._sizes) > _MAX_KNOWN:
             self._sizes.popitem(last=False)
@@ -98,14 +103,14 @@ class Recorder:
 
 
 class Replays:
-    """The recordings that are replayed in one container, for each run its own."""
+    """The replays in one container: each run gets a copy of its recording of its own."""
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._known: OrderedDict[str, asyncio.Task[Replay]] = OrderedDict()
 
     async def __call__(self, run_id: str, replay_id: str) -> Replay:
-        """What stands in for the model in a run. Platform errors are raised."""
+        """The replay that answers the requests of run `run_id`, read once per run. Platform errors are raised."""
         if run_id not in self._known:
             self._known[run_id] = asyncio.create_task(self._read(replay_id))
             if len(self._known) > _MAX_KNOWN:
@@ -125,7 +130,7 @@ def _packed(exchange: Exchange) -> bytes:
 
 
 def _unpacked(packed: bytes) -> bytes:
-    """The exchange's JSON; nothing when it is too long."""
+    """The exchange's JSON; empty when it has more than MAX_ITEM_BYTES."""
     reader = zlib.decompressobj()
     data = reader.decompress(packed, MAX_ITEM_BYTES)
     return b"" if reader.unconsumed_tail else data

@@ -1,4 +1,4 @@
-"""Answers that the gateway gives itself, in the service's own form, so that every client understands them."""
+"""Error answers that the gateway gives itself, in the form of the service's own, so that every client reads them."""
 
 from collections.abc import Mapping
 
@@ -21,13 +21,16 @@ _MAX_SHOWN_CHARS = 60
 
 
 def shown(value: object) -> str:
-    """Something that a sandbox has sent, to be named in a sentence."""
+    """A value that a sandbox has sent, as escaped ASCII of at most 60 characters, to be quoted in a message."""
     text = ascii(value)
     return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"
 
 
 class Refusal(Exception):  # noqa: N818  # an answer, and not always somebody's error
-    """An error answer; the message may be read by the sandbox."""
+    """A request is answered with an error: the HTTP `status`, and a `message` that the sandbox reads.
+
+    `reason` is a word for the log; `retry_after_s` becomes the header Retry-After.
+    """
 
     def __init__(self, status: int, message: str, *, reason: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -37,10 +40,10 @@ class Refusal(Exception):  # noqa: N818  # an answer, and not always somebody's 
         self.retry_after_s = retry_after_s
 
     def body(self) -> dict[str, object]:
-        """The service's form of an error."""
+        """The JSON body, in the service's form."""
         return {"type": "error", "error": {"type": ERROR_TYPES.get(self.status, "api_error"), "message": self.message}}
 
     def response(self) -> JSONResponse:
-        """The answer."""
+        """The HTTP response."""
         headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
         return JSONResponse(self.body(), self.status, headers)

@@ -1,4 +1,4 @@
-"""One exchange on its way back to the sandbox: passed on as it comes, counted, logged and recorded."""
+"""One exchange: the answer is passed on to the sandbox as it comes, counted, logged and recorded."""
 
 import asyncio
 import json
@@ -23,15 +23,19 @@ from modal_app.model_gateway.wire import Scrubber, UsageTap
 
 _log = structlog.get_logger(__name__)
 _RECORD_S = 5.0
-_BYTES_A_TOKEN = 4  # of a request whose answer never told its usage
-_BYTES_A_STREAMED_TOKEN = 100  # of an answer that was cut off before it told its usage
+_BYTES_A_TOKEN = 4  # the estimate for a request whose answer never told its usage
+_BYTES_A_STREAMED_TOKEN = 100  # the estimate for an answer that was cut off before it told its usage
 
 Sink = Callable[[str, Exchange], Awaitable[None]]
-"""Keeps an exchange of a run."""
+"""Called with a run's id and an exchange of the run, to record it."""
 
 
 class OngoingExchange:
-    """Owns what is known of one exchange. `hidden` are the bytes that may stand in no answer and no recording."""
+    """One exchange with the model, from the request to the end of its answer.
+
+    `spent` is the run's account, `bytes_in` the request's size. `hidden` are secrets, which are replaced in answers and
+    recordings. `outcome` says in one word how the exchange went, "whole" when it went well.
+    """
 
     def __init__(
         self,
@@ -59,36 +63,36 @@ class OngoingExchange:
         self._kept = bytearray()
         self._tap = UsageTap(time.monotonic)
         self._started = time.monotonic()
-        self._broken = False  # already when it was recorded
+        self._broken = False  # the replayed answer had broken off when it was recorded
         self._concluding: asyncio.Task[None] | None = None
 
     @cached_property
     def request(self) -> dict[str, JsonValue]:
-        """What was asked, as it may be kept."""
+        """The request's body without secrets, as it may be recorded."""
         return redacted(self._asked.body, self._hidden)
 
     async def pass_on(self, answer: Answer, send: Send) -> None:
-        """Give the service's answer to the sandbox; raises Refusal when nothing of it was given yet."""
+        """Send the service's answer to the sandbox. Raises Refusal for a failure before anything was sent."""
         if answer.content_type == EVENT_STREAM:
             await self._stream(answer, send)
         else:
             await self._whole(answer, send)
 
     async def replay(self, exchange: Exchange, send: Send) -> None:
-        """Give a recorded answer to the sandbox."""
+        """Send a recorded answer to the sandbox."""
         self.outcome = "replayed"
         self._broken = not exchange.whole
         data = exchange.answer.encode()
         self._tap.feed(data)
         if exchange.content_type == JSON and exchange.status == 200:
-            with suppress(ValueError):  # a recording may be written by hand; its usage is all that is lost
+            with suppress(ValueError):  # a recording may be written by hand; then only its usage is not counted
                 self._tap.message(parse_json(data))
         await self._start(send, exchange.content_type, exchange.status)
         await self._send(send, data)
         await self._end(send)
 
     def refused(self, refusal: Refusal) -> None:
-        """Note that the service gave no answer but an error."""
+        """Take note that the sandbox is answered with this error."""
         self.outcome = refusal.reason
         self._status = refusal.status
         self._kept[:] = json.dumps(refusal.body()).encode()
@@ -96,7 +100,7 @@ class OngoingExchange:
     async def conclude(self) -> None:
         """Count, log and record the exchange, however it ended. Idempotent.
 
-        An answer's end waits for it: what a run has seen whole is recorded before the run can end.
+        The end of an answer is sent only afterwards: what a run has seen whole is recorded before the run can end.
         """
         if self._concluding is None:
             self._concluding = asyncio.create_task(self._conclude())
@@ -132,7 +136,7 @@ class OngoingExchange:
         try:
             async with asyncio.timeout(_RECORD_S):
                 await self._record(self._run_id, exchange)
-        except Exception as error:  # noqa: BLE001  # whoever keeps recordings may fail; the run goes on
+        except Exception as error:  # noqa: BLE001  # recording may fail in any way; the run goes on without it
             _log.error("model.record_failed", run_id=self._run_id, error=type(error).__name__)
 
     async def _whole(self, answer: Answer, send: Send) -> None:
@@ -142,15 +146,20 @@ class OngoingExchange:
                 async for chunk in answer.chunks:
                     data += chunk
                     if len(data) > self._settings.limits.response_bytes:
-                        raise Refusal(502, "the model's answer is too large", reason="response_bytes")
+                        limit = self._settings.limits.response_bytes
+                        message = f"the model's answer is too large: at most {limit} bytes"
+                        raise Refusal(502, message, reason="response_bytes")
         except TimeoutError:
-            raise Refusal(504, "the model's service did not answer in time", reason="idle") from None
+            message = f"the model's service did not answer within {self._settings.whole_s:g} s"
+            raise Refusal(504, message, reason="idle") from None
         except httpx.HTTPError:
-            raise Refusal(502, "the model's service broke off", reason="upstream_broke") from None
+            message = "the connection to the model's service broke within its answer"
+            raise Refusal(502, message, reason="upstream_broke") from None
         try:
             message = parse_json(bytes(data))
         except ValueError:
-            raise Refusal(502, "the model's service gave an answer of another kind", reason="json") from None
+            message = "the model's service gave an answer that is not JSON: check WORKBENCH_MODEL_UPSTREAM_URL"
+            raise Refusal(502, message, reason="json") from None
         self._tap.message(message)
         scrubber = Scrubber(self._hidden)
         await self._start(send, JSON)
@@ -170,9 +179,8 @@ class OngoingExchange:
                 self._tap.feed(chunk)
                 await self._send(send, scrubber.feed(chunk))
                 if self._bytes_out > self._settings.limits.response_bytes:
-                    await self._break_off(
-                        send, Refusal(413, "the model's answer is too large", reason="response_bytes")
-                    )
+                    message = f"the model's answer is too large: at most {self._settings.limits.response_bytes} bytes"
+                    await self._break_off(send, Refusal(413, message, reason="response_bytes"))
                     return
             await self._send(send, scrubber.flush())
             if not self._tap.whole:
@@ -182,11 +190,11 @@ class OngoingExchange:
             await self._break_off(send, Refusal(504, sentence, reason="idle"))
             return
         except httpx.HTTPError:
-            self.outcome = "upstream_broke"  # an end that came too early tells the client the same
+            self.outcome = "upstream_broke"  # a stream that ends too early tells the client the same
         await self._end(send)
 
     async def _break_off(self, send: Send, refusal: Refusal) -> None:
-        """End a stream with an error, which its reader cannot take for a broken connection and ask again."""
+        """End a stream with an error event, so that its reader does not ask again as after a broken connection."""
         self.outcome = refusal.reason
         event = f"\n\nevent: error\ndata: {json.dumps(refusal.body())}\n\n"
         await self._send(send, event.encode())

@@ -1,6 +1,7 @@
-"""The gateway as an ASGI app: from a sandbox's request to its answer, in the order in which it reads.
+"""The gateway as an ASGI app: checks a request's token, its run, its limits and its body, and then has it answered.
 
-Who shows no valid token learns nothing. Neither key nor token, neither request nor answer, is ever written to the log.
+A caller without a valid token learns nothing, not even which paths exist. The log never holds a key, a token, a request
+or an answer.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from modal_app.model_gateway.error_answers import Refusal
+from modal_app.model_gateway.error_answers import Refusal, shown
 from modal_app.model_gateway.exchange import OngoingExchange, Sink
 from modal_app.model_gateway.gateway_settings import GatewaySettings
 from modal_app.model_gateway.model_requests import ModelRequest, parse_request
@@ -26,7 +27,7 @@ from modal_app.model_gateway.upstream import Upstream
 
 _log = structlog.get_logger(__name__)
 ReplayOf = Callable[[str, str], Awaitable[Replay]]
-"""Gives the recording of an id to a run of an id, each run its own."""
+"""Called with a run's id and a replay's id; gives the replay for that run, and always the same one for the run."""
 _NOT_VALID = "the run's token is missing or not valid"
 
 
@@ -40,8 +41,9 @@ def create_gateway(
 ) -> Starlette:
     """The app. Its lifespan owns the connections to the service.
 
-    `is_live` is asked whether a run still goes on: a token does not outlive it then, whatever its expiry. `record` is
-    given every exchange; `replay_of` gives the recording that a run's token names. `clock` is Unix time.
+    `is_live` says whether a run is still going on; with it, a token is void once its run has ended, before its expiry.
+    `record` is called with every exchange; `replay_of` gives the replay that a run's token names. `clock` gives Unix
+    time in seconds.
     """
     gateway = _Gateway(settings, is_live, record, replay_of, clock)
 
@@ -57,7 +59,7 @@ def create_gateway(
 
 
 class _Gateway:
-    """One endpoint for every path: who has no token cannot tell which paths there are."""
+    """The ASGI app for every path, so that a caller without a token cannot tell which paths exist."""
 
     def __init__(
         self,
@@ -100,16 +102,17 @@ class _Gateway:
             raise Refusal(401, _NOT_VALID, reason=f"token_{error.reason}") from None
         try:
             live = self._is_live is None or await self._is_live(claims.run_id)
-        except Exception as error:  # noqa: BLE001  # whatever fails there, the gate stays shut
+        except Exception as error:  # noqa: BLE001  # fails closed, whatever went wrong
             _log.error("model.liveness_failed", run_id=claims.run_id, error=type(error).__name__)
-            raise Refusal(503, "the run cannot be checked now", reason="liveness") from None
+            message = "whether the run is still going on cannot be checked (its record cannot be read): try again soon"
+            raise Refusal(503, message, reason="liveness") from None
         if not live:
             raise Refusal(401, _NOT_VALID, reason="token_run_ended")
         return claims
 
     async def _answer(self, request: Request, claims: RunClaims, token: str, spent: Spent, send: Send) -> None:
         if request.method != "POST":
-            raise Refusal(404, "the gateway has no such path", reason="method")
+            raise Refusal(404, f"the gateway takes no {shown(request.method)}, only POST", reason="method")
         raw = await self._body(request, spent)
         settings = self._settings
         headers = passed_on(request.headers, server_tools=settings.server_tools)
@@ -141,7 +144,7 @@ class _Gateway:
 
     async def _body(self, request: Request, spent: Spent) -> bytes:
         limit = self._settings.limits.request_bytes
-        too_large = Refusal(413, f"a request may have {limit} bytes", reason="request_bytes")
+        too_large = Refusal(413, f"the request is too large: at most {limit} bytes", reason="request_bytes")
         told = request.headers.get("content-length", "0")
         if not (told.isascii() and told.isdigit()) or len(told) > 15 or int(told) > limit:
             raise too_large
@@ -154,13 +157,14 @@ class _Gateway:
                     if len(raw) > limit:
                         raise too_large
         except TimeoutError:
-            raise Refusal(408, "the request did not come in time", reason="body") from None
+            message = f"the request did not come whole within {self._settings.body_s:g} s"
+            raise Refusal(408, message, reason="body") from None
         return bytes(raw)
 
     async def _forward(
         self, request: Request, headers: Mapping[str, str], asked: ModelRequest, ongoing: OngoingExchange, send: Send
     ) -> None:
-        """Pass a request on and its answer back, for as long as the sandbox listens."""
+        """Send a request to the service and its answer back, until the end or until the sandbox disconnects."""
         work = asyncio.create_task(self._relay(headers, asked, ongoing, send))
         gone = asyncio.create_task(_gone(request.receive))
         try:
@@ -176,12 +180,13 @@ class _Gateway:
 
     async def _recorded(self, claims: RunClaims, replay_id: str, ongoing: OngoingExchange) -> Exchange:
         if self._replay_of is None:
-            raise Refusal(403, "no recording is replayed here", reason="replay")
+            raise Refusal(403, "this gateway does not replay recordings", reason="replay")
         try:
             replay = await self._replay_of(claims.run_id, replay_id)
-        except Exception as error:  # noqa: BLE001  # whatever fails there, the model is not asked instead
+        except Exception as error:  # noqa: BLE001  # whatever went wrong, the real model is never asked instead
             _log.error("model.replay_failed", run_id=claims.run_id, error=type(error).__name__)
-            raise Refusal(503, "the recording cannot be read now", reason="replay") from None
+            message = f"the recording {shown(replay_id)} cannot be read now: try again soon"
+            raise Refusal(503, message, reason="replay") from None
         try:
             return replay.answer(ongoing.path, ongoing.request)
         except ReplayError as error:
@@ -201,7 +206,7 @@ async def _gone(receive: Receive) -> None:
 
 
 def _path(request: Request) -> str:
-    """The path below where the app is mounted."""
+    """The request's path, relative to where the app is mounted."""
     return str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))
 
 

@@ -14,24 +14,25 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class Limits(BaseModel):
-    """What one run may ask for. A token may set the first two lower."""
+    """What one run may use. A token may set the first two lower."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests: Count = 2000
     tokens: Count = 20_000_000  # of input, cached or not, and of output
     requests_per_minute: Count = 120
-    at_once: Count = 16  # the CLI and its subagents
-    request_bytes: Count = 32 * 1024 * 1024  # what the service takes
+    at_once: Count = 16  # the CLI's own request and those of its subagents
+    request_bytes: Count = 32 * 1024 * 1024  # of one request; the service takes no more
     response_bytes: Count = 16 * 1024 * 1024  # of one answer; the longest text is a tenth of it
-    total_bytes: Count = 4 * 1024 * 1024 * 1024  # of all requests: each holds the whole conversation
+    total_bytes: Count = 4 * 1024 * 1024 * 1024  # of all requests together; each holds the whole conversation
 
 
 class GatewaySettings(BaseSettings):
-    """What the gateway needs.
+    """The gateway's settings, from variables WORKBENCH_MODEL_*.
 
-    `token_secret` signs runs' tokens, `token_secret_previous` is accepted beside it during rotation. `server_tools`
-    lets jobs use what runs at the service and reaches the network from there, past the sandbox's own rules.
+    Tokens signed with `token_secret` are accepted, and during rotation those signed with `token_secret_previous`.
+    `server_tools` allows requests that make the service itself run code or fetch from the network, where the sandbox's
+    own rules do not hold.
     """
 
     model_config = SettingsConfigDict(env_prefix="WORKBENCH_MODEL_", frozen=True, hide_input_in_errors=True)
@@ -47,19 +48,19 @@ class GatewaySettings(BaseSettings):
     connect_s: Seconds = 10
     body_s: Seconds = 60  # until a request has come whole
     headers_s: Seconds = 60  # until the service begins to answer
-    idle_s: Seconds = 45  # of an answer in which nothing but pings comes; no failure shall take a minute to be seen
-    whole_s: Seconds = 600  # until an answer that does not stream has come
+    idle_s: Seconds = 45  # without anything but pings in a streamed answer; failures must show within a minute
+    whole_s: Seconds = 600  # until an answer that does not stream has come whole
 
     @field_validator("upstream_url")
     @classmethod
     def _safe_url(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("must be an http or https address without a query")
+            raise ValueError("must be an http or https URL with a host, and without query and fragment")
         if parts.username is not None or parts.password is not None:
-            raise ValueError("must not hold a password")
+            raise ValueError("must not contain a user or password")
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
-            raise ValueError("must be https: the key would travel in the clear")
+            raise ValueError("must be https unless its host is loopback: the key would travel in the clear")
         return value.rstrip("/")
 
     @field_validator("upstream_key", "token_secret", "token_secret_previous")
@@ -79,7 +80,7 @@ class GatewaySettings(BaseSettings):
 
     @property
     def hidden(self) -> tuple[bytes, ...]:
-        """What may stand in no answer, no recording and no log."""
+        """The secrets, as bytes, that must not appear in an answer, a recording or the log."""
         return tuple(one.get_secret_value().encode() for one in (self.upstream_key, *self.token_secrets))
 
 

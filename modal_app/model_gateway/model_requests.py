@@ -1,8 +1,8 @@
-"""What a sandbox may ask of the model. Pure: bytes in, a checked request or a Refusal out.
+"""Checks what a sandbox asks of the model. Pure: bytes in, a checked request or a Refusal out.
 
 A request can make the service itself reach the network, open files of the account, or run code. Whoever controls a job
-controls its requests, so what is known to do none of that passes, and all else is refused by its name, unless the
-settings allow it.
+controls its requests. So only fields, tools, blocks and sources that are known to do none of this pass; a request with
+any other is refused, and the Refusal names it, unless the settings allow server tools.
 """
 
 import json
@@ -47,7 +47,7 @@ _TOOLS = frozenset(
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A checked request."""
+    """A checked request: its path, whether it has `?beta=true`, its model, whether it streams, and its JSON body."""
 
     path: str
     beta: bool
@@ -56,16 +56,16 @@ class ModelRequest:
     body: dict[str, JsonValue] = field(repr=False)
 
     def dump(self) -> bytes:
-        """The body to send on: written anew, so that the service reads what was checked, be it with doubled keys."""
+        """The body to send on, written anew: in a body with a doubled key the service might read the other value."""
         return json.dumps(self.body, separators=(",", ":")).encode()
 
 
 def parse_request(
     path: str, query: str, raw: bytes, *, models: tuple[str, ...] = (), server_tools: bool = False
 ) -> ModelRequest:
-    """Check a request; raises Refusal."""
+    """Check a request's path, query and body; raises Refusal. `models` are the allowed ones, all when it is empty."""
     if path not in PATHS:
-        raise Refusal(404, "the gateway has no such path", reason="path")
+        raise Refusal(404, f"the gateway has no path {shown(path)}, only {' and '.join(PATHS)}", reason="path")
     if query not in ("", "beta=true"):
         raise Refusal(400, "the gateway takes no query but beta=true", reason="query")
     try:
@@ -76,24 +76,24 @@ def parse_request(
         raise Refusal(400, "the request body is not a JSON object", reason="json")
     model, streams = body.get("model"), body.get("stream", False)
     if not isinstance(model, str) or not _MODEL.fullmatch(model):
-        raise Refusal(400, "model: is not a model's name", reason="model")
+        raise Refusal(400, f"model: {shown(model)} is not a model's name", reason="model")
     if models and model not in models:
-        raise Refusal(403, "this model is not allowed here", reason="model")
+        raise Refusal(403, f"model: {shown(model)} is not allowed here, only {', '.join(models)}", reason="model")
     if not isinstance(streams, bool):
         raise Refusal(400, "stream: must be true or false", reason="stream")
     if not isinstance(body.get("messages"), list):
         raise Refusal(400, "messages: must be a list", reason="messages")
     for what, kind in _unknown(body):
         if not server_tools:
-            message = f"{what}: {kind} is not known here, or is run or fetched at the service"
+            message = f"{what}: {kind} is not allowed: unknown to the gateway, or run or fetched by the service itself"
             raise Refusal(403, message, reason="remote")
     return ModelRequest(path, bool(query), model, streams, body)
 
 
 def _unknown(body: dict[str, JsonValue]) -> Iterator[tuple[str, str]]:
-    """Where a request has a shape that is not known, and which; raises Refusal where it can have none.
+    """Everything in a request that is not known to be harmless, as (where it is, its name). Raises Refusal.
 
-    All that acts on its own at the service has one: a field, a kind of tool, of block or of source.
+    Whatever acts by itself at the service is named by a field, or by the type of a tool, a block or a source.
     """
     for name, value in body.items():
         if name not in _FIELDS and (value or name not in _REMOTE_FIELDS):
@@ -114,7 +114,7 @@ def _of_tool(tool: dict[str, JsonValue], where: str) -> Iterator[tuple[str, str]
 
 
 def _of_content(content: JsonValue, where: str) -> Iterator[tuple[str, str]]:
-    """Of what a message, a tool's result or a document holds: a text, or a list of blocks."""
+    """The same of a content (a message's, a tool result's, a document's): a text or a list of blocks."""
     waiting = [(where, content)]
     while waiting:
         where, content = waiting.pop()
@@ -143,7 +143,7 @@ def _of_source(source: dict[str, JsonValue], where: str) -> Iterator[tuple[str, 
 
 
 def _of_change(change: JsonValue, where: str) -> Iterator[tuple[str, str]]:
-    """Of a tool that is added to a conversation, or taken from it."""
+    """The same of a tool that a block adds to a conversation or removes from it."""
     if not isinstance(change, dict):
         return
     definition = change.get("definition")
@@ -154,7 +154,7 @@ def _of_change(change: JsonValue, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _objects(value: JsonValue, where: str) -> list[tuple[str, dict[str, JsonValue]]]:
-    """The objects of a list, each with where it stands; raises Refusal for what is no list of objects."""
+    """The objects of a list, each as (where it is, object); raises Refusal unless `value` is a list of objects."""
     if value is None:
         return []
     if not isinstance(value, list):

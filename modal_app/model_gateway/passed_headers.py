@@ -1,7 +1,7 @@
-"""Which headers of a sandbox's request go on to the model's service, and with which values. Pure.
+"""Which headers of a sandbox's request are passed on to the model's service, and with which values. Pure.
 
-`anthropic-beta` turns on what the service can do: each value that is known to change nothing but the words of a
-conversation is listed here, every other one is refused.
+`anthropic-beta` turns on abilities of the service. The values that are known to change only the conversation itself are
+listed here; every other one is refused.
 """
 
 import re
@@ -12,8 +12,8 @@ from modal_app.model_gateway.error_answers import Refusal, shown
 
 BETA = "anthropic-beta"
 PASSED_ON = ("anthropic-version", BETA, "user-agent", "x-app", "x-claude-code-session-id")
-# What the Claude CLI asks for, without what acts at the service (search, fetch, files, servers of tools, advisors),
-# keeps conversations there, or lets other models answer than the one that was asked.
+# What the Claude CLI asks for, except what acts at the service (search, fetch, files, MCP servers, advisors), stores
+# conversations there, or lets another model answer than the one that was asked.
 BETAS = frozenset(
     {
         "advanced-tool-use-2025-11-20",
@@ -63,15 +63,15 @@ _BETA = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 
 
 class Headers(Protocol):
-    """A request's headers, each of which may come several times."""
+    """The headers of a request."""
 
     def getlist(self, key: str) -> list[str]:
-        """Every value of a header."""
+        """The values of all headers of this name."""
         ...
 
 
 def passed_on(headers: Headers, *, server_tools: bool = False) -> dict[str, str]:
-    """What goes on; raises Refusal for a value that is no text of ASCII, and for a beta that is not allowed."""
+    """The headers to pass on; raises Refusal for a value that is not printable ASCII, or a beta that is not allowed."""
     found = {name: headers.getlist(name) for name in PASSED_ON}
     for name, values in found.items():
         if not all(map(_VALUE.fullmatch, values)):
@@ -83,6 +83,7 @@ def passed_on(headers: Headers, *, server_tools: bool = False) -> dict[str, str]
 def _check_betas(values: Sequence[str], *, server_tools: bool) -> None:
     for beta in (part.strip() for value in values for part in value.split(",")):
         if beta and not _BETA.fullmatch(beta):
-            raise Refusal(400, f"{BETA}: {shown(beta)} is not the name of one", reason="header")
+            raise Refusal(400, f"{BETA}: {shown(beta)} is not the name of a beta", reason="header")
         if beta and beta not in BETAS and not server_tools:
-            raise Refusal(403, f"{BETA}: {shown(beta)} is not known here, or acts at the service", reason="beta")
+            message = f"{BETA}: {shown(beta)} is not allowed: unknown to the gateway, or acts at the service itself"
+            raise Refusal(403, message, reason="beta")

@@ -1,9 +1,9 @@
-"""Recorded exchanges with the model, and their replay. Pure: who keeps them is the caller's matter.
+"""Recorded exchanges with the model, and their replay. Pure: callers store and load the recordings.
 
-A replay answers a request as it was answered when it was recorded, and refuses one that asks something else. What
-differs between two runs of the same job is not compared, and is named in this module alone: what the CLI of some
-version says of itself, of its machine and of the day, and ids, hashes and dates in what the job's tools answered. All
-else of that is compared, for it decides what the model says next.
+A replay answers a request with the answer that was recorded for it, and refuses a request that was not recorded. Some
+parts of a request differ between two runs of the same job, and are left out of the comparison: what the CLI says about
+its version, its machine and the day, and ids, hashes and dates in the answers of the job's tools. This module alone
+says which parts those are. All else is compared, because it decides what the model says next.
 """
 
 import re
@@ -27,16 +27,19 @@ _VOLATILE = (
     (
         re.compile(r"\b(?=\d*[a-f])(?=[a-f]*\d)([0-9a-f]{7,12}|[0-9a-f]{40}|[0-9a-f]{64})\b"),
         "<hash>",
-    ),  # git's hold the date
+    ),  # a commit's hash depends on its date
 )
 _REMINDER = "<system-reminder>"
 _UNCOMPARED = frozenset({"cache_control", "signature"})
-# What a version of the CLI says of itself, its session and its machine: version, directory, system, state of git.
+# Fields in which the CLI describes itself, its session and its machine: version, directory, system, state of git.
 _CLIS_OWN = frozenset({"metadata", "system", "context_management"})
 
 
 class Exchange(BaseModel):
-    """One request and its answer, without secrets. `whole` is false when the answer broke off."""
+    """One request and its answer, without secrets.
+
+    `answer` is the body as text, an event stream or JSON by `content_type`; `whole` is false when it broke off.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,9 +53,9 @@ class Exchange(BaseModel):
 
 
 class ReplayError(Exception):
-    """A request that the recording does not hold; the message says what is different, shortened.
+    """The recording has no answer to a request; the message tells the first difference, shortened.
 
-    `recorded` and `asked` are what was compared; None when there was nothing to compare with.
+    `asked` is the request as it was compared, `recorded` the next recorded one; None when the recording is at its end.
     """
 
     def __init__(self, message: str, recorded: JsonValue, asked: JsonValue) -> None:
@@ -62,12 +65,12 @@ class ReplayError(Exception):
 
 
 def dump_exchange(exchange: Exchange) -> str:
-    """One line of JSON."""
+    """An exchange as one line of JSON, without the line's end."""
     return exchange.model_dump_json()
 
 
 def parse_exchange(line: str | bytes) -> Exchange:
-    """Read a line; raises ValueError without quoting it."""
+    """Parse a line of `dump_exchange`; raises ValueError, whose message does not quote the line."""
     try:
         return Exchange.model_validate_json(line)
     except ValidationError as error:
@@ -76,12 +79,12 @@ def parse_exchange(line: str | bytes) -> Exchange:
 
 
 def dump_exchanges(exchanges: Iterable[Exchange]) -> bytes:
-    """Lines of JSON."""
+    """Exchanges as lines of JSON in UTF-8."""
     return "".join(f"{dump_exchange(one)}\n" for one in exchanges).encode()
 
 
 def parse_exchanges(lines: bytes) -> tuple[Exchange, ...]:
-    """Read lines; raises ValueError, which says the line, without quoting it."""
+    """Parse lines of JSON; raises ValueError, whose message gives the line's number and does not quote it."""
     found = []
     for number, line in enumerate(lines.splitlines(), 1):
         try:
@@ -92,13 +95,13 @@ def parse_exchanges(lines: bytes) -> tuple[Exchange, ...]:
 
 
 def redacted(body: dict[str, JsonValue], secrets: Sequence[bytes]) -> dict[str, JsonValue]:
-    """A request's body as it is kept: without secrets, and without what names the account or the machine."""
+    """A request's body as it is recorded: secrets replaced, and without `metadata`, which names account and machine."""
     kept = ((name, item) for name, item in body.items() if name != "metadata")
     return {scrub(name, secrets): _scrubbed(item, secrets) for name, item in kept}
 
 
 class Replay:
-    """Gives a recording's answers, each once."""
+    """Answers requests from a recording; each recorded answer is used once."""
 
     def __init__(self, exchanges: Iterable[Exchange]) -> None:
         self._left = list(exchanges)
@@ -106,11 +109,11 @@ class Replay:
 
     @property
     def left(self) -> int:
-        """How many exchanges nobody has asked for yet."""
+        """How many exchanges of the recording are not used yet."""
         return len(self._left)
 
     def answer(self, path: str, body: dict[str, JsonValue]) -> Exchange:
-        """The answer to a request; raises ReplayError with the first difference from what was recorded next."""
+        """The recorded exchange for a request. Raises ReplayError when there is none."""
         asked = comparable(body)
         for number, exchange in enumerate(self._left):
             if exchange.path == path and comparable(exchange.request) == asked:
@@ -118,8 +121,8 @@ class Replay:
         following = next((one for one in self._left if one.path == path), None)
         if following is None:
             message = (
-                f"the recording has no other request to {path} behind its {self._total} exchanges: the job goes on "
-                "where the recorded one ended"
+                f"the recording's {self._total} exchanges hold no further request to {path}: the job asks for more "
+                "than the recorded one did"
             )
             raise ReplayError(message, None, asked)
         position = self._total - len(self._left) + 1
@@ -129,7 +132,7 @@ class Replay:
 
 
 def comparable(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """What of a request decides its answer. Of its tools these are the names: their descriptions are the CLI's own."""
+    """The parts of a request that are compared, in a form in which equal jobs are equal; of tools, the names alone."""
     tools = body.get("tools")
     offered = tools if isinstance(tools, list) else []
     names: list[JsonValue] = [*sorted(str(tool.get("name")) for tool in offered if isinstance(tool, dict))]
@@ -144,7 +147,7 @@ def comparable(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def difference(recorded: JsonValue, asked: JsonValue, where: str = "") -> str | None:
-    """The first place at which two values differ, with a little of both sides; None when they are equal."""
+    """The path of the first difference between two values, with a little of both; None when they are equal."""
     if isinstance(recorded, dict) and isinstance(asked, dict):
         for name in sorted({*recorded, *asked}):
             if recorded.get(name) != asked.get(name):

@@ -1,7 +1,8 @@
-"""Tokens that say which run may use the model, until when, and how much. Pure: the clock's reading is given.
+"""Tokens that say which run may use the model, until when, and how much. Pure: the caller passes the time.
 
-A sandbox holds nothing else of value, and shows its token to every command it runs. So a token names one run, dies with
-it, and opens nothing but the model gateway. It is signed with a key of its own, derived from the endpoint's secret.
+Every command that a job runs can read the job's token. So a token is good for one run only, is void when the run has
+ended, and is accepted by the model gateway alone. The key that signs it is derived from the token secret for this one
+purpose.
 """
 
 import base64
@@ -22,7 +23,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class TokenError(Exception):
-    """A token that opens nothing; `reason` is for the log, the one who showed it learns no more than that."""
+    """A token is not accepted. `reason` is one word for the log; the caller is told only that it is not valid."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -31,7 +32,7 @@ class TokenError(Exception):
 
 @dataclass(frozen=True)
 class RunClaims:
-    """What a token says. `expires_at` is Unix time in seconds; None leaves a limit to the gateway's own.
+    """What a token says. `expires_at` is Unix time in seconds; a limit of None means the gateway's own limit.
 
     `replay` is the id of a recording that answers in the model's place.
     """
@@ -44,7 +45,7 @@ class RunClaims:
 
 
 def mint(secret: SecretStr, claims: RunClaims) -> SecretStr:
-    """A token for one run; raises ValueError for a run id that could not be told apart in a log."""
+    """Sign a token for one run; raises ValueError for a run id of other characters, which would be unsafe to log."""
     if not _RUN_ID.fullmatch(claims.run_id):
         raise ValueError("a run id is 1 to 64 letters, digits, '-' or '_'")
     payload = _encode(json.dumps(asdict(claims), separators=(",", ":")).encode())
@@ -52,7 +53,10 @@ def mint(secret: SecretStr, claims: RunClaims) -> SecretStr:
 
 
 def verify(secrets: Sequence[SecretStr], token: str, *, now: float) -> RunClaims:
-    """The claims of a token that one of the secrets has signed; raises TokenError."""
+    """The claims of a token; `now` is Unix time in seconds.
+
+    Raises TokenError for a token that is malformed, expired, or signed with none of the secrets.
+    """
     prefix, _, rest = token.partition(".")
     payload, _, shown = rest.partition(".")
     if len(token) > _MAX_CHARS or prefix != _PREFIX or not payload or not shown:
@@ -64,7 +68,7 @@ def verify(secrets: Sequence[SecretStr], token: str, *, now: float) -> RunClaims
     try:
         claims = RunClaims(**json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))))
     except (ValueError, TypeError, binascii.Error):
-        raise TokenError("claims") from None  # signed by us, in another version
+        raise TokenError("claims") from None  # signed by another version of this module
     if now >= claims.expires_at:
         raise TokenError("expired")
     return claims

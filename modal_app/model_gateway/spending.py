@@ -1,7 +1,7 @@
-"""What runs have asked and spent so far, and the moment at which they may not go on. In memory, for one process.
+"""Counts what each run has used of the model and refuses more than its limits. In memory, for one process.
 
-A gateway of several containers has several meters: each grants the whole limit. Tokens die with their runs, so a run
-that is spread over containers may spend a limit in each.
+When the gateway has several containers, each counts for itself: a run whose requests are spread over them may use a
+whole limit in each.
 """
 
 import math
@@ -19,7 +19,7 @@ _MINUTE_S = 60.0
 
 @dataclass
 class Spent:
-    """One run's account."""
+    """What one run has used. `expires_at` is Unix time; `lately` are the times of the last minute's requests."""
 
     expires_at: float
     requests: int = 0
@@ -30,7 +30,7 @@ class Spent:
 
 
 class Meter:
-    """Counts for each run. `clock` is Unix time in seconds, as the tokens' expiry is."""
+    """The accounts of all runs of this process. `clock` gives Unix time in seconds, as in the tokens' expiry."""
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
         self._limits = limits
@@ -38,7 +38,7 @@ class Meter:
         self._runs: dict[str, Spent] = {}
 
     def spent(self, claims: RunClaims) -> Spent:
-        """A run's account; accounts of runs whose tokens have expired are forgotten."""
+        """A run's account, created if need be; accounts of other runs whose tokens have expired are dropped."""
         now = self._clock()
         if claims.run_id not in self._runs:
             for run_id in [name for name, one in self._runs.items() if one.expires_at <= now and not one.at_once]:
@@ -49,21 +49,26 @@ class Meter:
 
     @contextmanager
     def admitted(self, claims: RunClaims) -> Iterator[Spent]:
-        """Count one request for as long as it lasts; raises Refusal when the run may not make it."""
+        """Count one request, as going on for the duration of the block; raises Refusal when a limit is reached."""
         spent, limits, now = self.spent(claims), self._limits, self._clock()
         while spent.lately and spent.lately[0] <= now - _MINUTE_S:
             spent.lately.popleft()
-        if spent.requests >= _lower(limits.requests, claims.max_requests):
-            raise Refusal(403, "the run has made all the requests that it may", reason="requests")
-        if spent.tokens >= _lower(limits.tokens, claims.max_tokens):
-            raise Refusal(403, "the run has spent all the tokens that it may", reason="tokens")
+        most = _lower(limits.requests, claims.max_requests)
+        if spent.requests >= most:
+            raise Refusal(403, f"the run has made {most} requests to the model, all it may", reason="requests")
+        most = _lower(limits.tokens, claims.max_tokens)
+        if spent.tokens >= most:
+            raise Refusal(403, f"the run has spent {spent.tokens} tokens and may spend {most}", reason="tokens")
         if spent.bytes_in >= limits.total_bytes:
-            raise Refusal(403, "the run has sent all the bytes that it may", reason="bytes")
+            message = f"the run has sent {spent.bytes_in} bytes to the model and may send {limits.total_bytes}"
+            raise Refusal(403, message, reason="bytes")
         if spent.at_once >= limits.at_once:
-            raise Refusal(429, "the run has too many requests at once", reason="at_once", retry_after_s=1)
+            message = f"the run has {spent.at_once} requests at once, all it may: wait for one to end"
+            raise Refusal(429, message, reason="at_once", retry_after_s=1)
         if len(spent.lately) >= limits.requests_per_minute:
             wait = max(1, math.ceil(spent.lately[0] + _MINUTE_S - now))
-            raise Refusal(429, "the run makes too many requests a minute", reason="rate", retry_after_s=wait)
+            message = f"the run has made {len(spent.lately)} requests in a minute, all it may: wait {wait} s"
+            raise Refusal(429, message, reason="rate", retry_after_s=wait)
         spent.requests += 1
         spent.lately.append(now)
         spent.at_once += 1

@@ -1,4 +1,4 @@
-"""One answer of the model's service, as it comes. Owns the connection for it; knows neither tokens nor limits."""
+"""Sends requests to the model's service and gives the answers as they come. Knows neither tokens nor limits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 
 from modal_app.contract.json_text import parse_json
-from modal_app.model_gateway.error_answers import ERROR_TYPES, Refusal
+from modal_app.model_gateway.error_answers import ERROR_TYPES, Refusal, shown
 from modal_app.model_gateway.gateway_settings import GatewaySettings
 from modal_app.model_gateway.model_requests import ModelRequest
 from modal_app.model_gateway.wire import scrub
@@ -17,23 +17,23 @@ EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_SENTENCE_CHARS = 500
-_LOST = "the model's service could not be reached"
+_LOST = "the model's service could not be reached: check WORKBENCH_MODEL_UPSTREAM_URL and the network"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that has begun well: its type, and its bytes as they come."""
+    """An answer with status 200: its content type, and its bytes as they come."""
 
     content_type: str
     chunks: AsyncIterator[bytes]
 
 
 class Upstream:
-    """Speaks to the service with the real key."""
+    """The connections to the service, made with the real key."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        # Reading has deadlines of its own: an answer may last, if it lives.
+        # No timeout for reads: an answer may take long as long as something comes, which `alive` watches.
         timeout = httpx.Timeout(settings.headers_s, connect=settings.connect_s, read=None, pool=None)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
         # No proxy of the environment, no redirect: the key goes to the one address that was configured.
@@ -45,7 +45,10 @@ class Upstream:
 
     @asynccontextmanager
     async def ask(self, request: ModelRequest, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
-        """Send a request on with these headers of its own; raises Refusal when no good answer begins."""
+        """Send a request with these headers of the sandbox's; gives the answer for the duration of the block.
+
+        Raises Refusal unless the service answers with 200 and the expected content type, within `headers_s`.
+        """
         url = f"{self._settings.upstream_url}{request.path}" + ("?beta=true" if request.beta else "")
         sent = {**headers, "content-type": JSON, "accept": JSON, "accept-encoding": "identity", **self._credential()}
         built = self._client.build_request("POST", url, content=request.dump(), headers=sent)
@@ -53,15 +56,20 @@ class Upstream:
             async with asyncio.timeout(self._settings.headers_s):
                 response = await self._client.send(built, stream=True)
         except (TimeoutError, httpx.TimeoutException):
-            raise Refusal(504, "the model's service did not begin to answer in time", reason="headers") from None
+            message = f"the model's service did not begin to answer within {self._settings.headers_s:g} s"
+            raise Refusal(504, message, reason="headers") from None
         except (httpx.HTTPError, httpx.InvalidURL):
             raise Refusal(502, _LOST, reason="unreachable") from None
         try:
             if response.status_code != 200:
                 raise await self._refused(response)
             content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if content_type != (EVENT_STREAM if request.streams else JSON) or "content-encoding" in response.headers:
-                raise Refusal(502, "the model's service gave an answer of another kind", reason="content_type")
+            wanted = EVENT_STREAM if request.streams else JSON
+            if content_type != wanted or "content-encoding" in response.headers:
+                encoding = " with a content-encoding" if "content-encoding" in response.headers else ""
+                got = f"{shown(content_type)}{encoding}"
+                message = f"the model's service answered with {got}, not with plain {wanted}"
+                raise Refusal(502, message, reason="content_type")
             yield Answer(content_type, response.aiter_raw())
         finally:
             await response.aclose()
@@ -73,12 +81,14 @@ class Upstream:
         return {"x-api-key": key}
 
     async def _refused(self, response: httpx.Response) -> Refusal:
-        """The service's error as a sandbox may see it: its kind and its sentence, never its headers."""
+        """The Refusal for an error of the service: its status and its message without secrets, never its headers."""
         status = response.status_code
         if status in (401, 403):
-            return Refusal(403, "the model's service refused the gateway's credentials", reason="upstream_credentials")
+            message = "the model's service refused the gateway's credentials: check WORKBENCH_MODEL_UPSTREAM_KEY"
+            return Refusal(403, message, reason="upstream_credentials")
         if status not in ERROR_TYPES and status < 500:
-            return Refusal(502, "the model's service gave an answer of another kind", reason=f"upstream_{status}")
+            message = f"the model's service answered with HTTP status {status}: check WORKBENCH_MODEL_UPSTREAM_URL"
+            return Refusal(502, message, reason=f"upstream_{status}")
         raw = bytearray()
         try:
             async with asyncio.timeout(self._settings.connect_s):
@@ -87,18 +97,22 @@ class Upstream:
                     if len(raw) > _MAX_ERROR_BYTES:
                         break
         except (TimeoutError, httpx.HTTPError):
-            pass  # the status says enough
+            pass  # then the status is told without the service's message
         sentence = _sentence(bytes(raw[:_MAX_ERROR_BYTES]))
         wait = response.headers.get("retry-after", "")
         retry_after_s = int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None
-        message = scrub(sentence, self._settings.hidden) or "the model's service failed"
+        message = scrub(sentence, self._settings.hidden) or f"the model's service failed with HTTP status {status}"
         return Refusal(status, message, reason=f"upstream_{status}", retry_after_s=retry_after_s)
 
 
 async def alive(
     chunks: AsyncIterator[bytes], *, idle_s: float, last_life: Callable[[], float], clock: Callable[[], float]
 ) -> AsyncIterator[bytes]:
-    """The same chunks; raises TimeoutError when no life was seen for `idle_s`, and httpx.HTTPError when they break."""
+    """Yield the chunks as they are. Raises httpx.HTTPError when the connection breaks.
+
+    Raises TimeoutError when `idle_s` seconds have passed since `last_life()`, the time on `clock` at which the last
+    event came that was no ping.
+    """
     iterator = aiter(chunks)
     while True:
         async with asyncio.timeout(max(0.0, last_life() + idle_s - clock())):

@@ -1,4 +1,4 @@
-"""What passes in the gateway's answers, seen without being held: usage, life, and secrets, which do not pass. Pure."""
+"""Works on answers while they stream through, without holding them: replaces secrets, counts tokens. Pure."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,9 +11,9 @@ REDACTED = b"[redacted]"
 
 
 class Scrubber:
-    """Replaces secrets in a stream of bytes, wherever its pieces are cut.
+    """Replaces secrets in a stream of bytes, also those that are cut between two pieces.
 
-    Holds back only what may be the beginning of a secret.
+    It holds back only bytes that may be the beginning of a secret.
     """
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
@@ -21,7 +21,7 @@ class Scrubber:
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes that may go on."""
+        """Take the next bytes and return those that may be passed on, with secrets replaced."""
         whole = self._held + data
         for secret in self._secrets:
             whole = whole.replace(secret, REDACTED)
@@ -30,19 +30,22 @@ class Scrubber:
         return whole[: len(whole) - keep]
 
     def flush(self) -> bytes:
-        """What was held back at the end."""
+        """Return what is still held back, at the end of the stream."""
         held, self._held = self._held, b""
         return held
 
 
 def scrub(text: str, secrets: Sequence[bytes]) -> str:
-    """A text without secrets."""
+    """The text with its secrets replaced by "[redacted]"."""
     scrubber = Scrubber(secrets)
     return (scrubber.feed(text.encode(errors="replace")) + scrubber.flush()).decode(errors="replace")
 
 
 class UsageTap:
-    """Reads the tokens off an answer that streams by, and when it last said anything but a ping."""
+    """Counts the tokens of an answer as it streams by, and notes when its last event came that was no ping.
+
+    `last_life` is that time, by `clock`; `seen` says that the answer has told its usage, `whole` that it has ended.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -51,16 +54,16 @@ class UsageTap:
         self._input = 0
         self._output = 0
         self.last_life = clock()
-        self.seen = False  # the answer has told its usage
-        self.whole = False  # the answer has come to its end
+        self.seen = False
+        self.whole = False
 
     @property
     def tokens(self) -> int:
-        """Input, cached or not, and output."""
+        """The tokens so far: input, cached or not, and output."""
         return self._input + self._output
 
     def feed(self, data: bytes) -> None:
-        """Take bytes of an event stream."""
+        """Take the next bytes of an answer that is an event stream."""
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
             self._line += data[start : min(end, start + _MAX_LINE_BYTES)]
@@ -71,7 +74,7 @@ class UsageTap:
             self._line += data[start : start + _MAX_LINE_BYTES]
 
     def message(self, message: JsonValue) -> None:
-        """Take an answer that came whole."""
+        """Take an answer that came whole, as parsed JSON."""
         self.whole = True
         self._add(message)
 
@@ -104,7 +107,7 @@ class UsageTap:
 
 
 def _overlap(data: bytes, secret: bytes) -> int:
-    """How many bytes at the end of data begin the secret without being all of it."""
+    """The length of the longest end of `data` that is a beginning of `secret`, but not all of it."""
     at = data.find(secret[:1], max(0, len(data) - len(secret) + 1))
     while at >= 0:
         if secret.startswith(data[at:]):

@@ -34,7 +34,7 @@ def test_answers_come_by_what_is_asked_and_each_once() -> None:
     answers = [replay.answer(PATH, request(text)).answer for text in ("a", "b", "a")]
     assert answers == ["1", "2", "3"]
     assert replay.left == 0
-    with pytest.raises(ReplayError, match="no other request to /v1/messages behind its 3 exchanges"):
+    with pytest.raises(ReplayError, match="recording's 3 exchanges hold no further request to /v1/messages"):
         replay.answer(PATH, request("a"))
 
 
