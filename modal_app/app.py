@@ -1,7 +1,9 @@
-"""Modal wiring only: image, secret, volumes, functions. `modal deploy -m modal_app.app` takes it to any Modal.
+"""The Modal app, wiring only: images, secrets, volumes, functions. `modal deploy -m modal_app.app` deploys it.
 
-At deploy time WORKBENCH_APP_NAME gives the name, WORKBENCH_TIMEOUT_* the deadlines, WORKBENCH_WITHOUT_CLAUDE leaves the
-Claude CLI out of sandboxes (all travel into the container), and WORKBENCH_MIN_CONTAINERS says how many are kept warm.
+These environment variables are read at deploy time. WORKBENCH_APP_NAME is the app's name, WORKBENCH_TIMEOUT_* are the
+deadlines in seconds, WORKBENCH_MAX_RUNS and WORKBENCH_MAX_OUTPUT_BYTES limits; WORKBENCH_WITHOUT_CLAUDE leaves the
+Claude CLI out of sandboxes. All of these are also set in the containers. WORKBENCH_MIN_CONTAINERS says how many
+containers of the endpoint are kept running.
 """
 
 import os
@@ -19,12 +21,12 @@ APP_NAME = os.environ.get("WORKBENCH_APP_NAME", DEFAULT_APP_NAME)
 PROJECTS = f"{APP_NAME}-projects"
 SHARED = f"{APP_NAME}-global"
 WITHOUT_CLAUDE = bool(os.environ.get("WORKBENCH_WITHOUT_CLAUDE"))
-MAX_MODEL_INPUTS = 200  # of the gateway: it only passes bytes on
+MAX_MODEL_INPUTS = 200  # at once in one container of the gateway, which only passes bytes on
 MAX_RUNS = int(os.environ.get("WORKBENCH_MAX_RUNS", DEFAULT_MAX_RUNS))
-MAX_INPUTS = MAX_RUNS * 2 // 3  # fewer than runs, which may be without a reader: the platform adds containers in time
+MAX_INPUTS = MAX_RUNS * 2 // 3  # below MAX_RUNS, since a run needs no reader: new containers come before one is full
 
 timeouts = Timeouts()
-# What runs there is what was tested here.
+# Containers get the versions that are installed, and so were tested, here.
 _installed = ("fastapi", "httpx", "pydantic", "pydantic-settings", "stamina", "structlog")
 _packages = [f"{name}=={version(name)}" for name in _installed]
 
@@ -64,7 +66,7 @@ app = modal.App(APP_NAME)
 @modal.concurrent(max_inputs=MAX_INPUTS)
 @modal.asgi_app()
 def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI app of any kind
-    """The endpoint. Refuses to start with bad settings."""
+    """The web function `/generate`. A container with invalid settings refuses to start."""
     from modal_app import collector
     from modal_app.endpoint_settings import Settings
     from modal_app.model.access import ModelAccess
@@ -87,7 +89,7 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
 @modal.concurrent(max_inputs=MAX_MODEL_INPUTS)
 @modal.asgi_app()
 def model_gateway():  # type: ignore[no-untyped-def]  # as above
-    """The only function that has the model's key. Refuses to start with bad settings."""
+    """The model gateway, the only function that has the model's key. Refuses to start with invalid settings."""
     from modal_app import collector, logs
     from modal_app.model.traffic import Recorder, Replays, Traffic
     from modal_app.model_gateway.gateway import create_gateway
@@ -113,7 +115,7 @@ def model_gateway():  # type: ignore[no-untyped-def]  # as above
     schedule=modal.Period(seconds=timeouts.sweep_s),
 )
 async def sweep() -> dict[str, int]:
-    """End what nobody owns any more: sandboxes, runs, archives. Returns how much of each."""
+    """End the sandboxes, runs and archives that nobody owns any more, on a schedule; returns how many of each."""
     from modal_app.runs.sweeper import Sweeper
     from modal_app.sandboxes.fleet import Platform
 
@@ -122,4 +124,4 @@ async def sweep() -> dict[str, int]:
 
 @app.function(image=sandbox_image, include_source=False, volumes={WORKSPACE: projects, GLOBAL: shared})
 def sandboxes_are_prepared() -> None:
-    """Never called: for its sake `modal deploy` builds the sandboxes' image and makes their volumes."""
+    """Never called. It makes `modal deploy` build the sandboxes' image and create their volumes."""

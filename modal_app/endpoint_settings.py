@@ -1,6 +1,6 @@
-"""The endpoint's settings, from its environment, checked once at start.
+"""The endpoint's settings, read from environment variables WORKBENCH_* and checked once at start.
 
-A container with bad settings serves nothing.
+A container with invalid settings does not start.
 """
 
 import hmac
@@ -17,10 +17,10 @@ Seconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]
 
 
 class Timeouts(BaseSettings):
-    """Every deadline in seconds.
+    """Every deadline, in seconds, from variables WORKBENCH_TIMEOUT_*. Raises ValidationError when they do not fit.
 
-    A later one in the chain process < sandbox < function < upstream leaves room for cleanup.
-    `upstream_s` is what the caller in front of the endpoint grants a response.
+    In the chain process_s < sandbox_s < function_s < upstream_s each leaves the one before it room for cleanup.
+    `upstream_s` is how long the caller in front of the endpoint waits for a response to end.
     """
 
     model_config = SettingsConfigDict(env_prefix="WORKBENCH_TIMEOUT_", frozen=True)
@@ -29,23 +29,23 @@ class Timeouts(BaseSettings):
     sandbox_s: Seconds = 720
     function_s: Seconds = 840
     upstream_s: Seconds = 900
-    start_s: Seconds = 60  # until the sandbox has shown that it is alive
+    start_s: Seconds = 60  # for a sandbox to be created, and then for its first command
     commit_s: Seconds = 60
     terminate_s: Seconds = 30
-    lease_s: Seconds = 20  # a sandbox that has not heard from its run for so long ends itself; so do a container's runs
-    stall_s: Seconds = 150  # a Claude CLI that has said nothing for so long has stalled; of a tool it tells every 30 s
-    model_headers_s: Seconds = 15  # until the model begins to answer, before the CLI asks again
-    model_bytes_s: Seconds = 20  # of an answer in which nothing comes, before the CLI gives it up
-    model_idle_s: Seconds = 45  # of one in which nothing but pings comes, before the gateway does
-    prewarm_s: Seconds = 300  # a sandbox created ahead that no run has taken for so long ends itself
-    send_s: Seconds = 60  # a reader that takes nothing for so long is left
-    sweep_s: Seconds = 60  # between two looks for what nobody owns any more
-    sweep_margin_s: Seconds = 30  # for an owner to do by itself what a look would do
+    lease_s: Seconds = 20  # a sandbox that hears nothing from its run ends after it; so do runs of a container cut off
+    stall_s: Seconds = 150  # of silence before a Claude CLI counts as stalled; a running tool is told every 30 s
+    model_headers_s: Seconds = 15  # for the model to begin an answer, before the CLI asks again
+    model_bytes_s: Seconds = 20  # without a byte within an answer, before the CLI gives it up
+    model_idle_s: Seconds = 45  # without anything but pings within an answer, before the gateway breaks it off
+    prewarm_s: Seconds = 300  # for a run to take a prewarmed sandbox, before that ends itself
+    send_s: Seconds = 60  # for a reader to take the next bytes, before it is disconnected
+    sweep_s: Seconds = 60  # between two sweeps
+    sweep_margin_s: Seconds = 30  # for an owner to do its own cleanup, before the sweeper does it
     heartbeat_s: Annotated[float, Field(gt=0, le=15)] = (
-        10  # quiet streams are cut by hops in between; theirs is 30 s or more
+        10  # between comments on a quiet stream: proxies cut streams that are quiet for 30 s or more
     )
-    disconnect_grace_s: Annotated[float, Field(ge=0)] = 30  # a run without a reader ends after it; 0 is at once
-    keep_s: Annotated[int, Field(ge=1)] = 7 * 24 * 3600  # how long a run can be read after its end
+    disconnect_grace_s: Annotated[float, Field(ge=0)] = 30  # without a reader, before a run is cancelled; 0: at once
+    keep_s: Annotated[int, Field(ge=1)] = 7 * 24 * 3600  # after its end, a run can be read for so long
 
     @model_validator(mode="after")
     def _aligned(self) -> "Timeouts":
@@ -56,28 +56,32 @@ class Timeouts(BaseSettings):
             if chain[inner] >= chain[outer]:
                 raise ValueError(f"{inner} ({chain[inner]} s) must be shorter than {outer} ({chain[outer]} s)")
         if self.process_s + self.commit_s >= self.sandbox_s:
-            raise ValueError("sandbox_s must leave room for process_s and commit_s")
+            used = f"process_s ({self.process_s} s) and commit_s ({self.commit_s} s)"
+            raise ValueError(f"sandbox_s ({self.sandbox_s} s) must be longer than {used} together")
         return self
 
     @property
     def longest_wait_s(self) -> int:
-        """How long a run may wait for its project and still have all its time."""
+        """The longest `wait_s` in seconds: a run that has waited so long still has its full `sandbox_s`."""
         return self.function_s - self.sandbox_s
 
     def env(self) -> dict[str, str]:
-        """The variables that give the same settings to another process."""
+        """Environment variables that give another process the same deadlines."""
         prefix = str(self.model_config["env_prefix"])
         return {f"{prefix}{name.upper()}": str(value) for name, value in self.model_dump().items()}
 
 
 class Settings(BaseSettings):
-    """What a container of the endpoint needs. During rotation `secret_previous` is accepted beside `secret`."""
+    """The settings of a container of the endpoint, from variables WORKBENCH_*.
+
+    `secret` is what callers must send; during its rotation, `secret_previous` is accepted, too.
+    """
 
     model_config = SettingsConfigDict(env_prefix="WORKBENCH_", frozen=True, hide_input_in_errors=True)
 
     secret: SecretStr
     secret_previous: SecretStr | None = None
-    model_token_secret: SecretStr | None = None  # signs runs' tokens for the model gateway; none when there is no model
+    model_token_secret: SecretStr | None = None  # signs runs' tokens for the model gateway; None: there is no model
     max_runs: Annotated[int, Field(ge=2)] = DEFAULT_MAX_RUNS  # at once in one container
     max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run
     timeouts: Timeouts = Field(default_factory=Timeouts)
@@ -100,7 +104,7 @@ class Settings(BaseSettings):
         return self
 
     def accepts(self, shown: str) -> bool:
-        """Whether a caller's secret is one of ours, in a time that tells nothing about them."""
+        """Whether a caller's secret is accepted; compared in constant time."""
         given = shown.encode()
         known = [secret.get_secret_value().encode() for secret in (self.secret, self.secret_previous) if secret]
         return any([hmac.compare_digest(given, one) for one in known])  # noqa: C419  # a list: every secret is compared

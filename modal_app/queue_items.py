@@ -1,14 +1,14 @@
-"""Bytes of any size on a queue whose items are bounded: cut into items, and put together again."""
+"""Puts bytes of any size on a queue whose items have a largest size: cuts them into parts, and joins them again."""
 
 import re
 import secrets
 
-MAX_ITEM_BYTES = 768 * 1024  # of a queue; Modal takes 1 MiB with what serializing adds
+MAX_ITEM_BYTES = 768 * 1024  # Modal takes 1 MiB, including what serializing adds
 _PART = re.compile(rb"part ([0-9a-f]{16}) (\d{1,4}) (\d{1,4})\n")
 
 
 def parts(data: bytes) -> list[bytes]:
-    """Bytes as items of a queue, in more than one when they are too large for that."""
+    """The bytes as items of at most MAX_ITEM_BYTES, with headers by which `Joiner` joins them if there are several."""
     if len(data) <= MAX_ITEM_BYTES:
         return [data]
     name = secrets.token_hex(8).encode()
@@ -17,14 +17,17 @@ def parts(data: bytes) -> list[bytes]:
 
 
 class Joiner:
-    """Puts parts together again."""
+    """Joins the items that `parts` has made, as they are read from the queue in their order."""
 
     def __init__(self) -> None:
         self._name = b""
         self._pieces: dict[int, bytes] = {}
 
     def feed(self, item: object) -> bytes | None:
-        """The bytes that an item completes, or None. Those with a part missing are dropped when others begin."""
+        """Take the next item; returns the bytes that it completes, or None while parts are missing.
+
+        Bytes of which a part never comes are dropped when the parts of others begin.
+        """
         header = _PART.match(item) if isinstance(item, bytes) else None
         if header is None or not isinstance(item, bytes):
             return item if isinstance(item, bytes) else b""

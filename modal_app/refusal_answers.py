@@ -1,4 +1,4 @@
-"""Answers that are no run's: why a request was refused, in the one form that the contract has for it."""
+"""The HTTP response for a request that is refused, in the contract's form `{"error", "code", "recoverable"}`."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from modal_app.contract.errors import ContractError
 
 
 def refusal(error: ContractError, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The answer that an error becomes; `run_id` is there when it is about a run."""
+    """The response for an error, with the status of its code; `run_id` is included when it is about a run."""
     content = {"error": error.message, "code": str(error.code), "recoverable": error.recoverable}
     if error.run_id is not None:
         content["run_id"] = error.run_id

@@ -1,4 +1,4 @@
-"""A run's events as a response: SSE with heartbeats, resumed where the reader says, left when it takes nothing more."""
+"""The HTTP response that streams a run's events: SSE with heartbeats, from the event on that the reader asks for."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,18 +19,18 @@ from modal_app.runs.shared_chunks import SharedChunks
 _log = structlog.get_logger(__name__)
 
 
-_REACHED_S = 5.0  # for an event that a reader says it has; it is in the log, so it comes
+_REACHED_S = 5.0  # for an event that the reader says it has to arrive in this container's spool
 
 
 class ReaderStalledError(Exception):
-    """The client has taken nothing for too long."""
+    """The client has taken no bytes for `send_s` seconds."""
 
 
 class RunStream(Response):
-    """A run's events as SSE, from behind event `after`, with heartbeats from the first moment.
+    """A run's events after event number `after`, as SSE, with heartbeats from the first moment on.
 
-    Behind the terminal event there is nothing: 204, at which a browser's EventSource stops asking. An event that there
-    is not cannot have been read: 400.
+    If `after` is the terminal event, the answer is 204, at which a browser's EventSource stops reconnecting. If there
+    is no such event, it is 400.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class RunStream(Response):
         pieces: SharedChunks,
         last_seq: int | None,
     ) -> None:
-        """`last_seq` is the number of the run's last event, None where that is not known: it is executed elsewhere."""
+        """`last_seq` is the number of the run's last event; None for a run that another container executes."""
         super().__init__(headers={**sse.HEADERS, **headers})
         del self.headers["content-length"]
         self._reading = reading
@@ -53,9 +53,10 @@ class RunStream(Response):
         self._last_seq = last_seq
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the run has ended or the client has left, whichever is first.
+        """Send events until the run has ended or the client has disconnected.
 
-        Raises SpoolBrokenError and ReaderStalledError: a response that is cut off never looks complete.
+        Raises SpoolBrokenError or ReaderStalledError when it has to stop early: the server then cuts the connection, so
+        that an incomplete response does not look complete.
         """
         async with self._reading as spool:
             if self._after and (other := await self._instead(spool)) is not None:
@@ -76,11 +77,11 @@ class RunStream(Response):
                 await asyncio.gather(sending, leaving, return_exceptions=True)
 
     async def _instead(self, spool: Spool) -> Response | None:
-        """The answer to a reader that has read to the end, or beyond it; None while there may be more for it."""
+        """The 204 or 400 for a reader whose last event is the terminal one or does not exist; None for all others."""
         try:
             await spool.reached(self._after, timeout_s=_REACHED_S)
         except TimeoutError:
-            pass  # it may still come
+            pass  # the event may still come
         except SpoolBrokenError:
             return None
         headers = {RUN_HEADER: self.headers[RUN_HEADER], "Cache-Control": "no-store"}
@@ -105,7 +106,7 @@ class RunStream(Response):
         await body(sse.HEARTBEAT)
         pieces = spool.read(self._after, take=self._pieces.take)
         following = asyncio.ensure_future(anext(pieces, None))
-        whole = True  # a comment may stand between two events only
+        whole = True  # the last piece ended an event: a heartbeat may be sent between two events only
         try:
             while True:
                 done, _ = await asyncio.wait([following], timeout=self._timeouts.heartbeat_s)
@@ -125,7 +126,7 @@ class RunStream(Response):
 
 
 async def left(receive: Callable[[], Awaitable[object]]) -> None:
-    """Return when the client has left."""
+    """Return when the client has disconnected."""
     while True:
         message = await receive()
         if isinstance(message, dict) and message.get("type") == "http.disconnect":

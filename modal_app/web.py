@@ -1,4 +1,7 @@
-"""The door: authenticate, bound, parse, start, stream, resume, cancel. All behind it sees only checked values."""
+"""The HTTP interface: authenticates requests, bounds and parses them, and starts, streams, resumes and cancels runs.
+
+Everything behind this module sees only checked values.
+"""
 
 import asyncio
 import json
@@ -40,7 +43,7 @@ _SEQ = re.compile(r"[0-9]{1,15}")
 
 
 def create_app(settings: Settings, platform: Platform, state: SharedState, model: ModelAccess) -> FastAPI:
-    """The endpoint as an ASGI app; its lifespan ends with every run ended."""
+    """The endpoint as an ASGI app. When its lifespan ends, it first ends all of this container's runs."""
     logs.configure()
     service = RunService(settings, platform, state, model)
     pieces = SharedChunks()
@@ -61,7 +64,8 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
     @api.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
-            return refusal(ContractError(ErrorCode.NOT_FOUND, "there is no such path"))
+            message = "there is no such path: `workbench contract openapi` lists those there are"
+            return refusal(ContractError(ErrorCode.NOT_FOUND, message))
         if error.status_code == 405:
             allowed = ", ".join(_methods(api, request.url.path))
             message = f"this path does not take {request.method[:20]}, but {allowed}"
@@ -92,7 +96,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
         )
 
     async def record_of(request: Request, run_id: str) -> RunRecord:
-        """A run's record, when it is the run of the user that the query names, if it names one."""
+        """A run's record; raises ContractError `not_found` if the query names another user than the run's."""
         user_id = _user_id(request)
         return await service.record(_checked(run_id), user_id=user_id)
 
@@ -127,7 +131,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
 
 
 def _methods(api: FastAPI, path: str) -> list[str]:
-    """What a path may be asked with."""
+    """The HTTP methods that a path takes."""
     there = [route for route in api.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
     return sorted({method for route in there for method in route.methods or ()})
 
@@ -139,25 +143,29 @@ def _checked(run_id: str) -> str:
 
 
 def _user_id(request: Request) -> str | None:
-    """Whose run it must be; None when the query does not say."""
+    """The user whose run it must be, from the query `user_id`; None when it is not given."""
     given = request.query_params.getlist("user_id")
     if not given:
         return None
     if len(given) > 1 or not _RUN_ID.fullmatch(given[0]):
-        raise ContractError(ErrorCode.INVALID_REQUEST, "user_id: must be one canonical lower-case UUID")
+        raise ContractError(ErrorCode.INVALID_REQUEST, "user_id: must be given once, as a canonical lower-case UUID")
     return given[0]
 
 
 def _last_event_id(request: Request) -> int:
-    """The number of the last event that a reader has; 0 when it has none."""
+    """The number of the last event that the reader has, from its header; 0 when it has none."""
     given = request.headers.get("last-event-id", "")
     if given and not _SEQ.fullmatch(given):
-        raise ContractError(ErrorCode.INVALID_REQUEST, "Last-Event-ID: must be the id of an event, a number")
+        raise ContractError(ErrorCode.INVALID_REQUEST, "Last-Event-ID: must be the id of an event: up to 15 digits")
     return int(given or 0)
 
 
 def _key(request: Request) -> str:
-    """What makes a repeated request the same: the caller's key, or the platform's id of what it repeats by itself."""
+    """The key that a repeated request has in common with the first.
+
+    It is the caller's Idempotency-Key, or else the platform's id of the input, which stays the same when the platform
+    itself repeats a request.
+    """
     given = request.headers.get(KEY_HEADER)
     if given is not None and not _KEY.fullmatch(given):
         message = f"{KEY_HEADER}: must be 1 to {MAX_KEY_CHARS} visible ASCII characters"
@@ -173,8 +181,8 @@ def _wants_json(request: Request) -> bool:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, at most MAX_BODY_BYTES of it; raises ContractError."""
-    too_large = ContractError(ErrorCode.TOO_LARGE, f"a body may be {MAX_BODY_BYTES} bytes long")
+    """The request's body. Raises ContractError `too_large` beyond MAX_BODY_BYTES, `invalid_request` when it is late."""
+    too_large = ContractError(ErrorCode.TOO_LARGE, f"the body is too large: at most {MAX_BODY_BYTES} bytes")
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise too_large
@@ -186,12 +194,13 @@ async def _body(request: Request) -> bytes:
                 if len(body) > MAX_BODY_BYTES:
                     raise too_large
     except TimeoutError:
-        raise ContractError(ErrorCode.INVALID_REQUEST, "the body did not arrive in time") from None
+        message = f"the body did not arrive whole within {_BODY_S:g} s: send it again"
+        raise ContractError(ErrorCode.INVALID_REQUEST, message) from None
     return bytes(body)
 
 
 async def _whole(request: Request, service: RunService, record: RunRecord) -> Response:
-    """Wait for a run's end and answer with its terminal event."""
+    """Wait for a run's end and answer with its terminal event as JSON; 499 when the client disconnects before."""
     async with service.reading(record) as spool:
         ending = asyncio.create_task(spool.ended())
         leaving = asyncio.create_task(left(request.receive))
@@ -215,5 +224,5 @@ async def _whole(request: Request, service: RunService, record: RunRecord) -> Re
 
 
 def terminal_status(event: TerminalEvent) -> int:
-    """The HTTP status of a run whose end is the whole answer."""
+    """The HTTP status of a JSON answer that is this terminal event: 200, or the status of the error's code."""
     return 200 if event.type == "done" else ERRORS[event.code].status

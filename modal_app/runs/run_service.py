@@ -93,7 +93,7 @@ class RunService:
         run = self._supervisor.get(run_id)
         found = run.record if run is not None else await _asking(self._records.get(run_id))
         if found is None or (user_id is not None and found.user_id != user_id):
-            raise ContractError(ErrorCode.NOT_FOUND, f"there is no run {run_id}")
+            raise ContractError(ErrorCode.NOT_FOUND, f"there is no such run: {run_id}")
         if found.expired(self._settings.timeouts.keep_s):
             raise ContractError(ErrorCode.GONE, f"run {run_id} has ended and is no longer kept", run_id=run_id)
         return found
