@@ -1,4 +1,4 @@
-"""What a job may ask of the Claude CLI, checked so that nothing of it can become anything but what it says. Pure."""
+"""The options of a Claude CLI job, checked so that no value can be taken for another argument or command. Pure."""
 
 import json
 import math
@@ -22,10 +22,11 @@ _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]{1,256}\))?
 
 @dataclass(frozen=True)
 class ClaudeOptions:
-    """What a job asks of the CLI. Raises ContractError `invalid_request` for what must not become an argument.
+    """The options of one job. Raises ContractError `invalid_request` for a value that is not allowed.
 
-    `resume` is a session's id; `fork` goes on from it under a new one. `project_skills` also runs the hooks and takes
-    the settings that stand in the project. `budget_usd` is by the CLI's own price list.
+    `resume` is the id of a session to continue; with `fork`, the job continues it under a new id. `project_skills`
+    makes the CLI use the project's skills, and with them its hooks and settings. `budget_usd` is in US dollars by the
+    CLI's own price list.
     """
 
     prompt: str
@@ -42,17 +43,25 @@ class ClaudeOptions:
     project_skills: bool = False
 
     def __post_init__(self) -> None:
+        size = _size(self.prompt)
         _require(bool(self.prompt.strip()), "prompt: may not be empty")
-        _require(_size(self.prompt) <= MAX_PROMPT_BYTES, f"prompt: may be {MAX_PROMPT_BYTES} bytes long")
-        _require(self.resume is None or bool(_UUID.fullmatch(self.resume)), "resume: must be a session's id")
-        _require(not self.fork or self.resume is not None, "fork: needs a session to resume")
-        _require(self.model is None or bool(_MODEL.fullmatch(self.model)), "model: is not a model's name")
-        _require(self.permission_mode in get_args(PermissionMode), "permission_mode: is not one of the CLI's")
+        _require(size <= MAX_PROMPT_BYTES, f"prompt: has {size} bytes, and may have at most {MAX_PROMPT_BYTES}")
+        _require(
+            self.resume is None or bool(_UUID.fullmatch(self.resume)),
+            "resume: must be the id of a session, a canonical lower-case UUID",
+        )
+        _require(not self.fork or self.resume is not None, "fork: needs a session in `resume`")
+        _require(
+            self.model is None or bool(_MODEL.fullmatch(self.model)),
+            "model: is not a model's name: up to 128 letters, digits and ._:/@[]-, the first a letter or digit",
+        )
+        modes = get_args(PermissionMode)
+        _require(self.permission_mode in modes, f"permission_mode: must be one of {', '.join(modes)}")
         _require(self.max_turns is None or self.max_turns >= 1, "max_turns: must be at least 1")
         budget = self.budget_usd
-        _require(budget is None or (math.isfinite(budget) and budget > 0), "budget_usd: must be more than 0")
+        _require(budget is None or (math.isfinite(budget) and budget > 0), "budget_usd: must be a number above 0")
         for name, tools in (("allowed_tools", self.allowed_tools), ("disallowed_tools", self.disallowed_tools)):
-            _require(len(tools) <= MAX_TOOLS, f"{name}: may name {MAX_TOOLS} tools")
+            _require(len(tools) <= MAX_TOOLS, f"{name}: names {len(tools)} tools, and may name at most {MAX_TOOLS}")
             _require(all(_TOOL.fullmatch(tool) for tool in tools), f"{name}: each must be Name or Name(pattern)")
         if self.json_schema is not None:
             _require(
@@ -70,7 +79,7 @@ def _require(holds: bool, message: str) -> None:
 
 
 def compact(value: Mapping[str, JsonValue]) -> str:
-    """A value as JSON without spaces; raises ContractError for what is none."""
+    """A value as JSON without spaces. Raises ContractError for a value that is not JSON or is nested too deeply."""
     try:
         text = json.dumps(dict(value), allow_nan=False, separators=(",", ":"))
         require_shallow(value)

@@ -44,7 +44,7 @@ RECOVERABLE = (
 
 @dataclass(frozen=True)
 class ErrorInfo:
-    """One row. `status` is the HTTP status when no stream has begun; of `recoverable` says RECOVERABLE."""
+    """One row. `status` is the HTTP status when no stream has begun; RECOVERABLE explains `recoverable`."""
 
     status: int
     recoverable: bool
@@ -87,10 +87,10 @@ ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
 
 
 class ContractError(Exception):
-    """A refusal or failure that its caller may read: a code from the table and a sentence without secrets.
+    """A refusal or failure that is told to the caller: a code from the table, and a message without secrets.
 
-    `recoverable` is as the table has it unless this very failure is known to be otherwise; `run_id` is the run that a
-    refusal is about.
+    `exit_code` is that of the job's process, if it was seen to end. `recoverable` is the table's value unless it is
+    given; `run_id` is the run that a refusal is about.
     """
 
     def __init__(
@@ -111,5 +111,5 @@ class ContractError(Exception):
 
     @property
     def status(self) -> int:
-        """The HTTP status that the error becomes before a stream."""
+        """The HTTP status of the error's code, used when no stream has begun."""
         return ERRORS[self.code].status

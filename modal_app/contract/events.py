@@ -1,4 +1,4 @@
-"""What a run tells: `status`, `stream`, then exactly one `done` or `error`. Frozen values, one JSON object each."""
+"""The events of a run: `status` and `stream`, then exactly one `done` or `error`. Each is a frozen value."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from modal_app.contract.errors import RECOVERABLE, ErrorCode
 
 
 class Phase(StrEnum):
-    """Where a run is."""
+    """The phases of a run; `order` says which may follow which."""
 
     ACCEPTED = "accepted"
     QUEUED = "queued"
@@ -24,15 +24,14 @@ Channel = Literal["stdout", "stderr", "claude"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer endpoint may say more
+    model_config = ConfigDict(frozen=True, extra="ignore")  # the fields of a newer endpoint are skipped
 
 
 class Commit(_Part):
-    """What became of the sandbox's writes; `committed` is true when the platform has confirmed all of them.
+    """What became of the files that the run wrote; `committed` is true when the platform has confirmed all of them.
 
-    `changed` counts the files that the run has written, `compared` those of them that were then read back through the
-    volume's API, from outside of the sandbox, and found to be the same. A file that its own job cannot read is compared
-    by its size.
+    `changed` counts these files. `compared` counts those of them that were read back from outside the sandbox, through
+    the volume's API, and were the same; a file that the job itself cannot read is compared by its size.
     """
 
     committed: bool
@@ -42,9 +41,9 @@ class Commit(_Part):
 
 
 class SandboxFacts(_Part):
-    """The sandbox that the run had; `uid` is the user its job ran as, `terminated` whether its end was confirmed.
+    """The sandbox of the run; `uid` is the user its job ran as, `terminated` whether its end was confirmed.
 
-    `warm` says that it had been created ahead, by a `prewarm`.
+    `warm` says that a `prewarm` had created it ahead.
     """
 
     id: str
@@ -54,9 +53,11 @@ class SandboxFacts(_Part):
 
 
 class Timings(_Part):
-    """Where a run's time went, in milliseconds; a step that it did not have is absent."""
+    """How long the steps of a run took, in milliseconds; a step that it did not have is absent."""
 
-    container_start_ms: int | None = Field(None, ge=0, description="of the endpoint, when this was its first run")
+    container_start_ms: int | None = Field(
+        None, ge=0, description="start of the endpoint's container, if this was its first run"
+    )
     queue_ms: int | None = Field(None, ge=0, description="waiting for the project")
     sandbox_create_ms: int | None = Field(None, ge=0)
     sandbox_ready_ms: int | None = Field(None, ge=0, description="from created to proved alive")
@@ -69,8 +70,8 @@ class Timings(_Part):
 class Usage(_Part):
     """What a job of the Claude CLI used: tokens as the model's service counted them, dollars by the CLI's price list.
 
-    All of it is this run's alone, with its subagents, whatever its session had used before; `turns` counts the model's
-    answers in the conversation itself. The session can be resumed by its id.
+    It counts this run alone, including its subagents, and not what its session had used before. `turns` counts the
+    model's answers in the main conversation. `session_id` is what a later request gives as `resume`.
     """
 
     input_tokens: int = Field(0, ge=0)
@@ -83,9 +84,9 @@ class Usage(_Part):
 
 
 class _Event(_Part):
-    """What every event has.
+    """The fields of every event.
 
-    `seq` counts from 1 without gaps, `at_ms` is Unix time, `elapsed_ms` runs from acceptance.
+    `seq` counts from 1 without gaps, `at_ms` is Unix time, `elapsed_ms` is the time since the run was accepted.
     """
 
     type: str
@@ -106,12 +107,12 @@ class StatusEvent(_Event):
 
 
 class StreamEvent(_Event):
-    """The job printed `text`; pieces of one channel, joined, are its output.
+    """The job printed `text`; the texts of one channel, joined, are its output.
 
-    On the channel `claude`, `text` is what the model said next in a block of text, and an event with a `message`
-    instead is a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened. `message_id` is
-    the id of the block's message, or, for a message's later blocks, that id, `#` and the block's index. `replaces` is
-    such an id, of text that is void: its message had broken off, or was refused, and this one stands in its place.
+    On the channel `claude`, `text` is what the model said next in a block of text. An event with a `message` instead is
+    a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened. `message_id` names the
+    block of text: the id of its message or, for later blocks of a message, that id, `#` and the block's index.
+    `replaces` names a block whose text is void, because its message broke off or was refused: this one takes its place.
     """
 
     type: Literal["stream"] = "stream"
@@ -124,10 +125,10 @@ class StreamEvent(_Event):
 
 
 class DoneEvent(_Event):
-    """The job's process was seen to end with exit code 0 and what it wrote is committed.
+    """The job's process was seen to end with exit code 0, and the files that it wrote are committed.
 
-    What only reads what is committed (`files` with `list` or `read`) needs no sandbox: `commit` and `sandbox` are then
-    absent, as is `commit` of a `prewarm`.
+    An action that only reads committed files (`files` with `list` or `read`) has no sandbox: `commit` and `sandbox` are
+    then absent. A `prewarm` has no `commit`.
     """
 
     type: Literal["done"] = "done"
@@ -140,15 +141,15 @@ class DoneEvent(_Event):
 
     @property
     def outcome(self) -> str:
-        """How the run ended, in one word."""
+        """How the run ended, in one word: "done"."""
         return self.type
 
 
 class ErrorEvent(_Event):
-    """The run failed; `exit_code` is there when the job's process was seen to end.
+    """The run failed; `exit_code` is present if the job's process was seen to end.
 
-    `usage` is what a job of the Claude CLI had used before; its dollars are 0 when the CLI could not tell them.
-    `commit` is there when a commit was tried: what of the files is there when not all of them are.
+    `usage` is what a job of the Claude CLI had used until then; its dollars are 0 when the CLI could not tell them.
+    `commit` is present if a commit was tried, and tells how many of the files are committed although it failed.
     """
 
     type: Literal["error"] = "error"
@@ -179,7 +180,7 @@ class UnknownEventError(ValueError):
 
 
 def parse_event(data: str | bytes) -> Event:
-    """Parse one event's JSON; raises UnknownEventError."""
+    """Parse one event's JSON; raises UnknownEventError for another type and for fields that are missing or wrong."""
     try:
         return EVENT.validate_json(data)
     except ValidationError as error:
@@ -187,5 +188,5 @@ def parse_event(data: str | bytes) -> Event:
 
 
 def dump_event(event: Event) -> str:
-    """One event's JSON, on one line; absent facts are left out."""
+    """One event as JSON on one line; fields that are None are left out."""
     return event.model_dump_json(exclude_none=True)

@@ -1,4 +1,4 @@
-"""What the requests of all actions are made of: ids, revisions, bounded texts, and the fields that each of them has."""
+"""The types of request fields (ids, revisions, bounded texts), and the fields that all actions' requests share."""
 
 import re
 from typing import Annotated
@@ -24,25 +24,26 @@ def _revision(value: str) -> str:
 
 
 def no_nul(value: str) -> str:
-    """The value; raises ValueError when it holds NUL."""
+    """Return the value unchanged; raises ValueError when it contains a NUL character."""
     if "\0" in value:
-        raise ValueError("may not hold NUL")
+        raise ValueError("may not contain a NUL character")
     return value
 
 
 def at_most(limit: int) -> AfterValidator:
-    """A validator of texts of at most so many bytes."""
+    """A validator for texts of at most `limit` bytes of UTF-8."""
 
     def check(value: str) -> str:
-        if len(value.encode()) > limit:
-            raise ValueError(f"may be {limit} bytes long")
+        size = len(value.encode())
+        if size > limit:
+            raise ValueError(f"has {size} bytes, and may have at most {limit}")
         return value
 
     return AfterValidator(check)
 
 
 def matching(pattern: re.Pattern[str], **facts: str) -> WithJsonSchema:
-    """What JSON Schema says of a text that is checked by a pattern as a whole."""
+    """The JSON Schema of a text that must match a pattern as a whole; `facts` are further keywords."""
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern.pattern})$", **facts})
 
 
@@ -57,9 +58,9 @@ Message = Annotated[
 
 
 class ProjectRequest(BaseModel):
-    """What every action has: whose project it works on, and how long its process may take, in seconds.
+    """The fields of every action: whose project it works on, and `timeout_s`, how long its process may take in seconds.
 
-    `wait_s` is how long the run waits, in seconds, when another run holds the project; without it, it is refused.
+    `wait_s` is how many seconds the run waits while another run holds the project; with 0 it is refused instead.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -71,5 +72,5 @@ class ProjectRequest(BaseModel):
 
 
 def tuple_of_list(value: object) -> object:
-    """A list as the tuple that a frozen value holds; anything else as it is."""
+    """A list as a tuple, which a frozen value can hold; anything else unchanged."""
     return tuple(value) if isinstance(value, list) else value

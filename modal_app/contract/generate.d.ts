@@ -67,13 +67,12 @@ export interface components {
     schemas: {
         /**
          * ClaudeRequest
-         * @description Give the Claude CLI a `prompt`; `resume` is the id of a session that it goes on from, or forks.
+         * @description Give the Claude CLI a `prompt`. `resume` is the id of a session to continue; `fork` continues it under a new id.
          *
          *     A prompt is text for the model, whatever it begins with. A run ends with the model's answer: no work goes on in the
-         *     background, and nothing wakes the model later. The CLI takes settings, hooks and skills that stand in the project
-         *     only with `project_skills`. `budget_usd` is by the CLI's own price list. With a `json_schema` the result has
-         *     `structured_output` in that form. `replay` is the id under which a recording was laid down that answers in the
-         *     model's place.
+         *     background, and nothing wakes the model later. The CLI uses the project's settings, hooks and skills only with
+         *     `project_skills`. `budget_usd` is in US dollars by the CLI's own price list. With a `json_schema` the result has
+         *     `structured_output` of that form. `replay` is the id of a stored recording that answers in the model's place.
          */
         ClaudeRequest: {
             /** Format: uuid */
@@ -124,11 +123,10 @@ export interface components {
         };
         /**
          * Commit
-         * @description What became of the sandbox's writes; `committed` is true when the platform has confirmed all of them.
+         * @description What became of the files that the run wrote; `committed` is true when the platform has confirmed all of them.
          *
-         *     `changed` counts the files that the run has written, `compared` those of them that were then read back through the
-         *     volume's API, from outside of the sandbox, and found to be the same. A file that its own job cannot read is compared
-         *     by its size.
+         *     `changed` counts these files. `compared` counts those of them that were read back from outside the sandbox, through
+         *     the volume's API, and were the same; a file that the job itself cannot read is compared by its size.
          */
         Commit: {
             committed: boolean;
@@ -140,10 +138,10 @@ export interface components {
         };
         /**
          * DoneEvent
-         * @description The job's process was seen to end with exit code 0 and what it wrote is committed.
+         * @description The job's process was seen to end with exit code 0, and the files that it wrote are committed.
          *
-         *     What only reads what is committed (`files` with `list` or `read`) needs no sandbox: `commit` and `sandbox` are then
-         *     absent, as is `commit` of a `prewarm`.
+         *     An action that only reads committed files (`files` with `list` or `read`) has no sandbox: `commit` and `sandbox` are
+         *     then absent. A `prewarm` has no `commit`.
          */
         DoneEvent: {
             /**
@@ -174,10 +172,10 @@ export interface components {
         ErrorCode: "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
         /**
          * ErrorEvent
-         * @description The run failed; `exit_code` is there when the job's process was seen to end.
+         * @description The run failed; `exit_code` is present if the job's process was seen to end.
          *
-         *     `usage` is what a job of the Claude CLI had used before; its dollars are 0 when the CLI could not tell them.
-         *     `commit` is there when a commit was tried: what of the files is there when not all of them are.
+         *     `usage` is what a job of the Claude CLI had used until then; its dollars are 0 when the CLI could not tell them.
+         *     `commit` is present if a commit was tried, and tells how many of the files are committed although it failed.
          */
         ErrorEvent: {
             /**
@@ -201,7 +199,7 @@ export interface components {
         };
         /**
          * FileContent
-         * @description One file of a write set; `base64` content is for bytes that are not UTF-8.
+         * @description One file to be written; `base64` is for content that is not UTF-8 text.
          */
         FileContent: {
             path: string;
@@ -239,7 +237,7 @@ export interface components {
         };
         /**
          * FilesList
-         * @description List a directory and everything below it; the workspace when there is no `path`.
+         * @description List a directory and everything below it; the whole workspace if `path` is not given.
          */
         FilesList: {
             /** Format: uuid */
@@ -265,7 +263,7 @@ export interface components {
         };
         /**
          * FilesMove
-         * @description Move a file or directory to a path where nothing is.
+         * @description Move a file or directory to the path `to`, where nothing may be yet.
          */
         FilesMove: {
             /** Format: uuid */
@@ -316,7 +314,7 @@ export interface components {
         };
         /**
          * FilesWrite
-         * @description Write a set of files, all or none; with a `message` they become a git commit.
+         * @description Write a set of files, all or none; with a `message` they also become a git commit.
          */
         FilesWrite: {
             /** Format: uuid */
@@ -368,7 +366,7 @@ export interface components {
         };
         /**
          * GitDiff
-         * @description Compare `base` with `head`, or with the workspace when there is no `head`.
+         * @description Compare `base` with `head`, or with the workspace if `head` is not given.
          */
         GitDiff: {
             /** Format: uuid */
@@ -396,7 +394,7 @@ export interface components {
         };
         /**
          * GitInit
-         * @description Make the workspace a repository, if it is none.
+         * @description Make the workspace a git repository if it is none.
          */
         GitInit: {
             /** Format: uuid */
@@ -446,7 +444,7 @@ export interface components {
         };
         /**
          * GitRestore
-         * @description Bring `paths`, or everything when there are none, back to how they were at `commit`.
+         * @description Restore `paths`, or everything if none are given, to their state at `commit`.
          */
         GitRestore: {
             /** Format: uuid */
@@ -473,7 +471,7 @@ export interface components {
         };
         /**
          * GitStatus
-         * @description Tell what changed since the last commit.
+         * @description List what has changed since the last commit.
          */
         GitStatus: {
             /** Format: uuid */
@@ -498,15 +496,16 @@ export interface components {
         JsonValue: unknown;
         /**
          * Phase
-         * @description Where a run is.
+         * @description The phases of a run; `order` says which may follow which.
          * @enum {string}
          */
         Phase: "accepted" | "queued" | "sandbox_starting" | "sandbox_ready" | "running" | "committing" | "terminating";
         /**
          * PrewarmRequest
-         * @description Create the project's sandbox ahead, for its next run; unused, it ends after a while.
+         * @description Create the project's sandbox ahead of its next run; if no run uses it, it ends after a while.
          *
-         *     Only a sandbox made `with_model` reaches the model: jobs of the Claude CLI take such a one, all others one without.
+         *     Only a sandbox created `with_model` can reach the model: Claude jobs can use only such a one, other jobs only one
+         *     without.
          */
         PrewarmRequest: {
             /** Format: uuid */
@@ -554,9 +553,9 @@ export interface components {
         };
         /**
          * SandboxFacts
-         * @description The sandbox that the run had; `uid` is the user its job ran as, `terminated` whether its end was confirmed.
+         * @description The sandbox of the run; `uid` is the user its job ran as, `terminated` whether its end was confirmed.
          *
-         *     `warm` says that it had been created ahead, by a `prewarm`.
+         *     `warm` says that a `prewarm` had created it ahead.
          */
         SandboxFacts: {
             id: string;
@@ -587,12 +586,12 @@ export interface components {
         };
         /**
          * StreamEvent
-         * @description The job printed `text`; pieces of one channel, joined, are its output.
+         * @description The job printed `text`; the texts of one channel, joined, are its output.
          *
-         *     On the channel `claude`, `text` is what the model said next in a block of text, and an event with a `message`
-         *     instead is a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened. `message_id` is
-         *     the id of the block's message, or, for a message's later blocks, that id, `#` and the block's index. `replaces` is
-         *     such an id, of text that is void: its message had broken off, or was refused, and this one stands in its place.
+         *     On the channel `claude`, `text` is what the model said next in a block of text. An event with a `message` instead is
+         *     a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened. `message_id` names the
+         *     block of text: the id of its message or, for later blocks of a message, that id, `#` and the block's index.
+         *     `replaces` names a block whose text is void, because its message broke off or was refused: this one takes its place.
          */
         StreamEvent: {
             /**
@@ -617,10 +616,10 @@ export interface components {
         };
         /**
          * Timings
-         * @description Where a run's time went, in milliseconds; a step that it did not have is absent.
+         * @description How long the steps of a run took, in milliseconds; a step that it did not have is absent.
          */
         Timings: {
-            /** @description of the endpoint, when this was its first run */
+            /** @description start of the endpoint's container, if this was its first run */
             container_start_ms?: number;
             /** @description waiting for the project */
             queue_ms?: number;
@@ -637,8 +636,8 @@ export interface components {
          * Usage
          * @description What a job of the Claude CLI used: tokens as the model's service counted them, dollars by the CLI's price list.
          *
-         *     All of it is this run's alone, with its subagents, whatever its session had used before; `turns` counts the model's
-         *     answers in the conversation itself. The session can be resumed by its id.
+         *     It counts this run alone, including its subagents, and not what its session had used before. `turns` counts the
+         *     model's answers in the main conversation. `session_id` is what a later request gives as `resume`.
          */
         Usage: {
             /** @default 0 */

@@ -1,8 +1,8 @@
-"""JSON that a stranger wrote, read with a bounded depth.
+"""Parses untrusted JSON with a bounded depth of nesting.
 
-Python's reader gives up at a depth that differs from version to version, and what it takes may still be too deep for
-whoever handles it next: pydantic refuses a value from depth 255 and a text from 200 on, and a walk of our own ends at
-Python's recursion limit. Here one limit holds for all of them.
+Python's parser gives up at a depth that differs from version to version, and what it accepts may still be too deep for
+later code: pydantic refuses values from depth 255 on and texts from depth 200 on, and a recursive function ends at
+Python's recursion limit. So one limit, MAX_JSON_DEPTH, holds for all of them.
 """
 
 import json
@@ -14,7 +14,7 @@ from modal_app.contract.caps import MAX_JSON_DEPTH
 
 
 def parse_json(text: str | bytes) -> JsonValue:
-    """A JSON text as a value; raises ValueError for what is none, for NaN and Infinity, and for what is too deep."""
+    """Parse a JSON text; raises ValueError for invalid JSON, for NaN and Infinity, and for too deep a nesting."""
     try:
         value: JsonValue = json.loads(text, parse_constant=_no_constant)
     except RecursionError:
@@ -24,7 +24,7 @@ def parse_json(text: str | bytes) -> JsonValue:
 
 
 def require_shallow(value: object, max_depth: int = MAX_JSON_DEPTH) -> None:
-    """Raise ValueError if lists and objects stand in each other more than `max_depth` deep."""
+    """Raise ValueError if lists and objects are nested more than `max_depth` deep."""
     level = [value]
     for _ in range(max_depth + 1):
         level = [
@@ -39,7 +39,7 @@ def require_shallow(value: object, max_depth: int = MAX_JSON_DEPTH) -> None:
 
 
 def count_of(value: JsonValue) -> int:
-    """A number that counts something; 0 for what is none."""
+    """The value if it is an integer from 0 to 2**53 - 1, else 0; for counts in JSON that others wrote."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
 
 

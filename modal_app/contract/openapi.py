@@ -1,7 +1,7 @@
-"""The contract as one OpenAPI 3.1 document, made of the models that parse requests and write events.
+"""The contract as one OpenAPI 3.1.1 document, made from the models that parse requests and write events.
 
-What JSON Schema cannot say stays with the models: a body that follows the document may still be refused, one that does
-not always is. The form is that of the OpenAPI Specification 3.1.1.
+The models check more than JSON Schema can express: a body that violates the document is always refused, and one that
+follows it may still be.
 """
 
 import json
@@ -27,19 +27,19 @@ _EVENTS = (
 
 
 def errors() -> dict[str, Any]:
-    """The table of codes, each with its row."""
+    """The error table as JSON: from code to `status`, `recoverable` and `meaning`."""
     return {str(code): asdict(info) for code, info in ERRORS.items()}
 
 
 def json_schema() -> dict[str, Any]:
-    """Bodies and events as JSON Schema (draft 2020-12), each under its name in `$defs`."""
+    """A JSON Schema (draft 2020-12) of request bodies and events, with each model under its name in `$defs`."""
     definitions = json.loads(json.dumps(_schemas()).replace(_REF, "#/$defs/"))
     either = [{"$ref": "#/$defs/GenerateRequest"}, {"$ref": "#/$defs/Event"}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": either, "$defs": definitions}
 
 
 def openapi() -> dict[str, Any]:
-    """The document, as JSON."""
+    """The OpenAPI document as JSON."""
     run = {"200": _stream(), "204": _NOTHING_MORE, **_refusals("Refusal", "FailedRun")}
     return {
         "openapi": "3.1.1",
@@ -99,7 +99,7 @@ _NOTHING_MORE = {"description": "Last-Event-ID is the last event's: the run has 
 
 class _Untitled(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Never: a title would only repeat the field's name."""
+        """Return False: a title would only repeat the field's name."""
         return False
 
 
@@ -131,7 +131,7 @@ def _schemas() -> dict[str, Any]:
 
 
 def _never_null(schema: dict[str, Any]) -> None:
-    """What is not known of a run is left out of its events, and never null."""
+    """Declare fields of events as absent or of their type, never null: fields that are None are not written."""
     for field, facts in schema["properties"].items():
         if facts.get("default", "") is None:
             del facts["default"]
@@ -149,7 +149,7 @@ def _refusal() -> dict[str, Any]:
 
 
 def _table() -> dict[str, Any]:
-    """Every code as it is in Python: constants, which a generator of types turns into literals."""
+    """The schema of the error table, with every value a constant, so that type generators make literals of them."""
     rows: dict[str, Any] = {
         str(code): _object(
             status={"type": "integer", "const": info.status},
@@ -187,7 +187,7 @@ def _header(name: str, **schema: JsonValue) -> dict[str, Any]:
 
 
 def _key() -> dict[str, Any]:
-    """A key's meaning, with what it means for who tries again."""
+    """The Idempotency-Key header, with what it means for a client that tries again."""
     text = (
         "Makes a repeated request find the run that the first one has started, also after its end; it belongs to one "
         "user and project. To run the same again, send a new key."

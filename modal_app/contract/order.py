@@ -1,4 +1,4 @@
-"""The legal order of a run's events, as data. The endpoint checks what it says, the client what it hears."""
+"""The legal order of a run's events, as data. The endpoint checks what it writes by it, the client what it reads."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,7 +7,7 @@ from modal_app.contract.events import TERMINAL, DoneEvent, Event, Phase, StatusE
 
 
 class OrderError(Exception):
-    """An event came out of order."""
+    """An event may not come at this point of a run's stream; the message says why."""
 
 
 # After a phase, which phases may follow. An `error` may end a run in any phase.
@@ -29,7 +29,11 @@ OUTPUT_IN = frozenset({Phase.RUNNING})
 
 
 class Order:
-    """Checks one run's events, one after the other."""
+    """Checks the events of one run, one after the other.
+
+    `phase` is the current phase, None before the first; `last_seq` the number of the last event; `ended` whether it was
+    the terminal one.
+    """
 
     def __init__(self) -> None:
         self.phase: Phase | None = None
@@ -39,15 +43,15 @@ class Order:
         self._elapsed_ms = 0
 
     def check(self, event: Event) -> None:
-        """Take the next event; raises OrderError and changes nothing when it may not come now."""
+        """Take the next event; raises OrderError, and changes nothing, when it may not come now."""
         if self.ended:
             raise OrderError(f"{event.type} after the terminal event")
         if event.seq != self.last_seq + 1:
             raise OrderError(f"seq {event.seq} after {self.last_seq}")
         if self._run_id not in (None, event.run_id):
-            raise OrderError("an event of another run")
+            raise OrderError(f"an event of run {event.run_id} among those of run {self._run_id}")
         if event.elapsed_ms < self._elapsed_ms:
-            raise OrderError("elapsed_ms went back")
+            raise OrderError(f"elapsed_ms went back from {self._elapsed_ms} to {event.elapsed_ms}")
         if isinstance(event, StatusEvent):
             if event.phase not in NEXT[self.phase]:
                 raise OrderError(f"phase {event.phase} after {self.phase}")

@@ -1,6 +1,6 @@
-"""The proof of a run: facts that its archive holds, and the checks that code makes of them.
+"""The proof of a run: the facts in its archive, and the checks of them against the run's events.
 
-`verify` needs the bundle and the events' bytes and nothing else: whoever has the archive can check it.
+`verify` needs only the bundle and the bytes of the events, so whoever has the archive can check the run.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from modal_app.contract.events import (
 )
 from modal_app.contract.order import Order, OrderError
 
-_PROGRAMS = ("python", "claude")  # the actions that are one process; others run several commands, each of which counts
+_PROGRAMS = ("python", "claude")  # the actions that are one process; the others run several commands
 
 
 class _Fact(BaseModel):
@@ -30,7 +30,7 @@ class _Fact(BaseModel):
 
 
 class EventFacts(_Fact):
-    """What the events' file must be."""
+    """What the archive's file of events must be: its last event's number, its length, its SHA-256 in hexadecimal."""
 
     last_seq: int = Field(ge=1)
     bytes: int = Field(ge=1)
@@ -38,9 +38,10 @@ class EventFacts(_Fact):
 
 
 class ProcessFacts(_Fact):
-    """What was seen of the job's process.
+    """How the job's process ended, as the endpoint saw it.
 
-    `exit_code` is None when its end was not seen. `limit_s` and `took_ms` are by the endpoint's monotonic clock.
+    `exit_code` is None when its end was not seen. `limit_s`, its time limit, and `took_ms` are by the endpoint's
+    monotonic clock.
     """
 
     exit_code: int | None = None
@@ -50,7 +51,7 @@ class ProcessFacts(_Fact):
 
 
 class Cost(_Fact):
-    """An estimate in US dollars, from what was reserved for how long, by the prices that it names."""
+    """An estimate in US dollars for a sandbox that lived `sandbox_s` seconds; `basis` tells reservations and prices."""
 
     sandbox_s: float = Field(ge=0)
     usd: float = Field(ge=0)
@@ -58,7 +59,11 @@ class Cost(_Fact):
 
 
 class Bundle(_Fact):
-    """Everything that a run's archive says about it. `closed_by` is "owner", or "other" when the owner was lost."""
+    """Everything that a run's archive says about it, beside its events.
+
+    `outcome` is "done" or the error's code. `closed_by` is "owner" if the container that executed the run has also
+    archived it, and "other" if that container was lost and another one did.
+    """
 
     version: Literal[1] = 1
     run_id: str
@@ -80,7 +85,7 @@ class Bundle(_Fact):
 
 
 class Check(_Fact):
-    """One promise, whether it was kept in this run, and how one can see it."""
+    """One promise: its name, whether the run kept it, and what in the archive shows it."""
 
     name: str
     ok: bool
@@ -88,7 +93,7 @@ class Check(_Fact):
 
 
 def verify(bundle: Bundle, stream: bytes) -> list[Check]:
-    """Check a run: its events' bytes against its facts, and both against the promises."""
+    """Check a run: the bytes of its events against its facts, and both against the promises. One Check per promise."""
     events, broken = parse_stream(stream)
     last = events[-1] if events else None
     return [
@@ -104,7 +109,10 @@ def verify(bundle: Bundle, stream: bytes) -> list[Check]:
 
 
 def parse_stream(stream: bytes) -> tuple[list[Event], str]:
-    """The events of an archive and, when they are not what they must be, why; then those before the first bad one."""
+    """The events in an archive's file of events, and "" if they are a whole and legal stream.
+
+    If they are not, the events before the first wrong one, and what is wrong.
+    """
     events: list[Event] = []
     order = Order()
     for frame in stream.split(b"\n\n"):
@@ -137,7 +145,7 @@ def _sequence(events: list[Event], bundle: Bundle, broken: str) -> Check:
 
 
 def _same_facts(bundle: Bundle, last: Event | None) -> Check:
-    """What the caller was told of sandbox and commit is what the bundle says."""
+    """Check that the terminal event says the same of sandbox and commit as the bundle."""
     told = last if isinstance(last, TERMINAL) else None
     ok = told is not None and told.sandbox == bundle.sandbox
     ok = ok and (told is None or told.commit == bundle.commit or (told.commit is None and told.type == "error"))
@@ -155,7 +163,9 @@ def _one_end(events: list[Event], bundle: Bundle) -> Check:
 def _exit_code(bundle: Bundle, last: Event | None) -> Check:
     seen = bundle.process.exit_code if bundle.process else None
     if isinstance(last, TERMINAL) and _lost_with_its_owner(bundle):
-        return Check(name="exit_code", ok=True, detail="what was seen of it was lost with the run's owner")
+        return Check(
+            name="exit_code", ok=True, detail="not known: it was lost with the container that executed the run"
+        )
     if isinstance(last, DoneEvent):
         ok = seen == 0 if bundle.action in _PROGRAMS else bundle.sandbox is None or seen is not None
         ok = ok or bundle.action == "prewarm"
@@ -171,7 +181,7 @@ def _timeouts(bundle: Bundle, last: Event | None) -> Check:
     facts = bundle.process
     told = isinstance(last, ErrorEvent) and last.code is ErrorCode.PROCESS_TIMEOUT
     if facts is None and _lost_with_its_owner(bundle):
-        return Check(name="timeout", ok=True, detail="what was seen of it was lost with the run's owner")
+        return Check(name="timeout", ok=True, detail="not known: it was lost with the container that executed the run")
     if facts is None:
         return Check(name="timeout", ok=not told, detail="no process was started")
     late = facts.took_ms >= facts.limit_s * 1000
@@ -180,9 +190,9 @@ def _timeouts(bundle: Bundle, last: Event | None) -> Check:
 
 
 def _lost_with_its_owner(bundle: Bundle) -> bool:
-    """Whether the facts of the process are in nobody's hands: the owner told the end, and was gone before the archive.
+    """Whether the process's facts are missing because another container archived the run after its owner was lost.
 
-    What its terminal event says stands in the log, which takes events from a run's owner alone while it lives.
+    The terminal event in the log is then all that is known: it was written by the owner, or by the closing container.
     """
     return bundle.closed_by == "other" and bundle.process is None
 

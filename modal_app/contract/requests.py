@@ -1,6 +1,6 @@
-"""What `POST /generate` accepts: one model for each action, strict, with no field that is not known.
+"""What `POST /generate` accepts: one strict model for each action, which refuses unknown fields.
 
-A body is parsed once, at the door; deeper code sees only these frozen values.
+A body is parsed once, when it arrives; deeper code sees only these frozen values.
 """
 
 import base64
@@ -41,13 +41,12 @@ Tools = Annotated[tuple[str, ...], Field(max_length=MAX_TOOLS), BeforeValidator(
 
 
 class ClaudeRequest(ProjectRequest):
-    """Give the Claude CLI a `prompt`; `resume` is the id of a session that it goes on from, or forks.
+    """Give the Claude CLI a `prompt`. `resume` is the id of a session to continue; `fork` continues it under a new id.
 
     A prompt is text for the model, whatever it begins with. A run ends with the model's answer: no work goes on in the
-    background, and nothing wakes the model later. The CLI takes settings, hooks and skills that stand in the project
-    only with `project_skills`. `budget_usd` is by the CLI's own price list. With a `json_schema` the result has
-    `structured_output` in that form. `replay` is the id under which a recording was laid down that answers in the
-    model's place.
+    background, and nothing wakes the model later. The CLI uses the project's settings, hooks and skills only with
+    `project_skills`. `budget_usd` is in US dollars by the CLI's own price list. With a `json_schema` the result has
+    `structured_output` of that form. `replay` is the id of a stored recording that answers in the model's place.
     """
 
     action: Literal["claude"] = "claude"
@@ -75,7 +74,7 @@ class ClaudeRequest(ProjectRequest):
 
     @property
     def options(self) -> ClaudeOptions:
-        """What is asked of the CLI."""
+        """The options for the CLI; raises ContractError `invalid_request`."""
         return ClaudeOptions(
             self.prompt,
             resume=self.resume,
@@ -111,9 +110,9 @@ class PythonRequest(ProjectRequest):
     @model_validator(mode="after")
     def _one_program(self) -> "PythonRequest":
         if (self.code is None) == (self.path is None):
-            raise ValueError("give either code or path")
+            raise ValueError("give either code or path, and not both")
         if sum(len(argument.encode()) + 1 for argument in self.args) > MAX_ARGUMENTS_BYTES:
-            raise ValueError(f"args may be {MAX_ARGUMENTS_BYTES} bytes long together")
+            raise ValueError(f"args: all together may have at most {MAX_ARGUMENTS_BYTES} bytes; use stdin or a file")
         return self
 
 
@@ -122,13 +121,13 @@ class _GitRequest(ProjectRequest):
 
 
 class GitInit(_GitRequest):
-    """Make the workspace a repository, if it is none."""
+    """Make the workspace a git repository if it is none."""
 
     op: Literal["init"] = "init"
 
 
 class GitStatus(_GitRequest):
-    """Tell what changed since the last commit."""
+    """List what has changed since the last commit."""
 
     op: Literal["status"] = "status"
 
@@ -141,7 +140,7 @@ class GitLog(_GitRequest):
 
 
 class GitDiff(_GitRequest):
-    """Compare `base` with `head`, or with the workspace when there is no `head`."""
+    """Compare `base` with `head`, or with the workspace if `head` is not given."""
 
     op: Literal["diff"] = "diff"
     base: Revision = "HEAD"
@@ -156,7 +155,7 @@ class GitCommit(_GitRequest):
 
 
 class GitRestore(_GitRequest):
-    """Bring `paths`, or everything when there are none, back to how they were at `commit`."""
+    """Restore `paths`, or everything if none are given, to their state at `commit`."""
 
     op: Literal["restore"] = "restore"
     commit: Revision
@@ -165,12 +164,14 @@ class GitRestore(_GitRequest):
     @model_validator(mode="after")
     def _arguments_fit(self) -> "GitRestore":
         if sum(len(path.encode()) + 1 for path in self.paths) > MAX_ARGUMENTS_BYTES:
-            raise ValueError(f"paths may be {MAX_ARGUMENTS_BYTES} bytes long together")
+            raise ValueError(
+                f"paths: all together may have at most {MAX_ARGUMENTS_BYTES} bytes; restore in several runs"
+            )
         return self
 
 
 class FileContent(BaseModel):
-    """One file of a write set; `base64` content is for bytes that are not UTF-8."""
+    """One file to be written; `base64` is for content that is not UTF-8 text."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -184,13 +185,13 @@ class FileContent(BaseModel):
         return self
 
     def data(self) -> bytes:
-        """The file's bytes."""
+        """The file's bytes; raises ValueError when they are not base64."""
         if self.encoding == "utf-8":
             return self.content.encode()
         try:
             return base64.b64decode(self.content, validate=True)
         except binascii.Error as error:
-            raise ValueError("content is not base64") from error
+            raise ValueError("content is not base64, as its encoding says") from error
 
 
 class _FilesRequest(ProjectRequest):
@@ -198,7 +199,7 @@ class _FilesRequest(ProjectRequest):
 
 
 class FilesList(_FilesRequest):
-    """List a directory and everything below it; the workspace when there is no `path`."""
+    """List a directory and everything below it; the whole workspace if `path` is not given."""
 
     op: Literal["list"] = "list"
     path: WorkspacePath | None = None
@@ -212,7 +213,7 @@ class FilesRead(_FilesRequest):
 
 
 class FilesWrite(_FilesRequest):
-    """Write a set of files, all or none; with a `message` they become a git commit."""
+    """Write a set of files, all or none; with a `message` they also become a git commit."""
 
     op: Literal["write"] = "write"
     files: Annotated[tuple[FileContent, ...], Field(min_length=1, max_length=MAX_FILES), BeforeValidator(tuple_of_list)]
@@ -222,11 +223,11 @@ class FilesWrite(_FilesRequest):
     def _no_collision(self) -> "FilesWrite":
         paths = {file.path for file in self.files}
         if len(paths) != len(self.files):
-            raise ValueError("a path may be written once")
+            raise ValueError("each path may be written only once")
         for path in paths:
             parts = path.split("/")
             if any("/".join(parts[:depth]) in paths for depth in range(1, len(parts))):
-                raise ValueError("a path may not be a file and a directory at once")
+                raise ValueError("a path may not be both a file and the directory of another file")
         return self
 
 
@@ -238,7 +239,7 @@ class FilesDelete(_FilesRequest):
 
 
 class FilesMove(_FilesRequest):
-    """Move a file or directory to a path where nothing is."""
+    """Move a file or directory to the path `to`, where nothing may be yet."""
 
     op: Literal["move"] = "move"
     path: WorkspacePath
@@ -247,14 +248,15 @@ class FilesMove(_FilesRequest):
     @model_validator(mode="after")
     def _not_into_itself(self) -> "FilesMove":
         if f"{self.to}/".startswith(f"{self.path}/"):
-            raise ValueError("a path may not be moved into itself")
+            raise ValueError("a path may not be moved into itself: `to` lies below `path`")
         return self
 
 
 class PrewarmRequest(ProjectRequest):
-    """Create the project's sandbox ahead, for its next run; unused, it ends after a while.
+    """Create the project's sandbox ahead of its next run; if no run uses it, it ends after a while.
 
-    Only a sandbox made `with_model` reaches the model: jobs of the Claude CLI take such a one, all others one without.
+    Only a sandbox created `with_model` can reach the model: Claude jobs can use only such a one, other jobs only one
+    without.
     """
 
     action: Literal["prewarm"] = "prewarm"
@@ -267,7 +269,7 @@ Request = ClaudeRequest | PythonRequest | GitRequest | FilesRequest | PrewarmReq
 
 
 def _action(body: object) -> object:
-    """The action that a body asks for: who gives a prompt and no action asks for Claude."""
+    """The action that a body asks for; a body with a prompt and no action asks for `claude`."""
     if not isinstance(body, dict):
         return getattr(body, "action", None)
     return body.get("action", "claude" if "prompt" in body else None)
@@ -289,7 +291,7 @@ ACTIONS = ("claude", "python", "git", "files", "prewarm")
 
 
 def parse_request(body: bytes) -> Request:
-    """Parse a body; raises ContractError `invalid_request` with the first thing that is wrong and where."""
+    """Parse a body; raises ContractError `invalid_request`, which tells the first error and its field, no value."""
     try:
         return REQUEST.validate_json(body)
     except ValidationError as error:
@@ -297,12 +299,12 @@ def parse_request(body: bytes) -> Request:
 
 
 def dump_request(request: Request) -> bytes:
-    """The body that `parse_request` reads."""
+    """A request as the JSON body that `parse_request` reads."""
     return request.model_dump_json(exclude_defaults=False, exclude_none=True).encode()
 
 
 def without_secrets(request: Request) -> Request:
-    """A request as it may be kept: what its MCP servers are given to prove themselves with is taken out."""
+    """A request as it may be stored: `env` and `headers` of its MCP servers, which may hold secrets, are redacted."""
     if not isinstance(request, ClaudeRequest) or request.mcp_config is None:
         return request
     return request.model_copy(update={"mcp_config": _redacted(request.mcp_config)})
@@ -317,7 +319,7 @@ def _redacted(value: JsonValue, *, secret: bool = False) -> JsonValue:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first error without the value that caused it: a body may hold what belongs in no log."""
+    """The first error as a sentence, without the value that caused it, since that may be secret."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     tags = 2 if first["loc"][:1] in (("git",), ("files",)) else 1  # the location begins with the action and the op
     where = ".".join(str(part) for part in first["loc"][tags:])

@@ -1,4 +1,4 @@
-"""Server-Sent Events as bytes (WHATWG HTML, "Server-sent events"), and output cut into texts that fit an event."""
+"""Server-Sent Events as bytes (WHATWG HTML, "Server-sent events"), and output cut into texts that fit into an event."""
 
 import codecs
 
@@ -11,29 +11,29 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 HEARTBEAT = b": heartbeat\n\n"
-"""A comment: readers skip it, hops in between see a live connection."""
+"""An SSE comment: readers skip it, and proxies in between see that the connection is alive."""
 
 
 def frame(event: Event) -> bytes:
-    """One event; its type stands in the data too, for clients that read only `data:` lines."""
+    """One event as an SSE frame. Its type is also in the data, for clients that read only `data:` lines."""
     return f"id: {event.seq}\nevent: {event.type}\ndata: {dump_event(event)}\n\n".encode()
 
 
 class TextSplitter:
-    """Turns a program's bytes into texts of at most 64 KiB, cut between characters.
+    """Turns a program's output into texts of at most 64 KiB, never cut within a character.
 
-    What is not UTF-8 becomes U+FFFD.
+    Bytes that are not UTF-8 become U+FFFD.
     """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, data: bytes) -> list[str]:
-        """The texts that these bytes complete."""
+        """Take the next bytes and return the texts that they complete; an incomplete character is held back."""
         return _pieces(self._decoder.decode(data))
 
     def flush(self) -> list[str]:
-        """What is left at the end of the output."""
+        """Return what is held back, at the end of the output."""
         return _pieces(self._decoder.decode(b"", final=True))
 
 

@@ -164,7 +164,7 @@ def test_a_file_goes_in_and_replaces_another_after_a_question(view: Locator, vol
     expect(view.locator(".wb-notice")).to_have_text("uploaded src/notes.txt", timeout=PATIENCE_MS)
     assert aside(volume.read, "src/notes.txt") == b"second"
     upload.set_input_files({"name": "x" * 300, "mimeType": "text/plain", "buffer": b""})
-    expect(view.locator(".wb-asking")).to_contain_text("a name may be 255 bytes long", timeout=PATIENCE_MS)
+    expect(view.locator(".wb-asking")).to_contain_text("has 300 bytes, and may have at most 255", timeout=PATIENCE_MS)
     picture(view, "volume-error")
 
 
