@@ -1,4 +1,4 @@
-"""Deploy the endpoint, launch jobs, watch their events, look into their volumes: what engineers import in a notebook.
+"""The workbench's public API: deploy the endpoint, launch jobs, watch their events, look into their volumes.
 
 wb = workbench.connect()            # the local cloud; "modal" for Modal itself
 wb.deploy()
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from workbench.runs.view_state import ViewState
     from workbench.session import Workbench, connect
 
-# Why by hand: the SDK alone takes most of a second to import, and `workbench cloud start` must not wait for it.
+# Imported only when used: the SDK alone takes most of a second to import, and `workbench cloud start` must not wait.
 _HOMES = {
     "WorkbenchError": "workbench.errors",
     "ContractError": "modal_app.contract.errors",

@@ -1,6 +1,6 @@
-"""Runs notebooks as tests: papermill with parameters and deadlines.
+"""Runs notebooks as tests: executes them with papermill, with parameters and deadlines.
 
-A failed notebook is saved with its output before anything is raised.
+A notebook that fails is saved with its output before the exception is raised.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ FACTS_TYPE = "application/vnd.workbench.facts+json"
 
 
 class NotebookFailedError(WorkbenchError):
-    """A notebook did not run to its end; `output` is where it was saved with what it printed."""
+    """A notebook did not run to its end; `output` is the path at which it was saved with its output."""
 
     def __init__(self, message: str, output: Path) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class NotebookFailedError(WorkbenchError):
 
 @dataclass(frozen=True)
 class NotebookResult:
-    """A notebook that ran to its end, and the facts it showed."""
+    """A notebook that ran to its end: where it was saved, and the facts that it showed."""
 
     name: str
     output: Path
@@ -37,7 +37,7 @@ class NotebookResult:
 
 @dataclass(frozen=True)
 class Facts:
-    """A notebook's result as data: shown last, kept in the output file, comparable outside."""
+    """A notebook's result as named values. A notebook shows it last, so that it is kept in the saved output as data."""
 
     values: Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def notebook_dir() -> Path:
 
 
 def find(names: list[str]) -> list[Path]:
-    """The notebooks of these names, prefixes or paths; all of them when none is given. Raises NotebookFailedError."""
+    """Find notebooks by names, beginnings of names, or paths; all if none is given. Raises NotebookFailedError."""
     everything = sorted(notebook_dir().glob("[0-9]*.ipynb"))
     if not names:
         return everything
@@ -78,7 +78,10 @@ def run(
     parameters: Mapping[str, Any] | None = None,
     cell_timeout_s: int = CELL_TIMEOUT_S,
 ) -> NotebookResult:
-    """Run a notebook to its end and save it with its output. Raises NotebookFailedError."""
+    """Run a notebook and save it with its output in `output_dir`. Raises NotebookFailedError.
+
+    No cell may take longer than `cell_timeout_s` seconds.
+    """
     import papermill  # here, because it takes a second and every other command would pay it
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
@@ -106,7 +109,7 @@ def run(
 
 
 def facts(notebook: "nbformat.NotebookNode") -> dict[str, Any]:
-    """The facts that an executed notebook showed, the last ones when it did so twice."""
+    """The values of the last Facts that an executed notebook showed; empty when it showed none."""
     found: dict[str, Any] = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def open(target: str | Workbench = "local", *, app_name: str = DEFAULT_APP_NAME) -> WorkbenchPanel:  # noqa: A001  # workbench.open
-    """Everything in one panel, for a target as `connect` takes it, or for a connection that is there already.
+    """Open a panel with everything in it, for a target as `connect` takes it, or for a connection made before.
 
-    Raises TargetUnavailableError with what to do.
+    Raises TargetUnavailableError, which says what to do.
     """
     if isinstance(target, Workbench):
         return WorkbenchPanel(target)
@@ -24,7 +24,7 @@ def open(target: str | Workbench = "local", *, app_name: str = DEFAULT_APP_NAME)
 
 
 def magic(line: str) -> WorkbenchPanel:
-    """Open the workbench: `%workbench [target] [app name]`, as `workbench.open`."""
+    """Open the workbench: `%workbench [target] [app name]`, with the defaults of `workbench.open`."""
     words = shlex.split(line)
     if len(words) > 2:
         raise UsageError("%workbench takes a target (local, modal, or the URL of an endpoint) and an app's name")
@@ -33,5 +33,5 @@ def magic(line: str) -> WorkbenchPanel:
 
 
 def load_ipython_extension(shell: "InteractiveShell") -> None:
-    """Make `%workbench` known; IPython calls it for `%load_ext workbench`."""
+    """Register the magic `%workbench`; IPython calls this for `%load_ext workbench`."""
     shell.register_magic_function(magic, "line", "workbench")  # type: ignore[arg-type]  # its decorator's types are wrong

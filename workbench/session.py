@@ -1,4 +1,4 @@
-"""The one object that an engineer holds: a target, what is deployed there, and the runs launched from here."""
+"""`Workbench`, the object to work with: a connection to a target, to what is deployed there, and to its runs."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -34,12 +34,15 @@ from workbench.runs.recordings import Recording
 from workbench.runs.run import Run
 
 _CLOSE_S = 15.0
-_JUST_ENDED_S = 3.0  # an archive is written after the run's end
+_JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ended
 _LAY_DOWN_S = 120.0
 
 
 class Workbench:
-    """A connection to one target. Close it, or use it as a context manager; runs under way end with it."""
+    """A connection to one target. Close it, or use it as a context manager.
+
+    The endpoint cancels runs that have no reader any more after a grace period, so closing ends runs under way.
+    """
 
     def __init__(self, target: Target, *, app_name: str = DEFAULT_APP_NAME, patience_s: float = PATIENCE_S) -> None:
         self.target = target
@@ -53,7 +56,7 @@ class Workbench:
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> "Workbench":
-        """A connection to one endpoint, and to nothing else of its target."""
+        """A connection to an endpoint alone: it launches and follows runs, but cannot deploy or read archives."""
         workbench = cls(Target("url", Path(), url=endpoint.url))
         workbench._use(endpoint)
         return workbench
@@ -73,7 +76,12 @@ class Workbench:
         with_claude: bool = True,
         on_line: Callable[[str], None] = lambda line: None,
     ) -> Endpoint:
-        """Deploy the endpoint with the stock `modal` command. Raises DeployFailedError, TargetUnavailableError."""
+        """Deploy the endpoint with the stock `modal` command; returns how to call it.
+
+        `rotate_secret` makes a new secret for callers; the one before stays valid for runs under way. Without
+        `with_claude`, sandboxes have no Claude CLI. `on_line` is called with each line that `modal` prints.
+        Raises DeployFailedError, TargetUnavailableError.
+        """
         self._use(
             deployment.deploy(
                 self.target,
@@ -94,11 +102,11 @@ class Workbench:
 
     @property
     def deployments(self) -> Deployments:
-        """What is deployed: versions, health, which secrets are there."""
+        """What is deployed under this name, and how to change it: versions, health, which secrets exist."""
         return Deployments(self.target, self.app_name)
 
     def rollback(self, version: str = "", *, on_line: Callable[[str], None] = lambda line: None) -> None:
-        """Deploy an earlier version (`v2`) again, by default the one before. Raises DeployFailedError."""
+        """Deploy an earlier version (such as `v2`) again, by default the one before. Raises DeployFailedError."""
         self.deployments.rollback(version, on_line=on_line)
         self._forget()
 
@@ -114,7 +122,7 @@ class Workbench:
 
     @property
     def endpoint(self) -> Endpoint:
-        """What is deployed; raises DeployFailedError when nothing is."""
+        """How to call what is deployed, looked up once; raises DeployFailedError when nothing is."""
         with self._looking:
             if self._endpoint is None:
                 self._use(deployment.endpoint(self.target, app_name=self.app_name))
@@ -130,13 +138,13 @@ class Workbench:
         return self.start(make_request(project, action, **fields), key=key)
 
     def start(self, request: Request, *, key: str = "") -> Run:
-        """Start a run of a request that was parsed already."""
+        """Start a run of a parsed request and return at once; `key` as in `launch`."""
         return Run(self._connected(), self._loop, request, proof=self._proof, key=key)
 
     def attach(self, run_id: str) -> Run:
         """Follow a run that was started elsewhere, or earlier, from its first event.
 
-        Its `wait` raises RequestRefusedError when there is no such run, or it is no longer kept.
+        `wait` of the Run raises RequestRefusedError when there is no such run, or it is no longer kept.
         """
         return Run(self._connected(), self._loop, None, proof=self._proof, run_id=run_id)
 
@@ -149,7 +157,7 @@ class Workbench:
         return self._client
 
     def volume(self, project: Project) -> ProjectVolume:
-        """A project's committed files."""
+        """A project's committed files. Raises TargetUnavailableError for an endpoint given by URL."""
         if self.target.kind == "url":
             raise TargetUnavailableError(
                 "an endpoint given by URL has no volume API: launch the action 'files' instead"
@@ -166,7 +174,7 @@ class Workbench:
 
     @property
     def runs(self) -> RunArchive:
-        """Every run that has ended here and is still kept, whoever started it: its facts, its events, its proof.
+        """The archives of the runs of this app that have ended and are still kept, whoever started them.
 
         Raises TargetUnavailableError for an endpoint given by URL, DeployFailedError when nothing is deployed.
         """
@@ -189,17 +197,18 @@ class Workbench:
         )
 
     def replay(self, recording: Recording, *, project: Project | None = None) -> Run:
-        """Execute a recorded run again here: the real CLI in a real sandbox, answered from the recording alone.
+        """Execute a recorded run again: the real CLI in a real sandbox, with the recording answering for the model.
 
-        It runs in a new project, or in `project`, whose files must be as they were when the run began. A request that
-        departs from the recording ends the run in `model_error`, which says where; `replay.departures` tells all.
-        Raises ContractError `invalid_request` for what cannot be replayed, TargetUnavailableError for an endpoint given
-        by URL, DeployFailedError when nothing is deployed.
+        It runs in a new project, or in `project`, whose files must be as they were when the recorded run began. When
+        the job asks the model something else than the recorded one did, the run ends with `model_error`, which tells
+        the first difference; `replay.departures` tells them all.
+        Raises ContractError `invalid_request` for a recording that cannot be replayed, TargetUnavailableError for an
+        endpoint given by URL, DeployFailedError when nothing is deployed.
         """
         request = replaying.request_of(recording, project)
         if self.target.kind == "url":
             raise TargetUnavailableError(
-                "a recording is laid down in the app's queue, which an endpoint given by URL does not give: connect to "
+                "a recording is stored in the app's queue, which an endpoint given by URL does not give: connect to "
                 "the target local or modal"
             )
         self.target.point_sdk()
@@ -212,18 +221,18 @@ class Workbench:
         return self.start(request)
 
     def compare(self, left: str, right: str) -> Comparison:
-        """Two ended runs side by side, by their ids: what they said and wrote. Raises as `RunArchive.get` does."""
+        """Compare two ended runs by their ids: facts, times, output and files. Raises as `RunArchive.get` does."""
         runs = self.runs
         return compare(runs.get(left, wait_s=_JUST_ENDED_S), runs.get(right, wait_s=_JUST_ENDED_S), self.volume)
 
     @property
     def faults(self) -> Faults:
-        """What the local cloud shall do wrong; raises ControlUnavailableError elsewhere."""
+        """The rules by which the local cloud fails; raises ControlUnavailableError on other targets."""
         return Faults(self._control("faults are injected"))
 
     @property
     def clock(self) -> Clock:
-        """The local cloud's clock, which can be moved forward; raises ControlUnavailableError elsewhere."""
+        """The local cloud's clock, which can be moved forward; raises ControlUnavailableError on other targets."""
         return Clock(self._control("the clock can be moved"))
 
     def _control(self, what: str) -> CloudControl:
@@ -232,7 +241,7 @@ class Workbench:
         return CloudControl(self.target.cloud_url, self.target.env)
 
     def close(self) -> None:
-        """Leave every run and end the background thread. Idempotent."""
+        """Stop reading every run and end the background thread. Idempotent."""
         if self._client is not None:
             self._loop.call(self._client.aclose(), timeout_s=_CLOSE_S)
             self._client = None
@@ -261,9 +270,10 @@ def connect(
     state_dir: str | Path | None = None,
     patience_s: float = PATIENCE_S,
 ) -> Workbench:
-    """Connect to `local` (started when it is not running), `modal`, or the URL of an endpoint.
+    """Connect to the target `local` (the local cloud, started if need be), `modal`, or the URL of an endpoint.
 
-    A run whose endpoint does not answer any more is lost after `patience_s` seconds.
-    Raises TargetUnavailableError with what to do.
+    `app_name` is the name under which the endpoint is deployed, `state_dir` the local cloud's directory. When an
+    endpoint stops answering during a run, the run's events are asked for again for `patience_s` seconds.
+    Raises TargetUnavailableError, which says what to do.
     """
     return Workbench(targets.resolve(target, state_dir=state_dir), app_name=app_name, patience_s=patience_s)

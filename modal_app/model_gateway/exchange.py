@@ -147,19 +147,19 @@ class OngoingExchange:
                     data += chunk
                     if len(data) > self._settings.limits.response_bytes:
                         limit = self._settings.limits.response_bytes
-                        message = f"the model's answer is too large: at most {limit} bytes"
-                        raise Refusal(502, message, reason="response_bytes")
+                        sentence = f"the model's answer is too large: at most {limit} bytes"
+                        raise Refusal(502, sentence, reason="response_bytes")
         except TimeoutError:
-            message = f"the model's service did not answer within {self._settings.whole_s:g} s"
-            raise Refusal(504, message, reason="idle") from None
+            sentence = f"the model's service did not answer within {self._settings.whole_s:g} s"
+            raise Refusal(504, sentence, reason="idle") from None
         except httpx.HTTPError:
-            message = "the connection to the model's service broke within its answer"
-            raise Refusal(502, message, reason="upstream_broke") from None
+            sentence = "the connection to the model's service broke within its answer"
+            raise Refusal(502, sentence, reason="upstream_broke") from None
         try:
             message = parse_json(bytes(data))
         except ValueError:
-            message = "the model's service gave an answer that is not JSON: check WORKBENCH_MODEL_UPSTREAM_URL"
-            raise Refusal(502, message, reason="json") from None
+            sentence = "the model's service gave an answer that is not JSON: check WORKBENCH_MODEL_UPSTREAM_URL"
+            raise Refusal(502, sentence, reason="json") from None
         self._tap.message(message)
         scrubber = Scrubber(self._hidden)
         await self._start(send, JSON)

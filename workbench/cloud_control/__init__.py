@@ -1,1 +1,1 @@
-"""The local cloud's own controls: faults, clock, and the RPCs that it has."""
+"""The local cloud's own controls: fault injection, the clock, and the list of RPCs that it implements."""

@@ -1,4 +1,4 @@
-"""Asks a local cloud's own HTTP side, with the token that the SDK shows. Blocking calls."""
+"""Calls the local cloud's own HTTP interface, with the same token that the SDK uses. Blocking calls."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ TIMEOUT_S = 60.0
 
 
 class CloudRefusedError(WorkbenchError):
-    """The local cloud says no, or does not answer; the message says why. `status` is HTTP's, 0 for no answer."""
+    """The local cloud refuses or does not answer; the message says why. `status` is the HTTP status, 0: no answer."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -19,7 +19,7 @@ class CloudRefusedError(WorkbenchError):
 
 
 class CloudHttp:
-    """One cloud's address and credentials."""
+    """The address and the credentials of one local cloud."""
 
     def __init__(self, url: str, env: Mapping[str, str]) -> None:
         self._url = url
@@ -29,7 +29,7 @@ class CloudHttp:
         }
 
     def ask(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> bytes:
-        """One request; returns the answer's bytes. Raises CloudRefusedError, after TIMEOUT_S seconds at the latest."""
+        """Make one request and return the answer's body. Raises CloudRefusedError, within TIMEOUT_S seconds."""
         try:
             response = httpx.request(
                 method,
@@ -41,7 +41,8 @@ class CloudHttp:
                 trust_env=False,
             )
         except httpx.HTTPError as error:
-            raise CloudRefusedError(f"the local cloud does not answer: {type(error).__name__}") from error
+            message = f"the local cloud does not answer ({type(error).__name__}): see `workbench cloud status`"
+            raise CloudRefusedError(message) from error
         if response.is_success:
             return response.content
         try:

@@ -1,6 +1,6 @@
-"""The local cloud's controls: make it fail by rule, move its clock, ask which RPCs it has. Blocking calls.
+"""The local cloud's controls: make it fail by rules, move its clock, list the RPCs that it implements. Blocking calls.
 
-Modal has no such thing: there the same programs meet the real faults and the real time.
+Modal has no such controls.
 """
 
 import json
@@ -28,15 +28,12 @@ __all__ = [
 ]
 
 
-LEASE_S = 20.0
-
-
 class ControlUnavailableError(WorkbenchError):
-    """The target has no such control; the message says where there is one."""
+    """The target has no such control; the message says which target has it."""
 
 
 class ControlError(WorkbenchError):
-    """The local cloud refuses; the message says why."""
+    """The local cloud refuses a control, or does not answer; the message says why."""
 
 
 class _Fact(BaseModel):
@@ -44,7 +41,7 @@ class _Fact(BaseModel):
 
 
 class ActiveFault(_Fact):
-    """A rule: how many calls it has matched, how often something was done to them, and why it is in force no longer.
+    """A rule: how many calls it has matched, into how many of them it has injected a fault, and why it has ended.
 
     `ended` is None while it is in force, then "removed", "over" (its `for_s`) or "not renewed" (its `lease_s`).
     """
@@ -57,7 +54,7 @@ class ActiveFault(_Fact):
 
 
 class InjectedFault(_Fact):
-    """One fault that happened: by which rule, when (Unix time by the cloud's clock), to which RPC, commit or path."""
+    """One injected fault: its rule, its time (Unix seconds by the cloud's clock), the RPC, commit or path it hit."""
 
     rule_id: str
     at_s: float
@@ -67,7 +64,7 @@ class InjectedFault(_Fact):
 
 
 class Coverage(_Fact):
-    """The protocol's RPCs that the local cloud has, those that it has not, and how often those were asked for."""
+    """The protocol's RPCs that the local cloud implements, and those it does not, with how often each was called."""
 
     implemented: tuple[str, ...]
     missing: tuple[str, ...]
@@ -79,20 +76,20 @@ _HAPPENED: TypeAdapter[list[InjectedFault]] = TypeAdapter(list[InjectedFault])
 
 
 class CloudControl:
-    """Asks one local cloud. Raises ControlError when it says no, or does not answer."""
+    """Calls the controls of one local cloud. Raises ControlError when it refuses or does not answer."""
 
     def __init__(self, url: str, env: Mapping[str, str]) -> None:
         self._http = CloudHttp(url, env)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; returns what the answer's JSON says."""
+        """Make one request and return the parsed JSON of the answer."""
         try:
             return json.loads(self._http.ask(method, path, body=body))
         except CloudRefusedError as error:
             raise ControlError(str(error)) from error
 
     def coverage(self) -> Coverage:
-        """Which RPCs there are."""
+        """Which RPCs the local cloud implements."""
         return Coverage.model_validate(self.ask("GET", "/coverage"))
 
 
@@ -106,7 +103,7 @@ class Faults:
         self._control = control
 
     def add(self, rule: FaultRule | None = None, **fields: Any) -> str:
-        """Put a rule into force, given whole or by its fields; returns its id. Raises ControlError for a bad one."""
+        """Put a rule into force, given as a FaultRule or by its fields; returns its id. Raises ControlError."""
         rule = rule or _rule(fields)
         body = rule.model_dump(exclude_defaults=True) | {"at": rule.at}
         return str(self._control.ask("POST", "/faults", body)["rule_id"])
@@ -128,11 +125,11 @@ class Faults:
         return _HAPPENED.validate_python(self._control.ask("GET", "/faults")["happened"])
 
     def remove(self, rule_id: str) -> None:
-        """Drop one rule; raises ControlError when there is none of that id."""
+        """Remove a rule by its id; raises ControlError when there is no such rule."""
         self._control.ask("DELETE", f"/faults/{rule_id}")
 
     def clear(self) -> int:
-        """Drop every rule; returns how many there were."""
+        """Remove every rule; returns how many there were."""
         return int(self._control.ask("DELETE", "/faults")["removed"])
 
     @contextmanager
@@ -163,21 +160,21 @@ class Faults:
 
 
 class Clock:
-    """The local cloud's clock: Unix time in seconds, and how far it is ahead."""
+    """The local cloud's clock, which can be moved forward. Times are Unix time in seconds."""
 
     def __init__(self, control: CloudControl) -> None:
         self._control = control
 
     def time(self) -> float:
-        """What time it is there."""
+        """The time of the local cloud, as Unix time in seconds."""
         return float(self._control.ask("GET", "/clock")["at"])
 
     def offset_s(self) -> float:
-        """How many seconds it is ahead of real time."""
+        """By how many seconds the local cloud's clock is ahead of real time."""
         return float(self._control.ask("GET", "/clock")["offset_s"])
 
     def advance(self, seconds: float) -> float:
-        """Move it forward; timeouts, idle times, schedules and expiry follow. Returns the new time."""
+        """Move the clock forward; timeouts, idle times, schedules and expiry follow. Returns the new time."""
         return float(self._control.ask("POST", "/clock", {"seconds": seconds})["at"])
 
 

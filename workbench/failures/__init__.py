@@ -1,1 +1,1 @@
-"""Failures on purpose."""
+"""Things that make runs fail on purpose, to show what happens then."""

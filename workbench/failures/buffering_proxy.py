@@ -1,6 +1,7 @@
-"""A hop between a client and the endpoint that holds the response back, as proxies do that buffer or compress.
+"""A proxy between a client and the endpoint that holds responses back, as proxies do that buffer or compress.
 
-It exists to be seen failing: events arrive all at once, at the end. Loopback only; it passes the caller's secret on.
+It demonstrates a failure: events arrive all at once, at the end. It listens on loopback only, and passes the caller's
+secret on.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ _PASSED_ON = ("x-modal-secret", "content-type", "accept")
 
 
 class BufferingHop:
-    """A reverse proxy for `/generate` that sends nothing before `buffer_bytes` have come, or the end. Close it."""
+    """A reverse proxy for `/generate` that sends nothing on until `buffer_bytes` have come, or the end. Close it."""
 
     def __init__(self, endpoint: Endpoint, *, buffer_bytes: int = 1024 * 1024) -> None:
         self._upstream = endpoint

@@ -1,7 +1,7 @@
-"""What this machine has, lacks and needs: every check as data, none of which changes anything.
+"""Checks of this machine: what it has and what is missing, each result as data. No check changes anything.
 
-Whether sandboxes can be isolated is not guessed: one is really started, with the very flags of the local cloud. Texts
-about isolation come from there, too.
+Whether sandboxes can be isolated is tried out: one is started with the flags that the local cloud uses. The texts about
+isolation also come from the local cloud.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _VERSION_TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; `fix` is empty where nothing needs to be done."""
+    """What one check found; `fix` says what to do, and is empty when nothing needs to be done."""
 
     name: str
     status: Status
@@ -35,7 +35,7 @@ class Finding:
     fix: str = ""
 
     def facts(self) -> dict[str, str]:
-        """For JSON."""
+        """The finding as a dictionary, for JSON."""
         return asdict(self)
 
 
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Check:
-    """One question to the machine. `look` gets the state directory in question; what it raises counts as a failure."""
+    """One check. `look` is called with the state directory to check; an exception that it raises is a failed check."""
 
     name: str
     look: Callable[[State], Outcome]
@@ -58,7 +58,7 @@ class Check:
 
 
 def examine(state: State) -> Iterator[Finding]:
-    """Go through all checks, yielding each finding as it is there."""
+    """Make all checks, and yield each finding as soon as it is known."""
     for check in CHECKS:
         if check.linux_only and sys.platform != "linux":
             continue
@@ -111,7 +111,7 @@ def _bubblewrap(_: State) -> Outcome:
 
 
 def _isolation(_: State) -> Outcome:
-    """Start one sandbox."""
+    """Check that a sandbox can be started."""
     needed = [item.package for item in prerequisites.RUN if item.package != "git" and not item.present()]
     if needed:
         return Outcome("fail", f"not tried without {' and '.join(needed)}", prerequisites.installation(*needed))
@@ -129,7 +129,7 @@ def _isolation(_: State) -> Outcome:
         try:
             asyncio.run(probe(Path(directory)))
         except IsolationUnavailableError as error:
-            if error.__cause__ is None:  # it was refused before bubblewrap could say anything
+            if error.__cause__ is None:  # refused before bubblewrap was started, so there is no output of it
                 return Outcome("fail", str(error), "as that says")
             found = diagnosis.diagnose(str(error.__cause__))
             return Outcome("fail", found.reason, found.fix)
@@ -182,7 +182,7 @@ def _cloud(state: State) -> Outcome:
 
 
 def _package(name: str, *, status: Status = "fail") -> Callable[[State], Outcome]:
-    """A look at one of the prerequisites."""
+    """Make the check of one prerequisite; `status` is the result when it is missing."""
     (item,) = (item for item in prerequisites.TEST if item.package == name)
 
     def look(_: State) -> Outcome:

@@ -1,4 +1,4 @@
-"""Variables of this process, such as a deployment reads, set for as long as a block."""
+"""Sets environment variables of this process, such as a deployment reads, for the duration of a block."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process, and give them back their old values."""
+    """Set environment variables for the duration of the block; afterwards they have their old values again."""
     saved = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

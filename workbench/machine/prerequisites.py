@@ -1,6 +1,7 @@
-"""Owns the list of things that must come from the operating system, and how each is had on Debian and Ubuntu.
+"""The programs and libraries that the operating system must provide, and how to install them on Debian and Ubuntu.
 
-It installs what is missing when it may (root or password-less sudo), saying so first, and otherwise gives the command.
+What is missing is installed, after saying so, if this process may (as root or with password-less sudo); otherwise the
+command to install it is given.
 """
 
 import os
@@ -19,12 +20,12 @@ _INSTALL_TIMEOUT_S = 900
 
 
 class PrerequisitesMissingError(WorkbenchError):
-    """Something must be installed by hand; the message has the exact command."""
+    """Something is missing that must be installed by hand; the message has the command for it."""
 
 
 @dataclass(frozen=True)
 class Prerequisite:
-    """One thing from the operating system."""
+    """One program or library: the package that has it, and what it is needed for (`why`)."""
 
     package: str
     why: str
@@ -45,7 +46,7 @@ TEST = (*RUN, Prerequisite("chromium", "the browser of the JupyterLab tests", _c
 
 
 def ensure(wanted: tuple[Prerequisite, ...] = RUN, *, say: Callable[[str], None] = print) -> None:
-    """Install what is missing, or raise PrerequisitesMissingError with the command that does."""
+    """Install what is missing of `wanted`; `say` is called with a line for each. Raises PrerequisitesMissingError."""
     if sys.platform != "linux":
         raise PrerequisitesMissingError(f"{LINUX_ONLY} {MORE}")
     missing = [item for item in wanted if not item.present()]
@@ -68,11 +69,11 @@ def ensure(wanted: tuple[Prerequisite, ...] = RUN, *, say: Callable[[str], None]
             raise PrerequisitesMissingError(f"'{' '.join(arguments)}' failed: {reason[0]}. Run: {command}")
     still = [item.package for item in wanted if not item.present()]
     if still:
-        raise PrerequisitesMissingError(f"Still missing after installation: {', '.join(still)}.")
+        raise PrerequisitesMissingError(f"Still missing after installation: {', '.join(still)}. {MORE}")
 
 
 def installation(*packages: str) -> str:
-    """The command that installs packages of Debian or Ubuntu."""
+    """The command that installs packages on Debian and Ubuntu."""
     return f"sudo apt-get update && sudo apt-get install -y {' '.join(packages)}"
 
 

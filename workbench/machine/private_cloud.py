@@ -1,4 +1,4 @@
-"""A directory for a cloud of one's own, for commands that must not meet anybody's state, and leave nothing."""
+"""A temporary directory for a private local cloud, for commands that must not touch other state and leave nothing."""
 
 import os
 import tempfile
@@ -12,13 +12,14 @@ from workbench.machine.environment import environment
 
 @contextmanager
 def private_directory(purpose: str) -> Iterator[Path]:
-    """A directory that is removed; it also takes what anybody below this process makes in the temporary directory.
+    """A new directory, removed with everything in it when the block ends. Other users may enter it, but not list it.
 
-    Clouds that are started within the block end with this process, even when it is killed.
+    During the block it also holds the temporary directory (TMPDIR) of this process and of all that it starts. Local
+    clouds that are started within the block end with this process, even when it is killed.
     """
     root = Path(tempfile.mkdtemp(prefix=f"workbench-{purpose}-"))
     try:
-        root.chmod(0o711)  # as root, sandboxes have users of their own
+        root.chmod(0o711)  # when the cloud runs as root, its sandboxes run as other users and must be able to enter
         temporary = root / "tmp"
         temporary.mkdir(mode=0o711)
         with environment({"TMPDIR": str(temporary), OWNER_VARIABLE: str(os.getpid())}):

@@ -1,4 +1,4 @@
-"""Small JSON files that only their owner can read: the caller's copies of secrets."""
+"""Small JSON files that only their owner can read. They hold this machine's copies of secrets."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read(path: Path) -> dict[str, object]:
-    """What a file holds; nothing when there is none."""
+    """The JSON object in a file; empty when the file does not exist. Raises OSError; ValueError when it is not JSON."""
     try:
         found: dict[str, object] = json.loads(path.read_text())
     except FileNotFoundError:
@@ -17,7 +17,7 @@ def read(path: Path) -> dict[str, object]:
 
 
 def write(path: Path, values: Mapping[str, object]) -> None:
-    """Replace a file, whole or not at all."""
+    """Write an object to a file of mode 0600, in place of an old one, atomically. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,1 +1,1 @@
-"""Text and HTML that are safe to show, whoever wrote them."""
+"""Makes text that jobs or models wrote safe to show, in terminals and as HTML."""

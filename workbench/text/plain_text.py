@@ -1,4 +1,4 @@
-"""Text that a job may have shaped, made safe to show: nothing in it drives a terminal, a notebook or a table."""
+"""Makes text that a job may have written safe to print: characters that control a terminal become U+FFFD."""
 
 
 def printable(text: str) -> str:
@@ -7,6 +7,6 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """The same on one line, at most `limit` characters long."""
+    """The same on one line of at most `limit` characters; line breaks become spaces."""
     shown = printable(text[: limit + 1]).replace("\n", " ").replace("\t", " ")
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""Tables in static HTML and plain text: what notebooks show without a kernel. Whatever goes in comes out as text."""
+"""Tables in static HTML and plain text, which notebooks show without a kernel. All cells are escaped."""
 
 import html
 import io
@@ -13,7 +13,7 @@ _WIDEST = 10_000  # characters: nothing is wrapped or cut here
 
 
 def table(heading: Sequence[str], rows: Rows) -> str:
-    """An HTML table; without a head when the heading is empty."""
+    """An HTML table of escaped cells; without a header row when `heading` is empty."""
     head = "".join(f"<th style='text-align:left'>{html.escape(cell)}</th>" for cell in heading)
     body = "".join(
         "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
@@ -34,7 +34,7 @@ def columns(rows: Rows) -> list[str]:
 
 
 def facts_and_table(title: str, facts: Rows, heading: Sequence[str], rows: Rows) -> dict[str, str]:
-    """A title, names with values, and a table below them, for a notebook."""
+    """A MIME bundle (text and HTML) for a notebook: a title, facts as names with values, and a table below them."""
     lines = [title, *(f"  {line}" for line in columns(facts))]
     below = table(heading, rows) if rows else ""
     return {
