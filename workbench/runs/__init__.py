@@ -1,1 +1,1 @@
-"""Runs as engineers hold them: launched, followed, read from archives, compared, played and executed again."""
+"""Runs, from the client's side: launch and follow them, read archives, compare, play back, replay."""

@@ -29,8 +29,8 @@ from workbench.runs.project import Project
 
 T = TypeVar("T")
 
-MAX_BUNDLE_BYTES = 256 * 1024  # a real one has two thousand
-MAX_STREAM_BYTES = 1024**3  # in memory, when a run is read or checked
+MAX_BUNDLE_BYTES = 256 * 1024  # a real one has about two thousand bytes
+MAX_STREAM_BYTES = 1024**3  # held in memory when a run is read or checked
 MAX_TRAFFIC_BYTES = 128 * 1024 * 1024  # four times what a run's archive holds at most
 MAX_LOOKED_AT = 2000  # runs whose bundle is read for one list
 _AT_ONCE = 16  # reads
@@ -65,10 +65,11 @@ class RunArchive:
         self._loop = loop
 
     def list(self, *, limit: int = 20, project: Project | str = "", outcome: str = "") -> RunList:
-        """The newest runs, at most `limit`; only those of a project (or of its id), only those that ended in one way.
+        """The newest runs, at most `limit`, the newest first.
 
-        `outcome` is `done`, the code of an error, or `error` for any. A list that is not narrowed shows the runs whose
-        facts cannot be read, too. At most MAX_LOOKED_AT runs are looked at.
+        `project`, a Project or a project's id, narrows the list to its runs. `outcome` narrows it to runs that ended in
+        one way: `done`, the code of an error, or `error` for any error. Runs whose facts cannot be read are listed only
+        when neither is given. At most MAX_LOOKED_AT runs are looked at.
         """
         return self._call(self._list(_Filter.of(project, outcome), limit), _LIST_S)
 
@@ -78,16 +79,16 @@ class RunArchive:
             yield from self._call(self._runs_of(day), _LIST_S)
 
     def get(self, run_id: str, *, wait_s: float = 0) -> ArchivedRun:
-        """A run's facts and events; waits so long for an archive that is still to come.
+        """A run's facts and events. Waits up to `wait_s` seconds for an archive that is not there yet.
 
-        Raises RunNotArchivedError, ArchiveUnreadableError, and ContractError `invalid_request` for what is no run id.
+        Raises RunNotArchivedError, ArchiveUnreadableError, and ContractError `invalid_request` for a malformed id.
         """
         return self._find(run_id, wait_s, whole=True)
 
     def verify(self, run_id: str, *, wait_s: float = 0) -> tuple[Check, ...]:
-        """Check a run by its archive; what is missing there or cannot be read is a check that fails.
+        """Check a run by its archive; files that are missing or unreadable make a failed check.
 
-        Raises RunNotArchivedError, and ContractError `invalid_request` for what is no run id.
+        Waits as `get` does. Raises RunNotArchivedError, and ContractError `invalid_request` for a malformed id.
         """
         try:
             return self._find(run_id, wait_s, whole=False).checks()
@@ -127,7 +128,7 @@ class RunArchive:
             return ListedRun(run_id, None, str(error))
 
     async def _get(self, run_id: str, wait_s: float, *, whole: bool) -> ArchivedRun:
-        """A run; `whole` with what was said with the model, if it was."""
+        """Read a run's archive; with `whole`, also its request and its exchanges with the model, if there are any."""
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -140,7 +141,7 @@ class RunArchive:
                     self._read_if_there(f"{directory(run_id)}/{TRAFFIC}"),
                 )
                 return ArchivedRun(run_id, bundle, stream, request=request, traffic=traffic)
-            except ArchiveUnreadableError:  # or being written just now
+            except ArchiveUnreadableError:  # it may be being written just now
                 if time.monotonic() >= deadline:
                     if run_id not in await self._runs_of(day_of(run_id)):
                         raise RunNotArchivedError(_NOT_THERE.format(run_id=run_id)) from None
@@ -154,10 +155,10 @@ class RunArchive:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise ArchiveUnreadableError(f"{BUNDLE} is not what it must be: {where}: {first['msg']}") from None
+            raise ArchiveUnreadableError(f"{BUNDLE} does not have a proof's form: {where}: {first['msg']}") from None
 
     async def _read(self, path: str, limit: int) -> bytes:
-        """A file's bytes. Raises ArchiveUnreadableError when there is none, or too much of it."""
+        """A file's bytes. Raises ArchiveUnreadableError when it does not exist or has more than `limit` bytes."""
         data = bytearray()
         name = path.rpartition("/")[2]
         try:
@@ -165,13 +166,13 @@ class RunArchive:
                 async for piece in pieces:
                     data += piece
                     if len(data) > limit:
-                        raise ArchiveUnreadableError(f"{name} is longer than {limit} bytes")
+                        raise ArchiveUnreadableError(f"{name} is too large: at most {limit} bytes are read")
         except (FileNotFoundError, NotFoundError):
             raise ArchiveUnreadableError(f"{name} is missing") from None
         return bytes(data)
 
     async def _read_if_there(self, path: str) -> bytes:
-        """A file's bytes, none when there is no such file, or too much of it."""
+        """A file's bytes; empty when it does not exist or is too large."""
         try:
             return await self._read(path, MAX_TRAFFIC_BYTES)
         except ArchiveUnreadableError:
@@ -204,7 +205,7 @@ class _Filter:
         return cls("", project, outcome)
 
     def takes(self, run: ListedRun) -> bool:
-        """Whether a run is wanted; one whose facts cannot be read only when everything is."""
+        """Whether a run passes the filter; one whose facts cannot be read passes only if nothing is filtered."""
         if run.bundle is None:
             return self == _Filter("", "", "")
         bundle = run.bundle

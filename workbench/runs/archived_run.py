@@ -1,7 +1,7 @@
-"""Ended runs as their archives tell them, and how they are shown: as data, as plain text, as static HTML.
+"""Ended runs as read from their archives, shown as data, as plain text or as static HTML.
 
-Whatever is in an archive may have been shaped by a job or changed since: it is parsed by the contract's own parsers,
-and shown as text only.
+An archive's content may come from a hostile job, or may have been changed since: it is parsed by the contract's own
+parsers, and shown only as escaped text.
 """
 
 import html
@@ -26,14 +26,14 @@ _COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "sa
 
 @dataclass(frozen=True)
 class ListedRun:
-    """One line of a list: what `run.json` says; None, and why, when it cannot be read."""
+    """One line of a list: what `run.json` says, or None and the `problem` when it cannot be read."""
 
     run_id: str
     bundle: Bundle | None
     problem: str = ""
 
     def row(self) -> tuple[str, ...]:
-        """The line's cells, safe to print."""
+        """The cells of the line, safe to print."""
         if self.bundle is None:
             return (self.run_id, "", "", "", "unreadable", "", "", one_line(self.problem))
         return _row(self.run_id, self.bundle)
@@ -41,7 +41,7 @@ class ListedRun:
 
 @dataclass(frozen=True)
 class RunList(Sequence[ListedRun]):
-    """Runs, the newest first. `complete` is False when older ones were not looked at."""
+    """A list of runs, the newest first. `complete` is False when there may be older ones that were not looked at."""
 
     runs: tuple[ListedRun, ...]
     complete: bool
@@ -53,14 +53,14 @@ class RunList(Sequence[ListedRun]):
     def __getitem__(self, index: slice) -> "RunList": ...
 
     def __getitem__(self, index: int | slice) -> "ListedRun | RunList":
-        """One run, or some of them as a list of their own."""
+        """One run by its index, or a RunList for a slice."""
         return self.runs[index] if isinstance(index, int) else RunList(self.runs[index], self.complete)
 
     def __len__(self) -> int:
         return len(self.runs)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """The heading and then a line for each run, safe to print."""
+        """The heading, and then the cells of each run, safe to print."""
         yield _COLUMNS
         for run in self.runs:
             yield run.row()
@@ -80,9 +80,9 @@ class RunList(Sequence[ListedRun]):
 
 @dataclass(frozen=True)
 class ArchivedRun:
-    """One ended run: under which id it was found, its facts, and its events' bytes as the run's readers got them.
+    """One ended run: the id under which it was found, its proof, and its events as the bytes that readers got.
 
-    For a job of the Claude CLI also `request` and `traffic`, as JSON: what was asked, and what was said with the model.
+    For a job of the Claude CLI also, as JSON, the `request` and `traffic`, its exchanges with the model.
     """
 
     run_id: str
@@ -98,23 +98,23 @@ class ArchivedRun:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """The events; those before the first bad one when there is a `problem`."""
+        """The events; if there is a `problem`, those before the first event that is wrong."""
         return self._parsed[0]
 
     @property
     def problem(self) -> str:
-        """What is wrong with the events, empty when nothing is."""
+        """What is wrong with the events; empty when nothing is."""
         return self._parsed[1]
 
     @property
     def terminal(self) -> TerminalEvent | None:
-        """How the run ended; None when its archive does not tell."""
+        """The terminal event; None when the archive does not have it."""
         last = self.events[-1] if self.events else None
         return last if isinstance(last, TERMINAL) else None
 
     @property
     def timeline(self) -> Timeline:
-        """Where the time went."""
+        """How long each phase and step of the run took."""
         return timeline(self.events)
 
     def text(self, channel: Channel = "stdout") -> str:
@@ -122,7 +122,7 @@ class ArchivedRun:
         return "".join(one.text for one in self.events if isinstance(one, StreamEvent) and one.channel == channel)
 
     def checks(self) -> tuple[Check, ...]:
-        """What code finds when it checks the run."""
+        """The result of every check of the run's proof."""
         same = self.run_id == self.bundle.run_id
         detail = (
             "facts and events are there" if same else f"its facts are those of run {one_line(self.bundle.run_id, 40)}"
@@ -130,7 +130,7 @@ class ArchivedRun:
         return (Check(name="archive", ok=same, detail=detail), *verify(self.bundle, self.stream))
 
     def facts(self) -> list[tuple[str, str]]:
-        """Names and values for people, safe to print."""
+        """The run's facts as (name, value) for people, safe to print."""
         bundle = self.bundle
         process, sandbox, commit = bundle.process, bundle.sandbox, bundle.commit
         code = "not seen" if process is None or process.exit_code is None else str(process.exit_code)
@@ -156,7 +156,7 @@ class ArchivedRun:
         return [(name, one_line(value)) for name, value in found if value is not None]
 
     def view(self) -> "RunView":
-        """The run as a live view shows it, for JupyterLab."""
+        """A widget for JupyterLab that shows the run as a live one is shown."""
         view: RunView = view_of("run", self, can_cancel=False)
         return view
 
@@ -181,7 +181,7 @@ class ArchivedRun:
 
 
 def badge(check: Check) -> str:
-    """One character for a check."""
+    """A character that shows whether a check is fulfilled."""
     return "✓" if check.ok else "✗"
 
 
@@ -202,7 +202,7 @@ def _when(at_ms: int) -> str:
     try:
         return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
     except (OverflowError, ValueError, OSError):
-        return "at no time"  # a bundle may say anything
+        return "at no time"  # the bundle's number is no time at all
 
 
 def _took(bundle: Bundle) -> str:
@@ -211,7 +211,7 @@ def _took(bundle: Bundle) -> str:
 
 
 def _start(bundle: Bundle) -> str:
-    """How the run's sandbox came: made for it, or ahead of it."""
+    """How the run got its sandbox: created for the run, or prewarmed."""
     if bundle.sandbox is None:
         return "no sandbox" if bundle.closed_by == "owner" else "not known"
     return "warm" if bundle.sandbox.warm else "cold"

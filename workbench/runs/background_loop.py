@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 _STOP_S = 10.0
 _FORKED = (
-    "it was made in another process, and its thread is there: connect again in each process (multiprocessing: in the "
-    'worker itself, or with the start method "spawn")'
+    "this Workbench was made in another process, whose thread serves it: connect again in each process "
+    '(multiprocessing: in the worker itself, or with the start method "spawn")'
 )
 
 
 class BackgroundLoop:
-    """Runs coroutines for blocking callers. `close` cancels what is left and ends the thread."""
+    """Runs coroutines for blocking callers. `close` cancels those that are left and ends the thread."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -30,17 +30,20 @@ class BackgroundLoop:
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Start a coroutine; its result is the future's.
+        """Start a coroutine; returns a future of its result.
 
-        Raises RuntimeError when the loop is closed, or was left behind in the process that this one was forked from.
+        Raises RuntimeError when the loop is closed, or when this process was forked from the one that has its thread.
         """
         if self._loop.is_closed() or self._forked:
             work.close()
-            raise RuntimeError(_FORKED if self._forked else "it is closed: connect again")
+            raise RuntimeError(_FORKED if self._forked else "this Workbench is closed: connect again")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
-        """Run a coroutine to its end; raises TimeoutError, and cancels it then or when the caller is interrupted."""
+        """Run a coroutine to its end and return its result; raises what it raises, and TimeoutError.
+
+        The coroutine is cancelled after `timeout_s` seconds, or when the caller is interrupted.
+        """
         future = self.submit(work)
         try:
             return future.result(timeout_s)
@@ -49,11 +52,11 @@ class BackgroundLoop:
             raise
 
     def soon(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Call something in the loop's thread, after what was asked for before. From any thread."""
+        """Call a function in the loop's thread, after those that were passed earlier. May be called from any thread."""
         self._loop.call_soon_threadsafe(work, *arguments)
 
     def close(self) -> None:
-        """Cancel what runs, wait for its cleanup, end the thread. Idempotent."""
+        """Cancel all coroutines, wait up to 10 s for their cleanup, and end the thread. Idempotent."""
         if self._loop.is_closed() or self._forked:
             return
         try:

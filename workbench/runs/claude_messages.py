@@ -1,6 +1,6 @@
-"""A Claude job's events as text for people: what the model says as it comes, and a line for each tool that it uses.
+"""Turns a Claude job's events into text for people: the model's words, and a line for each tool that it uses.
 
-What a tool was given and what it answered stands behind its line, for those who unfold it.
+A tool's input and its answer are the `body` of its line, which widgets show when the line is unfolded.
 """
 
 import json
@@ -22,9 +22,9 @@ Kind = Literal["end", "tool", "result", "failure", "note"]
 
 @dataclass(frozen=True)
 class Piece:
-    """One thing that a message says, as a line without its end; `body` is what stands behind it.
+    """One thing that a message says, as a line without a line end, with a longer `body` to unfold.
 
-    `end` is the end of what the model said before, word by word, and has no line of its own.
+    With `end`, the piece has no line of its own: it ends the text that the model has said in earlier events.
     """
 
     kind: Kind
@@ -33,7 +33,7 @@ class Piece:
 
 
 def shown(event: StreamEvent) -> str:
-    """What a reader sees of an event; empty for most messages, whose text has come before them."""
+    """An event as text for a reader; empty for most messages, because their text came in earlier events."""
     if event.message is None:
         return event.text
     wanted = [piece for piece in pieces(event) if piece.kind in ("end", "tool", "failure")]
@@ -41,7 +41,7 @@ def shown(event: StreamEvent) -> str:
 
 
 def pieces(event: StreamEvent) -> list[Piece]:
-    """Everything that a message says that has not come before it."""
+    """What a message says, without what earlier events have said already."""
     found = event.message or {}
     if found.get("type") == "system":
         return list(_system(found))
@@ -52,7 +52,7 @@ def pieces(event: StreamEvent) -> list[Piece]:
 
 
 def standing(events: Iterable[Event]) -> list[Event]:
-    """Events without the words that a later message stands in the place of."""
+    """The events without text that a later event replaces."""
     told = list(events)
     void = {event.replaces for event in told if isinstance(event, StreamEvent)} - {None}
     return [event for event in told if not (isinstance(event, StreamEvent) and event.message_id in void)]
@@ -92,7 +92,7 @@ def _block(block: dict[str, JsonValue]) -> Iterator[Piece]:
 
 
 def _text(content: JsonValue) -> str:
-    """What a tool answered: text, or blocks of which some are."""
+    """A tool's answer as text: it may be a text, or a list of blocks of which some are text."""
     if isinstance(content, str):
         return content
     blocks = content if isinstance(content, list) else [content]

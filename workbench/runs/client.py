@@ -1,7 +1,7 @@
-"""Calls an endpoint: a request goes out, typed events come back, each with the moment of its arrival.
+"""The client of an endpoint: sends requests, and yields typed events, each with the time of its arrival.
 
-The order of events is checked. A stream that breaks is resumed where it broke; one that cannot be is an error, never a
-quiet success.
+The order of events is checked. A stream that breaks is resumed where it broke. A stream that cannot be resumed raises
+an error; it never looks like a success.
 """
 
 import asyncio
@@ -33,10 +33,10 @@ SILENCE_S = 160.0  # Modal gives a function 150 s to answer; once it has, a byte
 CANCEL_S = 60.0
 _MAX_REFUSAL_BYTES = 64 * 1024
 _ACCEPT = {"Accept": "text/event-stream"}
-_PASSING = frozenset({408, 500, 502, 503, 504})  # of what stands before the endpoint, when they have no body of its own
-_ATTEMPTS = 5  # to go on without any progress
-_PAUSE_S = 0.1  # before the first of them; each next one waits twice as long
-PATIENCE_S = 30.0  # with an endpoint that is away for a while
+_PASSING = frozenset({408, 500, 502, 503, 504})  # from a proxy before the endpoint, if the body is not the endpoint's
+_ATTEMPTS = 5  # in a row without a new event
+_PAUSE_S = 0.1  # before the first attempt; it doubles with each
+PATIENCE_S = 30.0  # for an endpoint that does not answer to come back
 _KNOWN_TYPES = frozenset({"status", "stream", "done", "error"})
 
 
@@ -99,7 +99,10 @@ class AsyncClient:
     """A client of one endpoint. Close it, or use it as a context manager."""
 
     def __init__(self, endpoint: Endpoint, *, silence_s: float = SILENCE_S, patience_s: float = PATIENCE_S) -> None:
-        """`silence_s`: how long a stream may say nothing. `patience_s`: how long an endpoint that has gone is asked."""
+        """`silence_s`: seconds without a byte after which a stream counts as broken.
+
+        `patience_s`: seconds for which an endpoint that does not answer is asked again for a stream that has broken.
+        """
         self._endpoint = endpoint
         self._patience_s = patience_s
         self._http = httpx.AsyncClient(
@@ -162,7 +165,10 @@ class AsyncClient:
     async def _open(
         self, method: str, path: str, headers: Mapping[str, str], content: bytes | None = None
     ) -> httpx.Response:
-        """Ask for a stream. Raises RequestRefusedError, with status 0 when there was no answer."""
+        """Send a request for a stream and return the response once its headers are there.
+
+        Raises RequestRefusedError, whose status is 0 when there was no answer.
+        """
         outgoing = self._http.build_request(method, path, content=content, headers={**self._headers(), **headers})
         try:
             response = await self._http.send(outgoing, stream=True)
@@ -176,7 +182,7 @@ class AsyncClient:
         return response
 
     async def run(self, request: Request) -> TerminalEvent:
-        """Start a run, wait for its end and return how it ended. Raises RequestRefusedError, StreamLostError."""
+        """Start a run, wait for its end and return its terminal event. Raises RequestRefusedError, StreamLostError."""
         async with self.stream(request) as events:
             async for received in events:
                 if isinstance(received.event, TERMINAL):
@@ -184,7 +190,7 @@ class AsyncClient:
         raise AssertionError("a stream ends with its terminal event or raises")
 
     async def cancel(self, run_id: str) -> None:
-        """End a run; returns when its sandbox is gone. One that has ended already stays as it is.
+        """Cancel a run; returns when its sandbox is gone. A run that has ended already stays as it is.
 
         Raises RequestRefusedError (404, 410 for a run that is not kept).
         """
@@ -204,7 +210,7 @@ class AsyncClient:
 class EventStream:
     """The events of one run, checked for order; iterate it once.
 
-    When the connection breaks, it is made again and the stream goes on behind the last event that came. `reconnects`
+    When the connection breaks, a new one is made and the stream continues after the last event that came. `reconnects`
     counts how often.
     """
 
@@ -218,14 +224,14 @@ class EventStream:
         self.run_id: str | None = response.headers.get("x-run-id")
         self.reconnects = 0
         self.reconnecting = False
-        """Whether the connection is broken and nothing has come by another one yet."""
+        """Whether the connection is broken and no event has come over a new one yet."""
         self._response = response
         self._resume = resume
         self._patience_s = patience_s
         self._order = Order()
 
     async def __aiter__(self) -> AsyncIterator[Received]:
-        """Yield up to and with the terminal event; raises StreamLostError."""
+        """Yield events up to and including the terminal one; raises StreamLostError."""
         lost: StreamLostError | None = None
         attempts = 0
         silent_since = time.monotonic()
@@ -266,7 +272,7 @@ class EventStream:
         await self._response.aclose()
 
     async def _events(self) -> AsyncIterator[Received]:
-        """The events of one connection. Raises _CutError when it ends too early, StreamLostError for what is wrong."""
+        """Yield one connection's events. Raises _CutError when it ends too early, StreamLostError for a bad event."""
         lines = EventSource(self._response).aiter_sse()
         while not self._order.ended:
             try:
@@ -274,7 +280,7 @@ class EventStream:
             except StopAsyncIteration:
                 raise _CutError("it ended without a terminal event") from None
             except httpx.ReadTimeout:
-                raise _CutError("it fell silent") from None
+                raise _CutError("it fell silent: no event and no heartbeat came in time") from None
             except (httpx.HTTPError, SSEError) as error:
                 raise _CutError(f"the connection broke ({type(error).__name__})") from None
             at = time.monotonic()

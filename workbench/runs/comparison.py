@@ -1,7 +1,7 @@
-"""Two ended runs side by side: their facts, where the time went, what they said, and the files that they wrote.
+"""Compares two ended runs: their facts, how long their steps took, their events, and the files that they wrote.
 
-Events are compared as lines without ids and times, so that two runs of the same job are the same. Blocking calls in
-`compare` alone: a Comparison is data.
+Events are compared as lines without ids and times, so that two runs of the same job compare as equal. Only `compare`
+makes (blocking) calls; a Comparison is data.
 """
 
 import difflib
@@ -20,17 +20,17 @@ from workbench.runs.project import Project
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import columns, table
 
-MAX_LINES = 2000  # of each run: comparing texts is slow
-MAX_COMMITS = 1000  # looked through for those of a run
-_AROUND = 3  # equal lines that stay in sight beside a difference
-_LINE = 400  # characters
+MAX_LINES = 2000  # of each run's events; comparing long texts is slow
+MAX_COMMITS = 1000  # commits of a project among which those of a run are looked for
+_AROUND = 3  # equal lines that are shown before and after a difference
+_LINE = 400  # characters of a line that are shown
 
 Verdict = Literal["same", "differs", "left only", "right only"]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One row: a name, what the left run has and what the right one has."""
+    """One row of a comparison: a name, the left run's value and the right run's value."""
 
     name: str
     left: str
@@ -40,7 +40,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Written:
-    """A file that a run left behind in another state: `what` is added, modified or removed."""
+    """A file that a run has changed: `what` is "added", "modified" or "removed"."""
 
     path: str
     what: str
@@ -50,7 +50,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs. `files_problem` says why there is nothing to say of files."""
+    """Two runs and the files that each wrote. `files_problem` says why the files could not be compared, if so."""
 
     left: ArchivedRun
     right: ArchivedRun
@@ -59,15 +59,15 @@ class Comparison:
     files_problem: str = ""
 
     def facts(self) -> list[Compared]:
-        """What the archives say of both, safe to show."""
+        """The facts of both archives, safe to show."""
         return _joined(dict(self.left.facts()), dict(self.right.facts()))
 
     def timeline(self) -> list[Compared]:
-        """How long each phase and step took."""
+        """How long each phase and step took, in both runs."""
         return _joined(_lengths(self.left), _lengths(self.right))
 
     def files(self) -> list[Compared]:
-        """The files that the runs wrote; the same means the same bytes, or removed by both."""
+        """The files that the runs wrote. Two are equal when they have the same bytes, or both were removed."""
         left, right = ({one.path: one for one in files} for files in (self.left_files, self.right_files))
         rows = []
         for path in sorted(left.keys() | right.keys()):
@@ -77,7 +77,7 @@ class Comparison:
         return rows
 
     def events(self) -> list[Compared]:
-        """What the runs said, line by line; long stretches of equal lines are one row. Safe to show."""
+        """The events of both, line by line; a long stretch of equal lines is one row. Safe to show."""
         left, right = _lines(self.left.events), _lines(self.right.events)
         rows: list[Compared] = []
         for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
@@ -92,7 +92,7 @@ class Comparison:
 
     @property
     def differs(self) -> bool:
-        """Whether what they said or the files they wrote differ."""
+        """Whether the runs differ in their events or in the files that they wrote."""
         return any(row.verdict != "same" for row in (*self.events(), *self.files()))
 
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class Comparison:
         return {"text/plain": "\n".join(plain), "text/html": f"<div>{''.join(parts)}</div>"}
 
     def parts(self) -> Iterator[tuple[str, list[Compared]]]:
-        """All of it, part by part."""
+        """Every part of the comparison, as (title, rows)."""
         yield "facts", self.facts()
         yield "timeline", self.timeline()
         yield "events", self.events()
@@ -120,7 +120,10 @@ class Comparison:
 
 
 def compare(left: ArchivedRun, right: ArchivedRun, volume: Callable[[Project], ProjectVolume]) -> Comparison:
-    """Compare two runs; the files by the history of their projects, where one is kept."""
+    """Compare two runs. Their files are compared by the history of their projects, which only the local cloud keeps.
+
+    `volume` gives the files of a project.
+    """
     try:
         return Comparison(left, right, written_by(left, volume), written_by(right, volume))
     except HistoryUnavailableError:
@@ -131,7 +134,7 @@ def compare(left: ArchivedRun, right: ArchivedRun, volume: Callable[[Project], P
 
 
 def written_by(run: ArchivedRun, volume: Callable[[Project], ProjectVolume]) -> tuple[Written, ...]:
-    """What a run changed in its project: from before its first commit to its last.
+    """The files that a run has changed: those that differ between before its first commit and after its last.
 
     Raises HistoryUnavailableError, HistoryError, and ValueError for an archive that names no project.
     """
@@ -212,7 +215,10 @@ def _said(channel: str, text: str) -> list[str]:
 
 
 def _folded(lines: Sequence[str], *, first: bool, last: bool) -> list[Compared]:
-    """Equal lines; of many only those beside a difference, and how many are between."""
+    """Rows for a stretch of equal lines; in the middle of a long one, a single row that says how many there are.
+
+    `first` and `last` say that no difference comes before or after the stretch.
+    """
     before, after = 0 if first else _AROUND, 0 if last else _AROUND
     between = len(lines) - before - after
     rows = [Compared("", line, line, "same") for line in lines]

@@ -1,7 +1,7 @@
-"""Plays a run's events again, at their own times or faster, slower, step by step. Pure: the clock is its caller's.
+"""Plays the events of a run back, at their own pace, faster, slower, or step by step. Pure: the caller gives the clock.
 
-A playback looks like a run that goes on (`state`, `events`, `timeline`, `listen`), so whatever shows runs shows it.
-Whoever drives it calls `advance`, which tells the events that are due.
+A playback has the properties of a run that is going on (`state`, `events`, `timeline`, `listen`), so that every view of
+a run can show it. Its owner calls `advance` regularly, which calls the listeners with the events that are due.
 """
 
 import threading
@@ -20,11 +20,11 @@ from workbench.runs.timeline import Timeline, timeline
 from workbench.runs.view_state import ViewState, reduce
 
 SLOWEST, FASTEST = 0.1, 100.0
-_MARK_EVERY = 1000  # events between two states that are kept, so that a jump need not count from the first one
+_MARK_EVERY = 1000  # events between two stored states: a jump starts from a stored one, not from the first event
 
 
 class Recorded(Protocol):
-    """Anything that has a run's events: an archived run, a recording, a run."""
+    """Anything that has the events of a run: an archived run, a recording, a run."""
 
     @property
     def events(self) -> Sequence[Event]:
@@ -36,7 +36,10 @@ class NothingToPlayError(WorkbenchError, ValueError):
 
 
 class Playback:
-    """A run's events and the place in them. Safe to use from any thread; listeners are called in the caller's."""
+    """The events of a run and a current place in them. May be used from any thread.
+
+    Listeners are called in the thread of whoever calls `advance` or moves the place.
+    """
 
     reconnects = 0
     reconnecting = False
@@ -65,7 +68,7 @@ class Playback:
 
     @property
     def length_ms(self) -> int:
-        """When the last event came."""
+        """When the last event is due, in milliseconds of the run's own time."""
         return self._times[-1]
 
     @property
@@ -75,49 +78,49 @@ class Playback:
 
     @property
     def played(self) -> int:
-        """How many events lie behind the place."""
+        """How many events have been played."""
         return self._played
 
     @property
     def playing(self) -> bool:
-        """Whether time runs."""
+        """Whether the playback runs; False when it is paused or at its end."""
         return self._running_since is not None
 
     @property
     def speed(self) -> float:
-        """How many times as fast as it was."""
+        """The speed that is set; 1 is the run's own."""
         return self._speed
 
     @property
     def pace(self) -> float:
-        """How fast its time runs now."""
+        """The speed now: `speed` while it plays, 0 while it is paused."""
         return self._speed if self.playing else 0.0
 
     @property
     def position_ms(self) -> int:
-        """The place, in the run's own time."""
+        """The current place, in milliseconds of the run's own time."""
         with self._lock:
             return int(self._now())
 
     @property
     def state(self) -> ViewState:
-        """What a reader knew at that place."""
+        """What a reader of the run knew at the current place."""
         with self._lock:
             shown = self._state if self._state.ended else replace(self._state, elapsed_ms=self.position_ms)
             return shown if self._played else replace(shown, run_id=self._events[0].run_id)
 
     @property
     def events(self) -> Sequence[Event]:
-        """The events that lie behind the place."""
+        """The events that have been played."""
         return self._events[: self._played]
 
     @property
     def timeline(self) -> Timeline:
-        """Where the time went, up to the place."""
+        """The run's timeline up to the current place."""
         return timeline(self.events)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with every event when it is due; returns a way to stop."""
+        """Call `listener` with every event when it is due; returns a function that ends that."""
         with self._lock:
             self._listeners.append(listener)
 
@@ -129,7 +132,7 @@ class Playback:
         return stop
 
     def on_jump(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever the place was changed by hand: what lies behind it is not what it was."""
+        """Call `listener` whenever the place was moved other than by playing: the played events are then others."""
         self._jump_listeners.append(listener)
 
     def on_end(self, listener: Callable[[], None]) -> None:
@@ -140,39 +143,39 @@ class Playback:
             self._ended()
 
     def cancel(self) -> None:
-        """What is over cannot be cancelled."""
+        """Do nothing: a run that is played back has ended already."""
 
     def checks(self) -> Sequence[Check]:
-        """What the recorded run's checks say. Raises NothingToPlayError when it has none."""
+        """The checks of the recorded run. Raises NothingToPlayError when what is played has none."""
         checks = getattr(self._recorded, "checks", None)
         if checks is None:
-            raise NothingToPlayError("a list of events alone proves nothing")
+            raise NothingToPlayError("a list of events cannot be checked: play an archived run or a recording")
         found: Sequence[Check] = checks()
         return found
 
     def play(self) -> None:
-        """Let time run; from the beginning when the end was reached."""
+        """Start or continue playing; at the end, from the beginning."""
         with self._lock:
             if self._played == len(self._events):
                 self.seek(0)
             self._running_since = self._running_since or self._clock()
 
     def pause(self) -> None:
-        """Let time stand still."""
+        """Stop playing at the current place."""
         with self._lock:
             self._position_ms, self._running_since = self._now(), None
 
     def set_speed(self, speed: float) -> None:
-        """Go on so many times as fast; raises ValueError outside SLOWEST to FASTEST."""
+        """Set the speed, 1 being the run's own; raises ValueError outside SLOWEST to FASTEST."""
         if not SLOWEST <= speed <= FASTEST:
-            raise ValueError(f"the speed must be from {SLOWEST:g} to {FASTEST:g}")
+            raise ValueError(f"the speed is {speed:g}, and must be from {SLOWEST:g} to {FASTEST:g}")
         with self._lock:
             if self._running_since is not None:
                 self._position_ms, self._running_since = self._now(), self._clock()
             self._speed = speed
 
     def step(self, by: int = 1) -> None:
-        """Stop, and go so many events forth or back."""
+        """Pause, and move the place by `by` events, back if it is negative."""
         with self._lock:
             self._running_since = None
             self._jump(max(0, min(len(self._events), self._played + by)))
@@ -180,7 +183,7 @@ class Playback:
         self._jumped()
 
     def seek(self, position_ms: float) -> None:
-        """Go to a time; what was due by then has been played. Whether time runs stays as it is."""
+        """Move the place to a time in milliseconds; it goes on playing if it was playing."""
         with self._lock:
             self._position_ms = max(0.0, min(float(position_ms), self.length_ms))
             self._running_since = None if self._running_since is None else self._clock()
@@ -188,7 +191,7 @@ class Playback:
         self._jumped()
 
     def advance(self) -> int:
-        """Play what is due by now, and tell it; returns how many events that were. Stops at the end."""
+        """Play the events that are due by now; returns how many they were. Pauses at the end."""
         with self._lock:
             if self._running_since is None:
                 return 0
@@ -241,7 +244,7 @@ class Playback:
 
 
 def _rising(events: Sequence[Event]) -> list[int]:
-    """When each event is due: never before the one before it, whatever a recording says."""
+    """When each event is due, in milliseconds: never before the event before it, whatever a recording says."""
     times: list[int] = []
     for event in events:
         times.append(max(event.elapsed_ms, times[-1] if times else 0))

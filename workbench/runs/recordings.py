@@ -1,9 +1,9 @@
-"""A recording: one ended run in one zip file, to be shown, checked and executed again anywhere.
+"""A recording: one ended run in one zip file, to be shown, checked and replayed anywhere.
 
-Its members are `run.json` and `events.sse`, as the run's archive has them, and for a job of the Claude CLI
-`request.json` and `model.jsonl`, what was asked of the endpoint and what was said with the model. A file may come from
-anybody: what is in it is bounded before it is read, parsed by the contract's own parsers, and refused unless it is
-whole.
+Its members are `run.json` and `events.sse`, as in the run's archive. For a job of the Claude CLI there are also
+`request.json`, the request to the endpoint, and `model.jsonl`, the exchanges with the model. The file is untrusted:
+sizes are checked before anything is read, contents are parsed by the contract's own parsers, and an incomplete
+recording is refused.
 """
 
 import secrets
@@ -30,29 +30,29 @@ from workbench.text.plain_text import one_line
 LIMITS = {
     BUNDLE: 256 * 1024,  # a real one has two thousand
     EVENTS: 128 * 1024 * 1024,  # in memory, twice: as bytes and as events
-    REQUEST: 8 * 1024 * 1024,  # a prompt has one million at most, and JSON escapes
-    TRAFFIC: 128 * 1024 * 1024,  # as an archive holds at most
+    REQUEST: 8 * 1024 * 1024,  # a prompt has at most 1 MiB, more with JSON's escapes
+    TRAFFIC: 128 * 1024 * 1024,  # four times what a run's archive holds at most
 }
 _REQUIRED = {BUNDLE, EVENTS}
-_PROVED = ("sequence", "bytes", "one_end")  # the checks without which events are not those of the run
+_PROVED = ("sequence", "bytes", "one_end")  # checks that must hold: without them, the events may not be the run's
 _MAX_DIRECTORY_BYTES = 4096  # of the zip: its four entries take three hundred
 _END = struct.Struct("<4s4H2LH")  # end of central directory record, PKWARE APPNOTE 4.3.16
 _END_SIGNATURE = b"PK\x05\x06"
 _WIDE_SIGNATURE = b"PK\x06\x07"  # 4.3.15: its directory may be of any size
 _WIDE_BYTES = 20
-_MADE = (1980, 1, 1, 0, 0, 0)  # the same recording is the same bytes
+_MADE = (1980, 1, 1, 0, 0, 0)  # the date of every member, so that the same recording has the same bytes
 _EXPORT = "export it again with `workbench runs export RUN_ID FILE`"
 
 
 class RecordingUnreadableError(WorkbenchError):
-    """What was given is no recording, or not a whole one; the message says what is wrong and what to do."""
+    """The file is not a recording, or an incomplete one; the message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One ended run. `request` and `exchanges` are there when it was a job of the Claude CLI.
+    """One ended run: its proof, and in `stream` its events as the bytes that readers got.
 
-    `stream` are the bytes that the run's readers got.
+    `request` and `exchanges` (with the model) are present for a job of the Claude CLI.
     """
 
     bundle: Bundle
@@ -62,7 +62,7 @@ class Recording:
 
     @classmethod
     def of(cls, run: ArchivedRun) -> "Recording":
-        """The recording of an archived run; raises RecordingUnreadableError when its archive is not whole."""
+        """Make the recording of an archived run; raises RecordingUnreadableError when its archive is incomplete."""
         members = {BUNDLE: _json(run.bundle), EVENTS: run.stream, REQUEST: run.request, TRAFFIC: run.traffic}
         found = {name: data for name, data in members.items() if data or name in _REQUIRED}
         for name, data in found.items():
@@ -108,7 +108,7 @@ class Recording:
 
     @cached_property
     def run(self) -> ArchivedRun:
-        """The run as its archive tells it: events, timeline, checks."""
+        """The run as if read from its archive: events, timeline, checks."""
         members = self._members()
         return ArchivedRun(
             self.run_id, self.bundle, self.stream, request=members.get(REQUEST, b""), traffic=members.get(TRAFFIC, b"")
@@ -136,7 +136,7 @@ def _json(bundle: Bundle) -> bytes:
 
 
 def _members(file: BinaryIO) -> dict[str, bytes]:
-    """The members' bytes. Raises ValueError and what `zipfile` raises."""
+    """The bytes of each member, by name. Raises ValueError and the exceptions of `zipfile`."""
     _check_directory(file)
     with zipfile.ZipFile(file) as opened:
         entries = opened.infolist()
@@ -153,14 +153,14 @@ def _members(file: BinaryIO) -> dict[str, bytes]:
             if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{entry.filename} is encrypted, or packed in another way")
         try:
-            # No more than what an entry says comes out of it, however much was packed.
+            # `zipfile` unpacks no more bytes than the member's entry declares, and those were checked above.
             return {entry.filename: opened.read(entry) for entry in entries}
         except (zlib.error, OSError) as error:
             raise ValueError(f"it is damaged: {error}") from None
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """See that the zip's directory is small before it is read. Raises ValueError."""
+    """Check that the zip's directory is small before `zipfile` reads it. Raises ValueError."""
     size = file.seek(0, 2)
     file.seek(max(0, size - _END.size - _WIDE_BYTES))
     tail = file.read(_END.size + _WIDE_BYTES)
@@ -175,7 +175,7 @@ def _check_directory(file: BinaryIO) -> None:
 
 
 def _parsed(members: dict[str, bytes]) -> Recording:
-    """What the members say. Raises ValueError."""
+    """Parse the members into a recording. Raises ValueError."""
     try:
         bundle = Bundle.model_validate_json(members[BUNDLE])
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Executes a recorded run again, with the recording in the model's place, and tells where it departed from it."""
+"""Executes a recorded run again with the recording in the model's place, and tells where the job departed from it."""
 
 import difflib
 import json
@@ -16,7 +16,10 @@ from workbench.runs.recordings import Recording
 
 
 def request_of(recording: Recording, project: Project | None) -> ClaudeRequest:
-    """What is asked of the endpoint; raises ContractError `invalid_request` when the recording cannot be replayed."""
+    """The request that replays a recording; raises ContractError `invalid_request` if it cannot be replayed.
+
+    Without a `project`, it is for a new one.
+    """
     request = recording.request
     if not isinstance(request, ClaudeRequest):
         raise _cannot(
@@ -25,7 +28,7 @@ def request_of(recording: Recording, project: Project | None) -> ClaudeRequest:
         )
     if not recording.exchanges:
         raise _cannot(
-            f"the recording of run {recording.run_id} holds no exchange with the model: its model never spoke"
+            f"the recording of run {recording.run_id} holds no exchange with the model, so there is nothing to replay"
         )
     if request.resume is not None and project is None:
         raise _cannot(
@@ -37,13 +40,13 @@ def request_of(recording: Recording, project: Project | None) -> ClaudeRequest:
 
 
 async def lay_down(traffic: Traffic, request: ClaudeRequest, recording: Recording) -> None:
-    """Put the recording where the gateway finds it for this request. Platform errors are raised."""
+    """Store the recording where the model gateway finds it for this request. Platform errors are raised."""
     assert request.replay is not None
     await traffic.append(of_replay(request.replay), recording.exchanges)
 
 
 def departures(recording: Recording, exchanges: tuple[Exchange, ...]) -> Iterator[str]:
-    """Where the exchanges of a replay depart from its recording: each departure as a sentence and a whole diff."""
+    """Yield every departure of a replay's exchanges from its recording, as text: a sentence and a complete diff."""
     replay = Replay(recording.exchanges)
     for exchange in exchanges:
         try:

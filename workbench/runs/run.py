@@ -1,6 +1,6 @@
-"""A run as notebooks hold it: started in the background, watched live, asked for its output, cancelled.
+"""A run as notebooks use it: it goes on in the background, can be watched live, asked for its output, and cancelled.
 
-Memory is bounded: of the output the last MAX_KEPT events are kept, `dropped` counts the rest.
+Memory is bounded: of its output, the last MAX_KEPT events are kept; `dropped` counts the others.
 """
 
 import html
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from workbench.widgets.run_view import RunView
 
 MAX_KEPT = 100_000
-PROOF_S = 20.0  # an archive may come a moment after its run's end
+PROOF_S = 20.0  # the wait for an archive, which is written after the run's end
 
 Listener = Callable[[Received], None]
 Proof = Callable[[str, float], Sequence[Check]]
 
 
 class Run:
-    """One run. Made by `Workbench.launch` or `Workbench.attach`; never blocks unless asked to.
+    """One run. Made by `Workbench.launch` or `Workbench.attach`. Only `wait`, `follow`, `cancel` and `checks` block.
 
     `request` is None for a run that was started elsewhere.
     """
@@ -74,33 +74,33 @@ class Run:
 
     @property
     def action(self) -> str:
-        """What was asked for; empty for a run that was started elsewhere."""
+        """The request's action; empty for a run that was started elsewhere."""
         return self.request.action if self.request is not None else ""
 
     @property
     def state(self) -> ViewState:
-        """What is known now."""
+        """What is known of the run now."""
         return self._state
 
     @property
     def received(self) -> tuple[Received, ...]:
-        """The events that came so far and when; the oldest output is left out when there was too much."""
+        """The events so far, each with the time of its arrival; the oldest output is dropped when there is too much."""
         with self._changed:
             return tuple(sorted((*self._milestones, *self._kept), key=lambda one: one.event.seq))
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """The events that came so far."""
+        """The events so far; the oldest output is dropped when there is too much."""
         return tuple(one.event for one in self.received)
 
     @property
     def dropped(self) -> int:
-        """How many pieces of output are no longer kept here."""
+        """How many events of output are no longer kept here."""
         return self._dropped
 
     @property
     def terminal(self) -> TerminalEvent | None:
-        """How the run ended, None while it has not."""
+        """The terminal event; None while the run has not ended."""
         return self._terminal
 
     @property
@@ -115,23 +115,23 @@ class Run:
 
     @property
     def pace(self) -> float:
-        """How fast its time runs: 1 until it has ended, then not at all."""
+        """How fast the run's time passes: 1 until it has ended, then 0. (A playback has other speeds.)"""
         return 0.0 if self._state.ended or self._state.condition == "waiting" else 1.0
 
     @property
     def timeline(self) -> Timeline:
-        """Where the time went."""
+        """How long each phase and step has taken so far."""
         return timeline(self.events)
 
     def text(self, channel: Channel = "stdout") -> str:
-        """What the job printed to a channel, as far as it is kept; without words that the model took back."""
+        """What the job printed to a channel, as far as it is kept; without text that the model has replaced."""
         pieces = (event for event in standing(self.events) if isinstance(event, StreamEvent))
         return "".join(event.text for event in pieces if event.channel == channel)
 
     def wait(self, timeout_s: float = 900) -> TerminalEvent:
         """Block until the run has ended and return its terminal event.
 
-        Raises TimeoutError (the run goes on), RequestRefusedError or StreamLostError.
+        Raises TimeoutError after `timeout_s` seconds (the run goes on), RequestRefusedError or StreamLostError.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -146,7 +146,7 @@ class Run:
         return self._terminal
 
     def follow(self, timeout_s: float = 900) -> Iterator[Event]:
-        """Block and yield events as they arrive, from the first one that is kept. Raises as `wait` does."""
+        """Block, and yield events as they arrive, beginning with the first one that is kept. Raises as `wait` does."""
         deadline = time.monotonic() + timeout_s
         seen = 0
         while True:
@@ -165,11 +165,11 @@ class Run:
                 self._changed.wait(0.5)
 
     def cancel(self, timeout_s: float = 60) -> None:
-        """End the run; returns when its sandbox is gone. A run that has ended already stays as it is."""
+        """Cancel the run; returns when its sandbox is gone. A run that has ended already stays as it is."""
         if self._state.ended:
             return
         if not self.run_id:
-            self._future.cancel()  # not accepted yet: leaving is all there is to do
+            self._future.cancel()  # the run's id is not known yet, so all there is to do is to stop reading
             return
         try:
             self._loop.call(self._client.cancel(self.run_id), timeout_s=timeout_s)
@@ -179,14 +179,14 @@ class Run:
         self.wait(timeout_s)
 
     def checks(self, wait_s: float = PROOF_S) -> Sequence[Check]:
-        """What code finds when it checks the run by its archive, waiting so long for it to be there.
+        """The checks of the run by its archive, for which this waits up to `wait_s` seconds.
 
         Raises RunNotArchivedError, and TargetUnavailableError where archives cannot be read.
         """
         return self._proof(self.run_id, wait_s)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with every event from now on, in the background thread; returns a way to stop."""
+        """Call `listener` with every event from now on, in the background thread; returns a function that ends that."""
         with self._changed:
             self._listeners.append(listener)
 
@@ -198,7 +198,7 @@ class Run:
         return stop
 
     def on_end(self, listener: Callable[[], None]) -> None:
-        """Call `listener` once when the run has ended, at once when it has already."""
+        """Call `listener` once when the run has ended; immediately if it has ended already."""
         with self._changed:
             if not self._state.ended:
                 self._end_listeners.append(listener)

@@ -1,4 +1,4 @@
-"""Where a run's time went, by its events alone: a span for each phase, and the steps that the endpoint has measured."""
+"""How long the parts of a run took, from its events alone: a span for each phase, and the steps that were measured."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from modal_app.contract.events import TERMINAL, Event, Phase, StatusEvent, Strea
 
 @dataclass(frozen=True)
 class Span:
-    """A phase or a step, in milliseconds since the run was accepted; what came before that is negative."""
+    """The start and end of a phase or step, in milliseconds since the run was accepted; negative before that."""
 
     name: str
     start_ms: int
@@ -16,18 +16,18 @@ class Span:
 
     @property
     def length_ms(self) -> int:
-        """How long it took."""
+        """The length in milliseconds."""
         return self.end_ms - self.start_ms
 
 
 @dataclass(frozen=True)
 class Step(Span):
-    """What the endpoint has measured of a phase; one without a phase came before the run was accepted."""
+    """A step of a phase that the endpoint has measured; a step without a phase came before the run was accepted."""
 
     phase: str | None
 
 
-# A step of `Timings`, its name, and the phase with which it begins. None: it ends with the run's acceptance.
+# A field of `Timings`, the step's name, and the phase at whose start it begins. None: it ends when the run is accepted.
 _STEPS: tuple[tuple[str, str, Phase | None], ...] = (
     ("container_start_ms", "container start", None),
     ("queue_ms", "queue", Phase.QUEUED),
@@ -42,9 +42,9 @@ _STEPS: tuple[tuple[str, str, Phase | None], ...] = (
 
 @dataclass(frozen=True)
 class Timeline:
-    """The spans of a run and when its first output came; None when there was none.
+    """The spans of a run's phases, and the time of its first output, None when there was none.
 
-    `steps` are those of `Timings` that are known.
+    `steps` are the steps whose `Timings` are known.
     """
 
     spans: tuple[Span, ...]
@@ -53,12 +53,12 @@ class Timeline:
     steps: tuple[Step, ...] = ()
 
     def lines(self, width: int = 40) -> list[str]:
-        """A waterfall in plain text, one line for each span, its steps below it."""
+        """A waterfall chart in plain text: one line for each phase, with its steps below it; bars are `width` wide."""
         begin_ms = min((span.start_ms for span in (*self.spans, *self.steps)), default=0)
         whole_ms = max(1, self.total_ms - begin_ms)
         drawn = []
         for name, span in self.rows():
-            # In whole numbers: what an archive says may be too large for others.
+            # Whole numbers only: those in an archive may be too large for floats.
             start = min(width - 1, (span.start_ms - begin_ms) * width // whole_ms)
             length = min(width - start, max(1, (span.length_ms * width + whole_ms // 2) // whole_ms))
             bar = " " * start + "█" * length
@@ -66,7 +66,7 @@ class Timeline:
         return drawn
 
     def rows(self) -> Iterator[tuple[str, Span]]:
-        """Names and spans as they are drawn; a step, below its phase, has a name that begins with spaces."""
+        """Names and spans in the order in which they are drawn; the names of steps are indented by spaces."""
         for span in (None, *self.spans):
             if span is not None:
                 yield span.name, span
@@ -75,7 +75,7 @@ class Timeline:
 
 
 def timeline(events: Iterable[Event]) -> Timeline:
-    """Build a run's timeline; the last phase ends with the last event."""
+    """The timeline of a run's events; the last phase ends with the last event."""
     starts: list[tuple[str, int]] = []
     first_output: int | None = None
     last = 0
@@ -94,7 +94,7 @@ def timeline(events: Iterable[Event]) -> Timeline:
 
 
 def _steps(timings: Timings, starts: dict[str, int]) -> tuple[Step, ...]:
-    """The steps whose length is known and whose phase was told, each where it began."""
+    """The steps whose length is known and whose phase has come, each with its start."""
     steps = []
     for field, name, phase in _STEPS:
         length: int | None = getattr(timings, field)

@@ -1,4 +1,4 @@
-"""What a reader knows of a run, as a pure function of its events. Widgets, the shell and tests draw the same state."""
+"""What a reader knows of a run, as a pure function of its events. Widgets, the CLI and tests all use this state."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -22,7 +22,7 @@ Condition = Literal["waiting", "running", "done", "error", "lost"]
 
 @dataclass(frozen=True)
 class ViewState:
-    """One moment of a run. `bytes` counts UTF-8 bytes of output by channel."""
+    """What is known of a run at one moment. `bytes` counts its output in bytes of UTF-8, by channel."""
 
     condition: Condition = "waiting"
     run_id: str = ""
@@ -41,7 +41,7 @@ class ViewState:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether no more events will come."""
         return self.condition in ("done", "error", "lost")
 
 
@@ -78,5 +78,5 @@ def reduce(state: ViewState, event: Event) -> ViewState:
 
 
 def lost(state: ViewState, code: str, message: str) -> ViewState:
-    """The state when the stream was refused or lost: how the run ended is not known."""
+    """The state after the request was refused or the stream lost: how the run ended is then not known."""
     return replace(state, condition="lost", code=code, message=message)
