@@ -1,1 +1,1 @@
-"""Deploying the endpoint, and what is deployed."""
+"""Deploys the endpoint to a target, and tells what is deployed there."""

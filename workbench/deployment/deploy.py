@@ -1,6 +1,6 @@
-"""Deploys `modal_app` with the stock `modal` command, and remembers the secret that its callers must show.
+"""Deploys `modal_app` with the stock `modal` command, and keeps a copy of the secret that its callers must send.
 
-Modal gives no secret back once it is stored, so the caller's copy lives in a file that only its owner can read.
+Modal does not give a stored secret back, so the copy is kept in a file on this machine that only its owner can read.
 """
 
 import os
@@ -32,7 +32,7 @@ DEPLOY_TIMEOUT_S = 900.0
 
 
 class DeployFailedError(WorkbenchError):
-    """The deployment failed; the message ends with what the SDK said."""
+    """The deployment failed, or nothing is deployed; the message says what to do, or ends with the SDK's output."""
 
 
 def deploy(
@@ -43,10 +43,11 @@ def deploy(
     with_claude: bool = True,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> Endpoint:
-    """Deploy the endpoint and return how to call it; `on_line` gets the SDK's progress line by line.
+    """Deploy the endpoint and return how to call it; `on_line` is called with each line that `modal` prints.
 
-    Without Claude, sandboxes do not have its CLI, whose layer of the image takes a while.
-    Raises DeployFailedError, or TargetUnavailableError for a target that is not ours to deploy to.
+    `rotate_secret` makes a new secret for callers; the one before is accepted until the next rotation. Without
+    `with_claude`, sandboxes have no Claude CLI, which makes their image smaller and quicker to build.
+    Raises DeployFailedError; TargetUnavailableError for an endpoint given by URL.
     """
     if target.kind == "url":
         raise TargetUnavailableError("an endpoint given by URL is deployed already: use the target local or modal")
@@ -62,7 +63,7 @@ def deploy(
     if target.kind == "local":
         env.setdefault("WORKBENCH_MIN_CONTAINERS", "1")  # it costs nothing here, and the first run need not wait
     for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
-        env.pop(name, None)  # it is in the gateway's secret, and nobody else's matter
+        env.pop(name, None)  # it belongs into the gateway's secret only
     try:
         modal_command.follow(["deploy", "-m", "modal_app.app"], env, timeout_s=DEPLOY_TIMEOUT_S, on_line=on_line)
     except ModalCommandFailedError as error:
@@ -76,7 +77,7 @@ def deploy(
 
 
 def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
-    """How to call what is deployed; raises DeployFailedError when nothing is."""
+    """How to call what is deployed; raises DeployFailedError when nothing is, or its secret is not on this machine."""
     if target.kind == "url":
         assert target.url is not None
         secret = os.environ.get(SECRET_VARIABLE)
@@ -99,9 +100,10 @@ def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
 
 
 def _ensure_secrets(target: Target, app_name: str, model: Backing | None, *, rotate: bool) -> None:
-    """Make the cloud and our files agree on the secrets; on rotation those before stay good for what is under way.
+    """Make the target's secrets and the copies on this machine the same; raises DeployFailedError.
 
-    The endpoint gets its callers' secret and what signs runs' tokens, the gateway what checks them and the model's key.
+    The endpoint's secret holds the callers' secret and the key that signs runs' tokens; the gateway's holds the same
+    signing key and the model's key. On rotation, the former values stay accepted for runs under way.
     """
     kept, signing = _kept(target, app_name), _kept(target, f"{app_name}-model")
     secret = secrets.token_urlsafe(32) if kept is None or rotate else kept
@@ -131,7 +133,7 @@ def _store(name: str, values: dict[str, str]) -> None:
 
 
 def caller_has_secret(target: Target, app_name: str) -> bool:
-    """Whether this machine keeps what the callers of an app must show."""
+    """Whether this machine has a copy of the secret that an app's callers must send."""
     return _kept(target, app_name) is not None
 
 

@@ -1,6 +1,6 @@
-"""What is deployed under one name, and the ways to change it: versions, health, secrets; back to a version, stop.
+"""What is deployed under one app name (versions, health, secrets), and how to change it: roll back, stop.
 
-Everything goes through the SDK and the stock `modal` command, so it is the same on every target. Blocking calls.
+Everything goes through the SDK and the stock `modal` command, so it works the same on every target. Blocking calls.
 """
 
 import os
@@ -26,7 +26,7 @@ from workbench.text.static_html import facts_and_table
 State = Literal["deployed", "stopped", "not deployed", "given by URL"]
 
 CHANGE_TIMEOUT_S = 300.0
-HEALTH_TIMEOUT_S = 30.0  # a container may have to start for it
+HEALTH_TIMEOUT_S = 30.0  # a container may have to start before it can answer
 
 
 class _Fact(BaseModel):
@@ -34,7 +34,7 @@ class _Fact(BaseModel):
 
 
 class Version(_Fact):
-    """One deployment of the app, as `modal app history` tells it; `version` is `v1`, `v2`, …"""
+    """One deployment of the app, as listed by `modal app history`; `version` is `v1`, `v2`, …"""
 
     version: str
     time_deployed: str = ""
@@ -45,7 +45,7 @@ class Version(_Fact):
 
 
 class AppLine(_Fact):
-    """One app of the target, as `modal app list` tells it."""
+    """One app of the target, as listed by `modal app list`."""
 
     app_id: str
     description: str
@@ -57,7 +57,7 @@ class AppLine(_Fact):
 
 @dataclass(frozen=True)
 class SecretState:
-    """A secret by its name, what it is for, and whether it is there. Never its value."""
+    """A secret: its name, what it is for, and whether it exists. Never its value."""
 
     name: str
     purpose: str
@@ -66,7 +66,7 @@ class SecretState:
 
 @dataclass(frozen=True)
 class Health:
-    """What `/health` answered; `ok` is None when there is nothing to ask."""
+    """The answer to `GET /health`; `ok` is None when nothing is deployed that could be asked."""
 
     ok: bool | None
     detail: str
@@ -74,7 +74,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What is known of one app at one moment, safe to show."""
+    """What is deployed of one app, as seen at one moment, safe to show."""
 
     target: str
     app_name: str
@@ -87,11 +87,11 @@ class Deployed:
 
     @property
     def current(self) -> str:
-        """The version that answers now; empty when there is none."""
+        """The version that is deployed now; empty when there is none."""
         return self.versions[0].version if self.versions and self.state == "deployed" else ""
 
     def facts(self) -> list[tuple[str, str]]:
-        """Names and values for people, safe to print."""
+        """The facts as (name, value) for people, safe to print."""
         missing = [secret.name for secret in self.secrets if not secret.present]
         word = {True: "healthy", False: "not healthy", None: "not known"}[self.health.ok]
         found = [
@@ -105,7 +105,7 @@ class Deployed:
         return [(name, one_line(value)) for name, value in found]
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """The versions, newest first, safe to print; a heading comes first."""
+        """The heading, and then the cells of each version, the newest first, safe to print."""
         yield ("version", "deployed", "by", "SDK", "commit")
         for one in self.versions:
             cells = (one.version, one.time_deployed, one.deployed_by, one.client, one.commit or "")
@@ -128,7 +128,7 @@ class Deployments:
         self._app_name = app_name
 
     def look(self) -> Deployed:
-        """What is there now. Raises DeployFailedError when the target does not tell."""
+        """What is deployed now. Raises DeployFailedError when the target does not answer."""
         kind = self._target.kind
         if kind == "url":
             url = self._target.url or ""
@@ -143,7 +143,7 @@ class Deployments:
             return Deployed(kind, self._app_name, state, url, health, versions, secrets.result(), apps)
 
     def rollback(self, version: str = "", *, on_line: Callable[[str], None] = lambda line: None) -> None:
-        """Deploy an earlier version again, by default the one before. Raises DeployFailedError."""
+        """Deploy an earlier version (such as `v2`) again, by default the one before. Raises DeployFailedError."""
         self._change(["app", "rollback", self._app_name, *([version] if version else [])], on_line)
 
     def stop(self, *, on_line: Callable[[str], None] = lambda line: None) -> None:
@@ -159,7 +159,7 @@ class Deployments:
             raise DeployFailedError(str(error)) from error
 
     def _listed(self) -> tuple[tuple[AppLine, ...], tuple[Version, ...]]:
-        """Every app, and the versions of ours: of the one that is deployed, else of the last one that was."""
+        """Every app of the target, and the versions of this one: of the deployed app, else of the last stopped one."""
         try:
             apps = _APPS.validate_python(modal_command.ask(["app", "list"], self._env))
             ours = [one for one in apps if one.description == self._app_name]
@@ -168,7 +168,7 @@ class Deployments:
             newest = max(ours, key=lambda one: (one.state == "deployed", one.created_at))
             versions = _VERSIONS.validate_python(modal_command.ask(["app", "history", newest.app_id], self._env))
         except (ModalCommandFailedError, ValidationError) as error:
-            raise DeployFailedError(f"the target does not tell what is deployed: {error}") from error
+            raise DeployFailedError(f"what is deployed cannot be listed: {error}") from error
         return apps, versions
 
     def _secrets(self) -> tuple[SecretState, ...]:
@@ -195,7 +195,8 @@ class Deployments:
         except NotFoundError:
             return ""
         except PLATFORM_ERRORS as error:
-            raise DeployFailedError(f"the target does not answer: {type(error).__name__}") from error
+            message = f"the target does not answer ({type(error).__name__}): try again, or see `workbench doctor`"
+            raise DeployFailedError(message) from error
 
     @property
     def _env(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How to call an endpoint: its address and the secret that its callers show."""
+"""How to call an endpoint: its address and the secret that its callers must send."""
 
 from pydantic import BaseModel, ConfigDict, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
 

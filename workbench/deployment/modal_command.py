@@ -1,6 +1,6 @@
 """Runs the stock `modal` command against a target, as a child process with a deadline. Blocking calls.
 
-What the command does goes through the same code on every target; a child that is late is ended, never waited for.
+A child that does not end by its deadline is killed.
 """
 
 import json
@@ -17,7 +17,7 @@ _SHOWN_LINES = 15
 
 
 class ModalCommandFailedError(WorkbenchError):
-    """The command failed or was late; the message ends with what it said."""
+    """The command failed or missed its deadline; the message ends with its output."""
 
 
 def follow(
@@ -27,7 +27,10 @@ def follow(
     timeout_s: float,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Run `modal …`, telling each line as it comes; `env` is its whole environment. Raises ModalCommandFailedError."""
+    """Run `modal` with these arguments, calling `on_line` with each line that it prints.
+
+    `env` is its complete environment. Raises ModalCommandFailedError.
+    """
     lines: list[str] = []
     with subprocess.Popen(
         _command(arguments),
@@ -59,7 +62,10 @@ def follow(
 
 
 def ask(arguments: Sequence[str], env: Mapping[str, str], *, timeout_s: float = ASK_TIMEOUT_S) -> Any:
-    """What `modal … --json` answers; `env` is its whole environment. Raises ModalCommandFailedError."""
+    """Run `modal … --json` and return the parsed answer; `env` is its complete environment.
+
+    Raises ModalCommandFailedError.
+    """
     asked = [*arguments, "--json"]
     try:
         done = subprocess.run(

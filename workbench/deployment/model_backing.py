@@ -1,7 +1,7 @@
-"""Which model stands behind a deployed endpoint: the deployer's own, by a key, or on this machine the scripted one.
+"""Which model a deployed endpoint uses: a model's service, by the deployer's key, or locally the scripted model.
 
 The scripted model is a process beside the local cloud: it ends with the cloud, and is started again when it is needed.
-Its key, and the secret that signs runs' tokens, stay in files that only their owner can read.
+Its key, and the secret that signs runs' tokens, are kept in files that only their owner can read.
 """
 
 import json
@@ -31,7 +31,7 @@ _START_S = 30.0
 
 
 class ModelUnavailableError(WorkbenchError):
-    """The model cannot be used, or the scripted one does not start; the message says why."""
+    """The settings of the model are not valid, or the scripted model does not start; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Backing:
 
 
 def why_without_claude(target: Target) -> str | None:
-    """Why sandboxes of a target are made without the Claude CLI, and what to do; None when they have it."""
+    """Why a deployment to a target leaves the Claude CLI out of sandboxes, and what to do; None when it does not."""
     if os.environ.get(WITHOUT_CLAUDE_VARIABLE):
         return f"{WITHOUT_CLAUDE_VARIABLE} is set"
     if target.kind == "local" and not (shutil.which("npm") and shutil.which("node")):
@@ -52,7 +52,7 @@ def why_without_claude(target: Target) -> str | None:
 
 
 def backing(target: Target) -> Backing | None:
-    """The model for what is deployed to a target now; None when it has none. Raises ModelUnavailableError."""
+    """The model that a deployment to a target will use; None for no model. Raises ModelUnavailableError."""
     if why_without_claude(target) is not None:
         return None
     if key := os.environ.get(UPSTREAM_KEY_VARIABLE):
@@ -61,7 +61,7 @@ def backing(target: Target) -> Backing | None:
 
 
 def _checked(given: Backing) -> Backing:
-    """What the gateway would refuse to start with is told where it can be put right."""
+    """Return `given` unless the gateway would refuse to start with it: then raise ModelUnavailableError right away."""
     try:
         GatewaySettings(
             upstream_url=given.url, upstream_key=SecretStr(given.key), token_secret=SecretStr(secrets.token_urlsafe(32))
@@ -74,7 +74,7 @@ def _checked(given: Backing) -> Backing:
 
 
 def revive(target: Target) -> None:
-    """Start the scripted model again when one belongs to the target and does not run."""
+    """Start the scripted model again if the target uses it and it is not running. Raises ModelUnavailableError."""
     if target.kind == "local" and _path(target).exists():
         _scripted(target)
 

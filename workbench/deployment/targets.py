@@ -1,7 +1,7 @@
-"""Where the same commands go: the local cloud, Modal itself, or an endpoint that somebody has deployed already.
+"""Targets: the local cloud, Modal itself, or an endpoint that is deployed already and given by its URL.
 
-A target is an address and its credentials. Connecting points the SDK of this process at it, which is how the SDK itself
-is configured: one process, one cloud.
+A target is an address with its credentials. Connecting to it configures the SDK of this whole process, so a process
+works with one cloud at a time.
 """
 
 import os
@@ -25,17 +25,17 @@ class TargetUnavailableError(WorkbenchError):
 
 @dataclass(frozen=True)
 class Target:
-    """Where to deploy and run. `env` makes any SDK program talk to it; its values are secret and never shown."""
+    """Where to deploy and run. `env` are the variables that point any SDK program at it; their values are secret."""
 
     kind: Literal["local", "modal", "url"]
     private: Path
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     url: str | None = None
-    cloud_url: str | None = None  # the local cloud's HTTP side: history, faults, the clock; Modal has none
+    cloud_url: str | None = None  # the local cloud's own HTTP interface (history, faults, clock); None elsewhere
     cloud_pid: int | None = None  # the local cloud's process
 
     def point_sdk(self) -> None:
-        """Make the SDK of this process talk to this target from now on."""
+        """Configure the SDK of this process for this target."""
         changed = {name: value for name, value in self.env.items() if os.environ.get(name) != value}
         if changed:
             os.environ.update(changed)
@@ -43,7 +43,7 @@ class Target:
 
 
 def resolve(name: str = "local", *, state_dir: str | Path | None = None) -> Target:
-    """Find a target by name, starting the local cloud when it is wanted and not running.
+    """The target with this name; for `local`, the local cloud is started if it is not running.
 
     `name` is `local`, `modal`, or the http(s) URL of an endpoint. Raises TargetUnavailableError.
     """

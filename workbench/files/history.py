@@ -1,6 +1,6 @@
-"""The history of a volume as the local cloud keeps it: commits, differences, blame, restoring. Blocking calls.
+"""The history of a volume, which the local cloud keeps: commits, differences, blame, restore. Blocking calls.
 
-Modal has no such thing; whoever holds no HistoryClient has no history.
+Modal keeps no history, so on Modal there is no HistoryClient.
 """
 
 import difflib
@@ -14,21 +14,21 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from workbench.cloud_control.cloud_http import CloudHttp, CloudRefusedError
 from workbench.errors import WorkbenchError
 
-MAX_BLAMED_BYTES = 1024 * 1024  # a text that somebody reads
-MAX_BLAMED_VERSIONS = 200  # comparing texts is slow
+MAX_BLAMED_BYTES = 1024 * 1024  # more than anybody reads line by line
+MAX_BLAMED_VERSIONS = 200  # comparing versions of a text is slow
 _NO_NEWLINE = "\\ No newline at end of file"  # as in every other unified diff
 
 
 class HistoryUnavailableError(WorkbenchError):
-    """There is no history where this volume is; the message says what there is instead."""
+    """The target keeps no history of volumes; the message says what can be used instead."""
 
 
 class HistoryError(WorkbenchError):
-    """The history has no such thing; the message says what."""
+    """The history cannot answer; the message says why."""
 
 
 class HistoryAbsentError(HistoryError):
-    """There was no such path, or no such commit; the message says which."""
+    """There is no such path or no such commit in the history; the message says which."""
 
 
 class _Fact(BaseModel):
@@ -44,7 +44,7 @@ class ChangedPath(_Fact):
 
 
 class CommitInfo(_Fact):
-    """One commit: `at` is Unix time, `author` says who: a sandbox with its tags, a container, or a client."""
+    """One commit. `at` is Unix time; `author` names the sandbox with its tags, the container, or the client."""
 
     number: int
     at: float
@@ -53,7 +53,7 @@ class CommitInfo(_Fact):
 
 
 class EntryInfo(_Fact):
-    """A path in one state."""
+    """What is at a path in one state of the volume."""
 
     kind: str
     size: int
@@ -62,7 +62,7 @@ class EntryInfo(_Fact):
 
 
 class FileChange(_Fact):
-    """A path that differs between two states; `what` is added, removed or modified."""
+    """A path that differs between two states; `what` is "added", "removed" or "modified"."""
 
     path: str
     what: str
@@ -71,7 +71,7 @@ class FileChange(_Fact):
 
 
 class BlamedLine(_Fact):
-    """A line and the commit that brought it."""
+    """One line of a file, and the commit that has added it."""
 
     text: str
     commit: int
@@ -80,7 +80,7 @@ class BlamedLine(_Fact):
 
 
 class UncommittedMount(_Fact):
-    """What a live mount holds that is not committed; `holder` is the sandbox or container."""
+    """The changes in a live mount that are not committed yet; `holder` names the sandbox or container that has it."""
 
     holder: str
     mount_path: str
@@ -100,7 +100,10 @@ _MOUNTS: TypeAdapter[list[UncommittedMount]] = TypeAdapter(list[UncommittedMount
 
 
 class HistoryClient:
-    """Asks a local cloud about one volume. Paths go in relative to the volume and come out relative to `root`."""
+    """The history of one volume, asked of a local cloud.
+
+    Paths are given relative to the volume and returned relative to `root`. Every call raises HistoryError.
+    """
 
     def __init__(self, url: str, env: Mapping[str, str], volume: str, *, root: str = "") -> None:
         self._http = CloudHttp(url, env)
@@ -108,7 +111,7 @@ class HistoryClient:
         self._root = root
 
     def commits(self, path: str, *, limit: int) -> list[CommitInfo]:
-        """The newest commits that touched a path, newest first."""
+        """The newest commits that have changed a path or anything below it, at most `limit`, newest first."""
         found = _COMMITS.validate_json(self._get("commits", path=path, limit=limit))
         return [
             one.model_copy(update={"changes": tuple(self._shortened(change) for change in one.changes)})
@@ -116,7 +119,7 @@ class HistoryClient:
         ]
 
     def diff(self, path: str, *, base: int, head: int) -> list[FileChange]:
-        """What differs between two commits."""
+        """The paths that differ between two commits."""
         found = _CHANGES.validate_json(self._get("diff", path=path, base=base, head=head))
         return [one.model_copy(update={"path": self._short(one.path)}) for one in found]
 
@@ -125,7 +128,7 @@ class HistoryClient:
         return self._get("content", path=path, commit=commit)
 
     def working(self, path: str, *, holder: str) -> bytes:
-        """A file as a live mount has it, committed or not."""
+        """A file's bytes as they are in the live mount of `holder`, committed or not."""
         return self._get("working", path=path, holder=holder)
 
     def text_diff(self, path: str, *, base: int, head: int | str, name: str) -> str:
@@ -145,7 +148,7 @@ class HistoryClient:
         return "".join(line if line.endswith("\n") else f"{line}\n{_NO_NEWLINE}\n" for line in lines)
 
     def blame(self, path: str) -> list[BlamedLine]:
-        """Each line of a file as it is now, with the commit that brought it; HistoryError for what is no file."""
+        """Each line of a file as it is now, with the commit that added it; raises HistoryError when it is no file."""
         versions = _VERSIONS.validate_json(self._get("versions", path=path))
         if not versions or versions[-1].entry is None or versions[-1].entry.kind != "file":
             raise HistoryError(f"there is no file {self._short(path)}")
@@ -160,12 +163,12 @@ class HistoryClient:
         return blamed
 
     def restore(self, path: str, *, commit: int) -> int | None:
-        """Bring a path back; returns the new commit's number."""
+        """Restore a path to its state at a commit; returns the new commit's number, None when nothing differs."""
         number: int | None = json.loads(self._ask("POST", "restore", path=path, commit=commit))["commit"]
         return number
 
     def uncommitted(self, path: str) -> list[UncommittedMount]:
-        """What live mounts hold that is not committed."""
+        """The changes in live mounts that are not committed yet."""
         return _MOUNTS.validate_json(self._get("uncommitted", path=path))
 
     def _lines_if_there(self, path: str, commit: int) -> list[str] | None:
@@ -203,7 +206,7 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _carried_over(blamed: list[BlamedLine], lines: list[str], version: CommitInfo) -> list[BlamedLine]:
-    """The lines of a version: those of the version before keep their commit, the rest are this one's."""
+    """The lines of a version, each with its commit: lines of the version before keep theirs, new ones get this one."""
     before = [line.text for line in blamed]
     texts = [line.rstrip("\n") for line in lines]
     result = [BlamedLine(text=text, commit=version.number, at=version.at, author=version.author) for text in texts]

@@ -1,7 +1,7 @@
-"""What a file is and how it can be looked at: text in tokens, JSON in nodes, an image, a page that cannot do anything.
+"""Previews of files: text with highlighted tokens, JSON as a tree, images, and HTML pages that cannot do anything.
 
-Names and contents are a job's: the kind of a file follows its bytes, highlighting only for names that are known here,
-sizes are bounded, and nothing leaves this module as HTML except a page that is shut in twice (`_shut_in`).
+Files are untrusted, names and contents alike: the kind of a file is decided by its bytes, only files with a known name
+are highlighted, sizes are bounded, and no HTML leaves this module except a page in two nested iframes (`_shut_in`).
 """
 
 import html
@@ -14,8 +14,8 @@ from typing import Any, Literal, TypedDict
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Token
 
-PREVIEW_BYTES = 64 * 1024  # of text: what somebody reads in a preview
-MAX_WHOLE_BYTES = 4 * 1024 * 1024  # of what is of use only when it is whole: images, pages, JSON
+PREVIEW_BYTES = 64 * 1024  # of a text; more than anybody reads in a preview
+MAX_WHOLE_BYTES = 4 * 1024 * 1024  # of files that are of use only as a whole: images, pages, JSON
 MAX_JSON_NODES = 5000
 MAX_JSON_DEPTH = 100
 MAX_HIGHLIGHTED_LINE = 2000  # characters; longer ones are machine-made, and lexers slow on them
@@ -24,7 +24,7 @@ PreviewKind = Literal["text", "json", "image", "page", "none"]
 Piece = tuple[str, str]
 """A class of token, empty for plain text, and its text."""
 
-# Why a list: a job chooses its files' names, and not every lexer ends soon on every text.
+# Only these lexers are used: a job chooses its files' names, and some lexers take very long on some texts.
 _LEXERS = {
     ".py": "python", ".js": "javascript", ".mjs": "javascript", ".ts": "typescript", ".tsx": "typescript",
     ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".ini": "ini", ".cfg": "ini", ".css": "css",
@@ -63,7 +63,7 @@ _BINARIES = {
 
 
 class Node(TypedDict, total=False):
-    """A value of a JSON document: its `key` where it has one, its `kind`, its `text`, or its `children`."""
+    """A value of a JSON document: its `key` in the object around it, its `kind`, and its `text` or its `children`."""
 
     key: str
     kind: str
@@ -73,9 +73,9 @@ class Node(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Preview:
-    """How a file can be looked at. `note` says what is left out, or why there is nothing to see.
+    """How a file can be shown. `note` says what is left out, or why there is nothing to see.
 
-    `lines` hold the text of all but images; `page` is a document for an iframe with an empty `sandbox`.
+    `lines` hold the text of everything but images, in tokens; `page` is a document for an iframe with `sandbox=""`.
     """
 
     path: str
@@ -90,17 +90,17 @@ class Preview:
 
     @property
     def text(self) -> str:
-        """The text as it is in the file, as far as it is here."""
+        """The text of the file, as far as the preview has it."""
         return "\n".join("".join(text for _, text in line) for line in self.lines)
 
 
 def bytes_wanted(size: int) -> int:
-    """How much of a file is worth reading for its preview."""
+    """How many bytes of a file of `size` bytes a preview needs."""
     return size if size <= MAX_WHOLE_BYTES else PREVIEW_BYTES
 
 
 def preview(path: str, data: bytes, size: int) -> Preview:
-    """Look at a file by its first bytes, all of them when there are `size`."""
+    """Make the preview of a file from its first bytes, of which there should be `bytes_wanted(size)`."""
     whole = len(data) >= size
     if mime := _image(data):
         if whole:
@@ -125,7 +125,7 @@ def preview(path: str, data: bytes, size: int) -> Preview:
 
 
 def highlighted(name: str, text: str) -> tuple[tuple[Piece, ...], ...]:
-    """Lines of pieces with the class of their token; plain for names that are not known and for very long lines."""
+    """A text as lines of (token class, text); plain for unknown file names and for very long lines."""
     alias = _LEXERS.get(PurePosixPath(name).suffix.lower())
     raw = text.split("\n")
     if alias is None or any(len(line) > MAX_HIGHLIGHTED_LINE for line in raw):
@@ -145,7 +145,7 @@ def highlighted(name: str, text: str) -> tuple[tuple[Piece, ...], ...]:
 
 
 def shown_size(size: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in words, such as "1.5 MiB"."""
     if size < 1024:
         return f"{size} B"
     return f"{size / 1024:.1f} KiB" if size < 1024**2 else f"{size / 1024**2:.1f} MiB"
@@ -165,12 +165,14 @@ _FRAME = re.compile("(</?)(?=iframe|frame|object|embed|fencedframe)", re.IGNOREC
 
 
 def _shut_in(guest: str) -> str:
-    """A page in which a job's page can do nothing: no script, no address, no way to another page.
+    """Wrap a job's page in an outer one, so that it can run no script, load nothing and lead to no other page.
 
-    Two documents, one in the other: the inner one, the job's, has the outer one's policy, and where it may lead is the
-    outer one's `frame-src`, which is nowhere. The iframe around both has an empty `sandbox`. Frames within the job's
-    page become unknown elements: Chromium connects to where they lead before it looks at the policy. (It does so
-    for a link that somebody clicks, too; nothing is sent, and the page stays.)
+    The job's page is an iframe in the outer page: it inherits the outer page's Content-Security-Policy, and may
+    navigate only as the outer page's `frame-src` allows, which is nowhere. The iframe that shows the outer page has
+    `sandbox=""`.
+    Frame tags in the job's page are renamed to unknown elements, because Chromium opens a connection to a frame's
+    address before it checks the policy. (It does so for a link that somebody clicks, too; but it sends nothing, and
+    the page stays.)
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; frame-src 'none'"
     inner = html.escape(_FRAME.sub(r"\1x-", guest), quote=True)
@@ -182,17 +184,17 @@ def _shut_in(guest: str) -> str:
 
 
 class _Number(str):
-    """A number as it is written: a page would round it."""
+    """A number as it is written in the document, because a browser would round it."""
 
     __slots__ = ()
 
 
 class _Members(list[tuple[str, Any]]):
-    """An object's members in their order, twice the same key included."""
+    """The members of an object in their order, including keys that occur twice."""
 
 
 def _nodes(text: str) -> Node | None:
-    """A JSON document as nodes; None for what is none, is too deep, or has more than MAX_JSON_NODES values."""
+    """A JSON document as a tree; None if it is not JSON, is nested too deeply, or has too many values."""
     try:
         value = json.loads(
             text, object_pairs_hook=_Members, parse_int=_Number, parse_float=_Number, parse_constant=_Number

@@ -1,7 +1,7 @@
-"""A project's files as they are committed, read through the SDK's volume API: no mount, no link ever followed.
+"""A project's committed files, read through the SDK's volume API: without a mount, and never following a link.
 
-What a sandbox has written but not committed is not among them; that is the point of looking. On the local cloud they
-have a history, too: who committed what and when, what differs, and the way back.
+Files that a sandbox has written but not committed are not among them. On the local cloud the files also have a history:
+who committed what and when, what differs between commits, and a way to restore them.
 """
 
 import html
@@ -54,12 +54,12 @@ class VolumeEntry:
 
 
 class ProjectVolume:
-    """One project's part of the project volume."""
+    """The files of one project in the project volume."""
 
     def __init__(
         self, volume: modal.Volume, user_id: str, project_id: str, *, history: HistoryClient | None = None
     ) -> None:
-        """`history` is there on the local cloud only: Modal keeps none."""
+        """`history` is the volume's history on the local cloud; None on Modal, which keeps none."""
         self._history = history
         self.user_id = user_id
         self.project_id = project_id
@@ -67,7 +67,7 @@ class ProjectVolume:
         self._root = f"/projects/{user_id}/{project_id}"
 
     def entries(self) -> list[VolumeEntry]:
-        """Everything that is committed, by path; empty for a project that has nothing yet."""
+        """All committed files and directories, sorted by path; empty for a project without any."""
         found: list[VolumeEntry] = []
         try:
             for entry in self._volume.iterdir(self._root, recursive=True):
@@ -82,7 +82,7 @@ class ProjectVolume:
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """A file's bytes, at most `limit` of them.
 
-        Raises ValueError for a path that cannot be in a project, FileNotFoundError, and IsADirectoryError for what is
+        Raises ValueError for a path that cannot be in a project, FileNotFoundError, and IsADirectoryError when it is
         no file.
         """
         self._file(path)
@@ -97,13 +97,13 @@ class ProjectVolume:
         check_path(path)
         entry = next((entry for entry in self.entries() if entry.path == path), None)
         if entry is None:
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(f"{path} is not among the project's committed files")
         if entry.kind != "file":
             raise IsADirectoryError(f"{path} is a {entry.kind}")
         return entry
 
     def preview(self, path: str, commit: int = 0) -> Preview:
-        """How a file looks, now or as it was right after a commit. Raises as `read` and `read_at` do."""
+        """A preview of a file, as it is now or was right after a commit. Raises as `read` and `read_at` do."""
         if commit:
             data = self.read_at(path, commit)
             return preview(path, data[: bytes_wanted(len(data))], len(data))
@@ -111,7 +111,7 @@ class ProjectVolume:
         return preview(path, self.read(path, limit=bytes_wanted(size)), size)
 
     def write(self, path: str, data: bytes) -> None:
-        """Put a file there, in place of what there is, as a commit of its own.
+        """Write a file, in place of one that is there, as a commit of its own.
 
         Raises ValueError for a path that cannot be in a project, or for more than MAX_UPLOAD_BYTES.
         """
@@ -126,19 +126,19 @@ class ProjectVolume:
         return self.read(path).decode(errors="replace")
 
     def tree(self, *, git: bool = False) -> str:
-        """The files as an indented tree; git's own directory only when asked for."""
+        """The files as an indented tree; with `git`, including the directory `.git`."""
         shown = [entry for entry in self.entries() if git or entry.path.split("/")[0] != ".git"]
         return "\n".join(tree_lines(shown)) or "(nothing committed)"
 
     def history(self, path: str = "", *, limit: int = 100) -> list[CommitInfo]:
-        """The newest commits that touched a path, the project when there is none, newest first.
+        """The newest commits that changed a path, or anything in the project without a path; newest first.
 
-        This and what follows raise HistoryUnavailableError where no history is kept.
+        This method and those below raise HistoryUnavailableError on a target that keeps no history, and HistoryError.
         """
         return self._machine.commits(self._below(path), limit=limit)
 
     def diff(self, base: int = 0, head: int = 0, *, path: str = "") -> list[FileChange]:
-        """What differs between two commits; a `base` of 0 is the empty project, a `head` of 0 the newest state."""
+        """The files that differ between two commits; `base` 0 is the empty project, `head` 0 the newest state."""
         return self._machine.diff(self._below(path), base=base, head=head)
 
     def read_at(self, path: str, commit: int) -> bytes:
@@ -153,19 +153,19 @@ class ProjectVolume:
         return self._machine.text_diff(self._below(path), base=base, head=head, name=path)
 
     def blame(self, path: str) -> list[BlamedLine]:
-        """Each line of a file as it is now, with the commit that brought it."""
+        """Each line of a file as it is now, with the commit that added it."""
         return self._machine.blame(self._below(path))
 
     def restore(self, commit: int, path: str = "") -> int | None:
-        """Bring a path, the project when there is none, back to how it was right after a commit.
+        """Restore a path, or the whole project without a path, to its state right after a commit.
 
-        That is a new commit, whose number is returned; None when nothing differs. Nothing is lost: what was there
-        before stays in the history.
+        This makes a new commit, whose number is returned; None when nothing differs. The state before stays in the
+        history.
         """
         return self._machine.restore(self._below(path), commit=commit)
 
     def uncommitted(self) -> list[UncommittedMount]:
-        """What live mounts of this project have written that nobody else can see yet."""
+        """The changes in live mounts of this project that are not committed, and so not visible to others yet."""
         return self._machine.uncommitted(self._below(""))
 
     @property
@@ -183,7 +183,7 @@ class ProjectVolume:
         return f"{self._root}/{path}".strip("/")
 
     def browse(self) -> "VolumeBrowser":
-        """A browser for JupyterLab."""
+        """A widget for JupyterLab that browses the files."""
         browser: VolumeBrowser = view_of("project files", self)
         return browser
 
@@ -202,7 +202,7 @@ class ProjectVolume:
 
 
 def tree_lines(entries: Iterable[VolumeEntry]) -> list[str]:
-    """Entries as an indented tree; not safe for a terminal."""
+    """Entries as lines of an indented tree, with names as they are: not safe to print to a terminal."""
     lines = []
     for entry in entries:
         depth = entry.path.count("/")
