@@ -28,6 +28,10 @@ __all__ = [
 ]
 
 
+LEASE_S = 20.0
+"""For how long a rule outlives the process that has put it into force by `Faults.injected`."""
+
+
 class ControlUnavailableError(WorkbenchError):
     """The target has no such control; the message says which target has it."""
 
