@@ -20,18 +20,17 @@ class Timeouts(BaseSettings):
     """Every deadline, in seconds, from variables WORKBENCH_TIMEOUT_*. Raises ValidationError when they do not fit.
 
     In the chain process_s < sandbox_s < function_s < upstream_s each leaves the one before it room for cleanup.
-    `upstream_s` is how long the caller in front of the endpoint waits for a response to end.
     """
 
     model_config = SettingsConfigDict(env_prefix="WORKBENCH_TIMEOUT_", frozen=True)
 
-    process_s: Seconds = 600
-    sandbox_s: Seconds = 720
-    function_s: Seconds = 840
-    upstream_s: Seconds = 900
+    process_s: Seconds = 600  # for the job's process
+    sandbox_s: Seconds = 720  # for the sandbox, and for the run as a whole
+    function_s: Seconds = 840  # for one request of a function, and so for a response that streams
+    upstream_s: Seconds = 900  # that the caller in front of the endpoint waits for a response to end
     start_s: Seconds = 60  # for a sandbox to be created, and then for its first command
-    commit_s: Seconds = 60
-    terminate_s: Seconds = 30
+    commit_s: Seconds = 60  # for the commit of the job's files, and reading them back
+    terminate_s: Seconds = 30  # for the sandbox to end, as the platform confirms it
     lease_s: Seconds = 20  # a sandbox that hears nothing from its run ends after it; so do runs of a container cut off
     stall_s: Seconds = 150  # of silence before a Claude CLI counts as stalled; a running tool is told every 30 s
     model_headers_s: Seconds = 15  # for the model to begin an answer, before the CLI asks again
@@ -79,8 +78,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="WORKBENCH_", frozen=True, hide_input_in_errors=True)
 
-    secret: SecretStr
-    secret_previous: SecretStr | None = None
+    secret: SecretStr  # what callers must show
+    secret_previous: SecretStr | None = None  # accepted beside it, during rotation
     model_token_secret: SecretStr | None = None  # signs runs' tokens for the model gateway; None: there is no model
     max_runs: Annotated[int, Field(ge=2)] = DEFAULT_MAX_RUNS  # at once in one container
     max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run

@@ -1,78 +1,90 @@
-"""What the README tells people to do, works: its commands exist and its code runs."""
+"""What the README and the pages below `.github/docs` tell people to do, works: their commands and their code run.
+
+A block says by its tag how it is run: `sh run` on the tests' cloud, `sh fault` as rules with a run that meets them,
+`python FILE` is the file that the page's commands name. That other commands exist, `quick/project/test_docs.py` holds.
+"""
 
 import json
 import os
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from tests.conftest import live_sandboxes
+from tests.conftest import live_sandboxes, stop_apps
 from tests.support import warm
-from tests.support.commands import cli
+from tests.support.commands import PLAIN, cli
+from tests.support.docs import pages
+from tests.support.docs.made import DOCS
+from tests.support.docs.pages import PAGES, README
 from tests.support.paths import ROOT
 from workbench import Workbench
-from workbench.cli import app
 from workbench.deployment.deploy import SECRET_VARIABLE
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-SHELL = "\n".join(block for language, block in BLOCKS if language == "sh")
-COMMANDS = sorted(
-    {tuple(match.split()) for match in re.findall(r"uv run workbench ((?:[a-z]+ ?){1,2})", SHELL.replace("'", " -"))}
-)
+WITH_PYTHON = [page for page in PAGES if pages.blocks(page, "python", "")]
+WITH_COMMANDS = [page for page in PAGES if pages.blocks(page, "sh", "run")]
+# What a page's Python has come to, where it does not assert that itself.
+AFTER = {
+    "README.md": "assert (end.type, wb.volume(project).read_text('note.txt')) == ('done', 'hello')\nwb.close()\n",
+    ".github/docs/ci.md": "test_the_report_is_written()\n",
+}
+FILES_S = 110
 
 
 def test_both_commands_stand_in_the_readme() -> None:
+    shell = "\n".join(block.text for block in pages.blocks(README, "sh"))
     for command in ("demo", "test"):
-        assert f"pip install uv && uv run workbench {command}" in SHELL
+        assert f"pip install uv && uv run workbench {command}" in shell
     assert "uv run workbench test" in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_command_of_the_readme_exists(command: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(app, [*command, "--help"])
-    assert done.exit_code == 0, done.output
+def test_the_readme_has_two_screens() -> None:
+    assert len(README.read_text().splitlines()) <= 100
 
 
-def test_the_python_of_the_readme_runs(wb: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=pages.name)
+def test_the_python_of_a_page_runs(page: Path, wb: Workbench) -> None:
     """In a process of its own, as it stands, against the app under test."""
-    first, archive, second = (block for language, block in BLOCKS if language == "python")
-    first += "assert (end.type, _) == ('done', 'hello')\nwb.close()\n"
-    archive += "assert kept.terminal == end\nwb.close()\n"
-    second += "assert wb.clock.offset_s() >= 300\nassert wb.faults.rules() == []\nwb.close()\n"
-    code = first + archive + second
+    code = "".join(block.text for block in pages.blocks(page, "python", "")) + AFTER.get(pages.name(page), "")
     code = code.replace("\nwb.volume", "\n_ = wb.volume").replace(".connect()", f".connect(app_name={wb.app_name!r})")
     done = warm.run("-c", code, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert live_sandboxes() == []
 
 
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=pages.name)
+def test_the_commands_of_a_page_work(page: Path, wb: Workbench, tmp_path: Path) -> None:
+    """One after the other, beside the files that the page has, on a project and an app of the test's own."""
+    for block in pages.blocks(page, "python"):
+        if block.tag:
+            (tmp_path / block.tag).write_text(block.text)
+    ids = {f"WORKBENCH_{name}_ID": "5b3c9a0e-60f5-4d49-9c6e-3f9c1b7a2d10" for name in ("USER", "PROJECT")}
+    env = {**os.environ, **PLAIN, **ids, "WORKBENCH_APP_NAME": wb.app_name, "COLUMNS": "200"}
+    try:
+        for block in pages.blocks(page, "sh", "run"):
+            for words in pages.commands_of(block.text):
+                done = warm.run("-m", *words, env=env, cwd=tmp_path, timeout_s=FILES_S)
+                assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout}{done.stderr}"
+    finally:
+        stop_apps(*(Path(block.tag).stem for block in pages.blocks(page, "python") if block.tag))
+
+
 def test_the_curl_of_the_readme_streams(wb: Workbench) -> None:
-    (curl,) = (block for language, block in BLOCKS if language == "sh" and block.startswith("curl"))
+    (curl,) = (block.text for block in pages.blocks(README, "sh") if block.text.startswith("curl"))
     env = {"URL": wb.endpoint.url, "SECRET": wb.endpoint.secret.get_secret_value(), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(["sh", "-c", curl], env=env, capture_output=True, text=True, timeout=110, check=False)
     assert "event: done" in done.stdout, done.stdout + done.stderr
     assert SECRET_VARIABLE not in done.stdout
 
 
-def test_the_stock_commands_of_the_readme_work(wb: Workbench, cloud: object) -> None:
-    found = [shlex.split(line)[2:] for line in SHELL.splitlines() if line.startswith("uv run modal ")]
-    assert len(found) == 3
-    for _, *arguments in found:
-        given = [word.replace("modal-workbench", wb.app_name) for word in arguments]
-        done = warm.run("-m", "modal", *given, env=os.environ)
-        assert done.returncode == 0, done.stderr
-
-
 CODE = "import time; open('note', 'w').write(str(time.time())); print('out')"  # another file each time
 
 
-def test_the_faults_of_the_readme_happen_and_are_told(wb: Workbench) -> None:
+def test_the_faults_of_the_pages_happen_and_are_told(wb: Workbench) -> None:
     """Each rule as it stands, one after the other, and a run that meets it."""
-    lines = [line for line in SHELL.splitlines() if line.startswith("uv run workbench cloud fault add")]
+    lines = [line for page in PAGES for block in pages.blocks(page, "sh", "fault") for line in block.text.splitlines()]
     assert len(lines) == 2
     job = ["run", "python", "--app-name", wb.app_name, "--json", "-c", CODE]
     for line in lines:
@@ -87,3 +99,17 @@ def test_the_faults_of_the_readme_happen_and_are_told(wb: Workbench) -> None:
         expected = re.findall(r"ends in (\w+)", told)
         assert ([end["code"]] if end["type"] == "error" else []) == expected, line
     assert json.loads(cli(*job).stdout.splitlines()[-1])["type"] == "done"
+
+
+def test_every_block_is_held_by_a_test() -> None:
+    """A tag or a language that nobody runs would be prose that looks like code."""
+    known = {"sh": ("", "run", "fault"), "yaml": ("",), "text": ("",)}
+    typescript = ("lib/endpoint.ts", "lib/follow.ts", "app/api/generate/route.ts", "app/api/generate/[runId]/route.ts")
+    for page in PAGES:
+        for block in pages.blocks(page):
+            if block.language == "python":
+                assert block.tag == "" or block.tag in "".join(one.text for one in pages.blocks(page, "sh", "run"))
+            elif block.language == "ts":
+                assert (page, block.tag) in {(DOCS / "nextjs.md", tag) for tag in typescript}
+            else:
+                assert block.tag in known[block.language], (page.name, block)
