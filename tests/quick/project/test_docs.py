@@ -11,6 +11,7 @@ from modal_app.contract.errors import ErrorCode
 from tests.support.docs import AGAIN, pages, pictures
 from tests.support.docs.made import DOCS, PICTURES, files
 from tests.support.docs.pages import PAGES, README, UnknownError, check_command
+from tests.support.docs.reference import PAGES as MADE
 from tests.support.paths import ROOT
 from workbench import Workbench
 
@@ -104,7 +105,7 @@ def test_commands_are_found_however_they_stand(text: str, found: list[list[str]]
     assert list(pages.command_lines(page)) == found
 
 
-@each_page
+@pytest.mark.parametrize("page", [*PAGES, *(DOCS / name for name in MADE)], ids=pages.name)
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     for link in pages.links(page):
         path, _, heading = link.partition("#")
@@ -121,8 +122,9 @@ def test_every_page_is_linked_from_the_readme() -> None:
 @each_page
 def test_every_path_of_the_project_that_a_page_names_is_there(page: Path) -> None:
     for text in pages.inline(page):
-        if re.fullmatch(r"(modal_app|workbench|tests|notebooks|findings|\.github|\.ci)(/[\w.*-]+)+/?", text):
-            assert list(ROOT.glob(text.rstrip("/"))), text
+        path = re.sub(r"NN_name|NAME", "*", text.rstrip("/"))
+        if re.fullmatch(r"(modal_app|workbench|tests|notebooks|findings|\.github|\.ci)(/[\w.*-]+)+", path):
+            assert list(ROOT.glob(path)), text
 
 
 @each_page
@@ -145,6 +147,18 @@ def test_the_terms_of_the_glossary_are_used_and_told_once() -> None:
     assert len(set(terms)) == len(terms)
     everywhere = "\n".join(page.read_text() for page in PAGES).replace(glossary, "").lower()
     assert [term for term in terms if term.lower() not in everywhere] == []
+
+
+def test_every_notebook_has_its_row() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "ci.md").read_text(), re.MULTILINE)
+    assert rows == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def test_the_events_of_the_log_are_what_the_code_logs() -> None:
+    rows = re.findall(r"^\| ((?:`[a-z_.]+`(?:, )?)+) \|", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert len(names) >= 12
+    assert [name for name in names if f'"{name}"' not in CODE] == []
 
 
 def test_the_symptoms_of_the_troubleshooting_are_what_the_code_says() -> None:
