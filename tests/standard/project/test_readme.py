@@ -22,6 +22,7 @@ from tests.support.docs.pages import PAGES, README
 from tests.support.paths import ROOT
 from workbench import Workbench
 from workbench.deployment.deploy import SECRET_VARIABLE
+from workbench.local_cloud.process.state_directory import Running
 
 WITH_PYTHON = [page for page in PAGES if pages.blocks(page, "python", "")]
 WITH_COMMANDS = [page for page in PAGES if pages.blocks(page, "sh", "run")]
@@ -30,7 +31,8 @@ AFTER = {
     "README.md": "assert (end.type, wb.volume(project).read_text('note.txt')) == ('done', 'hello')\nwb.close()\n",
     ".github/docs/ci.md": "test_the_report_is_written()\n",
 }
-FILES_S = 110
+PAGES_APP = "docs-pages"
+COMMAND_S = 110
 
 
 def test_both_commands_stand_in_the_readme() -> None:
@@ -55,20 +57,20 @@ def test_the_python_of_a_page_runs(page: Path, wb: Workbench) -> None:
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=pages.name)
-def test_the_commands_of_a_page_work(page: Path, wb: Workbench, tmp_path: Path) -> None:
-    """One after the other, beside the files that the page has, on a project and an app of the test's own."""
+def test_the_commands_of_a_page_work(page: Path, cloud: Running, tmp_path: Path) -> None:
+    """One after the other, beside the files that the page has, on a project and an app of the pages' own."""
     for block in pages.blocks(page, "python"):
         if block.tag:
             (tmp_path / block.tag).write_text(block.text)
     ids = {f"WORKBENCH_{name}_ID": "5b3c9a0e-60f5-4d49-9c6e-3f9c1b7a2d10" for name in ("USER", "PROJECT")}
-    env = {**os.environ, **PLAIN, **ids, "WORKBENCH_APP_NAME": wb.app_name, "COLUMNS": "200"}
+    env = {**os.environ, **PLAIN, **ids, "WORKBENCH_APP_NAME": PAGES_APP, "COLUMNS": "200"}
     try:
         for block in pages.blocks(page, "sh", "run"):
             for words in pages.commands_of(block.text):
-                done = warm.run("-m", *words, env=env, cwd=tmp_path, timeout_s=FILES_S)
+                done = warm.run("-m", *words, env=env, cwd=tmp_path, timeout_s=COMMAND_S)
                 assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout}{done.stderr}"
     finally:
-        stop_apps(*(Path(block.tag).stem for block in pages.blocks(page, "python") if block.tag))
+        stop_apps(PAGES_APP, *(Path(block.tag).stem for block in pages.blocks(page, "python") if block.tag))
 
 
 def test_the_curl_of_the_readme_streams(wb: Workbench) -> None:

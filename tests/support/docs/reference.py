@@ -8,7 +8,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -161,22 +161,33 @@ def _named(name: str, thing: Any) -> str:
     source = _Source.of(thing)
     lines = [f"## `{name}`", ""]
     if not inspect.isclass(thing):
-        return "\n".join([*lines, source.signature(source.node), "", *_prose(thing.__doc__), ""])
-    lines += _prose(_docstring(source.node))
-    body = [line for base in _bases(thing) for line in _Source.of(base).fields()]
-    if body:
-        lines += ["```python", f"class {thing.__name__}:", *body, "```", ""]
-    seen: set[str] = set()
-    for base in reversed(_bases(thing)):
-        one = _Source.of(base)
-        for method in one.methods():
-            if method.name in seen:
-                continue
-            seen.add(method.name)
-            if method.name != "__init__":
-                lines += [f"### `{thing.__name__}.{method.name}`", ""]
-            lines += [one.signature(method), "", *_prose(_docstring(method))]
+        return "\n".join([*lines, _block(source.signature(source.node)), "", *_prose(thing.__doc__), ""])
+    methods = {method.name: (one, method) for one in map(_Source.of, _bases(thing)) for method in one.methods()}
+    lines += [_class(thing, source, methods), "", *_prose(_docstring(source.node))]
+    if "__init__" in methods:
+        _, made = methods.pop("__init__")
+        lines += _prose(_docstring(made))
+    for method, (one, node) in methods.items():
+        lines += [f"### `{thing.__name__}.{method}`", "", _block(one.signature(node)), "", *_prose(_docstring(node))]
     return "\n".join([*lines, ""])
+
+
+def _class(thing: type, source: "_Source", methods: Mapping[str, tuple["_Source", Any]]) -> str:
+    """A class with its fields and how it is made, as they stand in the source."""
+    bases = [text for text in map(ast.unparse, source.node.bases) if not text.startswith(("_", "Generic"))]
+    head = [*(f"@{ast.unparse(one)}" for one in source.node.decorator_list)]
+    head.append(f"class {thing.__name__}{'(' + ', '.join(bases) + ')' if bases else ''}:")
+    body = [line for base in _bases(thing) for line in _Source.of(base).fields()]
+    if "__init__" in methods:
+        one, node = methods["__init__"]
+        body += [*([""] if body else []), textwrap.indent(one.signature(node), "    ")]
+    if not body:
+        head[-1] += " ..."
+    return _block("\n".join([*head, *body]))
+
+
+def _block(code: str) -> str:
+    return f"```python\n{code}\n```"
 
 
 def _bases(thing: type) -> list[type]:
@@ -228,8 +239,7 @@ class _Source:
         """A function from its decorators to its colon, as it stands."""
         first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
         lines = self.lines[first - 1 : node.body[0].lineno - 1]
-        text = textwrap.dedent("\n".join(re.sub(r"\s+# .*$", "", line) for line in lines)).rstrip().removesuffix(":")
-        return f"```python\n{text}\n```"
+        return textwrap.dedent("\n".join(re.sub(r"\s+# .*$", "", line) for line in lines)).rstrip().removesuffix(":")
 
 
 def _docstring(node: Any) -> str | None:
