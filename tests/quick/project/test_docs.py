@@ -13,13 +13,13 @@ from tests.support.docs.made import DOCS, PICTURES, files
 from tests.support.docs.pages import PAGES, README, UnknownError, check_command
 from tests.support.docs.reference import PAGES as MADE
 from tests.support.paths import ROOT
-from workbench import Workbench
+from workbench import Run, Workbench
 
 SOURCES = {
     path: path.read_text()
     for room in ("modal_app", "workbench", "tests")
     for path in (ROOT / room).rglob("*.py")
-    if "docs" not in path.parts
+    if "docs" not in path.parts and path != Path(__file__)
 }
 CODE = "\n".join(SOURCES.values())
 PYTHON = ["workbench", "run", "python", "-c", "print(1); x = 2 | 3", "-t", "http://a:1"]
@@ -128,15 +128,51 @@ def test_every_path_of_the_project_that_a_page_names_is_there(page: Path) -> Non
 
 
 @each_page
-def test_every_variable_and_python_name_in_a_sentence_exists(page: Path) -> None:
-    text = pages.prose(page)
+def test_every_name_in_a_sentence_exists(page: Path) -> None:
+    """Variables of the environment, Python names, options: what `check_names` finds."""
+    check_names(page.read_text(), pages.inline(page))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`WORKBENCH_COLOUR`",
+        "`workbench.fly()`",
+        "`wb.fly`",
+        "`run.fly()`",
+        "`Workbench.fly`",
+        "`Project.fly()`",
+        "`ProjectVolume.fly`",
+        "`--colour`",
+        "`-k red --colour`",
+    ],
+)
+def test_a_name_that_there_is_not_is_found(text: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"Give it {text}.")
+    with pytest.raises(AssertionError, match=r"fly|colour|COLOUR"):
+        check_names(text, pages.inline(page))
+
+
+# What pages call the objects that they speak of, and options of other programs that they name.
+CALLED = {"wb": Workbench, "run": Run}
+OF_OTHERS = {"--privileged"}
+
+
+def check_names(text: str, inline: list[str]) -> None:
     settings = (DOCS / "reference-contract.md").read_text()
-    for variable in set(re.findall(r"\bWORKBENCH_[A-Z0-9_]*[A-Z0-9]\b", page.read_text())):
-        assert variable in CODE or f"`{variable}`" in settings or variable == "WORKBENCH_URL", variable
-    for name in set(re.findall(r"`workbench\.(\w+)[`(.]", text)):
-        assert hasattr(workbench, name) or importlib.util.find_spec(f"workbench.{name}"), name
-    for name in set(re.findall(r"`wb\.(\w+)", text)):
-        assert hasattr(Workbench, name), name
+    for variable in set(re.findall(r"\bWORKBENCH_[A-Z0-9_]*[A-Z0-9]\b", text)) - {"WORKBENCH_URL"}:
+        assert variable in CODE or f"`{variable}`" in settings, variable
+    for code in inline:
+        for name in re.findall(r"^workbench\.(\w+)", code):
+            assert hasattr(workbench, name) or importlib.util.find_spec(f"workbench.{name}"), code
+        for thing, name in re.findall(r"^(\w+)\.(\w+)\b(?!\.\w)", code):
+            kind = CALLED.get(thing) if thing in CALLED else getattr(workbench, thing, None)
+            if isinstance(kind, type) and not code.endswith((".zip", ".json", ".py")):
+                assert hasattr(kind, name) or name in getattr(kind, "model_fields", ()), code
+        for option in re.findall(r"(?:^|\s)(--?[a-z][\w-]*)", code):
+            if not re.match(r"[a-z]", code):  # else it stands behind its command, where it is checked
+                assert option in pages.options() | OF_OTHERS | {"-k"}, code
 
 
 def test_the_terms_of_the_glossary_are_used_and_told_once() -> None:

@@ -150,6 +150,17 @@ def check_command(words: list[str], *, whole: bool = True) -> None:
             raise UnknownError(f"`{' '.join(words)}`: {error.format_message()}") from None
 
 
+def options() -> set[str]:
+    """Every option of every command of `workbench`."""
+    waiting: list[Any] = [typer.main.get_command(app)]
+    found = {"--help"}
+    while waiting:
+        command = waiting.pop()
+        found |= {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        waiting += getattr(command, "commands", {}).values()
+    return found
+
+
 def _check_option(command: Any, path: list[str], word: str) -> None:
     known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)} | {"--help"}
     if word.partition("=")[0] not in known:
