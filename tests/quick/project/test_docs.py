@@ -96,6 +96,7 @@ def test_an_unknown_command_or_option_is_found(line: str) -> None:
         ("```sh\npip install uv && uv run workbench fly\n```\n", [["pip", "install", "uv"], ["workbench", "fly"]]),
         ("```sh\nA=1 uv run workbench test -- -k x\n```\n", [["workbench", "test", "--", "-k", "x"]]),
         ("```sh\nuv run workbench contract errors > a.json\n```\n", [["workbench", "contract", "errors"]]),
+        ("```yaml\nsteps:\n  - run: uv run workbench fly\n```\n", [["workbench", "fly"]]),
         ("```python\nworkbench fly\n```\n", []),
     ],
 )
@@ -183,6 +184,18 @@ def test_the_terms_of_the_glossary_are_used_and_told_once() -> None:
     assert len(set(terms)) == len(terms)
     everywhere = "\n".join(page.read_text() for page in PAGES).replace(glossary, "").lower()
     assert [term for term in terms if term.lower() not in everywhere] == []
+
+
+def test_the_way_of_a_request_names_each_room_once() -> None:
+    """Down to the sandbox and back: what is told twice, or is no room, has been moved."""
+    text = (DOCS / "concepts.md").read_text()
+    down, _, rest = text.partition("**Down, from")[2].partition("**Back, from")
+    back = rest.partition("**The end.**")[0]
+    for way, door in ((down, ["modal_app/web.py"]), (back, ["modal_app/stream.py"])):
+        rooms = re.findall(r"\*\*`(\w+)`\*\*", way)
+        assert len(set(rooms)) == len(rooms) >= 4
+        assert all((ROOT / "modal_app" / room / "__init__.py").exists() for room in rooms)
+        assert all(path in way for path in door)
 
 
 def test_every_notebook_has_its_row() -> None:

@@ -77,9 +77,11 @@ def anchors(page: Path) -> set[str]:
 
 
 def command_lines(page: Path) -> Iterator[list[str]]:
-    """The words of each command of a page's shell blocks, without `uv run` and what is set before it."""
+    """The words of each command of a page's shell blocks and workflows, without `uv run` and what is set before it."""
     for block in blocks(page, "sh"):
         yield from commands_of(block.text)
+    for block in blocks(page, "yaml"):
+        yield from commands_of("\n".join(re.findall(r"\brun: (.+)", block.text)))
 
 
 def commands_of(script: str) -> Iterator[list[str]]:
