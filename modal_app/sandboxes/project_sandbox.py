@@ -348,8 +348,8 @@ class ProjectSandbox:
         """The error to raise for a command that broke off.
 
         `error` is what the SDK raised, `code` the exit code if one was seen. An error that is no platform error is
-        returned as it is; lost output becomes `stream_lost`. Everything else means that the sandbox has ended:
-        `cancelled` if it is tagged so, `out_of_memory`, or `sandbox_lost`.
+        returned as it is. When output is lost, or the sandbox is not known to have ended, it is `stream_lost`; of one
+        that has ended, `cancelled` if it is tagged so, `out_of_memory`, or `sandbox_lost`.
         """
         if error is not None and not isinstance(error, PLATFORM_ERRORS):
             return error
@@ -363,24 +363,29 @@ class ProjectSandbox:
             pass  # the tag cannot be read: the sandbox is taken as lost
         if cancelled:
             return ContractError(ErrorCode.CANCELLED, "the run was cancelled")
-        if await self._is_out_of_memory():
+        ended_as = await self._ended_as()
+        if ended_as in _OUT_OF_MEMORY:
             _log.warning("sandbox.out_of_memory", sandbox_id=self.id)
             message = "the job used more memory than its sandbox has, and the platform ended the sandbox"
             return ContractError(ErrorCode.OUT_OF_MEMORY, message, exit_code=code)
+        if ended_as is None and error is not None:
+            _log.warning("sandbox.out_of_reach", sandbox_id=self.id, reason=type(error).__name__)
+            message = f"the platform broke off what runs the job ({type(error).__name__}); its sandbox is ended now"
+            return ContractError(ErrorCode.STREAM_LOST, message)
         _log.warning("sandbox.lost", sandbox_id=self.id, reason=type(error).__name__)
         return ContractError(ErrorCode.SANDBOX_LOST, "the sandbox ended before its job")
 
-    async def _is_out_of_memory(self) -> bool:
-        """Whether the sandbox has ended because its memory was used up.
+    async def _ended_as(self) -> "api_pb2.GenericResult.GenericStatus.ValueType | None":
+        """As what the sandbox has ended; None when the platform does not say within `_ENDING_S` that it has.
 
-        Read from the SDK's private result: its public return code is 137 both for this and for a termination.
+        Read from the SDK's private result: its public return code is 137 for a termination and for a lack of memory.
         """
         try:
             async with asyncio.timeout(_ENDING_S):
                 await self._sandbox.wait.aio(raise_on_termination=False)
         except PLATFORM_ERRORS:
-            return False
-        return self._sandbox._get_metadata().result.status in _OUT_OF_MEMORY
+            return None
+        return self._sandbox._get_metadata().result.status
 
     async def _keep(self) -> None:
         """Send the watchdog a byte three times per lease, until cancelled."""

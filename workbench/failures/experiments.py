@@ -187,7 +187,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "stream-ended-without-exit-code": Experiment(
         act=running("import time\nfor n in range(10): print(n, flush=True); time.sleep(0.1)\n"),
-        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=2, status="DATA_LOSS", times=1),
+        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=2, status="DATA_LOSS"),
         harm=_lied("half of its output is missing"),
         broken=_told("stream_lost", "sandbox_lost"),
     ),
@@ -245,7 +245,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "dies-mid-run": Experiment(
         act=running("import time\nfor n in range(50): print(n, flush=True); time.sleep(0.1)\n"),
-        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=2, kill="sandbox", times=1),
+        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=2, kill="sandbox"),
         harm=_lied("its sandbox was killed in the middle of it"),
         broken=_told("sandbox_lost"),
     ),

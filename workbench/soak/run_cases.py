@@ -33,7 +33,15 @@ _TO_ITS_READER = frozenset(("nothing", "the client leaves"))  # the run itself h
 # What a run may end in when something was done to it, or to others while it went on. `internal` is not among them, nor
 # is any time limit: nothing here takes so long.
 _PERMITTED = frozenset(
-    ("container_lost", "sandbox_lost", "sandbox_unavailable", "commit_failed", "cancelled", "project_busy")
+    (
+        "container_lost",
+        "sandbox_lost",
+        "stream_lost",
+        "sandbox_unavailable",
+        "commit_failed",
+        "cancelled",
+        "project_busy",
+    )
 )
 _CODE = """
 import random, sys, time

@@ -100,7 +100,7 @@ class FaultRule(BaseModel):
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> "FaultRule":
-        given = {name for name in ACTIONS if getattr(self, name)}
+        given = {name for name in ACTIONS if _does_something(name, getattr(self, name))}
         if not given:
             raise ValueError(f"a rule does nothing unless one of these is given: {', '.join(sorted(ACTIONS))}")
         misplaced = sorted(given - _ALLOWED[self.at])
@@ -183,6 +183,10 @@ _ALLOWED: dict[At, frozenset[str]] = {
         )
     ),
 }
+
+
+def _does_something(name: str, value: object) -> bool:
+    return value is not None and value is not False and not (name == "delay_s" and value == 0)
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from workbench.local_cloud.sandboxes.limits.pacing import Pacer
 
 def test_one_alone_has_its_turn_however_long_it_takes() -> None:
     pacer = Pacer(5.0)
-    with pacer.taking_part():
+    with pacer.participant():
         assert pacer.pause_s(60.0) == 5.0
-    assert pacer.parts == 0
+    assert pacer.participants == 0
 
 
 def test_many_wait_for_each_other_and_not_for_ever() -> None:
     pacer = Pacer(5.0)
     with ExitStack() as stack:
         for _ in range(501):
-            stack.enter_context(pacer.taking_part())
+            stack.enter_context(pacer.participant())
         assert pacer.pause_s(0.0001) == 5.0
         assert pacer.pause_s(0.001) == pytest.approx(10.0)
         assert pacer.pause_s(1.0) == 30.0
@@ -43,7 +43,7 @@ async def test_a_disk_that_fills_wakes_every_watchdog(tmp_path: Path, monkeypatc
     before = disks.free(device, tmp_path)
     with ExitStack() as stack:
         for _ in range(500):
-            stack.enter_context(disks.walks.taking_part())
+            stack.enter_context(disks.walks.participant())
         started = time.monotonic()
         waiting = [asyncio.create_task(disks.turn()) for _ in range(3)]
         await asyncio.sleep(INTERVAL_S + 0.05)
