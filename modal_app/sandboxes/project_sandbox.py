@@ -385,7 +385,8 @@ class ProjectSandbox:
                 await self._sandbox.wait.aio(raise_on_termination=False)
         except PLATFORM_ERRORS:
             return None
-        return self._sandbox._get_metadata().result.status
+        status: api_pb2.GenericResult.GenericStatus.ValueType = self._sandbox._get_metadata().result.status
+        return status
 
     async def _keep(self) -> None:
         """Send the watchdog a byte three times per lease, until cancelled."""

@@ -195,6 +195,18 @@ def test_a_run_whose_output_is_lost_is_not_done(faults: Faults, wb: Workbench, p
     assert ends == ["sandbox_unavailable", "stream_lost", "stream_lost", "commit_failed"]
 
 
+def test_a_job_of_which_the_platform_lets_go_is_not_called_dead(
+    faults: Faults, wb: Workbench, project: Project
+) -> None:
+    """Its sandbox lived, and was ended for want of a better end: the run says so, and can be tried again."""
+    with faults.injected(rpc="TaskExecWait", argv="*/tmp/job.py*", status="FAILED_PRECONDITION"):
+        end = wb.launch(project, "python", code="import time; print(1, flush=True); time.sleep(1)").wait()
+    assert end.type == "error"
+    assert (end.code, end.recoverable) == ("stream_lost", True)
+    assert end.sandbox is not None
+    assert end.sandbox.terminated
+
+
 def test_a_slow_reader_gets_everything(faults: Faults, sandbox: modal.Sandbox, clock: Clock) -> None:
     faults.add(at="stream", rpc="TaskExecStdioRead", bytes_per_s=400_000, times=1)
     started = time.monotonic()
