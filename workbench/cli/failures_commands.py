@@ -55,7 +55,12 @@ def list_(
             table.add_section()
             table.add_row(Text(one.family, style="bold"), "", "", "")
             shown = one.family
-        table.add_row(one.name, one.promise, "yes" if one.name in EXPERIMENTS else "", Text(one.symptom))
+        table.add_row(
+            one.name,
+            one.promise,
+            "yes" if one.name in EXPERIMENTS else "",
+            Text(one.symptom.split(". ")[0].rstrip(".")),
+        )
     console = Console()
     console.print(table)
     for promise, meaning in PROMISES.items():

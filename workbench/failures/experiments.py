@@ -191,6 +191,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         harm=_lied("half of its output is missing"),
         broken=_told("stream_lost", "sandbox_lost"),
     ),
+    "idle-cut": Experiment(
+        act=running("import time\ntime.sleep(14)\nprint('thought')\n"),
+        rules=lambda side, project: ({"at": "web", "app": side.app_name, "path": "/generate", "idle_cut_s": 12},),
+        harm=_lied("nothing was said of the cut"),
+        broken=_same("thought\n"),
+    ),
     # -- persistence
     "missing-commit": Experiment(
         act=running_and_reading(_WRITES, "note.txt"),
@@ -223,6 +229,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             else f"the first {seen.observations[0]}, the second {seen.end}"
         ),
     ),
+    "volume-full": Experiment(
+        act=running("import time\nfor n in range(50): print(n, flush=True); time.sleep(0.1)\n"),
+        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=2, exhaust="disk"),
+        harm=_lied("its disk was full"),
+        broken=_told("sandbox_lost", "commit_failed"),
+    ),
     "name-cannot-be-committed": Experiment(
         act=running_and_reading("open(b'caf\\xe9', 'w').write('x'); open('note.txt', 'w').write('kept')", "note.txt"),
         harm=_lied("one of its files can never be kept"),
@@ -242,6 +254,20 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         harm=_lied("nothing ran"),
         broken=_told("sandbox_unavailable"),
+    ),
+    "dead-before-first-command": Experiment(
+        act=running("print('never')"),
+        rules=lambda side, project: (
+            {"rpc": "TaskExecStart", "sandbox": f"{side.sandbox_name(project)}*", "kill": "sandbox", "times": 1},
+        ),
+        harm=_lied("nothing ran"),
+        broken=_told("sandbox_unavailable"),
+    ),
+    "out-of-memory": Experiment(
+        act=running("import time\nfor n in range(50): print(n, flush=True); time.sleep(0.1)\n"),
+        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=2, exhaust="memory"),
+        harm=_lied("it was killed for its memory"),
+        broken=_told("out_of_memory"),
     ),
     "dies-mid-run": Experiment(
         act=running("import time\nfor n in range(50): print(n, flush=True); time.sleep(0.1)\n"),

@@ -110,6 +110,8 @@ class Side(ABC):
 
     def _events(self, response: httpx.Response) -> Iterator[tuple[str, str, dict[str, Any]]]:
         for event in EventSource(response).iter_sse():
+            if not event.data:  # a heartbeat: only a comment
+                continue
             data = json.loads(event.data)
             what, text = self.seen(data)
             yield what, text, data
