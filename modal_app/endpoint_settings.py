@@ -94,6 +94,8 @@ class Settings(BaseSettings):
             raise ValueError(f"must be at least {MIN_SECRET_CHARS} characters long")
         if not value.get_secret_value().isascii():
             raise ValueError("must be ASCII: it travels in an HTTP header")
+        if value.get_secret_value() != value.get_secret_value().strip():
+            raise ValueError("begins or ends with white space, often a file's newline: no caller could send it")
         return value
 
     @model_validator(mode="after")

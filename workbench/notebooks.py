@@ -1,14 +1,17 @@
 """Runs notebooks as tests: executes them with papermill, with parameters and deadlines.
 
-A notebook that fails is saved with its output before the exception is raised.
+A notebook has passed when its last cell has run. One that fails is saved with its output before the exception is
+raised, and the exception names the failing cell by its own number: code cells of the notebook, counted from 1.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import WorkbenchError
+from workbench.text.plain_text import printable
 
 if TYPE_CHECKING:
     import nbformat
@@ -18,12 +21,23 @@ START_TIMEOUT_S = 60
 FACTS_TYPE = "application/vnd.workbench.facts+json"
 
 
-class NotebookFailedError(WorkbenchError):
-    """A notebook did not run to its end; `output` is the path at which it was saved with its output."""
+Why = Literal["cell", "fault never fired", "kernel", "timeout"]
+_SHOWN_TRACEBACK_LINES = 4
+_NOT_OURS = ("injected-parameters", "papermill-error-cell-tag")  # cells that papermill adds
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
-    def __init__(self, message: str, output: Path) -> None:
+
+class NotebookFailedError(WorkbenchError):
+    """A notebook did not run to its end; `output` is the path at which it was saved with its output.
+
+    `why` is "cell" when a cell raised, "kernel" when the kernel died or was ended, "timeout" when a cell was late, and
+    "fault never fired" when an experiment of the notebook did not happen, so that nothing is known.
+    """
+
+    def __init__(self, message: str, output: Path, *, why: Why = "cell") -> None:
         super().__init__(message)
         self.output = output
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,9 @@ def run(
 
     No cell may take longer than `cell_timeout_s` seconds.
     """
-    import papermill  # here, because it takes a second and every other command would pay it
+    import nbformat  # here, because these take a second and every other command would pay it
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -93,19 +109,92 @@ def run(
             str(output),
             parameters=dict(parameters or {}),
             kernel_name="python3",
+            language="python",  # a notebook need not say it
             progress_bar=False,
             execution_timeout=cell_timeout_s,
             start_timeout=START_TIMEOUT_S,
             cwd=str(notebook.parent),
         )
     except PapermillExecutionError as error:
+        number = _number_of_the_failed(nbformat.read(output, as_version=4).cells)
+        why: Why = "fault never fired" if error.ename == "FaultNeverFiredError" else "cell"
+        said = f"cell {number}: {error.ename}: {printable(str(error.evalue))[:500]}{_last_lines(error.traceback)}"
+        raise NotebookFailedError(f"{notebook.name}, {said}; the notebook is in {output}", output, why=why) from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        dead = isinstance(error, DeadKernelError)
+        number = _mark_the_last(output)
+        said = "the kernel died" if dead else f"it did not end within {cell_timeout_s} s"
         raise NotebookFailedError(
-            f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}; the notebook is in {output}",
+            f"{notebook.name}, cell {number}: {said}; the notebook is in {output}",
             output,
+            why="kernel" if dead else "timeout",
         ) from None
     except (PapermillException, RuntimeError, OSError, TimeoutError) as error:
         raise NotebookFailedError(f"{notebook.name}: {error}; the notebook is in {output}", output) from None
+    if number := _first_unfinished(nbformat.read(notebook, as_version=4).cells, executed.cells):
+        said = f"cell {number}: it ended the kernel, and the notebook with it"
+        raise NotebookFailedError(f"{notebook.name}, {said}; the notebook is in {output}", output, why="kernel")
     return NotebookResult(notebook.stem, output, facts(executed))
+
+
+def _own(cells: "Sequence[nbformat.NotebookNode]") -> "list[nbformat.NotebookNode]":
+    """The code cells that stand in the notebook itself."""
+    return [
+        cell
+        for cell in cells
+        if cell.cell_type == "code" and not any(tag in _NOT_OURS for tag in cell.metadata.get("tags", ()))
+    ]
+
+
+def _number_of_the_failed(cells: "Sequence[nbformat.NotebookNode]") -> int:
+    """The number of the cell that raised."""
+    own = _own(cells)
+    return next((n for n, cell in enumerate(own, 1) if _status(cell) == "failed"), len(own))
+
+
+def _first_unfinished(asked: "Sequence[nbformat.NotebookNode]", executed: "Sequence[nbformat.NotebookNode]") -> int:
+    """The number of the first code cell that has not run to its end; 0 when all have.
+
+    A cell that raises SystemExit ends the kernel. Papermill takes it for a good end, and leaves it out.
+    """
+    done = iter(_own(executed))
+    for number, cell in enumerate(_own(asked), 1):
+        found = next(done, None)
+        exits = found is not None and any(one.get("ename") == "SystemExit" for one in found.outputs)
+        if found is None or found.source != cell.source or exits or _status(found) == "pending":
+            return number
+    return 0
+
+
+def _status(cell: "nbformat.NotebookNode") -> str:
+    return str(cell.metadata.get("papermill", {}).get("status"))
+
+
+def _mark_the_last(output: Path) -> int:
+    """Mark the cell that was running as failed, and those behind it as not run; returns the cell's number.
+
+    Papermill calls all of them completed when a kernel dies.
+    """
+    import nbformat
+
+    notebook = nbformat.read(output, as_version=4)
+    running = 0
+    for number, cell in enumerate(_own(notebook.cells), 1):
+        known = cell.metadata.setdefault("papermill", {})
+        if known.get("start_time"):
+            running = number
+        else:
+            known["status"] = "pending"
+    if running:
+        _own(notebook.cells)[running - 1].metadata.papermill.status = "failed"
+    nbformat.write(notebook, output)
+    return running
+
+
+def _last_lines(traceback: Sequence[str]) -> str:
+    """The end of a cell's traceback, indented, without colours; empty when there is none."""
+    lines = [line for line in _ANSI.sub("", "\n".join(traceback)).splitlines() if line.strip()]
+    return "".join(f"\n        {printable(line)}" for line in lines[-_SHOWN_TRACEBACK_LINES - 1 : -1])
 
 
 def facts(notebook: "nbformat.NotebookNode") -> dict[str, Any]:

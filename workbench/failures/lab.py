@@ -17,6 +17,7 @@ from workbench.cloud_control.controls import ControlUnavailableError, Faults
 from workbench.deployment.deploy import DeployFailedError
 from workbench.deployment.deployments import Deployments
 from workbench.deployment.targets import Target
+from workbench.errors import WorkbenchError
 from workbench.failures.catalogue import FAMILIES, PROMISES, Failure, Promise, find, search
 from workbench.failures.experiments import EXPERIMENTS, Experiment, Outcome, experiment_of
 from workbench.failures.observation import Observation, SideName
@@ -24,6 +25,11 @@ from workbench.failures.sides import Hardened, Naive, Side
 from workbench.runs.project import Project
 
 __all__ = ["FAMILIES", "PROMISES", "Failure", "FailureLab", "FailureResult", "SideResult"]
+
+
+class FaultNeverFiredError(WorkbenchError):
+    """An experiment that did not happen: a fault never fired, or an endpoint was ill without it."""
+
 
 RULE_S = 120.0
 """How long a rule of an experiment is in force at most, by the cloud's clock."""
@@ -72,6 +78,16 @@ class FailureResult(BaseModel):
     hardened: SideResult | None = None
     began_at: float
     took_s: float
+
+    def require(self) -> "FailureResult":
+        """Return the result when the mode was shown, for notebooks and tests.
+
+        Raises FaultNeverFiredError when nothing is known, AssertionError when the mode was not shown.
+        """
+        if self.status == "invalid":
+            raise FaultNeverFiredError(str(self))
+        assert self.shown, str(self)
+        return self
 
     def lines(self) -> list[str]:
         """The result as lines of text: the verdict, and for each side what happened when."""

@@ -19,7 +19,7 @@ def test_without_a_secret_it_does_not_start() -> None:
         Settings()
 
 
-@pytest.mark.parametrize("secret", ["", "short", "é" * 20])
+@pytest.mark.parametrize("secret", ["", "short", "é" * 20, f"{SECRET}\n", f" {SECRET}", f"{SECRET}\r\n"])
 def test_a_weak_secret_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
     monkeypatch.setenv("WORKBENCH_SECRET", secret)
     with pytest.raises(ValidationError) as caught:

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from tests.conftest import stop_apps
+from tests.support.commands import cli
 from workbench import notebooks
 from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
 from workbench.local_cloud.process.state_directory import Running
@@ -83,3 +85,53 @@ def test_a_failed_notebook_is_saved_and_named(cloud: Running, tmp_path: Path) ->
     with pytest.raises(notebooks.NotebookFailedError, match="TargetUnavailableError") as caught:
         notebooks.run(path, output_dir=tmp_path, parameters={"target": "nowhere"})
     assert "unknown target" in caught.value.output.read_text()
+
+
+def made(directory: Path, *cells: str) -> Path:
+    """A notebook of these cells."""
+    book = nbformat.v4.new_notebook()
+    book.cells = [nbformat.v4.new_code_cell(source) for source in cells]
+    path = directory / "made.ipynb"
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cells", "number", "why", "said"),
+    [
+        (["1", "import sys; sys.exit(0)", "3"], 2, "kernel", "ended the kernel"),
+        (["1", "import sys; sys.exit(0)"], 2, "kernel", "ended the kernel"),
+        (["raise SystemExit"], 1, "kernel", "ended the kernel"),
+        (["1", "import os; os._exit(0)", "3"], 2, "kernel", "the kernel died"),
+        (["1", "import time; time.sleep(60)", "3"], 2, "timeout", "did not end within 2 s"),
+        (["1", "2", "def f():\n    return 1 / 0\nf()", "4"], 3, "cell", "return 1 / 0"),
+        (["class FaultNeverFiredError(Exception): pass", "raise FaultNeverFiredError"], 2, "fault never fired", ""),
+    ],
+    ids=["exit", "exit at the end", "SystemExit", "a dead kernel", "late", "an error", "no fault"],
+)
+def test_a_notebook_passes_when_its_last_cell_has_run_and_else_names_its_cell(
+    tmp_path: Path, cells: list[str], number: int, why: str, said: str
+) -> None:
+    """By its own number: the cell of parameters that papermill adds does not count."""
+    with pytest.raises(notebooks.NotebookFailedError, match=rf"made\.ipynb, cell {number}: ") as caught:
+        notebooks.run(made(tmp_path, *cells), output_dir=tmp_path / "out", parameters={"a": 1}, cell_timeout_s=2)
+    assert (caught.value.why, said in str(caught.value)) == (why, True), str(caught.value)
+    saved = nbformat.read(caught.value.output, as_version=4)
+    behind = [cell for cell in saved.cells if cell.source == cells[-1] and number < len(cells)]
+    assert all(cell.metadata.papermill.status == "pending" for cell in behind)
+
+
+def test_the_exit_code_tells_what_kind_of_failure_it_was(tmp_path: Path) -> None:
+    for cells, code in (("import os; os._exit(0)", 4), ("assert False", 1)):
+        done = cli("notebooks", "run", str(made(tmp_path, cells)), "--output-dir", str(tmp_path / "out"))
+        assert done.returncode == code, done.stdout
+
+
+@pytest.mark.parametrize("given", ["12e4567", "1e400", "3E5", "007", "NaN", "-Infinity", "a=b", ""])
+def test_a_parameter_that_looks_like_a_number_stays_what_was_given(tmp_path: Path, given: str) -> None:
+    book = made(tmp_path, "value = None", f"assert value == {given!r}, value")
+    book_text = nbformat.read(book, as_version=4)
+    book_text.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(book_text, book)
+    done = cli("notebooks", "run", str(book), "-p", f"value={given}", "--output-dir", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout
