@@ -53,7 +53,7 @@ async def test_a_memory_hog_is_killed_and_told(small: Sandbox, notices: list[str
     await ended(small)
     assert small.exceeded is not None
     assert small.exceeded.what == "memory"
-    assert notices == ["the sandbox is ended: it used more than 128 MiB of memory"]
+    assert notices == ["the sandbox was ended: it used more than 128 MiB of memory"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ async def test_without_control_groups_the_watchdog_ends_a_memory_hog(
     process = await sandbox.exec(["python3", "-c", f"import os\n{HOG}"], exec_id="hog")
     await ended(sandbox)
     assert (await process.wait()).signal == 9
-    assert notices == ["the sandbox is ended: it used more than 128 MiB of memory"]
+    assert notices == ["the sandbox was ended: it used more than 128 MiB of memory"]
     await engine.aclose()
 
 
@@ -106,7 +106,7 @@ async def test_a_workspace_cannot_be_filled(small: Sandbox, notices: list[str], 
     await small.exec(["python3", "-c", code], exec_id="fill")
     await ended(small)
     assert small.exceeded is not None
-    assert notices == [f"the sandbox is ended: {small.exceeded}"]
+    assert notices == [f"the sandbox was ended: {small.exceeded}"]
 
 
 async def test_one_file_is_no_larger_than_the_workspace_may_be(small: Sandbox) -> None:
@@ -250,4 +250,4 @@ async def test_of_a_disk_that_fills_a_part_stays_free_and_who_has_taken_most_end
     assert "the disk is nearly full, and its files have grown most: by " in str(greedy.exceeded)
     await asyncio.to_thread(remove_tree, workspace)
     assert (await waiting)[1] == "on\n"
-    assert notices == [f"the sandbox is ended: {greedy.exceeded}"]
+    assert notices == [f"the sandbox was ended: {greedy.exceeded}"]

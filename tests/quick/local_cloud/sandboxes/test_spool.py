@@ -164,6 +164,6 @@ async def test_a_reader_of_what_is_let_go_of_while_it_goes_on_is_told(spool: Spo
     reading = asyncio.create_task(spool.read(5))
     await asyncio.sleep(0)
     spool.discard()
-    with pytest.raises(OutputLostError, match="let go of before its end"):
+    with pytest.raises(OutputLostError, match="discarded before its end"):
         await reading
     os.close(write)

@@ -1,1 +1,1 @@
-"""How a sandbox is made of bubblewrap and an agent, and how its programs are started, heard and ended."""
+"""The engine: makes sandboxes of bubblewrap and an agent, and starts, connects and ends their programs."""

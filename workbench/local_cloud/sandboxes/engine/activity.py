@@ -1,4 +1,4 @@
-"""Whether somebody uses a sandbox, and since when nobody does: what its idle timeout counts."""
+"""When a sandbox was last used, for its idle timeout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from workbench.local_cloud.base.clock import Clock
 
 
 class Activity:
-    """Visits to a sandbox's ports, and the last moment at which it was used."""
+    """Counts the open connections to a sandbox's ports, and keeps the last moment at which it was used."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -15,12 +15,12 @@ class Activity:
         self._last = clock.monotonic()
 
     def touch(self) -> None:
-        """Note that somebody uses it now."""
+        """Record that the sandbox is used now."""
         self._last = self._clock.monotonic()
 
     @contextmanager
     def visit(self) -> Iterator[None]:
-        """Somebody is there for as long as the block lasts."""
+        """Count a connection to a port of the sandbox while the block runs."""
         self._visitors += 1
         try:
             yield
@@ -29,7 +29,7 @@ class Activity:
             self.touch()
 
     def idle_s(self, *, busy: bool) -> float:
-        """Seconds without anybody; 0 with a visitor, or while it is `busy` with something else."""
+        """Return the seconds since the last use; 0 with an open connection, or if it is `busy` otherwise."""
         if self._visitors or busy:
             self.touch()
         return self._clock.monotonic() - self._last

@@ -1,7 +1,7 @@
-"""The socket between a sandbox and its agent: whole JSON messages, with descriptors beside them.
+"""The socket between the host and a sandbox's agent: JSON messages, each with up to four file descriptors.
 
-What comes in is a guest's word, and its descriptors are a guest's gifts: here they are parsed and closed again, and
-what they mean is checked by whoever hears them.
+Messages and descriptors that come in may be forged by a guest. Here they are only parsed, and the descriptors closed
+again; the receiver must check what they mean.
 """
 
 import asyncio
@@ -18,16 +18,19 @@ _MESSAGE_BYTES = 256 * 1024
 _MESSAGES_AT_ONCE = 64
 _SEND_TRIES, _SEND_PAUSE_S = 1000, 0.005
 
-Hear = Callable[[dict[str, Any], list[int]], None]  # may raise ValueError, LookupError, TypeError and OSError
+OnMessage = Callable[[dict[str, Any], list[int]], None]  # may raise ValueError, LookupError, TypeError and OSError
 OnBad = Callable[[Exception], None]
 
 
 class Channel:
-    """Our end of the socket, and `theirs` until it is given away."""
+    """Both ends of the socket: ours, and `theirs` until the agent has it."""
 
-    def __init__(self, hear: Hear, *, on_bad: OnBad) -> None:
-        """`hear` gets each message with its descriptors, `on_bad` what it raises of one that makes no sense."""
-        self._hear = hear
+    def __init__(self, on_message: OnMessage, *, on_bad: OnBad) -> None:
+        """`on_message` gets each message with its descriptors, which are closed when it returns.
+
+        `on_bad` gets the exception when a message cannot be parsed or `on_message` raises.
+        """
+        self._on_message = on_message
         self._on_bad = on_bad
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)
@@ -35,19 +38,26 @@ class Channel:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Whether our end is closed."""
         return self._ours.fileno() < 0
 
     def listen(self) -> None:
-        """Hear what comes from now on, unless it is closed."""
+        """Begin to receive messages; does nothing when it is closed."""
         if not self.closed:
             asyncio.get_running_loop().add_reader(self._ours.fileno(), self._on_readable)
 
     async def send(self, order: dict[str, object], descriptors: Sequence[int] = ()) -> None:
-        """Send one message; raises SandboxStartFailedError when nobody takes it, ValueError when it is too large."""
+        """Send one message with descriptors, which stay open here.
+
+        Raises SandboxStartFailedError when the sandbox has ended or its agent does not read, and ValueError for a
+        message that is too large.
+        """
         message = json.dumps(order).encode()
         if len(message) > _MESSAGE_BYTES // 2:
-            raise ValueError("the program's arguments and environment are too large")
+            raise ValueError(
+                f"the program's arguments and environment are too large: {len(message)} bytes as JSON, of at most "
+                f"{_MESSAGE_BYTES // 2}"
+            )
         async with self._lock:
             for _ in range(_SEND_TRIES):
                 if self.closed:
@@ -60,7 +70,9 @@ class Channel:
                     raise SandboxStartFailedError("the sandbox has ended") from error
                 else:
                     return
-            raise SandboxStartFailedError("the sandbox's agent does not answer")
+            raise SandboxStartFailedError(
+                f"the sandbox's agent did not read a message for {_SEND_TRIES * _SEND_PAUSE_S:g} s"
+            )
 
     def close(self) -> None:
         """Close both ends. Idempotent."""
@@ -70,7 +82,7 @@ class Channel:
             self._ours.close()
 
     def _on_readable(self) -> None:
-        """Take a few messages; the event loop calls again when there are more."""
+        """Receive at most 64 messages; the event loop calls again when there are more."""
         for _ in range(_MESSAGES_AT_ONCE):
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._ours, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
@@ -82,7 +94,7 @@ class Channel:
                 asyncio.get_running_loop().remove_reader(self._ours.fileno())
                 return
             try:
-                self._hear(json.loads(data), descriptors)
+                self._on_message(json.loads(data), descriptors)
             except (ValueError, LookupError, TypeError, OSError) as error:
                 self._on_bad(error)
             finally:
@@ -91,7 +103,10 @@ class Channel:
 
 
 def listening_socket(descriptor: int) -> socket.socket:
-    """A listening TCP socket that a descriptor is of, its own to close; raises ValueError or OSError otherwise."""
+    """Return a duplicate of a descriptor that must be a listening TCP socket; raises ValueError or OSError.
+
+    The caller must close it.
+    """
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         raise ValueError("not a socket")
     found = socket.socket(fileno=os.dup(descriptor))

@@ -1,7 +1,7 @@
 """Why sandboxes do not start on this machine, and which command changes that.
 
-The one place with these texts: the cloud refuses to start with them, and `workbench doctor` shows them. The cause is
-read from the kernel's own settings where it has one; bubblewrap's words alone fit several causes.
+The one place with these texts: the cloud refuses to start with them, and `workbench doctor` shows them. Causes are read
+from the kernel's settings where there is one, because bubblewrap prints the same error for several causes.
 """
 
 import os
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from workbench.local_cloud.sandboxes.engine.host_users import LOWEST_UID, UIDS_VARIABLE, uid_range
 
-MORE = "(`workbench doctor` tells more)"  # ends every refusal
-BUBBLEWRAP_NEEDED = (0, 8)  # the first with --disable-userns
+MORE = "(`workbench doctor` tells more)"  # the end of every refusal to start
+BUBBLEWRAP_NEEDED = (0, 8)  # the first version with --disable-userns
 _CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
 _CONTAINER_CGROUP = re.compile(r"docker|kubepods|containerd|libpod|lxc")
 _REFUSED = re.compile(r"bwrap:.*(uid map|namespace|permission denied|not permitted)", re.IGNORECASE | re.DOTALL)
 _TOO_OLD = re.compile(r"unknown option", re.IGNORECASE)
-_UNREACHABLE = re.compile(r"\[Errno 13\]")  # bubblewrap itself may not be run: it has said nothing yet
+_UNREACHABLE = re.compile(r"\[Errno 13\]")  # the start of bubblewrap itself failed with EACCES
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One cause and what to do about it, each a sentence without full stop: a command at its end can be copied."""
+    """One cause and what to do about it, each a sentence without a full stop, so that commands can be copied."""
 
     reason: str
     fix: str
@@ -32,25 +32,25 @@ class Diagnosis:
         return f"{self.reason}. {self.fix}"
 
 
-def explain(said: str) -> str:
-    """Turn what a failed start said into the reason and the fix."""
-    return str(diagnose(said))
+def explain(printed: str) -> str:
+    """Return the reason and the fix for a failed start, from what it printed."""
+    return str(diagnose(printed))
 
 
-def diagnose(said: str, *, root: Path = Path("/")) -> Diagnosis:
-    """Find the cause of a failed start; `root` is where /proc, /run and /.dockerenv of the machine are."""
-    said = " ".join(said.split())
-    if _TOO_OLD.search(said):
-        return too_old(said)
-    if _UNREACHABLE.match(said):
+def diagnose(printed: str, *, root: Path = Path("/")) -> Diagnosis:
+    """Find the cause of a failed start, from what it printed; `root` is where /proc, /run and /.dockerenv are."""
+    printed = " ".join(printed.split())
+    if _TOO_OLD.search(printed):
+        return too_old(printed)
+    if _UNREACHABLE.match(printed):
         return Diagnosis(
-            f"The unprivileged users that sandboxes run as may not run bubblewrap: {said}",
+            f"The unprivileged users that sandboxes run as may not run bubblewrap: {printed}",
             "Install it where every user reaches it: sudo apt-get install -y bubblewrap",
         )
-    if os.geteuid() == 0 and (strange := _without_users(root)) is not None:
-        return strange
-    if not _REFUSED.search(said):
-        return Diagnosis(f"Sandboxes do not start here: {said}", "The log of the kernel may say more: sudo dmesg")
+    if os.geteuid() == 0 and (users_missing := _without_users(root)) is not None:
+        return users_missing
+    if not _REFUSED.search(printed):
+        return Diagnosis(f"Sandboxes do not start here: {printed}", "The log of the kernel may say more: sudo dmesg")
     causes = list(_causes(root))
     if not causes:
         causes = [
@@ -60,11 +60,11 @@ def diagnose(said: str, *, root: Path = Path("/")) -> Diagnosis:
             )
         ]
     reason = "; ".join([causes[0].reason, *(f"{cause.reason[0].lower()}{cause.reason[1:]}" for cause in causes[1:])])
-    return Diagnosis(f"{reason} ({said})", "; ".join(cause.fix for cause in causes))
+    return Diagnosis(f"{reason} ({printed})", "; ".join(cause.fix for cause in causes))
 
 
 def too_old(found: str) -> Diagnosis:
-    """An old bubblewrap; `found` is its version, or what it said."""
+    """Return the diagnosis of an old bubblewrap; `found` is its version, or what it printed."""
     needed = ".".join(map(str, BUBBLEWRAP_NEEDED))
     return Diagnosis(
         f"This bubblewrap is too old ({found}): --disable-userns needs {needed} or newer",
@@ -74,17 +74,17 @@ def too_old(found: str) -> Diagnosis:
 
 
 def _without_users(root: Path) -> Diagnosis | None:
-    """Root in a user namespace that lacks the users that sandboxes are to run as; None where it has them."""
+    """Return the diagnosis of root in a user namespace without the users that sandboxes run as, None if it has them."""
     first, last = uid_range()
     maps = [_mapped(root / "proc/self" / name) for name in ("uid_map", "gid_map")]
-    if any(not found for found in maps):  # the kernel does not tell
+    if any(not found for found in maps):  # the maps cannot be read
         return None
     try:
         groups = (root / "proc/self/setgroups").read_text().strip() != "deny"
     except OSError:
         groups = True
     common = [range(max(a.start, b.start), min(a.stop, b.stop)) for a in maps[0] for b in maps[1]]
-    if groups and any(one.start <= first and last < one.stop for one in common):
+    if groups and any(ids.start <= first and last < ids.stop for ids in common):
         return None
     largest = max(common, key=len)
     usable = range(max(largest.start, LOWEST_UID), largest.stop)
@@ -103,7 +103,7 @@ def _without_users(root: Path) -> Diagnosis | None:
 
 
 def _mapped(path: Path) -> list[range]:
-    """The ids that a namespace's map has, as seen inside."""
+    """Return the ranges of ids in a user namespace's map, as they are inside; empty when it cannot be read."""
     try:
         found = [line.split() for line in path.read_text().splitlines()]
         return [range(int(start), int(start) + int(count)) for start, _, count in found]
@@ -131,7 +131,7 @@ def _causes(root: Path) -> Iterator[Diagnosis]:
     if _is_container(root):
         yield Diagnosis(
             "This container keeps programs from making namespaces",
-            # Without the last one, /proc is masked, and the kernel refuses to mount a fresh one that shows more.
+            # Without the last option /proc is masked, and the kernel refuses to mount a new one that shows more.
             "Start the container with --privileged, or with: --security-opt seccomp=unconfined "
             "--security-opt apparmor=unconfined --security-opt systempaths=unconfined",
         )

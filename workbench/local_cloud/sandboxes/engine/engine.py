@@ -1,6 +1,6 @@
-"""Makes the sandboxes of one cloud below one private directory, and ends them all. Proves first that it can.
+"""Makes the sandboxes of one cloud below one private directory, and ends them all.
 
-Decides nothing about a sandbox once it runs: that is the sandbox's own.
+What happens to a sandbox while it runs is decided in `running_sandbox`.
 """
 
 import asyncio
@@ -20,9 +20,10 @@ from workbench.local_cloud.sandboxes.limits.free_disk import Disks
 
 
 class Engine:
-    """Makes sandboxes below one private directory and ends them all when it is closed."""
+    """Makes sandboxes below one private directory, and ends them all when it is closed."""
 
     def __init__(self, root: Path, clock: Clock | None = None) -> None:
+        """Empty `root`, and find out which cgroups work. `clock`, by default real time, is for programs' timeouts."""
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(mode=0o700, parents=True)
         self._root = root
@@ -37,7 +38,10 @@ class Engine:
     async def create(
         self, spec: SandboxSpec, *, on_sync: OnSync | None = None, on_notice: OnNotice = lambda text: None
     ) -> Sandbox:
-        """Start a sandbox; raises IsolationUnavailableError or SandboxStartFailedError, and then nothing is left."""
+        """Start a sandbox. When it raises, nothing of it is left.
+
+        Raises IsolationUnavailableError, SandboxStartFailedError, and OSError if a cgroup or directory cannot be made.
+        """
         group = self._cgroups.create(secrets.token_hex(8), spec.limits)
         directory = Path(tempfile.mkdtemp(dir=self._root))
         sandbox = Sandbox(spec, on_sync, on_notice, directory, group, clock=self._clock, disks=self._disks)
@@ -46,24 +50,24 @@ class Engine:
         try:
             await asyncio.shield(starting)
         except BaseException:
-            await asyncio.shield(self._give_up(sandbox, starting))
+            await asyncio.shield(self._undo(sandbox, starting))
             raise
         return sandbox
 
-    async def _give_up(self, sandbox: Sandbox, starting: "asyncio.Future[None]") -> None:
-        """Let a start come to its end, then undo it: one that is cut off leaves processes that nobody can name."""
+    async def _undo(self, sandbox: Sandbox, starting: "asyncio.Future[None]") -> None:
+        """Wait for the end of a start, then discard the sandbox. A start that is interrupted would leave processes."""
         await asyncio.wait([starting])
         if not starting.cancelled():
-            starting.exception()  # its waiter is told, or has gone
+            starting.exception()  # mark it as seen: `create` raises it, or was cancelled
         await self.discard(sandbox)
 
     async def discard(self, sandbox: Sandbox) -> None:
-        """Terminate a sandbox and release what it held."""
+        """Terminate a sandbox and release all that it has. Idempotent."""
         await sandbox.discard()
         self._sandboxes.discard(sandbox)
 
     async def probe(self) -> None:
-        """Start and end one real sandbox; raises IsolationUnavailableError with the reason and the fix."""
+        """Start and end one sandbox as a test; raises IsolationUnavailableError with the reason and the fix."""
         spec = SandboxSpec(sandbox_id="probe", uid=isolation_uid(0))
         try:
             await self.discard(await self.create(spec))
@@ -71,7 +75,7 @@ class Engine:
             raise IsolationUnavailableError(explain(str(error))) from error
 
     async def aclose(self) -> None:
-        """End every sandbox. Idempotent."""
+        """End every sandbox and remove their cgroups. Idempotent."""
         await asyncio.gather(*(self.discard(sandbox) for sandbox in list(self._sandboxes)))
         await asyncio.to_thread(self._cgroups.close)
         (self._root / cgroups.NOTE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The programs of one sandbox by their ids: started through its agent, kept for late readers, let go of."""
+"""The programs of one sandbox by their ids: starts them through its agent, and keeps their output for later readers."""
 
 import asyncio
 import os
@@ -13,26 +13,29 @@ _MAX_EXECS = 4096
 _TERMINAL_S = 10.0
 
 
-class KnownExecs:
-    """Knows every program that was asked for and not forgotten."""
+class ExecRegistry:
+    """Every program of a sandbox that was started and not forgotten."""
 
     def __init__(self, channel: Channel, directory: Path, *, uid: int) -> None:
-        """`directory` is where output is spooled; pipes are given to the host's user `uid` when we are root."""
+        """`directory` is for the files of spooled output; as root, the programs' pipes get the owner `uid`."""
         self._channel = channel
         self._directory = directory
         self._uid = uid
         self._execs: dict[str, Exec] = {}
 
     def find(self, exec_id: str) -> Exec | None:
-        """A program by its id."""
+        """Return a program by its id, None if there is none."""
         return self._execs.get(exec_id)
 
     def add(self, exec_id: str) -> Exec:
-        """A place for a program's input, output and end; raises SandboxStartFailedError when too many run."""
+        """Make the host's side of a new program; raises SandboxStartFailedError when 4,096 are running.
+
+        With so many known ones, the oldest that has ended is forgotten.
+        """
         if len(self._execs) >= _MAX_EXECS:
             oldest = next((key for key, item in self._execs.items() if item.poll() is not None), None)
             if oldest is None:
-                raise SandboxStartFailedError(f"the sandbox already runs {_MAX_EXECS} programs")
+                raise SandboxStartFailedError(f"the sandbox already runs {_MAX_EXECS} programs, the most that it may")
             self.forget(oldest)
         run = self._execs[exec_id] = Exec(exec_id, self._directory)
         return run
@@ -47,9 +50,9 @@ class KnownExecs:
     ) -> Exec:
         """Have the agent start a program, on pipes or on a terminal of (rows, columns).
 
-        `order` says what: `argv`, `env` and `cwd`. What it writes to a stream in `devnull` is dropped, not on a
-        terminal. Raises SandboxStartFailedError, or ValueError for an order that is too large; the same id may be tried
-        again then.
+        `order` has the program's `argv`, `env` and `cwd`. Output to a stream in `devnull` is discarded, except on a
+        terminal. Raises SandboxStartFailedError, and ValueError for an order that is too large; then the same id may be
+        used again.
         """
         run = self.add(exec_id)
         message = {"op": "exec", "id": exec_id, **order, "terminal": terminal}
@@ -62,7 +65,7 @@ class KnownExecs:
         except BaseException as error:
             self._execs.pop(exec_id).discard()
             if isinstance(error, TimeoutError):
-                raise SandboxStartFailedError("the sandbox gave no terminal") from error
+                raise SandboxStartFailedError(f"the sandbox opened no terminal within {_TERMINAL_S:g} s") from error
             raise
         return run
 
@@ -75,7 +78,7 @@ class KnownExecs:
                     os.fchown(descriptor, self._uid, self._uid)
             await run.connect(pipes[0][1], pipes[1][0], pipes[2][0])
             for target, stream in ((1, "stdout"), (2, "stderr")):
-                if stream in devnull:  # its pipe ends here, empty
+                if stream in devnull:  # closing the pipe's write end makes an empty stream
                     null = os.open(os.devnull, os.O_WRONLY)
                     os.close(inside[target])
                     inside[target] = null
@@ -89,7 +92,7 @@ class KnownExecs:
         await self._channel.send({"op": "kill", "id": exec_id})
 
     def forget(self, exec_id: str) -> None:
-        """Release a program's output, which nobody will read; it may still run."""
+        """Release a program's output; the program itself may go on. Idempotent."""
         run = self._execs.pop(exec_id, None)
         if run is not None:
             run.discard()
@@ -99,7 +102,7 @@ class KnownExecs:
         return any(run.poll() is None for run in self._execs.values() if run.exec_id != apart_from)
 
     def finish_all(self, status: ExitStatus) -> None:
-        """Record that no program runs any more."""
+        """Give every program that has not ended this status."""
         for run in self._execs.values():
             run.finish(status)
 

@@ -1,4 +1,4 @@
-"""One program in a sandbox, as the host sees it: its input, its output on disk, its end. Pipes, or a terminal."""
+"""One program in a sandbox, as the host sees it: its input, its spooled output and its end. Pipes, or a terminal."""
 
 import asyncio
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 from workbench.local_cloud.sandboxes.engine.output_spool import Spool
 from workbench.local_cloud.sandboxes.engine.spec import ExitStatus
 
-_END_OF_INPUT = b"\x04"  # what a terminal takes for it (VEOF)
+_END_OF_INPUT = b"\x04"  # the character that means end of input on a terminal (VEOF)
 _TERMINAL_MASTER = os.makedev(5, 2)  # /dev/ptmx
 
 
 class Exec:
-    """A program that was asked for; `wait` returns when it has ended."""
+    """A program in a sandbox. Made before it is started; `connect` or `connect_terminal` then gives it its streams."""
 
     def __init__(self, exec_id: str, directory: Path) -> None:
         self.exec_id = exec_id
@@ -31,20 +31,24 @@ class Exec:
         self._stdin_lock = asyncio.Lock()
 
     def poll(self) -> ExitStatus | None:
-        """How it ended, or None while it runs."""
+        """Return how the program ended, None while it runs."""
         return self._status
 
     async def wait(self) -> ExitStatus:
-        """Wait for its end."""
+        """Wait for the program's end and return how it ended."""
         await self._ended.wait()
         assert self._status is not None
         return self._status
 
     async def write_stdin(self, data: bytes, *, offset: int, eof: bool) -> None:
-        """Write at an offset; bytes already taken are skipped, so that a retry does no harm. ValueError for a gap."""
+        """Write to the input at a byte offset; with `eof`, close it afterwards.
+
+        Bytes before the present end of the input are skipped, so that a write may be repeated. Raises ValueError for an
+        offset behind it.
+        """
         async with self._stdin_lock:
             if offset > self.stdin_bytes_written:
-                raise ValueError(f"stdin has {self.stdin_bytes_written} bytes, cannot write at {offset}")
+                raise ValueError(f"stdin has {self.stdin_bytes_written} bytes: a write at {offset} would leave a gap")
             fresh = data[self.stdin_bytes_written - offset :]
             if self._stdin is not None and not self.stdin_closed:
                 try:
@@ -56,12 +60,12 @@ class Exec:
                     if eof and not self._is_terminal:
                         self._stdin.close()
                 except OSError:
-                    pass  # the program closed its end: its exit code tells the rest
+                    pass  # the program has closed its input, which is no error of the writer
             self.stdin_bytes_written += len(fresh)
             self.stdin_closed = self.stdin_closed or eof
 
     def finish(self, status: ExitStatus) -> None:
-        """Record the end, once."""
+        """Record how the program ended; only the first call counts."""
         if self._status is None:
             self._status = status
             for spool in (self.stdout, self.stderr):
@@ -72,13 +76,16 @@ class Exec:
             self._ended.set()
 
     async def connect(self, stdin: int, stdout: int, stderr: int) -> None:
-        """Take over the host's ends of its pipes."""
+        """Use the host's ends of the program's pipes, which are closed here later. Raises OSError."""
         self.stdout.fill_from(stdout)
         self.stderr.fill_from(stderr)
         await self._take_stdin(stdin)
 
     async def connect_terminal(self, master: int) -> None:
-        """Take over the master side of its terminal; raises ValueError for anything else that a guest may send."""
+        """Use the master side of the program's terminal; the descriptor is closed here in any case.
+
+        Raises ValueError for any other descriptor that a guest may send, and for a second one.
+        """
         status = os.fstat(master)
         if self._connected.is_set() or not stat.S_ISCHR(status.st_mode) or status.st_rdev != _TERMINAL_MASTER:
             os.close(master)
@@ -89,7 +96,7 @@ class Exec:
         await self._take_stdin(master)
 
     async def connected(self) -> None:
-        """Return when its input and output are there, or it has ended without."""
+        """Return when the program has its streams, or has ended without them."""
         await self._connected.wait()
 
     async def _take_stdin(self, descriptor: int) -> None:
@@ -100,7 +107,7 @@ class Exec:
         self._connected.set()
 
     def discard(self) -> None:
-        """Release its pipes and its output."""
+        """Release the program's pipes and its output. Idempotent."""
         if self._stdin is not None:
             self._stdin.close()
         self.stdout.discard()

@@ -1,10 +1,10 @@
-"""The host's users that sandboxes run as when the cloud is root: one for each project, none of them anybody's.
+"""The host's user ids as which sandboxes run when the cloud is root: one for each project, from an unused range.
 
-A project keeps its user for as long as the range lasts. When every user has been given out, the one whose project has
-run nothing for the longest time changes hands; no two projects that run have the same.
+A project keeps its user id. When all ids of the range are in use, a new project gets that of the project which has run
+nothing for the longest time. Two projects that run never have the same id.
 
-Two clouds on one machine share them unless each is given a range of its own: limits by user would then be counted
-together.
+Two clouds on one machine use the same ids, and the kernel counts limits per user for both together, unless each cloud
+is given a range of its own (WORKBENCH_SANDBOX_UIDS).
 """
 
 import os
@@ -17,15 +17,15 @@ from workbench.local_cloud.store.database import Database
 
 UIDS_VARIABLE = "WORKBENCH_SANDBOX_UIDS"  # FIRST-LAST, both included
 _DEFAULT = (210_000, 259_999)
-LOWEST_UID = 1_000  # below are the system's own users
+LOWEST_UID = 1_000  # lower ids are the system's own users
 
 
 class UidRangeError(WorkbenchError, ValueError):
-    """WORKBENCH_SANDBOX_UIDS is no range of user ids; the message says what one looks like."""
+    """WORKBENCH_SANDBOX_UIDS is not a range of user ids; the message says what it must look like."""
 
 
 def uid_range() -> tuple[int, int]:
-    """The first and the last user id for sandboxes. Raises UidRangeError."""
+    """Return the first and the last user id for sandboxes. Raises UidRangeError."""
     given = os.environ.get(UIDS_VARIABLE)
     if not given:
         return _DEFAULT
@@ -33,14 +33,14 @@ def uid_range() -> tuple[int, int]:
     first, last = (int(found[1]), int(found[2])) if found else (0, 0)
     if not LOWEST_UID <= first <= last < 2**32 - 1:
         raise UidRangeError(
-            f"{UIDS_VARIABLE} is {given!r}: it takes two user ids from {LOWEST_UID} on, such as "
-            f"{_DEFAULT[0]}-{_DEFAULT[1]}"
+            f"{UIDS_VARIABLE} is {given[:100]!r}: it must be two user ids from {LOWEST_UID} on, the lower one first, "
+            f"such as {_DEFAULT[0]}-{_DEFAULT[1]}"
         )
     return first, last
 
 
 def isolation_uid(index: int) -> int:
-    """The unprivileged host user for the project with this index, when the cloud is root. Raises UidRangeError."""
+    """Return the user id at a position of the range, which begins again at its end. Raises UidRangeError."""
     first, last = uid_range()
     return first + index % (last - first + 1)
 
@@ -57,16 +57,19 @@ WHERE NOT EXISTS (SELECT 1 FROM sandbox_users AS next WHERE next.number=one.numb
 
 
 class Users:
-    """Gives projects their users."""
+    """Assigns user ids to projects."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._holders: dict[str, tuple[str, int]] = {}  # by sandbox: its project and the number of its user
+        self._holders: dict[str, tuple[str, int]] = {}  # by sandbox id: its project, and its position in the range
         database.script(_DDL)
         database.execute("DELETE FROM sandbox_users WHERE project LIKE 'sandbox %'")  # of a cloud that was killed
 
     def take(self, sandbox_id: str, project: str | None) -> int:
-        """The user for a sandbox: its project's, or one for itself alone. Raises CloudError RESOURCE_EXHAUSTED."""
+        """Return the user id for a sandbox: its project's, or for None one of its own, until `release`.
+
+        Raises CloudError RESOURCE_EXHAUSTED when all ids belong to projects that run.
+        """
         key = project if project is not None else f"sandbox {sandbox_id}"
         with self._db.transaction():
             number = self._number(key)
@@ -75,7 +78,7 @@ class Users:
         return isolation_uid(number)
 
     def release(self, sandbox_id: str) -> None:
-        """A sandbox has ended, and nothing of it runs. Idempotent."""
+        """Record that no process of a sandbox runs any more. Idempotent."""
         key, _ = self._holders.pop(sandbox_id, ("", 0))
         if key == f"sandbox {sandbox_id}":
             self._db.execute("DELETE FROM sandbox_users WHERE project=?", (key,))
@@ -95,6 +98,6 @@ class Users:
                 self._db.execute("DELETE FROM sandbox_users WHERE project=?", (row["project"],))
                 return int(row["number"])
         raise exhausted(
-            f"Sandboxes of {size} projects run, and there is no user for another one: end some, or give the cloud a "
-            f"longer range ({UIDS_VARIABLE})."
+            f"Sandboxes of {size} projects run, and there is no user id for another project: end some sandboxes, or "
+            f"give the cloud a longer range of ids ({UIDS_VARIABLE})."
         )

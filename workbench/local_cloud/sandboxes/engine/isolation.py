@@ -1,7 +1,7 @@
-"""The flags and filters that make a sandbox, each for a reason that was tested; nothing runs with fewer.
+"""Bubblewrap's options and the seccomp filter that isolate a sandbox. Each has a test; no sandbox runs with fewer.
 
-As root the caller drops to an unprivileged user before bubblewrap starts, so that "uid 1000" inside is never host root.
-Descriptors carry everything that user could not read by path.
+As root, the caller changes to an unprivileged user before bubblewrap starts, so that "uid 1000" inside is never root on
+the host. Files that this user cannot read by their paths are passed as descriptors.
 """
 
 import errno
@@ -42,18 +42,18 @@ _DENIED = (
     "open_by_handle_at", "name_to_handle_at",
     # other processes' memory
     "ptrace", "process_vm_readv", "process_vm_writev",
-    # another kernel, or more in this one
+    # another kernel, or modules of this one
     "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
     # the machine as a whole, and its terminals
     "reboot", "swapon", "swapoff", "acct", "quotactl", "vhangup",
-    # a way to switch off the randomisation of addresses
+    # it can switch off address space randomisation
     "personality",
-    # leftovers that no program needs
+    # obsolete calls that no program needs
     "lookup_dcookie", "nfsservctl",
 )
 # fmt: on
 SNAPSHOT_PROGRAM = "/__modal/.bin/modal-sandbox-fs-snapshot"
-# What the SDK runs for `Sandbox.filesystem`, at the path where it looks for it.
+# The programs that the SDK runs for `Sandbox.filesystem`, and the paths at which it expects them.
 _FS_TOOLS = {
     "fs_tools.py": "/__modal/.bin/modal-sandbox-fs-tools",
     "fs_watch.py": "/__modal/.bin/modal-sandbox-fs-watch",
@@ -66,10 +66,11 @@ _GUEST = Path(__file__).parents[1] / "guest"
 
 
 def _local_programs(python: str, own: str, data: Callable[[bytes], str]) -> Iterator[str]:
-    """Bubblewrap's arguments that put `python` and `python3` where every image of Modal has them, in /usr/local/bin.
+    """Yield bubblewrap's arguments that add `python` and `python3` to /usr/local/bin, where Modal's images have them.
 
-    That directory is the host's with them in it: `own` leads to the image's interpreter if it has one, and where the
-    host has none to the system's, `python`. `data` makes a descriptor of bytes.
+    They start the image's interpreter `own` if that is not empty. Else a name that the host has there is kept, and one
+    that it has not leads to the system's interpreter `python`. `data` makes a descriptor that holds bytes and returns
+    its number.
     """
     names = [name for name in ("python", "python3") if own or not os.path.lexists(_LOCAL_BIN / name)]
     if not names:
@@ -83,7 +84,7 @@ def _local_programs(python: str, own: str, data: Callable[[bytes], str]) -> Iter
         else:
             yield from ("--ro-bind-try", str(path), str(path))
     for name in names:
-        # A link to an environment's interpreter would be an interpreter without the environment.
+        # Not a symbolic link: an interpreter started through one would not find its environment's packages.
         if own:
             script = f'#!/bin/sh\nexec {own} "$@"\n'
             yield from ("--perms", "0555", "--ro-bind-data", data(script.encode()), str(_LOCAL_BIN / name))
@@ -93,7 +94,7 @@ def _local_programs(python: str, own: str, data: Callable[[bytes], str]) -> Iter
 
 
 def bubblewrap() -> str:
-    """The bubblewrap program; raises IsolationUnavailableError."""
+    """Return the path of the bubblewrap program; raises IsolationUnavailableError when there is none."""
     if sys.platform != "linux":
         raise IsolationUnavailableError("Sandboxes need Linux. Run this inside a Linux VM (Lima, Docker Desktop).")
     found = shutil.which("bwrap")
@@ -103,7 +104,7 @@ def bubblewrap() -> str:
 
 
 def seccomp_program() -> bytes:
-    """Build the filter: dangerous calls, exotic socket families and terminal injection answer EPERM."""
+    """Build the seccomp filter, as a BPF program: dangerous calls, rare socket families and TIOCSTI fail with EPERM."""
     program = pyseccomp.SyscallFilter(defaction=pyseccomp.ALLOW)
     refuse = pyseccomp.ERRNO(errno.EPERM)
     for name in _DENIED:
@@ -129,7 +130,11 @@ def seccomp_program() -> bytes:
 def command(
     spec: SandboxSpec, *, seccomp: bytes, info_fd: int, block_fd: int, control_fd: int
 ) -> Iterator[tuple[list[str], list[int]]]:
-    """Yield bubblewrap's arguments and the descriptors it must inherit; they are closed afterwards."""
+    """Give bubblewrap's argv and the descriptors that it must inherit, which are closed when the block ends.
+
+    The descriptors that are passed in are bubblewrap's --info-fd and --block-fd, and the agent's end of the channel.
+    Raises IsolationUnavailableError when bubblewrap or a Python below /usr is missing.
+    """
     descriptors: list[int] = []
 
     def data(content: bytes) -> str:

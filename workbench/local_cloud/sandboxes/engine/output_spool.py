@@ -1,11 +1,12 @@
-"""Keeps a stream of output on disk, addressable by offset; neither memory nor disk grows with what a job prints.
+"""Spools a stream of output to disk, where it can be read at any offset. Memory and disk stay bounded.
 
-When nobody has read for a window's length the pipe is no longer emptied, and the job waits, as on any full pipe. What
-was read long ago is forgotten, segment by segment: a reader that resumes after a broken connection is never that late.
+When the furthest reader is `WINDOW_BYTES` behind, the pipe is not read any more, so that the job waits as on any full
+pipe. Of what was read already, the last `KEPT_BYTES` can be read again, enough for a reader that resumes after a broken
+connection.
 
-A program may end while others that it has started still hold its pipe: a server in the background, a filter behind
-`exec > >(…)`. What they print for a moment longer still belongs to the stream. After its end the pipe is emptied for as
-long as anybody holds it, and what comes is dropped: a writer whose reader is gone would be killed by a signal.
+A program may end while others that it has started still have its pipe open, such as a server in the background or a
+filter behind `exec > >(…)`. What these print shortly after still belongs to the stream. After the stream's end the pipe
+is still read, as long as it is open somewhere, and the data discarded: closing it would kill those writers by SIGPIPE.
 """
 
 import asyncio
@@ -18,23 +19,27 @@ from typing import BinaryIO
 WINDOW_BYTES = 64 * 1024 * 1024  # how far a job may print ahead of its furthest reader
 KEPT_BYTES = 64 * 1024 * 1024  # how much of what was read already can be read again
 SEGMENT_BYTES = 16 * 1024 * 1024
-QUIET_S = 1.0  # with its program ended and nothing printed for so long, a stream has ended
-LINGER_S = 5.0  # and after so long even if others print on
-_DROP_PAUSE_S = 0.05  # between two chunks that are dropped: a flood costs us next to nothing
+QUIET_S = 1.0  # a stream ends when its program has ended and nothing was printed for so long
+LINGER_S = 5.0  # a stream ends at most so long after its program, even if others still print
+_DROP_PAUSE_S = 0.05  # between two chunks that are discarded, so that a flood takes little of our time
 _CHUNK_BYTES = 1024 * 1024
-_MAX_PIPE_BYTES = 1024 * 1024  # what the kernel holds at most for an unprivileged user
+_MAX_PIPE_BYTES = 1024 * 1024  # the largest pipe that the kernel gives an unprivileged user
 
 
 class OutputForgottenError(Exception):
-    """The offset lies before what is kept."""
+    """The output at this offset was read before and is no longer kept."""
 
 
 class OutputLostError(Exception):
-    """The stream does not end here: what came then could not be read or kept."""
+    """Output after this offset could not be read or stored: this is not the stream's end. The message says why."""
 
 
 class Spool:
-    """One stream: filled from a pipe's or terminal's read end, read by any number of readers."""
+    """One stream of output, filled from a pipe or a terminal, and read by any number of readers.
+
+    `size` counts the bytes so far, `kept_from` is the first offset that can still be read. `finished` says that no more
+    bytes come.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -43,24 +48,24 @@ class Spool:
         self._reading = False
         self._furthest = 0
         self._changed = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None  # the next look at a pipe whose program has ended
+        self._timer: asyncio.TimerHandle | None = None  # for the next check of a pipe whose program has ended
         self._ended_at: float | None = None
         self.size = 0
         self.kept_from = 0
         self.finished = False
-        self._lost = ""  # why the stream is not whole
+        self._lost = ""  # why output is missing at the end, empty if none is
 
     def fill_from(self, descriptor: int) -> None:
-        """Take over the read end of a pipe."""
+        """Begin to read from a pipe's read end or a terminal, which is closed here later."""
         os.set_blocking(descriptor, False)
         self._source = descriptor
         self._resume()
 
     async def read(self, offset: int, *, max_bytes: int = 1024 * 1024, pace: bool = True) -> bytes:
-        """Wait for bytes at `offset` and return some; b"" is the end of the stream.
+        """Wait for bytes at `offset` and return at most `max_bytes` of them; b"" is the end of the stream.
 
-        Raises OutputForgottenError, and OutputLostError where output is missing instead of an end. A reader without
-        `pace` does not let the job print on by having read.
+        Without `pace`, this reader does not count as the furthest one: the job does not go on because of it. Raises
+        OutputForgottenError, and OutputLostError when output is missing where the end would be.
         """
         while True:
             if pace and offset > self._furthest:
@@ -78,7 +83,10 @@ class Spool:
             await self._changed.wait()
 
     def drain(self) -> None:
-        """The program has ended: take what is in the pipe now; the stream ends soon, even if others hold the pipe."""
+        """Read what is in the pipe now and end the stream soon; to be called when the program has ended.
+
+        The end comes after at most `LINGER_S`, even if other programs still have the pipe open.
+        """
         left = _MAX_PIPE_BYTES  # others may go on writing
         while self._source is not None and left > 0 and (taken := self._take()):
             left -= taken
@@ -90,11 +98,11 @@ class Spool:
             self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._expect_end, self.size)
 
     def discard(self) -> None:
-        """Release the files and the pipe; who has not read everything is told so. Idempotent."""
+        """Release the files and the pipe. Readers that have not read everything get an error. Idempotent."""
         if not self.finished:
-            self._lost = self._lost or "the program's output was let go of before its end"
+            self._lost = self._lost or "the program's output was discarded before its end"
         self._finish()
-        self._let_go()
+        self._close_source()
         for file in self._segments.values():
             file.close()
         self._segments.clear()
@@ -131,7 +139,7 @@ class Spool:
             self._reading = False
 
     def _expect_end(self, size: int) -> None:
-        """End the stream when nothing has come since it had `size` bytes, or when it has lasted long enough."""
+        """End the stream if it still has `size` bytes, or if `LINGER_S` have passed; else check again later."""
         loop = asyncio.get_running_loop()
         assert self._ended_at is not None
         left = self._ended_at + LINGER_S - loop.time()
@@ -142,7 +150,7 @@ class Spool:
             self._timer = loop.call_later(min(QUIET_S, left), self._expect_end, self.size)
 
     def _drop(self) -> None:
-        """Empty the pipe of a stream that has ended, again and again until nobody holds it."""
+        """Discard what is in the pipe of a stream that has ended, and repeat that until nobody has the pipe open."""
         if self._source is None:
             return
         loop = asyncio.get_running_loop()
@@ -155,7 +163,7 @@ class Spool:
         except OSError:
             ended = True
         if ended:
-            self._let_go()
+            self._close_source()
         else:
             self._timer = loop.call_later(_DROP_PAUSE_S, self._drop)
 
@@ -166,14 +174,14 @@ class Spool:
             self._take()
 
     def _take(self) -> int:
-        """Move what is in the pipe to the disk, at most a chunk; returns how many bytes it was."""
+        """Move at most a chunk from the pipe to the disk; returns the number of bytes, 0 if there were none."""
         assert self._source is not None
         try:
             data = os.read(self._source, _CHUNK_BYTES)
         except BlockingIOError:
             return 0
         except OSError as error:
-            if error.errno != errno.EIO:  # which a terminal says whose last program has ended
+            if error.errno != errno.EIO:  # the end of a terminal whose last program has ended
                 self._lost = f"the program's output cannot be read: {error.strerror}"
             data = b""
         try:
@@ -185,7 +193,7 @@ class Spool:
             self._notify()
         else:
             self._finish()
-            self._let_go()
+            self._close_source()
         return len(data)
 
     def _finish(self) -> None:
@@ -193,7 +201,7 @@ class Spool:
         self.finished = True
         self._notify()
 
-    def _let_go(self) -> None:
+    def _close_source(self) -> None:
         """Close the pipe. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Process 1 of a sandbox, held by a pidfd: whoever has its number later, this one is meant."""
+"""Process 1 of a sandbox, held by a pidfd, so that it is never confused with a later process that has the same id."""
 
 import json
 import os
@@ -7,16 +7,16 @@ from contextlib import suppress
 
 
 class ProcessOne:
-    """Process 1 as bubblewrap has told of it; `pid` is the host's number of it."""
+    """Process 1 of a sandbox; `pid` is its id on the host."""
 
     def __init__(self, pid: int) -> None:
-        """Raises OSError when it is gone."""
+        """Open the pidfd of a process; raises OSError when it has ended."""
         self.pid = pid
         self._pidfd = os.pidfd_open(pid)
 
     @classmethod
-    def told_of(cls, info: int) -> "ProcessOne | None":
-        """Read of it from bubblewrap's `--info-fd`; None when bubblewrap ended before. Blocks until either."""
+    def from_info_fd(cls, info: int) -> "ProcessOne | None":
+        """Wait for the process id from bubblewrap's `--info-fd`; None when bubblewrap has ended before. Blocks."""
         with os.fdopen(os.dup(info), "rb") as file:
             text = file.read()
         try:
@@ -25,13 +25,13 @@ class ProcessOne:
             return None
 
     def kill(self) -> None:
-        """Kill it, and with it everything inside."""
+        """Kill the process, and with it every process of the sandbox; does nothing after `close`."""
         if self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of it. Idempotent."""
+        """Close the pidfd. Idempotent."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -1,4 +1,4 @@
-"""Readiness probes: asks a sandbox again and again, by a port or by a program, until it says that it is ready."""
+"""Readiness probes: repeats a check of a sandbox, by a port or by a program, until it succeeds."""
 
 import asyncio
 import secrets
@@ -11,12 +11,15 @@ from workbench.local_cloud.sandboxes.engine.spec import SandboxStartFailedError
 
 MIN_INTERVAL_S = 0.01
 DEFAULT_INTERVAL_S = 0.1
-EXEC_TIMEOUT_S = 60.0  # a program that hangs is killed, and tried again
+EXEC_TIMEOUT_S = 60.0  # a program that takes longer is killed, and started again
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What is asked: a TCP port of the sandbox's loopback, or a program that must exit with 0. Exactly one is set."""
+    """The check: a TCP port of the sandbox's loopback that must accept, or a program that must exit with 0.
+
+    Exactly one of `port` and `argv` is set.
+    """
 
     port: int = 0
     argv: Sequence[str] = ()
@@ -24,27 +27,27 @@ class Probe:
 
 
 class Readiness:
-    """The readiness of one sandbox; once ready, it stays so."""
+    """Whether a sandbox is ready; once ready, it stays so."""
 
     def __init__(self, probe: Probe) -> None:
-        self.ready_at = 0.0  # Unix time, 0 until then
+        self.ready_at = 0.0  # Unix seconds, 0 until it is ready
         self._probe = probe
         self._ready = asyncio.Event()
 
     async def run(self, sandbox: Sandbox) -> None:
-        """Probe until it is ready or has ended."""
+        """Repeat the check until it succeeds or the sandbox has ended."""
         while not sandbox.closed:
-            if await self._ask(sandbox):
+            if await self._check(sandbox):
                 self.ready_at = time.time()
                 self._ready.set()
                 return
             await asyncio.sleep(max(self._probe.interval_s, MIN_INTERVAL_S))
 
     async def wait(self) -> None:
-        """Return when it is ready."""
+        """Return when the sandbox is ready."""
         await self._ready.wait()
 
-    async def _ask(self, sandbox: Sandbox) -> bool:
+    async def _check(self, sandbox: Sandbox) -> bool:
         try:
             if self._probe.port:
                 (await sandbox.dial(self._probe.port)).close()

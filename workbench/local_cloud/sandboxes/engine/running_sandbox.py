@@ -1,6 +1,7 @@
-"""One running sandbox: started, given programs to run, ended. Everything its agent says is treated as a guest's word.
+"""One running sandbox: starts it, runs programs in it, ends it. Messages of its agent are not trusted.
 
-It lives exactly as long as our end of its socket: if this process dies, the kernel closes it and the sandbox ends.
+A sandbox lives as long as our end of its agent's socket: if this process is killed, the kernel closes the socket and
+the sandbox ends.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.sandboxes.engine import isolation
 from workbench.local_cloud.sandboxes.engine.activity import Activity
 from workbench.local_cloud.sandboxes.engine.agent_channel import Channel, listening_socket
-from workbench.local_cloud.sandboxes.engine.exec_registry import KnownExecs
+from workbench.local_cloud.sandboxes.engine.exec_registry import ExecRegistry
 from workbench.local_cloud.sandboxes.engine.execs import Exec
 from workbench.local_cloud.sandboxes.engine.process_one import ProcessOne
 from workbench.local_cloud.sandboxes.engine.spec import DEFAULT_ENV, ExitStatus, SandboxSpec, SandboxStartFailedError
@@ -35,15 +36,19 @@ _log = structlog.get_logger(__name__)
 READY_TIMEOUT_S = 20.0
 _CLOSE_S = 10.0
 _SYNCS_AT_ONCE = 32
-_POLITE = ("nice", "-n", "10")  # where no group of the kernel's keeps a sandbox from taking all processors
+_NICE = ("nice", "-n", "10")  # where there are no cgroups to keep a sandbox from taking all CPUs
 
 OnSync = Callable[[str, str], Awaitable[str]]
-"""Commits a path for an exec (empty when that is not known); returns why it failed, an empty text when it did not."""
-OnNotice = Callable[[str], None]
+"""Commits the mounts at (path, exec id, or "" if unknown); returns why that failed, an empty text if it succeeded."""
+OnNotice = Callable[[str], None]  # gets a sentence about the sandbox
 
 
 class Sandbox:
-    """One running sandbox."""
+    """One running sandbox. Made by `Engine.create`, released by `Engine.discard`.
+
+    `env` is added to the environment of every program, below the program's own. `exceeded` is the limit that ended the
+    sandbox, None if none did.
+    """
 
     def __init__(
         self,
@@ -57,10 +62,10 @@ class Sandbox:
         disks: Disks,
     ) -> None:
         self.sandbox_id = spec.sandbox_id
-        self.exceeded: Exceeded | None = None  # the limit that ended it
-        self.env: dict[str, str] = {}  # what every program gets beneath its own environment
+        self.exceeded: Exceeded | None = None
+        self.env: dict[str, str] = {}
         self._proxy_listener: socket.socket | None = None
-        self._lacking = ""  # why there is no working directory
+        self._workdir_failure = ""  # why the working directory cannot be made, empty if it can
         self._activity = Activity(clock)
         self._spec = spec
         self.group = group
@@ -77,21 +82,24 @@ class Sandbox:
         self._one: ProcessOne | None = None
         self._bwrap: Program | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._channel = Channel(self._hear, on_bad=self._on_bad_message)
-        self.execs = KnownExecs(self._channel, directory, uid=spec.uid)
+        self._channel = Channel(self._on_message, on_bad=self._on_bad_message)
+        self.execs = ExecRegistry(self._channel, directory, uid=spec.uid)
 
     @property
     def closed(self) -> bool:
-        """Whether its process 1 is gone."""
+        """Whether the sandbox has ended."""
         return self._closed.is_set()
 
     @property
     def pid(self) -> int:
-        """The host's process id of its bubblewrap, 0 before it runs."""
+        """The host's process id of the sandbox's bubblewrap, 0 before it is started."""
         return self._bwrap.pid if self._bwrap is not None else 0
 
     async def start(self, *, seccomp: bytes) -> None:
-        """Start bubblewrap and wait until the agent answers; raises SandboxStartFailedError."""
+        """Start bubblewrap with a seccomp filter, and wait until the agent answers.
+
+        Raises SandboxStartFailedError, IsolationUnavailableError, and OSError when bubblewrap cannot be started.
+        """
         theirs = self._channel.theirs
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
@@ -103,22 +111,22 @@ class Sandbox:
                 self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
             ) as (argv, descriptors):
                 self._bwrap = await Program.start(
-                    *(_POLITE if self.group.version == "none" else ()),
+                    *(_NICE if self.group.version == "none" else ()),
                     *argv,
                     stdout=asyncio.subprocess.DEVNULL,
                     env={},
                     cwd="/",
-                    # It holds both ends of its pipe to us: if we die before it has written, it must not die of that
-                    # and leave process 1 behind, which would wait for it for ever.
+                    # Bubblewrap gets both ends of the info pipe: if we are killed before it writes, it must not get
+                    # SIGPIPE and leave process 1 behind, which would wait for it for ever.
                     pass_fds=[*descriptors, info_read, info_write, block_read, theirs.fileno()],
                     **drop,
                 )
             self._spawn(self._watch(self._bwrap))
             theirs.close()
             info_write = _closed(info_write)
-            self._one = await asyncio.to_thread(ProcessOne.told_of, info_read)
+            self._one = await asyncio.to_thread(ProcessOne.from_info_fd, info_read)
             if self._one is not None:
-                self.group.add(self._one.pid)  # nothing of the guest has run yet
+                self.group.add(self._one.pid)  # before the guest's first instruction
             os.write(block_write, b".")
         finally:
             theirs.close()
@@ -130,13 +138,15 @@ class Sandbox:
         await self._ready_or_closed()
         if not self._ready.is_set():
             await self.terminate()
-            said = (await self._bwrap.stderr.read(2000)).decode(errors="replace").strip()
-            raise SandboxStartFailedError(said or "the sandbox's agent did not answer in time")
-        if self._lacking:
+            printed = (await self._bwrap.stderr.read(2000)).decode(errors="replace").strip()
+            raise SandboxStartFailedError(
+                printed or f"the sandbox's agent did not answer within {READY_TIMEOUT_S:g} s, or ended before"
+            )
+        if self._workdir_failure:
             await self.terminate()
             raise SandboxStartFailedError(
-                f"its working directory {self._spec.workdir} cannot be made: {self._lacking}. Take one below /root or "
-                "a volume's mount, or a new name below /"
+                f"its working directory {self._spec.workdir} cannot be made: {self._workdir_failure}. Use one below "
+                "/root or a volume's mount, or a new name below /"
             )
 
     async def exec(
@@ -150,10 +160,11 @@ class Sandbox:
         terminal: tuple[int, int] | None = None,
         devnull: Collection[str] = (),
     ) -> Exec:
-        """Start a program, on pipes or on a terminal of (rows, columns); idempotent by `exec_id`.
+        """Start a program, on pipes or on a terminal of (rows, columns); a known `exec_id` starts no second one.
 
-        What it writes to a stream ("stdout", "stderr") in `devnull` is dropped. Raises SandboxStartFailedError when the
-        sandbox is gone, ValueError for arguments that are too large.
+        After `timeout_s` seconds by the cloud's clock it is killed. Output to a stream ("stdout", "stderr") in
+        `devnull` is discarded. Raises SandboxStartFailedError when the sandbox has ended, ValueError for arguments that
+        are too large.
         """
         if (known := self.execs.find(exec_id)) is not None:
             return known
@@ -171,11 +182,11 @@ class Sandbox:
         return run
 
     async def dial(self, port: int) -> socket.socket:
-        """Connect to a port of the sandbox's own loopback; raises OSError, which TimeoutError is."""
+        """Connect to a port of the sandbox's own loopback; raises OSError, also TimeoutError."""
         return await self._dials.connect(self._ask, port)
 
     async def listen(self, port: int) -> socket.socket:
-        """Listen at a port of the sandbox's own loopback; the socket is the caller's. Raises OSError."""
+        """Listen at a port of the sandbox's own loopback; the caller must close the socket. Raises OSError."""
         return await self._dials.listen(self._ask, port)
 
     async def _ask(self, order: dict[str, object]) -> None:
@@ -186,10 +197,7 @@ class Sandbox:
 
     @asynccontextmanager
     async def visit(self, port: int) -> AsyncIterator[socket.socket]:
-        """A connection to a port inside for as long as the block lasts, in which the sandbox is not idle.
-
-        Raises OSError.
-        """
+        """Connect to a port inside while the block runs, during which the sandbox is not idle. Raises OSError."""
         inside = await self.dial(port)
         with self._activity.visit():
             try:
@@ -198,24 +206,24 @@ class Sandbox:
                 inside.close()
 
     def take_proxy_listener(self) -> socket.socket:
-        """The listening socket of the sandbox's own loopback, for the caller to serve and to close; once."""
-        assert self._proxy_listener is not None, "a sandbox that has started has handed it out"
+        """Return the socket that listens for the egress proxy in the sandbox; to be called once, by who serves it."""
+        assert self._proxy_listener is not None, "a started sandbox has it until the first call"
         found, self._proxy_listener = self._proxy_listener, None
         return found
 
     def idle_s(self, *, apart_from: str) -> float:
-        """Seconds since a program other than `apart_from` last ran, or was written to, or somebody visited a port.
+        """Return the seconds since the sandbox was last used.
 
-        0 while one runs or somebody does.
+        It is in use, and this returns 0, while a program other than `apart_from` runs or a port has a connection.
         """
         return self._activity.idle_s(busy=self.execs.any_runs(apart_from=apart_from))
 
     def touch(self) -> None:
-        """Note that somebody uses the sandbox."""
+        """Record that the sandbox is used now."""
         self._activity.touch()
 
     async def terminate(self) -> None:
-        """Kill process 1, and with it everything inside; returns when it is gone. Idempotent."""
+        """Kill every process of the sandbox and wait for their end. Idempotent; raises TimeoutError after 10 s."""
         if self._bwrap is None or self.closed:
             return
         if self._one is not None:
@@ -226,11 +234,11 @@ class Sandbox:
         await asyncio.wait_for(self._closed.wait(), _CLOSE_S)
 
     async def wait_closed(self) -> None:
-        """Return when process 1 is gone, whatever ended it."""
+        """Return when the sandbox has ended, for any reason."""
         await self._closed.wait()
 
     async def discard(self) -> None:
-        """Terminate and release the spools. Idempotent."""
+        """End the sandbox and release its output, its cgroup and its files. Idempotent."""
         await self.terminate()
         if self._bwrap is not None:
             await asyncio.wait_for(self._released.wait(), _CLOSE_S)
@@ -245,12 +253,12 @@ class Sandbox:
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
-    def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Take one message of the agent. It is a guest's word: everything is checked, descriptors above all."""
+    def _on_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Handle one message of the agent. A guest may have forged it, so all of it is checked, descriptors first."""
         match message["op"]:
             case "ready" if not self._ready.is_set():
                 self._proxy_listener = listening_socket(descriptors[0])
-                self._lacking = str(message["workdir"])[:200]
+                self._workdir_failure = str(message["workdir"])[:200]
                 self._ready.set()
             case "terminal":
                 run = self.execs.find(str(message["id"]))
@@ -262,7 +270,7 @@ class Sandbox:
                 if run is not None and -64 <= code <= 255:
                     self.touch()
                     if (reason := self._out_of_memory()) is not None:
-                        self._spawn(self.exceed(reason))  # the end of all of them tells of it
+                        self._spawn(self.exceed(reason))  # ends the sandbox, and thereby this program
                         return
                     run.finish(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
             case "dialled":
@@ -287,7 +295,7 @@ class Sandbox:
         try:
             if self._on_sync is not None:
                 failure = await self._on_sync(path, exec_id)
-        except Exception as error:  # noqa: BLE001  # the guest is told that it failed, the log has the rest
+        except Exception as error:  # noqa: BLE001  # the guest gets a short error, the log the cause
             _log.error("sandbox.sync_failed", sandbox_id=self.sandbox_id, exc_info=error)
             failure = "Input/output error"
         finally:
@@ -304,11 +312,11 @@ class Sandbox:
                 await self.execs.kill(run.exec_id)
 
     async def exceed(self, reason: Exceeded) -> None:
-        """End the sandbox because it is over a limit. Idempotent: the first reason counts."""
+        """End the sandbox because it has exceeded a limit. Only the first call counts."""
         if self.exceeded is not None:
             return
         self.exceeded = reason
-        self._on_notice(f"the sandbox is ended: {reason}")
+        self._on_notice(f"the sandbox was ended: {reason}")
         await self.terminate()
 
     def _watchdog(self, pid: int) -> Watchdog:
@@ -323,7 +331,7 @@ class Sandbox:
         )
 
     async def _watch(self, bwrap: Program) -> None:
-        """Notice the end of bubblewrap, which is the end of everything inside."""
+        """Wait for the end of bubblewrap, which is the end of every process inside, then release what they had."""
         await bwrap.wait()
         if self.exceeded is None and (reason := self._out_of_memory()) is not None:
             self.exceeded = reason
@@ -341,9 +349,9 @@ class Sandbox:
         self._released.set()
 
     def _out_of_memory(self) -> Exceeded | None:
-        """Why the sandbox must end when the kernel has killed a program of it, because its memory was used up.
+        """Return why the sandbox must end, when the kernel has killed one of its processes for its memory; else None.
 
-        On Modal all of a sandbox is one process to the kernel, which goes as a whole.
+        On Modal a sandbox is one process for the kernel, which kills all of it.
         """
         if not self.group.out_of_memory_kills():
             return None

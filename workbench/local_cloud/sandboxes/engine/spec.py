@@ -1,4 +1,4 @@
-"""What a sandbox is made from, and how its programs end."""
+"""The specification from which a sandbox is made, the exit status of its programs, and the errors of a start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ class IsolationUnavailableError(WorkbenchError):
 
 
 class SandboxStartFailedError(WorkbenchError):
-    """Isolation works here, and yet this sandbox did not start."""
+    """A sandbox, or a program in it, could not be started, although isolation works; the message says why."""
 
 
 @dataclass(frozen=True)
 class BindMount:
-    """A directory of the host at a path inside."""
+    """A file or directory of the host that is bound to a path inside."""
 
     source: Path
     target: str
@@ -34,10 +34,11 @@ class BindMount:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxSpec:
-    """One sandbox: `uid` is the unprivileged host user it runs as when the cloud is root.
+    """What a sandbox is made from. `uid` is the unprivileged host user as which it runs when the cloud is root.
 
-    `directories` are empty, writable and in memory, unless something is mounted there. `workdir` is made if it is not
-    there. `python` is the image's own interpreter as it is seen inside, empty when it has none.
+    `directories` are paths inside of empty, writable file systems in memory; a mount at the same path hides them.
+    `workdir` is made if it does not exist. `python` is the path inside of the image's own interpreter, empty without
+    one.
     """
 
     sandbox_id: str
