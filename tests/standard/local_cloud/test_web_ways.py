@@ -16,7 +16,7 @@ from modal.exception import InvalidError
 from tests.conftest import REACHABLE, wait_until
 from tests.support.commands import Cli
 from workbench.local_cloud.process.state_directory import Running
-from workbench.local_cloud.sandboxes.network.web_function_access import WebWays
+from workbench.local_cloud.sandboxes.network.web_function_access import WebFunctionAccess
 
 APP = """
 import modal
@@ -181,7 +181,7 @@ async def far_side() -> AsyncIterator[int]:
 
 async def test_a_connection_is_cut_when_its_port_is_no_longer_allowed() -> None:
     serving, refused = True, list[str]()
-    ways = WebWays(lambda port: serving, on_refused=lambda host, port, reason: refused.append(reason))
+    ways = WebFunctionAccess(lambda port: serving, on_refused=lambda host, port, reason: refused.append(reason))
     async with far_side() as port:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)

@@ -56,7 +56,7 @@ from workbench.local_cloud.sandboxes.router_rpc import RouterRpcs
 from workbench.local_cloud.sandboxes.router_url import Url
 from workbench.local_cloud.sandboxes.sandbox_records import Record
 from workbench.local_cloud.sandboxes.sandbox_rpc import SandboxRpcs
-from workbench.local_cloud.sandboxes.sandbox_rpc_v1 import FirstSandboxRpcs
+from workbench.local_cloud.sandboxes.sandbox_rpc_v1 import SandboxRpcsV1
 from workbench.local_cloud.sandboxes.sandbox_snapshots import Snapshots
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
 from workbench.local_cloud.sandboxes.snapshot_rpc import SnapshotRpcs
@@ -221,7 +221,7 @@ class LocalCloud:
                 ContainerRpcs(self._apps, calls, self._pools, self._logs),
                 sandbox_rpcs,
                 sandbox_ports,
-                FirstSandboxRpcs(self._sandboxes, sandbox_rpcs, sandbox_ports),
+                SandboxRpcsV1(self._sandboxes, sandbox_rpcs, sandbox_ports),
                 SandboxStatsRpcs(self._sandboxes, clock),
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],

@@ -181,15 +181,15 @@ class RouterRpcs:
         """Replace the sandbox's egress policy; connections that the new one does not allow are closed."""
         record = self._own(request.task_id)
         policy = egress_policy(request.network_access)
-        if record.proxy is None or record.web_ways is None or record.result is not None:
+        if record.proxy is None or record.web_access is None or record.result is not None:
             raise failed_precondition(f"The sandbox {record.sandbox_id} has ended.")
-        if not record.web_ways.has(policy.web_ports):
+        if not record.web_access.has(policy.web_ports):
             raise invalid(
                 "On the local cloud a web function cannot be added to the allowlist of a running sandbox: name it when "
                 "the sandbox is created."
             )
         record.proxy.set_policy(policy)
-        record.web_ways.allow(policy.web_ports)
+        record.web_access.allow(policy.web_ports)
         return tcr.TaskSetNetworkAccessResponse()
 
     def _own(self, task_id: str) -> Record:

@@ -12,7 +12,7 @@ from workbench.local_cloud.sandboxes.limits.usage_samples import UsageMeter
 from workbench.local_cloud.sandboxes.network.connect_tokens import ConnectEntry
 from workbench.local_cloud.sandboxes.network.egress_proxy import EgressProxy
 from workbench.local_cloud.sandboxes.network.tunnels import Tunnels
-from workbench.local_cloud.sandboxes.network.web_function_access import WebWays
+from workbench.local_cloud.sandboxes.network.web_function_access import WebFunctionAccess
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 ENTRYPOINT_EXEC_ID = "entrypoint"
@@ -33,7 +33,7 @@ class Record(Known):
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     ending: asyncio.Task[None] | None = None
     proxy: EgressProxy | None = None
-    web_ways: WebWays | None = None
+    web_access: WebFunctionAccess | None = None
     refusals: int = 0
     files: Path | None = None
     mounted: set[str] = field(default_factory=set)  # the paths at which snapshots of directories are mounted

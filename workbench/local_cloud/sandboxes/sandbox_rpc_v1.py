@@ -40,13 +40,13 @@ class _Input:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class FirstSandboxRpcs:
+class SandboxRpcsV1:
     """Handles the RPCs of V1 sandboxes."""
 
-    def __init__(self, sandboxes: Sandboxes, second: SandboxRpcs, ports: SandboxPortRpcs) -> None:
-        """`second` and `ports` handle the V2 RPCs, which most of these RPCs call."""
+    def __init__(self, sandboxes: Sandboxes, v2: SandboxRpcs, ports: SandboxPortRpcs) -> None:
+        """`v2` and `ports` handle the V2 RPCs, which most of these RPCs call."""
         self._sandboxes = sandboxes
-        self._second = second
+        self._v2 = v2
         self._ports = ports
         self._inputs: WeakKeyDictionary[Record, _Input] = WeakKeyDictionary()
 
@@ -65,7 +65,7 @@ class FirstSandboxRpcs:
                 Reason.UNIMPLEMENTED,
                 f"Sandbox.create with {asked} is not implemented by the local cloud: leave it out.",
             )
-        record = await self._second.create(
+        record = await self._v2.create(
             api_pb2.SandboxCreateV2Request(app_id=request.app_id, definition=definition, tags=request.tags),
             sandbox_id=new_id("sb", length=_ID_CHARS),
         )
@@ -77,40 +77,40 @@ class FirstSandboxRpcs:
         self, request: api_pb2.SandboxGetFromNameRequest, context: Any
     ) -> api_pb2.SandboxGetFromNameResponse:
         """Find a V1 sandbox by its app's name and its own name."""
-        found = await self._second.SandboxGetFromNameV2(request, context)
+        found = await self._v2.SandboxGetFromNameV2(request, context)
         if not _ID.fullmatch(found.sandbox_id):
             raise not_found(f"Sandbox '{request.sandbox_name}' of app '{request.app_name}' not found.")
         return found
 
     async def SandboxList(self, request: api_pb2.SandboxListRequest, context: Any) -> api_pb2.SandboxListResponse:
         """List a page of V1 sandboxes, newest first. V2's list has them, too."""
-        return self._second.page(request, lambda record: _ID.fullmatch(record.sandbox_id) is not None)
+        return self._v2.page(request, lambda record: _ID.fullmatch(record.sandbox_id) is not None)
 
     async def SandboxWait(self, request: api_pb2.SandboxWaitRequest, context: Any) -> api_pb2.SandboxWaitResponse:
         """Wait for a sandbox's end."""
-        return await self._second.SandboxWaitV2(request, context)
+        return await self._v2.SandboxWaitV2(request, context)
 
     async def SandboxTerminate(
         self, request: api_pb2.SandboxTerminateRequest, context: Any
     ) -> api_pb2.SandboxTerminateResponse:
         """Terminate a sandbox."""
-        return await self._second.SandboxTerminateV2(request, context)
+        return await self._v2.SandboxTerminateV2(request, context)
 
     async def SandboxGetTaskId(
         self, request: api_pb2.SandboxGetTaskIdRequest, context: Any
     ) -> api_pb2.SandboxGetTaskIdResponse:
         """Return a sandbox's task id, which it has from its creation on."""
-        return await self._second.SandboxGetTaskIdV2(request, context)
+        return await self._v2.SandboxGetTaskIdV2(request, context)
 
     async def SandboxTagsSet(self, request: api_pb2.SandboxTagsSetRequest, context: Any) -> empty_pb2.Empty:
         """Replace a sandbox's tags."""
-        return await self._second.SandboxTagsSetV2(request, context)
+        return await self._v2.SandboxTagsSetV2(request, context)
 
     async def SandboxTagsGet(
         self, request: api_pb2.SandboxTagsGetRequest, context: Any
     ) -> api_pb2.SandboxTagsGetResponse:
         """Return a sandbox's tags."""
-        return await self._second.SandboxTagsGetV2(request, context)
+        return await self._v2.SandboxTagsGetV2(request, context)
 
     async def SandboxGetTunnels(
         self, request: api_pb2.SandboxGetTunnelsRequest, context: Any
@@ -129,14 +129,14 @@ class FirstSandboxRpcs:
     ) -> api_pb2.TaskGetCommandRouterAccessResponse:
         """Return a token for the router, for a sandbox. Containers of functions cannot be reached by it."""
         try:
-            access = await self._second.SandboxGetCommandRouterAccess(
+            access = await self._v2.SandboxGetCommandRouterAccess(
                 api_pb2.SandboxGetCommandRouterAccessRequest(task_id=request.task_id), context
             )
         except CloudError as failure:
             raise CloudError(
                 Reason.UNIMPLEMENTED,
-                f"{request.task_id[:64]} is not the task of a sandbox, and the local cloud cannot start programs in "
-                "containers of functions.",
+                f"{request.task_id[:64]} is not the task of a sandbox; starting programs in containers of functions "
+                "is not implemented by the local cloud.",
             ) from failure
         return api_pb2.TaskGetCommandRouterAccessResponse(jwt=access.jwt, url=access.url)
 

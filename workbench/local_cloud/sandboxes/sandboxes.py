@@ -27,7 +27,7 @@ from workbench.local_cloud.sandboxes.network.connect_tokens import ConnectEntry
 from workbench.local_cloud.sandboxes.network.egress_policy import EgressPolicy, Network
 from workbench.local_cloud.sandboxes.network.egress_proxy import EgressProxy, proxy_env
 from workbench.local_cloud.sandboxes.network.tunnels import PortSpec, Tunnels
-from workbench.local_cloud.sandboxes.network.web_function_access import WebWays
+from workbench.local_cloud.sandboxes.network.web_function_access import WebFunctionAccess
 from workbench.local_cloud.sandboxes.output_log import follow
 from workbench.local_cloud.sandboxes.preparation import LayOut, Preparation
 from workbench.local_cloud.sandboxes.sandbox_records import ENTRYPOINT_EXEC_ID, Record, author_of
@@ -189,10 +189,10 @@ class Sandboxes:
             listener, policy, on_refused=partial(self._refused, record), test_networks=self._egress_test_networks
         )
         await record.proxy.start()
-        record.web_ways = WebWays(self.serves_web, on_refused=partial(self._refused, record))
+        record.web_access = WebFunctionAccess(self.serves_web, on_refused=partial(self._refused, record))
         for port in policy.web_ports:
             try:
-                record.web_ways.open(port, await sandbox.listen(port))
+                record.web_access.open(port, await sandbox.listen(port))
             except OSError as error:
                 raise SandboxStartFailedError(f"it cannot listen at the web function's port {port}: {error}") from error
 
@@ -352,7 +352,7 @@ class Sandboxes:
 
 
 async def _close_connections(record: Record) -> None:
-    for part in (record.proxy, record.web_ways, record.tunnels, record.connect):
+    for part in (record.proxy, record.web_access, record.tunnels, record.connect):
         if part is not None:
             await part.aclose()
 

@@ -1,1 +1,1 @@
-"""Programs that run inside of sandboxes, beside hostile jobs: each one file, with the standard library only."""
+"""Programs that run inside of sandboxes, beside hostile jobs. Each is one file and uses the standard library only."""

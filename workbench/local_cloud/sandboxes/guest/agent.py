@@ -1,8 +1,8 @@
 """Process 1 of every sandbox. Runs under the system's own Python with nothing but its standard library.
 
-It starts programs that the host asks for, on pipes or on a terminal of this sandbox, reports how they end, and passes
-`sync` on. First it hands out a listening socket of the sandbox's loopback, behind which the host serves the only way to
-the network. It takes orders only from the inherited socket; when that ends, it ends, and with it every process here.
+It starts programs for the host, on pipes or on a terminal, reports how they end, and forwards `sync`. First it sends
+the host a listening socket of the sandbox's loopback, at which the host serves the egress proxy. It takes orders only
+from the inherited socket; when that is closed, it ends, and with it every process of the sandbox.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ TYPE_CHECKING = False  # typing itself is a slow import
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-SYNC_ADDRESS = "\0workbench-sync"  # an abstract name: it lives in the sandbox's own network namespace
+SYNC_ADDRESS = "\0workbench-sync"  # abstract, so it exists only in the sandbox's own network namespace
 MAX_MESSAGE = 256 * 1024
 MAX_SYNC_WAITING = 16
 MAX_PROXY_WAITING = 128
 PR_SET_DUMPABLE = 4
 PEER_CREDENTIALS = struct.Struct("iII")  # process, user, group
-OOM_SCORE = b"500"  # a program goes before this process does, when memory is used up
+OOM_SCORE = b"500"  # when memory is used up, the kernel kills programs before this process
 
 
 LIBC = ctypes.CDLL(None)
@@ -39,7 +39,7 @@ LIBC = ctypes.CDLL(None)
 def main() -> None:
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     inherited = int(sys.argv[1])
-    os.closerange(3, inherited)  # what bubblewrap has left open
+    os.closerange(3, inherited)  # bubblewrap leaves descriptors open
     os.closerange(inherited + 1, 256)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for limit, value in ((resource.RLIMIT_NPROC, int(sys.argv[2])), (resource.RLIMIT_FSIZE, int(sys.argv[3]))):
@@ -90,7 +90,7 @@ class Agent:
                     self.hear(key.fileobj)
 
     def workdir(self) -> str:
-        """Make the directory in which programs start, if it is not there; returns why that cannot be."""
+        """Make the directory in which programs start, if it is missing; returns why that failed, "" if it did not."""
         try:
             os.makedirs(sys.argv[4], exist_ok=True)
         except OSError as error:
@@ -124,23 +124,23 @@ class Agent:
         return True
 
     def dial(self, number: int, port: int) -> None:
-        """Hand out a connection to a port of our loopback; whether it is made the host sees at the socket itself."""
+        """Send the host a socket that connects to a port of our loopback; the host waits for the connection itself."""
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
                 inside.setblocking(False)
                 inside.connect_ex(("127.0.0.1", port))
                 self.tell({"op": "dialled", "number": number}, inside.fileno())
-        except OSError:  # no descriptor is left, or the host does not listen
+        except OSError:  # no descriptor is left, or the host does not read
             self.tell({"op": "dialled", "number": number})
 
     def listen(self, number: int, port: int) -> None:
-        """Hand out a socket that listens at a port of our loopback; the host serves it."""
+        """Send the host a socket that listens at a port of our loopback, for the host to serve."""
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
                 inside.bind(("127.0.0.1", port))
                 inside.listen(MAX_PROXY_WAITING)
                 self.tell({"op": "dialled", "number": number}, inside.fileno())
-        except OSError:  # a program has the port
+        except OSError:  # a program in the sandbox uses the port
             self.tell({"op": "dialled", "number": number})
 
     def start(self, order: dict[str, Any], descriptors: list[int]) -> None:
@@ -156,7 +156,7 @@ class Agent:
             if pid == 0:
                 become(order, descriptors)
             self.children[pid] = order["id"]
-        except OSError:  # the guest's own processes have used the limit up
+        except OSError:  # the guest's own processes have reached the limit
             os.write(descriptors[2], b"the sandbox has no room for another process\n")
             self.tell({"op": "exit", "id": order["id"], "code": 126})
         finally:
@@ -183,7 +183,7 @@ class Agent:
             peer, _ = self.listener.accept()
             peer.setblocking(False)
             if len(self.syncs) + len(self.silent) >= MAX_SYNC_WAITING:
-                self.answer(peer, "too many are asked for at once")
+                self.answer(peer, "too many syncs at once: try again")
                 return
             self.silent.add(peer)
             self.selector.register(peer, selectors.EVENT_READ)
@@ -195,7 +195,7 @@ class Agent:
         try:
             path = peer.recv(4096).decode("utf-8", "replace")
             credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
-            name = self.children.get(os.getsid(PEER_CREDENTIALS.unpack(credentials)[0]), "")  # each leads a session
+            name = self.children.get(os.getsid(PEER_CREDENTIALS.unpack(credentials)[0]), "")  # a child leads a session
         except OSError:
             path = ""
         if not path:
@@ -206,14 +206,14 @@ class Agent:
         self.tell({"op": "sync", "number": self.sync_number, "path": path[:4096], "id": name})
 
     def answer(self, peer: socket.socket, failure: str) -> None:
-        """Say why it failed; a dot when it did not."""
+        """Send why a sync failed, or a dot if it succeeded, and close the connection."""
         with contextlib.suppress(OSError):
             peer.send(failure.encode("utf-8", "replace")[:4096] or b".")
         peer.close()
 
 
 def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
-    """Turn the forked child into the program that was asked for; never returns."""
+    """Become the program of an order, in the forked child; never returns."""
     code = 127
     try:
         os.setsid()
@@ -222,7 +222,7 @@ def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
         if order["terminal"] is not None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         os.closerange(3, 1024)
-        LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # else the next file is not ours; exec would do the same
+        LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # without it, root owns the next file; exec sets it anyway
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
             file.write(OOM_SCORE)
         signal.set_wakeup_fd(-1)
@@ -246,7 +246,7 @@ def complain(text: str) -> None:
 
 
 def kill_family(pid: int) -> None:
-    """Kill a process group and every descendant that can be found, again until none is left."""
+    """Kill a process group and all its descendants, and repeat that until none is found, at most 20 times."""
     for _ in range(20):
         family = descendants(pid)
         with contextlib.suppress(OSError):

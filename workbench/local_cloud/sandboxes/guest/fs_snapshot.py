@@ -1,7 +1,7 @@
-"""What the cloud runs inside a sandbox for snapshots: it packs directories into a tar, and unpacks one.
+"""The program that the cloud runs inside a sandbox for snapshots: it packs directories into a tar, or unpacks one.
 
-It runs as the guest: what it packs is the guest's word, and what it unpacks lands where the guest may write. The host
-never looks into a tar. Under the system's own Python with nothing but its standard library.
+It runs as the guest, so the tar may hold anything, and unpacking can write only where the guest can. The host never
+parses a tar. Runs under the system's own Python with nothing but its standard library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # typing itself is a slow import
 if TYPE_CHECKING:
     from typing import Any
 
-UNDER = ".modal-under-"  # beside a mounted image: what its directory held before
+UNDER = ".modal-under-"  # prefix of the directory that keeps what a mounted image hides, beside it
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def save(arguments: dict[str, Any]) -> None:
-    """Pack what lies in each of `paths`, named from `top`; without `exclude` and sockets."""
+    """Write a tar of everything below `paths` to stdout, named relative to `top`, without `exclude` and sockets."""
     exclude = set(arguments["exclude"])
 
     def add(archive: tarfile.TarFile, directory: str, *, is_top: bool) -> None:
@@ -40,7 +40,7 @@ def save(arguments: dict[str, Any]) -> None:
         except OSError:
             if is_top:
                 raise
-            return  # it has gone, or was closed to us
+            return  # it was removed, or we may not read it
         for name in names:
             path = os.path.join(directory, name)
             if path in exclude or name.startswith(UNDER):
@@ -65,7 +65,7 @@ def save(arguments: dict[str, Any]) -> None:
 
 
 class Padded:
-    """A file that is as long as it was when its size was written: one that shrinks meanwhile spoils nothing else."""
+    """Reads a file and pads it with zeros up to the size in its tar header, should it have become shorter meanwhile."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -77,7 +77,7 @@ class Padded:
 
 def restore(arguments: dict[str, Any]) -> None:
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
-        if hasattr(tarfile, "fully_trusted_filter"):  # this is the guest: there is nobody to protect from it
+        if hasattr(tarfile, "fully_trusted_filter"):  # we are the guest, so unpacking gives it no new rights
             archive.extraction_filter = tarfile.fully_trusted_filter
         archive.extractall(arguments["path"])  # noqa: S202  # see above
 

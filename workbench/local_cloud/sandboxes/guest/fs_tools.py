@@ -1,6 +1,6 @@
-"""What the SDK runs inside a sandbox for `Sandbox.filesystem`: one command as JSON in its only argument.
+"""The program that the SDK runs inside a sandbox for `Sandbox.filesystem`: its only argument is one command as JSON.
 
-Data goes over stdin and stdout; an error is one JSON object `{error_kind, message}` on stderr and exit code 1, which
+Data goes over stdin and stdout. An error is one JSON object `{error_kind, message}` on stderr with exit code 1, which
 the SDK turns into its exceptions. It runs as the guest, under the system's own Python with nothing but its standard
 library.
 """
@@ -21,7 +21,7 @@ MAX_READ_BYTES = 5 * 1024**3  # Modal's limit for one read
 CHUNK_BYTES = 1024 * 1024
 WATCH_PROGRAM = "/__modal/.bin/modal-sandbox-fs-watch"
 
-# A read-only file system counts as a refusal: outside its mounts a sandbox has hardly anything else.
+# A read-only file system counts as "permission denied": nearly all of a sandbox outside of its mounts is read-only.
 KINDS = {
     errno.ENOENT: ("NotFound", "no such file or directory"),
     errno.ENOTDIR: ("NotDirectory", "a component of the path is not a directory"),
@@ -35,7 +35,7 @@ KINDS = {
 
 
 class FsError(Exception):
-    """The command fails for a reason that the kernel has no number for."""
+    """The command failed for a reason that has no errno; `kind` is the SDK's error_kind."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ def fail(kind: str, message: str) -> int:
 
 
 def read_file(arguments: dict[str, Any]) -> None:
-    descriptor = os.open(arguments["path"], os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not be waited for
+    descriptor = os.open(arguments["path"], os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe must not block
     try:
         found = os.fstat(descriptor)
         if stat.S_ISDIR(found.st_mode):
@@ -87,7 +87,7 @@ def too_large(size: int) -> FsError:
 
 
 def write_file(arguments: dict[str, Any]) -> None:
-    """Replace a file by one that is whole, with its mode: what is cut off on the way leaves the old one as it was."""
+    """Write stdin to a temporary file and rename it, with the old file's mode: an interrupted write changes nothing."""
     path = arguments["path"]
     directory, _, name = path.rpartition("/")
     if not name or os.path.isdir(path):
@@ -129,7 +129,7 @@ def list_files(arguments: dict[str, Any]) -> None:
         try:
             entries.append(describe(path.rstrip("/") + "/" + name, name))
         except FileNotFoundError:
-            continue  # it has gone meanwhile
+            continue  # it was removed meanwhile
     sys.stdout.write(json.dumps(entries))
 
 
@@ -160,7 +160,7 @@ def describe(path: str, name: str) -> dict[str, object]:
 
 
 class Names(dict):  # type: ignore[type-arg]  # a plain dict at run time, under an older Python too
-    """Names by number, from the two files of the sandbox, read when they are asked for."""
+    """Names of users and groups by id, from the sandbox's /etc/passwd and /etc/group, each read on first use."""
 
     def __missing__(self, database: str) -> dict[int, str]:
         found: dict[int, str] = {}

@@ -1,7 +1,8 @@
-"""What `Sandbox.filesystem.watch` runs inside a sandbox: tells what changes below a path, one JSON object a line.
+"""The program of `Sandbox.filesystem.watch` inside a sandbox: prints changes below a path, one JSON object per line.
 
-By inotify, and by looking again and again where that is not to be had. It ends with its stdin, after `timeout_secs`, or
-with its reader. It runs as the guest, under the system's own Python with nothing but its standard library.
+It uses inotify, or polls where that is not available. It ends when its stdin is closed, after `timeout_secs`, or when
+nobody reads its stdout any more. It runs as the guest, under the system's own Python with nothing but its standard
+library.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
-MAX_DIRECTORIES = 8192  # the kernel's usual limit for one user
+MAX_DIRECTORIES = 8192  # the kernel's usual limit of watches per user
 MAX_POLLED = 50_000
 POLL_S = 0.25
-PAIR_S = 0.05  # how long the second half of a rename may come later
+PAIR_S = 0.05  # the two events of a rename come within this time
 EVENT = struct.Struct("iIII")
 ACCESS, MODIFY, ATTRIB, MOVED_FROM, MOVED_TO = 0x1, 0x2, 0x4, 0x40, 0x80
 CREATE, DELETE, DELETE_SELF, MOVE_SELF = 0x100, 0x200, 0x400, 0x800
@@ -38,7 +39,7 @@ class Watch:
         self.recursive = recursive
         self.kinds = None if kinds is None else frozenset(kinds)
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self.root = os.path.realpath(path)  # a link is followed, and paths are told below its target
+        self.root = os.path.realpath(path)  # a link is followed, and printed paths are below its target
         found = os.stat(self.root)
         self.only = None if stat.S_ISDIR(found.st_mode) else self.root
         # A file is watched from its directory: programs replace files more often than they change them.
@@ -53,7 +54,7 @@ class Watch:
             self.poll()
 
     def tell(self, kind: str, *paths: str) -> None:
-        """Say what happened, unless nobody wants to know; the SDK counts every kind of rename as Modify."""
+        """Print an event, unless the filter excludes it; the SDK treats every kind of rename as Modify."""
         if (self.kinds is not None and kind not in self.kinds) or (self.only is not None and self.only not in paths):
             return
         line = memoryview((json.dumps({"event_type": kind, "paths": list(paths)}) + "\n").encode())
@@ -62,7 +63,10 @@ class Watch:
             line = line[os.write(1, line[: select.PIPE_BUF]) :]
 
     def wait(self, *others: int, seconds: float | None = None, writing: bool = False) -> bool:
-        """Wait for one of `others`, or for room to write; ends the program when it is time to."""
+        """Wait for one of the descriptors `others` or, with `writing`, for stdout; False after `seconds`.
+
+        Ends the program when stdin is closed or its timeout has passed.
+        """
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             ends = [end for end in (until, self.deadline) if end is not None]
@@ -120,7 +124,7 @@ class Inotify:
         self.watch = watch
         self.descriptor = checked(LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         self.paths: dict[int, str] = {}
-        self.announced: set[str] = set()  # what was found by looking into a new directory, before its event came
+        self.announced: set[str] = set()  # paths in a new directory that were printed before their events came
         self.mask = CHANGES | ONLYDIR | (ACCESS if "Access" in (watch.kinds or ()) else 0)
         for directory in watch.directories(watch.top):
             self.add(directory, first=directory == watch.top)
@@ -131,11 +135,11 @@ class Inotify:
         number = LIBC.inotify_add_watch(self.descriptor, os.fsencode(directory), ctypes.c_uint32(self.mask))
         if number >= 0:
             self.paths[number] = directory
-        elif first or ctypes.get_errno() == 28:  # ENOSPC: the limit is used up
+        elif first or ctypes.get_errno() == 28:  # ENOSPC: the limit of watches is reached
             checked(number)
 
     def run(self) -> None:
-        waiting: tuple[int, str] | None = None  # the first half of a rename: its cookie and path
+        waiting: tuple[int, str] | None = None  # the first event of a rename: its cookie and path
         while True:
             if not self.watch.wait(self.descriptor, seconds=None if waiting is None else PAIR_S):
                 assert waiting is not None
@@ -164,7 +168,7 @@ class Inotify:
 
     def one(self, mask: int, path: str, *, own: bool) -> None:
         if own and path != self.watch.top:
-            return  # a directory below: its parent's events tell the same
+            return  # a directory below the top: the same event comes from its parent
         if mask & CREATE:
             if path in self.announced:
                 self.announced.discard(path)
@@ -182,7 +186,7 @@ class Inotify:
             self.watch.tell("Access", path)
 
     def follow(self, mask: int, path: str) -> None:
-        """Watch directories that have come, and no longer those that have gone."""
+        """Begin to watch new directories, and stop watching those that were moved away."""
         if not (mask & ISDIR and self.watch.recursive and self.watch.only is None):
             return
         if mask & MOVED_FROM:

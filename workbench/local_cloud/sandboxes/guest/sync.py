@@ -1,4 +1,4 @@
-"""Stands in for `sync` inside a sandbox: asks the agent to commit a volume, and says why when it could not."""
+"""Replaces `sync` inside a sandbox: asks the agent to commit the volumes at a path, and prints why if that failed."""
 
 from __future__ import annotations
 

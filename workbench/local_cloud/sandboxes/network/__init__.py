@@ -1,1 +1,1 @@
-"""The ways into a sandbox and out of it: proxy, tunnels, connect tokens."""
+"""A sandbox's network: the egress proxy and access to web functions, tunnels and connect tokens."""

@@ -1,9 +1,9 @@
-"""The HTTP way into a sandbox for who holds a connect token: each request is checked, and passed on.
+"""Connect tokens: HTTP requests to a port of a sandbox, each of which must have a valid token.
 
-A token is for one sandbox and one port of it, and ends with the sandbox. It is taken from `Authorization: Bearer`, from
-`_modal_connect_token` in the query, or from the cookie of that name, which is set after the query has shown it; none of
-them is passed on. What the program gets in `X-Verified-User-Data` is what the token was made with, and nothing else.
-It differs from Modal in that the address is plain HTTP on a loopback address of the sandbox's own.
+A token is valid for one port of one sandbox, until the sandbox ends. It may be in `Authorization: Bearer`, in the query
+parameter `_modal_connect_token`, or in the cookie of that name, which is set when it came in the query. None of these
+is passed on to the sandbox. The header `X-Verified-User-Data` that the program gets is always what the token was made
+with. Unlike on Modal, the address is plain HTTP at a loopback address of the sandbox's own.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from workbench.local_cloud.sandboxes.network.relay import (
     forward,
     join,
     next_event,
-    say,
+    send_answer,
 )
 from workbench.local_cloud.sandboxes.network.tunnels import Visit
 
 PARAMETER = "_modal_connect_token"
 USER_HEADER = b"x-verified-user-data"
-MAX_TOKENS = 1000  # of one sandbox
+MAX_TOKENS = 1000  # per sandbox
 CONNECTIONS_AT_ONCE = 64
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
@@ -42,26 +42,30 @@ IDLE_S = 300.0
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token allows: requests to one port, with what is known of the user (a header's value, or empty)."""
+    """What a token allows: requests to `port`. `user` is the value of X-Verified-User-Data, empty for none."""
 
     port: int
     user: str
 
 
 class ConnectEntry:
-    """Serves one sandbox from its first token on, until it is closed."""
+    """Serves the requests with connect tokens to one sandbox, from its first token on until it is closed."""
 
     def __init__(self, host: str, visit: Visit) -> None:
+        """`host` is the loopback address to listen at; `visit` connects to a port of the sandbox."""
         self._host = host
         self._visit = visit
-        self._grants: dict[bytes, Grant] = {}  # by the token's hash: what is compared is nobody's choice
+        self._grants: dict[bytes, Grant] = {}  # by the token's hash, so that comparing reveals nothing by its timing
         self._clients: BoundedListener | None = None
         self._port = 0
 
     def admit(self, grant: Grant) -> tuple[str, str]:
-        """Make a token; returns the URL and the token. Raises ValueError when there are too many, OSError."""
+        """Make a token and return (URL, token).
+
+        Raises ValueError when the sandbox has `MAX_TOKENS` already, OSError when the port cannot be opened.
+        """
         if len(self._grants) >= MAX_TOKENS:
-            raise ValueError(f"a sandbox has at most {MAX_TOKENS} connect tokens")
+            raise ValueError(f"a sandbox has at most {MAX_TOKENS} connect tokens, and this one has them: reuse one")
         if self._clients is None:
             listener = listen(0, host=self._host)
             self._port = listener.getsockname()[1]
@@ -71,7 +75,7 @@ class ConnectEntry:
         return f"http://{self._host}:{self._port}", token
 
     async def aclose(self) -> None:
-        """Make every token worthless and cut every connection. Idempotent."""
+        """Revoke every token and close every connection. Idempotent."""
         self._grants.clear()
         if self._clients is not None:
             await self._clients.aclose()
@@ -94,7 +98,7 @@ class ConnectEntry:
             token, by_query = shown_token(request)
             grant = self._grants.get(_key(token))
             if grant is None:
-                say(http, client[1], 401, "a connect token of this sandbox is needed")
+                send_answer(http, client[1], 401, "a valid connect token of this sandbox is needed")
                 return
             upgrade = _wants_upgrade(request)
             ours = passed_on(request, grant, upgrade=upgrade)
@@ -108,13 +112,13 @@ class ConnectEntry:
                 await forward(http, client, ours, far, idle_s=IDLE_S, extra=extra)
         except (h11.ProtocolError, ValueError) as error:
             status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-            say(http, client[1], status, "this is no HTTP request that can be passed on")
+            send_answer(http, client[1], status, "the HTTP request is malformed and cannot be passed on")
         except (OSError, UnansweredError):
-            say(http, client[1], 502, "nothing in the sandbox answers at this port")
+            send_answer(http, client[1], 502, "no program in the sandbox answers HTTP at the token's port")
 
 
 def shown_token(request: h11.Request) -> tuple[str, bool]:
-    """The token that a request shows, and whether it does so in its query; empty without one. Raises ValueError."""
+    """Return a request's token, empty without one, and whether it is in the query. Raises ValueError for a bad URL."""
     found = ""
     for name, value in request.headers:
         text = value.decode("latin-1")
@@ -129,9 +133,9 @@ def shown_token(request: h11.Request) -> tuple[str, bool]:
 
 
 def passed_on(request: h11.Request, grant: Grant, *, upgrade: bool = False) -> h11.Request:
-    """The request that the sandbox sees; raises h11.ProtocolError, ValueError."""
+    """Return the request that is sent to the sandbox; raises h11.ProtocolError or ValueError for a malformed one."""
     names = {name for name, _ in request.headers}
-    if names >= {b"content-length", b"transfer-encoding"}:  # RFC 9112 6.1: ends differ in which one they believe
+    if names >= {b"content-length", b"transfer-encoding"}:  # RFC 9112, 6.1: servers disagree about which one counts
         raise h11.RemoteProtocolError("two framings", error_status_hint=400)
     parts = urlsplit(request.target.decode("ascii"))
     target = (parts.path or "/") + (f"?{query}" if (query := _without_token(parts.query)) else "")
@@ -171,7 +175,7 @@ def _wants_upgrade(request: h11.Request) -> bool:
 
 
 async def _upgrade(http: h11.Connection, client: Stream, request: h11.Request, far: Stream) -> None:
-    """Pass bytes as they are once the program agrees to another protocol, else its answer.
+    """Send an upgrade request: if the program accepts it, relay bytes both ways, else pass its answer back.
 
     Raises UnansweredError, OSError.
     """
@@ -186,7 +190,7 @@ async def _upgrade(http: h11.Connection, client: Stream, request: h11.Request, f
         if not isinstance(answer, h11.InformationalResponse) or answer.status_code != 101:
             raise UnansweredError("it did not change the protocol")
         while (await next_event(http, client[0])) is not h11.PAUSED:
-            pass  # the end of the request, and nothing after it
+            pass  # reads the end of the request
         client[1].write(http.send(answer) or b"")
         client[1].write(far_http.trailing_data[0])
         far[1].write(http.trailing_data[0])

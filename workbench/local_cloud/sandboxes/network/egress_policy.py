@@ -1,9 +1,9 @@
-"""Who a sandbox may talk to, as Modal defines it: anybody, nobody, or lists of address ranges and domains. No I/O.
+"""Egress policies: which hosts a sandbox may connect to, by Modal's rules. All, none, or an allowlist. No I/O here.
 
-A domain is allowed at port 443 only; an address range at every port. Whatever is allowed, addresses of this machine and
-its neighbourhood (private, loopback, link-local with cloud metadata, multicast, reserved) are never dialled. Addresses
-of this cloud's own web functions, 127.0.0.1:PORT, may stand beside domains: they are `egress_web`'s, and no way opens
-to them here.
+An allowlist has address ranges, allowed at every port, and domains, allowed at port 443 only. No policy allows
+addresses of this machine or near it (private, loopback, link-local with cloud metadata, multicast, reserved). Addresses
+of this cloud's own web functions (127.0.0.1:PORT) may be among the domains: `web_function_access` handles those, and
+this policy refuses them as it does any loopback address.
 """
 
 import re
@@ -20,8 +20,8 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _WEB_ADDRESS = re.compile(r"127\.0\.0\.1:([1-9][0-9]{0,4})")
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _NAT64 = IPv6Network("64:ff9b::/96")
-_GLOBAL_UNICAST = IPv6Network("2000::/3")  # of all else, IANA has given nothing out; fec0::/10 among it is site-local
-# Beside what `ipaddress` knows, which differs from one Python to the next.
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # IANA has assigned no other range; fec0::/10, for one, is site-local
+# In addition to what `ipaddress` knows, which differs between versions of Python.
 _NEARBY: tuple[Network, ...] = (
     IPv4Network("192.0.0.0/24"),  # port control by anycast is the nearest router; Oracle's metadata is at .192
     IPv4Network("192.88.99.0/24"),  # the nearest 6to4 relay
@@ -32,21 +32,21 @@ _NEARBY: tuple[Network, ...] = (
 
 @dataclass(frozen=True)
 class Allowed:
-    """These addresses may be dialled, and no others."""
+    """The connection may be made, to these addresses only."""
 
     addresses: tuple[Address, ...]
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Nothing may be dialled; `reason` is for the sandbox's log."""
+    """The connection may not be made; `reason` is for the sandbox's log."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class EgressPolicy:
-    """What one sandbox may reach; made by one of the constructors below."""
+    """What one sandbox may connect to. Made by `open`, `blocked` or `allowlist`."""
 
     kind: Literal["open", "blocked", "allowlist"]
     cidrs: tuple[Network, ...] = ()
@@ -55,17 +55,20 @@ class EgressPolicy:
 
     @classmethod
     def open(cls) -> "EgressPolicy":
-        """Every public address."""
+        """Return the policy that allows every public address."""
         return cls("open")
 
     @classmethod
     def blocked(cls) -> "EgressPolicy":
-        """Nothing."""
+        """Return the policy that allows nothing."""
         return cls("blocked")
 
     @classmethod
     def allowlist(cls, cidrs: Sequence[str], domains: Sequence[str]) -> "EgressPolicy":
-        """The given ranges, domains and addresses of web functions; raises ValueError with the value that is none."""
+        """Return a policy that allows address ranges, and domains and addresses of web functions in `domains`.
+
+        Raises ValueError, which names the value that is invalid.
+        """
         ports = {value: int(found[1]) for value in domains if (found := _WEB_ADDRESS.fullmatch(value))}
         return cls(
             "allowlist",
@@ -75,9 +78,10 @@ class EgressPolicy:
         )
 
     def before_resolving(self, host: str, port: int) -> Refused | None:
-        """Decide by name and port alone, as far as they tell: a name that is looked up has left, as data may in it.
+        """Decide by host name and port alone; returns None when the addresses must decide.
 
-        With address ranges on the list every name may lead to one of them, and only its addresses tell.
+        It is asked before a name is resolved, because a DNS query already sends the name out, and data in it. With
+        address ranges on the allowlist every name must be resolved, since it may lead to one of them.
         """
         if self.kind == "blocked":
             return Refused("the sandbox has no network")
@@ -88,26 +92,30 @@ class EgressPolicy:
     def verdict(
         self, host: str, port: int, addresses: Sequence[Address], *, test_networks: Sequence[Network] = ()
     ) -> Allowed | Refused:
-        """Decide after `host` was resolved; only what is allowed of its addresses may be dialled.
+        """Decide by host name, port and the addresses that the name resolves to.
 
-        `test_networks` are exceptions from what is never dialled, for tests on loopback.
+        `test_networks` are exceptions from the rule that addresses near this machine are refused, for tests.
         """
         if (refused := self.before_resolving(host, port)) is not None:
             return refused
         if not addresses:
             return Refused("it has no address")
-        outside = [one for one in addresses if is_public(one) or any(one in network for network in test_networks)]
-        if not outside:
+        public = [
+            address
+            for address in addresses
+            if is_public(address) or any(address in network for network in test_networks)
+        ]
+        if not public:
             return Refused("it is an address of this machine or a private network")
         if self.kind == "open" or (port == TLS_PORT and self._names(host)):
-            return Allowed(tuple(outside))
-        listed = [one for one in outside if any(one in cidr for cidr in self.cidrs)]
+            return Allowed(tuple(public))
+        listed = [address for address in public if any(address in cidr for cidr in self.cidrs)]
         return Allowed(tuple(listed)) if listed else Refused("it is not on the allowlist")
 
     def _names(self, host: str) -> bool:
         name = host.lower().rstrip(".")
         if ":" in name or _NUMBER.fullmatch(name.rpartition(".")[2]):
-            return False  # an address, to the resolver even as 0x7f.1: it needs its range, a domain is a name
+            return False  # an address (for the resolver also 0x7f.1): only an address range can allow it
         return any(
             domain == "*" or name == domain or (domain.startswith("*.") and name.endswith(domain[1:]))
             for domain in self.domains
@@ -115,7 +123,7 @@ class EgressPolicy:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address lies on the internet, whatever form it hides in."""
+    """Whether an address is on the public internet; an IPv4 address inside of an IPv6 address decides for it."""
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         if address in _NAT64:

@@ -1,7 +1,8 @@
-"""The one way out of a sandbox: an HTTP proxy on the host, behind a listening socket of the sandbox's own loopback.
+"""The egress proxy: a sandbox's only connection to the network, an HTTP proxy at a port of its own loopback.
 
-Guests are hostile: heads are bounded in size and time, names are resolved here and once, the very address that was
-checked is dialled, and bytes flow at the pace of the slower side. Programs that know no proxy have no network.
+Guests are hostile, so request heads are limited in size and time, and a name is resolved once, here: the connection
+goes to exactly the address that was checked. Bytes flow at the pace of the slower side. Programs that do not use a
+proxy have no network.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from workbench.local_cloud.sandboxes.network.relay import (
     finish,
     forward,
     next_event,
-    say,
+    send_answer,
 )
 
 MAX_CONNECTIONS = 128
@@ -35,23 +36,23 @@ HEAD_S = 10.0
 DIAL_S = 15.0
 IDLE_S = 300.0
 _LOOKUPS_AT_ONCE = 4
-_DIALLED_AT_MOST = 8  # of one name's addresses, each with its deadline
+_DIALLED_AT_MOST = 8  # addresses of one name that are tried, each with its own deadline
 
-OnRefused = Callable[[str, int, str], None]
+OnRefused = Callable[[str, int, str], None]  # gets host, port and reason
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 Dial = Callable[[Address, int], Awaitable[Stream]]
 
 
 class _UnreachableError(Exception):
-    """The far side could not be found or dialled; a guest may be told so."""
+    """The target could not be resolved or connected to; the message may be shown to the guest."""
 
 
 class _RefusedError(Exception):
-    """The policy does not allow the target; the guest sees a connection that ends, as with any closed network."""
+    """The policy does not allow the target. The guest's connection is closed without an answer, as on Modal."""
 
 
 def proxy_env(port: int) -> dict[str, str]:
-    """The variables by which curl, git, pip, npm and Python find the proxy."""
+    """Return the environment variables by which curl, git, pip, npm and Python find the proxy at `port`."""
     url = f"http://127.0.0.1:{port}"
     local = "localhost,127.0.0.1,::1"
     names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
@@ -64,19 +65,19 @@ def _addresses(host: str, port: int) -> list[Address]:
 
 
 def own_addresses() -> AbstractSet[Address]:
-    """Every address that this machine has at the moment."""
-    found = [one for interface in psutil.net_if_addrs().values() for one in interface]
+    """Return every IP address that this machine has now."""
+    found = [address for interface in psutil.net_if_addrs().values() for address in interface]
     families = (socket.AF_INET, socket.AF_INET6)
-    return {ip_address(one.address.partition("%")[0]) for one in found if one.family in families}
+    return {ip_address(item.address.partition("%")[0]) for item in found if item.family in families}
 
 
 async def dial(address: Address, port: int) -> Stream:
-    """A connection to an address; raises OSError."""
+    """Connect to an address; raises OSError."""
     return await asyncio.open_connection(str(address), port, limit=CHUNK_BYTES)
 
 
 class EgressProxy:
-    """Serves one sandbox until it is closed."""
+    """The egress proxy of one sandbox, from `start` until it is closed."""
 
     def __init__(
         self,
@@ -91,9 +92,10 @@ class EgressProxy:
         head_s: float = HEAD_S,
         idle_s: float = IDLE_S,
     ) -> None:
-        """`listener` is taken over; `on_refused` gets host, port and reason of each refusal.
+        """`listener` is the socket in the sandbox, which is closed here; `on_refused` gets each refused connection.
 
-        `resolve` (the system's, when None) raises OSError for a name that has no address.
+        `resolve`, by default the system's resolver, raises OSError for a name that has no address. `head_s` limits the
+        time of a request's head, `idle_s` that in which a connection moves no byte.
         """
         self._listener = listener
         self._policy = policy
@@ -104,32 +106,32 @@ class EgressProxy:
         self._own_addresses = own_addresses
         self._head_s = head_s
         self._idle_s = idle_s
-        # Threads of its own: a guest chooses how long names take, and the watchdog measures in the loop's few.
+        # Threads of its own: a guest can make lookups slow, and must not block the event loop's few threads by that.
         self._lookups = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, thread_name_prefix="egress-names")
         self._clients: BoundedListener | None = None
         self._flows: dict[asyncio.Task[None], tuple[Target, Address]] = {}
 
     async def start(self) -> None:
-        """Begin to serve."""
+        """Begin to accept connections."""
         self._listener.setblocking(False)
-        self._clients = BoundedListener(self._listener, self._welcome, at_once=MAX_CONNECTIONS)
+        self._clients = BoundedListener(self._listener, self._serve_connection, at_once=MAX_CONNECTIONS)
 
     def set_policy(self, policy: EgressPolicy) -> None:
-        """Decide by another policy from now on; connections that it would not allow are cut."""
+        """Replace the policy; open connections that the new one does not allow are closed."""
         self._policy = policy
         for task, (target, address) in list(self._flows.items()):
             if isinstance(self._verdict(target, [address]), Refused):
                 task.cancel()
 
     async def aclose(self) -> None:
-        """Stop serving and cut every connection. Idempotent."""
+        """Stop accepting and close every connection. Idempotent."""
         self._lookups.shutdown(wait=False, cancel_futures=True)
         if self._clients is not None:
             await self._clients.aclose()
         else:
             self._listener.close()
 
-    async def _welcome(self, connection: socket.socket) -> None:
+    async def _serve_connection(self, connection: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=connection, limit=CHUNK_BYTES)
         try:
             await self._serve((reader, writer))
@@ -154,15 +156,16 @@ class EgressProxy:
                 target, ours = outgoing(request)
                 await forward(connection, guest, ours, await self._reach(target), idle_s=self._idle_s)
         except (_UnreachableError, UnansweredError) as error:
-            say(connection, guest[1], 502, str(error))
+            send_answer(connection, guest[1], 502, str(error))
         except h11.RemoteProtocolError as error:
-            say(connection, guest[1], error.error_status_hint, "the proxy does not understand this")
+            text = f"the request is not one for an HTTP proxy: {error}"
+            send_answer(connection, guest[1], error.error_status_hint, text)
         except (_RefusedError, OSError, TimeoutError, h11.LocalProtocolError):
-            pass  # there is nobody to tell
+            pass  # refused without an answer, or the guest is gone
         await finish(guest, idle_s=self._idle_s)
 
     async def _reach(self, target: Target) -> Stream:
-        """Resolve, decide and dial; raises _RefusedError, _UnreachableError."""
+        """Resolve a target, ask the policy and connect; raises _RefusedError, _UnreachableError."""
         if (refused := self._policy.before_resolving(target.host, target.port)) is not None:
             raise self._refusal(target, refused.reason)
         try:
@@ -196,9 +199,11 @@ class EgressProxy:
     def _verdict(self, target: Target, addresses: Sequence[Address]) -> Allowed | Refused:
         own = self._own_addresses()
         exceptions = self._test_networks
-        others = [one for one in addresses if one not in own or any(one in network for network in exceptions)]
+        others = [
+            address for address in addresses if address not in own or any(address in network for network in exceptions)
+        ]
         if addresses and not others and self._policy.kind != "blocked":
-            return Refused("it is an address of this machine")  # a public one would pass its firewall from within
+            return Refused("it is an address of this machine")  # also a public one: from within, no firewall applies
         return self._policy.verdict(target.host, target.port, others, test_networks=exceptions)
 
     def _refusal(self, target: Target, reason: str) -> _RefusedError:

@@ -1,6 +1,7 @@
-"""Sockets of a sandbox's own loopback for the host, connected or listening: the agent makes them and hands them out.
+"""Sockets in a sandbox's own loopback for the host, connected or listening, which the agent makes and sends.
 
-What it hands out is a guest's gift: it is taken only for what was asked for, at the port that was asked for.
+A guest may send other descriptors in the agent's name. So each is checked: it must be a TCP socket of the kind and at
+the port that was asked for.
 """
 
 import asyncio
@@ -9,34 +10,34 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 
-DIAL_S = 5.0  # loopback answers at once; what does not has a full backlog or a stopped agent
+DIAL_S = 5.0  # loopback answers at once, unless a backlog is full or the agent is stopped
 MAX_WAITING = 256
 
-Ask = Callable[[dict[str, object]], Awaitable[None]]
+Ask = Callable[[dict[str, object]], Awaitable[None]]  # sends an order to the agent
 
 
 class Dials:
-    """The connections of one sandbox that are asked for and not there yet."""
+    """Asks the agent of one sandbox for sockets, and gives each answer to the caller that waits for it."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[socket.socket]] = {}
         self._number = 0
 
     async def connect(self, ask: Ask, port: int) -> socket.socket:
-        """A connection to 127.0.0.1:`port` inside, without blocking mode; raises OSError (TimeoutError is one)."""
+        """Return a non-blocking socket connected to 127.0.0.1:`port` inside; raises OSError, also TimeoutError."""
         async with asyncio.timeout(DIAL_S):
             inside = await self._given(ask, {"op": "dial", "port": port})
             try:
                 await _connected(inside)
                 if inside.getpeername() != ("127.0.0.1", port):
-                    raise ConnectionRefusedError("the sandbox gave a connection to something else")
+                    raise ConnectionRefusedError(f"the sandbox sent a connection that is not to its port {port}")
             except BaseException:
                 inside.close()
                 raise
         return inside
 
     async def listen(self, ask: Ask, port: int) -> socket.socket:
-        """A socket that listens at 127.0.0.1:`port` inside, without blocking mode; raises OSError."""
+        """Return a non-blocking socket that listens at 127.0.0.1:`port` inside; raises OSError, also TimeoutError."""
         async with asyncio.timeout(DIAL_S):
             inside = await self._given(ask, {"op": "listen", "port": port})
         if not inside.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or inside.getsockname() != (
@@ -44,13 +45,13 @@ class Dials:
             port,
         ):
             inside.close()
-            raise ConnectionRefusedError("the sandbox does not listen where it was told to")
+            raise ConnectionRefusedError(f"the sandbox sent a socket that does not listen at its port {port}")
         return inside
 
     async def _given(self, ask: Ask, order: dict[str, object]) -> socket.socket:
-        """The TCP socket that the agent hands out for an order."""
+        """Send an order to the agent and return the TCP socket that it answers with. Raises OSError."""
         if len(self._waiting) >= MAX_WAITING:
-            raise ConnectionRefusedError("too many connections are waiting for the sandbox")
+            raise ConnectionRefusedError(f"{MAX_WAITING} connections to the sandbox are waiting already")
         self._number += 1
         number = self._number
         given: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
@@ -67,18 +68,21 @@ class Dials:
             self._waiting.pop(number, None)
 
     def take(self, number: int, descriptors: Sequence[int]) -> None:
-        """Take what the agent answers; without a descriptor it is a refusal. Raises ValueError, KeyError, OSError."""
+        """Handle the agent's answer to the order `number`; without a descriptor it is a refusal.
+
+        Raises KeyError when no such order waits.
+        """
         given = self._waiting.pop(number)
         if given.done():
             return
         try:
             given.set_result(_tcp_socket(descriptors[0]))
         except (IndexError, ValueError, OSError) as error:
-            given.set_exception(ConnectionRefusedError(f"the sandbox gave no connection: {error}"))
-            given.exception()  # its waiter may have gone
+            given.set_exception(ConnectionRefusedError(f"the sandbox sent no usable socket: {error}"))
+            given.exception()  # mark it as seen: the caller may have been cancelled
 
     def give_up(self) -> None:
-        """The sandbox has ended: nobody will answer."""
+        """Fail all orders that wait; to be called when the sandbox has ended."""
         for given in self._waiting.values():
             if not given.done():
                 given.set_exception(ConnectionRefusedError("the sandbox has ended"))
@@ -97,7 +101,7 @@ def _tcp_socket(descriptor: int) -> socket.socket:
 
 
 async def _connected(inside: socket.socket) -> None:
-    """Wait until a connection that is being made is there; raises OSError."""
+    """Wait until a non-blocking connect has completed; raises OSError when it failed."""
     loop = asyncio.get_running_loop()
     writable = asyncio.Event()
     loop.add_writer(inside, writable.set)

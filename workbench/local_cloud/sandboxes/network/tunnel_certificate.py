@@ -1,4 +1,4 @@
-"""The certificate of one sandbox's tunnels: signed by itself, for one loopback address, in memory only."""
+"""The self-signed certificate of a sandbox's tunnels, for its loopback address; it is kept in memory only."""
 
 import datetime as dt
 import os
@@ -16,11 +16,11 @@ _VALID = dt.timedelta(days=7)  # no sandbox lives longer
 
 @lru_cache(maxsize=64)
 def server_context(host: str, protocol: str) -> ssl.SSLContext:
-    """A TLS server's context for an address, offering one application protocol (RFC 7301)."""
+    """Return a TLS server's context for a loopback address, with one application protocol (ALPN, RFC 7301)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([protocol])
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)  # the library reads files only
+    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)  # ssl can read certificates from files only
     try:
         os.write(descriptor, _self_signed(host))
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
@@ -30,7 +30,7 @@ def server_context(host: str, protocol: str) -> ssl.SSLContext:
 
 
 def _self_signed(host: str) -> bytes:
-    """A new key and its certificate as PEM."""
+    """Return a new key and its certificate for an address, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = dt.datetime.now(dt.UTC)

@@ -1,9 +1,9 @@
-"""Tunnels: ports of a sandbox that this machine can reach, each at a port of a loopback address.
+"""Tunnels: ports of a sandbox that programs on this machine can connect to, at a loopback address.
 
-Where it differs from Modal: nothing is public. A tunnel listens on a loopback address of the sandbox's own, so that a
-browser keeps what it stores for one sandbox, and for other local programs, from every other. `Tunnel.url` begins with
-`https://` as on Modal, but the certificate is one that nobody has signed, made for this sandbox; a client that speaks
-plain HTTP to the same port is served as well. An unencrypted port passes bytes on as they are.
+Unlike on Modal, nothing is public. Each sandbox has a loopback address of its own, so that a browser separates what it
+stores for one sandbox from what it stores for others and for other local programs. `Tunnel.url` begins with `https://`
+as on Modal, but the certificate is self-signed; the same port also serves clients that speak plain HTTP. An unencrypted
+port passes bytes on as they are.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.sandboxes.network.relay import CHUNK_BYTES, Stream, finish, join
 from workbench.local_cloud.sandboxes.network.tunnel_certificate import server_context
 
-MAX_PORTS = 16  # of one sandbox
-CONNECTIONS_AT_ONCE = 64  # of one port
-IDLE_S = 3600.0  # a connection on which nothing moves for so long is cut
+MAX_PORTS = 16  # per sandbox
+CONNECTIONS_AT_ONCE = 64  # per port
+IDLE_S = 3600.0  # a connection on which nothing moves for so long is closed
 HANDSHAKE_S = 10.0
-_FIRST_BYTE_S = 1.0  # who has said nothing for so long waits for the server, and speaks no TLS
-_TLS_HANDSHAKE = 0x16  # the first byte of every TLS connection (RFC 8446 5.1)
+_FIRST_BYTE_S = 1.0  # a client that sends nothing for so long speaks no TLS: it waits for the server to begin
+_TLS_HANDSHAKE = 0x16  # the first byte of every TLS connection (RFC 8446, 5.1)
 
-Visit = Callable[[int], AbstractAsyncContextManager[socket.socket]]
+Visit = Callable[[int], AbstractAsyncContextManager[socket.socket]]  # connects to a port inside (`Sandbox.visit`)
 
 
 @dataclass(frozen=True)
 class PortSpec:
-    """A port that was asked for: `unencrypted` adds a raw TCP port, `h2` offers HTTP/2 to TLS clients."""
+    """A port of a sandbox to open: `unencrypted` adds a raw TCP port, `h2` offers HTTP/2 to TLS clients."""
 
     port: int
     unencrypted: bool = False
@@ -42,7 +42,7 @@ class PortSpec:
 
 @dataclass(frozen=True)
 class Tunnel:
-    """Where a port of the sandbox is reached; `raw_port` is 0 without an unencrypted one."""
+    """The address of a sandbox's port `inside_port`; `raw_port` is 0 without an unencrypted port."""
 
     inside_port: int
     host: str
@@ -51,16 +51,17 @@ class Tunnel:
 
 
 class Tunnels:
-    """The tunnels of one sandbox, open until they are closed."""
+    """The tunnels of one sandbox, at the loopback address `host`; `open` lists them."""
 
     def __init__(self, sandbox_id: str, visit: Visit) -> None:
+        """`visit` connects to a port of the sandbox."""
         self.host = loopback_address(sandbox_id)
         self.open: list[Tunnel] = []
         self._visit = visit
         self._listeners: list[BoundedListener] = []
 
     def add(self, specs: Sequence[PortSpec]) -> None:
-        """Open a tunnel for each port; raises OSError when this machine has no port left."""
+        """Open a tunnel for each port; raises OSError when this machine has no free port."""
         for spec in specs:
             context = server_context(self.host, "h2" if spec.h2 else "http/1.1")
             port = self._listen(partial(self._serve, spec.port, context))
@@ -68,8 +69,8 @@ class Tunnels:
             self.open.append(Tunnel(spec.port, self.host, port, raw_port))
 
     async def aclose(self) -> None:
-        """Close every tunnel and cut its connections. Idempotent."""
-        await asyncio.gather(*(one.aclose() for one in self._listeners))
+        """Close every tunnel and its connections. Idempotent."""
+        await asyncio.gather(*(listener.aclose() for listener in self._listeners))
 
     def _listen(self, serve: Callable[[socket.socket], Awaitable[None]]) -> int:
         listener = listen(0, host=self.host)
@@ -89,13 +90,13 @@ class Tunnels:
 
 
 def loopback_address(sandbox_id: str) -> str:
-    """An address below 127.64.0.0/10 for a sandbox: the same for the same id, never the one that others listen on."""
+    """Return a sandbox's address in 127.64.0.0/10, always the same for an id; other programs listen at 127.0.0.1."""
     number = int.from_bytes(hashlib.sha256(sandbox_id.encode()).digest()[:4], "big")
     return str(IPv4Address("127.64.0.0") + 1 + number % (2**22 - 2))
 
 
 async def _speaks_tls(connection: socket.socket) -> bool:
-    """Look at a client's first byte without taking it."""
+    """Whether a client's first byte begins a TLS connection; the byte can still be read."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(connection, readable.set)
@@ -110,7 +111,7 @@ async def _speaks_tls(connection: socket.socket) -> bool:
 
 
 async def _stream(connection: socket.socket, context: ssl.SSLContext | None) -> Stream:
-    """Read and write a socket, as the server of a TLS connection with `context`."""
+    """Return the streams of a connected socket, after a TLS handshake as its server if `context` is given."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=CHUNK_BYTES, loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)

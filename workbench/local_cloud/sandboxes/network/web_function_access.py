@@ -1,9 +1,9 @@
-"""The way from a sandbox to web functions of this cloud that its allowlist names, and to nothing else of this machine.
+"""Access from a sandbox to those web functions of this cloud that its allowlist names, and to nothing else here.
 
-On Modal a web function has a public name, and a sandbox reaches it like any other. Here its address is a port of this
-machine's loopback, which no sandbox reaches. So a listener at the same port of the sandbox's own loopback passes bytes
-on to that one port, for as long as it is a web function's and the policy names it. Nothing that a guest says decides
-where to.
+On Modal a web function has a public name, which a sandbox reaches like any other. Here its address is a port of this
+machine's loopback, which no sandbox can reach. So a listener at the same port of the sandbox's own loopback relays
+bytes to that port, as long as a web function is served there and the policy allows it. The guest cannot choose another
+address.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ from functools import partial
 from workbench.local_cloud.base.listeners import BoundedListener
 from workbench.local_cloud.sandboxes.network.relay import CHUNK_BYTES, finish, join
 
-MAX_CONNECTIONS = 64  # of one port
+MAX_CONNECTIONS = 64  # per port
 DIAL_S = 5.0
 IDLE_S = 300.0
 
-Serves = Callable[[int], bool]
-OnRefused = Callable[[str, int, str], None]
+Serves = Callable[[int], bool]  # whether a web function is served at a port now
+OnRefused = Callable[[str, int, str], None]  # gets host, port and reason
 
 
-class WebWays:
-    """The ways of one sandbox, until they are closed. `serves` says whether a port is a web function's now."""
+class WebFunctionAccess:
+    """The listeners for web functions in one sandbox, until it is closed."""
 
     def __init__(self, serves: Serves, *, on_refused: OnRefused, idle_s: float = IDLE_S) -> None:
         self._serves = serves
@@ -35,29 +35,29 @@ class WebWays:
         self._flows: dict[asyncio.Task[None], int] = {}
 
     def open(self, port: int, listener: socket.socket) -> None:
-        """Serve a listener, which is taken over, and allow its port."""
+        """Serve a listener in the sandbox, which is closed here later, and allow its port."""
         self._opened.add(port)
         self._allowed |= {port}
         self._listeners.append(BoundedListener(listener, partial(self._serve, port), at_once=MAX_CONNECTIONS))
 
     def has(self, ports: Sequence[int]) -> bool:
-        """Whether there is a way to each of these ports."""
+        """Whether there is a listener for each of these ports."""
         return self._opened.issuperset(ports)
 
     def allow(self, ports: Sequence[int]) -> None:
-        """Let only these of the open ports be used from now on; connections to others are cut."""
+        """Allow only these ports from now on; connections to other ones are closed."""
         self._allowed = frozenset(ports)
         for task, port in list(self._flows.items()):
             if port not in self._allowed:
                 task.cancel()
 
     async def aclose(self) -> None:
-        """Stop serving and cut every connection. Idempotent."""
-        await asyncio.gather(*(one.aclose() for one in self._listeners))
+        """Stop accepting and close every connection. Idempotent."""
+        await asyncio.gather(*(listener.aclose() for listener in self._listeners))
 
     async def _serve(self, port: int, connection: socket.socket) -> None:
         if port not in self._allowed or not self._serves(port):
-            self._on_refused("127.0.0.1", port, "it is not a web function that the sandbox may reach")
+            self._on_refused("127.0.0.1", port, "it is not a web function that the sandbox's allowlist names")
             return
         task = asyncio.current_task()
         assert task is not None
