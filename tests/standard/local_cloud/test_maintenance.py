@@ -126,8 +126,8 @@ def test_a_manifest_that_is_not_its_history_is_found(state: Path) -> None:
     database.execute("INSERT INTO volume_entries VALUES ('vo-1','x/y','file',420,0,'','',0)")
     database.close()
     assert {problem.partition(": ")[2] for problem in maintenance.fsck(state).problems} == {
-        "its files are not what its history says",
-        "'x/y' lies in no directory",
+        "its files differ from those of its last commit",
+        "'x/y' has no parent directory",
     }
 
 

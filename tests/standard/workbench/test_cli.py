@@ -223,7 +223,7 @@ def test_faults_and_the_clock_from_the_command_line(cloud: Running) -> None:
     assert (refused.returncode, refused.stderr.startswith("error: there is no status 'FINE': there is")) == (1, True)
     for words, meant in (
         (["rpc=TaskExecStdioReed", "delay_s=1"], "did you mean TaskExecStdioRead"),
-        (["rpc=WorkspaceMembersList", "delay_s=1"], "is not done by the local cloud"),
+        (["rpc=WorkspaceMembersList", "delay_s=1"], "WorkspaceMembersList is not implemented by the local cloud"),
         (["at=sstream", "delay_s=1"], "did you mean stream?"),
         (["atfer_messages=2", "status=INTERNAL"], "did you mean after_messages?"),
     ):

@@ -1,1 +1,1 @@
-"""The cloud as a process: put together, started, found, looked after, and cleaned up behind."""
+"""The cloud as a process: assembles its parts, starts and finds it, maintains its state, and cleans up after it."""

@@ -1,7 +1,7 @@
-"""Puts the local cloud together: who owns what, in the order in which it starts, and the reverse in which it ends.
+"""Assembles the local cloud from its parts, starts them in order, and ends them in the reverse order.
 
-One process, loopback only. Everything that must outlive it is in the state directory; everything that must not is in
-one run directory, which the cloud removes when it ends and its janitor removes when it is killed.
+The cloud is one process, at loopback addresses only. What must outlive it is in the state directory. Everything else is
+in one run directory, which is removed when the cloud ends, by the janitor if the cloud is killed.
 """
 
 import asyncio
@@ -83,8 +83,8 @@ from workbench.local_cloud.workspace.proxy_tokens import ProxyTokens
 
 _log = structlog.get_logger(__name__)
 
-APP_SILENCE_S = 60.0  # an ephemeral app whose client has been silent for longer is stopped
-_TEND_S = 5.0
+APP_SILENCE_S = 60.0  # an ephemeral app whose client has sent no heartbeat for so long is stopped
+_CLEAN_UP_S = 5.0
 _STOP_S = 5.0
 
 
@@ -242,10 +242,11 @@ class LocalCloud:
         ports: Sequence[int] = (0,),
         egress_test_networks: Sequence[Network] = (),
     ) -> AsyncIterator["LocalCloud"]:
-        """Run a cloud with its durable state in one directory and everything else in another.
+        """Run a cloud while the block runs, with its durable state in `state` and everything else in `run`.
 
-        The first of `ports` that is free is taken, 0 being any. Raises PortInUseError, StaleStateError or
-        IsolationUnavailableError; nothing is left then.
+        It listens at the first of `ports` that is free (0: any free one). `egress_test_networks` are private networks
+        that sandboxes may reach, for tests. Raises PortInUseError, StateError or IsolationUnavailableError; nothing is
+        left running then.
         """
         cloud = cls(state, run, credentials, egress_test_networks=egress_test_networks)
         async with cloud._stack:
@@ -254,32 +255,32 @@ class LocalCloud:
 
     @property
     def url(self) -> str:
-        """What MODAL_SERVER_URL must be."""
+        """The URL of the gRPC server, for MODAL_SERVER_URL."""
         return self._router_url.value
 
     @property
     def http_url(self) -> str:
-        """Where its HTTP side is: blobs, blocks, and the history of volumes."""
+        """The URL of the HTTP server: blobs, blocks, the history of volumes, and the cloud's controls."""
         return self._http_url.value
 
     async def _start(self, ports: Sequence[int]) -> None:
-        self._owns(self._engine.aclose)
+        self._close_at_end(self._engine.aclose)
         await self._engine.probe()
-        self._owns(self._sandboxes.aclose)
-        self._owns(self._pools.aclose)
-        self._owns(self._ingress.aclose)
-        self._owns(self._images.aclose)
+        self._close_at_end(self._sandboxes.aclose)
+        self._close_at_end(self._pools.aclose)
+        self._close_at_end(self._ingress.aclose)
+        self._close_at_end(self._images.aclose)
         self._http_url.value = self._serve_http()
-        self._owns(self._rpc.aclose)
+        self._close_at_end(self._rpc.aclose)
         self._router_url.value = f"http://127.0.0.1:{await self._rpc.start(ports)}"
         for function_id, method in self._apps.web_functions():
             await self._ingress.serve(function_id, method)
         for app_id in self._apps.abandoned(silence_s=0):
             await self.stop_app(app_id)
-        for work in (self._tend(), self._schedules.run()):
-            self._owns(partial(_end, asyncio.create_task(work)))
+        for work in (self._clean_up(), self._schedules.run()):
+            self._close_at_end(partial(_end, asyncio.create_task(work)))
 
-    def _owns(self, close: Callable[[], Awaitable[None]]) -> None:
+    def _close_at_end(self, close: Callable[[], Awaitable[None]]) -> None:
         self._stack.push_async_callback(close)
 
     def _serve_http(self) -> str:
@@ -299,11 +300,11 @@ class LocalCloud:
             server.should_exit = True
             await asyncio.wait([task], timeout=_STOP_S)
 
-        self._owns(stop)
+        self._close_at_end(stop)
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     async def stop_app(self, app_id: str) -> None:
-        """Stop an app, its containers and its sandboxes; its web addresses are given up."""
+        """Stop an app, its containers, its sandboxes and its web functions. Raises CloudError NOT_FOUND."""
         functions = self._apps.functions_of(app_id)
         self._apps.stop(app_id)
         await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
@@ -322,24 +323,24 @@ class LocalCloud:
         self._logs.append(record.app_id, rows, fd=fd, origin=Origin(record.task_id))
 
     def _has_ended(self, app_id: str) -> bool:
-        """Whether an app is stopped, with nothing left of it that may still print."""
+        """Whether an app is stopped, and no sandbox or container of it is left that may still print."""
         if not self._apps.get(app_id).stopped_at:
             return False
         sandboxes = any(record.app_id == app_id and record.result is None for record in self._sandboxes.all())
         return not sandboxes and not self._pools.tasks(app_id)
 
-    async def _tend(self) -> None:
-        """Stop what its owner has left behind."""
+    async def _clean_up(self) -> None:
+        """Stop abandoned apps, and delete abandoned objects and expired entries, until cancelled."""
         while True:
-            await asyncio.sleep(_TEND_S)
+            await asyncio.sleep(_CLEAN_UP_S)
             try:
                 for app_id in self._apps.abandoned(silence_s=APP_SILENCE_S):
                     await self.stop_app(app_id)
                 self._volumes.drop_abandoned()
                 await self._dicts.tidy()
                 await self._queues.tidy()
-            except Exception as error:  # noqa: BLE001  # one failure must not end the tending
-                _log.error("cloud.tend_failed", exc_info=error)
+            except Exception as error:  # noqa: BLE001  # one failure must not prevent later clean-ups
+                _log.error("cloud.clean_up_failed", exc_info=error)
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The cloud's own controls over HTTP: faults, the clock, and which RPCs there are. Modal has none of this."""
+"""The cloud's own controls over HTTP, which Modal does not have: fault rules, the clock, and the coverage of RPCs."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +20,7 @@ _MAX_BODY_BYTES = 64 * 1024
 
 
 class _Advance(BaseModel):
-    """By how many seconds the clock is moved forward."""
+    """The body of POST /clock: by how many seconds to move the clock forward."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,7 +28,7 @@ class _Advance(BaseModel):
 
 
 class ControlRoutes:
-    """Answers to whoever holds the cloud's token."""
+    """Serves the controls to requests with the cloud's token. `coverage` returns the RPCs that there are now."""
 
     def __init__(
         self, authenticator: Authenticator, faults: Faults, clock: Clock, *, coverage: Callable[[], Coverage]
@@ -59,7 +59,10 @@ class ControlRoutes:
     async def _add(self, request: Request) -> Response:
         rule = FaultRule.model_validate_json(await _body(request))
         if rule.rpc and not any(fnmatchcase(name, rule.rpc) for name in self._coverage_now().implemented):
-            raise invalid(f"{rule.rpc} is not done by the local cloud, so that the rule would do nothing.")
+            raise invalid(
+                f"The rule would have no effect: {rule.rpc} is not implemented by the local cloud. "
+                "`workbench cloud coverage` lists the RPCs that are."
+            )
         try:
             return JSONResponse({"rule_id": self._faults.add(rule)}, 201)
         except ValueError as error:
@@ -70,7 +73,7 @@ class ControlRoutes:
 
     async def _remove(self, request: Request) -> Response:
         if not self._faults.remove(request.path_params["rule_id"]):
-            raise not_found("There is no such rule.")
+            raise not_found(f"There is no fault rule {request.path_params['rule_id'][:64]!r}: GET /faults lists them.")
         return JSONResponse({"removed": 1})
 
     async def _renew(self, request: Request) -> Response:
@@ -108,5 +111,5 @@ async def _body(request: Request) -> bytes:
     async for piece in request.stream():
         data += piece
         if len(data) > _MAX_BODY_BYTES:
-            raise invalid(f"A body has at most {_MAX_BODY_BYTES} bytes.")
+            raise invalid(f"The request's body is at most {_MAX_BODY_BYTES} bytes, this one is longer.")
     return data

@@ -1,9 +1,9 @@
 """Starts, finds and ends the local cloud's process.
 
-Blocking calls, for command lines and notebooks; never imports the cloud.
+The functions block, and are for command lines and notebooks. They do not import the cloud itself, which takes long.
 
-The process outlives who started it and ends on `stop`. Nothing here is trusted by name: a process is known by its id
-and start time.
+The cloud's process goes on when the process that has started it ends. It is identified by its id and its start time, so
+that no other process is ever taken for it.
 """
 
 import contextlib
@@ -32,7 +32,11 @@ class CloudStartFailedError(WorkbenchError):
 
 
 def start(state: State, *, port: int | None = None, timeout_s: float = START_TIMEOUT_S) -> tuple[Running, bool]:
-    """Return (the running cloud, whether this call started it). Raises CloudStartFailedError."""
+    """Start the cloud of a state directory, unless it runs; returns (the cloud, whether this call started it).
+
+    `port` is that of the gRPC server, None for the last one or a free one; `timeout_s` limits the start. Raises
+    CloudStartFailedError.
+    """
     running = state.running()
     if running is not None:
         if port is not None and not running.url.endswith(f":{port}"):
@@ -59,20 +63,20 @@ def start(state: State, *, port: int | None = None, timeout_s: float = START_TIM
         ) as process,
     ):
         try:
-            said = _first_line(process, timeout_s)
-        except BaseException:  # whoever is interrupted here knows of no cloud to stop
+            answer = _first_line(process, state, timeout_s)
+        except BaseException:  # the caller gets no cloud that it could stop
             _kill(process)
             raise
-    if "error" in said:
-        raise CloudStartFailedError(str(said["error"]))
+    if "error" in answer:
+        raise CloudStartFailedError(str(answer["error"]))
     running = state.running()
     if running is None:
-        raise CloudStartFailedError(f"the local cloud ended as it started; see {state.log}")
+        raise CloudStartFailedError(f"the local cloud ended as it started: {state.log} says why")
     return running, True
 
 
 def stop(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-    """End the running cloud and everything it runs; False when none was running."""
+    """End the running cloud and everything that it runs, after `timeout_s` by SIGKILL; False when none was running."""
     running = state.running()
     if running is None:
         return False
@@ -82,7 +86,7 @@ def stop(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         try:
             process.wait(timeout_s)
         except psutil.TimeoutExpired:
-            process.kill()  # its janitor and the kernel clean up behind it
+            process.kill()  # its janitor and the kernel then clean up
             process.wait(10)
     except psutil.NoSuchProcess:
         pass
@@ -92,16 +96,19 @@ def stop(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
 def reset(state: State) -> None:
     """End the cloud and remove all of its state: apps, secrets, volumes and their history.
 
-    Raises StateInUseError, and removes nothing, when a cloud still runs there that has not said so.
+    Raises StateInUseError, and removes nothing, when a cloud still uses the directory, such as one that just starts.
     """
     stop(state)
     if state.root.is_dir():
-        with state.locked():  # nobody starts meanwhile
+        with state.locked():  # no cloud can start meanwhile
             shutil.rmtree(state.root, ignore_errors=True)
 
 
-def _first_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> dict[str, object]:
-    """What the cloud says first; it detaches from `process`, and only keeps its output open until then."""
+def _first_line(process: "subprocess.Popen[bytes]", state: State, timeout_s: float) -> dict[str, object]:
+    """Return the first line that a cloud prints, parsed, or {"error": …} if none comes within `timeout_s` seconds.
+
+    The cloud itself is a child of `process`, which ends early; it closes its standard output after this line.
+    """
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     deadline = time.monotonic() + timeout_s
@@ -110,23 +117,23 @@ def _first_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> dict[st
         ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             _kill(process)
-            return {"error": f"the local cloud did not start within {timeout_s:g} s; see cloud.log"}
+            return {"error": f"the local cloud did not start within {timeout_s:g} s: {state.log} may say why"}
         chunk = os.read(descriptor, 4096)
         if not chunk:
-            return {"error": "the local cloud ended as it started; see cloud.log in the state directory"}
+            return {"error": f"the local cloud ended as it started: {state.log} says why"}
         data += chunk
     found: dict[str, object] = json.loads(data)
     return found
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a cloud that has said nothing yet: `process`, or what it left behind in its session."""
+    """Kill a cloud that is still starting: `process`, or the child that it has left in its session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def tail(path: Path, lines: int = 20) -> str:
-    """The last lines of the cloud's log."""
+    """Return the last lines of a log, an empty text when it does not exist."""
     try:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:

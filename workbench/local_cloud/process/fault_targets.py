@@ -1,4 +1,4 @@
-"""Whom faults hit: finds the sandbox or the container that a call is about, and kills, preempts or exhausts it."""
+"""The targets of faults: finds the sandbox or container that a call concerns, and kills, preempts or exhausts it."""
 
 from google.protobuf.message import Message
 
@@ -23,35 +23,35 @@ class FaultTargets:
         self._sandboxes = sandboxes
 
     def of_request(self, request: Message) -> Subject:
-        """Whom an RPC is about, from the words that its request has for it and from who asks."""
+        """Return the subject of an RPC, from the ids in its request and from the caller."""
 
-        def said(name: str) -> str:
+        def field(name: str) -> str:
             value = getattr(request, name, "")
             return value if isinstance(value, str) else ""
 
-        task_id = said("task_id") or caller.get().task_id or ""
-        record = self._record(said("sandbox_id"), task_id)
-        path = said("path") or said("remote_path") or said("filename")
+        task_id = field("task_id") or caller.get().task_id or ""
+        record = self._record(field("sandbox_id"), task_id)
+        path = field("path") or field("remote_path") or field("filename")
         if record is not None:
             argv = _argv(request, record)
-            return Subject(record.app_name, record.sandbox_id, record.name, record.task_id, said("exec_id"), path, argv)
-        app = said("app_name") or self._app_name(said("app_id"), said("function_id"), task_id)
+            return Subject(record.app_name, record.sandbox_id, record.name, record.task_id, field("exec_id"), path, argv)
+        app = field("app_name") or self._app_name(field("app_id"), field("function_id"), task_id)
         return Subject(app=app, task_id=task_id, path=path)
 
     def of_holder(self, holder_id: str, path: str) -> Subject:
-        """The sandbox or container that has a volume mounted."""
+        """Return the subject of a commit: `holder_id` is the sandbox or container whose mount is committed."""
         record = self._record(holder_id, "")
         if record is not None:
             return Subject(record.app_name, record.sandbox_id, record.name, record.task_id, path=path)
         return Subject(app=self._app_name("", "", holder_id), task_id=holder_id, path=path)
 
     def of_function(self, function_id: str, path: str) -> Subject:
-        """The app of a web function that is asked for `path`."""
+        """Return the subject of a request for `path` to a web function: its app. Raises CloudError NOT_FOUND."""
         app = self._apps.app_of(function_id)
         return Subject(app=app.name or app.description, path=path)
 
     async def harm(self, rule: FaultRule, subject: Subject) -> None:
-        """Kill, preempt or exhaust whom a rule means; nothing when nobody is meant."""
+        """Kill, preempt or exhaust the subject as the rule says; does nothing where the subject has no such part."""
         record = self._record(subject.sandbox_id, subject.task_id)
         if record is not None and record.sandbox is not None:
             if rule.kill == "exec" and subject.exec_id:
@@ -69,8 +69,8 @@ class FaultTargets:
         for task in self._pools.tasks():
             app = self._apps.app_of(task.function_id)
             names = (app.name, app.description)
-            meant = task.task_id == subject.task_id if subject.task_id else subject.app in names
-            if not meant or task.container is None:
+            is_subject = task.task_id == subject.task_id if subject.task_id else subject.app in names
+            if not is_subject or task.container is None:
                 continue
             if rule.preempt:
                 self._pools.preempt(task.task_id)

@@ -1,8 +1,8 @@
-"""Removes what a cloud has on this machine once it is gone, however it went. Runs as a small process of its own.
+"""Removes what a cloud has left on this machine when it has ended, also after a kill. A small process of its own.
 
-That is its run directory, and the control groups that a note in it names. It holds the reading end of a pipe whose
-other end only the cloud has: end of file is the cloud's end. Standard library only, so that it starts in a moment and
-depends on nothing that an upgrade may replace under it.
+It removes the cloud's run directory, and the control groups that a file in it lists. Its standard input is a pipe whose
+other end only the cloud has, so its end of file means the cloud's end. It uses the standard library only: it starts
+quickly, and an upgrade of packages cannot break it while it runs.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def main() -> None:
         groups = [Path(line) for line in (directory / NOTE).read_text().splitlines()]
     except OSError:
         groups = []
-    for _ in range(ATTEMPTS):  # guests of the cloud may need a moment to be gone
+    for _ in range(ATTEMPTS):  # the cloud's guests may need a moment to end
         shutil.rmtree(directory, onerror=partial(_unlock, directory))
         groups = [group for group in groups if not _is_removed(group)]
         if not os.path.lexists(directory) and not groups:
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _is_removed(group: Path) -> bool:
-    """Remove a control group and those in it; False while processes are left."""
+    """Remove a control group and the groups in it; returns False while they have processes."""
     if group.is_dir():
         for child in (*(path for path in group.iterdir() if path.is_dir()), group):
             with contextlib.suppress(OSError):
@@ -45,9 +45,9 @@ def _is_removed(group: Path) -> bool:
 
 
 def _unlock(top: Path, _function: Callable[..., object], path: str, _error: object) -> None:
-    """Let us into a directory whose mode keeps its owner out; the next attempt removes it.
+    """Make a directory of ours writable whose mode forbids that, so that the next attempt can remove it.
 
-    What is above `top` belongs to the next cloud, which may have removed all of this meanwhile.
+    Only at or below `top`: directories above it belong to the next cloud.
     """
     for locked in (Path(path).parent, Path(path)):
         if not locked.is_relative_to(top):

@@ -1,4 +1,4 @@
-"""Who has which volumes mounted right now: the running sandboxes and function containers."""
+"""Finds the mounts of volumes in running sandboxes and function containers."""
 
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.functions.pool import Pools
@@ -9,14 +9,14 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 
 class LiveMounts:
-    """Looks at what runs; keeps nothing."""
+    """Looks mounts up in the sandboxes and pools that it is given; has no state of its own."""
 
     def __init__(self, sandboxes: Sandboxes, pools: Pools) -> None:
         self._sandboxes = sandboxes
         self._pools = pools
 
     def of_task(self, task_id: str) -> Mounts:
-        """What a function container has mounted; nothing of one that is gone."""
+        """Return what a function container has mounted; empty when it has ended or is not started yet."""
         try:
             task = self._pools.task(task_id)
         except CloudError:
@@ -27,9 +27,11 @@ class LiveMounts:
         return Mounts(task.container.pid, task.container.mounts, tuple(calls))
 
     def writable(self, volume_id: str) -> list[tuple[str, str, WorkingCopy]]:
-        """Every live mount of a volume that can be written, with who has it and where."""
-        sandboxes = ((one.sandbox_id, one.mounts) for one in self._sandboxes.all() if one.result is None)
-        containers = ((one.task_id, one.container.mounts) for one in self._pools.tasks() if one.container is not None)
+        """Return every writable mount of a volume, as (sandbox's or task's id, mount path, working copy)."""
+        sandboxes = ((record.sandbox_id, record.mounts) for record in self._sandboxes.all() if record.result is None)
+        containers = (
+            (task.task_id, task.container.mounts) for task in self._pools.tasks() if task.container is not None
+        )
         return [
             (holder, path, copy)
             for holder, copies in (*sandboxes, *containers)
@@ -38,7 +40,7 @@ class LiveMounts:
         ]
 
     async def uncommitted(self, volume_id: str) -> list[Uncommitted]:
-        """What every live mount of a volume holds that is not committed."""
+        """Return what each writable mount of a volume holds that is not committed."""
         found = []
         for holder, path, copy in self.writable(volume_id):
             try:

@@ -1,6 +1,6 @@
-"""Looks after what a cloud keeps: checks that all of it is there and whole, and removes what nothing refers to.
+"""Maintenance of a cloud's state: checks that it is complete and undamaged, and removes what nothing refers to.
 
-Works on the state directory of a cloud that does not run; its lock is the caller's to hold.
+For the state directory of a cloud that does not run; the caller must hold its lock.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ _REFERENCES = {
     "snapshots": "SELECT DISTINCT sha256 FROM snapshots",
     "blobs": "SELECT DISTINCT sha256 FROM blobs WHERE sha256 IS NOT NULL",
 }
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # gets (contents that are checked, all contents)
 
 
 @dataclass
 class Report:
-    """What a check found; it is good when `problems` is empty. Sizes in bytes."""
+    """What a check found, sizes in bytes. Nothing is wrong when `problems`, each a sentence, is empty."""
 
     contents: int = 0
     size: int = 0
@@ -43,9 +43,9 @@ class Report:
 
 
 def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Report:
-    """Check every content against its hash, every reference, and every manifest against its history.
+    """Check every content against its sha256, every reference to one, and every manifest against its history.
 
-    Raises DamagedStateError for a database that cannot be read.
+    Raises DamagedStateError when the database cannot be read.
     """
     damage.check(state)
     report = Report()
@@ -54,7 +54,7 @@ def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Repor
         _check_contents(database, content, report, progress)
         _check_volumes(database, report)
         report.problems += [
-            f"image {image_id}: its directory is missing, the next deployment builds it anew"
+            f"image {image_id}: its directory is missing; the next deployment builds it anew"
             for image_id, directory in _image_directories(database).items()
             if not (state / IMAGES / directory).is_dir()
         ]
@@ -65,25 +65,31 @@ def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Repor
 
 @dataclass(frozen=True)
 class Keep:
-    """Which commits of each volume stay: the `newest` ones, or those of the last `age_s` seconds; always the last."""
+    """Which commits of each volume to keep: the `newest` so many, or those of the last `age_s` seconds.
+
+    The last commit is always kept.
+    """
 
     newest: int = 0
     age_s: float = 0
 
     @classmethod
     def parse(cls, text: str) -> "Keep":
-        """A number of commits, or a time such as `12h` or `30d`. Raises ValueError."""
+        """Parse a number of commits, or a time such as `12h` or `30d`. Raises ValueError."""
         found = re.fullmatch(r"([1-9]\d{0,8})([hd]?)", text.strip(), re.ASCII)
         if found is None:
-            raise ValueError(f"'{text}' is neither a number of commits, as 100, nor a time, as 12h or 30d")
+            raise ValueError(
+                f"'{text[:50]}' is neither a number of commits, such as 100, nor a time, such as 12h or 30d"
+            )
         count, unit = int(found[1]), found[2]
         return cls(age_s=count * {"h": 3600, "d": 86_400}[unit]) if unit else cls(newest=count)
 
 
 def prune(state: Path, keep: Keep, *, now: float) -> int:
-    """Forget older commits of every volume; its files, and what stays of its history, stay. Returns how many.
+    """Delete the older commits of every volume and return how many. Files and later commits stay as they are.
 
-    What they alone needed is removed by `gc`. Raises DamagedStateError, and forgets nothing, as it does.
+    Contents that only those commits had are removed by `gc`. `now` is in Unix seconds. Raises DamagedStateError, before
+    anything is deleted, when the database cannot be read.
     """
     damage.check(state)
     database = Database(state / DATABASE)
@@ -100,10 +106,10 @@ def prune(state: Path, keep: Keep, *, now: float) -> int:
 
 
 def gc(state: Path) -> tuple[int, int]:
-    """Remove contents and image directories that nothing refers to; returns how many, and their bytes.
+    """Remove contents and image directories that nothing refers to; returns (how many, their bytes).
 
-    History refers to all it needs: `prune` says how much of it there is. Raises DamagedStateError, and removes nothing,
-    when the database cannot say what.
+    Commits refer to their contents, so `prune` comes first. Raises DamagedStateError, before anything is removed, when
+    the database cannot be read.
     """
     damage.check(state)
     database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
@@ -125,7 +131,7 @@ def gc(state: Path) -> tuple[int, int]:
 
 
 def _image_directories(database: Database) -> dict[str, str]:
-    """The directory of each image that has one, by its id."""
+    """Return the name of each built image's directory, by the image's id."""
     if database.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name='image_layers'") is None:
         return {}
     rows = database.all("SELECT image_id, directory FROM image_layers WHERE directory<>'' AND state='built'")
@@ -133,7 +139,7 @@ def _image_directories(database: Database) -> dict[str, str]:
 
 
 def _size(directory: Path) -> int:
-    """The bytes that removing a directory frees: files that other images share with it do not count."""
+    """Return the bytes that removing a directory frees: without files that other images share by hard links."""
     return sum(
         status.st_size
         for parent, _, names in os.walk(directory)
@@ -143,7 +149,7 @@ def _size(directory: Path) -> int:
 
 
 def _references(database: Database) -> dict[str, str]:
-    """Every hash that is spoken of, with the table that does."""
+    """Return every sha256 that the database refers to, with a table that does."""
     there = {str(row["name"]) for row in database.all("SELECT name FROM sqlite_master WHERE type='table'")}
     return {
         str(row["sha256"]): table
@@ -181,11 +187,11 @@ def _check_volumes(database: Database, report: Report) -> None:
         report.commits += commits
         manifest = committed.below(volume_id, "")
         if manifest != committed.as_of(volume_id, head):
-            report.problems.append(f"volume {volume_id}: its files are not what its history says")
+            report.problems.append(f"volume {volume_id}: its files differ from those of its last commit")
         kinds = {entry.path: entry.kind for entry in manifest}
         for entry in manifest:
             if any(kinds.get(parent) != "dir" for parent in parents(entry.path)):
-                report.problems.append(f"volume {volume_id}: '{entry.path}' lies in no directory")
+                report.problems.append(f"volume {volume_id}: '{entry.path}' has no parent directory")
         if head and commits != head - committed.oldest(volume_id) + 1:
             report.problems.append(f"volume {volume_id}: a commit is missing")
 

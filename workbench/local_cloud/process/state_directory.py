@@ -1,7 +1,7 @@
-"""The state directory: where it is, what is in it, who may read it, and which process uses it.
+"""The state directory: where it is, what it holds, who may read it, and which process uses it.
 
-`cloud.sqlite` and `content/` are durable; `run/<id>/` belongs to one process; `credentials.json` and `running.json` are
-readable by their owner only. A lock makes sure that no two clouds share a directory.
+`cloud.sqlite`, `content/` and `images/` are durable; `run/<id>/` belongs to one process. `credentials.json` and
+`running.json` can be read by their owner only. A lock ensures that no two clouds use the same directory.
 """
 
 import fcntl
@@ -25,8 +25,8 @@ from workbench.local_cloud.base.host_processes import start_of
 from workbench.local_cloud.store.damage import is_disk_full, set_aside
 
 STATE_VARIABLE = "WORKBENCH_STATE_DIR"
-OWNER_VARIABLE = "WORKBENCH_CLOUD_OWNER"  # the id of a process with which a cloud ends; without one it goes on
-_ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # sandboxes have users of their own, who cannot enter root's home
+OWNER_VARIABLE = "WORKBENCH_CLOUD_OWNER"  # a process id: the cloud ends when that process does
+_ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # not root's home, which the users of sandboxes cannot enter
 
 
 class StateInUseError(WorkbenchError):
@@ -34,7 +34,7 @@ class StateInUseError(WorkbenchError):
 
 
 class StateUnusableError(WorkbenchError):
-    """A directory cannot hold a cloud's state. `reason` and `fix` are sentences without full stop."""
+    """A directory cannot hold a cloud's state. `reason` and `fix` are sentences without a full stop."""
 
     def __init__(self, reason: str, fix: str) -> None:
         super().__init__(f"{reason}: {fix}")
@@ -44,7 +44,10 @@ class StateUnusableError(WorkbenchError):
 
 @dataclass(frozen=True)
 class Running:
-    """What a running cloud tells about itself; the secret is in it, so it stays in files that only the owner reads."""
+    """How to reach a running cloud. It holds the token's secret, so it is written only to files of mode 0600.
+
+    `pid_started` is what `host_processes.start_of` returned for the process, `url` the gRPC server's URL.
+    """
 
     pid: int
     pid_started: str
@@ -58,11 +61,11 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        """Whether exactly this process still runs."""
+        """Whether exactly this process still runs, not another one with the same id."""
         return start_of(self.pid) == self.pid_started
 
     def env(self) -> dict[str, str]:
-        """The variables that make a stock `modal` program talk to this cloud."""
+        """Return the environment variables with which the stock SDK and CLI use this cloud."""
         return {
             "MODAL_SERVER_URL": self.url,
             "MODAL_TOKEN_ID": self.token_id,
@@ -73,7 +76,7 @@ class Running:
 
 
 def default_state_dir() -> Path:
-    """WORKBENCH_STATE_DIR, or the system's place for the state of programs."""
+    """Return WORKBENCH_STATE_DIR, or by default the platform's directory for the state of programs."""
     if chosen := os.environ.get(STATE_VARIABLE):
         return Path(chosen).absolute()
     if os.geteuid() == 0:
@@ -82,7 +85,7 @@ def default_state_dir() -> Path:
 
 
 class State:
-    """One state directory."""
+    """One state directory, at `root`. It need not exist before `create`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -93,14 +96,14 @@ class State:
         return self.root / "cloud.log"
 
     def open_log(self) -> BinaryIO:
-        """The log, to append to it; only its owner reads it, whatever the umask was when it was made."""
+        """Open the log for appending, with mode 0600 whatever the umask is. Raises OSError."""
         log = os.fdopen(os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")
         os.fchmod(log.fileno(), 0o600)
         return log
 
     def try_out(self) -> None:
-        """Find out by doing whether the directory can be used, and leave nothing there; raises StateUnusableError."""
-        another = f"set {STATE_VARIABLE} to another"
+        """Find out by writing whether the directory can be used, and leave nothing there; raises StateUnusableError."""
+        another = f"set {STATE_VARIABLE} to another directory"
         try:
             with tempfile.TemporaryDirectory(dir=self.nearest):
                 pass
@@ -115,25 +118,25 @@ class State:
             for parent in (*nearest.parents, *([] if nearest == self.root.resolve() else [nearest])):
                 if not parent.stat().st_mode & stat.S_IXOTH:
                     raise StateUnusableError(
-                        f"sandboxes have users of their own, who cannot reach {self.root}: {parent} is closed to them",
+                        f"sandboxes run as other users, who cannot reach {self.root}: they may not enter {parent}",
                         f"{another}, such as {_ROOT_STATE_DIR}, or run: chmod o+x {parent}",
                     )
 
     @property
     def nearest(self) -> Path:
-        """The directory itself, or as long as there is none, the one above that it would be made in."""
+        """The directory itself, or while it does not exist, the nearest directory above it that does."""
         return next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
 
     def create(self) -> None:
-        """Make the directory. As root, other users may pass through it but not list it."""
+        """Make the directory. If we are root, other users may pass through it, but not list it."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
     @contextmanager
     def locked(self) -> Iterator[Path]:
-        """Own the directory and yield a fresh run directory; raises StateInUseError.
+        """Lock the directory while the block runs, and give a new run directory; raises StateInUseError.
 
-        Leftovers of the dead are removed.
+        Run directories that clouds have left which no longer run are removed.
         """
         self.create()
         lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -157,9 +160,9 @@ class State:
             os.close(lock)
 
     def credentials(self) -> Credentials:
-        """The credentials of this directory, made when it has none. Call it with the lock held.
+        """Return the credentials of this directory, which are made if it has none. The lock must be held.
 
-        Raises DamagedStateError, with the file moved aside, for what are none.
+        Raises DamagedStateError when the file does not hold credentials; the file is moved aside then.
         """
         path = self.root / "credentials.json"
         if path.exists():
@@ -172,7 +175,7 @@ class State:
         return made
 
     def running(self) -> Running | None:
-        """The cloud that runs on this directory, None when there is none."""
+        """Return the cloud that runs with this directory, None when there is none."""
         try:
             found = Running(**json.loads((self.root / "running.json").read_text()))
         except (OSError, ValueError, TypeError):
@@ -180,27 +183,27 @@ class State:
         return found if found.alive else None
 
     def announce(self, url: str, http_url: str, credentials: Credentials) -> Running:
-        """Tell others how to reach the cloud that this process is."""
+        """Write how to reach this process's cloud into `running.json`, and return it."""
         pid = os.getpid()
         started = start_of(pid)
-        assert started is not None, "this process is there"
+        assert started is not None, "this process runs"
         running = Running(pid, started, url, http_url, credentials.token_id, credentials.token_secret)
         _write_private(self.root / "running.json", asdict(running))
         return running
 
     def withdraw(self) -> None:
-        """Take the announcement back."""
+        """Remove `running.json`. Idempotent."""
         (self.root / "running.json").unlink(missing_ok=True)
 
     def port(self) -> int:
-        """The port of the last cloud here, 0 when there was none: addresses survive a restart where they can."""
+        """Return the port of the last cloud here, 0 if there was none, so that a restart can use the same address."""
         try:
             return int((self.root / "port").read_text())
         except (FileNotFoundError, ValueError):
             return 0
 
     def remember_port(self, port: int) -> None:
-        """Note the port for the next start."""
+        """Store the port for the next start."""
         _write_private(self.root / "port", port)
 
 
