@@ -40,12 +40,12 @@ def check_word(what: str, word: str, known: Iterable[str]) -> None:
         return
     near = [names[found] for found in get_close_matches(word.lower().strip("*"), names, n=3, cutoff=0.6)]
     if near:
-        meant = f"did you mean {' or '.join(near)}?"
+        hint = f"did you mean {' or '.join(near)}?"
     elif len(names) > _MOST_LISTED:
-        meant = "`workbench cloud coverage` lists them"
+        hint = "`workbench cloud coverage` lists them"
     else:
-        meant = f"there is {', '.join(names.values())}"
-    raise ValueError(f"there is no {what} '{word[:100]}': {meant}")
+        hint = f"there is {', '.join(names.values())}"
+    raise ValueError(f"there is no {what} '{word[:100]}': {hint}")
 
 
 class FaultRule(BaseModel):

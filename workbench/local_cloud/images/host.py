@@ -68,9 +68,9 @@ def interpreters(version: str) -> list[Interpreter]:
     if version == OWN_PYTHON:
         found.append(str(Path(sys.base_prefix) / "bin" / f"python{version}"))
     if (tool := uv()) is not None:
-        asked = [tool, "python", "find", "--no-project", "--no-python-downloads", "--system", version]
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=_ASK_S, check=False, cwd="/")
-        found.append(said.stdout.strip())
+        command = [tool, "python", "find", "--no-project", "--no-python-downloads", "--system", version]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, check=False, cwd="/")
+        found.append(result.stdout.strip())
     found.append(shutil.which(f"python{version}") or "")
     unique: dict[str, Interpreter] = {}
     for path in found:

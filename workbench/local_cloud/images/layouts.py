@@ -45,7 +45,7 @@ def target(text: str, *, workdir: str, what: str = "A file") -> PurePosixPath:
         )
     path = PurePosixPath("/") / workdir / text
     if ".." in path.parts:
-        raise RefusedError(f"The path '{text}' must not contain '..': write it without.")
+        raise RefusedError(f"The path '{text[:200]}' must not contain '..': write it without.")
     path = PurePosixPath("/", *path.parts[1:])  # PurePosixPath keeps two slashes at the front, as POSIX allows
     if is_system(path) or path.is_relative_to(IMAGE_ROOT):
         raise RefusedError(f"{what} cannot be at {path}, which belongs to the local cloud: use a path below /opt.")

@@ -140,9 +140,9 @@ class _Reader:
         if version == host.OWN_PYTHON and host.is_system_python(version):
             return  # sandboxes see that Python below /usr, and function containers have the cloud's own
         if not host.interpreters(version):
-            there = ", ".join(host.python_versions())
+            installed = ", ".join(host.python_versions())
             raise RefusedError(
-                f"Python {version} is not installed on this machine, which has {there}: run "
+                f"Python {version} is not installed on this machine, which has {installed}: run "
                 f'`uv python install {version}`, or use debian_slim(python_version="{host.OWN_PYTHON}").'
             )
         self.plan.steps.append(MakePython(version))

@@ -85,8 +85,8 @@ class ControlRoutes:
         return JSONResponse({"at": self._clock.time(), "offset_s": self._clock.offset_s})
 
     async def _advance(self, request: Request) -> Response:
-        asked = _Advance.model_validate_json(await _body(request))
-        self._clock.advance(asked.seconds)
+        advance = _Advance.model_validate_json(await _body(request))
+        self._clock.advance(advance.seconds)
         return await self._time(request)
 
     async def _coverage(self, request: Request) -> Response:

@@ -150,11 +150,11 @@ def _size(directory: Path) -> int:
 
 def _references(database: Database) -> dict[str, str]:
     """Return every sha256 that the database refers to, with a table that does."""
-    there = {str(row["name"]) for row in database.all("SELECT name FROM sqlite_master WHERE type='table'")}
+    tables = {str(row["name"]) for row in database.all("SELECT name FROM sqlite_master WHERE type='table'")}
     return {
         str(row["sha256"]): table
         for table, query in _REFERENCES.items()
-        if table in there
+        if table in tables
         for row in database.all(query)
     }
 

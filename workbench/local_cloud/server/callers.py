@@ -133,9 +133,12 @@ class Authenticator:
             if time.time() >= expires_at:
                 raise jwt.ExpiredSignatureError
         except jwt.InvalidTokenError as error:
-            raise CloudError(Reason.UNAUTHENTICATED, "The router token is missing, wrong or expired.") from error
+            raise CloudError(
+                Reason.UNAUTHENTICATED,
+                "The router token is missing, wrong or expired: ask for a new one (SandboxGetCommandRouterAccess).",
+            ) from error
         if scheme.lower() != "bearer":
-            raise CloudError(Reason.UNAUTHENTICATED, "The router takes bearer tokens only.")
+            raise CloudError(Reason.UNAUTHENTICATED, f"The router takes bearer tokens, not the scheme {scheme[:20]!r}.")
         return Caller("router", task_id)
 
     def _verify(self, token: str) -> tuple[str, int]:

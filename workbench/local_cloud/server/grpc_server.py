@@ -133,10 +133,10 @@ class RpcServer:
         return grpc.method_handlers_generic_handler(service.full_name, methods)
 
     def _admit(
-        self, name: str, handler: object, said: dict[str, str], identify: Callable[[dict[str, str]], Caller]
+        self, name: str, handler: object, call_metadata: dict[str, str], identify: Callable[[dict[str, str]], Caller]
     ) -> None:
         if name not in OPEN_METHODS:
-            who = identify(said)
+            who = identify(call_metadata)
             caller.set(who)
             who.check(name)
         if handler is None:
@@ -152,9 +152,9 @@ class RpcServer:
         handler: Callable[[Any, Any], Awaitable[Message]],
         request: Message,
         context: Any,
-        said: dict[str, str],
+        call_metadata: dict[str, str],
     ) -> Message:
-        key = _key(name, said)
+        key = _key(name, call_metadata)
         answer = self._answers.find(key) if key is not None else None
         if answer is None:
             await self._harm("call", name, request)
@@ -176,13 +176,13 @@ class RpcServer:
     ) -> Callable[[Any, Any], Awaitable[Message]]:
         async def call(request: Any, context: Any) -> Message:
             try:
-                said = metadata(context)
-                self._admit(name, handler, said, identify)
+                call_metadata = metadata(context)
+                self._admit(name, handler, call_metadata, identify)
                 assert handler is not None
                 limit = asyncio.timeout(UNARY_DEADLINE_S)
                 try:
                     async with limit:
-                        return await self._answer(name, handler, request, context, said)
+                        return await self._answer(name, handler, request, context, call_metadata)
                 except TimeoutError as error:
                     if not limit.expired():
                         raise
@@ -215,8 +215,8 @@ class RpcServer:
         return call
 
 
-def _key(name: str, said: dict[str, str]) -> Key | None:
-    given = said.get("x-idempotency-key")
+def _key(name: str, call_metadata: dict[str, str]) -> Key | None:
+    given = call_metadata.get("x-idempotency-key")
     who = caller.get()
     return (f"{who.kind} {who.task_id or ''}", name, given) if given else None
 

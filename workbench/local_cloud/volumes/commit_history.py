@@ -84,8 +84,8 @@ class History:
             present = {entry.path: entry for entry in self._committed.as_of(volume_id, head, below=path)}
             changes: list[Entry | Removal] = [Removal(name) for name in present.keys() - wanted.keys()]
             for name, entry in wanted.items():
-                there = present.get(name)
-                if there is None or not there.same_as(entry):
+                existing = present.get(name)
+                if existing is None or not existing.same_as(entry):
                     changes.append(entry)
             return self._committed.publish(volume_id, changes, author=f"{AUTHOR} {number}") if changes else None
 
@@ -97,9 +97,9 @@ class History:
 
     def _check(self, volume_id: str, number: int) -> None:
         if not self._committed.has(volume_id, number):
-            gone = 0 < number <= self._committed.head(volume_id)
+            was_pruned = 0 < number <= self._committed.head(volume_id)
             raise not_found(
                 f"Commit {number} is no longer kept: older commits were removed by `workbench cloud gc`."
-                if gone
+                if was_pruned
                 else f"There is no commit {number}."
             )

@@ -50,9 +50,9 @@ def holders(pid: int, mount_path: str) -> list[Holder]:
 
 def sentence(found: list[Holder]) -> str:
     """Return Modal's message for a busy volume, followed by up to five of its holders."""
-    told = "; ".join(str(holder) for holder in found[:_SHOWN])
+    named = "; ".join(str(holder) for holder in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"volume busy: there are open files preventing the operation: {told}{more}"
+    return f"volume busy: there are open files preventing the operation: {named}{more}"
 
 
 def _descriptors(pid: int) -> list[Path]:

@@ -50,10 +50,10 @@ class VolumeFiles:
             self._committed.publish(volume_id, list(entries), author=AUTHOR)
 
     def _refuse_clash(self, volume_id: str, path: str, *, overwrite: bool) -> None:
-        there = self._committed.entry(volume_id, path)
-        if there is not None and there.kind == "dir":
-            raise already_exists(f"'{path}' is a directory.")
-        if there is not None and not overwrite:
+        existing = self._committed.entry(volume_id, path)
+        if existing is not None and existing.kind == "dir":
+            raise already_exists(f"'{path}' is a directory: a file cannot replace it.")
+        if existing is not None and not overwrite:
             raise already_exists(f"'{path}' already exists: use --force, or force=True, to overwrite it.")
         for parent in parents(path):
             above = self._committed.entry(volume_id, parent)
@@ -85,8 +85,8 @@ class VolumeFiles:
         with self._committed.transaction():
             self._committed.version(volume_id)
             into = clean(target)
-            there = self._committed.entry(volume_id, into)
-            is_dir = there is not None and there.kind == "dir"
+            existing = self._committed.entry(volume_id, into)
+            is_dir = existing is not None and existing.kind == "dir"
             if not is_dir and (len(sources) > 1 or target.endswith("/")):
                 raise invalid(f"'{target}' is not a directory: only a directory takes several files or ends with '/'.")
             copies: list[Entry | Removal] = []
@@ -100,7 +100,7 @@ class VolumeFiles:
                     if not found.path or (to + "/").startswith(found.path + "/"):
                         raise invalid(f"'{source}' cannot be copied into itself.")
                 elif (clash := self._committed.entry(volume_id, to)) is not None and clash.kind == "dir":
-                    raise already_exists(f"'{to}' is a directory.")
+                    raise already_exists(f"'{to}' is a directory: a file cannot replace it.")
                 copies.append(replace(found, path=to))
                 below = self._committed.below(volume_id, found.path) if found.kind == "dir" else []
                 copies.extend(replace(entry, path=to + entry.path[len(found.path) :]) for entry in below)

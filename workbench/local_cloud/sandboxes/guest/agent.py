@@ -37,6 +37,10 @@ LIBC = ctypes.CDLL(None)
 
 
 def main() -> None:
+    """Set this process's limits and signals, then serve the host until the inherited socket is closed.
+
+    Its arguments are that socket's number, the limits of processes and of a file's bytes, and the working directory.
+    """
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     inherited = int(sys.argv[1])
     os.closerange(3, inherited)  # bubblewrap leaves descriptors open
@@ -60,6 +64,8 @@ def main() -> None:
 
 
 class Agent:
+    """Serves the host at `control`, and `sync` programs at `listener`; `wake` becomes readable at each signal."""
+
     def __init__(self, control: socket.socket, listener: socket.socket, wake: int) -> None:
         self.control = control
         self.listener = listener
@@ -73,6 +79,7 @@ class Agent:
             self.selector.register(source, selectors.EVENT_READ)
 
     def run(self) -> None:
+        """Send the proxy's listening socket, then handle orders, syncs and ended children until `control` is closed."""
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as proxy:
             proxy.bind(("127.0.0.1", 0))
             proxy.listen(MAX_PROXY_WAITING)
@@ -98,9 +105,11 @@ class Agent:
         return ""
 
     def tell(self, message: dict[str, object], *descriptors: int) -> None:
+        """Send the host a message, with descriptors."""
         socket.send_fds(self.control, [json.dumps(message).encode()], descriptors)
 
     def obey(self) -> bool:
+        """Carry out one order of the host; False when the socket is closed."""
         data, descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 3)
         if not data:
             return False
@@ -144,6 +153,7 @@ class Agent:
             self.tell({"op": "dialled", "number": number})
 
     def start(self, order: dict[str, Any], descriptors: list[int]) -> None:
+        """Start a program with `descriptors` as stdin, stdout and stderr, or on a new terminal, which the host gets."""
         terminal = []
         if order["terminal"] is not None:
             rows, columns = order["terminal"]
@@ -164,6 +174,7 @@ class Agent:
                 os.close(descriptor)
 
     def reap(self) -> None:
+        """Reap all ended processes, and tell the host the exit codes of those that it has started."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake, 4096)
         while True:
@@ -179,6 +190,7 @@ class Agent:
                 self.tell({"op": "exit", "id": name, "code": code})
 
     def accept(self) -> None:
+        """Accept a connection of a `sync` program, unless there are too many."""
         with contextlib.suppress(OSError):
             peer, _ = self.listener.accept()
             peer.setblocking(False)
@@ -189,6 +201,7 @@ class Agent:
             self.selector.register(peer, selectors.EVENT_READ)
 
     def hear(self, peer: socket.socket) -> None:
+        """Read the path from a `sync` program, and ask the host to commit it in the name of the program's exec."""
         self.selector.unregister(peer)
         self.silent.discard(peer)
         name = ""
@@ -241,6 +254,7 @@ def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
 
 
 def complain(text: str) -> None:
+    """Print a line to stderr."""
     with contextlib.suppress(OSError):
         os.write(2, (text + "\n").encode("utf-8", "replace"))
 
@@ -259,6 +273,7 @@ def kill_family(pid: int) -> None:
 
 
 def descendants(root: int) -> set[int]:
+    """Return the ids of a process, its descendants, and all processes of its session, without zombies."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and name != "1":

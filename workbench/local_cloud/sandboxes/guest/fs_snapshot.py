@@ -20,6 +20,7 @@ UNDER = ".modal-under-"  # prefix of the directory that keeps what a mounted ima
 
 
 def main() -> int:
+    """Run the command in the first argument, {name: arguments} as JSON; prints the reason if it fails."""
     ((name, arguments),) = json.loads(sys.argv[1]).items()
     try:
         {"Save": save, "Restore": restore, "Mount": mount, "Unmount": unmount}[name](arguments)
@@ -71,11 +72,13 @@ class Padded:
         self.file = file
 
     def read(self, size: int = 0, /) -> bytes:
+        """Read exactly `size` bytes, with zeros for those after the end of the file."""
         data: bytes = self.file.read(size)
         return data + bytes(size - len(data))
 
 
 def restore(arguments: dict[str, Any]) -> None:
+    """Unpack the tar at stdin below `path`."""
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         if hasattr(tarfile, "fully_trusted_filter"):  # we are the guest, so unpacking gives it no new rights
             archive.extraction_filter = tarfile.fully_trusted_filter
@@ -83,6 +86,7 @@ def restore(arguments: dict[str, Any]) -> None:
 
 
 def mount(arguments: dict[str, Any]) -> None:
+    """Move the directory `path` aside and unpack the tar at stdin in its place; undone if that fails."""
     path = arguments["path"]
     os.makedirs(path, exist_ok=True)
     under = stash(path)
@@ -97,6 +101,7 @@ def mount(arguments: dict[str, Any]) -> None:
 
 
 def unmount(arguments: dict[str, Any]) -> None:
+    """Remove the directory `path` and move the one back that `mount` has moved aside."""
     path = arguments["path"]
     under = stash(path)
     os.stat(under)
@@ -105,6 +110,7 @@ def unmount(arguments: dict[str, Any]) -> None:
 
 
 def stash(path: str) -> str:
+    """Return where `mount` moves the directory `path`."""
     parent, name = os.path.split(path)
     return os.path.join(parent, UNDER + name)
 

@@ -43,6 +43,7 @@ class FsError(Exception):
 
 
 def main() -> int:
+    """Run the command in the first argument, {name: arguments} as JSON; returns the exit code."""
     try:
         command = json.loads(sys.argv[1])
         ((name, arguments),) = command.items()
@@ -58,11 +59,13 @@ def main() -> int:
 
 
 def fail(kind: str, message: str) -> int:
+    """Print an error as the SDK reads it; returns exit code 1."""
     sys.stderr.write(json.dumps({"error_kind": kind, "message": message}))
     return 1
 
 
 def read_file(arguments: dict[str, Any]) -> None:
+    """Copy a file to stdout, at most 5 GiB; raises FsError for what is no file."""
     descriptor = os.open(arguments["path"], os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe must not block
     try:
         found = os.fstat(descriptor)
@@ -83,6 +86,7 @@ def read_file(arguments: dict[str, Any]) -> None:
 
 
 def too_large(size: int) -> FsError:
+    """Return the error for a file of `size` bytes, in Modal's words."""
     return FsError("FileTooLarge", f"file is {size} bytes, which exceeds the {MAX_READ_BYTES} byte limit")
 
 
@@ -113,12 +117,14 @@ def write_file(arguments: dict[str, Any]) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
+    """Write all bytes to a descriptor."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def list_files(arguments: dict[str, Any]) -> None:
+    """Print the entries of a directory, sorted by name, as a JSON list."""
     path = arguments["path"]
     try:
         names = sorted(os.listdir(path))
@@ -134,11 +140,13 @@ def list_files(arguments: dict[str, Any]) -> None:
 
 
 def describe_one(arguments: dict[str, Any]) -> None:
+    """Print one entry as a JSON object."""
     path = arguments["path"]
     sys.stdout.write(json.dumps(describe(path, os.path.basename(path.rstrip("/")))))
 
 
 def describe(path: str, name: str) -> dict[str, object]:
+    """Return an entry as the SDK's FileInfo expects it; a link is not followed."""
     found = os.lstat(path)
     entry: dict[str, object] = {
         "name": name,
@@ -179,6 +187,7 @@ NAMES = Names()
 
 
 def make_directory(arguments: dict[str, Any]) -> None:
+    """Make a directory; with `parents`, also those above it, and it may exist."""
     path = arguments["path"].rstrip("/") or "/"
     if not arguments["parents"]:
         os.mkdir(path)
@@ -189,6 +198,7 @@ def make_directory(arguments: dict[str, Any]) -> None:
 
 
 def remove(arguments: dict[str, Any]) -> None:
+    """Remove a file or an empty directory; with `recursive`, any directory."""
     path = arguments["path"].rstrip("/") or "/"
     if not stat.S_ISDIR(os.lstat(path).st_mode):
         os.unlink(path)
@@ -201,6 +211,7 @@ def remove(arguments: dict[str, Any]) -> None:
 
 
 def watch(arguments: dict[str, Any]) -> None:
+    """Become the program that watches a path."""
     os.execv(WATCH_PROGRAM, [WATCH_PROGRAM, json.dumps(arguments)])  # noqa: S606  # no shell is the point
 
 

@@ -35,6 +35,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Watch:
+    """A watched file or directory, and the filter and timeout of its events."""
+
     def __init__(self, path: str, *, recursive: bool, kinds: list[str] | None, timeout_s: float | None) -> None:
         self.recursive = recursive
         self.kinds = None if kinds is None else frozenset(kinds)
@@ -46,6 +48,7 @@ class Watch:
         self.top = self.root if self.only is None else os.path.dirname(self.root)
 
     def run(self) -> None:
+        """Print events until the program ends, by inotify if possible."""
         try:
             Inotify(self).run()
         except PermissionError:
@@ -82,6 +85,7 @@ class Watch:
                 return False
 
     def poll(self) -> None:
+        """Print events by comparing what is there every 0.25 s."""
         before = self.look()
         while True:
             self.wait(seconds=POLL_S)
@@ -96,21 +100,23 @@ class Watch:
             before = now
 
     def look(self) -> dict[str, tuple[int, ...]]:
+        """Return what changes with each entry, by path, of at most 50,000 entries."""
         found: dict[str, tuple[int, ...]] = {}
         for directory in self.directories(self.top):
             for path in entries(directory):
                 try:
-                    one = os.lstat(path)
+                    status = os.lstat(path)
                 except OSError:
                     continue
-                found[path] = (one.st_mtime_ns, one.st_ctime_ns, one.st_size, one.st_ino)
-                if stat.S_ISDIR(one.st_mode):
-                    found[path] = (one.st_ino, one.st_mode)
+                found[path] = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+                if stat.S_ISDIR(status.st_mode):
+                    found[path] = (status.st_ino, status.st_mode)
                 if len(found) >= MAX_POLLED:
                     return found
         return found
 
     def directories(self, top: str) -> Iterator[str]:
+        """Yield a directory and, in a recursive watch, those below it."""
         yield top
         if self.recursive and self.only is None:
             for directory, names, _ in os.walk(top):
@@ -120,6 +126,8 @@ class Watch:
 
 
 class Inotify:
+    """Turns inotify's events into those of a `Watch`. Raises OSError when inotify cannot be used."""
+
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.descriptor = checked(LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
@@ -130,6 +138,7 @@ class Inotify:
             self.add(directory, first=directory == watch.top)
 
     def add(self, directory: str, *, first: bool = False) -> None:
+        """Watch a directory. One that is gone meanwhile is skipped, unless it is the `first`."""
         if len(self.paths) >= MAX_DIRECTORIES:
             raise OSError("more directories than can be watched")
         number = LIBC.inotify_add_watch(self.descriptor, os.fsencode(directory), ctypes.c_uint32(self.mask))
@@ -139,6 +148,7 @@ class Inotify:
             checked(number)
 
     def run(self) -> None:
+        """Read events and print them, until the program ends."""
         waiting: tuple[int, str] | None = None  # the first event of a rename: its cookie and path
         while True:
             if not self.watch.wait(self.descriptor, seconds=None if waiting is None else PAIR_S):
@@ -167,6 +177,7 @@ class Inotify:
                     self.follow(mask, path)
 
     def one(self, mask: int, path: str, *, own: bool) -> None:
+        """Print one event of a path; `own` says that it is about the watched directory itself."""
         if own and path != self.watch.top:
             return  # a directory below the top: the same event comes from its parent
         if mask & CREATE:
@@ -206,6 +217,7 @@ class Inotify:
                     self.watch.tell("Create", found)
 
     def events(self) -> Iterator[tuple[int, int, int, str]]:
+        """Yield the events that have arrived, as (watch number, mask, cookie, name)."""
         data = os.read(self.descriptor, 64 * 1024)
         while data:
             number, mask, cookie, length = EVENT.unpack_from(data)
@@ -215,6 +227,7 @@ class Inotify:
 
 
 def entries(directory: str) -> list[str]:
+    """Return the paths in a directory, sorted; empty when it cannot be read."""
     try:
         return sorted(os.path.join(directory, name) for name in os.listdir(directory))
     except OSError:
@@ -222,16 +235,19 @@ def entries(directory: str) -> list[str]:
 
 
 def checked(result: int) -> int:
+    """Return the result of a call of libc; raises OSError if it is negative."""
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
 
 
 def leave() -> NoReturn:
+    """End the program with exit code 0."""
     os._exit(0)
 
 
 def main() -> int:
+    """Watch as the JSON in the first argument says; prints an error as the SDK reads it."""
     arguments = json.loads(sys.argv[1])
     kind, message = "Other", ""
     try:

@@ -10,6 +10,7 @@ DEADLINE_S = 120
 
 
 def main() -> int:
+    """Commit the volumes at each path in the arguments, or all; returns the exit code."""
     paths = [argument for argument in sys.argv[1:] if not argument.startswith("-")] or ["/"]
     for path in paths:
         if not os.path.lexists(path):
