@@ -138,7 +138,7 @@ class Authenticator:
                 "The router token is missing, wrong or expired: ask for a new one (SandboxGetCommandRouterAccess).",
             ) from error
         if scheme.lower() != "bearer":
-            raise CloudError(Reason.UNAUTHENTICATED, f"The router takes bearer tokens, not the scheme {scheme[:20]!r}.")
+            raise CloudError(Reason.UNAUTHENTICATED, "The router takes the authorization `Bearer TOKEN` only.")
         return Caller("router", task_id)
 
     def _verify(self, token: str) -> tuple[str, int]:
