@@ -14,7 +14,7 @@ class ImageConfig:
     """An image's config: its environment, working directory, entrypoint and CMD, and its Python.
 
     `python` is a version `X.Y`. A guest gets `directories` empty and writable, unless the image has files there. There
-    is no user: containers run as the cloud's user, sandboxes each as a user of its own, and none as root.
+    is no user: containers run as the cloud's user, and sandboxes as an unprivileged user of their own.
     """
 
     python: str = host.OWN_PYTHON

@@ -116,7 +116,7 @@ class Snapshots:
         )
 
     async def unpack(self, sandbox: Sandbox, snapshot: Snapshot, path: str, *, mount: bool = False) -> None:
-        """Unpack a snapshot below a path of a sandbox; with `mount`, into a new file system that hides what is there.
+        """Unpack a snapshot below a path of a sandbox; with `mount`, in place of what is there, which is moved aside.
 
         Raises SnapshotError.
         """
@@ -133,7 +133,7 @@ class Snapshots:
             await _good_end(run)
 
     async def unmount(self, sandbox: Sandbox, path: str) -> None:
-        """Unmount a snapshot, so that the files that it hid are seen again. Raises SnapshotError."""
+        """Remove a mounted snapshot, and move what was at its path before back. Raises SnapshotError."""
         async with _program(sandbox, {"Unmount": {"path": path}}, UNPACK_S) as run:
             await _good_end(run)
 

@@ -33,7 +33,7 @@ class UnmeasurableError(Exception):
 
 @dataclass(frozen=True)
 class Exceeded:
-    """The limit that a sandbox has exceeded, and the same as a sentence without its end, for the result."""
+    """The limit that a sandbox has exceeded; `words` say the same for its result, beginning with "it" or "its"."""
 
     what: Literal["memory", "workspace"]
     words: str
