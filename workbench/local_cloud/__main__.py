@@ -117,7 +117,7 @@ def _explained(root: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error, StateError) as error:
-        raise damage.told(root, error) from error
+        raise damage.as_state_error(root, error) from error
 
 
 def _end_with(owner: str, stop: asyncio.Event) -> None:

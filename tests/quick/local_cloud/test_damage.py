@@ -105,7 +105,7 @@ def test_a_database_with_a_damaged_page(state: State, at: int) -> None:
 
     with pytest.raises((sqlite3.DatabaseError, StateError)) as failed:
         opened()
-    told = damage.told(state.root, failed.value)
+    told = damage.as_state_error(state.root, failed.value)
     assert isinstance(told, DamagedStateError)
     assert "cloud.sqlite" in aside(state)
 
@@ -116,16 +116,16 @@ def test_a_full_disk_is_no_damage(state: State) -> None:
     database.script("PRAGMA max_page_count=4; CREATE TABLE t (x TEXT)")
     with pytest.raises(sqlite3.OperationalError, match="full") as failed:
         database.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 100)
-    told = damage.told(state.root, failed.value)
+    told = damage.as_state_error(state.root, failed.value)
     database.close()
     assert isinstance(told, DiskFullError)
-    assert isinstance(damage.told(state.root, OSError(28, os.strerror(28))), DiskFullError)
+    assert isinstance(damage.as_state_error(state.root, OSError(28, os.strerror(28))), DiskFullError)
     assert "reset" not in str(told)
     assert list(state.root.glob("damaged-*")) == []
 
 
 def test_another_failure_is_told_as_it_is(state: State) -> None:
-    told = damage.told(state.root, PermissionError(13, "Permission denied", "/x"))
+    told = damage.as_state_error(state.root, PermissionError(13, "Permission denied", "/x"))
     assert str(told) == f"the state in {state.root} cannot be used: [Errno 13] Permission denied: '/x'"
 
 

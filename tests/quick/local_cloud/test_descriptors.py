@@ -14,13 +14,13 @@ from workbench.local_cloud.base.errors import CloudError, Reason
 def test_room_is_promised_once() -> None:
     open_now = len(os.listdir("/proc/self/fd"))
     descriptors = Descriptors(limit=lambda: open_now + 100)
-    with descriptors.promised(30, what="One"):
+    with descriptors.reserved(30, what="One"):
         assert not descriptors.has_room(30)
-        another = descriptors.promised(30, what="Another")
+        another = descriptors.reserved(30, what="Another")
         with pytest.raises(CloudError, match="Another cannot be had now") as refused:
             another.__enter__()
         assert refused.value.reason is Reason.RESOURCE_EXHAUSTED
-    with descriptors.promised(30, what="Another"):
+    with descriptors.reserved(30, what="Another"):
         pass
 
 

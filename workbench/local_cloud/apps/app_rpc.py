@@ -42,10 +42,10 @@ class AppRpcs:
     ) -> None:
         """Take what the RPCs need of other rooms; each callable takes an app's id unless said otherwise.
 
-        `running_tasks` counts an app's containers and sandboxes; `web_url` returns the URL of a function; `published`
-        is told of a new layout; `stop_app` stops an app and all that runs for it; `task_of_sandbox` returns the task id
-        of a sandbox; `build_log` returns the log of an image, which the SDK reads as if the image were an app;
-        `has_ended` says whether an app is stopped and everything that it printed is in the log.
+        `running_tasks` counts an app's containers; `web_url` returns the URL of a function; `published` is called after
+        each new layout; `stop_app` stops an app and all that runs for it; `task_of_sandbox` returns the task id of a
+        sandbox; `build_log` returns the log of an image, which the SDK reads as if the image were an app; `has_ended`
+        says whether an app is stopped and everything that it printed is in the log.
         """
         self._has_ended = has_ended
         self._build_log = build_log

@@ -33,14 +33,14 @@ class Descriptors:
     def __init__(self, *, limit: Callable[[], int] | None = None) -> None:
         """`limit` returns how many descriptors may be open; the default is this process's own limit."""
         self._limit = limit or _limit
-        self._promised = 0
+        self._reserved = 0
 
     def has_room(self, wanted: int) -> bool:
         """Whether `wanted` more descriptors can be opened with enough left for the rest of the cloud."""
-        return _open() + self._promised + wanted + _OF_THE_REST <= self._limit()
+        return _open() + self._reserved + wanted + _OF_THE_REST <= self._limit()
 
     @contextmanager
-    def promised(self, wanted: int, *, what: str) -> Iterator[None]:
+    def reserved(self, wanted: int, *, what: str) -> Iterator[None]:
         """Reserve `wanted` descriptors while the block runs; `what` names their use in the error.
 
         Raises CloudError RESOURCE_EXHAUSTED when there are too few.
@@ -51,11 +51,11 @@ class Descriptors:
                 "the local cloud may have open too few are left. End some sandboxes, or start the cloud with a higher "
                 "limit (`ulimit -n`)."
             )
-        self._promised += wanted
+        self._reserved += wanted
         try:
             yield
         finally:
-            self._promised -= wanted
+            self._reserved -= wanted
 
 
 def _limit() -> int:

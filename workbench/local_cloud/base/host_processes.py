@@ -26,7 +26,7 @@ def start_of(pid: int) -> str | None:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all of its descendants; empty when it is gone.
+    """Return a process and all of its descendants; empty when it has ended.
 
     Asks the kernel for each process's children, because psutil's own search looks at every process of the machine.
     """

@@ -54,7 +54,7 @@ class RouterRpcs:
         if terminal is not None:
             env = {**_terminal_env(request.pty_info), **env}
         try:
-            with self._sandboxes.descriptors.promised(OF_A_PROGRAM, what="Another program"):
+            with self._sandboxes.descriptors.reserved(OF_A_PROGRAM, what="Another program"):
                 await record.sandbox.exec(
                     list(request.command_args),
                     exec_id=request.exec_id,

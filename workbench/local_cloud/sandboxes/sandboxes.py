@@ -115,7 +115,7 @@ class Sandboxes:
         there are too few descriptors, FAILED_PRECONDITION when it does not start.
         """
         await self._make_room()
-        with self.descriptors.promised(OF_A_SANDBOX, what="Another sandbox"):
+        with self.descriptors.reserved(OF_A_SANDBOX, what="Another sandbox"):
             if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
                 raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
             record = Record(

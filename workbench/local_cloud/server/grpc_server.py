@@ -43,7 +43,7 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
 )
-# Calls that the SDK makes before it shows a token. They reveal nothing.
+# RPCs that may be called without credentials.
 OPEN_METHODS = frozenset[str]()
 
 

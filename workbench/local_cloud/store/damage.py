@@ -64,7 +64,7 @@ def check(root: Path) -> None:
         raise set_aside(root, DURABLE, f"{DATABASE} is gone")
 
 
-def told(root: Path, error: BaseException) -> StateError:
+def as_state_error(root: Path, error: BaseException) -> StateError:
     """Return the StateError that explains a failure; a damaged database is moved aside."""
     for cause in _causes(error):
         if is_disk_full(cause, root):

@@ -218,7 +218,8 @@ class CommittedVolumes:
             forgotten = self._db.execute(
                 "DELETE FROM volume_commits WHERE volume_id=? AND number<?", (volume_id, oldest)
             )
-            # Each path keeps the last change up to the oldest commit, which is its state there; a removal is not kept.
+            # Each path keeps its last change up to the oldest commit, which is its state there, unless that is an
+            # older removal.
             self._db.execute(
                 "DELETE FROM volume_changes AS old WHERE volume_id=? AND number<=? AND (number<? AND EXISTS (SELECT 1 "
                 "FROM volume_changes AS newer WHERE newer.volume_id=old.volume_id AND newer.path=old.path "
