@@ -284,7 +284,7 @@ class Sandboxes:
             try:
                 await self._finish(record, status, code)
             except Exception as error:  # noqa: BLE001  # nobody waits for this end who could be told
-                _log.error("sandbox.not_ended", sandbox_id=record.sandbox_id, attempt=attempt, exc_info=error)
+                _log.error("sandbox.end_failed", sandbox_id=record.sandbox_id, attempt=attempt, exc_info=error)
             else:
                 return
 
@@ -308,7 +308,7 @@ class Sandboxes:
                 try:
                     await step(record)
                 except Exception as error:  # noqa: BLE001  # the other steps must be done, and its log says what failed
-                    _log.error("sandbox.not_left_clean", sandbox_id=record.sandbox_id, exc_info=error)
+                    _log.error("sandbox.end_incomplete", sandbox_id=record.sandbox_id, exc_info=error)
                     self._notice(record, f"{what}: {error}")
         finally:
             for copy in record.mounts.values():
