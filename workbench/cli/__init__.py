@@ -1,4 +1,4 @@
-"""The `workbench` command: one module a group of commands, each a thin layer over what notebooks import."""
+"""The `workbench` command: one module for each group of commands, all thin layers over the API of the notebooks."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""`workbench bench`: every figure beside a baseline of the same run."""
+"""`workbench bench`: measures speed, each figure beside a baseline that was measured in the same run."""
 
 import os
 import platform
@@ -15,19 +15,23 @@ from workbench.machine.private_cloud import private_directory
 if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
 
-_WIDTH = 140  # of a table that goes to a file
+_WIDTH = 140  # characters of a table that is not printed to a terminal
 GROUPS = ("sandboxes", "volumes", "streams", "deltas", "bridge", "demo")
 
 
 def bench(
-    only: Annotated[list[str] | None, typer.Option(help=f"One group: {', '.join(GROUPS)}. May be repeated.")] = None,
-    repeat: Annotated[int, typer.Option(min=1, max=1000, help="Samples of what is slow; more of what is fast.")] = 20,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Measure only this group: {', '.join(GROUPS)}. May be repeated.")
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many samples of slow operations; fast ones get more.")
+    ] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what the local cloud and the endpoint add to a bare process, a pipe and a bare HTTP stream.
 
-    Every figure stands beside baselines that were measured in the same run, in turns with it: compare the ratios. A
-    cloud of its own is started for it, with an empty state. Takes about four minutes.
+    Every figure is shown beside baselines that were measured in the same run, alternating with it: compare the ratios.
+    The measurement starts a local cloud of its own, with an empty state. It takes about four minutes.
     """
     wanted = only or list(GROUPS)
     if unknown := [name for name in wanted if name not in GROUPS]:
@@ -48,7 +52,7 @@ def bench(
 def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
     with private_directory("bench") as directory:
         state = State(directory / "state")
-        say("starting a local cloud of its own …")
+        say("starting a separate local cloud …")
         daemon.start(state)
         try:
             from workbench.benchmarks import (
@@ -106,7 +110,7 @@ def _table(figures: "list[Figure]") -> None:
             own = [""] * len(own)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
-    console.print("Less is better for times, more for rates; every baseline was measured in turns with its figure.")
+    console.print("Less is better for times, more for rates; each baseline was measured alternating with its figure.")
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""`workbench cloud`: the local cloud as a process."""
+"""`workbench cloud`: start, stop, inspect and clean up the local cloud's process and its state."""
 
 import shlex
 import time
@@ -29,7 +29,7 @@ def start(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the local cloud, unless it runs already."""
+    """Start the local cloud unless it is running already."""
     with failing():
         prepare()
         say("starting the local cloud …")
@@ -43,7 +43,7 @@ def start(
 
 @app.command()
 def status(as_json: JsonOption = False) -> None:
-    """Tell whether it runs; exit code 3 when it does not."""
+    """Show whether the local cloud is running. Exit code 3 when it is not."""
     state = _state()
     running = state.running()
     if as_json:
@@ -57,9 +57,9 @@ def status(as_json: JsonOption = False) -> None:
 
 @app.command()
 def env(as_json: JsonOption = False) -> None:
-    """Print the exports that make any stock `modal` command or program talk to the local cloud.
+    """Print shell exports that make any `modal` command or program use the local cloud.
 
-    They hold its token: `eval "$(workbench cloud env)"` keeps it off the screen.
+    They contain its token, so use `eval "$(workbench cloud env)"`, which does not show them.
     """
     running = _state().running()
     if running is None:
@@ -74,14 +74,14 @@ def env(as_json: JsonOption = False) -> None:
 
 @app.command()
 def stop() -> None:
-    """End the local cloud and everything that runs in it. Its state stays."""
+    """Stop the local cloud and everything that runs in it. Its state is kept."""
     say("stopping …")
     typer.echo("stopped" if daemon.stop(_state()) else "it was not running")
 
 
 @app.command()
-def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """End the local cloud and remove its state: apps, secrets, volumes and their history."""
+def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False) -> None:
+    """Stop the local cloud and remove its state: apps, secrets, volumes and their history."""
     state = _state()
     if not yes:
         typer.confirm(f"Remove everything in {state.root}?", abort=True)
@@ -92,9 +92,9 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
 
 @app.command()
 def fsck(as_json: JsonOption = False) -> None:
-    """Check everything that the local cloud keeps: each content by its hash, each volume against its history.
+    """Check the local cloud's stored state: every file's content by its hash, every volume against its history.
 
-    The cloud must not run. Exit code 1 when something is damaged or missing.
+    The local cloud must not be running. Exit code 1 when something is damaged or missing.
     """
     from workbench.local_cloud import maintenance
 
@@ -110,7 +110,7 @@ def fsck(as_json: JsonOption = False) -> None:
             f"{report.contents} contents ({report.size} bytes), {report.volumes} volumes, {report.commits} commits; "
             f"{report.unreferenced} are not used any more ({report.unreferenced_size} bytes): `workbench cloud gc`"
         )
-        typer.echo(f"{len(report.problems)} problems" if report.problems else "all of it is there and whole")
+        typer.echo(f"{len(report.problems)} problems" if report.problems else "nothing is damaged or missing")
     raise typer.Exit(1 if report.problems else 0)
 
 
@@ -118,13 +118,16 @@ def fsck(as_json: JsonOption = False) -> None:
 def gc(
     keep: Annotated[
         str,
-        typer.Option(help="Forget older history of volumes: how many commits stay, or for how long: 100, 30d, 12h."),
+        typer.Option(
+            help="First drop the older history of volumes: how many commits to keep (100), or for how long (30d, 12h)."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Remove contents that no volume, no commit and no app refers to, and files of no image. The cloud must not run.
+    """Remove stored contents that nothing refers to any more: no volume, commit, app or image.
 
-    With --keep older commits of every volume are forgotten first; the files as they are now always stay.
+    The local cloud must not be running. With --keep, older commits of every volume are dropped first; the present files
+    are always kept.
     """
     from workbench.local_cloud import maintenance
 
@@ -149,7 +152,7 @@ def _facts(running: Running) -> dict[str, object]:
 
 
 def _telling() -> "Callable[[int, int], None]":
-    """Tell every few seconds how far it is: a large state takes minutes."""
+    """Make a callback (done, total) that prints the progress every few seconds: a large state takes minutes."""
     last = time.monotonic()
 
     def tell(done: int, total: int) -> None:

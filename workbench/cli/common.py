@@ -1,4 +1,4 @@
-"""What the commands share: options, one sentence for every known failure, events drawn for people or as JSON."""
+"""What the commands share: options, error messages for known failures, and printing events for people or as JSON."""
 
 import json
 import signal
@@ -17,12 +17,18 @@ from workbench.runs.claude_messages import shown
 from workbench.text.plain_text import printable
 
 TargetOption = Annotated[
-    str, typer.Option("--target", "-t", envvar="WORKBENCH_TARGET", help="local, modal, or the URL of an endpoint.")
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        envvar="WORKBENCH_TARGET",
+        help="Where to run: local, modal, or the URL of a deployed endpoint.",
+    ),
 ]
 AppNameOption = Annotated[
     str, typer.Option("--app-name", envvar="WORKBENCH_APP_NAME", help="Name of the deployed app.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 _KNOWN = (WorkbenchError, ContractError, FileNotFoundError, IsADirectoryError, TimeoutError)
@@ -30,7 +36,7 @@ _KNOWN = (WorkbenchError, ContractError, FileNotFoundError, IsADirectoryError, T
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """Turn a known failure into one sentence and an exit code: 2 for what was asked wrongly, 1 for the rest."""
+    """Turn a known failure into one sentence on stderr and an exit code: 2 for a wrong request, 1 for the others."""
     try:
         yield
     except typer.Exit:
@@ -46,9 +52,9 @@ def failing() -> Iterator[None]:
 
 
 def interruptible() -> None:
-    """Make every signal that asks this process for an end a KeyboardInterrupt, so that what it has started is ended.
+    """Turn every signal that asks this process to end into a KeyboardInterrupt, so that it ends what it has started.
 
-    Ctrl-C works under a shell that made its children ignore it, too; `nohup` keeps its meaning.
+    Ctrl-C then also works under a shell that makes its children ignore it; a process under `nohup` ignores SIGHUP.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -61,23 +67,23 @@ def _interrupt(number: int, _: object) -> None:
 
 
 def prepare(wanted: tuple[prerequisites.Prerequisite, ...] = prerequisites.RUN) -> None:
-    """Check the prerequisites and install what may be installed; raises PrerequisitesMissingError."""
+    """Check the prerequisites, and install those that are missing if allowed; raises PrerequisitesMissingError."""
     prerequisites.ensure(wanted, say=say)
 
 
 def say(text: str) -> None:
-    """Progress goes to stderr: stdout is for results."""
+    """Print a line of progress to stderr, since stdout is for results."""
     typer.echo(text, err=True)
 
 
 def print_json(value: object) -> None:
-    """One JSON object on one line, at once."""
+    """Print a value as JSON on one line, and flush."""
     sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
     sys.stdout.flush()
 
 
 class EventPrinter:
-    """Prints events as they arrive: JSON lines, or text in which the job's own output stands out by its indentation."""
+    """Prints events as they arrive: as JSON lines, or as text in which the job's own output is indented."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -106,10 +112,10 @@ class EventPrinter:
                 )
 
     def _take_back(self, event: StreamEvent) -> None:
-        """Say once that words which stand here already are void."""
+        """Print a line, once, when an event replaces words that are printed already."""
         if event.replaces is not None and event.replaces not in self._void:
             self._void.add(event.replaces)
-            self._line(f"{'':>12}│ ↻ what follows takes the place of what was said last")
+            self._line(f"{'':>12}│ ↻ the model begins again: this replaces what it said last")
 
     def _output(self, text: str) -> None:
         for piece in text.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""`workbench contract`: the endpoint's contract for other languages and tools."""
+"""`workbench contract`: prints the endpoint's contract in forms for other languages and tools."""
 
 import json
 import sys
@@ -10,8 +10,8 @@ import typer
 Form = Literal["openapi", "json-schema", "typescript", "errors"]
 
 
-def contract(form: Annotated[Form, typer.Argument(help="What to print.")]) -> None:
-    """Print what /generate accepts and answers: OpenAPI 3.1, JSON Schema, types for a TypeScript server, or its codes.
+def contract(form: Annotated[Form, typer.Argument(help="Which form to print.")]) -> None:
+    """Print the contract of /generate: as OpenAPI 3.1, JSON Schema, TypeScript types, or its table of error codes.
 
     `workbench contract typescript > generate.d.ts` gives a Next.js server the types of requests, events and refusals;
     `workbench contract errors > errors.json` gives it the table of codes, of the type `ErrorTable`.

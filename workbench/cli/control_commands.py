@@ -1,4 +1,4 @@
-"""`workbench cloud fault`, `clock` and `coverage`: make the local cloud fail, move its time, see what it has."""
+"""`workbench cloud fault`, `clock` and `coverage`: make the local cloud fail, move its clock, list its RPCs."""
 
 import json
 import re
@@ -14,13 +14,18 @@ from workbench.local_cloud import CloudStartFailedError, State, default_state_di
 if TYPE_CHECKING:
     from workbench.cloud_control.controls import Clock, CloudControl, Faults
 
-fault = typer.Typer(no_args_is_help=True, help="Faults by rule: which call, of whom, when, and what happens then.")
-clock = typer.Typer(no_args_is_help=True, help="The local cloud's clock: skip through limits of minutes and days.")
+fault = typer.Typer(
+    no_args_is_help=True, help="Make the local cloud fail by rules: which calls, whose, when, and in which way."
+)
+clock = typer.Typer(
+    no_args_is_help=True,
+    help="The local cloud's clock, which can be moved forward to reach timeouts of minutes and days.",
+)
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
-# Imported late, here and below: other commands must not wait for an HTTP client and the rules' models.
+# Imported only when used, here and below: other commands must not wait for an HTTP client and the rules' models.
 def _control() -> "CloudControl":
     from workbench.cloud_control.controls import CloudControl
 
@@ -46,18 +51,18 @@ def _clock() -> "Clock":
 def add(
     settings: Annotated[
         list[str],
-        typer.Argument(metavar="NAME=VALUE…", help="Fields of the rule, as told above."),
+        typer.Argument(metavar="NAME=VALUE…", help="Fields of the rule, as listed above."),
     ],
     as_json: JsonOption = False,
 ) -> None:
     """Put a rule into force and print its id.
 
-    Where: at=call (before an RPC is done), answer (done, but the caller never learns), stream (while it streams),
-    commit (of a mount), web (a response of a web function). Whom: rpc=, app=, sandbox=, path=, argv= (the program's
-    words) with * as in a shell. When: nth=, times=, probability= with seed=, after_messages=; for_s= by the cloud's
-    clock; lease_s=, after which it is gone unless it was renewed. What: delay_s=, status=UNAVAILABLE,
-    kill=exec|sandbox|container, preempt=true, exhaust=memory|disk, bytes_per_s=, lose=true, http_status=,
-    buffer_bytes=, cut_after_s=, idle_cut_s=, slice_bytes=.
+    Where it fails: at=call (before an RPC is executed), answer (the RPC is executed, but its answer is lost), stream
+    (while it streams), commit (of a mount), web (a response of a web function). Whose calls: rpc=, app=, sandbox=,
+    path=, argv= (the words of a program in a sandbox), each with * as in a shell. When: nth=, times=, probability=
+    with seed=, after_messages=; for_s= by the cloud's clock; lease_s=, after which it is gone unless it was renewed.
+    How: delay_s=, status=UNAVAILABLE, kill=exec|sandbox|container, preempt=true, exhaust=memory|disk, bytes_per_s=,
+    lose=true, http_status=, buffer_bytes=, cut_after_s=, idle_cut_s=, slice_bytes=.
 
     workbench cloud fault add at=stream rpc=TaskExecStdioRead after_messages=2 status=UNAVAILABLE times=1
 
@@ -73,7 +78,7 @@ def add(
 
 @fault.command(name="list")
 def list_(as_json: JsonOption = False) -> None:
-    """Show the rules in force, what they have matched, and the newest faults that they have injected."""
+    """Show the rules in force, how many calls they have matched, and the newest faults that they have injected."""
     with failing():
         faults = _faults()
         rules, ended, happened = faults.rules(), faults.ended(), faults.happened()
@@ -95,8 +100,12 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 @fault.command()
-def clear(rule_id: Annotated[str | None, typer.Argument(help="One rule; all of them when not given.")] = None) -> None:
-    """Drop one rule, or all."""
+def clear(
+    rule_id: Annotated[
+        str | None, typer.Argument(help="The id of one rule; without it, all rules are removed.")
+    ] = None,
+) -> None:
+    """Remove one rule, or all."""
     with failing():
         faults = _faults()
         if rule_id is not None:
@@ -108,7 +117,7 @@ def clear(rule_id: Annotated[str | None, typer.Argument(help="One rule; all of t
 
 @clock.command()
 def show(as_json: JsonOption = False) -> None:
-    """Print how far the local cloud's clock is ahead."""
+    """Show by how much the local cloud's clock is ahead of real time."""
     with failing():
         there = _clock()
         at, offset_s = there.time(), there.offset_s()
@@ -120,11 +129,11 @@ def show(as_json: JsonOption = False) -> None:
 
 @clock.command()
 def advance(
-    by: Annotated[str, typer.Argument(help="How far: 90s, 10m, 24h, 7d.")], as_json: JsonOption = False
+    by: Annotated[str, typer.Argument(help="By how much, such as 90s, 10m, 24h or 7d.")], as_json: JsonOption = False
 ) -> None:
     """Move the clock forward: timeouts, idle times, schedules and expiry follow at once.
 
-    It goes back to real time when the local cloud is started again.
+    When the local cloud is started again, its clock shows real time.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", by.strip())
     if found is None:
@@ -140,7 +149,7 @@ def advance(
 
 
 def coverage(as_json: JsonOption = False) -> None:
-    """Show which of the protocol's RPCs the local cloud has, and which missing ones were asked for."""
+    """Show how many of the protocol's RPCs the local cloud implements, and which missing ones were called."""
     with failing():
         found = _control().coverage()
     if as_json:
@@ -148,7 +157,7 @@ def coverage(as_json: JsonOption = False) -> None:
         return
     typer.echo(f"{len(found.implemented)} of {len(found.implemented) + len(found.missing)} RPCs are implemented")
     for name, count in sorted(found.asked_for.items()):
-        typer.echo(f"asked for, and not there: {name} ({count} times)")
+        typer.echo(f"called, but not implemented: {name} ({count} times)")
     typer.echo("not there: " + ", ".join(found.missing))
 
 

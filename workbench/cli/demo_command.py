@@ -1,4 +1,4 @@
-"""`workbench demo`: the whole path once, from an empty machine to committed files."""
+"""`workbench demo`: everything once, from an empty machine to committed files."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def demo(
     as_json: JsonOption = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the local cloud running afterwards.")] = False,
 ) -> None:
-    """See it work: start a local cloud, deploy the endpoint, run Python, git and Claude jobs, look at the files."""
+    """See everything work: start the local cloud, deploy the endpoint, run Python, git and Claude jobs, list files."""
     began = time.monotonic() - (time.time() - psutil.Process().create_time())
     with failing():
         prepare()
@@ -56,7 +56,9 @@ def demo(
 
 def _show(workbench: "Workbench", began: float, *, as_json: bool) -> None:
     say("deploying modal_app with the stock modal command …")
-    endpoint = workbench.deploy(with_claude=False)  # first events first: the CLI's layer of the image takes a while
+    endpoint = workbench.deploy(
+        with_claude=False
+    )  # without Claude, to show events soon: its CLI takes a while to install
     say(f"deployed: {endpoint.url}/generate")
     project = Project.new()
     show = EventPrinter(as_json=as_json)
@@ -111,7 +113,7 @@ def _show(workbench: "Workbench", began: float, *, as_json: bool) -> None:
 
 
 def _add_claude(workbench: "Workbench") -> str | None:
-    """Deploy again with the Claude CLI; returns why that cannot be, None when it is done."""
+    """Deploy again with the Claude CLI; returns None when that worked, else the reason why it did not."""
     from workbench.deployment.deploy import DeployFailedError
 
     if (why_not := workbench.why_without_claude) is not None:

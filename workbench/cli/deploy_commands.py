@@ -1,4 +1,4 @@
-"""`workbench deploy` and `workbench endpoint`."""
+"""`workbench deploy` deploys the endpoint; `workbench endpoint` shows how to call it."""
 
 from typing import Annotated
 
@@ -25,7 +25,7 @@ def deploy(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Deploy the endpoint with the stock `modal` command."""
+    """Deploy the endpoint to a target, with the stock `modal` command."""
     from workbench.session import connect
 
     with failing():
@@ -45,7 +45,7 @@ def deploy(
 def endpoint(
     target: TargetOption = "local", app_name: AppNameOption = DEFAULT_APP_NAME, as_json: JsonOption = False
 ) -> None:
-    """Tell how to call what is deployed: its URL and, with --json, its secret."""
+    """Show how to call the deployed endpoint: its URL and, with --json, its secret."""
     from workbench.session import connect
 
     with failing():

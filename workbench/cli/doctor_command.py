@@ -1,4 +1,4 @@
-"""`workbench doctor`: what this machine has, lacks and needs."""
+"""`workbench doctor`: checks whether this machine has everything that the local cloud needs."""
 
 import sys
 
@@ -8,14 +8,15 @@ from workbench.cli.common import JsonOption, print_json
 from workbench.local_cloud import State, default_state_dir
 from workbench.machine import checks as examination
 
-_WIDTH = 120  # of a table that goes to a file
+_WIDTH = 120  # characters of a table that is not printed to a terminal
 _COLOURS = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Tell what this machine has and lacks for the local cloud, and which command fixes it. Changes nothing.
+    """Check whether this machine has what the local cloud needs, and show the command that fixes what is missing.
 
-    Exit code 0 when nothing fails, 1 otherwise; a warning is no failure. Isolation is tried by starting one sandbox.
+    Nothing is changed. Exit code 0 when no check fails, 1 otherwise; warnings are not failures. Isolation is checked by
+    starting one sandbox.
     """
     findings = list(examination.examine(State(default_state_dir())))
     ok = all(finding.status != "fail" for finding in findings)
@@ -28,7 +29,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _show(findings: list[examination.Finding]) -> None:
-    """A table, and below it the fixes, whose lines are never broken: they are there to be copied."""
+    """Print a table, and below it the commands of the fixes, on lines that are not wrapped, for copying."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

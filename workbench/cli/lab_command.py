@@ -1,4 +1,4 @@
-"""`workbench lab`: the same set-up as the demo, then JupyterLab on the workbench, beside the notebooks."""
+"""`workbench lab`: sets everything up as the demo does, then starts JupyterLab with the workbench and the notebooks."""
 
 import os
 import signal
@@ -19,9 +19,9 @@ WORKSPACE = "/lab/workspaces/workbench"  # where the extension in `workbench/lab
 
 def lab(
     port: Annotated[int, typer.Option(min=1, max=65535, help="JupyterLab's port on 127.0.0.1.")] = 8888,
-    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    browser: Annotated[bool, typer.Option(help="Open a browser with it.")] = True,
 ) -> None:
-    """Open JupyterLab on the workbench, with a local cloud and the endpoint ready. Ctrl-C ends both."""
+    """Start JupyterLab with the workbench open, the local cloud running and the endpoint deployed. Ctrl-C ends all."""
     from workbench.session import connect
 
     with failing():
@@ -58,8 +58,8 @@ def _jupyter(directory: Path, port: int, *, browser: bool) -> int:
         command.append("--no-browser")
     if os.geteuid() == 0:
         command.append("--allow-root")
-    # Signals go through handlers of our own: Ctrl-C must work under a shell that made its children ignore it, too, and
-    # JupyterLab, in a session of its own, would ask the terminal whether it is meant.
+    # Signals are handled here: Ctrl-C must also work under a shell that makes its children ignore it. JupyterLab runs
+    # in a session of its own, because it would ask on the terminal whether Ctrl-C is meant.
     ends = (signal.SIGINT, signal.SIGTERM)
     with subprocess.Popen(command, start_new_session=True) as process:
         before = {number: signal.signal(number, lambda *_: process.terminate()) for number in ends}

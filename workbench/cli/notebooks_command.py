@@ -1,4 +1,4 @@
-"""`workbench notebooks`: the notebooks as regression tests."""
+"""`workbench notebooks`: runs the notebooks as regression tests."""
 
 import json
 import re
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="The notebooks, run as regression t
 
 @app.command(name="list")
 def list_() -> None:
-    """Name the notebooks."""
+    """List the notebooks."""
     with failing():
         for path in books.find([]):
             typer.echo(path.stem)
@@ -28,14 +28,19 @@ def list_() -> None:
 @app.command()
 def run(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names or prefixes, e.g. 02; all when there are none.")
+        list[str] | None, typer.Argument(help="Names of notebooks or their beginnings, e.g. 02; all if none is given.")
     ] = None,
     target: TargetOption = "local",
     output_dir: Annotated[
-        Path | None, typer.Option(help="Where the executed notebooks go; a new directory else.")
+        Path | None, typer.Option(help="Where to save the executed notebooks; a new directory if not given.")
     ] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="name=value, value in JSON or text.")
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            "-p",
+            help="A parameter of the notebooks as name=value, the value as JSON or text. May be repeated.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

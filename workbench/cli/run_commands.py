@@ -1,6 +1,6 @@
-"""`workbench run`: launch a job from the shell and see its events as they arrive.
+"""`workbench run`: launches a job from the shell and prints its events as they arrive.
 
-Without --user and --project every command works on one project of this machine, so that they build on each other.
+Without --user and --project, all commands use the same default project, so that they can build on each other.
 """
 
 import uuid
@@ -30,19 +30,25 @@ app = typer.Typer(
 _SHELL = uuid.uuid5(uuid.NAMESPACE_URL, "modal-workbench/shell")
 UserOption = Annotated[str, typer.Option("--user", envvar="WORKBENCH_USER_ID", help="The user's UUID.")]
 ProjectOption = Annotated[str, typer.Option("--project", envvar="WORKBENCH_PROJECT_ID", help="The project's UUID.")]
-TimeoutOption = Annotated[int | None, typer.Option("--timeout-s", min=1, help="Seconds that the process may take.")]
+TimeoutOption = Annotated[
+    int | None, typer.Option("--timeout-s", min=1, help="How many seconds the job's process may take.")
+]
 DEFAULT_ID = str(_SHELL)
 
 
 @app.command()
 def claude(
-    prompt: Annotated[str | None, typer.Argument(help="What to do; without it, what is piped in.")] = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with this session.")] = None,
-    fork: Annotated[bool, typer.Option("--fork", help="Go on from the session under a new one.")] = False,
+    prompt: Annotated[str | None, typer.Argument(help="What Claude is to do; without it, read from stdin.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Continue the session with this id.")] = None,
+    fork: Annotated[bool, typer.Option("--fork", help="With --resume: continue the session under a new id.")] = False,
     model: Annotated[str | None, typer.Option(help="The model's name.")] = None,
-    max_turns: Annotated[int | None, typer.Option(help="How many answers of the model at most.")] = None,
-    allow: Annotated[list[str] | None, typer.Option(help="A tool that may be used: Bash, 'Bash(git *)'.")] = None,
-    permission_mode: Annotated[str | None, typer.Option(help="The CLI's mode, e.g. plan or acceptEdits.")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="How many answers the model may give at most.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="A tool that Claude may use, e.g. Bash or 'Bash(git *)'. May be repeated.")
+    ] = None,
+    permission_mode: Annotated[
+        str | None, typer.Option(help="The Claude CLI's permission mode, e.g. plan or acceptEdits.")
+    ] = None,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
     timeout_s: TimeoutOption = None,
@@ -62,12 +68,14 @@ def claude(
 @app.command()
 def python(
     arguments: Annotated[list[str] | None, typer.Argument(help="The program's arguments.")] = None,
-    code: Annotated[str | None, typer.Option("--code", "-c", help="The program itself.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="A program on this machine.", exists=True)] = None,
-    path: Annotated[str | None, typer.Option("--path", help="A program in the project.")] = None,
+    code: Annotated[str | None, typer.Option("--code", "-c", help="The program's text.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="The program's file on this machine.", exists=True)
+    ] = None,
+    path: Annotated[str | None, typer.Option("--path", help="The program's path in the project.")] = None,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
-    with_stdin: Annotated[bool, typer.Option("--stdin", help="Give the program what stands on this stdin.")] = False,
+    with_stdin: Annotated[bool, typer.Option("--stdin", help="Pass this command's stdin on to the program.")] = False,
     timeout_s: TimeoutOption = None,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
@@ -84,13 +92,17 @@ def python(
 
 @app.command()
 def git(
-    op: Annotated[str, typer.Argument(help="init, status, log, diff, commit or restore.")],
-    paths: Annotated[list[str] | None, typer.Argument(help="restore: the paths, all when there are none.")] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="commit: its message.")] = None,
-    limit: Annotated[int | None, typer.Option(help="log: how many commits.")] = None,
-    base: Annotated[str | None, typer.Option(help="diff: compare from this commit.")] = None,
-    head: Annotated[str | None, typer.Option(help="diff: to this one, else to the files.")] = None,
-    commit: Annotated[str | None, typer.Option(help="restore: from this commit.")] = None,
+    op: Annotated[str, typer.Argument(help="The operation: init, status, log, diff, commit or restore.")],
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="restore: which paths; everything if none is given.")
+    ] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="commit: the commit's message.")] = None,
+    limit: Annotated[int | None, typer.Option(help="log: how many commits to list.")] = None,
+    base: Annotated[str | None, typer.Option(help="diff: the commit to compare from.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="diff: the commit to compare with; without it, the present files.")
+    ] = None,
+    commit: Annotated[str | None, typer.Option(help="restore: the commit whose state is restored.")] = None,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
     timeout_s: TimeoutOption = None,
@@ -105,10 +117,10 @@ def git(
 
 @app.command()
 def files(
-    op: Annotated[str, typer.Argument(help="list, read, write, delete or move.")],
+    op: Annotated[str, typer.Argument(help="The operation: list, read, write, delete or move.")],
     path: Annotated[str | None, typer.Argument(help="A path in the project.")] = None,
     to: Annotated[str | None, typer.Option(help="move: the new path.")] = None,
-    content: Annotated[str | None, typer.Option(help="write: the file's text; without it, what is piped in.")] = None,
+    content: Annotated[str | None, typer.Option(help="write: the file's text; without it, read from stdin.")] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="write: also make a git commit.")] = None,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
@@ -127,12 +139,12 @@ def files(
 
 @app.command()
 def request(
-    body: Annotated[Path, typer.Argument(help="A file with the whole request in JSON; - for stdin.")],
+    body: Annotated[Path, typer.Argument(help="A file that holds a whole request as JSON; - for stdin.")],
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a request as it stands in a file."""
+    """Send a request that is written in a file, as JSON."""
     with failing():
         data = read_bytes("the request") if str(body) == "-" else _read(body)
         parsed = parse_request(data)
@@ -170,7 +182,10 @@ def _finish(target: str, app_name: str, as_json: bool, launch: "Callable[[Workbe
 
 
 def follow(run: "Run", show: EventPrinter) -> TerminalEvent:
-    """Print a run's events up to its end; Ctrl-C, or a reader that leaves, cancels it and waits for its sandbox."""
+    """Print a run's events until it ends, and return its terminal event.
+
+    Ctrl-C, or a closed stdout, cancels the run and waits until its sandbox is gone.
+    """
     try:
         for event in run.follow():
             show(event)

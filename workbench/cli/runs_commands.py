@@ -1,4 +1,4 @@
-"""`workbench runs`: what became of every run: listed, shown, proved; followed and cancelled from anywhere."""
+"""`workbench runs`: lists, shows and verifies archived runs; follows, cancels, exports and replays runs."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="What became of every run, whoever started it: listed, shown, proved by its archive; followed, cancelled.",
+    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, export, replay.",
 )
-RunArgument = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run's id, as `runs list` and events tell it.")]
-_WIDTH = 160  # of a table that goes to a file
-_JUST_ENDED_S = 3.0  # an archive is written after the run's end
-_ARCHIVED_S = 30.0  # of a run that was started here
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN_ID", help="The run's id, as shown by `runs list` and in its events.")
+]
+_WIDTH = 160  # characters of a table that is not printed to a terminal
+_JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ended
+_ARCHIVED_S = 30.0  # the wait for the archive of a run that this command has started
 
 
 @contextmanager
@@ -39,10 +41,10 @@ def _workbench(target: str, app_name: str) -> "Iterator[Workbench]":
 
 @app.command(name="list")
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=2000, help="How many runs.")] = 20,
-    project: Annotated[str, typer.Option(help="Only those of this project's UUID.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=2000, help="How many runs to list at most.")] = 20,
+    project: Annotated[str, typer.Option(help="Only runs of the project with this UUID.")] = "",
     outcome: Annotated[
-        str, typer.Option(help="Only those that ended so: done, error for any error, or an error's code.")
+        str, typer.Option(help="Only runs that ended this way: done, error for any error, or an error's code.")
     ] = "",
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
@@ -62,14 +64,14 @@ def list_(
 @app.command()
 def show(
     run_id: RunArgument,
-    events: Annotated[bool, typer.Option("--events", help="Also its events, output included.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Also print its events, including its output.")] = False,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a run: its facts, where its time went, what it is estimated to have cost, and whether its proof holds.
+    """Show an ended run: its facts, how long its steps took, its estimated cost, and whether its proof holds.
 
-    With --json one object of all that, and with --events one line for each event before it.
+    With --json all of this is one object; with --events, a line for each event comes before it.
     """
     with _workbench(target, app_name) as workbench:
         run = workbench.runs.get(run_id, wait_s=_JUST_ENDED_S)
@@ -86,16 +88,16 @@ def show(
 
 @app.command()
 def verify(
-    run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="One run.", show_default=False)] = "",
-    every: Annotated[bool, typer.Option("--all", help="Every run that is kept.")] = False,
+    run_id: Annotated[str, typer.Argument(metavar="[RUN_ID]", help="The id of one run.", show_default=False)] = "",
+    every: Annotated[bool, typer.Option("--all", help="Verify every run that is still kept.")] = False,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Check what a run promised by what its archive holds, e.g. `workbench runs verify --all`.
+    """Verify by a run's archive that the endpoint kept its promises, e.g. `workbench runs verify --all`.
 
-    One terminal event, no gap, the exit code that was seen, timeouts by the endpoint's own clock, the sandbox's end
-    confirmed, what was committed read back. Exit code 1 when a check fails.
+    There must be exactly one terminal event and no gap; the exit code, timeouts, the sandbox's end and the commit must
+    be as the events say. Exit code 1 when a check fails.
     """
     if bool(run_id) == every:
         raise typer.BadParameter("give a run's id, or --all")
@@ -120,9 +122,9 @@ def follow(
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a run's events from the first one, live while it goes on. Ctrl-C leaves, and the run goes on.
+    """Print a run's events from the first one on, live if it is still going on. Ctrl-C stops printing, not the run.
 
-    The run may have been started by anybody; an ended one is printed as it was. Exit code 0 for done, 1 for error.
+    The run may have been started by anybody. Exit code 0 for done, 1 for error.
     """
     printer = EventPrinter(as_json=as_json)
     with _workbench(target, app_name) as workbench:
@@ -148,10 +150,10 @@ def cancel(
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """End a run, whoever started it; returns when its sandbox is gone. One that has ended stays as it is."""
+    """Cancel a run, whoever started it; returns when its sandbox is gone. A run that has ended stays as it is."""
     with _workbench(target, app_name) as workbench:
         run = workbench.attach(run_id)
-        next(iter(run.follow()))  # so that what cannot be found is told
+        next(iter(run.follow()))  # raises if there is no such run
         run.cancel()
         end = run.wait(0)
     if as_json:
@@ -168,9 +170,9 @@ def export(
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a recording of a run: its facts, its events, and what was said with the model, in one file.
+    """Write a recording of an ended run: its facts, its events, and its exchanges with the model, in one file.
 
-    It can be looked at anywhere and, when it is of a Claude job, executed again with `workbench runs replay`.
+    It can be viewed anywhere. A recording of a Claude job can be executed again with `workbench runs replay`.
     """
     from workbench.runs.recordings import Recording
 
@@ -186,16 +188,17 @@ def export(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording, as `runs export` writes it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording that `runs export` has written.")],
     user: Annotated[str, typer.Option("--user", help="The user's UUID; without it, a new one.")] = "",
     project: Annotated[str, typer.Option("--project", help="The project's UUID; without it, a new one.")] = "",
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Execute a recorded Claude job again: the real CLI in a real sandbox, answered from the recording, without a key.
+    """Execute a recorded Claude job again: the real CLI in a real sandbox, with the recording answering for the model.
 
-    A request that departs from the recording ends the job, and the whole difference is printed. Exit code 0 for done.
+    No key is needed. If the job asks the model something that was not recorded, it ends, and the difference is printed.
+    Exit code 0 for done.
     """
     from workbench.cli.run_commands import follow as follow_own
     from workbench.runs.project import Project
@@ -232,7 +235,7 @@ def _checks(archive: "RunArchive", run_id: str, *, every: bool) -> Sequence[Chec
     except RunNotArchivedError:
         if not every:
             raise
-        return []  # it was let go between listing and looking: there is nothing to prove any more
+        return []  # the run was removed after it was listed, because it is no longer kept
 
 
 def _facts(run: "ArchivedRun", checks: Iterable[Check]) -> dict[str, Any]:
@@ -280,7 +283,7 @@ def _show_run(run: "ArchivedRun", checks: Sequence[Check]) -> None:
 
 
 def _show_checks(run_id: str, checks: Sequence[Check], *, as_json: bool, short: bool) -> None:
-    """Every check of one run; of one among many that hold, a line."""
+    """Print every check of a run; with `short`, a single line if all of them hold."""
     ok = all(check.ok for check in checks)
     if as_json:
         print_json({"run_id": run_id, "ok": ok, "checks": [check.model_dump() for check in checks]})

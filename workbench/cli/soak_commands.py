@@ -1,4 +1,4 @@
-"""`workbench soak`: long counts of promises, to be left alone for a while."""
+"""`workbench soak`: long tests that keep a machine busy and count whether promises are kept."""
 
 import random
 import shlex
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from workbench.local_cloud import State
     from workbench.soak.sandbox_soak import Report
 
-app = typer.Typer(no_args_is_help=True, help="Long counts of promises, to be left alone for a while.")
+app = typer.Typer(
+    no_args_is_help=True, help="Long tests that keep this machine busy and count whether promises are kept."
+)
 _DEFAULTS: dict[Phase, int] = {"cycles": 1000, "concurrent": 50, "kills": 200}
 _SEEDS = 2**32
 _LINE_EVERY_S = 60.0
@@ -36,22 +38,26 @@ _DONE = {"cycles": "sandboxes created and ended", "concurrent": "sandboxes heard
 @app.command()
 def sandboxes(
     cycles: Annotated[
-        int | None, typer.Option(min=0, help="Sandboxes made and ended in turn; 1000 when not given.")
+        int | None, typer.Option(min=0, help="How many sandboxes to create and end; 1000 if not given.")
     ] = None,
-    kills: Annotated[int | None, typer.Option(min=0, help="Clouds killed and restarted; 200 when not given.")] = None,
+    kills: Annotated[
+        int | None, typer.Option(min=0, help="How often to kill and restart a local cloud; 200 if not given.")
+    ] = None,
     concurrent: Annotated[
-        int | None, typer.Option(min=0, help="Sandboxes that talk at once; 50 when not given.")
+        int | None, typer.Option(min=0, help="How many sandboxes print at the same time; 50 if not given.")
     ] = None,
-    talk_s: Annotated[float, typer.Option(min=0.1, help="Seconds that those talk.")] = 5.0,
+    talk_s: Annotated[float, typer.Option(min=0.1, help="For how many seconds they print.")] = 5.0,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on from this file, and keep the progress there.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue from the progress in this file, and store it there.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count on it: no process, mount, socket, namespace, control group or directory of a sandbox is ever left.
 
-    Sandboxes are made and ended at random moments; many talk at once; clouds are killed at random moments and started
-    again. After each the machine is looked at. Exit code 1 and a list of what was left when a promise is not kept. An
-    interrupted soak says how to go on.
+    Sandboxes are created and ended at random moments; many print at the same time; local clouds are killed at random
+    moments and started again. After each step the machine is searched for leftovers. Exit code 1, and a list of what
+    was left, when a promise is not kept. An interrupted soak prints the command that continues it.
     """
     given: dict[Phase, int | None] = {"cycles": cycles, "concurrent": concurrent, "kills": kills}
     progress = _progress(given, seed, resume)
@@ -78,16 +84,16 @@ def sandboxes(
 
 @app.command()
 def volumes(
-    kills: Annotated[int, typer.Option(min=0, help="Clouds killed while files are written.")] = 200,
+    kills: Annotated[int, typer.Option(min=0, help="How often to kill a local cloud while files are written.")] = 200,
     size_mb: Annotated[int, typer.Option(min=0, help="Size of one large file, in MiB.")] = 1024,
-    files: Annotated[int, typer.Option(min=0, help="How many small files.")] = 50_000,
+    files: Annotated[int, typer.Option(min=0, help="How many small files to write and read back.")] = 50_000,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count on it: whatever was acknowledged is there after a kill at any moment, whole, and nothing is there in part.
 
-    After each kill the state is checked as by `workbench cloud fsck`. Then a large file and many small ones are taken
-    there and back. Exit code 1 when a promise is not kept.
+    After each kill the state is checked as by `workbench cloud fsck`. Then a large file and many small ones are written
+    and read back. Exit code 1 when a promise is not kept.
     """
     from workbench.soak import volume_soak as soak
 
@@ -104,19 +110,25 @@ def volumes(
 
 @app.command()
 def runs(
-    count: Annotated[int, typer.Option(min=0, help="Runs, each with a random fault and random readers.")] = 2000,
-    at_once: Annotated[int, typer.Option(min=1, max=40, help="How many of them at a time.")] = 8,
-    first: Annotated[int, typer.Option(min=0, help="Number of the first case, to repeat a part.")] = 0,
-    outage_every: Annotated[int, typer.Option(min=0, help="Instead of harm to runs, an outage each so many.")] = 0,
-    outage_s: Annotated[float, typer.Option(min=0.1, help="Seconds for which every call to the platform fails.")] = 40,
+    count: Annotated[
+        int, typer.Option(min=0, help="How many runs, each with a random fault and random readers.")
+    ] = 2000,
+    at_once: Annotated[int, typer.Option(min=1, max=40, help="How many runs at the same time.")] = 8,
+    first: Annotated[int, typer.Option(min=0, help="The number of the first case, to repeat a part of a soak.")] = 0,
+    outage_every: Annotated[
+        int, typer.Option(min=0, help="Instead of faults in single runs, an outage of the platform every so many runs.")
+    ] = 0,
+    outage_s: Annotated[
+        float, typer.Option(min=0.1, help="For how many seconds of an outage every call to the platform fails.")
+    ] = 40,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count on it: every run has one end, one execution, and the same bytes for every reader, whatever dies first.
 
     Clients, containers, sandboxes and the whole cloud are killed at random moments, calls and streams fail, commits are
-    lost; readers leave and come back. A run to which nothing was done, nor to anything while it went on, is done. At
-    the end no sandbox may be left, and every run's proof must hold. Exit code 1 when a promise is not kept.
+    lost; readers leave and come back. A run during which nothing was made to fail must end with `done`. At the end no
+    sandbox may be left, and every run's proof must hold. Exit code 1 when a promise is not kept.
     """
     import asyncio
 
@@ -140,20 +152,24 @@ def runs(
 
 @app.command()
 def streams(
-    count: Annotated[int, typer.Option(min=1, help="Runs that are there at once.")] = 500,
-    rate: Annotated[float, typer.Option(min=0.1, help="How many of them start in a second.")] = 1.0,
+    count: Annotated[int, typer.Option(min=1, help="How many runs at the same time.")] = 500,
+    rate: Annotated[float, typer.Option(min=0.1, help="How many of them start per second.")] = 1.0,
     every_s: Annotated[float, typer.Option(min=0.01, help="Seconds between two lines of one run.")] = 10.0,
-    heartbeat_s: Annotated[float, typer.Option(min=0.1, max=15, help="Seconds of silence to a heartbeat.")] = 1.5,
-    hold_s: Annotated[float, typer.Option(min=0, help="Seconds that all of them are there.")] = 30.0,
+    heartbeat_s: Annotated[
+        float, typer.Option(min=0.1, max=15, help="After how many seconds of silence the endpoint sends a heartbeat.")
+    ] = 1.5,
+    hold_s: Annotated[
+        float, typer.Option(min=0, help="For how many seconds all of them go on at the same time.")
+    ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Count on it: with many runs at once, no stream is silent for more than 2 seconds, no line comes later than that.
 
-    Runs start at a steady rate, print a line at a steady pace, and end in their order; in between, heartbeats keep
-    their streams alive. With heartbeats that are rarer than 2 seconds, a stream may be silent for 2 seconds beyond
-    what is due. Exit code 1 when it was silent for longer, a line was late, a run did not end well, or not all of them
-    were there at once. Every event and every heartbeat costs processor time of the endpoint and of the cloud (the
-    report tells how much): this command must have the machine for itself.
+    Runs start at a steady rate, print a line at a steady pace, and end in the order in which they started; in between,
+    heartbeats keep their streams alive. With heartbeats less often than every 2 seconds, a stream may be silent for up
+    to 2 seconds longer than the heartbeat's interval. Exit code 1 when a stream was silent for longer, a line was late,
+    a run did not end well, or not all runs went on at the same time. Every event and every heartbeat costs processor
+    time of the endpoint and of the cloud (the report tells how much), so nothing else should use this machine.
     """
     import asyncio
 
@@ -176,14 +192,14 @@ def streams(
 
 @app.command()
 def readers(
-    mb: Annotated[int, typer.Option(min=10, help="Output of the one run, in MiB.")] = 1024,
-    stalled: Annotated[int, typer.Option(min=1, max=500, help="Readers that take nothing.")] = 100,
+    mb: Annotated[int, typer.Option(min=10, help="How much the run prints, in MiB.")] = 1024,
+    stalled: Annotated[int, typer.Option(min=1, max=500, help="How many readers take no bytes.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """Count on it: readers that take nothing cost a bounded amount of memory, and hold up nobody.
 
-    One reader takes all of a run's output beside them. Exit code 1 when the endpoint's memory grows with the output,
-    or some of it does not come.
+    Meanwhile one reader reads all of the run's output. Exit code 1 when the endpoint's memory grows with the output,
+    or when some of the output does not reach that reader.
     """
     from workbench.soak import stalled as soak
 
@@ -199,9 +215,9 @@ def readers(
 def _soak(
     figures: "DataclassInstance", work: "Callable[[State, Bars], None]", *, as_json: bool, seed: int | None = None
 ) -> None:
-    """Do some work on a private cloud, tell its figures, and exit with 1 when a promise was not kept.
+    """Run a soak on a private local cloud, print its figures, and exit with 1 when a promise was not kept.
 
-    `seed` is told where one has chosen anything.
+    `seed` is printed first if it is given: a soak that makes random choices passes it, so that it can be repeated.
     """
     from workbench.local_cloud import State
     from workbench.soak.soak_failures import SoakFailedError
@@ -233,7 +249,7 @@ def _soak(
 
 
 def _chosen(seed: int | None) -> int:
-    return random.randrange(_SEEDS) if seed is None else seed  # noqa: S311  # no secret
+    return random.randrange(_SEEDS) if seed is None else seed  # noqa: S311  # not used as a secret
 
 
 def _progress(given: dict[Phase, int | None], seed: int | None, resume: Path | None) -> Progress:
@@ -244,7 +260,9 @@ def _progress(given: dict[Phase, int | None], seed: int | None, resume: Path | N
             raise typer.BadParameter(str(error)) from error
         changed = [phase for phase in PHASES if given[phase] not in (None, progress.asked[phase])]
         if changed or seed not in (None, progress.seed):
-            raise typer.BadParameter(f"{resume} is of another soak: leave seed and counts out, or name another file")
+            raise typer.BadParameter(
+                f"{resume} holds the progress of another soak: leave seed and counts out, or name another file"
+            )
         return progress
     asked = {phase: _DEFAULTS[phase] if (count := given[phase]) is None else count for phase in PHASES}
     return Progress.new(_chosen(seed), asked)
@@ -270,7 +288,7 @@ def _run(progress: Progress, path: Path, talk_s: float) -> "Report":
 
 @contextmanager
 def _bars() -> "Iterator[Bars]":
-    """Bars on a terminal; where there is none, a line from time to time."""
+    """Progress bars on a terminal; elsewhere, a line of progress from time to time."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars

@@ -1,6 +1,7 @@
-"""The three standard streams of a command, as a script may hand them over: closed, full, left by their reader.
+"""Handles standard streams that a script has closed, whose disk is full, or whose reader has gone away.
 
-Whatever they are, the command ends in a sentence and an exit code. What cannot be said on stderr is not said.
+In every such case the command still ends with one sentence and an exit code. If stderr cannot be written, the sentence
+is dropped.
 """
 
 import errno
@@ -14,22 +15,22 @@ from typing import Any
 
 from modal_app.contract.errors import ContractError, ErrorCode
 
-_PATIENCE_S = 1.0  # with an input that does not come, before it is said what is waited for
-_LEFT = 128 + 13  # as a program that is killed by SIGPIPE
+_PATIENCE_S = 1.0  # of waiting for stdin before a message says that the command is waiting
+_LEFT = 128 + 13  # the exit code of a program that SIGPIPE has killed
 
 
 class OutputLostError(Exception):
-    """Nothing more can be printed: whoever read it has left, or it cannot be kept. What was begun must be ended."""
+    """Nothing more can be printed: stdout's reader has gone, or its disk is full. The command must clean up and end."""
 
     def __init__(self, reason: OSError) -> None:
-        super().__init__(f"what it prints cannot be written: {reason.strerror}")
+        super().__init__(f"the output cannot be written to stdout: {reason.strerror}")
         self.left = reason.errno == errno.EPIPE
 
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Watch over a command's streams while it runs; ends with SystemExit when its output is lost."""
-    for descriptor in (0, 1, 2):  # one that is closed would be the next file's, or the next child's
+    """Guard a command's standard streams while it runs; raises SystemExit when its output is lost."""
+    for descriptor in (0, 1, 2):  # a closed one would be reused by the next file or child process
         try:
             os.fstat(descriptor)
         except OSError:
@@ -47,14 +48,14 @@ def standard_streams() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except OutputLostError as lost:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still held is dropped at the interpreter's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered is then dropped when the interpreter ends
         if not lost.left:
             sys.stderr.write(f"error: {lost}\n")
         raise SystemExit(_LEFT if lost.left else 1) from None
 
 
 def print_bytes(data: bytes) -> None:
-    """Bytes to stdout as they are."""
+    """Write bytes to stdout, unchanged. Raises OutputLostError."""
     sys.stdout.flush()
     try:
         sys.stdout.buffer.write(data)
@@ -64,12 +65,12 @@ def print_bytes(data: bytes) -> None:
 
 
 def read_input(what: str) -> str:
-    """All of stdin as text; `what` it is to be is told when it does not come. Raises ContractError."""
+    """All of stdin as text. `what` names the expected content in messages. Raises ContractError."""
     return decoded(read_bytes(what), f"{what} on stdin")
 
 
 def read_bytes(what: str) -> bytes:
-    """All of stdin; `what` it is to be is told when it does not come. Raises ContractError when it is closed."""
+    """All of stdin. `what` names the expected content in messages. Raises ContractError when stdin cannot be read."""
     if sys.stdin is None:
         raise ContractError(ErrorCode.INVALID_REQUEST, f"{what}: stdin is closed")
     if not select.select([sys.stdin], [], [], 0 if sys.stdin.isatty() else _PATIENCE_S)[0]:
@@ -81,7 +82,7 @@ def read_bytes(what: str) -> bytes:
 
 
 def decoded(data: bytes, what: str) -> str:
-    """UTF-8 as text; raises ContractError for what is none."""
+    """Decode UTF-8; raises ContractError, which names `what` and the first byte that is wrong."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -90,7 +91,7 @@ def decoded(data: bytes, what: str) -> str:
 
 
 class _Watched(io.TextIOWrapper):
-    """Raises OutputLostError where a stream would raise an OSError of any kind."""
+    """A text stream that raises OutputLostError instead of any OSError."""
 
     def write(self, text: str) -> int:
         try:
@@ -106,7 +107,7 @@ class _Watched(io.TextIOWrapper):
 
 
 class _Silent(io.TextIOWrapper):
-    """Drops what cannot be written."""
+    """A text stream that silently drops what cannot be written."""
 
     def write(self, text: str) -> int:
         try:
@@ -122,10 +123,10 @@ class _Silent(io.TextIOWrapper):
 
 
 def _replaced(stream: Any, kind: type[io.TextIOWrapper]) -> io.TextIOWrapper:
-    """The same stream by another class; a character that its encoding lacks is written by its number."""
+    """The same stream as another class, which escapes characters that its encoding does not have."""
     try:
         descriptor, encoding, by_line = stream.fileno(), stream.encoding, stream.line_buffering
-    except (AttributeError, io.UnsupportedOperation):  # no file is behind it: a test's, or a notebook's
+    except (AttributeError, io.UnsupportedOperation):  # a stream without a file, as in tests and notebooks
         return stream  # type: ignore[no-any-return]
     stream.flush()
     buffered = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))

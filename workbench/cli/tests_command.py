@@ -1,4 +1,4 @@
-"""`workbench test`: the project's own tests, in three tiers, on three workers."""
+"""`workbench test`: runs the project's own tests, in three tiers, on up to three workers."""
 
 import importlib.util
 import os
@@ -16,12 +16,12 @@ from workbench.machine.prerequisites import RUN, TEST
 
 _ROOT = Path(__file__).resolve().parents[2]
 _GROUP = ("xdist", "pytest_timeout", "pytest_asyncio", "pytest_randomly", "hypothesis", "playwright", "jsonschema")
-_WORKERS = 3  # on two processors, for a third of the time of a test is waiting
+_WORKERS = 3  # also on two processors, because a test waits for a third of its time
 _LONGEST_PATH = 1024
 
 
 class Tier(StrEnum):
-    """How much is run: each tier has all tests of the one before. Its folder is `tests/TIER`."""
+    """Which tests are run: each tier includes the ones before it. Its own tests are in `tests/TIER`."""
 
     QUICK = "quick"
     STANDARD = "standard"
@@ -35,21 +35,29 @@ def run_tests(
     ] = None,
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="What one runs on save: no cloud, browser or notebook.")
+        bool, typer.Option("--quick", help="Only the fast tests, without a cloud, browser or notebook: for every save.")
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="What runs at night: whole matrices, long soaks, nbval, JavaScript, too.")
+        bool,
+        typer.Option(
+            "--all", help="All tests, including those of the night: large matrices, long soaks, nbval, JavaScript."
+        ),
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="How many run side by side; 0: in this process. [default: at most 3; 0 for files]"),
+        typer.Option(
+            min=0, help="How many processes run tests; 0: this one. [default: at most 3; 0 if files are given]"
+        ),
     ] = None,
-    random: Annotated[bool, typer.Option("--random", help="In random order; its seed is printed.")] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="In the random order of this seed.")] = None,
+    random: Annotated[
+        bool, typer.Option("--random", help="Run the tests in random order, whose seed is printed.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Run the tests in the random order of this seed.")] = None,
 ) -> None:
     """Check prerequisites, then run the tests: every promise once, each notebook and the browser included.
 
-    `--quick` is what one runs on save, `--all` what runs at night. A tier has every test of those below it.
+    `--quick` runs the fast tests, `--all` also those of the night; the default is in between. Each tier includes the
+    ones below it.
     """
     if not (_ROOT / "tests").is_dir():
         _refuse("the tests are not installed; run this in a checkout of the project")
@@ -66,23 +74,23 @@ def run_tests(
         command += ["-p", "randomly", f"--randomly-seed={secrets.randbelow(2**32) if seed is None else seed}"]
     say(f"running {shlex.join(['pytest', *command[3:]])}")
     sys.stderr.flush()
-    os.execv(sys.executable, command)  # noqa: S606  # signals reach it itself
+    os.execv(sys.executable, command)  # noqa: S606  # replaces this process, so that signals reach pytest
 
 
 def _selected(tier: Tier, arguments: list[str], workers: int | None) -> list[str]:
-    """Pytest's arguments: the tier's folders unless files are given, which need no workers."""
+    """The arguments for pytest: the tier's folders; or the files that are given, which are run without workers."""
     given = any(map(_is_place, arguments))
     tiers = list(Tier)
     folders = [] if given else [f"tests/{one}" for one in tiers[: tiers.index(tier) + 1]]
     here = given or any(word.startswith(("--pdb", "--trace")) for word in arguments)
     count = workers if workers is not None else 0 if here else min(_WORKERS, (os.cpu_count() or 1) + 1)
-    # A worker that dies takes its tests with it: one more would only begin with the same test again.
+    # A worker that dies is not replaced: another one would only begin with the same test again.
     beside = ["-n", str(count), "--max-worker-restart", "0"] if count else []
     return [*folders, *beside, *arguments]
 
 
 def _is_place(word: str) -> bool:
-    """Whether a word names files or tests, and is no option or an option's value."""
+    """Whether a word names files or tests, rather than being an option or an option's value."""
     path = word.partition("::")[0].rstrip("/")
     return path.split("/")[0] in ("tests", "notebooks") and len(path) < _LONGEST_PATH and (_ROOT / path).exists()
 

@@ -1,4 +1,4 @@
-"""`workbench volume`: a project's committed files and their history, from the shell."""
+"""`workbench volume`: shows a project's committed files and, on the local cloud, their history."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="A project's committed files and, on the local cloud, their history: who, when, what, and the way back.",
+    help="A project's committed files and, on the local cloud, their history: who changed what and when; restore.",
 )
 Fact = TypeVar("Fact", bound=BaseModel)
-PathArgument = Annotated[str, typer.Argument(help="A path in the project; everything when there is none.")]
+PathArgument = Annotated[str, typer.Argument(help="A path in the project; the whole project if not given.")]
 
 
 @contextmanager
@@ -54,13 +54,13 @@ def tree(
 @app.command()
 def read(
     path: Annotated[str, typer.Argument(help="A file of the project.")],
-    commit: Annotated[int, typer.Option(min=0, help="As it was after this commit; 0: now.")] = 0,
+    commit: Annotated[int, typer.Option(min=0, help="Show it as it was after this commit; 0: as it is now.")] = 0,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
 ) -> None:
-    """Print a file's bytes as they are; redirect what may be hostile."""
+    """Print a file's bytes unchanged. Redirect files that may contain control characters for the terminal."""
     with _volume(target, app_name, user, project) as volume:
         print_bytes(volume.read_at(path, commit) if commit else volume.read(path))
 
@@ -68,14 +68,14 @@ def read(
 @app.command()
 def history(
     path: PathArgument = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many commits.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many commits to list at most.")] = 20,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """List commits, the newest first: number, time (UTC), who, and what changed."""
+    """List commits, the newest first: number, time (UTC), author, and changed paths."""
     with _volume(target, app_name, user, project) as volume:
         found = volume.history(path, limit=limit)
     _each(found, as_json, _commit_lines)
@@ -89,11 +89,11 @@ def _commit_lines(one: "CommitInfo") -> str:
 
 @app.command()
 def diff(
-    base: Annotated[int, typer.Argument(min=0, help="From this commit; 0: from nothing.")],
-    head: Annotated[int, typer.Argument(min=0, help="To this one; 0: to what is there now.")] = 0,
-    path: Annotated[str, typer.Option(help="Only this path; for a file, its lines.")] = "",
+    base: Annotated[int, typer.Argument(min=0, help="The commit to compare from; 0: the empty project.")],
+    head: Annotated[int, typer.Argument(min=0, help="The commit to compare with; 0: the present state.")] = 0,
+    path: Annotated[str, typer.Option(help="Compare only this path; for a file, line by line.")] = "",
     holder: Annotated[
-        str, typer.Option(help="With --path: to the working copy of this sandbox, as `uncommitted` names it.")
+        str, typer.Option(help="With --path: compare with the working copy of this sandbox, as named by `uncommitted`.")
     ] = "",
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
@@ -121,7 +121,7 @@ def blame(
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Show each line of a file with the commit that brought it."""
+    """Show each line of a file with the commit that added it."""
     with _volume(target, app_name, user, project) as volume:
         found = volume.blame(path)
     _each(found, as_json, lambda one: f"{one.commit:>5}  {_when(one.at)}  {printable(one.text)}")
@@ -129,18 +129,18 @@ def blame(
 
 @app.command()
 def restore(
-    commit: Annotated[int, typer.Argument(min=1, help="Back to how it was after this commit.")],
-    path: Annotated[str, typer.Option(help="Only this path.")] = "",
+    commit: Annotated[int, typer.Argument(min=1, help="The commit whose state is restored.")],
+    path: Annotated[str, typer.Option(help="Restore only this path.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
 ) -> None:
-    """Bring a project or a path back, as a new commit. What is there now stays in the history."""
+    """Restore a project, or one path of it, to the state at a commit, as a new commit. The history is kept."""
     with _volume(target, app_name, user, project) as volume:
         if not yes:
-            typer.confirm(f"Bring {path or 'the whole project'} back to commit {commit}?", abort=True)
+            typer.confirm(f"Restore {path or 'the whole project'} to commit {commit}?", abort=True)
         number = volume.restore(commit, path)
     typer.echo("nothing differs" if number is None else f"restored as commit {number}")
 
@@ -153,7 +153,7 @@ def uncommitted(
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what running sandboxes and containers have written here and not committed."""
+    """Show what running sandboxes and containers have written in the project and not committed."""
     with _volume(target, app_name, user, project) as volume:
         found = volume.uncommitted()
     _each(

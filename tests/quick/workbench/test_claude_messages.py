@@ -42,6 +42,6 @@ def test_a_terminal_which_has_shown_them_says_so_once(capsys: pytest.CaptureFixt
         show(event)
     assert capsys.readouterr().out.splitlines() == [
         "            │ one ",
-        "            │ ↻ what follows takes the place of what was said last",
+        "            │ ↻ the model begins again: this replaces what it said last",
         "            │ one two",
     ]

@@ -34,7 +34,9 @@ class FaultTargets:
         path = field("path") or field("remote_path") or field("filename")
         if record is not None:
             argv = _argv(request, record)
-            return Subject(record.app_name, record.sandbox_id, record.name, record.task_id, field("exec_id"), path, argv)
+            return Subject(
+                record.app_name, record.sandbox_id, record.name, record.task_id, field("exec_id"), path, argv
+            )
         app = field("app_name") or self._app_name(field("app_id"), field("function_id"), task_id)
         return Subject(app=app, task_id=task_id, path=path)
 
