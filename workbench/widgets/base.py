@@ -1,7 +1,7 @@
-"""What all widgets are: Python that owns the state, a front-end file that draws it, a still picture without either.
+"""The base of all widgets: Python owns the state, a front-end file draws it, a static form shows it without a kernel.
 
-A page's messages are handled in a thread of the widget's own: a cell that blocks the kernel holds up none of them, and
-none holds up a cell. What fails there is logged and told to every page that looks, until somebody dismisses it.
+Messages from a page are handled in a thread of the widget's own: a cell that blocks the kernel does not delay them, and
+they do not delay a cell. A failure there is logged, and shown in every page until somebody dismisses it.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ Buffers = Sequence[bytes | memoryview]
 
 
 class Still(TypedDict):
-    """A widget as a reader without a kernel sees it: HTML with everything escaped, and text that drives no terminal."""
+    """A widget's static form, for readers without a kernel: HTML with all texts escaped, and text safe to print."""
 
     html: str
     plain: str
 
 
 def front_end(file: str, *more: str) -> tuple[str, str]:
-    """The JavaScript and CSS of the widget whose `__init__.py` this is; `more` are paths of JavaScript from there.
+    """The JavaScript and CSS of a widget, of which `file` is the `__init__.py`; `more` are further files beside it.
 
-    anywidget takes one string of each: the shared files, then `more`, stand in front of the widget's own, so no bundler
-    is needed. A widget's CSS names its class in every selector, for the styles of all widgets are in one page.
+    anywidget takes one string of each, so the shared files, `more`, and the widget's own file are joined; no bundler is
+    needed. Every selector in a widget's CSS must name its class, because all widgets' styles are in the same page.
     """
     folder = Path(file).parent
     scripts = [_SHARED / "shared.js", *(folder / name for name in more), folder / f"{folder.name}.js"]
@@ -60,21 +60,21 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
         self.on_msg(self._on_message)
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Do what a page asks for, in the widget's own thread; one that nobody knows is ignored.
+        """Handle a page's message, in the widget's own thread; messages of unknown type are ignored.
 
-        `{"type": "hello"}` comes from each page that is opened: answer with what the traits do not tell.
-        What takes longer than a moment goes to `in_background`.
+        `{"type": "hello"}` comes from each page that is opened: answer with the state that is not in traits. Work that
+        takes longer than a moment must go to `in_background`.
         """
         raise NotImplementedError
 
     def still(self) -> Still:
-        """What is known now, for readers without a kernel."""
+        """The static form of the present state, for readers without a kernel."""
         raise NotImplementedError
 
     def open(self) -> None:
-        """Tell the front-end of the widget. Its messages come by the subshell that the page has chosen for them.
+        """Open the widget's comm, with its messages left to the subshell that the page chooses for them.
 
-        Why: ipykernel would send them to the shell that has last used the widget, which a cell may be blocking
+        Otherwise ipykernel would send them to the shell that has last used the widget, which a cell may be blocking
         (`ipykernel/kernelbase.py`, `shell_channel_thread_main`).
         """
         super().open()
@@ -89,10 +89,12 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
         if own is not None:
             own.close()
         super().close()
-        self.__dict__.pop("_repr_mimebundle_", None)  # ipywidgets puts None there, but what is known can still be shown
+        self.__dict__.pop(
+            "_repr_mimebundle_", None
+        )  # ipywidgets sets it to None, but the static form can still be shown
 
     def soon(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do something in the widget's own thread, after what was asked for before. From any thread."""
+        """Call `work` in the widget's own thread, after calls that were made before. May be called from any thread."""
         with self._own_lock:
             if self._closed:
                 return
@@ -100,19 +102,19 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
             self._own.soon(self._guarded, work, *arguments)
 
     def later(self, delay_s: float, work: Callable[..., None], *arguments: Any) -> None:
-        """Do something in the widget's own thread, so many seconds from now. From any thread."""
+        """Call `work` in the widget's own thread in `delay_s` seconds. May be called from any thread."""
         self.soon(self._wait, delay_s, work, *arguments)
 
     def _wait(self, delay_s: float, work: Callable[..., None], *arguments: Any) -> None:
         asyncio.get_running_loop().call_later(delay_s, self.soon, work, *arguments)
 
     def in_background(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do something that takes its time, in a thread for it alone."""
+        """Call `work`, which may take long, in a thread of its own."""
         thread = threading.Thread(target=self._guarded, args=(work, *arguments), name="workbench-widget", daemon=True)
         thread.start()
 
     def _on_message(self, _widget: object, content: object, buffers: Buffers) -> None:
-        """Hand a message over from whatever thread the kernel has for it: the main one, or one of a subshell."""
+        """Pass a message on to the widget's thread; the kernel calls this in its main thread or in a subshell's."""
         if isinstance(content, dict):
             self.soon(self._take, content, buffers)
 
@@ -125,14 +127,14 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
     def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
             work(*arguments)
-        except Exception as error:  # noqa: BLE001  # the boundary: the page is told, and the widget goes on
+        except Exception as error:  # noqa: BLE001  # any failure is shown by the page, and the widget goes on
             if self._closed:
                 return
             _log.warning("a widget's work failed", exc_info=True)
             self.problem = sentence(error)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The live widget, and for readers without a kernel what is known now."""
+        """The live widget, together with its static form for readers without a kernel."""
         live = None if self._closed else super()._repr_mimebundle_(**options)
         bundle, metadata = live if isinstance(live, tuple) else (live or {}, {})
         still = self.still()
@@ -140,13 +142,13 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
 
 
 class Gathered(Generic[T]):
-    """Gathers what comes one by one, from any thread, and gives it to the page's sender at most once in `every_s`.
+    """Collects items from any thread and sends them together, at most once in `every_s` seconds.
 
-    Why: Jupyter's server drops messages beyond 1,000 a second.
+    Jupyter's server drops messages beyond 1,000 a second, so items cannot be sent one by one.
     """
 
     def __init__(self, panel: Panel, every_s: float, send: Callable[[list[T]], None]) -> None:
-        """`send` is called in the panel's own thread, never with nothing."""
+        """`send` is called with a list of items, never empty, in the panel's own thread."""
         self._panel = panel
         self._every_s = every_s
         self._send = send
@@ -155,7 +157,7 @@ class Gathered(Generic[T]):
         self._lock = threading.Lock()
 
     def add(self, item: T) -> None:
-        """Take one more."""
+        """Add an item, to be sent soon."""
         with self._lock:
             self._items.append(item)
             if self._scheduled:
@@ -164,20 +166,20 @@ class Gathered(Generic[T]):
         self._panel.later(self._every_s, self.flush)
 
     def take(self) -> list[T]:
-        """All that waits; it is sent no more."""
+        """Remove and return the items that wait; they are not sent any more."""
         with self._lock:
             items, self._items = self._items, []
             self._scheduled = False
             return items
 
     def flush(self) -> None:
-        """Send what waits now. In the panel's own thread."""
+        """Send the items that wait now. To be called in the panel's own thread."""
         if items := self.take():
             self._send(items)
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong, on one line, safe to show. Our own errors say what to do; others get their type in front."""
+    """An exception as one line that is safe to show; those that are not the workbench's own get their type in front."""
     message = one_line(str(error), 500)
     if type(error).__module__.startswith(("workbench", "modal_app")) and message:
         return message

@@ -1,4 +1,4 @@
-"""Widgets that show what they have read: looked up in a thread for it alone, again when somebody wants it."""
+"""Widgets that show what they read from somewhere, in a background thread, again whenever they are refreshed."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,9 +10,9 @@ from workbench.widgets.base import Buffers, sentence
 
 
 class ReadingPanel(AskingPanel):
-    """A widget that has `look`, which reads, and `draw`, which puts what was read into traits.
+    """A widget with a method `look`, which reads, and a method `draw`, which puts what was read into traits.
 
-    `condition` is `loading`, `ready`, or `error`, and then `why` tells the reason, behind `cannot`.
+    `condition` is "loading", "ready" or "error"; `why` then tells the reason, after the words of `cannot`.
     """
 
     cannot: ClassVar[str] = ""
@@ -21,22 +21,22 @@ class ReadingPanel(AskingPanel):
     why = traitlets.Unicode("").tag(sync=True)
 
     def look(self) -> Any:
-        """Read; may block, and raise whatever is to be told."""
+        """Read what is to be shown. May block; an exception is shown by the page."""
         raise NotImplementedError
 
     def draw(self, found: Any) -> None:
-        """Put what was read into the traits, all of them at once."""
+        """Put what was read into the traits, all in one change."""
         raise NotImplementedError
 
     def refresh(self) -> None:
-        """Look again, in the background."""
+        """Read again, in the background."""
         self.begin(self.read)
 
     def read(self) -> None:
-        """Look again, and wait for it."""
+        """Read again, and return when that is done."""
         try:
             found = self.look()
-        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it in place of what is not there
+        except Exception as error:  # noqa: BLE001  # any failure is shown by the page in place of the content
             with self.hold_sync():
                 self.condition, self.why = "error", f"{self.cannot}{sentence(error)}"
             return
@@ -45,7 +45,7 @@ class ReadingPanel(AskingPanel):
             self.condition, self.why = "ready", ""
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Questions, and the wish to look again."""
+        """Handle questions, and the page's wish to refresh."""
         if message.get("type") == "refresh":
             self.refresh()
         super().handle(message, buffers)

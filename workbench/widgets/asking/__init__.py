@@ -1,6 +1,6 @@
-"""Widgets whose pages ask for things that take a moment: each question gets its answer, or why there is none.
+"""Widgets whose pages ask questions that take time: each question gets an answer, or the reason why there is none.
 
-The work is done in a thread for it alone, so neither a cell nor another question waits for it.
+Each question is answered in a thread of its own, so neither a cell nor another question waits for it.
 """
 
 import threading
@@ -10,16 +10,14 @@ from typing import Any, ClassVar
 
 from workbench.widgets.base import Buffers, Panel, front_end, sentence
 
-SETTLE_S = (
-    15.0  # how long a cell that shows the widget waits for what was begun, so that readers without a kernel see it
-)
+SETTLE_S = 15.0  # how long showing the widget waits for work under way, so that its static form includes the results
 
 Answer = tuple[Mapping[str, Any], Sequence[bytes]]
 _ASKING = Path(__file__).parent / "asking.js"
 
 
 def asking_front_end(file: str, *more: str) -> tuple[str, str]:
-    """As `front_end`, with what asks questions in front of `more`."""
+    """As `front_end`, with the JavaScript that asks questions put before `more`."""
     return front_end(file, str(_ASKING), *more)
 
 
@@ -38,20 +36,20 @@ class AskingPanel(Panel):
         super().__init__(**traits)
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Answer a question; whatever else comes is for the subclass."""
+        """Answer a question; a subclass handles all other messages."""
         match message:
             case {"type": "ask", "id": int(number), "what": str(what)} if what in self.questions:
                 answer: Callable[[Mapping[str, Any], Buffers], Answer] = getattr(self, self.questions[what])
                 self.begin(self._answer, number, answer, message, buffers)
 
     def begin(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do something in a thread for it alone; `settle` waits for it."""
+        """Call `work` in a thread of its own; `settle` waits for it."""
         with self._settled:
             self._begun += 1
         self.in_background(self._counted, work, *arguments)
 
     def settle(self, timeout_s: float = SETTLE_S) -> bool:
-        """Wait until nothing that was begun is under way; returns whether that is so."""
+        """Wait until no work is under way, for `timeout_s` seconds at most; returns whether it is so."""
         with self._settled:
             return self._settled.wait_for(lambda: self._begun == 0, timeout_s)
 
@@ -72,7 +70,7 @@ class AskingPanel(Panel):
     ) -> None:
         try:
             content, data = answer(message, buffers)
-        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it where it has asked
+        except Exception as error:  # noqa: BLE001  # any failure is shown by the page, at the question
             self.send({"type": "failed", "id": number, "message": sentence(error)})
             return
         self.send({"type": "answer", "id": number, **content}, buffers=list(data))

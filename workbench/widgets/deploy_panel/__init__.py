@@ -1,7 +1,7 @@
-"""What is deployed where, and the ways to change it: deploy, back to a version, stop, with the log as it comes.
+"""A widget that shows what is deployed, and changes it: deploy, roll back, stop, with the log as it comes.
 
-Everything is done in threads: deploying never blocks a cell. One change at a time; what asks for a second is told so.
-Secrets are shown by name, never by value.
+All changes are made in background threads, so no cell is blocked. There is one change at a time; a second one is
+refused. Secrets are shown by name, never by value.
 """
 
 import html
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from workbench.session import Workbench
 
 KEPT_LINES = 2000
-BATCH_S = 0.1  # see RunView: Jupyter's server drops messages when there are too many
+BATCH_S = 0.1  # between two messages with lines; Jupyter's server drops messages when there are too many
 _TAIL_LINES = 30
 
 
 class ChangeRefusedError(WorkbenchError):
-    """Something is being changed already; the message says what."""
+    """Another change is going on; the message says which."""
 
 
 class Lines(TypedDict):
-    """To the page: lines of the log; `reset` when they are all that is kept."""
+    """A message to the page: new lines of the log, or with `reset` all lines that are kept."""
 
     type: str
     reset: bool
@@ -40,7 +40,7 @@ class Lines(TypedDict):
 
 
 class DeployPanel(ReadingPanel):
-    """Shows one app of a target. `deploy`, `rollback` and `stop` begin, and return at once; `settle` waits for them."""
+    """Shows one app of a target. `deploy`, `rollback`, `stop` begin a change and return; `settle` waits for its end."""
 
     _esm, _css = asking_front_end(__file__)
     label = "Deployment"
@@ -70,12 +70,12 @@ class DeployPanel(ReadingPanel):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The log of the changes made here, as far as it is kept."""
+        """The log of the changes made with this widget, as far as it is kept."""
         with self._lock:
             return tuple(self._lines)
 
     def deploy(self, *, rotate_secret: bool = False, with_claude: bool = True) -> None:
-        """Begin to deploy. Raises ChangeRefusedError while something else is being changed."""
+        """Begin to deploy, as `Workbench.deploy`. Raises ChangeRefusedError while another change is going on."""
 
         def change() -> str:
             endpoint = self.workbench.deploy(rotate_secret=rotate_secret, with_claude=with_claude, on_line=self._say)
@@ -102,7 +102,7 @@ class DeployPanel(ReadingPanel):
         self._change("stopping", change)
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """What the page's buttons say."""
+        """Begin the change that a button of the page asks for."""
         match message:
             case {"type": "hello"}:
                 self.send(Lines(type="lines", reset=True, lines=list(self.lines)))
@@ -116,7 +116,7 @@ class DeployPanel(ReadingPanel):
                 super().handle(message, buffers)
 
     def still(self) -> Still:
-        """What is deployed, and the end of the log. A change that goes on is not waited for: no cell blocks for it."""
+        """What is deployed, and the end of the log. It does not wait for a change that is going on."""
         if not self.busy:
             self.settle()
         title = f"Deployment of {one_line(self.app_name)} on {self.target}"
@@ -133,11 +133,11 @@ class DeployPanel(ReadingPanel):
         return {"plain": "\n".join(part for part in plain if part), "html": f"<div>{''.join(parts)}</div>"}
 
     def look(self) -> Deployed:
-        """What is there now."""
+        """Read what is deployed now."""
         return self.workbench.deployments.look()
 
     def draw(self, found: Deployed) -> None:
-        """The facts as the page shows them."""
+        """Put what was read into the traits that the page shows."""
         self._known = found
         self.deployed = _drawn(found)
 
@@ -153,7 +153,7 @@ class DeployPanel(ReadingPanel):
         self._say(f"— {doing} {self.app_name} on {self.target}")
         try:
             result, failed = change(), False
-        except Exception as error:  # noqa: BLE001  # the boundary: the page shows how the change ended
+        except Exception as error:  # noqa: BLE001  # any failure is shown by the page as the end of the change
             result, failed = _in_short(error), True
         self._say(f"— {'failed' if failed else 'done'}: {result}")
         self.read()
@@ -171,13 +171,13 @@ class DeployPanel(ReadingPanel):
 
 
 def _in_short(error: Exception) -> str:
-    """The first line of what went wrong; a command's own words are in the log already."""
+    """The first line of an error; the rest, a command's output, is in the log already."""
     first, *more = str(error).splitlines() or [""]
     return f"{one_line(first.removesuffix(':'), 300)}; the log says why" if more else sentence(error)
 
 
 def _drawn(known: Deployed) -> dict[str, Any]:
-    """What the page needs of it; the page shows it as text."""
+    """The parts of what is deployed that the page shows, as text, in JSON."""
     return {
         "state": known.state,
         "current": known.current,

@@ -1,6 +1,6 @@
-"""The files of whatever project is picked: one that was used before, one whose ids are typed, or another widget's.
+"""A widget that browses the files of a project: one used before, one whose ids are typed, or another widget's.
 
-It goes along with another widget's project until somebody picks one here.
+It follows the project of another widget, the leader, until somebody picks one here.
 """
 
 import threading
@@ -22,7 +22,7 @@ _LIST = next(form for form in forms() if (form.action, form.op) == ("files", "li
 
 
 class Files(AskingPanel):
-    """Browses a workbench's projects. `pick` and `follow` do from Python what the page does and another widget asks."""
+    """Browses the projects of a workbench. `pick` shows a project; the leader calls `follow` with its own."""
 
     _esm, _css = front_end(__file__, "../shared/projects.js")
     label = "Files"
@@ -37,7 +37,7 @@ class Files(AskingPanel):
     view: VolumeBrowser | None = anywidget.WidgetTrait().tag(sync=True)
 
     def __init__(self, workbench: Workbench, *, project: Project | None = None, leader: str = "") -> None:
-        """`leader` names the widget whose project is followed, empty for none."""
+        """`leader` is the name of the widget whose project is followed, for the page to show; empty for none."""
         super().__init__(leader=leader, following=bool(leader))
         self.workbench = workbench
         self._wanted: Project | None = None
@@ -48,26 +48,26 @@ class Files(AskingPanel):
             self._show(project)
 
     def pick(self, project: Project) -> None:
-        """Show a project's files, in the background, and follow no other widget's from now on."""
+        """Show a project's files, read in the background, and stop following the leader's project."""
         self.soon(self._pick, project)
 
     def follow(self, project: Project) -> None:
-        """The other widget's project is this one now."""
+        """Show the project that the leader has now, unless one was picked here."""
         self.soon(self._follow, project)
 
     def refresh(self) -> None:
-        """Look again, in the background."""
+        """Read the files again, in the background."""
         self.soon(self._refresh)
 
     def close(self) -> None:
-        """End it and its browser. Idempotent."""
+        """Close the widget and its browser. Idempotent."""
         super().close()
         with self._opening:
             if self.view is not None:
                 self.view.close()
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Take in what is picked."""
+        """Handle the page's choice of a project."""
         match message:
             case {"type": "hello"}:
                 self.in_background(self._look_around)
@@ -93,7 +93,7 @@ class Files(AskingPanel):
 
     def _follow(self, project: Project) -> None:
         if check(_LIST, project.user_id, project.project_id, {}).errors:
-            return  # it is being typed
+            return  # the ids are still being typed
         self._led = project
         self._offer([project])
         if self.following:
@@ -117,9 +117,9 @@ class Files(AskingPanel):
 
     def _open(self, project: Project) -> None:
         try:
-            self.workbench.endpoint  # noqa: B018  # a volume is not made where nothing is deployed
+            self.workbench.endpoint  # noqa: B018  # raises when nothing is deployed: no volume must be created then
             view, why = VolumeBrowser(self.workbench.volume(project)), ""
-        except Exception as error:  # noqa: BLE001  # the boundary: the page shows it in place of the files
+        except Exception as error:  # noqa: BLE001  # any failure is shown by the page in place of the files
             view, why = None, sentence(error)
         with self._opening:
             late = self._closed or project != self._wanted

@@ -1,4 +1,4 @@
-"""Fills in a request, shows the call that it makes, launches it, and shows its run. No cell is ever blocked."""
+"""A widget with forms for requests: shows the call that a form makes, launches it, and shows its run. Never blocks."""
 
 import html
 from collections.abc import Mapping
@@ -19,25 +19,25 @@ from workbench.widgets.launcher.launch_code import calls
 from workbench.widgets.projects import Ids, ids, offered, used_before
 from workbench.widgets.run_view import RunView
 
-_KEPT = 8  # runs whose views stay
+_KEPT = 8  # runs whose views are kept
 _FORMS = forms()
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What is filled in."""
+    """The state of the form: what is filled in."""
 
     form: Form
     project: Project
     values: Mapping[str, Any]
 
     def checked(self) -> Checked:
-        """The request that it makes, or what is wrong."""
+        """The request that the form makes, or what is wrong with its fields."""
         return check(self.form, self.project.user_id, self.project.project_id, self.values)
 
 
 class Launcher(Panel):
-    """Launches runs on a workbench. `launch` does from Python what the button does; `runs` are those launched here."""
+    """Launches runs on a workbench. `launch` does the same as the page's button; `runs` are those launched here."""
 
     _esm, _css = front_end(__file__, "../shared/projects.js")
     label = "Launcher"
@@ -66,7 +66,7 @@ class Launcher(Panel):
 
     @property
     def project(self) -> Project:
-        """The project that is filled in; while somebody types, its ids may be none. `draft` changes with it."""
+        """The project that is filled in; while its ids are being typed, they may not be UUIDs. Changes with `draft`."""
         return self._draft.project
 
     def launch(self, project: Project, action: str, **fields: Any) -> Run:
@@ -74,7 +74,7 @@ class Launcher(Panel):
         return self._start(make_request(project, action, **fields))
 
     def refresh(self) -> None:
-        """Look again at what is deployed and which projects were used, in the background."""
+        """Find out again what is deployed and which projects were used, in the background."""
         self.in_background(self._look_around)
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Launcher(Panel):
         super().close()
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Take in what was typed, or launch it."""
+        """Handle what the page says: what was typed, or that it is to be launched."""
         match message:
             case {"type": "hello"}:
                 self.refresh()
@@ -102,7 +102,7 @@ class Launcher(Panel):
                 self._choose(index)
 
     def still(self) -> Still:
-        """Where runs go, and the run that is shown."""
+        """The target of runs, and the run that is shown."""
         shown = self.view.still() if self.view is not None else Still(html="no run yet", plain="no run yet")
         where = f"Launcher for {self.where}"
         return Still(html=f"<div>{html.escape(where)}</div>{shown['html']}", plain=f"{where}\n{shown['plain']}")
@@ -149,7 +149,7 @@ class Launcher(Panel):
         }
 
     def _check(self) -> None:
-        """Say what is wrong with the draft, or which call it makes; a page that is opened later gets the draft, too."""
+        """Set the traits that tell what is wrong with the draft, or which call it makes, and the draft itself."""
         checked = self._draft.checked()
         self._show_draft()
         self.errors = checked.errors
@@ -166,7 +166,7 @@ class Launcher(Panel):
         self.calls_note = ""
 
     def _look_around(self) -> None:
-        """Find what takes a moment to know: whether Claude is there, and which projects were worked on."""
+        """Find out, which takes a moment, whether the deployment has Claude, and which projects were used before."""
         why = self._workbench.why_without_claude if self._workbench.target.kind != "url" else None
         self.notes = {"claude": f"What is deployed from here has no Claude CLI: {why}"} if why else {}
         self.soon(self._check)

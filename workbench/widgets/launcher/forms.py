@@ -1,6 +1,7 @@
-"""Forms for everything that an endpoint accepts, made from the contract's own models: there is no second list.
+"""Forms for every request that an endpoint accepts, derived from the models of the contract.
 
-Fields, types, choices, limits and help are the models'; what is wrong with a value is said by pydantic, field by field.
+Fields, types, choices, limits and help texts are those of the models, and pydantic tells what is wrong with a value,
+field by field.
 """
 
 import json
@@ -18,8 +19,13 @@ from modal_app.contract.requests import Request
 Kind = Literal["line", "text", "lines", "number", "flag", "choice", "json", "items"]
 Values = Mapping[str, Any]
 
-_LINES = tuple(get_args(kind)[1] for kind in (Uuid, Revision, WorkspacePath))  # texts that are never two lines long
-_TOLD = ("user_id", "project_id", "action", "op")  # the project stands beside the form, the others are the form
+_LINES = tuple(get_args(kind)[1] for kind in (Uuid, Revision, WorkspacePath))  # types of texts that have a single line
+_TOLD = (
+    "user_id",
+    "project_id",
+    "action",
+    "op",
+)  # not fields of a form: the project is filled in beside it, and action and op choose it
 _LIMITS = (
     ("minimum", "at least"),
     ("exclusiveMinimum", "more than"),
@@ -30,7 +36,7 @@ _LIMITS = (
 
 @dataclass(frozen=True)
 class Field:
-    """One field as it is filled in: `items` has the fields of each item, `common` are those that every request has."""
+    """One field of a form. `items` are the fields of a list's items; `common` marks fields that all requests have."""
 
     name: str
     kind: Kind
@@ -44,7 +50,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Form:
-    """The form of one kind of request; `op` is empty for actions that have none."""
+    """The form of one kind of request; `op` is empty for actions without operations."""
 
     action: str
     op: str
@@ -53,14 +59,14 @@ class Form:
     model: type[Request]
 
     def drawn(self) -> dict[str, Any]:
-        """The form as a page gets it."""
+        """The form as JSON, for the page."""
         fields = [asdict(field) for field in self.fields]
         return {"action": self.action, "op": self.op, "help": self.help, "fields": fields}
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A form that was filled in: the request, or what is wrong by field; "" stands for the whole."""
+    """The result of checking a form: the request, or the errors by field name; "" is the request as a whole."""
 
     request: Request | None
     errors: dict[str, str]
@@ -72,7 +78,7 @@ def forms() -> tuple[Form, ...]:
 
 
 def check(form: Form, user_id: str, project_id: str, values: Values) -> Checked:
-    """Parse what was filled in, as an endpoint would."""
+    """Parse what was filled in, exactly as an endpoint would."""
     body: dict[str, Any] = {"user_id": user_id, "project_id": project_id, "action": form.action}
     if form.op:
         body["op"] = form.op
@@ -95,7 +101,7 @@ def check(form: Form, user_id: str, project_id: str, values: Values) -> Checked:
 
 
 def _filled(field: Field, value: Any) -> dict[str, Any]:
-    """A field's part of the body: none when it was left empty. Raises ValueError for what is not JSON."""
+    """A field's part of the body: nothing for a field left empty. Raises ValueError for invalid JSON."""
     if field.kind == "items":
         rows = value if isinstance(value, list) else []
         return {field.name: [_row(field, row) for row in rows if isinstance(row, dict)]}
@@ -113,7 +119,7 @@ def _filled(field: Field, value: Any) -> dict[str, Any]:
 
 
 def _row(field: Field, row: dict[str, Any]) -> dict[str, Any]:
-    """One item: a text of it that was left empty is an empty text."""
+    """One item of a list as JSON. A required field that was left empty is ""; optional ones are then left out."""
     filled = {one.name: row.get(one.name, "") for one in field.items if one.required}
     for one in field.items:
         filled |= _filled(one, row.get(one.name))
@@ -121,7 +127,7 @@ def _row(field: Field, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(text: str) -> int | float | str:
-    """A number, or the text as it is: the contract says what is wrong with it."""
+    """The number that a text is, or the text unchanged, so that the contract's own parser tells what is wrong."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -198,7 +204,7 @@ def _items(info: FieldInfo) -> Iterator[Field]:
 
 
 def _hint(kind: Kind, info: FieldInfo, schema: Mapping[str, Any]) -> str:
-    """What may stand in a field, in a few words."""
+    """A few words that tell which values a field takes."""
     words = [f"{word} {schema[limit]:g}" for limit, word in _LIMITS if limit in schema]
     if "minimum" in schema and "maximum" in schema:
         words = [f"{schema['minimum']:g} to {schema['maximum']:g}"]

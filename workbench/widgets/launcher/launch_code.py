@@ -1,6 +1,6 @@
-"""The exact call that a filled-in form makes, for a shell, a TypeScript server and Python.
+"""Writes the call that a form makes as code: for a shell, a TypeScript server, and Python.
 
-The secret never stands in it: each call takes it from the environment, where its runner has put it.
+The code never contains the secret: it reads it from the environment of whoever runs it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Plays the events of a run again, at 0.1 to 100 times their speed, in the view that live runs have."""
+"""A widget that plays the events of a run back, at 0.1 to 100 times their speed, in the view of live runs."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,13 +13,13 @@ from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.run_view import RunView
 
 TICK_S = 0.05
-_OFFERED = 20  # archived runs
+_OFFERED = 20  # archived runs in the page's choice
 
 
 class Replay(Panel):
-    """Plays a recording, an archived run or any events; with a workbench it also offers the runs that are archived.
+    """Plays a recording, an archived run or a list of events; with a workbench, its archived runs can be chosen.
 
-    `playback` is what is played, for Python: `replay.playback.seek(1500)`.
+    `playback` controls it from Python, for instance `replay.playback.seek(1500)`, in milliseconds.
     """
 
     _esm, _css = front_end(__file__)
@@ -68,18 +68,18 @@ class Replay(Panel):
         self.in_background(self._load, self._workbench, run_id.strip())
 
     def play(self) -> None:
-        """Let it run."""
+        """Start playing."""
         self._loaded().play()
         self._show()
         self.soon(self._tick)
 
     def pause(self) -> None:
-        """Stop it where it is."""
+        """Pause at the current place."""
         self._loaded().pause()
         self._show()
 
     def close(self) -> None:
-        """Stop playing. Idempotent."""
+        """Stop playing and close the widget. Idempotent."""
         if self.playback is not None:
             self.playback.pause()
         if self.view is not None:
@@ -87,7 +87,7 @@ class Replay(Panel):
         super().close()
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Do what the buttons say."""
+        """Do what a button of the page asks for."""
         match message:
             case {"type": "hello"} if self._workbench is not None and not self.offered:
                 self.in_background(self._offer, self._workbench)
@@ -106,7 +106,7 @@ class Replay(Panel):
         self._show()
 
     def still(self) -> Still:
-        """The view as it is at this place."""
+        """The static form of the view at the current place."""
         return (
             self.view.still() if self.view is not None else Still(html="nothing is played", plain="nothing is played")
         )
@@ -117,7 +117,7 @@ class Replay(Panel):
         return self.playback
 
     def _tick(self) -> None:
-        """Tell what is due, and come back as long as it plays."""
+        """Play the events that are due, and schedule the next call as long as it plays."""
         if self._ticking or self.playback is None:
             return
         self.playback.advance()

@@ -1,8 +1,8 @@
-"""A view of one run: status, times, output as it arrives, Claude's messages, where the time went, its proof.
+"""A widget that shows one run: status, output as it arrives, Claude's messages, a timeline, its proof.
 
-Why batches: Jupyter's server drops messages beyond 1,000 a second, so events travel in one binary message every 50 ms.
-Why a snapshot: a page that is opened or reloaded later asks, and gets what is kept.
-Everything is sent from the widget's own thread, so that no batch can overtake a snapshot.
+Events are sent in batches, one binary message every 50 ms, because Jupyter's server drops messages beyond 1,000 a
+second. A page that is opened or reloaded later asks for a snapshot, and gets all events that are kept. Everything is
+sent from the widget's own thread, so that no batch can overtake a snapshot.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,14 +21,14 @@ from workbench.widgets.run_view.source import Ended, Source
 from workbench.widgets.run_view.still import still
 
 BATCH_S = 0.05
-_LOOK_S = 1.0  # how often what no event tells is looked at: a stream that is being resumed
-_LATEST_MS = 2**53  # JavaScript's last whole number: an archive may say anything
+_LOOK_S = 1.0  # between two looks at what no event tells, such as whether the stream is being resumed
+_LATEST_MS = 2**53  # the largest exact integer of JavaScript; times in an archive may be larger
 
 
 class Batch(TypedDict):
-    """To the page: records follow in the message's buffer; with `reset` they replace what it has.
+    """A message to the page, with records in its buffer; with `reset` they replace those that the page has.
 
-    `ask` is the number of the page's question, 0 when it has not asked.
+    `ask` is the number of the page's request for a snapshot that this answers, else 0.
     """
 
     type: Literal["events"]
@@ -37,7 +37,7 @@ class Batch(TypedDict):
 
 
 class RunView(Panel):
-    """Shows a run, whether live, ended or played. The run goes on whether anybody looks or not."""
+    """Shows a run that is live, has ended, or is played back. Closing the view does not end the run."""
 
     _esm, _css = front_end(__file__, "lines.js", "output.js")
     label = "Run"
@@ -80,15 +80,15 @@ class RunView(Panel):
         super().close()
 
     def restart(self) -> None:
-        """Draw everything anew: what came so far is not what it was. From any thread."""
+        """Send everything anew, because earlier events have changed. May be called from any thread."""
         self.soon(self._send_snapshot)
 
     def look(self) -> None:
-        """Look at what no event tells. From any thread."""
+        """Update what no event tells, such as a broken stream. May be called from any thread."""
         self.soon(self._sync_state)
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Answer a page that is new, or end the run."""
+        """Send a new page its snapshot, or cancel the run."""
         match message:
             case {"type": "snapshot", "ask": int(ask)}:
                 self._send_snapshot(ask)
@@ -97,7 +97,7 @@ class RunView(Panel):
                 self.in_background(self._cancel)
 
     def still(self) -> Still:
-        """How the run stands, for readers without a kernel."""
+        """The static form of the run's present state."""
         return still(self.run, self.proof, self.proof_note)
 
     def _cancel(self) -> None:
@@ -107,7 +107,7 @@ class RunView(Panel):
             self.cancelling = False
 
     def _on_event(self, received: Received) -> None:
-        """Runs in the run's thread, for every event."""
+        """Called in the run's thread with every event."""
         self._unsent.add(received.event)
 
     def _send_events(self, events: list[Event]) -> None:
@@ -118,11 +118,11 @@ class RunView(Panel):
 
     def _send_last(self) -> None:
         self._unsent.flush()
-        self._sync_state()  # a run that was refused has no event
+        self._sync_state()  # a run that was refused has no event that would do it
         self._sync_timeline()
 
     def _send_snapshot(self, ask: int = 0) -> None:
-        self._unsent.take()  # they are among the run's events already
+        self._unsent.take()  # the snapshot has them already, among the run's events
         self._deliver(packed(newest(self.run.events)), reset=True, ask=ask)
         self._sync_state()
         self._sync_timeline()
@@ -145,11 +145,11 @@ class RunView(Panel):
 
     def _prove(self) -> None:
         if not self.run.state.run_id:
-            return  # it was refused: there is nothing to prove
+            return  # the run was refused, so it has no archive
         self.proof_note = "checking …"
         try:
             checks = self.run.checks()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the reason why there is no proof to show
+        except Exception as error:  # noqa: BLE001  # any failure is shown as the reason why there is no proof
             self.proof_note = sentence(error)
             return
         self.proof = [{"name": one.name, "ok": one.ok, "detail": one_line(one.detail)} for one in checks]
@@ -190,7 +190,7 @@ class RunView(Panel):
 
 
 def _start(state: ViewState) -> str:
-    """How the endpoint's container and the run's sandbox came: made for this run, or there before."""
+    """Whether the endpoint's container and the run's sandbox were started for this run (cold), or before it (warm)."""
     container = {True: "container cold", False: "container warm", None: ""}[state.cold_start]
     sandbox = "" if state.sandbox is None else f"sandbox {'warm' if state.sandbox.warm else 'cold'}"
     return " · ".join(filter(None, [container, sandbox]))

@@ -1,7 +1,7 @@
-"""A run's events as a page draws them: small JSON records, packed into messages of bounded size.
+"""A run's events in the form that the page draws: small JSON records, packed into messages of bounded size.
 
-A record has `s` (sequence number), `t` (milliseconds), `c` (channel) and either `x`, a piece of text as it was printed,
-or `p`, whole lines as `[kind, line, body]`; on the channel `claude` also `m` (message) and `r` (the one it replaces).
+A record has `s` (sequence number), `t` (milliseconds), `c` (channel), and either `x`, a text as it was printed, or `p`,
+a list of lines `[kind, line, body]`. On the channel `claude` it also has `m` (message id) and `r` (the id it replaces).
 """
 
 import json
@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 
 def record(event: Event) -> Record:
-    """What a page needs of an event."""
+    """The record of an event."""
     stamp: Record = {"s": event.seq, "t": event.elapsed_ms}
     match event:
         case StreamEvent(channel="claude"):
@@ -42,7 +42,7 @@ def _lines(event: StreamEvent) -> list[list[str]]:
 
 
 def packed(events: Iterable[Event]) -> Iterator[bytes]:
-    """JSON arrays of records, each about MESSAGE_BYTES long at most."""
+    """Records of events as JSON arrays, each of about MESSAGE_BYTES at most."""
     batch: list[str] = []
     size = 0
     for event in events:
@@ -61,7 +61,7 @@ def _array(texts: Sequence[str]) -> bytes:
 
 
 def newest(events: Sequence[Event]) -> Sequence[Event]:
-    """The newest events that a page which has just been opened gets."""
+    """The newest events, as many as are sent to a page that has just been opened."""
     chars = 0
     for count, event in enumerate(reversed(events)):
         chars += len(event.text) if isinstance(event, StreamEvent) else 0

@@ -1,4 +1,4 @@
-"""What a run view can look at: a live run, an ended one as its archive tells it, a recording that is being played."""
+"""What a run view can show: a live run, an archived run, or a recording that is being played."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -13,15 +13,15 @@ from workbench.runs.view_state import ViewState, lost, reduce
 
 
 class Source(Protocol):
-    """A run as a view sees it."""
+    """The interface of a run that a view needs."""
 
     @property
     def state(self) -> ViewState:
-        """What is known now."""
+        """What is known of the run now."""
 
     @property
     def events(self) -> Sequence[Event]:
-        """The events that came so far, as far as they are kept."""
+        """The events so far, as far as they are kept."""
 
     @property
     def timeline(self) -> Timeline:
@@ -29,31 +29,31 @@ class Source(Protocol):
 
     @property
     def reconnects(self) -> int:
-        """How often the stream was resumed."""
+        """How often the stream broke and was resumed."""
 
     @property
     def reconnecting(self) -> bool:
-        """Whether it is being resumed now."""
+        """Whether the stream is broken and being resumed now."""
 
     @property
     def pace(self) -> float:
-        """How fast its time runs: 1 as on the clock, 0 when it stands still."""
+        """How fast the run's time passes: 1 as on the clock, 0 when it stands still."""
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with every event from now on, in any thread; returns a way to stop."""
+        """Call `listener` with every event from now on, in any thread; returns a function that ends that."""
 
     def on_end(self, listener: Callable[[], None]) -> None:
-        """Call `listener` once when nothing more will come, at once when that is so already."""
+        """Call `listener` once when no more events will come; immediately if that is so already."""
 
     def cancel(self) -> None:
-        """End it, and return when that is confirmed."""
+        """Cancel the run, and return when its end is confirmed."""
 
     def checks(self) -> Sequence[Check]:
-        """What code finds when it checks the run. Blocks; raises when there is nothing to check it by."""
+        """The checks of the run's proof. Blocks; raises an exception when there is no archive to check."""
 
 
 class Ended:
-    """An archived run as a source: everything is known and nothing comes."""
+    """An archived run as a source: all its events are known, and no more will come."""
 
     reconnects = 0
     reconnecting = False
@@ -64,7 +64,7 @@ class Ended:
 
     @cached_property
     def state(self) -> ViewState:
-        """What the archive tells."""
+        """The state after the last event in the archive."""
         state = ViewState(run_id=self.run.run_id)
         for event in self.run.events:
             state = reduce(state, event)
@@ -74,7 +74,7 @@ class Ended:
 
     @property
     def events(self) -> Sequence[Event]:
-        """All that can be read."""
+        """The events that can be read from the archive."""
         return self.run.events
 
     @property
@@ -83,16 +83,16 @@ class Ended:
         return self.run.timeline
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Nothing comes."""
+        """Do nothing: no more events will come."""
         return lambda: None
 
     def on_end(self, listener: Callable[[], None]) -> None:
-        """It has ended."""
+        """Call `listener` at once: the run has ended."""
         listener()
 
     def cancel(self) -> None:
-        """It has ended, and stays as it is."""
+        """Do nothing: the run has ended."""
 
     def checks(self) -> Sequence[Check]:
-        """What code finds in the archive."""
+        """The checks of the archive."""
         return self.run.checks()

@@ -1,4 +1,4 @@
-"""A run's view without a kernel: how it ended, where the time went, its last output, its proof."""
+"""The static form of a run view: how the run ended, its timeline, its last output, its proof."""
 
 import html
 
@@ -13,7 +13,7 @@ _COLOURS = {"done": "#2e7d32", "error": "#c62828", "lost": "#c62828"}
 
 
 def still(source: Source, proof: list[dict[str, object]], proof_note: str) -> Still:
-    """The picture of a source as it is now."""
+    """The static form of a source as it is now."""
     state = source.state
     name = state.run_id or "(not accepted yet)"
     bars, output = source.timeline.lines(), tail(source.events)

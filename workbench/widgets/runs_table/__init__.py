@@ -1,7 +1,6 @@
-"""The runs that have ended: found, proved, opened, two of them compared, exported as recordings.
+"""A widget that lists ended runs, verifies and opens them, compares two of them, and exports recordings.
 
-The archives are read in threads, never in the kernel's own. What is read is chosen here, by the archive's own filter;
-the page narrows and sorts what is read.
+Archives are read in background threads. Python chooses which runs are read; the page filters and sorts those.
 """
 
 import html
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
     from workbench.session import Workbench
 
 MAX_RUNS = 2000  # in one table
-_JUST_ENDED_S = 3.0  # an archive is written after the run's end
+_JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ended
 
 
 class Row(TypedDict):
-    """A run in the table: what `ListedRun.row` shows, and the numbers to sort by. `problem` when it is unreadable."""
+    """A run in the table: the cells of `ListedRun.row`, and numbers to sort by; `problem` if it is unreadable."""
 
     run_id: str
     cells: list[str]
@@ -42,7 +41,7 @@ class Row(TypedDict):
 
 
 class RunsTable(ReadingPanel):
-    """Lists ended runs, newest first. `refresh` looks again, `show` opens one, `compare` tells two apart."""
+    """Lists ended runs, the newest first. `refresh` reads them again, `show` opens one, `compare` compares two."""
 
     _esm, _css = asking_front_end(__file__)
     label = "Runs"
@@ -64,9 +63,9 @@ class RunsTable(ReadingPanel):
         outcome: str = "",
         on_replay: Callable[[str], None] | None = None,
     ) -> None:
-        """`limit`, `project` and `outcome` are as for `RunArchive.list`: which runs are read.
+        """`limit`, `project` and `outcome` choose the runs that are read, as for `RunArchive.list`.
 
-        `on_replay` is called with the id of a run that shall be played again; without it the page does not offer that.
+        `on_replay` is called with the id of a run that is to be played back; without it, the page has no button for it.
         """
         super().__init__(title=f"{workbench.app_name} on {workbench.target.kind}", can_replay=on_replay is not None)
         self.workbench = workbench
@@ -83,7 +82,7 @@ class RunsTable(ReadingPanel):
         self.begin(self._show, run_id)
 
     def compare(self, left: str, right: str) -> Comparison:
-        """Two runs side by side. Blocks; raises as `RunArchive.get` does."""
+        """Compare two runs by their ids. Blocks; raises as `RunArchive.get` does."""
         return self.workbench.compare(left, right)
 
     def export(self, run_id: str, path: Path | str) -> None:
@@ -91,7 +90,7 @@ class RunsTable(ReadingPanel):
         Recording.of(self._get(run_id)).save(path)
 
     def close(self) -> None:
-        """End the table and what is open in it. Idempotent."""
+        """Close the table and the run that is open in it. Idempotent."""
         with self._open_lock:
             if self._open is not None:
                 self._open.close()
@@ -99,7 +98,7 @@ class RunsTable(ReadingPanel):
         super().close()
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Questions, and the wishes to look again, to see more, and to open a run."""
+        """Handle questions, and the page's wishes to refresh, to list more, and to open a run."""
         match message:
             case {"type": "more"}:
                 self.limit = min(MAX_RUNS, self.limit * 2)
@@ -128,11 +127,11 @@ class RunsTable(ReadingPanel):
         }
 
     def look(self) -> RunList:
-        """The newest runs of those that are wanted."""
+        """Read the newest runs that match."""
         return self.workbench.runs.list(limit=self.limit, **self._wanted)
 
     def draw(self, found: RunList) -> None:
-        """The runs as rows."""
+        """Put the runs into the trait that the page shows, as rows."""
         self._found = found
         self.rows = [_row(one) for one in found]
         self.complete = found.complete or self.limit >= MAX_RUNS

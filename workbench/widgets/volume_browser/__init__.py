@@ -1,7 +1,7 @@
-"""A project's committed files: a tree, what a file looks like, its history, and the way back.
+"""A widget that browses a project's committed files: a tree, previews, the history, and restoring.
 
-What a page asks for is read in threads, never in the kernel's own; names and contents of files reach the page as text,
-as an image, or as a page that is shut in.
+Files are read in background threads. Their names and contents reach the page only as text, as images, or as HTML in an
+isolated iframe.
 """
 
 import html
@@ -21,9 +21,9 @@ from workbench.widgets.asking import Answer, asking_front_end
 from workbench.widgets.base import Buffers, Still
 from workbench.widgets.reading import ReadingPanel
 
-MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024  # in a message; larger files belong to `modal volume get`
+MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024  # in one message; larger files need `modal volume get`
 MAX_DIFF_CHARS = 256 * 1024
-MAX_ROWS = 1000  # of a still picture, a diff, a blame
+MAX_ROWS = 1000  # of the static form, a diff, a blame
 MAX_COMMITS = 200
 
 
@@ -37,7 +37,7 @@ class Entry(TypedDict):
 
 
 class Mount(TypedDict):
-    """What a live mount holds that is not committed; `holder` is the sandbox or container."""
+    """The uncommitted changes in a live mount; `holder` names the sandbox or container that has it."""
 
     holder: str
     files: int
@@ -46,7 +46,7 @@ class Mount(TypedDict):
 
 
 class VolumeBrowser(ReadingPanel):
-    """Shows what is committed in a project. `refresh` looks again, `choose` shows a file."""
+    """Shows a project's committed files. `refresh` reads them again, `choose` shows a file."""
 
     _esm, _css = asking_front_end(__file__, "preview.js")
     label = "Volume"
@@ -75,11 +75,11 @@ class VolumeBrowser(ReadingPanel):
         self.refresh()
 
     def choose(self, path: str) -> None:
-        """Choose a file or directory of the project, as a click does; empty for the project itself."""
+        """Show a file or directory of the project, as a click does; "" is the project itself."""
         self.chosen = path
 
     def still(self) -> Still:
-        """The tree as a table, and what is not committed."""
+        """The tree as a table, and the uncommitted changes."""
         self.settle()
         shown = [one for one in self.entries if one["path"].split("/")[0] != ".git"]
         rows = [_row(one) for one in shown[:MAX_ROWS]]
@@ -102,11 +102,11 @@ class VolumeBrowser(ReadingPanel):
         }
 
     def look(self) -> tuple[list[VolumeEntry], list[Mount]]:
-        """What is committed, and what is not."""
+        """Read the committed files, and the uncommitted changes in live mounts."""
         return self.volume.entries(), self._mounts()
 
     def draw(self, found: tuple[list[VolumeEntry], list[Mount]]) -> None:
-        """Both as the page lists them."""
+        """Put both into the traits that the page shows."""
         entries, self.mounts = found
         self.entries = [Entry(path=one.path, kind=one.kind, size=one.size, mtime=one.mtime) for one in entries]
 

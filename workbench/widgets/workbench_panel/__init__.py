@@ -1,6 +1,6 @@
-"""The whole workbench as one panel: a tab for each widget, made when its tab is opened for the first time.
+"""The whole workbench as one widget: a tab for each part, made when its tab is opened for the first time.
 
-Opening the panel looks nothing up and cannot fail: what is not there yet is told in the page, with the way to it.
+Opening the panel reads nothing and cannot fail: if nothing is deployed, the page says so, and what to do.
 """
 
 import html
@@ -20,7 +20,7 @@ from workbench.widgets.runs_table import RunsTable
 
 
 class Tab(NamedTuple):
-    """A tab's key, its title, and what makes its widget."""
+    """A tab: its key, its title, and the function that makes its widget."""
 
     key: str
     title: str
@@ -30,7 +30,7 @@ class Tab(NamedTuple):
 class WorkbenchPanel(Panel):
     """Everything for one target. `part` gives its widgets: `panel.part("launch").launch(…)`, `panel.part("runs")`.
 
-    Closing it closes its parts, and the connection when `owns` says that it is its own.
+    Closing it closes its parts; with `owns`, also the connection.
     """
 
     _esm, _css = front_end(__file__)
@@ -52,7 +52,7 @@ class WorkbenchPanel(Panel):
         self.show(TABS[0].key)
 
     def part(self, key: str) -> Panel:
-        """The widget of a tab, which is made when nobody has asked for it before. Raises KeyError for no tab's key."""
+        """The widget of a tab, made when it is asked for first. Raises KeyError for an unknown key."""
         tab = next((one for one in TABS if one.key == key), None)
         if tab is None:
             raise KeyError(key)
@@ -65,12 +65,12 @@ class WorkbenchPanel(Panel):
             return self._made[key]
 
     def show(self, key: str) -> None:
-        """Choose a tab. Raises KeyError for one that there is not."""
+        """Choose a tab by its key. Raises KeyError for an unknown key."""
         self._open(key)
         self.chosen = key
 
     def close(self) -> None:
-        """Close every part. Idempotent."""
+        """Close every part, and the connection if it is the panel's own. Idempotent."""
         super().close()
         with self._making:
             for part in self._made.values():
@@ -79,7 +79,7 @@ class WorkbenchPanel(Panel):
             self.workbench.close()
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Open a tab, and remember which is shown, for the next page."""
+        """Open the tab that the page asks for, and keep which one is shown, for pages that are opened later."""
         match message:
             case {"type": "hello"}:
                 self.in_background(self._look)
@@ -88,7 +88,7 @@ class WorkbenchPanel(Panel):
                 self.in_background(self._open, key)
 
     def still(self) -> Still:
-        """The parts that were opened, one after the other."""
+        """The static forms of the parts that were opened, one below the other."""
         parts = [(tab.title, self._made[tab.key].still()) for tab in TABS if tab.key in self._made]
         return Still(
             html="".join(f"<h4>{html.escape(title)}</h4>{part['html']}" for title, part in parts),
@@ -99,13 +99,13 @@ class WorkbenchPanel(Panel):
         known = key in self._made
         part = self.part(key)
         if known and isinstance(part, RunsTable | Files | DeployPanel):
-            part.refresh()  # it may have changed since it was looked at
+            part.refresh()  # what it shows may have changed since it was read
 
     def _look(self) -> None:
-        """Find out whether there is something to launch on."""
+        """Find out whether an endpoint is deployed."""
         try:
-            self.workbench.endpoint  # noqa: B018  # it raises
-        except Exception as error:  # noqa: BLE001  # the boundary: the page says it, and what to do
+            self.workbench.endpoint  # noqa: B018  # raises when nothing is deployed
+        except Exception as error:  # noqa: BLE001  # any failure is shown by the page, with what to do
             self.missing = sentence(error)
         else:
             self.missing = ""
@@ -132,7 +132,7 @@ class WorkbenchPanel(Panel):
         return panel
 
     def _deployed(self, change: Mapping[str, Any]) -> None:
-        """After a change of what is deployed, everything else looks again."""
+        """After a deployment has changed, refresh all other parts."""
         if change["new"]:
             return
         self.in_background(self._look)
