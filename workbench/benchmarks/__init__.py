@@ -1,4 +1,5 @@
-"""Measurements: every figure stands beside a baseline that was taken in the same run, in turns with it.
+"""Measurements of speed: each figure is taken together with a baseline, in the same run and alternating with it.
 
-Why ratios: machines differ and are noisy; how much the platform adds to a bare process or a bare stream does not.
+The ratios are what counts: machines differ and are noisy, but how much the platform adds to a bare process or a bare
+stream is much the same everywhere.
 """

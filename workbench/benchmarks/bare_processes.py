@@ -1,4 +1,4 @@
-"""The same work as a bare child process of this machine: what the baselines are made of."""
+"""Runs work as bare child processes on this machine, for baselines."""
 
 import subprocess
 import sys
@@ -11,14 +11,14 @@ _CHUNK_BYTES = 256 * 1024
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """How many milliseconds a call takes."""
     started = time.perf_counter()
     work()
     return (time.perf_counter() - started) * 1000
 
 
 def to_first_output(argv: Sequence[str]) -> float:
-    """Milliseconds from the start of a process to its first output; the process is ended then."""
+    """Milliseconds from the start of a process to its first output; the process is then killed."""
     started = time.perf_counter()
     with running(argv) as process:
         assert process.stdout is not None
@@ -27,12 +27,12 @@ def to_first_output(argv: Sequence[str]) -> float:
 
 
 def to_end(argv: Sequence[str]) -> float:
-    """Milliseconds that a process takes as a whole."""
+    """Milliseconds from the start of a process to its end."""
     return milliseconds(lambda: subprocess.run(argv, stdout=subprocess.DEVNULL, check=True, timeout=TIMEOUT_S))
 
 
 def chunks(argv: Sequence[str]) -> Iterator[tuple[float, bytes]]:
-    """What a process prints, each chunk with the time (monotonic, seconds) at which it was read."""
+    """Yield what a process prints in chunks, each with the monotonic time in seconds at which it was read."""
     with running(argv) as process:
         assert process.stdout is not None
         while data := process.stdout.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]  # a buffered reader
@@ -42,13 +42,13 @@ def chunks(argv: Sequence[str]) -> Iterator[tuple[float, bytes]]:
 
 
 def python(code: str) -> list[str]:
-    """A command that runs a program as the endpoint does: unbuffered, without site packages' start-up cost."""
+    """The command that runs a Python program as the endpoint does: unbuffered, and without loading site packages."""
     return [sys.executable, "-S", "-u", "-c", code]
 
 
 @contextmanager
 def running(argv: Sequence[str]) -> "Iterator[subprocess.Popen[bytes]]":
-    """A process that is gone afterwards."""
+    """A process that is killed when the block ends."""
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield process

@@ -1,6 +1,7 @@
-"""The least that streams a program's output over HTTP: one uvicorn, one pipe, no sandbox, no contract, no volume.
+"""The smallest server that streams a program's output over HTTP: uvicorn and a pipe, without sandbox or contract.
 
-The baseline of what the endpoint adds. Runs as a process of its own, as the endpoint does; prints its port first.
+It is the baseline for what the endpoint adds. It runs in a process of its own, as the endpoint does, and prints its
+port first.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ _CHUNK_BYTES = 64 * 1024
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Run the program that is the request's body; every chunk it prints is one SSE event."""
+    """Run the Python program in the request's body, and send each chunk that it prints as one SSE event."""
     body = b""
     while True:
         message = await receive()
@@ -41,7 +42,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """The address of a bare stream that is gone afterwards."""
+    """Serve in a child process for the duration of the block; gives the server's address."""
     with subprocess.Popen([sys.executable, "-m", __name__], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -51,7 +52,7 @@ def serving() -> Iterator[str]:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until killed; print the port first."""
     with listen(0) as listener:
         print(listener.getsockname()[1], flush=True)  # noqa: T201  # whoever started this process reads it
         config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)

@@ -1,6 +1,7 @@
-"""A web function with as little in it as can be: what is measured of it is the way there and back.
+"""A web function that does next to nothing, so that what is measured is the way to it and back.
 
-Deployed as it stands, and served by a bare uvicorn as the baseline: `python -m workbench.benchmarks.bridge_app`.
+It is deployed for the measurement, and served by a bare uvicorn as the baseline: `python -m
+workbench.benchmarks.bridge_app`.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ app = modal.App(NAME)
 
 
 async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer `/` with two bytes, and `/events` with `count` events, `together` in a message, `every` seconds apart."""
+    """Answer `/` with two bytes; `/events` with `count` SSE events, `together` per message, `every` seconds apart."""
     if scope["type"] != "http":
         return
     asked = {name: values[0] for name, values in parse_qs(scope["query_string"].decode()).items()}
@@ -39,12 +40,12 @@ async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
 @modal.concurrent(max_inputs=1000)
 @modal.asgi_app()
 def bridge() -> Any:
-    """The application, as a web function."""
+    """The application as a web function of Modal."""
     return answer
 
 
 def main() -> None:
-    """Serve it bare until told to stop; prints its port first."""
+    """Serve the application with uvicorn until killed; print the port first."""
     import uvicorn
 
     with listen(0) as listener:

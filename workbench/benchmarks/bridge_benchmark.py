@@ -1,4 +1,4 @@
-"""What the way through the local cloud costs a web function, beside the same application under a bare uvicorn."""
+"""Measures what the local cloud adds to a web function's requests, beside the same application under bare uvicorn."""
 
 import asyncio
 import math
@@ -17,16 +17,16 @@ from workbench.benchmarks import bare_processes, bridge_app
 from workbench.benchmarks.figures import Figure, Samples
 from workbench.session import Workbench
 
-CROWD = 300  # live streams through one container
+CROWD = 300  # streams at the same time through one container
 _CROWD_S = 10.0
 _EVERY_S = 0.5
 _MESSAGES = 5000
-_TOGETHER = 32  # what a busy stream of the endpoint gathers in a message
-Take = Callable[[str], list[float]]  # samples from an address
+_TOGETHER = 32  # events in one message, as in a busy stream of the endpoint
+Take = Callable[[str], list[float]]  # takes samples from a server at an address
 
 
 def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
-    """Yield figures of deployment, first byte, requests and streams; the endpoint must have been deployed once."""
+    """Yield figures of deployment, first byte, requests and streams. The endpoint must have been deployed before."""
     yield _deployment(workbench, max(2, repeat // 6))
     yield _cold(max(2, repeat // 6))
     with _bare() as bare:
@@ -62,7 +62,7 @@ def _deployment(workbench: Workbench, repeat: int) -> Figure:
 
 
 def _cold(repeat: int) -> Figure:
-    """The first byte of a function that has no container: one is started, and imports the SDK."""
+    """Measure the first byte of a function without a container: one is started for it, and imports the SDK."""
     taken, bare = [], []
     for _ in range(repeat):
         url = _deployed()
@@ -100,7 +100,7 @@ def _rate(together: int, url: str) -> list[float]:
 
 
 def _silences(url: str) -> list[float]:
-    """Open many streams at once; the longest gap between two pieces of each."""
+    """Open many streams at once; returns, for each, the longest time in seconds between two pieces."""
     count = int(_CROWD_S / _EVERY_S)
 
     async def one(client: httpx.AsyncClient) -> float:
@@ -123,7 +123,7 @@ def _silences(url: str) -> list[float]:
 
 
 def _deployed() -> str:
-    """Deploy the function, or find it deployed; its URL."""
+    """Deploy the function unless it is deployed already; returns its URL."""
     bridge_app.app.deploy()
     return str(modal.Function.from_name(bridge_app.NAME, "bridge").get_web_url())
 

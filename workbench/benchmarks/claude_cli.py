@@ -1,4 +1,4 @@
-"""The pinned Claude CLI as a program of this machine: the baseline of what the endpoint adds to it."""
+"""The pinned Claude CLI as a program on this machine, for the baseline of Claude jobs."""
 
 import os
 import platform
@@ -10,12 +10,12 @@ import platformdirs
 
 from modal_app.actions.claude_command import CLI_PACKAGE, CLI_VERSION
 
-PROGRAM_VARIABLE = "WORKBENCH_CLAUDE_CLI"  # a CLI that is already here
+PROGRAM_VARIABLE = "WORKBENCH_CLAUDE_CLI"  # the path of a CLI that is installed already
 INSTALL_S = 300
 
 
 def program() -> Path:
-    """The CLI's program; installs it into the user's cache on first use. No package's script is run."""
+    """The path of the CLI; on first use it is installed into the user's cache, without running install scripts."""
     if given := os.environ.get(PROGRAM_VARIABLE):
         return Path(given)
     architecture = {"x86_64": "x64", "aarch64": "arm64"}[platform.machine()]

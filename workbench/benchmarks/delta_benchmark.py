@@ -1,6 +1,6 @@
-"""What gateway and endpoint add to the words of a model on their way to a client, beside the Claude CLI and a pipe.
+"""Measures what gateway and endpoint add to the time that a model's words take to the client, beside CLI and pipe.
 
-Every word is the time at which the model has sent it, by the kernel's own clock: the same on both ways.
+Every word is the time at which the model has sent it, by the kernel's monotonic clock, which all processes share.
 """
 
 import json
@@ -25,14 +25,14 @@ from workbench.machine.environment import environment
 from workbench.session import Workbench
 
 _WORDS = 200
-_PACE_MS = 20  # as a model speaks
+_PACE_MS = 20  # between two words, as from a real model
 _KEY = "sk-scripted-for-the-benchmark"
 _SCRIPT = {"turns": [{"text": ["word "] * _WORDS, "pace_ms": _PACE_MS, "stamped": True}]}
 Source = Callable[[], Iterator[tuple[float, str]]]
 
 
 def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
-    """Yield figures of text deltas; deploys the endpoint with a model of its own."""
+    """Yield figures of text deltas. Deploys the endpoint with a scripted model of its own."""
     with _model() as url, environment({UPSTREAM_URL_VARIABLE: url, UPSTREAM_KEY_VARIABLE: _KEY}):
         workbench.deploy()
         sources: dict[str, Source] = {
@@ -41,7 +41,7 @@ def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
         }
         for source in sources.values():
             for _ in source():
-                pass  # the image is built, and everything is warm
+                pass  # a first run, so that the image is built and everything is warm
         found: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(max(2, repeat // 5)):
             for name, source in sources.items():
@@ -53,7 +53,7 @@ def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
 
 
 def _alone(url: str) -> Iterator[tuple[float, str]]:
-    """The same words from a CLI that speaks to the model itself, read from its pipe."""
+    """Yield the words from a CLI on this machine that uses the model directly, read from its pipe."""
     with tempfile.TemporaryDirectory(prefix="workbench-bench-") as directory:
         command = claude_command(
             ClaudeOptions("go"),

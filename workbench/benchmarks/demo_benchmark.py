@@ -1,4 +1,4 @@
-"""How long the demo takes to show its first event, in a warm environment and with an empty state."""
+"""Measures how long `workbench demo` takes to show its first event, with an empty state but everything installed."""
 
 import os
 import subprocess
@@ -14,11 +14,11 @@ from workbench.local_cloud import STATE_VARIABLE
 
 
 def measure(repeat: int) -> Figure:
-    """Time whole processes; the baseline only imports the SDK, which the demo does three times over."""
+    """Time whole processes. The baseline is a process that only imports the SDK, which the demo does three times."""
     ours, bare = [], []
     for _ in range(repeat):
         with tempfile.TemporaryDirectory(prefix="workbench-bench-") as directory:
-            Path(directory).chmod(0o711)  # as root, sandboxes have users of their own
+            Path(directory).chmod(0o711)  # as root, sandboxes run as other users and must be able to enter
             env = {**os.environ, STATE_VARIABLE: str(Path(directory) / "state"), WITHOUT_CLAUDE_VARIABLE: "1"}
             command = [sys.executable, "-m", "workbench", "demo", "--json"]
             started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a measurement is: samples of ours, samples of its baselines, and their ratio. Pure values."""
+"""Figures: samples of what is measured, samples of its baselines, and their ratios. Pure values."""
 
 import statistics
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Samples:
-    """Repeated measurements of one thing, in the unit of their figure; at least one."""
+    """Repeated measurements of one thing, at least one, in the unit of their figure."""
 
     name: str
     values: tuple[float, ...]
@@ -20,7 +20,7 @@ class Samples:
 
     @property
     def median(self) -> float:
-        """The middle of the samples."""
+        """The median of the samples."""
         return statistics.median(self.values)
 
     def facts(self) -> dict[str, object]:
@@ -38,7 +38,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured property with its baselines; `better` says in which direction it improves."""
+    """One measured property with its baselines; `better` says whether lower or higher values are better."""
 
     name: str
     unit: str
@@ -47,7 +47,7 @@ class Figure:
     baselines: tuple[Samples, ...]
 
     def ratio(self, baseline: Samples) -> float:
-        """Our median by the baseline's."""
+        """The median of the figure divided by the baseline's."""
         return self.ours.median / baseline.median if baseline.median else float("inf")
 
     def facts(self) -> dict[str, object]:

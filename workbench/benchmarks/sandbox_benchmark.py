@@ -1,4 +1,4 @@
-"""What a sandbox costs through the stock SDK, beside the same program as a bare child process."""
+"""Measures what a sandbox costs, used through the stock SDK, beside the same program as a bare child process."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from workbench.benchmarks import bare_processes
 from workbench.benchmarks.figures import Figure, Samples
 
 _APP = "workbench-bench"
-_IDLE = 10  # sandboxes at once, when their memory is measured
+_IDLE = 10  # sandboxes at the same time when memory is measured
 _BLOCK = "import os\nblock = b'x' * 65535 + b'\\n'\nfor _ in range({count}): os.write(1, block)"
 _BOMB = """
 import os
@@ -31,7 +31,7 @@ def _sandbox(app: modal.App, *argv: str) -> modal.Sandbox:
 
 
 def measure(repeat: int) -> Iterator[Figure]:
-    """Yield figures of creation, execution and output; `repeat` is how many samples a creation gets."""
+    """Yield figures of creation, execution and output. Creation is measured `repeat` times."""
     app = modal.App.lookup(_APP, create_if_missing=True)
     yield _creation(app, repeat)
     yield _memory(app)
@@ -61,13 +61,13 @@ def _creation(app: modal.App, repeat: int) -> Figure:
 
 
 def _memory(app: modal.App) -> Figure:
-    """What idle sandboxes cost in memory of their own: bubblewrap and the agent, as the kernel counts it (PSS)."""
+    """Measure the memory of idle sandboxes: of bubblewrap and the agent, as the kernel counts it (PSS)."""
     before = set(_bubblewraps())
     sandboxes = [_sandbox(app) for _ in range(_IDLE)]
     try:
         ours = []
         for process in set(_bubblewraps()) - before:
-            with suppress(psutil.NoSuchProcess):  # of another cloud, ended meanwhile
+            with suppress(psutil.NoSuchProcess):  # a process of another cloud that has just ended
                 if (parent := process.parent()) is not None and parent.name() != "bwrap":
                     family = [process, *process.children(recursive=True)]
                     ours.append(sum(one.memory_full_info().pss for one in family) / 1e6)
@@ -81,7 +81,7 @@ def _memory(app: modal.App) -> Figure:
 
 
 def _termination(app: modal.App, repeat: int) -> Figure:
-    """Ending a sandbox in which a fork bomb goes off, until it is confirmed."""
+    """Measure how long it takes to end a sandbox with a fork bomb in it, until its end is confirmed."""
     ours, bare = [], []
     for _ in range(repeat):
         sandbox = _sandbox(app)
@@ -96,7 +96,7 @@ def _termination(app: modal.App, repeat: int) -> Figure:
 
 
 def _bubblewraps() -> list[psutil.Process]:
-    """Sandboxes' own: containers of functions run under bubblewrap, too, and have no agent."""
+    """The bubblewrap processes of sandboxes. Those of function containers are left out: they have no agent."""
     return [
         process
         for process in psutil.process_iter(["name", "cmdline"])

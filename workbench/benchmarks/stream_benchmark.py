@@ -1,4 +1,4 @@
-"""What the endpoint adds to a program's output on its way to a client, beside a pipe and a bare uvicorn stream."""
+"""Measures what the endpoint adds to the time of output to a client, beside a pipe and a bare uvicorn stream."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from workbench.benchmarks.figures import Figure, Samples
 from workbench.runs.project import Project
 from workbench.session import Workbench
 
-# The clock is the kernel's own: the same inside a sandbox as outside.
+# The kernel's monotonic clock is the same inside a sandbox as outside.
 _TICKS = """
 import sys, time
 for _ in range({count}):
@@ -48,7 +48,7 @@ Source = Callable[[str], Iterator[tuple[float, str]]]
 
 
 def measure(workbench: Workbench, repeat: int) -> Iterator[Figure]:
-    """Yield figures of latency and throughput; the endpoint must be deployed."""
+    """Yield figures of latency and throughput. The endpoint must be deployed."""
     with bare_stream.serving() as url:
         sources: dict[str, Source] = {
             "endpoint": lambda code: heard(workbench, "python", code=code),
@@ -87,7 +87,7 @@ def _latency(source: Source) -> Iterator[float]:
 
 
 def _beside(workbench: Workbench, source: Source, repeat: int) -> dict[str, list[float]]:
-    """The endpoint's latency while a hostile job takes all the processors that it can get, and alone."""
+    """Measure the endpoint's latency while a hostile job takes all the processor time it can get, and without it."""
     found: dict[str, list[float]] = {"beside": [], "alone": []}
     for _ in range(max(2, repeat // 5)):
         found["alone"] += _latency(source)
@@ -101,7 +101,7 @@ def _beside(workbench: Workbench, source: Source, repeat: int) -> dict[str, list
 
 
 def _crowd(sources: dict[str, Source], repeat: int) -> dict[str, list[float]]:
-    """Events that arrive in a second from several programs at once, each of which writes a line every few ms."""
+    """Measure how many events arrive per second from several programs at once, each writing a line every few ms."""
     found: dict[str, list[float]] = {name: [] for name in sources}
     with ThreadPoolExecutor(_CROWD) as pool:
         for _ in range(repeat):
@@ -136,7 +136,7 @@ def _count_megabytes(text: str) -> float:
 
 
 def heard(workbench: Workbench, action: str, **fields: Any) -> Iterator[tuple[float, str]]:
-    """What a job of the endpoint says, and when it arrives; raises RuntimeError when it does not end well."""
+    """Yield the output of a job of the endpoint, as (time of arrival, text); raises RuntimeError unless it succeeds."""
     arrived: list[tuple[float, str]] = []
     run = workbench.launch(Project.new(), action, **fields)
     stop = run.listen(

@@ -1,4 +1,4 @@
-"""What mounting, committing and reloading a project costs, beside `cp -a`, `rsync` and `git commit` of that tree."""
+"""Measures mounting, committing and reloading a project, beside `cp -a`, `rsync` and `git commit` of the same tree."""
 
 import asyncio
 import os
@@ -15,12 +15,12 @@ from workbench.local_cloud import CommittedVolumes, ContentStore, Database, Work
 FILES = 1000
 CHANGES = 10
 _VOLUME = "vo-bench"
-_FILE_BYTES = 4000  # a source file
+_FILE_BYTES = 4000  # the size of a typical source file
 _GIT = ("git", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "gc.auto=0")
 
 
 def measure(repeat: int) -> Iterator[Figure]:
-    """Yield figures of a project of FILES files in which CHANGES files change at a time."""
+    """Yield figures for a project of FILES files, of which CHANGES change at a time."""
     with tempfile.TemporaryDirectory(prefix="workbench-bench-") as directory:
         yield from asyncio.run(_Bench(Path(directory)).run(repeat))
 
@@ -36,7 +36,7 @@ class _Bench:
         self._copies = WorkingCopies(root / "copies", committed, ContentStore(root / "content"))
 
     async def run(self, repeat: int) -> list[Figure]:
-        """Measure everything in turns."""
+        """Measure everything, alternating between the figure and its baselines."""
         writer, reader = await self._mount(), await self._mount()
         _fill(writer.path)
         await writer.commit("bench:")
@@ -76,7 +76,7 @@ class _Bench:
         return await self._copies.mount(_VOLUME)
 
     async def _timed_mount(self, taken: list[float]) -> WorkingCopy:
-        """Mount, and note how long it took: the next one after an ended mount finds that one's directory."""
+        """Mount the volume, and add the time that it took to `taken`. It finds the directory of the mount before it."""
         started = asyncio.get_running_loop().time()
         copy = await self._mount()
         taken.append((asyncio.get_running_loop().time() - started) * 1000)

@@ -1,7 +1,7 @@
-"""A loopback Messages API that plays scripts: the model of the real Claude CLI where there is no account.
+"""A Messages API on loopback that plays scripts: it stands in for the model of the real Claude CLI without an account.
 
-A script says what the model answers to a conversation, and how it fails. The server checks the credential it is shown,
-answers with the frames of the real service, and remembers what it was asked.
+A script says what the model answers in a conversation, and how it fails. The server checks the credential of each
+request, answers in the format of the real service, and remembers the requests.
 """
 
 from workbench.scripted_model.messages_server import Asked, ScriptedModel

@@ -1,9 +1,9 @@
 """`python -m workbench.scripted_model SCRIPT.yaml`: a scripted model in a process of its own.
 
-The first line on stdout is `{"url": …}`, when it serves. It ends with SIGTERM or SIGINT, and with `--until-eof` also
-when its stdin, a pipe, ends, so that it never outlives the process that started it. With `--beside PID` it goes on in
-the background, says its own process in that line, and ends with that process. The credential that it accepts comes in
-WORKBENCH_SCRIPTED_MODEL_KEY; without one it makes its own and says it in that line as `key`.
+Once it serves, its first line on stdout is `{"url": …}`. It ends on SIGTERM or SIGINT. With `--until-eof` it also ends
+when its stdin ends, so that it does not outlive the process that has started it. With `--beside PID` it goes on in the
+background, adds its own process id to that line, and ends with the process PID. The credential that it accepts is read
+from WORKBENCH_SCRIPTED_MODEL_KEY; without one it makes its own and adds it to that line as `key`.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ def _listen(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
 
 
 def _leave_the_pipes() -> None:
-    """Let whoever waits for the end of our output go on."""
+    """Replace stdin, stdout and stderr, so that a caller who waits for the end of the output can go on."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
@@ -60,12 +60,14 @@ def _leave_the_pipes() -> None:
 
 
 def serve(
-    script: Annotated[Path, typer.Argument(help="a script, as YAML")],
-    port: Annotated[int, typer.Option(help="0: any free one")] = 0,
-    until_eof: Annotated[bool, typer.Option("--until-eof", help="end when stdin ends")] = False,
-    beside: Annotated[int, typer.Option(help="go on in the background, and end with the process of this id")] = 0,
+    script: Annotated[Path, typer.Argument(help="The script, a YAML file.")],
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0: any free one.")] = 0,
+    until_eof: Annotated[bool, typer.Option("--until-eof", help="End when stdin ends.")] = False,
+    beside: Annotated[
+        int, typer.Option(help="Go on in the background, and end when the process with this id ends.")
+    ] = 0,
 ) -> None:
-    """Serve a scripted Messages API on loopback until it is told to end."""
+    """Serve a scripted Messages API on loopback until a signal ends it."""
     try:
         played = load_script(script)
     except ScriptError as error:

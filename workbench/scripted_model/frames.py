@@ -1,4 +1,4 @@
-"""A turn in the words of the Messages API: one message, or the events of a stream. Pure.
+"""Writes a turn in the format of the Messages API: as one message, or as the events of a stream. Pure.
 
 https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/docs/build-with-claude/streaming
 """
@@ -15,7 +15,7 @@ from workbench.scripted_model.script import Block, Fault, Tool, Turn
 
 Frame = dict[str, JsonValue]
 _INPUT_PIECE = 64  # characters of a tool's input in one delta
-_CHARS_A_TOKEN = 4  # close enough for figures that nobody pays
+_CHARS_A_TOKEN = 4  # an estimate; nobody is billed by it
 _DELTAS = {
     "thinking": ("thinking_delta", "thinking"),
     "text": ("text_delta", "text"),
@@ -36,7 +36,7 @@ ERROR_TYPES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A turn as the answer to one request. Ids follow from `seed` alone."""
+    """A turn as the answer to one request. Its ids are derived from `seed` alone."""
 
     turn: Turn
     model: str
@@ -45,14 +45,14 @@ class Answer:
 
     @property
     def output_tokens(self) -> int:
-        """What the turn says it costs, or an estimate."""
+        """The tokens of the answer that the turn names, or an estimate."""
         if self.turn.output_tokens is not None:
             return self.turn.output_tokens
         said = sum(len(piece) for block in self.turn.content for piece in _pieces(block))
         return 1 + said // _CHARS_A_TOKEN
 
     def message(self) -> Frame:
-        """The whole answer, for a request that does not stream."""
+        """The complete message, for a request that does not stream."""
         content: list[JsonValue] = [self._whole(index, block) for index, block in enumerate(self.turn.content)]
         return {**self._envelope(self.output_tokens), "content": content, "stop_reason": self.turn.stop_reason}
 
@@ -93,7 +93,7 @@ class Answer:
         }
 
     def _empty(self, index: int, block: Block) -> Frame:
-        """A block before its first delta."""
+        """The block as it is before its first delta."""
         if block.tool is not None:
             return {"type": "tool_use", "id": self._id(f"toolu_{index}"), "name": block.tool.name, "input": {}}
         return {"type": "thinking", "thinking": "", "signature": ""} if block.thinking else {"type": "text", "text": ""}
@@ -116,27 +116,27 @@ def error(fault: Fault) -> Frame:
 
 
 def error_body(status: int, message: str) -> Frame:
-    """An error in the service's words."""
+    """The body of an error in the service's format."""
     return {"type": "error", "error": {"type": ERROR_TYPES.get(status, "api_error"), "message": message}}
 
 
 def sse(frame: Frame) -> bytes:
-    """One event on the wire."""
+    """An event as SSE bytes."""
     return f"event: {frame['type']}\ndata: {json.dumps(frame, ensure_ascii=False)}\n\n".encode()
 
 
 def tokens(body: bytes) -> int:
-    """An estimate of a request's tokens."""
+    """An estimate of how many tokens a request has."""
     return 1 + len(body) // _CHARS_A_TOKEN
 
 
 def raw_input(tool: Tool) -> str:
-    """What is sent of a tool's input."""
+    """The text that is sent as a tool's input."""
     return json.dumps(tool.input, ensure_ascii=False) if tool.raw_input is None else tool.raw_input
 
 
 def stamped(frame: Frame) -> Frame:
-    """A frame; a text delta with the time of this moment as its text."""
+    """The frame; if it is a text delta, with the present monotonic time in nanoseconds as its text."""
     delta = frame.get("delta")
     if not isinstance(delta, dict) or delta.get("type") != "text_delta":
         return frame
@@ -144,7 +144,7 @@ def stamped(frame: Frame) -> Frame:
 
 
 def is_delta(frame: Frame) -> bool:
-    """Whether a frame carries a piece of the answer."""
+    """Whether a frame is a delta, that is a piece of the answer."""
     return frame["type"] == "content_block_delta"
 
 
@@ -153,7 +153,7 @@ def _kind(block: Block) -> str:
 
 
 def _pieces(block: Block) -> Sequence[str]:
-    """What a block says, delta by delta."""
+    """The texts of a block's deltas."""
     if block.tool is None:
         return block.thinking or block.text
     whole = raw_input(block.tool)

@@ -1,6 +1,6 @@
-"""Serves a script on loopback. Owns its socket and its server task; `aclose` ends both, and every hanging answer.
+"""Serves a script over HTTP on loopback. It owns its socket and its server task; `aclose` ends both and every answer.
 
-It never serves another address: who reaches it can make a Claude CLI run any command that the script names.
+It refuses to serve any other address, because the script's commands are run by whichever Claude CLI uses it.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from workbench.scripted_model import frames
 from workbench.scripted_model.frames import Answer
 from workbench.scripted_model.script import Fault, Script, ScriptError, Turn, answers
 
-MAX_BODY_BYTES = 32 * 1024 * 1024  # what the real service takes
-MAX_ASKED = 1000  # remembered requests; one of the CLI is 50 KB
-PING_S = 0.2  # of `pings_forever`; the real service's are seconds apart, tests are shorter
+MAX_BODY_BYTES = 32 * 1024 * 1024  # the limit of the real service
+MAX_ASKED = 1000  # remembered requests; one of the CLI has about 50 KB
+PING_S = 0.2  # between the pings of `pings_forever`; the real service's are seconds apart, but tests are short
 _SHUTDOWN_S = 1
 _HIDDEN = frozenset({"x-api-key", "authorization"})
 _HANG_UP_WITH_RESET = struct.pack("ii", 1, 0)
@@ -41,7 +41,7 @@ _HANG_UP_WITH_RESET = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came, without its credential; `accepted` says whether that was right."""
+    """A request that was received, without its credential; `accepted` says whether the credential was right."""
 
     method: str
     path: str
@@ -51,9 +51,9 @@ class Asked:
 
 
 class ScriptedModel:
-    """A Messages API on loopback, for the time of an `async with`.
+    """A Messages API on loopback, for the duration of an `async with`.
 
-    `key` is the one credential it accepts; without one it makes its own. `asked` holds the last requests.
+    `key` is the only credential that it accepts; one is generated if it is not given. `asked` holds the last requests.
     """
 
     def __init__(self, script: Script, *, key: SecretStr | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -71,7 +71,7 @@ class ScriptedModel:
 
     @property
     def url(self) -> str:
-        """The base URL, as ANTHROPIC_BASE_URL takes it."""
+        """The base URL, to be set as ANTHROPIC_BASE_URL."""
         assert self._listener is not None, "the scripted model is not serving"
         host, port = self._listener.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -105,7 +105,7 @@ class ScriptedModel:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop serving; answers that hang end. Idempotent."""
+        """Stop serving, and end answers that hang on purpose. Idempotent."""
         self._closing.set()
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
@@ -152,7 +152,7 @@ class ScriptedModel:
         return _refusal(error.status_code, f"{request.method} {request.url.path} is not part of the scripted model")
 
     async def _take(self, request: Request) -> dict[str, JsonValue] | Response:
-        """The request's body, or the answer that refuses it."""
+        """The request's parsed body, or the error answer that refuses it."""
         raw = bytearray()
         async for chunk in request.stream():
             raw += chunk
@@ -194,7 +194,7 @@ class ScriptedModel:
                 return _refusal(504, "the scripted model was closed")
             case "reset_before_headers":
                 self._hang_up(request, reset=True)
-                return Response()  # nobody reads it
+                return Response()  # the client has gone
         return None
 
     async def _play(self, request: Request, answer: Answer, fault: Fault | None) -> AsyncIterator[bytes]:
@@ -225,7 +225,7 @@ class ScriptedModel:
                 yield b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"del\n\n'
 
     async def _hang(self, request: Request, *, timeout_s: float | None = None) -> bool:
-        """Wait until the client or the server goes; False when the time was up before."""
+        """Wait until the client disconnects or the server closes; False when `timeout_s` has passed before that."""
         gone = asyncio.create_task(_gone(request))
         closing = asyncio.create_task(self._closing.wait())
         try:
@@ -247,7 +247,7 @@ class ScriptedModel:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _HANG_UP_WITH_RESET)
                 transport.abort()
             else:
-                transport.close()  # what was written still goes out
+                transport.close()  # what was written before is still sent
 
 
 async def _gone(request: Request) -> None:
@@ -256,7 +256,7 @@ async def _gone(request: Request) -> None:
 
 
 def _conversation(request: Request, messages: list[JsonValue]) -> str:
-    """What a repeated request shares with the first one: its session and how far the conversation is."""
+    """A key that a repeated request has in common with the first: its session, and the conversation's length."""
     session = request.headers.get("x-claude-code-session-id", "")
     said = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
     text = json.dumps([session, answers(messages), said], sort_keys=True)

@@ -1,7 +1,7 @@
-"""Scripts as values: what the model says to a conversation, turn by turn, and where it fails. No I/O but `load_script`.
+"""Scripts: what the model answers in a conversation, turn by turn, and where it fails. Only `load_script` does I/O.
 
-A turn is found by the conversation alone: the request that holds `n` answers of the model gets turn `n`. So a request
-that is repeated gets the same answer, and a session that is resumed, or forked, goes on where it stood.
+The turn is chosen by the conversation alone: a request that contains `n` answers of the model gets turn `n`, counted
+from 0. So a repeated request gets the same answer, and a session that is resumed or forked continues where it was.
 """
 
 import re
@@ -19,7 +19,7 @@ FaultKind = Literal[
     "hang_before_headers",
     "reset_before_headers",
     "hang_mid_stream",
-    "pings_forever",  # after `after_deltas`: life without progress
+    "pings_forever",  # after `after_deltas`: only pings from then on
     "eof_mid_stream",  # the answer ends cleanly, too early
     "close_mid_stream",  # the connection is closed in the middle of the answer
     "error_mid_stream",  # an `error` event of the service
@@ -30,7 +30,7 @@ BEFORE_HEADERS = frozenset({"status", "hang_before_headers", "reset_before_heade
 
 
 class ScriptError(WorkbenchError, ValueError):
-    """A script that cannot be played; says where and why."""
+    """A script is invalid, or has no answer to a request; the message says where and why."""
 
 
 class _Part(BaseModel):
@@ -38,10 +38,10 @@ class _Part(BaseModel):
 
 
 class Fault(_Part):
-    """How an answer fails. In YAML a number is an HTTP status and a word is a kind.
+    """How an answer fails. In YAML, a number means an HTTP status and a word means a kind.
 
-    Faults in the middle of a stream come after `after_deltas` deltas of the turn; a request that does not stream does
-    not meet them.
+    Faults in the middle of a stream happen after `after_deltas` deltas of the turn; they do not apply to a request that
+    does not stream.
     """
 
     kind: FaultKind = "status"
@@ -63,7 +63,7 @@ def _texts(value: object) -> object:
 
 
 def _words(text: str) -> list[str]:
-    """Text as a model sends it: word by word."""
+    """A text as a list of words, the deltas in which a model sends it."""
     return re.findall(r"\s*\S+\s*|\s+", text)
 
 
@@ -72,7 +72,7 @@ Deltas = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 
 
 class Tool(_Part):
-    """A tool that the model uses. `raw_input` is sent instead of `input` and need not be JSON."""
+    """A call of a tool by the model. `raw_input`, if given, is sent instead of `input` and need not be JSON."""
 
     name: str
     input: dict[str, JsonValue] = Field(default_factory=dict)
@@ -80,7 +80,7 @@ class Tool(_Part):
 
 
 class Block(_Part):
-    """One block of an answer: thoughts, text or a tool."""
+    """One block of an answer: thinking, text or a tool call."""
 
     thinking: Deltas = ()
     text: Deltas = ()
@@ -94,12 +94,12 @@ class Block(_Part):
 
 
 class Turn(_Part):
-    """One answer of the model: thoughts, then text, then tools, then `blocks` in the order in which they stand.
+    """One answer of the model: thinking, then text, then tool calls, then `blocks` in their order.
 
-    `text` is one string, sent word by word, or a list of deltas. `structured` is an answer in the form that the
-    request's JSON schema asks for, and comes last. With `stamped`, each text delta is the time at which it was sent
-    instead, in nanoseconds of this machine's monotonic clock, and a space. `first` are the faults of the first requests
-    for this turn, `fault` is that of each.
+    `text` is one string, sent word by word, or a list of deltas. `structured` is the structured output that the
+    request's JSON schema asks for, and comes last. With `stamped`, each text delta is replaced by the time at which it
+    is sent, in nanoseconds of this machine's monotonic clock, and a space. `first` are the faults of the first requests
+    for this turn, each for as many requests as its `times`; `fault` is the fault of all requests after those.
     """
 
     thinking: Deltas = ()
@@ -117,7 +117,7 @@ class Turn(_Part):
 
     @property
     def content(self) -> tuple[Block, ...]:
-        """Every block, with the call that hands over structured output."""
+        """All blocks, including the tool call that gives the structured output."""
         first = [Block(thinking=self.thinking)] if self.thinking else []
         if self.text:
             first.append(Block(text=self.text))
@@ -129,16 +129,16 @@ class Turn(_Part):
 
     @property
     def calls(self) -> tuple[Tool, ...]:
-        """The tools of all blocks."""
+        """The tool calls among the blocks."""
         return tuple(block.tool for block in self.content if block.tool is not None)
 
     @property
     def stop_reason(self) -> StopReason:
-        """Why the model stops here."""
+        """The stop reason of the answer."""
         return self.stop or ("tool_use" if self.calls else "end_turn")
 
     def fault_of(self, attempt: int, *, streams: bool) -> Fault | None:
-        """The fault that a request meets; `attempt` counts the requests for this turn from 0."""
+        """The fault of a request; None for none. `attempt` counts the requests for this turn from 0."""
         for fault in self.first:
             if attempt < fault.times:
                 break
@@ -151,9 +151,9 @@ class Turn(_Part):
 
 
 class Conversation(_Part):
-    """Turns for the conversations whose first prompt holds a match of the regular expression `when`.
+    """The turns of conversations in whose first prompt the regular expression `when` matches.
 
-    `afterwards` is the answer to whatever comes after the last of them; without it, nothing may come.
+    `afterwards` is the answer to every request after the last turn; without it, such a request is an error.
     """
 
     when: str = ""
@@ -179,7 +179,7 @@ class Conversation(_Part):
             return self.turns[position]
         if self.afterwards is None:
             raise ScriptError(
-                f"the script's conversation has {len(self.turns)} turns, turn {position + 1} was asked for"
+                f"the script's conversation has {len(self.turns)} turns, but turn {position + 1} was asked for"
             )
         return self.afterwards
 
@@ -207,7 +207,7 @@ class Script(_Part):
         return cls(conversations=(Conversation(turns=turns),))
 
     def find(self, messages: list[JsonValue]) -> Turn:
-        """The turn that answers a request's messages; raises ScriptError when the script has none."""
+        """The turn that answers a request with these messages; raises ScriptError when the script has none."""
         prompt, position = first_prompt(messages), answers(messages)
         for conversation in self.conversations:
             if conversation.pattern.search(prompt):
@@ -236,13 +236,13 @@ def load_script(path: Path) -> Script:
 
 
 def answers(messages: list[JsonValue]) -> int:
-    """How often the model has answered in a request's messages. Neighbouring messages of the model are one answer."""
+    """How many answers of the model a request's messages contain; neighbouring messages of the model count as one."""
     roles = [role for role in (_role(message) for message in messages) if role in ("user", "assistant")]
     return sum(role == "assistant" and before != "assistant" for before, role in zip(["", *roles], roles, strict=False))
 
 
 def first_prompt(messages: list[JsonValue]) -> str:
-    """What the user said first, without the reminders that the CLI adds."""
+    """The text of the user's first message, without the reminders that the CLI adds."""
     for message in messages:
         if _role(message) == "user":
             assert isinstance(message, dict)
