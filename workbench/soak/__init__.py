@@ -1,4 +1,5 @@
-"""Long counts of one promise: no process, mount, socket, namespace, control group or directory is ever left.
+"""Soaks: long tests that count whether promises are kept, such as that nothing is ever left behind on the machine.
 
-`sandboxes` puts the phases together, `leftovers` says what is left, `orphans` makes sure that nothing can hide.
+What may be left is processes, mounts, sockets, namespaces, control groups and directories: `leftovers` looks for them,
+and `orphans` makes sure that no process can hide. `sandbox_soak` runs the phases of the soak of sandboxes.
 """

@@ -1,6 +1,6 @@
-"""A private local cloud and the SDK program that uses it, for the phases that go through both.
+"""A private local cloud, and a program that uses it through the SDK, for the phases that need both.
 
-Owns the two processes: whatever happens, neither outlives the phase.
+It owns the two processes: whatever happens, neither outlives the phase.
 """
 
 import json
@@ -30,19 +30,19 @@ class Client:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id of the program."""
         return self._process.pid
 
     def connect(self, running: Running) -> None:
-        """Point it at a cloud; it starts to work then."""
+        """Tell the program which cloud to use; it then starts to work."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(running.env()).encode() + b"\n")
 
     def hear(self, *, timeout_s: float) -> dict[str, Any] | None:
-        """Take the next thing that it tells, None at its good end; raises SoakFailedError."""
+        """The next message of the program, None when it has ended well; raises SoakFailedError after `timeout_s`."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], timeout_s)[0]:
-            raise SoakFailedError(f"the SDK program told nothing for {timeout_s:g} s; {self._said()}")
+            raise SoakFailedError(f"the SDK program sent no message for {timeout_s:g} s; {self._said()}")
         line = self._process.stdout.readline()
         if line:
             found: dict[str, Any] = json.loads(line)
@@ -57,17 +57,17 @@ class Client:
 
 @contextmanager
 def client(root: Path, *arguments: str) -> Iterator[Client]:
-    """Start the SDK program; it imports the SDK while its caller starts a cloud. Killed at the end."""
+    """Start the program, which imports the SDK while the caller starts a cloud. It is killed when the block ends."""
     log = root / "client.log"
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
             [sys.executable, "-m", "workbench.soak.sdk_client", *arguments],
-            bufsize=0,  # so that `select` sees whatever has not been read
+            bufsize=0,  # unbuffered, so that `select` sees everything that is not read yet
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            start_new_session=True,  # Ctrl-C is for us to handle
+            start_new_session=True,  # Ctrl-C must reach only this process
         ) as process,
     ):
         try:
@@ -79,7 +79,7 @@ def client(root: Path, *arguments: str) -> Iterator[Client]:
 
 @contextmanager
 def private_state(scene: Scene) -> Iterator[State]:
-    """A state directory of its own; a cloud that still runs on it at the end is ended."""
+    """A new state directory; a cloud that is still running on it when the block ends is stopped."""
     state = State(scene.root / "state")
     scene.watched += (state.root / "run",)
     try:
@@ -89,13 +89,16 @@ def private_state(scene: Scene) -> Iterator[State]:
 
 
 def start(state: State, scene: Scene) -> tuple[Running, float]:
-    """Start a cloud, and note its id, whose groups must go with it; returns it and the seconds that it took."""
+    """Start a cloud, and tell `scene` its process id, by which its control groups are recognised.
+
+    Returns the cloud and the seconds that the start took. Raises SoakFailedError.
+    """
     began = time.monotonic()
     try:
         running, started = daemon.start(state)
     except daemon.CloudStartFailedError as error:
         raise SoakFailedError(f"the cloud does not start: {error}; {daemon.tail(state.log, _LOG_LINES)}") from error
     if not started:
-        raise SoakFailedError("a cloud that has ended is taken for one that runs")
+        raise SoakFailedError("a cloud that has ended is taken for a running one")
     scene.owners.add(running.pid)
     return running, time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Phase 2: many sandboxes talk at once, through the stock SDK. None may stall, every line must come, nothing stays."""
+"""Phase 2: many sandboxes print at the same time, read through the stock SDK. None may stall; every line must come."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ _PATIENCE_S = 30.0
 
 
 def run(scene: Scene, count: int, *, talk_s: float, advance: Callable[[], None]) -> dict[str, object]:
-    """Listen to `count` sandboxes for `talk_s` seconds, and return figures. Raises SoakFailedError."""
+    """Read the output of `count` sandboxes for `talk_s` seconds, and return figures. Raises SoakFailedError."""
     before = scene.look()
     wrong, lines, longest_s = [], 0, 0.0
     with (

@@ -1,6 +1,6 @@
-"""Phase 1: create a sandbox, run programs that do not want to end, end it at a random moment, find nothing left.
+"""Phase 1: create a sandbox, run programs that resist being ended, end it at a random moment, look for leftovers.
 
-Straight through the sandboxes' engine, a look at the machine after every one.
+It uses the local cloud's sandbox engine directly, and looks at the machine after every sandbox.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from workbench.soak.soak_failures import SoakFailedError
 
 _PATIENCE_S = 10.0
 _DEADLINE_S = 60.0
-_START_S = 25.0  # more than the engine waits for an agent
+_START_S = 25.0  # more than the engine itself waits for a sandbox's agent
 _LISTEN = (
     "import socket, time; a = socket.create_server(('127.0.0.1', 0)); b = socket.socket(socket.AF_UNIX); "
     "b.bind('\\0soak'); b.listen(); time.sleep(1000)"
@@ -38,7 +38,7 @@ _LISTEN = (
 
 @dataclass(frozen=True)
 class Program:
-    """What runs in a sandbox; `code` is the exit code of one that ends by itself."""
+    """A program to run in a sandbox; `code` is its exit code if it ends by itself, else None."""
 
     name: str
     argv: tuple[str, ...]
@@ -73,7 +73,7 @@ ENDS: tuple[End, ...] = get_args(End)
 
 @dataclass(frozen=True)
 class Cycle:
-    """One round, as it follows from seed and number."""
+    """One round: its programs, when and how its sandbox is ended. All of it follows from the seed and the number."""
 
     number: int
     programs: tuple[Program, ...]
@@ -83,7 +83,7 @@ class Cycle:
 
     @classmethod
     def choose(cls, seed: int, number: int) -> "Cycle":
-        """The same for the same arguments, whatever ran before."""
+        """Choose a round; the same seed and number always give the same round."""
         chance = random.Random(f"{seed}/cycles/{number}")  # noqa: S311  # to be repeated, not to be secret
         programs = tuple(chance.choices(PROGRAMS, k=chance.randint(1, 3)))
         timeout_s = chance.choice((None, None, None, chance.uniform(0, 0.3)))
@@ -96,7 +96,7 @@ class Cycle:
 
 
 async def run(scene: Scene, seed: int, numbers: range, *, advance: Callable[[], None]) -> dict[str, object]:
-    """Go through some cycles, and return figures. Raises SoakFailedError with the one that failed."""
+    """Run the rounds with these numbers, and return figures. Raises SoakFailedError, which names the failed round."""
     sandboxes, workspaces = scene.root / "sandboxes", scene.root / "workspaces"
     workspaces.mkdir(mode=0o711, exist_ok=True)
     scene.owners.add(os.getpid())
@@ -112,7 +112,7 @@ async def run(scene: Scene, seed: int, numbers: range, *, advance: Callable[[], 
                 os.chown(workspace, isolation_uid(number), isolation_uid(number))
             try:
                 await asyncio.wait_for(_run(engine, cycle, workspace), _DEADLINE_S)
-            except Exception as error:  # whatever went wrong, its cycle must be told to repeat it
+            except Exception as error:  # any failure must name its round, so that it can be repeated
                 kind = "" if isinstance(error, SoakFailedError) else f"{type(error).__name__}: "
                 raise SoakFailedError(f"{cycle}: {kind}{error}") from error
             finally:
@@ -128,7 +128,9 @@ async def _closing(engine: Engine) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(Exception):  # what has failed may fail again, and the first failure is what counts
+        with contextlib.suppress(
+            Exception
+        ):  # cleaning up after a failure may fail as well; only the first failure is told
             await engine.aclose()
         raise
     await engine.aclose()
@@ -155,7 +157,7 @@ async def _run(engine: Engine, cycle: Cycle, workspace: Path) -> None:
             creating.cancel()
         await asyncio.wait([creating], timeout=_START_S)
         if not creating.done():
-            raise SoakFailedError("a start that was cut off has no end")
+            raise SoakFailedError("a start that was interrupted has no end")
         if not creating.cancelled() and creating.exception() is None:
             await engine.discard(creating.result())
 

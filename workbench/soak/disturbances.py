@@ -1,4 +1,4 @@
-"""When something was done that any run may feel, beside the one that it was meant for. No other has an excuse."""
+"""Records when faults were injected that may affect any run; at other times only the targeted run may fail."""
 
 import math
 import time
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class Disturbances:
-    """Spans of time, on this machine's monotonic clock."""
+    """A list of time spans, by this machine's monotonic clock in seconds."""
 
     def __init__(self) -> None:
         self._spans: list[list[float]] = []
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """The length of the block is one."""
+        """Record the duration of the block as a span."""
         span = [time.monotonic(), math.inf]
         self._spans.append(span)
         try:
@@ -23,5 +23,5 @@ class Disturbances:
             span[1] = time.monotonic()
 
     def touch(self, began: float, ended: float) -> bool:
-        """Whether there was one between two moments."""
+        """Whether any span overlaps the time between two moments."""
         return any(start <= ended and began <= end for start, end in self._spans)

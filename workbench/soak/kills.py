@@ -1,7 +1,7 @@
-"""Phase 3: kill a local cloud at any moment of its work, find nothing left of it, start it again on the same state.
+"""Phase 3: kill a local cloud at a random moment, look for leftovers, and start it again on the same state.
 
-Sometimes the next one starts before the dead one's janitor is done, and sometimes the janitor is killed as well: then
-the start has to clean up, and the next look at the machine, which there always is, must find nothing of either.
+A killed cloud's janitor process cleans up after it. Sometimes the next cloud is started before the janitor is done, and
+sometimes the janitor is killed as well: then the start has to clean up. The machine is looked at after every round.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ THENS: tuple[Then, ...] = get_args(Then)
 
 @dataclass(frozen=True)
 class Kill:
-    """One round, as it follows from seed and number."""
+    """One round: when the cloud is killed, and what happens then. All of it follows from the seed and the number."""
 
     number: int
     step: str
@@ -41,7 +41,7 @@ class Kill:
 
     @classmethod
     def choose(cls, seed: int, number: int) -> "Kill":
-        """The same for the same arguments, whatever ran before."""
+        """Choose a round; the same seed and number always give the same round."""
         chance = random.Random(f"{seed}/kills/{number}")  # noqa: S311  # to be repeated, not to be secret
         step = chance.choice(("listens", *STEPS))
         return cls(number, step, chance.uniform(0, _DELAY_S), chance.choices(THENS, weights=(3, 1, 1))[0])
@@ -51,7 +51,7 @@ class Kill:
 
 
 def run(scene: Scene, seed: int, numbers: range, *, advance: Callable[[], None]) -> dict[str, object]:
-    """Go through some kills, and return figures. Raises SoakFailedError with the one that failed."""
+    """Run the rounds with these numbers, and return figures. Raises SoakFailedError, which names the failed round."""
     before = scene.look()
     starts_s: list[float] = []
     cleanups_s: list[float] = []
@@ -67,7 +67,7 @@ def run(scene: Scene, seed: int, numbers: range, *, advance: Callable[[], None])
             if kill.then == "look":
                 cleanups_s.append(scene.expect(before, str(kill), timeout_s=_PATIENCE_S))
             advance()
-        starts_s.append(clouds.start(state, scene)[1])  # whatever the last kill has left is its to clean up
+        starts_s.append(clouds.start(state, scene)[1])  # this start has to clean up whatever the last kill has left
         daemon.stop(state)
         orphans.reap()
         scene.expect(before, "the last start and stop", timeout_s=_PATIENCE_S)
@@ -83,7 +83,7 @@ def _run(scene: Scene, state: State, kill: Kill) -> float:
         while kill.step != "listens":
             told = client.hear(timeout_s=_STEP_S)
             if told is None:
-                raise SoakFailedError("the SDK program came to its end too early")
+                raise SoakFailedError("the SDK program ended too early")
             if told["step"] == kill.step:
                 break
         time.sleep(kill.delay_s)
@@ -91,7 +91,7 @@ def _run(scene: Scene, state: State, kill: Kill) -> float:
             _kill_janitor(running)
         cloud = psutil.Process(running.pid)
         cloud.kill()
-        cloud.wait(_PATIENCE_S)  # and no zombie stays, which its successor might take for alive
+        cloud.wait(_PATIENCE_S)  # reap it: the next cloud might take a zombie for a living process
     orphans.reap()
     return start_s
 

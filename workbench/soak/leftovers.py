@@ -1,7 +1,7 @@
-"""Looks for what a local cloud or a sandbox may leave on a machine, and tells each thing in words.
+"""Looks for what a local cloud or a sandbox may leave on a machine, and describes each thing in words.
 
-Only what belongs to one private directory, to descendants of this process or to given process ids counts: other clouds
-may run on the same machine, and come and go meanwhile.
+Only things of one private directory, of this process's descendants, or of given process ids count, because other clouds
+may be running on the same machine.
 """
 
 import contextlib
@@ -25,7 +25,9 @@ _COMMAND_CHARACTERS = 120
 
 @dataclass
 class Scene:
-    """Where to look. Nobody else names `root`; entries of the `watched` directories count, and groups of `owners`."""
+    """Where to look: for uses of the private directory `root`, for entries of `watched` directories, and for control
+    groups of the processes `owners`.
+    """
 
     root: Path
     watched: tuple[Path, ...]
@@ -33,7 +35,7 @@ class Scene:
     ports: set[int] = field(default_factory=set)
 
     def look(self) -> frozenset[str]:
-        """Everything there is now."""
+        """Everything that is there now, each thing as a text."""
         own = {name: _link(f"/proc/self/ns/{name}") for name in _NAMESPACES}
         found = set(self._rest())
         for process in self._processes():
@@ -47,7 +49,10 @@ class Scene:
         return frozenset(found)
 
     def expect(self, before: frozenset[str], when: str, *, timeout_s: float) -> float:
-        """Wait until there is nothing more than `before`, and return the seconds; raises SoakFailedError."""
+        """Wait until nothing is there that was not there `before`; returns how many seconds it took.
+
+        Raises SoakFailedError after `timeout_s`; its message begins with `when`, which says what has left the things.
+        """
         started = time.monotonic()
         while left := self.look() - before:
             if time.monotonic() > started + timeout_s:
@@ -58,7 +63,9 @@ class Scene:
 
     def _rest(self) -> Iterator[str]:
         for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208  # numbers, not paths
-            if (target := _link(f"/proc/self/fd/{descriptor}")) is not None:  # that of the listing itself is closed
+            if (
+                target := _link(f"/proc/self/fd/{descriptor}")
+            ) is not None:  # None for the listing's own descriptor, which is closed by now
                 yield f"descriptor {descriptor}: {target}"
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             if str(self.root) in line or " nsfs " in line:
@@ -80,7 +87,7 @@ class Scene:
             yield from (f"{directory}/{child}" for child in children if parent or child.startswith(names))
 
     def _processes(self) -> Iterator[psutil.Process]:
-        """Descendants, and whatever names the private directory: in its command line, or mounted in its namespace."""
+        """Descendants of this process, and processes with the private directory in their command line or mounts."""
         descendants = {process.pid: process for process in orphans.alive()}
         yield from descendants.values()
         mounts = _link("/proc/self/ns/mnt")

@@ -1,7 +1,7 @@
-"""Makes this process the parent of whatever is orphaned below it, so that nothing it has started can hide.
+"""Makes this process adopt all orphans among its descendants, so that no process that it has started can hide.
 
-Linux gives an orphan to its nearest ancestor that asked for orphans (PR_SET_CHILD_SUBREAPER, prctl(2)), also one that
-daemonised itself. So every survivor is a descendant, whatever its command line says.
+Linux gives an orphan to its nearest ancestor that has asked for orphans (PR_SET_CHILD_SUBREAPER, prctl(2)), also one
+that has daemonised itself. So every process that survives is a descendant, whatever its command line is.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _END_S = 10.0
 
 @contextmanager
 def adopted() -> Iterator[None]:
-    """Be that parent; whatever is still there afterwards is killed."""
+    """Adopt orphans for the duration of the block; then kill every descendant that is left."""
     _set(True)
     try:
         yield
@@ -28,7 +28,7 @@ def adopted() -> Iterator[None]:
 
 
 def alive() -> list[psutil.Process]:
-    """Every process below this one that has not ended."""
+    """Every descendant of this process that has not ended."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -38,7 +38,7 @@ def alive() -> list[psutil.Process]:
 
 
 def reap(*, apart_from: Collection[int] = ()) -> None:
-    """Take note of the ends of adopted children. `apart_from` are the ids whose ends somebody else waits for."""
+    """Reap adopted children that have ended, except those with ids in `apart_from`, which others wait for."""
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
             if process.pid not in apart_from and process.status() == psutil.STATUS_ZOMBIE:
@@ -46,7 +46,7 @@ def reap(*, apart_from: Collection[int] = ()) -> None:
 
 
 def end() -> None:
-    """Kill every process below this one."""
+    """Kill every descendant of this process."""
     for _ in range(3):  # a process may fork while it is being killed
         processes = alive()
         for process in processes:

@@ -1,6 +1,6 @@
-"""How far a soak has come, kept in a small file, so that an interrupted one goes on where it stopped.
+"""The progress of a soak, kept in a small file, so that an interrupted soak can be continued.
 
-Every choice of a soak follows from its seed and the number of the round; so seed and counts are all there is to keep.
+Every random choice of a soak follows from its seed and the number of the round, so only seed and counts are kept.
 """
 
 import json
@@ -15,12 +15,12 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 class ProgressUnreadableError(WorkbenchError):
-    """The file is not one of these."""
+    """The file does not hold the progress of a soak; the message says why."""
 
 
 @dataclass
 class Progress:
-    """Counts by phase: rounds `asked` for and `done`, and the seconds they took."""
+    """The seed of a soak and, by phase, the rounds `asked` for, those `done`, and the seconds that they took."""
 
     seed: int
     asked: dict[Phase, int]
@@ -29,12 +29,12 @@ class Progress:
 
     @classmethod
     def new(cls, seed: int, asked: dict[Phase, int]) -> "Progress":
-        """Nothing is done yet."""
+        """The progress of a soak that has not begun."""
         return cls(seed, asked, dict.fromkeys(PHASES, 0), dict.fromkeys(PHASES, 0.0))
 
     @classmethod
     def load(cls, path: Path) -> "Progress":
-        """Read it back; raises ProgressUnreadableError."""
+        """Read a progress from its file; raises ProgressUnreadableError."""
         try:
             found = cls(**json.loads(path.read_text()))
             int(found.seed)
@@ -46,7 +46,7 @@ class Progress:
         return found
 
     def save(self, path: Path) -> None:
-        """Write it so that a reader sees the old or the new, never a part."""
+        """Write the progress to a file, atomically."""
         temporary = path.with_name(f"{path.name}.new")
         temporary.write_text(json.dumps(asdict(self)))
         temporary.replace(path)

@@ -1,4 +1,4 @@
-"""The cases of the soak of runs: which job, which fault at which moment, which readers; and what each may end in."""
+"""The cases of the soak of runs: the job, the fault and its moment, the readers; and how the run may then end."""
 
 import random
 from dataclasses import dataclass, replace
@@ -25,13 +25,13 @@ Harm = Literal[
 ]
 HARMS: tuple[Harm, ...] = get_args(Harm)
 _WEIGHTS = (10, 8, 6, 5, 3, 8, 1, 12, 12, 12, 5, 4, 7, 7)
-# Of the endpoint and of what it does in its sandbox; the platform's own work with containers is among them.
+# The RPCs of the endpoint and of its sandboxes that faults are injected into.
 _RPCS = ("Sandbox*", "Task*", "Queue*", "Dict*", "Volume*", "Queue*", "Dict*", "Function*", "*")
 _STREAMS = ("TaskExecStdioRead", "Task*", "FunctionCallGetData*", "*")
 _STATUSES = ("UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED")
-_TO_ITS_READER = frozenset(("nothing", "the client leaves"))  # the run itself has no excuse then
-# What a run may end in when something was done to it, or to others while it went on. `internal` is not among them, nor
-# is any time limit: nothing here takes so long.
+_TO_ITS_READER = frozenset(("nothing", "the client leaves"))  # harm that must not change how the run ends
+# How a run may end when a fault was injected into it, or into others while it went on. `internal` is not allowed, nor
+# is any time limit, because nothing here takes that long.
 _PERMITTED = frozenset(
     (
         "container_lost",
@@ -58,7 +58,7 @@ sys.exit({exit_code})
 
 @dataclass(frozen=True)
 class Case:
-    """One run, as it follows from seed and number. `at_s` is when it is harmed, `rule` how, by a fault of the cloud."""
+    """One run, derived from the seed and the number. `harm` is done `at_s` seconds after its start, perhaps by `rule`."""
 
     number: int
     harm: Harm
@@ -72,7 +72,7 @@ class Case:
 
     @classmethod
     def choose(cls, seed: int, number: int) -> "Case":
-        """The same for the same arguments, whatever ran before."""
+        """Choose a case; the same seed and number always give the same case."""
         chance = random.Random(f"{seed}/runs/{number}")  # noqa: S311  # to be repeated, not to be secret
         harm = chance.choices(HARMS, _WEIGHTS)[0]
         return cls(
@@ -89,27 +89,27 @@ class Case:
 
     @property
     def code(self) -> str:
-        """The job: it leaves one mark for each execution, and prints what its seed says."""
+        """The job's program: it adds a mark to a file for each execution, and prints output derived from its seed."""
         return _CODE.format(seed=self.job_seed, lines=self.lines, pause_s=self.pause_s, exit_code=self.exit_code)
 
     @property
     def output(self) -> str:
-        """What the job prints when it comes to its end."""
-        chance = random.Random(self.job_seed)  # noqa: S311  # as the job does
+        """The complete output of the job."""
+        chance = random.Random(self.job_seed)  # noqa: S311  # the same generator as in the job
         return "".join("".join(chance.choices("aé日 b\n", k=chance.randint(1, 300))) for _ in range(self.lines))
 
     def __str__(self) -> str:
         return f"run {self.number} ({self.harm} after {self.at_s:.3f} s{f', {self.rule}' if self.rule else ''})"
 
     def unharmed(self) -> "Case":
-        """The same job and readers, which nothing is done to, and which comes to its end."""
+        """The same case without any harm, whose job ends with exit code 0."""
         return replace(self, harm="nothing", rule=None, exit_code=0)
 
     def check(self, events: list[Event], executions: int | None, *, disturbed: bool = False) -> str:
-        """See that a run has ended as it may, and return how. Raises SoakFailedError.
+        """Check that a run has ended in an allowed way, and return how it ended. Raises SoakFailedError.
 
-        `executions` is how often the job has left its mark in what is committed, None when that is not known;
-        `disturbed` says whether anything was done meanwhile that other runs may feel.
+        `executions` is how many marks the job has left in the committed files, None when that is not known; `disturbed`
+        says whether a fault that may affect any run was injected meanwhile.
         """
         end = events[-1]
         text = "".join(one.text for one in events if isinstance(one, StreamEvent) and one.channel == "stdout")

@@ -1,6 +1,6 @@
-"""Readers of one run, straight over HTTP: they leave and come back at random moments and keep every byte that they got.
+"""Readers of one run over plain HTTP: they leave and come back at random moments, and keep every byte that they get.
 
-They do not use the client: what it would repair is what is looked for here.
+They do not use the workbench's client, because that would hide the failures that are looked for.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _PASSING = frozenset((408, 429, 500, 502, 503, 504))
 
 @dataclass
 class Reader:
-    """One reader and what it has. `events` are checked as they come; raises SoakFailedError for what may not be."""
+    """One reader, with the bytes and events that it has received. Events are checked as they come."""
 
     name: str
     chance: random.Random
@@ -34,13 +34,16 @@ class Reader:
 
     @property
     def ended(self) -> bool:
-        """Whether it has the terminal event."""
+        """Whether the reader has received the terminal event."""
         return self._order.ended
 
     async def read(
         self, http: Callable[[], httpx.AsyncClient], ask: Callable[["Reader"], dict[str, Any]], *, patient: bool
     ) -> None:
-        """Read to the end, with connections that `ask` describes; the patient never leave by themselves."""
+        """Read until the terminal event, with as many connections as it takes. Raises SoakFailedError.
+
+        `ask` gives the arguments of each HTTP request. A `patient` reader never leaves by itself.
+        """
         try:
             async with asyncio.timeout(_DEADLINE_S):
                 await self._read(http, ask, patient=patient)
@@ -68,7 +71,7 @@ class Reader:
                     await self._take(response, leaves_after)
             except (httpx.HTTPError, ConnectionError):
                 await asyncio.sleep(self.chance.uniform(0.02, 0.3))
-            self._part.clear()  # of an event that broke off
+            self._part.clear()  # the beginning of an event that broke off
             if leaves_after is not None and not self.ended:
                 await asyncio.sleep(self.chance.choice((0, 0.01, 0.2)))
 
@@ -101,4 +104,4 @@ class Reader:
         self.data += frame
         self.events.append(event)
         if isinstance(event, TERMINAL) != self._order.ended:
-            raise SoakFailedError(f"{self.name}: an end that is none")
+            raise SoakFailedError(f"{self.name}: the response ended as if complete, but without a terminal event")

@@ -1,6 +1,7 @@
-"""Runs under random faults, on a private cloud: each has one end, one execution, and the same bytes for every reader.
+"""The soak of runs, on a private cloud with random faults: each run must have one end and one execution.
 
-At the end nothing is left: no sandbox, no run under way; and every archive's proof holds.
+All readers of a run must get the same bytes. At the end there must be no sandbox and no run under way, and the proof in
+every archive must hold.
 """
 
 import asyncio
@@ -46,9 +47,9 @@ _LOG_ROWS = 60
 
 @dataclass
 class Figures:
-    """What a soak of runs has seen; `ends` counts cases by harm and end, `connections` are those of all readers.
+    """What a soak of runs has counted. `ends` counts cases by harm and end; `connections` are those of all readers.
 
-    `disturbed` runs went on while something was done that any run may feel.
+    `disturbed` counts the runs during which a fault was injected that may affect any run.
     """
 
     runs: int = 0
@@ -64,14 +65,14 @@ class Figures:
 
 
 class Soak:
-    """A private cloud with the endpoint, and the cases that run on it, some at once."""
+    """A private cloud with the endpoint, and the cases that run on it, several at the same time."""
 
     def __init__(
         self, state: State, seed: int, figures: Figures, *, outage_every: int = 0, outage_s: float = 0
     ) -> None:
-        """With `outage_every` nothing is done to single runs: before each so many the platform is away for a while."""
+        """With `outage_every` there are no faults in single runs, but one outage of `outage_s` for so many runs."""
         self._disturbances = Disturbances()
-        self._of_containers = Disturbances()  # after which one may be lost that still lives
+        self._of_containers = Disturbances()  # after these, a container may lose its runs although it lives
         self._outage_every = outage_every
         self._outage_s = outage_s
         self._state = state
@@ -94,7 +95,7 @@ class Soak:
             )
 
     async def go(self, numbers: range, *, at_once: int, advance: Callable[[], None]) -> None:
-        """Go through some cases. Raises SoakFailedError with the first that fails."""
+        """Run the cases with these numbers. Raises SoakFailedError, which names the first case that failed."""
         started = time.monotonic()
         waiting = iter(numbers)
         outages: list[asyncio.Task[None]] = []
@@ -108,7 +109,7 @@ class Soak:
                         outages.append(asyncio.create_task(self._outage()))
                 try:
                     await self._run(case)
-                except Exception as failure:  # noqa: BLE001  # whatever went wrong, its case must be told to repeat it
+                except Exception as failure:  # noqa: BLE001  # any failure must name its case, so that it can be repeated
                     error = _first(failure)
                     kind = "" if isinstance(error, SoakFailedError) else f"{type(error).__name__}: "
                     said = await asyncio.to_thread(self._said, self._known.get(number, "no run"))
@@ -128,7 +129,7 @@ class Soak:
             self._figures.seconds = round(time.monotonic() - started, 1)
 
     async def finish(self) -> None:
-        """See that nothing is left and that every proof holds. Raises SoakFailedError."""
+        """Check that nothing is left and that every run's proof holds. Raises SoakFailedError."""
         assert self._http is not None
         await self._http.aclose()
         await asyncio.to_thread(self._look)
@@ -142,7 +143,7 @@ class Soak:
         run_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def first(reader: Reader) -> dict[str, Any]:
-            """Start the run, or join it: with the same key both are the same request, however often it is made."""
+            """The request that starts the run, or joins it: it always has the same idempotency key."""
             if reader.events and not run_id.done():
                 run_id.set_result(reader.events[0].run_id)
             if reader.events:
@@ -184,7 +185,7 @@ class Soak:
         ends[end] = ends.get(end, 0) + 1
 
     async def _noting(self, starter: Reader, run_id: "asyncio.Future[str]") -> None:
-        """Tell the others the run's id as soon as its first event is there."""
+        """Set the future `run_id`, for which the other readers wait, as soon as the run's first event has come."""
         while not run_id.done():
             if starter.events:
                 run_id.set_result(starter.events[0].run_id)
@@ -203,7 +204,7 @@ class Soak:
                 raise SoakFailedError(f"{reader.name} has {what}")
 
     async def _executions(self, project: Project, done: bool) -> int | None:
-        """How often the job has left its mark; only what is done must have committed it."""
+        """How many marks the job has left in the committed files, None if unknown; a run that is done must have one."""
         body = {"user_id": project.user_id, "project_id": project.project_id, "action": "files", "op": "read"}
         deadline = time.monotonic() + _READ_S
         while time.monotonic() < deadline:
@@ -253,7 +254,7 @@ class Soak:
                 await self._cancel(await asyncio.shield(run_id))
 
     async def _outage(self) -> None:
-        """Have every call to the platform fail for a while."""
+        """Make every call to the platform fail for `outage_s` seconds."""
         with self._disturbances.one(), self._of_containers.one():
             rule_id = await asyncio.to_thread(self._add_rule, {"at": "call", "rpc": "*", "status": "UNAVAILABLE"})
             try:
@@ -300,7 +301,7 @@ class Soak:
         return found
 
     def _require_loss(self, end: Event, run_id: str) -> None:
-        """A container is lost when it is gone. One that lives on, and whose runs are given up, is a failure."""
+        """Raise SoakFailedError for a run that ended with `container_lost` although its container is still there."""
         if not isinstance(end, ErrorEvent) or end.code != "container_lost":
             return
         with contextlib.closing(self._database()) as database:
@@ -347,7 +348,7 @@ class Soak:
             self._verify(wb.runs)
 
     def _verify(self, archive: RunArchive) -> None:
-        """Check the proof of every run."""
+        """Check the proofs of all runs. Raises SoakFailedError."""
         for run_id in self._run_ids:
             try:
                 wrong = [f"{check.name}: {check.detail}" for check in archive.verify(run_id) if not check.ok]
@@ -360,7 +361,7 @@ class Soak:
             self._figures.proofs += 1
 
     def _said(self, run_id: str) -> list[str]:
-        """What the endpoint's log says of a run."""
+        """The lines about a run in the endpoint's log."""
         with contextlib.closing(self._database()) as database:
             rows = database.execute("SELECT data FROM logs WHERE data LIKE ? ORDER BY entry", (f"%{run_id}%",))
             return [str(data).strip() for (data,) in rows.fetchmany(_LOG_ROWS)]
@@ -369,7 +370,7 @@ class Soak:
         return sqlite3.connect(f"file:{self._state.root / 'cloud.sqlite'}?mode=ro", uri=True)
 
     def _starts(self, run_id: str) -> int:
-        """How often the endpoint's containers say that they have started a run, in the cloud's own log."""
+        """How often the endpoint's containers have logged the start of a run, by the cloud's stored log."""
         with contextlib.closing(self._database()) as database:
             where = "data LIKE '%run.start%' AND data LIKE ?"
             (count,) = database.execute(f"SELECT COUNT(*) FROM logs WHERE {where}", (f"%{run_id}%",)).fetchone()  # noqa: S608  # constant text
@@ -377,5 +378,5 @@ class Soak:
 
 
 def _first(error: Exception) -> Exception:
-    """What went wrong first of what went wrong at once."""
+    """The first exception in an exception group; any other exception as it is."""
     return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error

@@ -1,6 +1,6 @@
-"""Runs the phases in a private directory, with everything that they start below this process, and says how it went.
+"""The soak of sandboxes: runs its phases in a private directory, with all processes as descendants of this one.
 
-However it ends, by success, failure, Ctrl-C or SIGTERM, nothing of it stays on the machine.
+However it ends, by success, failure, Ctrl-C or SIGTERM, it leaves nothing on the machine.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from workbench.soak.soak_failures import SoakFailedError
 
 @dataclass
 class Report:
-    """How a soak went. `failure` is empty when every promise was kept; `left` is what was left behind, in words."""
+    """The result of a soak. `failure` is empty when every promise was kept; `left` describes what was left behind."""
 
     progress: Progress
     figures: dict[Phase, dict[str, object]] = field(default_factory=dict)
@@ -26,13 +26,16 @@ class Report:
     left: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, object]:
-        """For JSON."""
+        """The report as a dictionary, for JSON."""
         facts = {"figures": self.figures, "failure": self.failure, "left": list(self.left)}
         return {"ok": not self.failure, **asdict(self.progress), **facts}
 
 
 def run(progress: Progress, *, talk_s: float, advance: Callable[[Phase], None]) -> Report:
-    """Do what is still to be done. `advance` is called as a phase begins and whenever `progress` has changed."""
+    """Run the rounds that `progress` does not count as done yet, and return the report.
+
+    `advance` is called when a phase begins and whenever `progress` has changed.
+    """
     report = Report(progress)
     with private_directory("soak") as root, orphans.adopted():
         for phase in PHASES:
@@ -71,5 +74,5 @@ def _phase(
         case "kills":
             return kills.run(scene, progress.seed, numbers, advance=one_more)
         case "concurrent":
-            progress.done[phase] = 0  # all at once is the point: a part of them is not worth resuming
+            progress.done[phase] = 0  # this phase is about all of them at the same time, so it is not resumed in part
             return crowd.run(scene, progress.asked[phase], talk_s=talk_s, advance=one_more)

@@ -1,7 +1,7 @@
-"""The other side of phases 2 and 3: a program that uses a local cloud through the stock SDK, as its users do.
+"""The program of phases 2 and 3 that uses a local cloud through the stock SDK, as users do.
 
 `python -m workbench.soak.sdk_client kills` or `crowd N SECONDS`. It reads one line of JSON, the variables that point
-the SDK at a cloud, and tells each step as a line of JSON. A process of its own, because one may be killed.
+the SDK at a cloud, and prints a line of JSON for each step. It is a process of its own, so that it can be killed.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _TALK = "import sys, time\nfor n in range(int(sys.argv[1])): print(n, 'x' * 60, 
 
 
 def main() -> None:
-    """Wait for a cloud, then do what the arguments ask for."""
+    """Read the cloud's variables from stdin, then do what the arguments say."""
     os.environ.update(json.loads(sys.stdin.readline()))
     match sys.argv[1:]:
         case ["kills"]:
@@ -39,7 +39,7 @@ def _tell(**facts: object) -> None:
 
 
 def _kills() -> None:
-    """Leave something of every kind for the cloud to clean up behind; the cloud is killed somewhere on the way."""
+    """Create something of every kind that a killed cloud must clean up; the cloud is killed while this goes on."""
     app = modal.App.lookup(APP, create_if_missing=True)
     volume = modal.Volume.from_name(APP, create_if_missing=True)
     _tell(step="connected")
@@ -63,7 +63,7 @@ def _kills() -> None:
 
 
 async def _crowd(count: int, seconds: float) -> None:
-    """Have many sandboxes talk at once, and tell of each whether every line came, and its longest silence."""
+    """Let many sandboxes print at the same time; tell, for each, what was wrong with its output and its longest pause."""
     app = await modal.App.lookup.aio(APP, create_if_missing=True)
     places = asyncio.Semaphore(_CREATE_AT_ONCE)
 

@@ -1,4 +1,7 @@
-"""A run with much output, one reader that takes it all and many that take nothing: memory stays flat meanwhile."""
+"""The soak of readers: a run with much output, one reader that reads all of it, and many that read nothing.
+
+The endpoint's memory must not grow with the output.
+"""
 
 import socket
 import time
@@ -21,7 +24,7 @@ _APP = "soak-stalled"
 _MB = 1024 * 1024
 _LINE = 1024
 _TENTHS = 10
-_GROWTH_MB = 128.0  # after the first tenth: a process that collects its garbage rarely goes up and down by 85
+_GROWTH_MB = 128.0  # allowed after the first tenth; since garbage is collected rarely, memory varies by 85
 _RECEIVE_BYTES = 64 * 1024
 _READ_S = 120.0
 _JOB_S = 3000
@@ -36,7 +39,7 @@ for _ in range({blocks}):
 
 @dataclass
 class Figures:
-    """What was seen. `memory_mb` is the endpoint's resident memory before the run and after each tenth of it."""
+    """What was measured. `memory_mb` is the endpoint's resident memory, before the run and after each tenth of it."""
 
     stalled: int = 0
     printed_mb: int = 0
@@ -47,16 +50,19 @@ class Figures:
 
 
 def run(state: State, *, mb: int, stalled: int, advance: Callable[[int], None], figures: Figures) -> None:
-    """Print `mb` MiB, read them, and measure. `advance` takes MiB. Raises SoakFailedError."""
+    """Run a job that prints `mb` MiB, read its output, and measure. Raises SoakFailedError.
+
+    `advance` is called with the MiB that were read since the last call.
+    """
     settings = {
         "WORKBENCH_MAX_OUTPUT_BYTES": str((mb + 1) * _MB),
-        "WORKBENCH_TIMEOUT_SEND_S": "3600",  # they stay to the end
+        "WORKBENCH_TIMEOUT_SEND_S": "3600",  # stalled readers must stay connected to the end
         "WORKBENCH_TIMEOUT_PROCESS_S": str(_JOB_S),
         "WORKBENCH_TIMEOUT_SANDBOX_S": "3200",
         "WORKBENCH_TIMEOUT_FUNCTION_S": "3400",
         "WORKBENCH_TIMEOUT_UPSTREAM_S": "3600",
         "WORKBENCH_MIN_CONTAINERS": "1",
-        "WORKBENCH_MAX_RUNS": str((stalled + 10) * 3 // 2),  # so that one container has all readers
+        "WORKBENCH_MAX_RUNS": str((stalled + 10) * 3 // 2),  # so that one container serves all readers
     }
     with environment(settings), connect("local", app_name=_APP, state_dir=state.root) as wb:
         endpoint = wb.deploy(with_claude=False)
@@ -111,10 +117,12 @@ def _read(
 
 
 def stalled_reader(endpoint: Endpoint, run_id: str) -> socket.socket:
-    """A reader that asks for a run and takes nothing."""
+    """Connect a reader that requests a run's events and reads nothing; returns its socket."""
     url = httpx.URL(endpoint.url)
     reader = socket.socket()
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)  # before it connects, or it does not count
+    reader.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES
+    )  # has an effect only if set before connecting
     reader.connect((url.host, url.port))
     secret = endpoint.secret.get_secret_value()
     reader.sendall(f"GET /generate/{run_id} HTTP/1.1\r\nHost: {url.host}\r\n{SECRET_HEADER}: {secret}\r\n\r\n".encode())
@@ -129,7 +137,7 @@ def _measure(state: State, figures: Figures) -> None:
 
 
 def judge(figures: Figures) -> None:
-    """Raises SoakFailedError when memory grew with the output."""
+    """Raise SoakFailedError when memory has grown with the output."""
     settled, *later = figures.memory_mb[1:]
     if later and max(later) > settled + _GROWTH_MB:
         raise SoakFailedError(f"the endpoint's memory grows: {figures.memory_mb} MiB")

@@ -1,7 +1,7 @@
-"""Many runs at once on a private cloud, each with a reader: how long any of their streams is silent.
+"""The soak of streams: many runs at the same time on a private cloud, each with a reader; measures silence and delay.
 
-Runs start one after the other at a steady rate, talk at a steady pace until all of them have been there together for a
-while, and end in the order in which they began. Between what a run says, heartbeats keep its stream alive.
+Runs start one after the other at a steady rate, print at a steady pace until all of them have gone on together for a
+while, and end in the order in which they started. Between a run's lines, heartbeats keep its stream alive.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ Step = Literal["begun", "ended"]
 STEPS: tuple[Step, ...] = get_args(Step)
 _APP = "soak-streams"
 _ALLOWED_S = 2.0
-_PATIENCE_S = 300.0  # beyond the time that a run takes by itself
+_PATIENCE_S = 300.0  # for a run to end, beyond the time that its job takes
 _CONNECT_S = 60.0
-_LOOK_S = 10.0  # every process of the cloud is looked at
-_LEASE_S = 60  # renewing it is not what is measured
+_LOOK_S = 10.0  # between two measurements of memory and processor time
+_LEASE_S = 60  # long, since the cost of renewing leases is not what is measured
 _MB = 1024 * 1024
 _TALK = """
 import time
@@ -43,9 +43,10 @@ while time.time() < {until}:
 
 @dataclass
 class Figures:
-    """What was seen. Silence is the time between two pieces of one stream; a delay is from `print` to the reader.
+    """What was measured. Silence is the time between two pieces of one stream; a delay is from `print` to the reader.
 
-    Two seconds of silence are allowed; where heartbeats are rarer, two seconds beyond them, or beyond a line's pace.
+    Two seconds of silence are allowed. With heartbeats less often than that, a stream may be silent for two seconds
+    longer than the interval of heartbeats, or of lines if that is shorter.
     """
 
     runs: int = 0
@@ -76,7 +77,7 @@ class Streams:
         self._figures = figures
         self._delays: list[float] = []
         self._talking = 0
-        self._seconds: dict[int, float] = {}  # of processor time, by process
+        self._seconds: dict[int, float] = {}  # processor time by process id
         self._heartbeat_s = 0.0
         self._url = ""
         self._secret = ""
@@ -106,12 +107,12 @@ class Streams:
     async def go(
         self, count: int, *, rate: float, every_s: float, hold_s: float, advance: Callable[[Step], None]
     ) -> None:
-        """Start `count` runs, `rate` a second, and read all of them to their ends. Raises SoakFailedError.
+        """Start `count` runs, `rate` per second, and read all of them to their ends. Raises SoakFailedError.
 
-        `advance` is called for each that begins to talk and for each that has ended.
+        `advance` is called for each run that begins to print and for each that has ended.
         """
         self._figures.allowed_silence_s = allowed_silence_s(every_s, self._heartbeat_s)
-        collector.settle()  # a pause of this process would be taken for silence
+        collector.settle()  # a garbage collection in this process would look like silence
         started = time.monotonic()
         first_end = time.time() + count / rate + hold_s
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_CONNECT_S)
@@ -172,7 +173,7 @@ class Streams:
             await asyncio.sleep(_LOOK_S)
 
     def _note(self) -> None:
-        """Note memory and processor time of the cloud and of the endpoint's containers."""
+        """Measure memory and processor time of the cloud and of the endpoint's containers."""
         figures, running = self._figures, self._state.running()
         if running is None:
             return
@@ -197,17 +198,17 @@ class Streams:
 
 
 def allowed_silence_s(every_s: float, heartbeat_s: float) -> float:
-    """How long a stream may be silent, in seconds, when a line is due each `every_s` and a heartbeat in between."""
+    """How many seconds a stream may be silent, with a line every `every_s` and a heartbeat every `heartbeat_s`."""
     return _ALLOWED_S if heartbeat_s < _ALLOWED_S else min(every_s, heartbeat_s) + _ALLOWED_S
 
 
 def judge(figures: Figures, count: int) -> None:
-    """Raises SoakFailedError when a promise was not kept."""
+    """Raise SoakFailedError when a promise was not kept."""
     if figures.done != count:
         raise SoakFailedError(f"{count - figures.done} of {count} runs did not end well: {figures.ends}")
     if figures.most_at_once != count:
         raise SoakFailedError(
-            f"only {figures.most_at_once} of {count} runs were there at once: start fewer in a second"
+            f"only {figures.most_at_once} of {count} runs went on at the same time: use a lower --rate"
         )
     if figures.longest_silence_s > figures.allowed_silence_s:
         raise SoakFailedError(f"a stream was silent for {figures.longest_silence_s:.1f} s")
@@ -216,7 +217,7 @@ def judge(figures: Figures, count: int) -> None:
 
 
 class Reader:
-    """Takes the pieces of one stream and notes how long it waited for them."""
+    """Parses one stream, and measures the time between its pieces and the delay of its lines."""
 
     def __init__(self, figures: Figures, delays: list[float]) -> None:
         self.talking = False
@@ -228,7 +229,7 @@ class Reader:
         self._event_at = 0.0
 
     def take(self, piece: bytes) -> None:
-        """Take what has arrived now."""
+        """Take bytes that have arrived just now."""
         now = time.monotonic()
         silence, self._heard_at = now - self._heard_at, now
         self._figures.longest_silence_s = max(self._figures.longest_silence_s, silence)
@@ -254,7 +255,7 @@ class Reader:
 
 
 def containers(cloud: int) -> list[psutil.Process]:
-    """The containers of the cloud that is this process: their Python processes."""
+    """The Python processes of a cloud's function containers; `cloud` is the cloud's process id."""
     return [
         one
         for one in family(cloud)

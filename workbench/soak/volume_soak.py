@@ -1,6 +1,6 @@
-"""Kills local clouds while volumes are written, and checks after each that what was acknowledged is there and whole.
+"""The soak of volumes: kills local clouds while volumes are written, and checks that acknowledged files are intact.
 
-Also takes one large file and very many small ones there and back. Everything is in a private directory.
+It also writes and reads back one large file and very many small ones. Everything is in a private directory.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ Files = dict[str, str]
 
 @dataclass
 class Figures:
-    """What was seen: kills survived, commits acknowledged, and how long large things took, in seconds."""
+    """What was counted: kills, acknowledged commits, and how many seconds large transfers took."""
 
     kills: int = 0
     acknowledged: int = 0
@@ -40,7 +40,7 @@ class Figures:
 
 
 def kills(state: State, seed: int, numbers: range, figures: Figures) -> Iterator[int]:
-    """Kill a cloud while files are written, again and again; yields each number. Raises SoakFailedError."""
+    """Kill a cloud while files are written, once for each number, and yield the number. Raises SoakFailedError."""
     known: Files = {}
     for number in numbers:
         how, pending = _round(state, seed, number, known, figures)
@@ -50,14 +50,17 @@ def kills(state: State, seed: int, numbers: range, figures: Figures) -> Iterator
         if wrong:
             raise SoakFailedError(f"after kill {number}: acknowledged files are not what they were", left=wrong)
         if how == "upload" and new and new != set(pending):
-            raise SoakFailedError(f"after kill {number}: an upload is there in part", left=sorted(new))
+            raise SoakFailedError(f"after kill {number}: only a part of an upload is there", left=sorted(new))
         known = found
         figures.kills += 1
         yield number
 
 
 def _round(state: State, seed: int, number: int, known: Files, figures: Figures) -> tuple[str, Files]:
-    """Write, kill, and return how the last write went and the files of it that were not acknowledged."""
+    """Write files, kill the cloud, and return how the last write was made and its files that were not acknowledged.
+
+    Adds acknowledged files to `known`.
+    """
     chance = random.Random(f"{seed}/volumes/{number}")  # noqa: S311  # to be repeated, not to be secret
     running, _ = daemon.start(state)
     command = [sys.executable, "-m", "workbench.soak.writer", VOLUME, f"{seed}-{number}"]
@@ -84,9 +87,9 @@ def _round(state: State, seed: int, number: int, known: Files, figures: Figures)
                 cloud = psutil.Process(running.pid)
                 cloud.kill()
                 cloud.wait(_PATIENCE_S)
-                writer.kill()  # what it has told is still in the pipe
+                writer.kill()  # its last messages are still in the pipe
     if left > 0:
-        raise SoakFailedError(f"in round {number} the writer came to its end by itself")
+        raise SoakFailedError(f"in round {number} the writer ended by itself")
     return how, pending
 
 
@@ -107,7 +110,7 @@ def _found(state: State, number: int) -> Files:
 
 
 def large(state: State, *, size_mb: int, files: int, advance: Callable[[str, int], None], figures: Figures) -> None:
-    """Take one large file and many small ones there and back; raises SoakFailedError."""
+    """Write and read back a large file of `size_mb` MiB and `files` small ones; raises SoakFailedError."""
     running, _ = daemon.start(state)
     os.environ.update(running.env())
     import modal  # after the variables that it reads when it is imported
@@ -136,7 +139,7 @@ def _large_file(volume: object, root: Path, size_mb: int, advance: Callable[[str
         back.update(chunk)
         advance("large", len(chunk))
     if back.digest() != digest.digest():
-        raise SoakFailedError("the large file came back as another one")
+        raise SoakFailedError("the large file came back with other bytes")
 
 
 def _many_files(volume: object, count: int, advance: Callable[[str, int], None]) -> None:
@@ -154,7 +157,7 @@ def _many_files(volume: object, count: int, advance: Callable[[str, int], None])
         raise SoakFailedError(f"{len(sizes)} of {count} small files came back")
     for number in range(0, count, max(1, count // 100)):
         if b"".join(volume.read_file(f"many/{number % 100}/{number}")) != b"%d" % number:  # type: ignore[attr-defined]  # see above
-            raise SoakFailedError(f"the small file {number} came back as another one")
+            raise SoakFailedError(f"the small file {number} came back with other bytes")
 
 
 def _timed(work: Callable[[], None]) -> float:

@@ -1,8 +1,7 @@
-"""A program that writes to a volume through the stock SDK, by uploads and from a sandbox, and tells what it did.
+"""A program that writes to a volume through the stock SDK, by uploads and from a sandbox, until it is killed.
 
-`python -m workbench.soak.writer VOLUME SEED`. It reads one line of JSON, the variables that point the SDK at a cloud,
-and writes until it is killed. Before a write it tells `{"how": …, "files": {path: sha256}}`, `{"done": true}` once it
-is acknowledged.
+`python -m workbench.soak.writer VOLUME SEED`. It reads one line of JSON, the variables that point the SDK at a cloud.
+Before each write it prints `{"how": …, "files": {path: sha256}}`, and `{"done": true}` when the write is acknowledged.
 """
 
 import hashlib
@@ -12,7 +11,7 @@ import os
 import random
 import sys
 
-PATHS = 20  # few, so that most writes replace something
+PATHS = 20  # so few that most writes replace a file
 PER_COMMIT = 5
 MAX_BYTES = 50_000
 _IN_SANDBOX = """
@@ -25,7 +24,7 @@ for path, text in json.load(sys.stdin).items():
 
 
 def main() -> None:
-    """Write and tell."""
+    """Write, and print what is written, until killed."""
     os.environ.update(json.loads(sys.stdin.readline()))
     import modal  # after the variables that it reads when it is imported
 

@@ -34,7 +34,7 @@ def test_what_is_too_long_or_too_much_fails() -> None:
         stream_soak.judge(figures, 2)
     with pytest.raises(SoakFailedError, match="1 of 3 runs did not end well"):
         stream_soak.judge(figures, 3)
-    with pytest.raises(SoakFailedError, match="only 1 of 2 runs were there at once"):
+    with pytest.raises(SoakFailedError, match="only 1 of 2 runs went on at the same time"):
         stream_soak.judge(stream_soak.Figures(runs=2, done=2, most_at_once=1), 2)
     with pytest.raises(SoakFailedError, match=r"came 2\.5 s after it was printed"):
         stream_soak.judge(stream_soak.Figures(runs=2, done=2, most_at_once=2, longest_delay_s=2.5), 2)
