@@ -32,7 +32,7 @@ class Timeouts(BaseSettings):
     commit_s: Seconds = 60  # for the commit of the job's files, and reading them back
     terminate_s: Seconds = 30  # for the sandbox to end, as the platform confirms it
     lease_s: Seconds = 20  # a sandbox that hears nothing from its run ends after it; so do runs of a container cut off
-    stall_s: Seconds = 150  # of silence before a Claude CLI counts as stalled; a running tool is told every 30 s
+    stall_s: Seconds = 150  # of silence before a Claude CLI counts as stalled; it reports a running tool every 30 s
     model_headers_s: Seconds = 15  # for the model to begin an answer, before the CLI asks again
     model_bytes_s: Seconds = 20  # without a byte within an answer, before the CLI gives it up
     model_idle_s: Seconds = 45  # without anything but pings within an answer, before the gateway breaks it off

@@ -103,7 +103,7 @@ class Recorder:
 
 
 class Replays:
-    """The replays in one container: each run gets a copy of its recording of its own."""
+    """The replays in one container: each run has its own copy of the recording that it replays."""
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic

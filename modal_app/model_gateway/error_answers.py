@@ -26,7 +26,7 @@ def shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"
 
 
-class Refusal(Exception):  # noqa: N818  # an answer, and not always somebody's error
+class Refusal(Exception):  # noqa: N818  # it becomes an answer, and is not always an error of the gateway
     """A request is answered with an error: the HTTP `status`, and a `message` that the sandbox reads.
 
     `reason` is a word for the log; `retry_after_s` becomes the header Retry-After.

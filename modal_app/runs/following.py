@@ -79,7 +79,7 @@ class FollowedRuns:
         try:
             await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
             if spool.terminal is None:
-                spool.fail("the run's events cannot be read now")
+                spool.fail("the run's events can be read neither from its log nor from its archive now")
         finally:
             for job in jobs:
                 job.cancel()

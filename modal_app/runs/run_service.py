@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_PRESENCE_S = 15.0  # how long an owner counts a reader elsewhere; the reader is told three times in that time
+_PRESENCE_S = 15.0  # for which an owner counts a reader elsewhere; the owner is told of it three times in that time
 _JOIN_S = 10.0  # for the container that has claimed the project to create the run's record
 _POLL_S = 0.1
 _SUBMIT_S = 60.0

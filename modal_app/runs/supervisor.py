@@ -1,4 +1,4 @@
-"""Executes this container's runs, each in a task of its own, from acceptance to its archive, up to a largest number."""
+"""Executes this container's runs, at most `max_runs` at a time, each in a task, from acceptance to its archive."""
 
 import asyncio
 import os

@@ -101,7 +101,7 @@ class Sweeper:
     async def _is_unowned(self, tags: dict[str, str]) -> bool:
         run_id = tags.get(RUN_TAG)
         if run_id is None:
-            return False  # not one of ours
+            return False  # the sandbox belongs to no run
         record = await self._records.get(run_id)
         if record is None:
             return _age_s(run_id) > self._timeouts.start_s + self._timeouts.sweep_margin_s

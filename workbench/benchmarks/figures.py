@@ -24,7 +24,7 @@ class Samples:
         return statistics.median(self.values)
 
     def facts(self) -> dict[str, object]:
-        """What JSON tells of it."""
+        """The values as a dictionary, for JSON."""
         return {
             "name": self.name,
             "samples": len(self.values),
@@ -51,7 +51,7 @@ class Figure:
         return self.ours.median / baseline.median if baseline.median else float("inf")
 
     def facts(self) -> dict[str, object]:
-        """What JSON tells of it."""
+        """The values as a dictionary, for JSON."""
         return {
             "figure": self.name,
             "unit": self.unit,

@@ -53,7 +53,7 @@ def sandboxes(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count on it: no process, mount, socket, namespace, control group or directory of a sandbox is ever left.
+    """Test that no process, mount, socket, namespace, control group or directory of a sandbox is ever left behind.
 
     Sandboxes are created and ended at random moments; many print at the same time; local clouds are killed at random
     moments and started again. After each step the machine is searched for leftovers. Exit code 1, and a list of what
@@ -90,7 +90,7 @@ def volumes(
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count on it: whatever was acknowledged is there after a kill at any moment, whole, and nothing is there in part.
+    """Test that after a kill at any moment all acknowledged files are there, complete, and no file is there in part.
 
     After each kill the state is checked as by `workbench cloud fsck`. Then a large file and many small ones are written
     and read back. Exit code 1 when a promise is not kept.
@@ -124,7 +124,7 @@ def runs(
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats the choices of an earlier soak.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count on it: every run has one end, one execution, and the same bytes for every reader, whatever dies first.
+    """Test that every run has one end, one execution, and the same bytes for every reader, whatever dies first.
 
     Clients, containers, sandboxes and the whole cloud are killed at random moments, calls and streams fail, commits are
     lost; readers leave and come back. A run during which nothing was made to fail must end with `done`. At the end no
@@ -163,7 +163,7 @@ def streams(
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Count on it: with many runs at once, no stream is silent for more than 2 seconds, no line comes later than that.
+    """Test that with many runs at once no stream is silent, and no line is late, by more than 2 seconds.
 
     Runs start at a steady rate, print a line at a steady pace, and end in the order in which they started; in between,
     heartbeats keep their streams alive. With heartbeats less often than every 2 seconds, a stream may be silent for up
@@ -196,7 +196,7 @@ def readers(
     stalled: Annotated[int, typer.Option(min=1, max=500, help="How many readers take no bytes.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """Count on it: readers that take nothing cost a bounded amount of memory, and hold up nobody.
+    """Test that readers that take nothing cost a bounded amount of memory and do not hold up other readers.
 
     Meanwhile one reader reads all of the run's output. Exit code 1 when the endpoint's memory grows with the output,
     or when some of the output does not reach that reader.

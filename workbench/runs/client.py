@@ -327,7 +327,7 @@ async def _refusal(response: httpx.Response) -> RequestRefusedError:
             if len(body) > _MAX_REFUSAL_BYTES:
                 break
     except httpx.HTTPError:
-        pass  # what has come must do
+        pass  # the part of the body that has come is used
     try:
         refusal = _Refusal.model_validate_json(bytes(body))
     except ValidationError:

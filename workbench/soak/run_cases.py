@@ -58,7 +58,7 @@ sys.exit({exit_code})
 
 @dataclass(frozen=True)
 class Case:
-    """One run, derived from the seed and the number. `harm` is done `at_s` seconds after its start, perhaps by `rule`."""
+    """One run, derived from seed and number. `harm` is done `at_s` seconds after its start, by `rule` if not None."""
 
     number: int
     harm: Harm

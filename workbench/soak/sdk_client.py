@@ -63,7 +63,7 @@ def _kills() -> None:
 
 
 async def _crowd(count: int, seconds: float) -> None:
-    """Let many sandboxes print at the same time; tell, for each, what was wrong with its output and its longest pause."""
+    """Let many sandboxes print at the same time; tell, for each, what was wrong with its output and its longest gap."""
     app = await modal.App.lookup.aio(APP, create_if_missing=True)
     places = asyncio.Semaphore(_CREATE_AT_ONCE)
 
