@@ -84,7 +84,7 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
 
     async def answer(request: Request, record: RunRecord, after: int) -> Response:
         if _wants_json(request):
-            return await _whole(request, service, record)
+            return await _terminal_answer(request, service, record)
         headers = {RUN_HEADER: record.run_id}
         return RunStream(
             service.reading(record),
@@ -199,7 +199,7 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _whole(request: Request, service: RunService, record: RunRecord) -> Response:
+async def _terminal_answer(request: Request, service: RunService, record: RunRecord) -> Response:
     """Wait for a run's end and answer with its terminal event as JSON; 499 when the client disconnects before."""
     async with service.reading(record) as spool:
         ending = asyncio.create_task(spool.ended())

@@ -25,12 +25,12 @@ from modal_app.sandboxes.project_sandbox import Job
 
 GRACE_S = 5.0  # for the CLI to end when it is asked to; it takes 0.2 s
 _LOOK_S = 0.25
-_NO_PLACE = 73  # EX_CANTCREAT of sysexits.h, an exit code that the CLI never has
-_NOT_SEEN = -1  # the exit code of a CLI whose end was not seen
+_CANNOT_CREATE = 73  # EX_CANTCREAT of sysexits.h, an exit code that the CLI never has
+_UNKNOWN_EXIT_CODE = -1  # the exit code of a CLI whose end was not seen
 _PID_FILE = "/tmp/claude.pid"  # noqa: S108  # a path in the sandbox, which is this run's alone
 # Makes the directory of the CLI's sessions, with a .gitignore: they are no part of the project's work.
 _START = (
-    f'mkdir -p "$1" && [ -w "$1" ] || exit {_NO_PLACE}; '
+    f'mkdir -p "$1" && [ -w "$1" ] || exit {_CANNOT_CREATE}; '
     '[ -e "$1/../.gitignore" ] || echo "*" > "$1/../.gitignore"; '
     'echo "$$" > "$2"; shift 2; exec "$@"'
 )
@@ -58,7 +58,7 @@ async def run(
     try:
         return _performed(await _verdict(command, job, telling, request.timeout_s, timeouts.stall_s))
     finally:
-        spent(_usage(telling.stream.verdict(_NOT_SEEN)))
+        spent(_usage(telling.stream.verdict(_UNKNOWN_EXIT_CODE)))
 
 
 async def _verdict(command: Command, job: Job, telling: "_Telling", timeout_s: float | None, stall_s: float) -> Verdict:
@@ -77,12 +77,12 @@ async def _verdict(command: Command, job: Job, telling: "_Telling", timeout_s: f
         if not watching.cancelled():
             watching.result()  # raises what the CLI was ended for
         code = running.result()
-        if code == _NO_PLACE:  # the CLI itself would hang for seconds, and then lose the session without a message
+        if code == _CANNOT_CREATE:  # the CLI itself would hang for seconds, and then lose the session without a message
             sentence = f"sessions cannot be kept: {CONFIG_DIR} is not a directory that the job can write to"
             raise ContractError(ErrorCode.PROCESS_FAILED, sentence, exit_code=code)
         return telling.stream.verdict(code)
     except ContractError as error:
-        return replace(telling.stream.verdict(_NOT_SEEN), error=error)
+        return replace(telling.stream.verdict(_UNKNOWN_EXIT_CODE), error=error)
 
 
 class _Telling:

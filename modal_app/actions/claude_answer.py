@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from modal_app.actions.claude_lines import Object, blocks_of, message_id_of, taken_back
 
-_BETWEEN = "\n\n"
+_SEPARATOR = "\n\n"
 _DATA = "structured_output"
 
 
@@ -38,7 +38,7 @@ class Answer:
     @property
     def text(self) -> str:
         """The text of the answer."""
-        return _BETWEEN.join(filter(None, self._texts))
+        return _SEPARATOR.join(filter(None, self._texts))
 
     def note(self, line: Object) -> None:
         """Take the next line."""
@@ -46,13 +46,13 @@ class Answer:
             return  # what a subagent says goes to the model that called it, not to the user
         match line.get("type"):
             case "assistant" if line.get("is_api_error_message") is not True:
-                self._says(line)
+                self._add_text(line)
             case "user":
                 self._said = [said for said in self._said if not taken_back(line, said.message_id, (said.uuid,))]
             case "result":
                 self._result(line)
 
-    def _says(self, line: Object) -> None:
+    def _add_text(self, line: Object) -> None:
         message_id = message_id_of(line)
         for block in blocks_of(line):
             words = block.get("text")

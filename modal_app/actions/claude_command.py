@@ -24,8 +24,8 @@ CLI_VERSION = "2.1.332"  # exact: an unpinned install gives another version on a
 CONFIG_DIR = "/workspace/.workbench/claude"  # sessions are kept with the project
 
 # Tools that wake the model later instead of answering. Bash and subagents are kept in the foreground by a variable.
-_LATER = ("CronCreate", "Monitor", "ScheduleWakeup", "Workflow")
-_ALWAYS = {
+_WAKING_TOOLS = ("CronCreate", "Monitor", "ScheduleWakeup", "Workflow")
+_FIXED_ENV = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
@@ -89,7 +89,7 @@ def claude_command(
     public_env = {
         "ANTHROPIC_BASE_URL": base_url,
         "CLAUDE_CONFIG_DIR": config_dir,
-        **_ALWAYS,
+        **_FIXED_ENV,
         **(patience or ModelPatience()).env(),
     }
     argv += ["--setting-sources", "project" if options.project_skills else "", "--strict-mcp-config"]
@@ -109,7 +109,7 @@ def claude_command(
         argv += ["--json-schema", compact(options.json_schema)]
     if options.allowed_tools:
         argv += ["--allowedTools", *options.allowed_tools]
-    argv += ["--disallowedTools", *options.disallowed_tools, *_LATER]
+    argv += ["--disallowedTools", *options.disallowed_tools, *_WAKING_TOOLS]
     stdin = _as_text(options.prompt).encode()
     if options.mcp_config is not None:
         config = compact(options.mcp_config).encode()

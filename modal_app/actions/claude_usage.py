@@ -13,16 +13,16 @@ from pydantic import JsonValue
 from modal_app.actions.claude_lines import Object
 from modal_app.contract.json_text import count_of
 
-_OF_THE_SERVICE = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-_OF_THE_CLI = dict(
+_SERVICE_FIELDS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_CLI_FIELDS = dict(
     zip(
         ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens"),
-        _OF_THE_SERVICE,
+        _SERVICE_FIELDS,
         strict=True,
     )
 )
 _MAX_SPEAKERS = 64  # the main conversation and its subagents
-_NOBODY = "<synthetic>"  # the model that the CLI names for messages of its own
+_SYNTHETIC_MODEL = "<synthetic>"  # the model that the CLI names for messages of its own
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Spent:
     def usage(self) -> Usage:
         """What the run has used so far. The dollars do not include what came after the last result."""
         total = self._counted + self._since()
-        read, written, cached, kept = (total[name] for name in _OF_THE_SERVICE)
+        read, written, cached, kept = (total[name] for name in _SERVICE_FIELDS)
         return Usage(read, written, cached, kept, self._cost_usd)
 
     def note(self, line: Object) -> None:
@@ -92,7 +92,7 @@ class Spent:
 
     def _block(self, speaker: str, message: JsonValue) -> None:
         """Take a block of an answer. One whose message did not stream (a subagent's, a second try) is counted here."""
-        if not isinstance(message, dict) or message.get("model") == _NOBODY:
+        if not isinstance(message, dict) or message.get("model") == _SYNTHETIC_MODEL:
             return
         answering = self._open.get(speaker)
         if answering is None or answering.message_id != str(message.get("id")):
@@ -123,7 +123,7 @@ class Spent:
         accounts = [model for model in (models.values() if isinstance(models, dict) else ()) if isinstance(model, dict)]
         told: Counter[str] = Counter()
         for model in accounts:
-            told.update({ours: count_of(model.get(name)) for name, ours in _OF_THE_CLI.items()})
+            told.update({ours: count_of(model.get(name)) for name, ours in _CLI_FIELDS.items()})
             self._cost_usd += _amount(model.get("costUSD"))
         self._counted += told | self._since()
         self._seen.clear()
@@ -133,7 +133,7 @@ class Spent:
 
 def _told(usage: JsonValue) -> dict[str, int]:
     return (
-        {name: count_of(usage.get(name)) for name in _OF_THE_SERVICE if name in usage}
+        {name: count_of(usage.get(name)) for name in _SERVICE_FIELDS if name in usage}
         if isinstance(usage, dict)
         else {}
     )

@@ -33,7 +33,7 @@ class _Repository:
 
         Raises ContractError `process_failed` for an exit code that is not in `accept`, `too_large` for too much output.
         """
-        captured = Captured(Output(_nowhere) if quiet else self._output)
+        captured = Captured(Output(_drop) if quiet else self._output)
         code = await self._job.exec(
             git(*arguments),
             env=ENV,
@@ -91,7 +91,7 @@ def _check(code: int, arguments: Sequence[str], accept: Sequence[int]) -> None:
         raise ContractError(ErrorCode.PROCESS_FAILED, message, exit_code=code)
 
 
-async def _nowhere(piece: Piece) -> None:
+async def _drop(piece: Piece) -> None:
     """Drop a piece of output."""
 
 

@@ -166,7 +166,7 @@ class _Gateway:
     ) -> None:
         """Send a request to the service and its answer back, until the end or until the sandbox disconnects."""
         work = asyncio.create_task(self._relay(headers, asked, ongoing, send))
-        gone = asyncio.create_task(_gone(request.receive))
+        gone = asyncio.create_task(_disconnected(request.receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -200,7 +200,7 @@ class _Gateway:
             await ongoing.pass_on(answer, send)
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

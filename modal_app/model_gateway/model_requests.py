@@ -99,21 +99,21 @@ def _unknown(body: dict[str, JsonValue]) -> Iterator[tuple[str, str]]:
         if name not in _FIELDS and (value or name not in _REMOTE_FIELDS):
             yield "the body", shown(name)
     for where, tool in _objects(body.get("tools"), "tools"):
-        yield from _of_tool(tool, where)
-    yield from _of_content(body.get("system"), "system")
+        yield from _unknown_in_tool(tool, where)
+    yield from _unknown_in_content(body.get("system"), "system")
     for where, message in _objects(body["messages"], "messages"):
         if message.get("role") not in _ROLES:
             yield f"{where}.role", shown(message.get("role"))
-        yield from _of_content(message.get("content"), f"{where}.content")
+        yield from _unknown_in_content(message.get("content"), f"{where}.content")
 
 
-def _of_tool(tool: dict[str, JsonValue], where: str) -> Iterator[tuple[str, str]]:
+def _unknown_in_tool(tool: dict[str, JsonValue], where: str) -> Iterator[tuple[str, str]]:
     kind = tool.get("type")
     if kind not in (None, "custom") and not (isinstance(kind, str) and kind in _TOOLS):
         yield f"{where}.type", shown(kind)
 
 
-def _of_content(content: JsonValue, where: str) -> Iterator[tuple[str, str]]:
+def _unknown_in_content(content: JsonValue, where: str) -> Iterator[tuple[str, str]]:
     """The same of a content (a message's, a tool result's, a document's): a text or a list of blocks."""
     waiting = [(where, content)]
     while waiting:
@@ -126,15 +126,15 @@ def _of_content(content: JsonValue, where: str) -> Iterator[tuple[str, str]]:
                 yield f"{at}.type", shown(kind)
             source = block.get("source")
             if isinstance(source, dict):
-                yield from _of_source(source, f"{at}.source")
+                yield from _unknown_in_source(source, f"{at}.source")
                 waiting.append((f"{at}.source.content", source.get("content")))
             elif "source" in block and (kind != "search_result" or not isinstance(source, str)):
                 yield f"{at}.source", shown(source)
-            yield from _of_change(block.get("tool"), f"{at}.tool")
+            yield from _unknown_in_change(block.get("tool"), f"{at}.tool")
             waiting.append((f"{at}.content", block.get("content")))
 
 
-def _of_source(source: dict[str, JsonValue], where: str) -> Iterator[tuple[str, str]]:
+def _unknown_in_source(source: dict[str, JsonValue], where: str) -> Iterator[tuple[str, str]]:
     if source.get("type") not in _SOURCES:
         yield f"{where}.type", shown(source.get("type"))
     for name in source:
@@ -142,13 +142,13 @@ def _of_source(source: dict[str, JsonValue], where: str) -> Iterator[tuple[str, 
             yield where, shown(name)
 
 
-def _of_change(change: JsonValue, where: str) -> Iterator[tuple[str, str]]:
+def _unknown_in_change(change: JsonValue, where: str) -> Iterator[tuple[str, str]]:
     """The same of a tool that a block adds to a conversation or removes from it."""
     if not isinstance(change, dict):
         return
     definition = change.get("definition")
     if isinstance(definition, dict):
-        yield from _of_tool(definition, f"{where}.definition")
+        yield from _unknown_in_tool(definition, f"{where}.definition")
     if change.get("type") not in ("tool_reference", "tool_definition"):
         yield f"{where}.type", shown(change.get("type"))
 

@@ -104,7 +104,7 @@ class Archive:
         async for piece in self._volume.read_file.aio(f"{directory(run_id)}/{EVENTS}"):
             held += piece
             if (end := held.rfind(b"\n\n") + 2) > 1:
-                batch = _whole(bytes(held[:end]), last, bundle.events.last_seq)
+                batch = _batch_after(bytes(held[:end]), last, bundle.events.last_seq)
                 del held[:end]
                 last = batch.last
                 spool.append(batch)
@@ -160,7 +160,7 @@ def _make_empty(target: Path) -> None:
     target.mkdir(parents=True)
 
 
-def _whole(frames: bytes, last: int, last_of_run: int) -> Batch:
+def _batch_after(frames: bytes, last: int, last_of_run: int) -> Batch:
     """Make whole frames that follow event `last` into a batch; the last frame's number is read from its `id:` line."""
     start = frames.rfind(b"\n\n", 0, -2)
     begin = 0 if start < 0 else start + 2

@@ -87,7 +87,7 @@ class Spool:
         `take(spool, offset)` chooses each piece; without it, pieces have up to 1 MiB. Waits for events that have not
         come yet. Raises SpoolBrokenError when the rest will not come.
         """
-        while self.last_seq < after and self._goes_on():
+        while self.last_seq < after and self._is_open():
             await self._changed.wait()
         offset = self._offset(after)
         while True:
@@ -95,7 +95,7 @@ class Spool:
                 data = take(self, offset) if take else self.piece(offset, min(self._size, offset + _STEP_BYTES))
                 offset += len(data)
                 yield data
-            elif self._goes_on():
+            elif self._is_open():
                 await self._changed.wait()
             elif self.terminal is not None:
                 return
@@ -105,14 +105,14 @@ class Spool:
     async def reached(self, seq: int, *, timeout_s: float) -> None:
         """Wait until event `seq` or the terminal one is here. Raises TimeoutError, SpoolBrokenError."""
         async with asyncio.timeout(timeout_s):
-            while self.last_seq < seq and self._goes_on():
+            while self.last_seq < seq and self._is_open():
                 await self._changed.wait()
         if self.last_seq < seq and self.terminal is None:
             raise self._broken()
 
     async def ended(self) -> TerminalEvent:
         """Wait for the terminal event. Raises SpoolBrokenError."""
-        while self._goes_on():
+        while self._is_open():
             await self._changed.wait()
         if self.terminal is None:
             raise self._broken()
@@ -127,7 +127,7 @@ class Spool:
     def _broken(self) -> SpoolBrokenError:
         return SpoolBrokenError(self._failure or "the endpoint is shutting down")
 
-    def _goes_on(self) -> bool:
+    def _is_open(self) -> bool:
         return self.terminal is None and self._failure is None and not self._closed
 
     def _offset(self, after: int) -> int:

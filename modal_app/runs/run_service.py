@@ -82,7 +82,7 @@ class RunService:
         if actions.needs_model(request) or (isinstance(request, PrewarmRequest) and request.with_model):
             self._model.check()
         # Shielded: a client that leaves now must not leave its project claimed. The run is started, without a reader.
-        submitted: str = await _asking(asyncio.shield(self._spawn(self._submit(request, key))))
+        submitted: str = await _platform_answer(asyncio.shield(self._spawn(self._submit(request, key))))
         return submitted
 
     async def record(self, run_id: str, *, user_id: str | None = None) -> RunRecord:
@@ -91,7 +91,7 @@ class RunService:
         Raises ContractError `not_found`, `gone`, `sandbox_unavailable`.
         """
         run = self._supervisor.get(run_id)
-        found = run.record if run is not None else await _asking(self._records.get(run_id))
+        found = run.record if run is not None else await _platform_answer(self._records.get(run_id))
         if found is None or (user_id is not None and found.user_id != user_id):
             raise ContractError(ErrorCode.NOT_FOUND, f"there is no such run: {run_id}")
         if found.expired(self._settings.timeouts.keep_s):
@@ -137,7 +137,7 @@ class RunService:
             if run is not None:
                 run.cancel()
             elif record.state == "open":
-                await _asking(self._cancel_elsewhere(record))
+                await _platform_answer(self._cancel_elsewhere(record))
             return await spool.ended()
 
     async def aclose(self) -> None:
@@ -257,7 +257,7 @@ class RunService:
             raise
 
 
-async def _asking(asked: Awaitable[T]) -> T:
+async def _platform_answer(asked: Awaitable[T]) -> T:
     """Await a call of the platform. Raises ContractError `sandbox_unavailable` for platform errors."""
     try:
         return await asked

@@ -173,13 +173,13 @@ class Fleet:
         try:
             async with asyncio.timeout(self._timeouts.start_s):
                 try:
-                    return await self._ask_for_one(owned, prewarm=prewarm, reach=reach)
+                    return await self._create_sandbox(owned, prewarm=prewarm, reach=reach)
                 except modal.exception.AlreadyExistsError:
-                    await self._make_way(owned)
-                    return await self._ask_for_one(owned, prewarm=prewarm, reach=reach)
+                    await self._end_namesake(owned)
+                    return await self._create_sandbox(owned, prewarm=prewarm, reach=reach)
         except PLATFORM_ERRORS as error:
             _log.error("sandbox.create_failed", reason=type(error).__name__, detail=str(error)[:500])
-            await self._end_nameless(owned)
+            await self._end_leftovers(owned)
             message = f"no sandbox could be started: {self._why_not_created(error)}"
             raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None
 
@@ -197,7 +197,7 @@ class Fleet:
             case _:
                 return f"the platform answered {type(error).__name__}; the endpoint's log has the details"
 
-    async def _ask_for_one(self, owned: SandboxOwner, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
+    async def _create_sandbox(self, owned: SandboxOwner, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         timeouts = self._timeouts
         return await modal.Sandbox.create.aio(
             "python3",
@@ -219,14 +219,14 @@ class Fleet:
             },
         )
 
-    async def _make_way(self, owned: SandboxOwner) -> None:
+    async def _end_namesake(self, owned: SandboxOwner) -> None:
         """Terminate the sandbox that has the project's name: it belongs to a run that no longer holds the project."""
         with suppress(modal.exception.NotFoundError):
             old = await modal.Sandbox.from_name.aio(self._platform.app.name or "", owned.name)
             _log.warning("sandbox.in_the_way", sandbox_id=old.object_id)
             await self.end(old)
 
-    async def _end_nameless(self, owned: SandboxOwner) -> None:
+    async def _end_leftovers(self, owned: SandboxOwner) -> None:
         """Terminate sandboxes that a failed creation may have left: perhaps only its answer was lost."""
         try:
             await self.end_run(owned.run_id)

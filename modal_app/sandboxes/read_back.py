@@ -48,7 +48,7 @@ done
 """
 _DEEPEST = 100  # directories: a volume holds nothing that lies deeper
 _SIZE = "size:"
-_LOOK = (Path(__file__).parent / "guest" / "uncommittable.py").read_text()
+_FIND_UNCOMMITTABLE = (Path(__file__).parent / "guest" / "uncommittable.py").read_text()
 
 RunCommand = Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]]
 
@@ -101,7 +101,7 @@ class ReadBack:
         for attempt in range(_ATTEMPTS):
             await asyncio.sleep(_PAUSE_S * attempt)
             code, printed = await run(["sh", "-c", _COMMIT, "sh", f"@{since}"])
-            said, changed, newest = _told(printed)
+            said, changed, newest = _parse_listing(printed)
             if code == _NOT_SYNCED:
                 return await self._explained(run, said, changed, newest)
             if code not in _COMMITTED:
@@ -119,7 +119,7 @@ class ReadBack:
 
     async def _explained(self, run: RunCommand, said: str, changed: int, newest: list[bytes]) -> Found:
         """The Found for a refused commit: why it was refused, and which of the newest files are committed anyway."""
-        code, printed = await run(["python3", "-I", "-c", _LOOK, _WORKSPACE])
+        code, printed = await run(["python3", "-I", "-c", _FIND_UNCOMMITTABLE, _WORKSPACE])
         try:
             blamed = Blamed.model_validate_json(printed)
         except ValidationError:
@@ -167,7 +167,7 @@ class ReadBack:
         return digest.hexdigest()
 
 
-def _told(printed: bytes) -> tuple[str, int, list[bytes]]:
+def _parse_listing(printed: bytes) -> tuple[str, int, list[bytes]]:
     """Parse what `_COMMIT` printed: what `sync` said, how many files have changed, and the paths of the newest."""
     said, _, listed = printed.partition(b"\0")
     files = []
