@@ -78,7 +78,7 @@ class Workbench:
     ) -> Endpoint:
         """Deploy the endpoint with the stock `modal` command; returns how to call it.
 
-        `rotate_secret` makes a new secret for callers; the one before stays valid for runs under way. Without
+        `rotate_secret` makes a new secret for callers; the one before is accepted until the next rotation. Without
         `with_claude`, sandboxes have no Claude CLI. `on_line` is called with each line that `modal` prints.
         Raises DeployFailedError, TargetUnavailableError.
         """

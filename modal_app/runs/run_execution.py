@@ -89,7 +89,7 @@ class Run:
         return self.record.run_id
 
     def cancel(self) -> None:
-        """End the run soon, with `error: cancelled`. Idempotent; does nothing once the job has ended."""
+        """End the run soon, with `error: cancelled`. Idempotent; does nothing once the run's work has ended."""
         self._cancelled = True
         if self._work is not None:
             self._work.cancel()

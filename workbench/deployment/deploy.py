@@ -94,8 +94,13 @@ def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
     kept = _kept(target, app_name)
     with suppress(model_backing.ModelUnavailableError):  # jobs that need no model go on without it
         model_backing.revive(target)
-    if not url or not kept:
+    if not url:
         raise DeployFailedError(f"nothing is deployed as '{app_name}' on {target.kind}: run `workbench deploy`")
+    if not kept:
+        raise DeployFailedError(
+            f"'{app_name}' is deployed on {target.kind}, but this machine has no copy of its secret: set "
+            f"{SECRET_VARIABLE} and use the target {url}, or run `workbench deploy`, which makes a new secret"
+        )
     return Endpoint(url=url, secret=SecretStr(kept))
 
 

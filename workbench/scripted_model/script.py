@@ -179,7 +179,7 @@ class Conversation(_Part):
             return self.turns[position]
         if self.afterwards is None:
             raise ScriptError(
-                f"the script's conversation has {len(self.turns)} turns, but turn {position + 1} was asked for"
+                f"the script's conversation has {len(self.turns)} turns, turn {position + 1} was asked for"
             )
         return self.afterwards
 

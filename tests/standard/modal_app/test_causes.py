@@ -192,3 +192,13 @@ def _lost_in_the_middle(wb: Workbench, http: httpx.Client, nth: int) -> str:
     time.sleep(2)
     answer: dict[str, Any] = http.post("/generate", json={**asked, "op": "list"}, headers=headers).json()
     return str(answer.get("code"))
+
+
+@pytest.mark.parametrize("status", ["FAILED_PRECONDITION", "PERMISSION_DENIED", "INVALID_ARGUMENT"])
+def test_a_sandbox_that_is_refused_is_told_with_its_cause(wb: Workbench, project: Project, status: str) -> None:
+    """The platform's own words may hold anything: its kind of error is told, the rest is in the endpoint's log."""
+    with wb.faults.injected(at="call", rpc="SandboxCreate*", status=status):
+        end = wb.launch(project, "python", code="print(1)").wait(60)
+    assert isinstance(end, ErrorEvent)
+    assert end.code is ErrorCode.SANDBOX_UNAVAILABLE
+    assert re.fullmatch(r"no sandbox could be started: the platform answered \w+; .*", end.message), end.message

@@ -43,6 +43,19 @@ def test_what_is_not_deployed_is_told(wb: Workbench) -> None:
         own.launch(Project.new(), "python", code="1")
 
 
+def test_a_deployment_whose_secret_is_not_here_is_not_called_absent(wb: Workbench) -> None:
+    (path,) = wb.target.private.glob(f"*{wb.app_name}.json")
+    aside = path.rename(path.with_suffix(".aside"))
+    try:
+        with (
+            connect("local", app_name=wb.app_name) as own,
+            pytest.raises(DeployFailedError, match=f"no copy of its secret: set {deployment.SECRET_VARIABLE}"),
+        ):
+            own.launch(Project.new(), "python", code="1")
+    finally:
+        aside.rename(path)
+
+
 def test_a_deployment_that_fails_says_what_the_sdk_said(wb: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_TIMEOUT_PROCESS_S", "5000")
     with connect("local", app_name="broken-tests") as own, pytest.raises(DeployFailedError, match="process_s"):

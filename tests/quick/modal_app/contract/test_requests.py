@@ -7,9 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modal_app.contract.caps import (
+    MAX_ARGUMENTS_BYTES,
     MAX_CODE_BYTES,
     MAX_FILES,
+    MAX_MESSAGE_BYTES,
+    MAX_NAME_BYTES,
     MAX_PATH_BYTES,
+    MAX_PATH_DEPTH,
     MAX_PROMPT_BYTES,
     MAX_SCHEMA_BYTES,
     MAX_TOOLS,
@@ -182,6 +186,32 @@ def test_what_does_not_follow_the_contract_is_refused(name: str) -> None:
 def test_a_path_that_could_leave_the_workspace_is_refused(name: str) -> None:
     with pytest.raises(ContractError):
         parse_request(body(action="files", op="read", path=BAD_PATHS[name]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sizes"),
+    [
+        ({"action": "python", "code": "x" * (MAX_CODE_BYTES + 7)}, (MAX_CODE_BYTES + 7, MAX_CODE_BYTES)),
+        ({"prompt": "é" * MAX_PROMPT_BYTES}, (2 * MAX_PROMPT_BYTES, MAX_PROMPT_BYTES)),
+        ({"prompt": "x", "allowed_tools": [f"T{n}(x)" for n in range(MAX_TOOLS + 1)]}, (MAX_TOOLS,)),
+        ({"action": "git", "op": "commit", "message": "m" * 20_000}, (20_000, MAX_MESSAGE_BYTES)),
+        ({"action": "files", "op": "read", "path": "x" * 256}, (256, MAX_NAME_BYTES)),
+        ({"action": "files", "op": "read", "path": "/".join("a" * 40)}, (40, MAX_PATH_DEPTH)),
+        (
+            {"action": "files", "op": "read", "path": "a/" * MAX_PATH_BYTES + "b"},
+            (2 * MAX_PATH_BYTES + 1, MAX_PATH_BYTES),
+        ),
+        ({"action": "python", "code": "1", "args": ["x" * 40_000]}, (MAX_ARGUMENTS_BYTES,)),
+    ],
+    ids=["code", "prompt", "tools", "message", "name", "depth", "path", "arguments"],
+)
+def test_what_is_over_a_limit_is_told_with_the_limit(fields: dict[str, object], sizes: tuple[int, ...]) -> None:
+    """ "May be N bytes long" reads as if it had to be."""
+    with pytest.raises(ContractError) as caught:
+        parse_request(body(**fields))
+    assert "at most" in caught.value.message
+    for size in sizes:
+        assert str(size) in caught.value.message
 
 
 @pytest.mark.parametrize("field", ["user_id", "project_id"])
