@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from workbench.errors import WorkbenchError
 
+
 class SoakFailedError(WorkbenchError):
     """A promise was not kept. The message says what happened and when; `left` describes each thing left behind."""
 
