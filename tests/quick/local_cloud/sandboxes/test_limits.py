@@ -193,7 +193,8 @@ async def test_whatever_a_sandbox_starts_it_takes_turns_as_one(engine: Engine, w
     began, spent = time.monotonic(), time.process_time()
     while time.monotonic() < began + 3:
         pass
-    assert (time.process_time() - spent) / 3 > 0.2  # a hundredth of two processors would be 0.02
+    # A hundredth of two processors would be 0.02; other tests beside this one take their shares, too.
+    assert (time.process_time() - spent) / 3 > 0.06
     await engine.discard(sandbox)
 
 
