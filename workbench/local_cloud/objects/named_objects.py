@@ -34,7 +34,7 @@ class Named:
         """
         if creation_type not in _CREATION_TYPES:
             raise invalid(
-                f"A {self._kind} cannot be made with the creation type {creation_type}: use another object_creation_type."
+                f"A {self._kind} cannot be made with the creation type {creation_type}: use another one."
             )
         anonymous = creation_type == api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL
         for word in (environment or DEFAULT_ENVIRONMENT, *(() if anonymous else (name,))):
