@@ -33,9 +33,7 @@ class Named:
         environment does not, ALREADY_EXISTS when the object must not exist.
         """
         if creation_type not in _CREATION_TYPES:
-            raise invalid(
-                f"A {self._kind} cannot be made with the creation type {creation_type}: use another one."
-            )
+            raise invalid(f"A {self._kind} cannot be made with the creation type {creation_type}: use another one.")
         anonymous = creation_type == api_pb2.OBJECT_CREATION_TYPE_EPHEMERAL
         for word in (environment or DEFAULT_ENVIRONMENT, *(() if anonymous else (name,))):
             if not _NAME.fullmatch(word):
