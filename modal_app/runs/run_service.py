@@ -41,6 +41,8 @@ _POLL_S = 0.1
 _SUBMIT_S = 60.0
 _STOP_S = 10.0
 _UNDO_PAUSE_S = 1.0
+# One text for both: a caller must not learn that another user's run exists.
+_NO_RUN = "there is no such run: the id is not known here, or the run is another user's"
 
 
 class RunService:
@@ -93,7 +95,7 @@ class RunService:
         run = self._supervisor.get(run_id)
         found = run.record if run is not None else await _platform_answer(self._records.get(run_id))
         if found is None or (user_id is not None and found.user_id != user_id):
-            raise ContractError(ErrorCode.NOT_FOUND, f"there is no such run: {run_id}")
+            raise ContractError(ErrorCode.NOT_FOUND, _NO_RUN)
         if found.expired(self._settings.timeouts.keep_s):
             raise ContractError(ErrorCode.GONE, f"run {run_id} has ended and is no longer kept", run_id=run_id)
         return found

@@ -155,7 +155,7 @@ class RunArchive:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise ArchiveUnreadableError(f"{BUNDLE} does not have a proof's form: {where}: {first['msg']}") from None
+            raise ArchiveUnreadableError(f"{BUNDLE} is not a run's proof: {where}: {first['msg']}") from None
 
     async def _read(self, path: str, limit: int) -> bytes:
         """A file's bytes. Raises ArchiveUnreadableError when it does not exist or has more than `limit` bytes."""

@@ -322,7 +322,7 @@ def test_what_is_missing_or_is_no_archive_fails_and_is_listed(
         ({"run": b"", "events": b""}, "run.json is not"),
         ({"run": b'{"run_id": 1}', "events": b""}, "run.json is not"),
         ({"run": b"[" * 100_000, "events": b""}, "run.json is not"),
-        ({"run": b"x" * (archive.MAX_BUNDLE_BYTES + 1), "events": b""}, "longer than"),
+        ({"run": b"x" * (archive.MAX_BUNDLE_BYTES + 1), "events": b""}, "too large: at most"),
     ):
         run_id = shelf.put(**files)
         [check] = shelf.runs.verify(run_id)
@@ -331,12 +331,12 @@ def test_what_is_missing_or_is_no_archive_fails_and_is_listed(
         with pytest.raises(ArchiveUnreadableError, match=re.escape(told)):
             shelf.runs.get(run_id)
         newest = shelf.runs.list()[0]
-        assert (newest.run_id, newest.bundle is None) == (run_id, told.startswith("run.json") or "longer" in told)
+        assert (newest.run_id, newest.bundle is None) == (run_id, told.startswith("run.json") or "too large" in told)
     assert len(shelf.runs.list()) == 6
     assert len(shelf.runs.list(outcome="done")) == 1
     monkeypatch.setattr(archive, "MAX_STREAM_BYTES", 100)
     run_id = shelf.put(run=facts, events=archived.stream)
-    assert "longer than 100 bytes" in shelf.runs.verify(run_id)[0].detail
+    assert "too large: at most 100 bytes" in shelf.runs.verify(run_id)[0].detail
 
 
 def test_what_else_is_in_the_volume_is_no_run(shelf: Shelf, archived: ArchivedRun) -> None:
