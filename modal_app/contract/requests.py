@@ -110,7 +110,7 @@ class PythonRequest(ProjectRequest):
     @model_validator(mode="after")
     def _one_program(self) -> "PythonRequest":
         if (self.code is None) == (self.path is None):
-            raise ValueError("give either code or path, and not both")
+            raise ValueError("give either code or path")
         if sum(len(argument.encode()) + 1 for argument in self.args) > MAX_ARGUMENTS_BYTES:
             raise ValueError(f"args: all together may have at most {MAX_ARGUMENTS_BYTES} bytes; use stdin or a file")
         return self
