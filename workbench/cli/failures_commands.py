@@ -10,6 +10,7 @@ from workbench.cli.common import JsonOption, TargetOption, failing, prepare, pri
 if TYPE_CHECKING:
     from workbench.failures.catalogue import Failure
 
+_WIDTH = 120
 app = typer.Typer(
     no_args_is_help=True,
     help="What goes wrong with AI jobs in sandboxes behind a stream: look it up, and see it happen.",
@@ -61,7 +62,7 @@ def list_(
             "yes" if one.name in EXPERIMENTS else "",
             Text(one.symptom.split(". ")[0].rstrip(".")),
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
     for promise, meaning in PROMISES.items():
         console.print(f"{promise}: {meaning}", highlight=False)

@@ -27,7 +27,8 @@ def columns(rows: Rows) -> list[str]:
     grid = Table.grid(padding=(0, 2))
     for row in rows:
         grid.add_row(*map(Text, row))
-    console = Console(file=io.StringIO(), width=_WIDEST, color_system=None)
+    # In a kernel, rich shows what is printed as the output of the cell, and gives nothing to `file`.
+    console = Console(file=io.StringIO(), width=_WIDEST, color_system=None, force_jupyter=False)
     with console.capture() as captured:
         console.print(grid, no_wrap=True)
     return [line.rstrip() for line in captured.get().splitlines()]

@@ -32,6 +32,6 @@ def test_papermill_keeps_what_the_widgets_showed(wb: Workbench, project: Project
     browser, runs, deployed, compared = ((data["text/html"], data["text/plain"]) for data in shown)
     assert "&lt;b&gt;kept.txt" in browser[0]
     assert "<b>kept.txt  1 B" in browser[1]
-    assert all(job.run_id in text for text in runs)
+    assert all(job.run_id in text for text in runs), runs
     assert all("deployed, v" in text and "healthy" in text for text in deployed)
     assert all("equal lines" in text and job.run_id in text for text in compared)
