@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import live_sandboxes, stop_apps
+from tests.conftest import FAST, live_sandboxes, stop_apps
 from tests.support import warm
 from tests.support.commands import PLAIN, cli
 from tests.support.docs import pages
@@ -51,7 +51,7 @@ def test_the_python_of_a_page_runs(page: Path, wb: Workbench) -> None:
     """In a process of its own, as it stands, against the app under test."""
     code = "".join(block.text for block in pages.blocks(page, "python", "")) + AFTER.get(pages.name(page), "")
     code = code.replace("\nwb.volume", "\n_ = wb.volume").replace(".connect()", f".connect(app_name={wb.app_name!r})")
-    done = warm.run("-c", code, env=os.environ)
+    done = warm.run("-c", code, env={**os.environ, **FAST})  # what it deploys is still the app under test
     assert done.returncode == 0, done.stderr
     assert live_sandboxes() == []
 
