@@ -2,13 +2,12 @@
 
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli.common import JsonOption, failing, prepare, print_json, say
+from workbench.cli.common import JsonOption, failing, prepare, print_json, say, table_console
 from workbench.local_cloud import State, daemon
 from workbench.machine.private_cloud import private_directory
 
@@ -90,7 +89,6 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
 
 def _table(figures: "list[Figure]") -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -108,7 +106,7 @@ def _table(figures: "list[Figure]") -> None:
         for baseline in figure.baselines:
             table.add_row(*own, baseline.name, _number(baseline.median), f"x{figure.ratio(baseline):,.3g}")
             own = [""] * len(own)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = table_console(_WIDTH)
     console.print(table)
     console.print("Less is better for times, more for rates; each baseline was measured alternating with its figure.")
 

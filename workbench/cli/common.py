@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from workbench.errors import WorkbenchError
 from workbench.machine import prerequisites
 from workbench.runs.claude_messages import shown
 from workbench.text.plain_text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 TargetOption = Annotated[
     str,
@@ -74,6 +77,13 @@ def prepare(wanted: tuple[prerequisites.Prerequisite, ...] = prerequisites.RUN) 
 def say(text: str) -> None:
     """Print a line of progress to stderr, since stdout is for results."""
     typer.echo(text, err=True)
+
+
+def table_console(width: int) -> "Console":
+    """A console for tables: as wide as the terminal, or `width` characters where there is none."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 def print_json(value: object) -> None:

@@ -91,9 +91,7 @@ def list_(as_json: JsonOption = False) -> None:
     else:
         table = Table("id", "rule", "matched", "injected", box=None)
         for one in rules:
-            facts = {"at": one.rule.at, **one.rule.model_dump(exclude_defaults=True)}
-            text = " ".join(f"{name}={value}" for name, value in facts.items())
-            table.add_row(one.rule_id, text, str(one.matched), str(one.injected))
+            table.add_row(one.rule_id, str(one.rule), str(one.matched), str(one.injected))
         Console().print(table)
     for event in happened[-10:]:
         typer.echo(f"{event.rule_id}: {event.what} ({', '.join(filter(None, event.subject.values())) or 'nobody'})")

@@ -1,10 +1,8 @@
 """`workbench doctor`: checks whether this machine has everything that the local cloud needs."""
 
-import sys
-
 import typer
 
-from workbench.cli.common import JsonOption, print_json
+from workbench.cli.common import JsonOption, print_json, table_console
 from workbench.local_cloud import State, default_state_dir
 from workbench.machine import checks as examination
 
@@ -31,7 +29,6 @@ def doctor(as_json: JsonOption = False) -> None:
 def _show(findings: list[examination.Finding]) -> None:
     """Print a table, and below it the commands of the fixes, on lines that are not wrapped, for copying."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -42,7 +39,7 @@ def _show(findings: list[examination.Finding]) -> None:
     for finding in findings:
         status = Text(finding.status, style=_COLOURS[finding.status])
         table.add_row(Text(finding.name), status, Text(finding.found))
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = table_console(_WIDTH)
     console.print(table)
     for finding in findings:
         if finding.fix:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli.common import JsonOption, TargetOption, failing, prepare, print_json, say
+from workbench.cli.common import JsonOption, TargetOption, failing, prepare, print_json, say, table_console
 
 if TYPE_CHECKING:
     from workbench.failures.catalogue import Failure
@@ -45,7 +45,6 @@ def list_(
         say("no failure mode has these words: try fewer, or `workbench failures list`")
         raise typer.Exit(1)
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -62,7 +61,7 @@ def list_(
             "yes" if one.name in EXPERIMENTS else "",
             Text(one.symptom.split(". ")[0].rstrip(".")),
         )
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = table_console(_WIDTH)
     console.print(table)
     for promise, meaning in PROMISES.items():
         console.print(f"{promise}: {meaning}", highlight=False)
@@ -112,7 +111,7 @@ def run(
             ]
     for result in results:
         if as_json:
-            print_json({**result.model_dump(), "shown": result.shown})
+            print_json(result.model_dump())
         else:
             typer.echo(str(result))
     if any(result.status == "invalid" for result in results):

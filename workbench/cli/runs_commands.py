@@ -1,6 +1,5 @@
 """`workbench runs`: lists, shows and verifies archived runs; follows, cancels, exports and replays runs."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,16 @@ import typer
 
 from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.proof import Check
-from workbench.cli.common import AppNameOption, EventPrinter, JsonOption, TargetOption, failing, print_json, say
+from workbench.cli.common import (
+    AppNameOption,
+    EventPrinter,
+    JsonOption,
+    TargetOption,
+    failing,
+    print_json,
+    say,
+    table_console,
+)
 from workbench.text.plain_text import one_line, printable
 
 if TYPE_CHECKING:
@@ -250,7 +258,6 @@ def _facts(run: "ArchivedRun", checks: Iterable[Check]) -> dict[str, Any]:
 
 def _show_list(found: "RunList") -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -263,7 +270,7 @@ def _show_list(found: "RunList") -> None:
         table.add_column(name, no_wrap=name in ("run", "took", "sandbox", "estimated"), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=_colour(name, cell)) for name, cell in zip(heading, row, strict=True)))
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+    table_console(_WIDTH).print(table)
     if not found.complete:
         typer.echo("… and older ones: --limit shows more")
 

@@ -109,8 +109,7 @@ class Faults:
     def add(self, rule: FaultRule | None = None, **fields: Any) -> str:
         """Put a rule into force, given as a FaultRule or by its fields; returns its id. Raises ControlError."""
         rule = rule or _rule(fields)
-        body = rule.model_dump(exclude_defaults=True) | {"at": rule.at}
-        return str(self._control.ask("POST", "/faults", body)["rule_id"])
+        return str(self._control.ask("POST", "/faults", rule.given())["rule_id"])
 
     def rules(self) -> list[ActiveFault]:
         """The rules in force, oldest first."""

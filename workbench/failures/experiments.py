@@ -5,6 +5,7 @@ it, `broken` at whether the hardened one kept its promise: both return a sentenc
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,7 +131,7 @@ def _at_once(code: str) -> Act:
         first: list[Observation] = []
         thread = threading.Thread(target=lambda: first.append(side.run(project, code)))
         thread.start()
-        threading.Event().wait(1.0)  # the first has read the file, and not written it
+        time.sleep(1.0)  # the first has read the file, and not written it
         second = side.run(project, code)
         thread.join()
         return Outcome((first[0], second), {"file": side.read(project, "count")})
@@ -193,7 +194,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "idle-cut": Experiment(
         act=running("import time\ntime.sleep(14)\nprint('thought')\n"),
-        rules=lambda side, project: ({"at": "web", "app": side.app_name, "path": "/generate", "idle_cut_s": 12},),
+        rules=lambda side, project: ({"at": "web", "path": "/generate", "idle_cut_s": 12},),
         harm=_lied("nothing was said of the cut"),
         broken=_same("thought\n"),
     ),
@@ -249,9 +250,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     # -- life
     "create-fails": Experiment(
         act=running("print('never')"),
-        rules=lambda side, project: (
-            {"rpc": "SandboxCreate*", "app": side.app_name, "status": "FAILED_PRECONDITION", "times": 1},
-        ),
+        rules=lambda side, project: ({"rpc": "SandboxCreate*", "status": "FAILED_PRECONDITION", "times": 1},),
         harm=_lied("nothing ran"),
         broken=_told("sandbox_unavailable"),
     ),

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from workbench.cloud_control.controls import ControlUnavailableError, Faults
 from workbench.deployment.deploy import DeployFailedError
@@ -21,7 +21,7 @@ from workbench.errors import WorkbenchError
 from workbench.failures.catalogue import FAMILIES, PROMISES, Failure, Promise, find, search
 from workbench.failures.experiments import EXPERIMENTS, Experiment, Outcome, experiment_of
 from workbench.failures.observation import Observation, SideName
-from workbench.failures.sides import Hardened, Naive, Side
+from workbench.failures.sides import APP_PREFIX, Hardened, Naive, Side
 from workbench.runs.project import Project
 
 __all__ = ["FAMILIES", "PROMISES", "Failure", "FailureLab", "FailureResult", "SideResult"]
@@ -63,7 +63,7 @@ class FailureResult(BaseModel):
     """One experiment. It can be judged again without the cloud: everything that was seen is here.
 
     `status` is `invalid` when a side was not well without the fault or a fault never fired; then `why` says which, and
-    there is no verdict. `shown` is true when the naive endpoint was harmed and the hardened one kept its promise.
+    there is no verdict.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,12 +72,22 @@ class FailureResult(BaseModel):
     promise: Promise
     status: Literal["completed", "invalid"]
     why: str = ""
-    verdict: Verdict | None = None
-    shown: bool = False
     naive: SideResult | None = None
     hardened: SideResult | None = None
     began_at: float
     took_s: float
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def verdict(self) -> Verdict | None:
+        """What became of the hardened endpoint; None when nothing is known."""
+        return self.hardened.verdict if self.status == "completed" and self.hardened is not None else None
+
+    @computed_field  # type: ignore[prop-decorator]  # as above
+    @property
+    def shown(self) -> bool:
+        """Whether the naive endpoint was harmed, and the hardened one kept its promise."""
+        return self.naive is not None and self.naive.verdict == "lied" and self.verdict == self.promise
 
     def require(self) -> "FailureResult":
         """Return the result when the mode was shown, for notebooks and tests.
@@ -138,7 +148,7 @@ class FailureLab:
             ill = [one for one in before if (one.ended, one.text) != ("done", "well\n")]
             if ill:
                 why = f"the {ill[0].side} endpoint {ill[0]} without any fault"
-                return _invalid(failure, why, began_at, began)
+                return _result(failure, began_at, began, why=why)
             on_step(f"{failure.name}: now with it")
             done = list(pool.map(lambda side: _act(side, experiment, faults), sides))
         results = [
@@ -148,19 +158,8 @@ class FailureLab:
         for result in results:
             if unfired := [one for one in result.rules if not one.injected]:
                 why = f"the fault never fired at the {result.side} endpoint: {unfired[0].rule}"
-                return _invalid(failure, why, began_at, began, *results)
-        naive, hardened = results
-        return FailureResult(
-            name=failure.name,
-            promise=failure.promise,
-            status="completed",
-            verdict=hardened.verdict,
-            shown=naive.verdict == "lied" and hardened.verdict == failure.promise,
-            naive=naive,
-            hardened=hardened,
-            began_at=began_at,
-            took_s=round(time.monotonic() - began, 3),
-        )
+                return _result(failure, began_at, began, *results, why=why)
+        return _result(failure, began_at, began, *results)
 
     @contextmanager
     def provoked(self, name: str, project: Project, *, side: SideName = "hardened") -> Iterator[Side]:
@@ -171,9 +170,7 @@ class FailureLab:
         experiment = experiment_of(find(name).name)
         faults = self._faults()
         chosen = next(one for one in self._deployed(lambda step: None) if one.name == side)
-        with ExitStack() as stack:
-            for rule in experiment.rules(chosen, project):
-                stack.enter_context(faults.injected(for_s=RULE_S, **rule))
+        with _in_force(experiment, faults, chosen, project):
             yield chosen
 
     def reset(self) -> list[str]:
@@ -181,7 +178,7 @@ class FailureLab:
         left = []
         faults = self._faults()
         for active in faults.rules():
-            if active.rule.app.startswith("failure-lab") or active.rule.for_s == RULE_S:
+            if active.rule.app.startswith(APP_PREFIX):
                 faults.remove(active.rule_id)
                 left.append(f"rule {active.rule_id}")
         for side in (Naive(self._target), Hardened(self._target)):
@@ -211,17 +208,21 @@ def _well(side: Side) -> Observation:
 
 def _act(side: Side, experiment: Experiment, faults: Faults) -> tuple[Outcome, tuple[FiredRule, ...]]:
     project = Project.new()
-    with ExitStack() as stack:
-        rules = [stack.enter_context(faults.injected(for_s=RULE_S, **rule)) for rule in experiment.rules(side, project)]
+    with _in_force(experiment, faults, side, project) as rule_ids:
         outcome = experiment.act(side, project)
         found = {one.rule_id: one for one in (*faults.ended(), *faults.rules())}
-    fired = []
-    for rule_id in rules:
-        active = found[rule_id]
-        facts = {"at": active.rule.at, **active.rule.model_dump(exclude_defaults=True, exclude={"lease_s", "for_s"})}
-        text = " ".join(f"{name}={value}" for name, value in facts.items())
-        fired.append(FiredRule(rule=text, injected=active.injected))
-    return outcome, tuple(fired)
+    fired = [found[rule_id] for rule_id in rule_ids]
+    return outcome, tuple(FiredRule(rule=str(one.rule), injected=one.injected) for one in fired)
+
+
+@contextmanager
+def _in_force(experiment: Experiment, faults: Faults, side: Side, project: Project) -> Iterator[list[str]]:
+    """Have an experiment's rules in force, for one side alone, while the block lasts; gives their ids."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(faults.injected(**{"for_s": RULE_S, "app": side.app_name, **rule}))
+            for rule in experiment.rules(side, project)
+        ]
 
 
 def _judged(
@@ -250,12 +251,13 @@ def _judged(
     )
 
 
-def _invalid(failure: Failure, why: str, began_at: float, began: float, *sides: SideResult) -> FailureResult:
+def _result(failure: Failure, began_at: float, began: float, *sides: SideResult, why: str = "") -> FailureResult:
+    """The result of an experiment; one with a `why` is invalid."""
     naive, hardened = sides or (None, None)
     return FailureResult(
         name=failure.name,
         promise=failure.promise,
-        status="invalid",
+        status="invalid" if why else "completed",
         why=why,
         naive=naive,
         hardened=hardened,

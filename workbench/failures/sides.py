@@ -23,6 +23,8 @@ from workbench.machine import private_files
 from workbench.runs.project import Project
 
 NAIVE_FILE = Path(__file__).parent / "naive" / "app.py"
+APP_PREFIX = "failure-lab-"
+"""With which the names of the lab's apps begin."""
 PATIENCE_S = 60.0
 """For the next byte of a stream; then a side counts as silent."""
 
@@ -36,7 +38,7 @@ class Side(ABC):
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.app_name = f"failure-lab-{self.name}"
+        self.app_name = f"{APP_PREFIX}{self.name}"
         self.url = ""
         self.secret = ""
 

@@ -34,6 +34,7 @@ def is_shown(lab: FailureLab, name: str) -> None:
     assert (result.status, result.verdict, result.shown) == ("completed", result.promise, True), str(result)
     assert all(rule.injected for side in (result.naive, result.hardened) if side for rule in side.rules)
     assert len(EXPERIMENTS[name].rules(*_any(lab))) == len(result.hardened.rules if result.hardened else ())
+    assert result.require() is result
     assert FailureResult.model_validate_json(result.model_dump_json()) == result
 
 
@@ -52,6 +53,8 @@ def test_a_fault_that_never_fires_makes_the_result_invalid(wb: Workbench, monkey
     result = wb.failures.run("commit-fails")
     assert (result.status, result.verdict, result.shown) == ("invalid", None, False)
     assert "never fired at the naive endpoint" in result.why
+    with pytest.raises(module.FaultNeverFiredError, match="never fired"):
+        result.require()
 
 
 def test_an_endpoint_that_is_ill_without_the_fault_makes_it_invalid(

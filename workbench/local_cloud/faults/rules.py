@@ -126,6 +126,14 @@ class FaultRule(BaseModel):
         how = "stream their answer: give at=stream or at=call" if any(matched) else "do not stream: give another at="
         raise ValueError(f"RPCs like {self.rpc} {how}")
 
+    def given(self) -> dict[str, object]:
+        """The fields that make the same rule again: those that are not at their defaults, and `at`."""
+        return {"at": self.at, **self.model_dump(exclude_defaults=True)}
+
+    def __str__(self) -> str:
+        """The rule as `workbench cloud fault add` takes it."""
+        return " ".join(f"{name}={value}" for name, value in self.given().items())
+
     @property
     def reason(self) -> Reason | None:
         """The reason with which the call fails; None when the rule lets it succeed."""

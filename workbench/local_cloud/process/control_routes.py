@@ -99,7 +99,7 @@ class ControlRoutes:
 def _told(active: Active) -> dict[str, object]:
     return {
         "rule_id": active.rule_id,
-        "rule": active.rule.model_dump(exclude_defaults=True) | {"at": active.rule.at},
+        "rule": active.rule.given(),
         "matched": active.matched,
         "injected": active.injected,
         "ended": active.ended,

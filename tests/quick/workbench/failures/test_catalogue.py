@@ -93,7 +93,7 @@ def test_every_experiment_is_of_a_mode_and_its_rules_are_sound(tmp_path: Path) -
     for experiment in EXPERIMENTS.values():
         for side in (Naive(target), Hardened(target)):
             for rule in experiment.rules(side, Project.new()):
-                assert FaultRule(**rule).sandbox or FaultRule(**rule).app  # it means one project, or the lab's app
+                assert FaultRule(**rule, app=side.app_name).given()["app"] == side.app_name
 
 
 def test_the_command_lists_shows_and_names_what_is_near() -> None:
