@@ -211,8 +211,8 @@ def _act(side: Side, experiment: Experiment, faults: Faults) -> tuple[Outcome, t
     with _in_force(experiment, faults, side, project) as rule_ids:
         outcome = experiment.act(side, project)
         found = {one.rule_id: one for one in (*faults.ended(), *faults.rules())}
-    fired = [found[rule_id] for rule_id in rule_ids]
-    return outcome, tuple(FiredRule(rule=str(one.rule), injected=one.injected) for one in fired)
+    fired = {str(found[rule_id].rule): found[rule_id].injected for rule_id in rule_ids} | dict(outcome.fired)
+    return outcome, tuple(FiredRule(rule=rule, injected=times) for rule, times in fired.items())
 
 
 @contextmanager

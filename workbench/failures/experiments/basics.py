@@ -1,0 +1,148 @@
+"""What experiments are made of: how a failure mode is brought about at an endpoint, and how one sees what it did.
+
+An experiment acts on one side at a time and says nothing of the other. `harm` looks at what the naive endpoint made of
+it, `broken` at whether the hardened one kept its promise: both return a sentence, or None.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.failures.observation import Observation
+from workbench.failures.sides import Side
+from workbench.runs.project import Project
+
+Rule = Mapping[str, Any]
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment has seen of one side: an observation for each request, and facts that were looked up after.
+
+    `fired` says of each fault that is no rule of the cloud (a hop in front, a killed container) how often it acted or
+    met something to act on. One that stays 0 makes the result invalid, as a rule does that never fired.
+    """
+
+    observations: tuple[Observation, ...]
+    facts: Facts = field(default_factory=dict)
+    fired: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def end(self) -> Observation:
+        """The last request's observation."""
+        return self.observations[-1]
+
+
+Act = Callable[[Side, Project], Outcome]
+Judge = Callable[[Outcome], str | None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One failure mode, brought about. `rules` are fault rules; an experiment without any needs none to fail."""
+
+    act: Act
+    harm: Judge
+    broken: Judge
+    rules: Callable[[Side, Project], tuple[Rule, ...]] = lambda side, project: ()
+
+
+def running(code: str, **options: Any) -> Act:
+    """Run one program."""
+    return lambda side, project: Outcome((side.run(project, code, **options),))
+
+
+def running_and_reading(code: str, path: str) -> Act:
+    """Run one program, and read a file of its project from outside as soon as the endpoint has told the end."""
+
+    def act(side: Side, project: Project) -> Outcome:
+        seen = side.run(project, code)
+        return Outcome((seen,), {"file": side.read(project, path)})
+
+    return act
+
+
+def of_its_commits(**fault: Any) -> Callable[[Side, Project], tuple[Rule, ...]]:
+    """A rule for the commits of the project's sandbox."""
+    return lambda side, project: ({"at": "commit", "sandbox": f"{side.sandbox_name(project)}*", **fault},)
+
+
+def of_its_program(rpc: str, **fault: Any) -> Callable[[Side, Project], tuple[Rule, ...]]:
+    """A rule for the job's program in the project's sandbox, and not for what the endpoint runs around it."""
+    return lambda side, project: (
+        {"rpc": rpc, "sandbox": f"{side.sandbox_name(project)}*", "argv": side.program, **fault},
+    )
+
+
+def lied(said: str) -> Judge:
+    """The side said `done`, and it was not; or it said nothing at all."""
+
+    def judge(outcome: Outcome) -> str | None:
+        if outcome.end.ended == "done":
+            return f"it {outcome.end}, and {said}"
+        return f"its stream {outcome.end}" if outcome.end.ended in ("cut", "silent") else None
+
+    return judge
+
+
+def told(*codes: str) -> Judge:
+    """The side must end in an error of one of these codes."""
+
+    def judge(outcome: Outcome) -> str | None:
+        end = outcome.end
+        return None if end.ended == "error" and end.code in codes else f"it {end}, and not error {' or '.join(codes)}"
+
+    return judge
+
+
+def same(text: str) -> Judge:
+    """The side must end well, with exactly this output."""
+
+    def judge(outcome: Outcome) -> str | None:
+        if outcome.end.ended != "done":
+            return f"it {outcome.end}"
+        return None if outcome.end.text == text else f"what arrived is not what was printed: {outcome.end.text[:80]!r}"
+
+    return judge
+
+
+def first(*judges: Judge) -> Judge:
+    """The first of these judges that has something to say."""
+    return lambda outcome: next((said for judge in judges if (said := judge(outcome)) is not None), None)
+
+
+def file_is(content: str | None) -> Judge:
+    """The file that was read outside must hold this; None: it must not be there."""
+    return lambda outcome: None if outcome.facts["file"] == content else f"the file holds {outcome.facts['file']!r}"
+
+
+def not_the_file(content: str) -> Judge:
+    """The file that was read outside does not hold this."""
+    return lambda outcome: f"it {outcome.end}, and the file is not there" if outcome.facts["file"] != content else None
+
+
+def late(seen: Outcome, *, of: str, within_s: float = 2.5) -> str | None:
+    """A sentence when the first output came more than `within_s` seconds after the request: the job takes four."""
+    if seen.end.ended != "done":
+        return f"it {seen.end}"
+    began = seen.end.first_text_s
+    return None if began is not None and began < within_s else f"{of}: the first output came after {began} s"
+
+
+def done(seen: Outcome) -> str | None:
+    """The side must end well."""
+    return None if seen.end.ended == "done" else f"it {seen.end}"
+
+
+WRITES = "open('note.txt', 'w').write('kept'); print('written')"
+"""A job that leaves a file."""
+
+COUNTS = """
+import os, time
+seen = open('count').read() if os.path.exists('count') else ''
+time.sleep({pause_s})
+open('count', 'w').write(seen + 'x')
+print(len(seen) + 1)
+"""
+"""A job that notes in its project that it ran, after a pause, and prints how often it has."""

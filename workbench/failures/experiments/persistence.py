@@ -1,0 +1,86 @@
+"""Failure modes of files that should have been kept, brought about."""
+
+import threading
+import time
+
+from workbench.failures.experiments.basics import (
+    COUNTS,
+    WRITES,
+    Act,
+    Experiment,
+    Outcome,
+    file_is,
+    first,
+    lied,
+    not_the_file,
+    of_its_commits,
+    of_its_program,
+    running,
+    running_and_reading,
+    same,
+    told,
+)
+from workbench.failures.observation import Observation
+from workbench.failures.sides import Side
+from workbench.runs.project import Project
+
+
+def _at_once(code: str) -> Act:
+    """Two requests for the same project, the second while the first works."""
+
+    def act(side: Side, project: Project) -> Outcome:
+        first: list[Observation] = []
+        thread = threading.Thread(target=lambda: first.append(side.run(project, code)))
+        thread.start()
+        time.sleep(1.0)  # the first has read the file, and not written it
+        second = side.run(project, code)
+        thread.join()
+        return Outcome((first[0], second), {"file": side.read(project, "count")})
+
+    return act
+
+
+PERSISTENCE: dict[str, Experiment] = {
+    "missing-commit": Experiment(
+        act=running_and_reading(WRITES, "note.txt"),
+        rules=of_its_commits(delay_s=2),  # as long as the platform may take
+        harm=not_the_file("kept"),
+        broken=first(same("written\n"), file_is("kept")),
+    ),
+    "commit-acknowledged-and-lost": Experiment(
+        act=running_and_reading(WRITES, "note.txt"),
+        rules=of_its_commits(lose=True),
+        harm=lied("nothing of it is kept"),
+        broken=first(told("commit_failed"), file_is(None)),
+    ),
+    "commit-fails": Experiment(
+        act=running_and_reading(WRITES, "note.txt"),
+        rules=of_its_commits(status="INTERNAL"),
+        harm=lied("nothing of it is kept"),
+        broken=first(told("commit_failed"), file_is(None)),
+    ),
+    "two-writers": Experiment(
+        act=_at_once(COUNTS.format(pause_s=3)),
+        harm=lambda seen: (
+            f"both said that they are done, and the file counts {seen.facts['file']!r}"
+            if all(one.ended == "done" for one in seen.observations) and seen.facts["file"] != "xx"
+            else None
+        ),
+        broken=lambda seen: (
+            None
+            if (seen.observations[0].ended, seen.end.ended, seen.end.code) == ("done", "refused", "project_busy")
+            else f"the first {seen.observations[0]}, the second {seen.end}"
+        ),
+    ),
+    "volume-full": Experiment(
+        act=running("import time\nfor n in range(50): print(n, flush=True); time.sleep(0.1)\n"),
+        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=2, exhaust="disk"),
+        harm=lied("its disk was full"),
+        broken=told("sandbox_lost", "commit_failed"),
+    ),
+    "name-cannot-be-committed": Experiment(
+        act=running_and_reading("open(b'caf\\xe9', 'w').write('x'); open('note.txt', 'w').write('kept')", "note.txt"),
+        harm=lied("one of its files can never be kept"),
+        broken=first(told("commit_failed"), file_is("kept")),
+    ),
+}
