@@ -97,7 +97,7 @@ class Workbench:
     def failures(self) -> FailureLab:
         """The failure lab: what can go wrong, shown at an obvious endpoint and at ours. Its apps are its own."""
         if self._lab is None:
-            self._lab = FailureLab(self.target, lambda: self.faults)
+            self._lab = FailureLab(self.target, lambda: self.faults, lambda: self.clock)
         return self._lab
 
     @property

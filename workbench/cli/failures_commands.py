@@ -1,6 +1,8 @@
 """`workbench failures`: failure modes by what one sees, and the experiments that show them."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,7 @@ from workbench.cli.common import JsonOption, TargetOption, failing, prepare, pri
 
 if TYPE_CHECKING:
     from workbench.failures.catalogue import Failure
+    from workbench.failures.results import FailureResult
 
 _WIDTH = 120
 app = typer.Typer(
@@ -87,6 +90,9 @@ def run(
     names: Annotated[list[str] | None, typer.Argument(help="Names or aliases.")] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All that can be brought about.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="A directory that gets each result as NAME.json, for `failures verify`.")
+    ] = None,
     target: TargetOption = "local",
     as_json: JsonOption = False,
 ) -> None:
@@ -97,27 +103,81 @@ def run(
 
     workbench failures run missing-commit
     """
+    from workbench.failures.catalogue import find
     from workbench.failures.experiments import EXPERIMENTS
     from workbench.session import connect
 
     if bool(names) == everything:
         raise typer.BadParameter("give names, or --all")
+    results = []
     with failing():
+        chosen = sorted(EXPERIMENTS) if everything else [find(name).name for name in names or []]
         prepare()
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
         with connect(target) as workbench:
-            results = [
-                workbench.failures.run(name, on_step=say)
-                for name in (sorted(EXPERIMENTS) if everything else names or [])
-            ]
-    for result in results:
-        if as_json:
-            print_json(result.model_dump())
-        else:
-            typer.echo(str(result))
-    if any(result.status == "invalid" for result in results):
-        sys.exit(3)
-    if not all(result.shown for result in results):
-        sys.exit(1)
+            for number, name in enumerate(chosen, 1):
+                say(f"{number} of {len(chosen)}: {name}")
+                result = workbench.failures.run(name, on_step=say)
+                results.append(result)
+                if keep is not None:
+                    (keep / f"{name}.json").write_text(result.model_dump_json(indent=1) + "\n")
+                if as_json:
+                    print_json(result.model_dump())
+                else:
+                    typer.echo(str(result))
+    _end_with(results, table=not as_json and len(results) > 1)
+
+
+@app.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Results that `run --keep` has written.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Judge kept results again, without a cloud: what was seen is in the file, the verdict is made anew.
+
+    Exit codes as of `run`; 2 for a file that is no result.
+
+    workbench failures verify kept/*.json
+    """
+    from pydantic import ValidationError
+
+    from workbench.failures.results import FailureResult
+
+    results = []
+    with failing():
+        for file in files:
+            try:
+                results.append(FailureResult.model_validate_json(file.read_bytes()))
+            except (OSError, ValidationError) as error:
+                why = error.strerror if isinstance(error, OSError) else "it is no result of `workbench failures run`"
+                raise typer.BadParameter(f"{file}: {why}") from None
+        for result in results:
+            if as_json:
+                print_json(result.model_dump())
+            else:
+                typer.echo(str(result))
+    _end_with(results, table=not as_json and len(results) > 1)
+
+
+@app.command()
+def notebook(
+    name: Annotated[str, typer.Argument(help="A name or an alias.")],
+    file: Annotated[Path | None, typer.Argument(help="Where to write it; by default NAME.ipynb here.")] = None,
+) -> None:
+    """Write a notebook that brings one failure mode about and asserts what holds: a test that guards against it.
+
+    workbench failures notebook missing-commit
+
+    workbench notebooks run missing-commit.ipynb
+    """
+    from workbench.failures.catalogue import find
+    from workbench.failures.kept_notebook import write
+
+    with failing():
+        failure = find(name)
+        written = write(failure, file or Path(f"{failure.name}.ipynb"))
+    typer.echo(f"{written}: run it with `workbench notebooks run {written}`")
 
 
 @app.command()
@@ -131,6 +191,25 @@ def reset(target: TargetOption = "local", as_json: JsonOption = False) -> None:
         print_json({"taken_back": left})
     else:
         typer.echo("\n".join(f"taken back: {one}" for one in left) or "nothing was left")
+
+
+def _end_with(results: "Sequence[FailureResult]", *, table: bool) -> None:
+    """Tell many results at one look, and end with the code that they have together."""
+    if table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table("name", "promise", "verdict", "shown", "s", box=box.SIMPLE, pad_edge=False)
+        for one in results:
+            shown = Text("yes") if one.shown else Text("NO", style="bold red")
+            drawn.add_row(one.name, one.promise, one.verdict or one.status, shown, f"{one.took_s:.1f}")
+        table_console(_WIDTH).print(drawn)
+        say(f"{sum(one.shown for one in results)} of {len(results)} shown")
+    if any(one.status == "invalid" for one in results):
+        sys.exit(3)
+    if not all(one.shown for one in results):
+        sys.exit(1)
 
 
 def _page(one: "Failure") -> list[str]:

@@ -9,103 +9,24 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
-
-from workbench.cloud_control.controls import ControlUnavailableError, Faults
+from workbench.cloud_control.controls import Clock, ControlUnavailableError, Faults
 from workbench.deployment.deploy import DeployFailedError
 from workbench.deployment.deployments import Deployments
 from workbench.deployment.targets import Target
-from workbench.errors import WorkbenchError
-from workbench.failures.catalogue import FAMILIES, PROMISES, Failure, Promise, find, search
-from workbench.failures.experiments import EXPERIMENTS, Experiment, Outcome, experiment_of
+from workbench.failures.catalogue import FAMILIES, PROMISES, Failure, find, search
+from workbench.failures.experiments import EXPERIMENTS, Experiment, experiment_of
 from workbench.failures.observation import Observation, SideName
+from workbench.failures.results import FailureResult
+from workbench.failures.side_results import Fired, SideResult
 from workbench.failures.sides import APP_PREFIX, Hardened, Naive, Side
 from workbench.runs.project import Project
 
 __all__ = ["FAMILIES", "PROMISES", "Failure", "FailureLab", "FailureResult", "SideResult"]
 
 
-class FaultNeverFiredError(WorkbenchError):
-    """An experiment that did not happen: a fault never fired, or an endpoint was ill without it."""
-
-
 RULE_S = 120.0
 """How long a rule of an experiment is in force at most, by the cloud's clock."""
-Verdict = Literal["prevented", "survived", "told", "lied", "spared"]
-
-
-class FiredRule(BaseModel):
-    """A fault rule of an experiment and how often it fired."""
-
-    model_config = ConfigDict(frozen=True)
-
-    rule: str
-    injected: int
-
-
-class SideResult(BaseModel):
-    """One endpoint in one experiment. `said` is what became of it, in words."""
-
-    model_config = ConfigDict(frozen=True)
-
-    side: SideName
-    before: Observation
-    observations: tuple[Observation, ...]
-    facts: dict[str, str | None]
-    rules: tuple[FiredRule, ...]
-    verdict: Verdict
-    said: str
-
-
-class FailureResult(BaseModel):
-    """One experiment. It can be judged again without the cloud: everything that was seen is here.
-
-    `status` is `invalid` when a side was not well without the fault or a fault never fired; then `why` says which, and
-    there is no verdict.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    promise: Promise
-    status: Literal["completed", "invalid"]
-    why: str = ""
-    naive: SideResult | None = None
-    hardened: SideResult | None = None
-    began_at: float
-    took_s: float
-
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
-    @property
-    def verdict(self) -> Verdict | None:
-        """What became of the hardened endpoint; None when nothing is known."""
-        return self.hardened.verdict if self.status == "completed" and self.hardened is not None else None
-
-    @computed_field  # type: ignore[prop-decorator]  # as above
-    @property
-    def shown(self) -> bool:
-        """Whether the naive endpoint was harmed, and the hardened one kept its promise."""
-        return self.naive is not None and self.naive.verdict == "lied" and self.verdict == self.promise
-
-    def require(self) -> "FailureResult":
-        """Return the result when the mode was shown, for notebooks and tests.
-
-        Raises FaultNeverFiredError when nothing is known, AssertionError when the mode was not shown.
-        """
-        if self.status == "invalid":
-            raise FaultNeverFiredError(str(self))
-        assert self.shown, str(self)
-        return self
-
-    def lines(self) -> list[str]:
-        """The result as lines of text: the verdict, and for each side what happened when."""
-        head = f"{self.name}: {self.verdict or self.status}" + (f" ({self.why})" if self.why else "")
-        return [head, *(line for side in (self.naive, self.hardened) if side is not None for line in _drawn(side))]
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
 
 
 class FailureLab:
@@ -114,9 +35,10 @@ class FailureLab:
     >>> wb.failures.run("missing-commit")
     """
 
-    def __init__(self, target: Target, faults: Callable[[], Faults]) -> None:
+    def __init__(self, target: Target, faults: Callable[[], Faults], clock: Callable[[], Clock]) -> None:
         self._target = target
         self._faults = faults
+        self._clock = clock
         self._sides: tuple[Side, Side] | None = None
 
     def search(self, *words: str, family: str | None = None) -> list[Failure]:
@@ -148,18 +70,10 @@ class FailureLab:
             ill = [one for one in before if (one.ended, one.text) != ("done", "well\n")]
             if ill:
                 why = f"the {ill[0].side} endpoint {ill[0]} without any fault"
-                return _result(failure, began_at, began, why=why)
+                return FailureResult.of(failure, began_at=began_at, took_s=time.monotonic() - began, why=why)
             on_step(f"{failure.name}: now with it")
-            done = list(pool.map(lambda side: _act(side, experiment, faults), sides))
-        results = [
-            _judged(failure, experiment, side, well, outcome, fired)
-            for side, well, (outcome, fired) in zip(sides, before, done, strict=True)
-        ]
-        for result in results:
-            if unfired := [one for one in result.rules if not one.injected]:
-                why = f"the fault never fired at the {result.side} endpoint: {unfired[0].rule}"
-                return _result(failure, began_at, began, *results, why=why)
-        return _result(failure, began_at, began, *results)
+            seen = list(pool.map(lambda side, well: self._seen(side, experiment, well, faults), sides, before))
+        return FailureResult.of(failure, *seen, began_at=began_at, took_s=time.monotonic() - began)
 
     @contextmanager
     def provoked(self, name: str, project: Project, *, side: SideName = "hardened") -> Iterator[Side]:
@@ -188,6 +102,31 @@ class FailureLab:
         self._sides = None
         return left
 
+    def _seen(self, side: Side, experiment: Experiment, before: Observation, faults: Faults) -> SideResult:
+        """Act on one side, and tell what was seen of it and how often each fault fired."""
+        project = Project.new()
+        with _in_force(experiment, faults, side, project) as rule_ids:
+            outcome = experiment.act(side, project)
+            found = {one.rule_id: one for one in (*faults.ended(), *faults.rules())}
+            moments = faults.happened()
+            ahead_s = self._clock().offset_s()
+        fired = [
+            Fired(
+                rule=str(found[rule_id].rule),
+                injected=found[rule_id].injected,
+                at=tuple(round(one.at_s - ahead_s, 3) for one in moments if one.rule_id == rule_id),
+            )
+            for rule_id in rule_ids
+        ]
+        fired += [Fired(rule=what, injected=times) for what, times in outcome.fired.items()]
+        return SideResult(
+            side=side.name,
+            before=before,
+            observations=outcome.observations,
+            facts=dict(outcome.facts),
+            fired=tuple(fired),
+        )
+
     def _deployed(self, on_step: Callable[[str], None]) -> tuple[Side, Side]:
         if self._target.kind != "local":
             raise ControlUnavailableError(
@@ -206,15 +145,6 @@ def _well(side: Side) -> Observation:
     return side.run(Project.new(), "print('well')")
 
 
-def _act(side: Side, experiment: Experiment, faults: Faults) -> tuple[Outcome, tuple[FiredRule, ...]]:
-    project = Project.new()
-    with _in_force(experiment, faults, side, project) as rule_ids:
-        outcome = experiment.act(side, project)
-        found = {one.rule_id: one for one in (*faults.ended(), *faults.rules())}
-    fired = {str(found[rule_id].rule): found[rule_id].injected for rule_id in rule_ids} | dict(outcome.fired)
-    return outcome, tuple(FiredRule(rule=rule, injected=times) for rule, times in fired.items())
-
-
 @contextmanager
 def _in_force(experiment: Experiment, faults: Faults, side: Side, project: Project) -> Iterator[list[str]]:
     """Have an experiment's rules in force, for one side alone, while the block lasts; gives their ids."""
@@ -223,55 +153,3 @@ def _in_force(experiment: Experiment, faults: Faults, side: Side, project: Proje
             stack.enter_context(faults.injected(**{"for_s": RULE_S, "app": side.app_name, **rule}))
             for rule in experiment.rules(side, project)
         ]
-
-
-def _judged(
-    failure: Failure,
-    experiment: Experiment,
-    side: Side,
-    before: Observation,
-    outcome: Outcome,
-    rules: tuple[FiredRule, ...],
-) -> SideResult:
-    verdict: Verdict
-    if side.name == "naive":
-        harm = experiment.harm(outcome)
-        verdict, said = ("spared", f"it {outcome.end}: nothing happened to it") if harm is None else ("lied", harm)
-    else:
-        broken = experiment.broken(outcome)
-        verdict, said = (failure.promise, f"it {outcome.end}") if broken is None else ("lied", broken)
-    return SideResult(
-        side=side.name,
-        before=before,
-        observations=outcome.observations,
-        facts={name: None if value is None else str(value)[:500] for name, value in outcome.facts.items()},
-        rules=rules,
-        verdict=verdict,
-        said=said,
-    )
-
-
-def _result(failure: Failure, began_at: float, began: float, *sides: SideResult, why: str = "") -> FailureResult:
-    """The result of an experiment; one with a `why` is invalid."""
-    naive, hardened = sides or (None, None)
-    return FailureResult(
-        name=failure.name,
-        promise=failure.promise,
-        status="invalid" if why else "completed",
-        why=why,
-        naive=naive,
-        hardened=hardened,
-        began_at=began_at,
-        took_s=round(time.monotonic() - began, 3),
-    )
-
-
-def _drawn(side: SideResult) -> list[str]:
-    """One side as lines: the verdict, the rules, and when what came."""
-    lines = [f"  {side.side}: {side.verdict}. {side.said[:1].upper()}{side.said[1:]}"]
-    lines += [f"    fault {one.rule}: fired {one.injected}" for one in side.rules]
-    for seen in side.observations:
-        texts = [one for one in seen.events if one.what == "text"]
-        span = f"{texts[0].at_s:.1f} to {texts[-1].at_s:.1f} s" if texts else "none"
-        lines.append(f"    {seen.took_s:6.1f} s  {seen}; output: {len(seen.text)} characters, {span}")
-    return lines

@@ -1,8 +1,9 @@
 """What a client sees of one job at one endpoint: every event with its moment, and how it ended."""
 
+import time
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 SideName = Literal["naive", "hardened"]
 End = Literal["done", "error", "refused", "cut", "silent"]
@@ -23,7 +24,7 @@ class Observation(BaseModel):
 
     `ended` is `done` or `error` as the endpoint said, `refused` for an answer that is no stream, `cut` for a stream
     that ended without saying how, `silent` when nothing more came in the time that was given. `code` is the error's
-    code, or the HTTP status of a refusal.
+    code, or the HTTP status of a refusal. `ended_at` is in Unix seconds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +35,12 @@ class Observation(BaseModel):
     code: str = ""
     exit_code: int | None = None
     took_s: float
+    ended_at: float = Field(default_factory=time.time)
+
+    @property
+    def began_at(self) -> float:
+        """When the request was sent, in Unix seconds."""
+        return self.ended_at - self.took_s
 
     @property
     def text(self) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,8 @@ from workbench import Project, Workbench
 from workbench.cloud_control.controls import ControlUnavailableError
 from workbench.failures import lab as module
 from workbench.failures.experiments import EXPERIMENTS, NotProvokedError
-from workbench.failures.lab import FailureLab, FailureResult
+from workbench.failures.lab import FailureLab
+from workbench.failures.results import FailureResult, FaultNeverFiredError
 from workbench.session import connect
 
 pytestmark = pytest.mark.timeout(180)
@@ -32,8 +34,8 @@ def test_a_mode_happens_to_the_obvious_endpoint_and_not_to_ours(wb: Workbench, n
 def is_shown(lab: FailureLab, name: str) -> None:
     result = lab.run(name)
     assert (result.status, result.verdict, result.shown) == ("completed", result.promise, True), str(result)
-    assert all(rule.injected for side in (result.naive, result.hardened) if side for rule in side.rules)
-    assert len(EXPERIMENTS[name].rules(*_any(lab))) == len(result.hardened.rules if result.hardened else ())
+    assert all(rule.injected for side in (result.naive, result.hardened) if side for rule in side.fired)
+    assert len(EXPERIMENTS[name].rules(*_any(lab))) == len(result.hardened.fired if result.hardened else ())
     assert result.require() is result
     assert FailureResult.model_validate_json(result.model_dump_json()) == result
 
@@ -53,7 +55,7 @@ def test_a_fault_that_never_fires_makes_the_result_invalid(wb: Workbench, monkey
     result = wb.failures.run("commit-fails")
     assert (result.status, result.verdict, result.shown) == ("invalid", None, False)
     assert "never fired at the naive endpoint" in result.why
-    with pytest.raises(module.FaultNeverFiredError, match="never fired"):
+    with pytest.raises(FaultNeverFiredError, match="never fired"):
         result.require()
 
 
@@ -86,13 +88,14 @@ def test_what_cannot_be_shown_is_said(wb: Workbench) -> None:
         far.failures.run("commit-fails")
 
 
-def test_the_command_tells_verdicts_and_takes_everything_back(wb: Workbench) -> None:
-    done = cli("failures", "run", "create-fails", "--json")
+def test_the_command_tells_verdicts_and_takes_everything_back(wb: Workbench, tmp_path: Path) -> None:
+    done = cli("failures", "run", "create-fails", "--json", "--keep", str(tmp_path / "kept"))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["verdict"], result["shown"]) == ("told", True)
     assert "now with it" in done.stderr
-    assert "told" in cli("failures", "run", "create-fails").stdout
+    again = cli("failures", "verify", str(tmp_path / "kept" / "create-fails.json"), "--json")
+    assert (again.returncode, json.loads(again.stdout)) == (0, result)
     assert json.loads(cli("failures", "reset", "--json").stdout)["taken_back"] == [
         "app failure-lab-naive",
         "app failure-lab-hardened",

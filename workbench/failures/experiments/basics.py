@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import JsonValue
+
 from workbench.failures.observation import Observation
 from workbench.failures.sides import Side
 from workbench.runs.project import Project
 
 Rule = Mapping[str, Any]
-Facts = dict[str, Any]
+Facts = Mapping[str, JsonValue]
+"""What was looked up after the requests. It is kept with the result, so it is JSON."""
 
 
 @dataclass(frozen=True)

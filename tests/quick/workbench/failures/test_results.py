@@ -1,0 +1,130 @@
+"""A result is judged by what was seen, draws itself, and can be kept: as a file, and as a notebook that is a test."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from typer.testing import CliRunner
+
+from workbench.cli import app
+from workbench.failures.catalogue import find
+from workbench.failures.experiments import NotProvokedError
+from workbench.failures.kept_notebook import NotebookExistsError, write
+from workbench.failures.observation import End, Observation, Seen, SideName
+from workbench.failures.results import FailureResult, FaultNeverFiredError
+from workbench.failures.side_results import Fired, SideResult
+
+BEGAN = 1_700_000_000.0
+
+
+def observed(side: SideName, ended: End, code: str = "", text: str = "written\n", after_s: float = 0.0) -> Observation:
+    return Observation(
+        side=side,
+        events=(Seen(at_s=0.2, what="text", text=text),),
+        ended=ended,
+        code=code,
+        took_s=1.0,
+        ended_at=BEGAN + after_s + 1,
+    )
+
+
+def side(name: SideName, seen: Observation, file: str | None, injected: int = 1) -> SideResult:
+    return SideResult(
+        side=name,
+        before=observed(name, "done"),
+        observations=(seen,),
+        facts={"file": file},
+        fired=(Fired(rule="at=commit lose=true", injected=injected, at=(BEGAN + 2.5,) * injected),),
+    )
+
+
+def result(
+    naive: str | None = None,
+    hardened: str | None = None,
+    *,
+    end: End = "error",
+    code: str = "commit_failed",
+    fired: int = 1,
+) -> FailureResult:
+    return FailureResult.of(
+        find("commit-acknowledged-and-lost"),
+        side("naive", observed("naive", "done", after_s=2), naive, fired),
+        side("hardened", observed("hardened", end, code, after_s=2), hardened),
+        began_at=BEGAN,
+        took_s=4,
+    )
+
+
+def test_the_verdict_follows_from_what_was_seen() -> None:
+    assert (result().verdict, result().shown) == ("told", True)
+    assert (result(end="done").verdict, result(end="done").shown) == ("lied", False)
+    other = result(code="internal")
+    assert (other.verdict, other.said["hardened"]) == ("lied", "it said error internal, and not error commit_failed")
+    assert result(hardened="kept").verdict == "lied"
+
+
+def test_a_fault_that_never_fired_makes_it_invalid_and_says_where() -> None:
+    unfired = result(fired=0)
+    assert (unfired.status, unfired.verdict, unfired.shown) == ("invalid", None, False)
+    with pytest.raises(FaultNeverFiredError, match="never fired at the naive endpoint: at=commit lose=true"):
+        unfired.require()
+    assert [badge.ok for badge in unfired.badges() if badge.name == "it happened to the naive one"] == [False]
+
+
+def test_a_result_that_was_kept_is_judged_again_and_not_believed(tmp_path: Path) -> None:
+    """The verdict in the file is not read: somebody may have written it there."""
+    told = json.loads(result(end="done").model_dump_json()) | {"verdict": "told", "shown": True, "status": "completed"}
+    path = tmp_path / "kept.json"
+    path.write_text(json.dumps(told))
+    done = CliRunner().invoke(app, ["failures", "verify", str(path), "--json"])
+    assert (done.exit_code, json.loads(done.output)["verdict"]) == (1, "lied")
+    path.write_text(result().model_dump_json())
+    assert CliRunner().invoke(app, ["failures", "verify", str(path)]).exit_code == 0
+    path.write_text(result(fired=0).model_dump_json())
+    assert CliRunner().invoke(app, ["failures", "verify", str(path)]).exit_code == 3
+    for wrong in ("", "{}", "[1]", '{"name": "commit-fails"}'):
+        path.write_text(wrong)
+        assert CliRunner().invoke(app, ["failures", "verify", str(path)]).exit_code == 2
+    assert CliRunner().invoke(app, ["failures", "verify", str(tmp_path / "none.json")]).exit_code == 2
+
+
+def test_it_draws_two_timelines_on_one_axis_with_the_fault_and_the_lie() -> None:
+    drawn = result()._repr_mimebundle_()
+    picture = drawn["text/html"]
+    assert picture.count("<circle") == 4
+    assert picture.count("<title>the fault</title>") == 2
+    assert "said that it is done: not so" in picture
+    assert "said error commit_failed" in picture
+    assert "does not hold" not in picture
+    assert "does not hold" in result(end="done")._repr_mimebundle_()["text/html"]
+    assert drawn["text/plain"] == str(result())
+
+
+def test_what_a_job_wrote_is_text_in_the_picture() -> None:
+    hostile = "<script>alert(1)</script>\x1b[2J"
+    drawn = result(end="error", code=hostile, naive=hostile)._repr_mimebundle_()
+    assert "<script" not in drawn["text/html"]
+    assert "\x1b" not in drawn["text/html"]
+    assert "&lt;script&gt;" in drawn["text/html"]
+
+
+def test_a_mode_is_kept_as_a_notebook_that_overwrites_nothing(tmp_path: Path) -> None:
+    path = write(find("missing-commit"), tmp_path / "guard.ipynb")
+    kept = nbformat.read(path, as_version=4)
+    nbformat.validate(kept)
+    assert next(cell.metadata.get("tags") for cell in kept.cells if cell.cell_type == "code") == ["parameters"]
+    before = path.read_bytes()
+    with pytest.raises(NotebookExistsError, match="exists already"):
+        write(find("commit-fails"), path)
+    assert path.read_bytes() == before
+    assert write(find("missing-commit"), tmp_path / "again.ipynb").read_bytes() == before
+
+
+def test_a_mode_that_nothing_brings_about_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.failures.experiments import EXPERIMENTS
+
+    monkeypatch.delitem(EXPERIMENTS, "missing-commit")
+    with pytest.raises(NotProvokedError):
+        write(find("missing-commit"), tmp_path / "none.ipynb")
+    assert list(tmp_path.iterdir()) == []
