@@ -73,7 +73,7 @@ def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: Ju
     run_id = (view.locator(".wb-message").get_attribute("title") or "").split()[-1]
 
     tabs = whole.get_by_role("tablist", name="Workbench").get_by_role("tab")
-    expect(tabs).to_have_text(["Launch", "Runs", "Files", "Deployment", "Replay"])
+    expect(tabs).to_have_text(["Launch", "Runs", "Files", "Deployment", "Replay", "Failures"])
     tabs.first.focus()
     page.keyboard.press("ArrowRight")
     runs = whole.get_by_role("tabpanel", name="Runs").locator(".wb-runs")

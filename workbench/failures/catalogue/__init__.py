@@ -3,10 +3,12 @@
 The texts stand in one YAML file for each family. They are data: nothing in them is run.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from math import log
 from typing import Literal, get_args
 
 import yaml
@@ -108,10 +110,30 @@ def find(name: str) -> Failure:
 
 
 def search(words: Iterable[str], *, family: str | None = None) -> list[Failure]:
-    """The failure modes in whose texts all of these words are, in the order of the catalogue."""
+    """The failure modes in whose texts all of these words are, in the order of the catalogue.
+
+    When there are none, as for a line that was copied from a log, the ones that fit best come first: those whose error
+    text is in it, then those that have most of its words, where a rare word counts for more than a common one.
+    """
     wanted = [word.lower() for word in words]
-    return [
-        one
-        for one in catalogue().values()
-        if (family is None or one.family == family) and all(word in one.text() for word in wanted)
-    ]
+    among = [one for one in catalogue().values() if family is None or one.family == family]
+    exact = [one for one in among if all(word in one.text() for word in wanted)]
+    return exact or _nearest(" ".join(wanted), among)
+
+
+def _nearest(line: str, among: list[Failure]) -> list[Failure]:
+    quoted = [one for one in among if any(text.lower() in line for text in (*one.errors, *one.aliases))]
+    asked = set(_WORD.findall(line))
+    known = {one.name: set(_WORD.findall(one.text())) for one in catalogue().values()}
+    weight = {word: log(len(known) / (0.5 + sum(word in has for has in known.values()))) for word in asked}
+    whole = sum(weight.values()) or 1.0
+    fit = {one.name: sum(weight[word] for word in asked & known[one.name]) / whole for one in among}
+    near = sorted(
+        (one for one in among if fit[one.name] >= _FITS and one not in quoted), key=lambda one: -fit[one.name]
+    )
+    return [*quoted, *near][:_MOST_NEAR]
+
+
+_WORD = re.compile(r"[a-z0-9_]+")
+_FITS = 0.15
+_MOST_NEAR = 5

@@ -96,6 +96,14 @@ function arrows(container, items, { across = false, chosen = () => {} } = {}) {
   });
 }
 
+// Calls `look` now and every few seconds while `box` is on the screen. Returns a cleanup.
+function whileSeen(box, look) {
+  const seen = () => !document.hidden && box.isConnected && box.checkVisibility() && look();
+  const looking = setInterval(seen, 3000);
+  setTimeout(seen);
+  return () => clearInterval(looking);
+}
+
 // Jupyter's own shortcuts (a, d d, x, …) and its scrolling keys must not act on the notebook while somebody is in here.
 function keepKeys(root) {
   root.setAttribute("data-lm-suppress-shortcuts", "true");

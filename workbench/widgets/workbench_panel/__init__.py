@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import traitlets
 
 from workbench.session import Workbench
+from workbench.widgets.active_rules import ShownRule, active_rules
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.deploy_panel import DeployPanel
+from workbench.widgets.failures import Failures
 from workbench.widgets.files import Files
 from workbench.widgets.launcher import Launcher
 from workbench.widgets.replay import Replay
@@ -41,9 +43,11 @@ class WorkbenchPanel(Panel):
     chosen = traitlets.Unicode("").tag(sync=True)
     missing = traitlets.Unicode("").tag(sync=True)
     can_deploy = traitlets.Bool(False).tag(sync=True)
+    can_fail = traitlets.Bool(False).tag(sync=True)
+    rules: "traitlets.List[ShownRule]" = traitlets.List().tag(sync=True)
 
     def __init__(self, workbench: Workbench, *, owns: bool = False) -> None:
-        super().__init__(can_deploy=workbench.target.kind != "url")
+        super().__init__(can_deploy=workbench.target.kind != "url", can_fail=workbench.target.kind == "local")
         self.workbench = workbench
         self._owns = owns
         self._made: dict[str, Panel] = {}
@@ -83,6 +87,10 @@ class WorkbenchPanel(Panel):
         match message:
             case {"type": "hello"}:
                 self.in_background(self._look)
+            case {"type": "look"} if self.can_fail:
+                self.in_background(self._look_at_rules)
+            case {"type": "halt"} if self.can_fail:
+                self.in_background(self._halt)
             case {"type": "show", "key": str(key)} if any(key == tab.key for tab in TABS):
                 self.chosen = key
                 self.in_background(self._open, key)
@@ -109,6 +117,13 @@ class WorkbenchPanel(Panel):
             self.missing = sentence(error)
         else:
             self.missing = ""
+
+    def _look_at_rules(self) -> None:
+        self.rules = active_rules(self.workbench)
+
+    def _halt(self) -> None:
+        self.workbench.faults.clear()
+        self._look_at_rules()
 
     def _files(self) -> Files:
         launcher = self.part("launch")
@@ -147,4 +162,5 @@ TABS = (
     Tab("files", "Files", WorkbenchPanel._files),
     Tab("deploy", "Deployment", WorkbenchPanel._deployment),
     Tab("replay", "Replay", lambda panel: Replay(workbench=panel.workbench)),
+    Tab("failures", "Failures", lambda panel: Failures(panel.workbench)),
 )

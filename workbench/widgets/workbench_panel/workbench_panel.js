@@ -1,12 +1,17 @@
 // Draws the tabs; each part draws itself, from the first time that its tab is opened: Python makes it then.
 
 export default widget("workbench", {
-  draw({ model, body, host, needs }) {
+  draw({ model, body, host, needs, connected }) {
     const bar = element("div", "wb-tabs", "", { role: "tablist", "aria-label": "Workbench" });
     const missing = element("div", "wb-banner wb-missing", "", { role: "status", "data-kind": "warn", hidden: true });
     const reason = element("span", "wb-grow");
     missing.append(reason, needs(button("go to Deployment", "Go to Deployment", () => choose("deploy"), "wb-to-deploy")));
-    body.append(bar, missing);
+    // While anything is made to fail, every tab says so, and the mark is what ends it.
+    const failing = element("div", "wb-banner wb-failing", "", { role: "status", hidden: true });
+    const rules = element("span", "wb-grow");
+    const halt = needs(button("halt: remove them", "Remove every fault rule of the local cloud", () => model.send({ type: "halt" }), "wb-halt"));
+    failing.append(rules, halt);
+    body.append(bar, failing, missing);
     const parts = model.get("tabs").map((tab, index) => {
       const id = `wb-${Math.random().toString(36).slice(2)}`;
       const title = element("button", "wb-tab", tab.title, { type: "button", role: "tab", id, "aria-controls": `${id}-panel` });
@@ -38,6 +43,12 @@ export default widget("workbench", {
       for (const part of parts) {
         if (part.key === shown && made[part.key]) part.embedded ??= embedOnce({ host, reference: made[part.key], box: part.box });
       }
+      const active = model.get("rules");
+      const count = `${active.length} fault rule${active.length === 1 ? " is" : "s are"}`;
+      rules.textContent = `${count} in force on the local cloud: ${active.map((one) => `${visible(one.text)} (fired ${one.injected})`).join("; ")}`;
+      rules.classList.add("wb-cut");
+      rules.title = rules.textContent;
+      failing.hidden = !active.length;
       reason.textContent = visible(model.get("missing"));
       missing.hidden = !model.get("missing") || shown === "deploy";
       missing.querySelector(".wb-to-deploy").hidden = !model.get("can_deploy");
@@ -48,11 +59,13 @@ export default widget("workbench", {
     });
     const onChosen = () => show(model.get("chosen"));
     model.on("change:chosen", onChosen);
-    model.on("change:parts change:missing", draw);
+    model.on("change:parts change:missing change:rules", draw);
+    const stopLooking = whileSeen(body, () => connected() && model.get("can_fail") && model.send({ type: "look" }));
     onChosen();
     return () => {
       model.off("change:chosen", onChosen);
-      model.off("change:parts change:missing", draw);
+      model.off("change:parts change:missing change:rules", draw);
+      stopLooking();
       for (const part of parts) part.embedded?.abort();
     };
   },

@@ -78,8 +78,22 @@ def test_an_alias_is_as_good_as_a_name() -> None:
 def test_modes_are_found_by_what_stands_on_the_screen() -> None:
     assert "303-after-150s" in {one.name for one in search(["303"])}
     assert "two-writers" in {one.name for one in search(["last", "write"])} or search(["writers"])
-    assert search(["no such words at all, ever"]) == []
+    assert search(["qqqqq", "zzzz"]) == []
     assert {one.family for one in search([], family="time")} == {"time"}
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("2026-11-02 ERROR FileNotFoundError: [Errno 2] No such file or directory: 'out/report.csv'", "missing-commit"),
+        ("worker said: API Error: Request rejected (429), giving up", "model-429"),
+        ("the secret is right but I get 401", "secret-wrong"),
+        ("why is everything appearing at once at the very end of my job's stream?", "buffering-hop"),
+    ],
+)
+def test_a_line_that_was_copied_finds_what_fits_best(line: str, name: str) -> None:
+    assert name in [one.name for one in search(line.split())]
+    assert len(search(line.split())) <= 5
 
 
 def test_what_looks_alike_points_to_each_other() -> None:
