@@ -113,7 +113,7 @@ def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: Ju
 
     tabs.nth(1).click()
     row.get_by_role("button", name="Replay run").click()
-    expect(tabs.last).to_have_attribute("aria-selected", "true", timeout=LONG)
+    expect(tabs.nth(4)).to_have_attribute("aria-selected", "true", timeout=LONG)
     replay = whole.get_by_role("tabpanel", name="Replay").locator(".wb-replay")
     expect(replay.locator(".wb-played")).to_have_text(re.compile(r"^0 of \d+ events"), timeout=LONG)
     replay.locator(".wb-speed").select_option("100")
