@@ -5,7 +5,7 @@ Modal does not give a stored secret back, so the copy is kept in a file on this 
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -41,12 +41,14 @@ def deploy(
     app_name: str = DEFAULT_APP_NAME,
     rotate_secret: bool = False,
     with_claude: bool = True,
+    settings: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> Endpoint:
     """Deploy the endpoint and return how to call it; `on_line` is called with each line that `modal` prints.
 
     `rotate_secret` makes a new secret for callers; the one before is accepted until the next rotation. Without
-    `with_claude`, sandboxes have no Claude CLI, which makes their image smaller and quicker to build.
+    `with_claude`, sandboxes have no Claude CLI, which makes their image smaller and quicker to build. `settings` are
+    variables of the deployment (`WORKBENCH_TIMEOUT_…`), instead of this process's own.
     Raises DeployFailedError; TargetUnavailableError for an endpoint given by URL.
     """
     if target.kind == "url":
@@ -57,7 +59,7 @@ def deploy(
     except model_backing.ModelUnavailableError as error:
         raise DeployFailedError(str(error)) from error
     _ensure_secrets(target, app_name, model, rotate=rotate_secret)
-    env = {**os.environ, **target.env, "WORKBENCH_APP_NAME": app_name}
+    env = {**os.environ, **(settings or {}), **target.env, "WORKBENCH_APP_NAME": app_name}
     if not with_claude or model_backing.why_without_claude(target) is not None:
         env[model_backing.WITHOUT_CLAUDE_VARIABLE] = "1"
     if target.kind == "local":

@@ -18,7 +18,7 @@ _GOOD, _WARN, _BAD, _TICK = (
     f"var(--jp-{name}-color0, {plain})"
     for name, plain in (("success", "#1b5e20"), ("warn", "#a65300"), ("error", "#b71c1c"), ("brand", "#0d47a1"))
 )
-_COLOURS = {"done": _GOOD, "error": _WARN, "refused": _WARN, "cut": _BAD, "silent": _BAD}
+_COLOURS = {"done": _GOOD, "error": _WARN, "refused": _WARN, "cut": _BAD, "silent": _BAD, "left": _WARN}
 _QUIET = "opacity:0.75"
 _Scale = Callable[[float], float]
 """From a moment, in Unix seconds, to its place in the picture."""

@@ -133,7 +133,7 @@ class FailureLab:
                 f"nothing can be made to fail on {self._target.kind}: experiments run on the local cloud"
             )
         if self._sides is None:
-            sides = (Naive(self._target), Hardened(self._target))
+            sides = (Naive(self._target, self._faults()), Hardened(self._target, self._faults()))
             for side in sides:
                 on_step(f"deploying the {side.name} endpoint as {side.app_name}")
                 side.deploy(lambda line: None)

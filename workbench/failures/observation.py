@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SideName = Literal["naive", "hardened"]
-End = Literal["done", "error", "refused", "cut", "silent"]
+End = Literal["done", "error", "refused", "cut", "silent", "left"]
 
 
 class Seen(BaseModel):
@@ -24,7 +24,8 @@ class Observation(BaseModel):
 
     `ended` is `done` or `error` as the endpoint said, `refused` for an answer that is no stream, `cut` for a stream
     that ended without saying how, `silent` when nothing more came in the time that was given. `code` is the error's
-    code, or the HTTP status of a refusal. `ended_at` is in Unix seconds.
+    code, or the HTTP status of a refusal. `ended_at` is in Unix seconds. `run_id` and `last_id` are the ids of the run
+    and of the last event, where the endpoint gives such ids. A client that left by itself saw no end: `left`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +35,8 @@ class Observation(BaseModel):
     ended: End
     code: str = ""
     exit_code: int | None = None
+    run_id: str = ""
+    last_id: str = ""
     took_s: float
     ended_at: float = Field(default_factory=time.time)
 
@@ -60,5 +63,6 @@ class Observation(BaseModel):
             "refused": f"refused it ({self.code})",
             "cut": "ended without a word",
             "silent": "fell silent",
+            "left": "was left by its client",
         }[self.ended]
         return how + (f", exit code {self.exit_code}" if self.exit_code is not None else "")

@@ -6,6 +6,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +14,9 @@ import httpx
 import modal
 from httpx_sse import EventSource, SSEError
 
-from modal_app.contract.headers import SECRET_HEADER
+from modal_app.contract.headers import RUN_HEADER, SECRET_HEADER
 from modal_app.sandboxes.fleet import project_name, sub_path
+from workbench.cloud_control.controls import Faults
 from workbench.deployment import deploy as deployment
 from workbench.deployment import modal_command
 from workbench.deployment.targets import Target
@@ -29,6 +31,18 @@ PATIENCE_S = 60.0
 """For the next byte of a stream; then a side counts as silent."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a client reads. It waits `patience_s` for the next byte, and then calls the side silent.
+
+    After the first output it takes nothing for `pause_s` seconds; it leaves after `leave_after` outputs, when given.
+    """
+
+    patience_s: float = PATIENCE_S
+    pause_s: float = 0.0
+    leave_after: int = 0
+
+
 class Side(ABC):
     """One deployed endpoint. `request` says how a job is asked for, `seen` what an event of its stream means."""
 
@@ -36,8 +50,10 @@ class Side(ABC):
     program: ClassVar[str]
     """A pattern of the words with which it starts a job's program, and nothing else."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, faults: Faults | None = None) -> None:
+        """`faults` is for experiments whose fault begins in the middle of a job."""
         self.target = target
+        self.faults = faults
         self.app_name = f"{APP_PREFIX}{self.name}"
         self.url = ""
         self.secret = ""
@@ -74,29 +90,59 @@ class Side(ABC):
         timeout_s: int | None = None,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        patience_s: float = PATIENCE_S,
+        url: str = "",
+        reading: "Reading | None" = None,
     ) -> Observation:
-        """Run a program and watch it as a client does. `body` takes the place of fields of the request."""
+        """Run a program and watch it as a client does. `body` takes the place of fields of the request.
+
+        `url` is where the endpoint is reached, for a hop in front of it.
+        """
         asked = self.request(project, code, timeout_s) | dict(body or {})
+        return self._watch("POST", f"{url or self.url}/generate", asked, dict(headers or {}), reading or Reading())
+
+    @abstractmethod
+    def again(self, seen: Observation, project: Project, code: str, *, url: str = "") -> Observation:
+        """What a client of this endpoint does when its connection broke: it comes back for the rest."""
+
+    @abstractmethod
+    def git_status(self, project: Project, code: str) -> Observation:
+        """Ask for the status of the project's repository; `code` is a job that does, for who has no other way."""
+
+    @abstractmethod
+    def of_another_user(self, run_id: str, project: Project) -> Observation:
+        """Ask for a run by its id, as another user."""
+
+    def _watch(
+        self, method: str, url: str, asked: dict[str, Any] | None, headers: dict[str, str], reading: "Reading"
+    ) -> Observation:
         began = time.monotonic()
         events: list[Seen] = []
         last: dict[str, Any] = {}
+        ids = {"run_id": "", "last_id": ""}
         ended: End = "cut"
         try:
             with (
-                httpx.Client(timeout=httpx.Timeout(10, read=patience_s)) as client,
-                client.stream(
-                    "POST", f"{self.url}/generate", json=asked, headers={**self.headers(), **(headers or {})}
-                ) as response,
+                httpx.Client(timeout=httpx.Timeout(10, read=reading.patience_s)) as client,
+                client.stream(method, url, json=asked, headers={**self.headers(), **headers}) as response,
             ):
                 if response.status_code != 200:
                     response.read()
                     return self._refused(response, began)
-                for what, text, data in self._events(response):
-                    events.append(Seen(at_s=round(time.monotonic() - began, 3), what=what, text=text))
+                ids["run_id"] = response.headers.get(RUN_HEADER, "")
+                for what, text, data, event_id in self._events(response):
+                    at_s = round(time.monotonic() - began, 3)
+                    events.append(Seen(at_s=at_s, what=what, text=text))
+                    ids["last_id"] = event_id or ids["last_id"]
+                    ids["run_id"] = ids["run_id"] or str(data.get("run_id", ""))
                     if what in ("done", "error"):
                         ended, last = "done" if what == "done" else "error", data
                         break
+                    if what == "text":
+                        if reading.leave_after and sum(one.what == "text" for one in events) >= reading.leave_after:
+                            ended = "left"
+                            break
+                        if reading.pause_s and sum(one.what == "text" for one in events) == 1:
+                            time.sleep(reading.pause_s)
         except httpx.ReadTimeout:
             ended = "silent"
         except (httpx.HTTPError, SSEError, ValueError):
@@ -108,23 +154,29 @@ class Side(ABC):
             code=str(last.get("code", "")),
             exit_code=last.get("exit_code"),
             took_s=round(time.monotonic() - began, 3),
+            **ids,
         )
 
-    def _events(self, response: httpx.Response) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    def _events(self, response: httpx.Response) -> Iterator[tuple[str, str, dict[str, Any], str]]:
         for event in EventSource(response).iter_sse():
             if not event.data:  # a heartbeat: only a comment
                 continue
             data = json.loads(event.data)
             what, text = self.seen(data)
-            yield what, text, data
+            yield what, text, data, event.id
 
     def _refused(self, response: httpx.Response, began: float) -> Observation:
         try:
             code = str(response.json().get("code", response.status_code))
-        except ValueError:
+        except (ValueError, AttributeError):
             code = str(response.status_code)
         took_s = round(time.monotonic() - began, 3)
         return Observation(side=self.name, events=(), ended="refused", code=code, took_s=took_s)
+
+    def alive(self) -> set[str]:
+        """The ids of the app's sandboxes that are alive now."""
+        app_id = modal.App.lookup(self.app_name).app_id
+        return {one.object_id for one in modal.Sandbox.list(app_id=app_id)}
 
     def read(self, project: Project, path: str) -> str | None:
         """A committed file, as anybody outside of the sandbox sees it now; None when it is not there."""
@@ -150,6 +202,7 @@ class Naive(Side):
         private_files.write(kept, {"secret": self.secret})
         env = {**os.environ, **self.target.env, "NAIVE_APP_NAME": self.app_name, "API_SECRET": self.secret}
         env["MODEL_KEY"] = CANARY
+        env["NAIVE_SANDBOX_S"] = str(NAIVE_SANDBOX_S)
         modal_command.follow(["deploy", str(NAIVE_FILE)], env, timeout_s=deployment.DEPLOY_TIMEOUT_S, on_line=on_line)
         self.url = str(modal.Function.from_name(self.app_name, "generate").get_web_url())
 
@@ -166,6 +219,18 @@ class Naive(Side):
         """A header of its own."""
         return {"x-secret": self.secret}
 
+    def again(self, seen: Observation, project: Project, code: str, *, url: str = "") -> Observation:
+        """It gives no ids: all that a client can do is to send the request again."""
+        return self.run(project, code, url=url)
+
+    def git_status(self, project: Project, code: str) -> Observation:
+        """It knows jobs alone."""
+        return self.run(project, code)
+
+    def of_another_user(self, run_id: str, project: Project) -> Observation:
+        """The table of its streams knows ids alone."""
+        return self._watch("GET", f"{self.url}/generate/{run_id}", None, {}, Reading())
+
     def seen(self, data: dict[str, Any]) -> tuple[str, str]:
         """Text, or the end."""
         return ("done", "") if data.get("done") else ("text", str(data.get("text", "")))
@@ -179,8 +244,20 @@ class Naive(Side):
         return f"{self.app_name}-files", f"{project.user_id}/{project.project_id}/{path}"
 
 
+NAIVE_SANDBOX_S = 20
+"""For how long the naive endpoint's sandboxes live in the lab: on Modal its 300 seconds would show the same."""
 CANARY = "sk-canary-0123456789abcdef"  # not a secret of anybody
 """What the naive endpoint gives its sandboxes as the model's key."""
+
+
+SHORT = {
+    "WORKBENCH_TIMEOUT_DISCONNECT_GRACE_S": "5",
+    "WORKBENCH_TIMEOUT_LEASE_S": "6",
+    "WORKBENCH_TIMEOUT_SWEEP_S": "5",
+    "WORKBENCH_TIMEOUT_SWEEP_MARGIN_S": "5",
+    "WORKBENCH_TIMEOUT_HEARTBEAT_S": "5",
+}
+"""Deadlines of the hardened endpoint in the lab, so that nobody waits for the usual ones."""
 
 
 class Hardened(Side):
@@ -191,7 +268,9 @@ class Hardened(Side):
 
     def deploy(self, on_line: Callable[[str], None]) -> None:
         """Deploy `modal_app` without the Claude CLI."""
-        endpoint = deployment.deploy(self.target, app_name=self.app_name, with_claude=False, on_line=on_line)
+        endpoint = deployment.deploy(
+            self.target, app_name=self.app_name, with_claude=False, settings=SHORT, on_line=on_line
+        )
         self.url, self.secret = endpoint.url, endpoint.secret.get_secret_value()
 
     def request(self, project: Project, code: str, timeout_s: int | None) -> dict[str, Any]:
@@ -202,6 +281,21 @@ class Hardened(Side):
     def headers(self) -> dict[str, str]:
         """The contract's header."""
         return {SECRET_HEADER: self.secret}
+
+    def again(self, seen: Observation, project: Project, code: str, *, url: str = "") -> Observation:
+        """It asks for the events behind the last one that it has."""
+        headers = {"Last-Event-ID": seen.last_id}
+        return self._watch("GET", f"{url or self.url}/generate/{seen.run_id}", None, headers, Reading())
+
+    def git_status(self, project: Project, code: str) -> Observation:
+        """It has an action for that."""
+        asked = {"user_id": project.user_id, "project_id": project.project_id, "action": "git", "op": "status"}
+        return self._watch("POST", f"{self.url}/generate", asked, {}, Reading())
+
+    def of_another_user(self, run_id: str, project: Project) -> Observation:
+        """The calling server names the user for whom it asks."""
+        url = f"{self.url}/generate/{run_id}?user_id={project.user_id}"
+        return self._watch("GET", url, None, {}, Reading())
 
     def seen(self, data: dict[str, Any]) -> tuple[str, str]:
         """Events of the contract; what goes to stderr is no text of the job's result."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from workbench.failures.hops import Harm, Hop
 from workbench.failures.observation import Observation
 from workbench.failures.sides import Side
 from workbench.runs.project import Project
@@ -54,6 +55,30 @@ class Experiment:
 def running(code: str, **options: Any) -> Act:
     """Run one program."""
     return lambda side, project: Outcome((side.run(project, code, **options),))
+
+
+def through(harm: Harm, act: Callable[[Side, Project, str], tuple[Observation, ...]]) -> Act:
+    """Act through a hop that does this harm unless a header forbids it; `act` gets the hop's address."""
+
+    def acting(side: Side, project: Project) -> Outcome:
+        with Hop(side.url, harm) as hop:
+            seen = act(side, project, hop.url)
+            return Outcome(seen, {"harmed": hop.harmed}, {f"a hop that {harm} met a stream": hop.met})
+
+    return acting
+
+
+def cut_and_back(code: str, *, cut_after_s: float) -> Act:
+    """A connection that is cut once; the client comes back for the rest, as the endpoint lets it."""
+
+    def act(side: Side, project: Project) -> Outcome:
+        with Hop(side.url, cut_after_s=cut_after_s) as hop:
+            first = side.run(project, code, url=hop.url)
+            seen = (first, side.again(first, project, code, url=hop.url))
+            facts = {"text": first.text + seen[1].text, "file": side.read(project, "count")}
+            return Outcome(seen, facts, {"the hop cut the connection": int(first.ended == "cut" and hop.harmed)})
+
+    return act
 
 
 def running_and_reading(code: str, path: str) -> Act:
@@ -149,3 +174,6 @@ open('count', 'w').write(seen + 'x')
 print(len(seen) + 1)
 """
 """A job that notes in its project that it ran, after a pause, and prints how often it has."""
+
+SLOW = "import time\nfor n in range(20):\n    print('line', n, flush=True); time.sleep(0.2)\n"
+"""A job of four seconds that prints a line every 0.2 seconds, and says so at once."""

@@ -1,5 +1,9 @@
 """Failure modes of what lives and dies, brought about."""
 
+import threading
+import time
+from typing import Any
+
 from workbench.failures.experiments.basics import (
     COUNTS,
     WRITES,
@@ -16,6 +20,7 @@ from workbench.failures.experiments.basics import (
     same,
     told,
 )
+from workbench.failures.observation import Observation
 from workbench.failures.sides import Side
 from workbench.runs.project import Project
 
@@ -29,6 +34,55 @@ def _same_key(code: str) -> Act:
         return Outcome(seen, {"file": side.read(project, "count")})
 
     return act
+
+
+_LONG = "import time\nfor n in range(400): print(n, flush=True); time.sleep(0.1)\n"
+
+
+def _platform_goes_away(side: Side, project: Project) -> Outcome:
+    """In the middle of a job its output breaks off, and for a while every call about its sandbox fails."""
+    assert side.faults is not None
+    seen: list[Observation] = []
+    thread = threading.Thread(target=lambda: seen.append(side.run(project, _LONG)))
+    thread.start()
+    time.sleep(3.0)  # the job prints, and nothing more is asked of the platform
+    away: dict[str, Any] = {
+        "rpc": "Task*",
+        "app": side.app_name,
+        "sandbox": f"{side.sandbox_name(project)}*",
+        "status": "UNAVAILABLE",
+    }
+    with side.faults.injected(at="call", for_s=_AWAY_S, **away) as rule_id:
+        thread.join(_AWAY_S + 30)
+        calls = next(one.injected for one in (*side.faults.ended(), *side.faults.rules()) if one.rule_id == rule_id)
+    thread.join()
+    return Outcome((seen[0],), {}, {f"calls to the platform failed for {_AWAY_S:.0f} s": calls})
+
+
+_AWAY_S = 40.0
+
+
+def _container_dies_in_creation(side: Side, project: Project) -> Outcome:
+    """The container dies when the platform has made the sandbox; and what is alive some time later."""
+    before = side.alive()
+    seen = side.run(project, "print('never')")
+    time.sleep(_LATER_S)
+    return Outcome((seen,), {"alive": len(side.alive() - before)})
+
+
+_LATER_S = 14.0  # the hardened endpoint's sandboxes hear for six seconds in the lab; a naive one lives for twenty
+
+
+def _left_a_sandbox(seen: Outcome) -> str | None:
+    return f"{_LATER_S:.0f} s later a sandbox is alive that nobody knows" if seen.facts["alive"] else None
+
+
+def _broke_off(seen: Outcome) -> str | None:
+    return f"it {seen.end}, with {len(seen.end.text.split())} of 400 lines" if seen.end.ended != "error" else None
+
+
+def _first_event_s(seen: Outcome) -> float:
+    return seen.end.events[0].at_s if seen.end.events else seen.end.took_s
 
 
 LIFE: dict[str, Experiment] = {
@@ -68,5 +122,32 @@ LIFE: dict[str, Experiment] = {
         act=_same_key(COUNTS.format(pause_s=0)),
         harm=lambda seen: "it was executed twice" if seen.end.text != seen.observations[0].text else None,
         broken=first(same("1\n"), file_is("x")),
+    ),
+    "platform-away-40s": Experiment(
+        act=_platform_goes_away,
+        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=40, status="UNAVAILABLE"),
+        harm=_broke_off,
+        broken=told("sandbox_lost", "container_lost", "stream_lost"),
+    ),
+    "leaked-sandbox": Experiment(
+        act=_container_dies_in_creation,
+        rules=lambda side, project: ({"at": "answer", "rpc": "SandboxCreate*", "kill": "container", "times": 1},),
+        harm=lambda seen: (
+            f"{_LATER_S:.0f} s later a sandbox is alive that nobody knows" if seen.facts["alive"] else None
+        ),
+        broken=lambda seen: (
+            f"{_LATER_S:.0f} s later a sandbox is alive that nobody knows" if seen.facts["alive"] else None
+        ),
+    ),
+    "cold-start-over-budget": Experiment(
+        act=running("print('at last')"),
+        rules=lambda side, project: ({"rpc": "SandboxCreate*", "delay_s": 5, "times": 1},),
+        harm=lambda seen: f"it said nothing for {_first_event_s(seen):.1f} s" if _first_event_s(seen) > 4 else None,
+        broken=first(
+            same("at last\n"),
+            lambda seen: (
+                f"its first event came after {_first_event_s(seen):.1f} s" if _first_event_s(seen) > 2 else None
+            ),
+        ),
     ),
 }

@@ -40,6 +40,30 @@ def _at_once(code: str) -> Act:
     return act
 
 
+_BEGINS_A_COMMIT = """
+import os, subprocess
+subprocess.run(['git', 'init', '-q'], check=True)
+open('note.txt', 'w').write('kept')
+subprocess.run(['git', 'add', '.'], check=True)
+print('begun', flush=True)
+subprocess.run(['git', 'commit', '-a'], env={**os.environ, 'GIT_EDITOR': 'sleep 60'})
+"""
+_COMMITS = """
+import subprocess
+words = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qam', 'later']
+done = subprocess.run(words, capture_output=True)
+print('git ended with', done.returncode)
+"""
+
+
+def _killed_git(side: Side, project: Project) -> Outcome:
+    """A job whose git is killed in the middle of a commit, and the next job of the project, which commits."""
+    killed = side.run(project, _BEGINS_A_COMMIT, timeout_s=3)
+    return Outcome(
+        (killed, side.run(project, _COMMITS)), fired={"a git was killed in its commit": int("begun" in killed.text)}
+    )
+
+
 PERSISTENCE: dict[str, Experiment] = {
     "missing-commit": Experiment(
         act=running_and_reading(WRITES, "note.txt"),
@@ -82,5 +106,10 @@ PERSISTENCE: dict[str, Experiment] = {
         act=running_and_reading("open(b'caf\\xe9', 'w').write('x'); open('note.txt', 'w').write('kept')", "note.txt"),
         harm=lied("one of its files can never be kept"),
         broken=first(told("commit_failed"), file_is("kept")),
+    ),
+    "stale-git-lock": Experiment(
+        act=_killed_git,
+        harm=lambda seen: None if seen.end.text == "git ended with 0\n" else f"the next job says: {seen.end.text!r}",
+        broken=same("git ended with 0\n"),
     ),
 }

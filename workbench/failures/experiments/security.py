@@ -1,6 +1,10 @@
 """Failure modes of who may do what, brought about."""
 
-from workbench.failures.experiments.basics import Experiment, Outcome, done, running
+import threading
+import time
+
+from workbench.failures.experiments.basics import Experiment, Outcome, done, first, lied, running, told
+from workbench.failures.observation import Observation
 from workbench.failures.sides import CANARY, Side
 from workbench.runs.project import Project
 
@@ -18,6 +22,58 @@ def _in_a_foreign_project(side: Side, project: Project) -> Outcome:
     return Outcome((side.run(project, "print(open('secret.txt').read())", body=body),))
 
 
+_PLANTS = """
+import subprocess
+subprocess.run(['git', 'init', '-q'], check=True)
+open('note.txt', 'w').write('kept')
+open('trap.sh', 'w').write('#!/bin/sh\\nenv > mark.txt\\n')
+subprocess.run(['chmod', '755', 'trap.sh'], check=True)
+subprocess.run(['git', 'config', 'core.fsmonitor', './trap.sh'], check=True)
+"""
+_LOOKS = (
+    "import subprocess\nprint(subprocess.run(['git', 'status', '--short'], capture_output=True, text=True).stdout)\n"
+)
+
+
+_KEPT_S = 2.0  # the naive endpoint commits nothing: its files are kept some time after the end of its sandbox
+
+
+def _planted(side: Side, project: Project) -> Outcome:
+    """A job plants a program in its repository's settings, and then the repository's status is asked for."""
+    planted = side.run(project, _PLANTS)
+    time.sleep(_KEPT_S)
+    seen = side.git_status(project, _LOOKS)
+    time.sleep(_KEPT_S)
+    return Outcome(
+        (planted, seen), {"mark": side.read(project, "mark.txt")}, {"the trap was set": planted.exit_code == 0}
+    )
+
+
+def _asked_by_another(side: Side, project: Project) -> Outcome:
+    """A run's whole stream, asked for by another user who knows its id."""
+    own = side.run(project, "print('of one user alone')")
+    return Outcome(
+        (own, side.of_another_user(own.run_id, Project.new())), fired={"the run's id was known": bool(own.run_id)}
+    )
+
+
+def _bomb_and_neighbour(side: Side, project: Project) -> Outcome:
+    """A job that forks without end, and another project's job at the same time."""
+    bomb: list[Observation] = []
+    code = "import os\nprint('begun', flush=True)\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"
+    thread = threading.Thread(target=lambda: bomb.append(side.run(project, code, timeout_s=6)))
+    thread.start()
+    time.sleep(1.5)
+    neighbour = side.run(Project.new(), "import time\nfor n in range(10): print(n, flush=True); time.sleep(0.2)\n")
+    thread.join()
+    return Outcome((neighbour, bomb[0]), fired={"the bomb was lit": int("begun" in bomb[0].text)})
+
+
+def _neighbour_is_well(seen: Outcome) -> str | None:
+    other = seen.observations[0]
+    return None if other.ended == "done" and other.took_s < 20 else f"the neighbour {other} after {other.took_s:.1f} s"
+
+
 SECURITY: dict[str, Experiment] = {
     "path-traversal": Experiment(
         act=_in_a_foreign_project,
@@ -28,6 +84,25 @@ SECURITY: dict[str, Experiment] = {
         act=running("import os, json\nprint(json.dumps(dict(os.environ)))\n"),
         harm=lambda seen: "the model's key is in the job's environment" if CANARY in seen.end.text else None,
         broken=lambda seen: f"the environment holds {found}" if (found := _secret_words(seen.end.text)) else done(seen),
+    ),
+    "planted-config": Experiment(
+        act=_planted,
+        harm=lambda seen: (
+            "the planted program ran, with the model's key in its environment"
+            if CANARY in str(seen.facts["mark"])
+            else None
+        ),
+        broken=first(done, lambda seen: "the planted program ran" if seen.facts["mark"] is not None else None),
+    ),
+    "another-tenants-run": Experiment(
+        act=_asked_by_another,
+        harm=lambda seen: f"another user reads {seen.end.text!r}" if seen.end.text else None,
+        broken=lambda seen: None if (seen.end.ended, seen.end.code) == ("refused", "not_found") else f"it {seen.end}",
+    ),
+    "fork-bomb": Experiment(
+        act=_bomb_and_neighbour,
+        harm=lied("nothing says that its time was over"),
+        broken=first(told("process_timeout", "sandbox_lost", "out_of_memory"), _neighbour_is_well),
     ),
 }
 

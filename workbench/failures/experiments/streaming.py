@@ -1,6 +1,55 @@
 """Failure modes of streaming, brought about."""
 
-from workbench.failures.experiments.basics import Experiment, late, lied, of_its_program, running, same, told
+import time
+
+from workbench.failures.experiments.basics import (
+    SLOW,
+    Act,
+    Experiment,
+    Outcome,
+    cut_and_back,
+    done,
+    first,
+    late,
+    lied,
+    of_its_program,
+    running,
+    same,
+    through,
+    told,
+)
+from workbench.failures.hops import Harm
+from workbench.failures.observation import Observation
+from workbench.failures.sides import Reading, Side
+from workbench.runs.project import Project
+
+_NUMBERS = "import time\nfor n in range(30):\n    print('line', n, flush=True); time.sleep(0.1)\n"
+_ALL_NUMBERS = "".join(f"line {number}\n" for number in range(30))
+
+
+def _slow_through(harm: Harm) -> Act:
+    return through(harm, lambda side, project, url: (side.run(project, SLOW, url=url),))
+
+
+def _two_jobs_on_one_path(side: Side, project: Project, url: str) -> tuple[Observation, ...]:
+    return tuple(side.run(project, f"print('job {number}')", url=url) for number in (1, 2))
+
+
+def _left_alone(side: Side, project: Project) -> Outcome:
+    """A reader that leaves after the first output, and what has become of the sandbox some time later."""
+    before = side.alive()
+    code = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
+    seen = side.run(project, code, reading=Reading(leave_after=1))
+    time.sleep(_LEFT_S)
+    return Outcome((seen,), {"alive": len(side.alive() - before)}, {"the reader left": int(seen.ended == "left")})
+
+
+_LEFT_S = 12.0  # longer than the hardened endpoint's grace in the lab, shorter than the life of a naive sandbox
+
+
+def _largest(seen: Outcome) -> int:
+    return max((len(one.text) for one in seen.end.events if one.what == "text"), default=0)
+
 
 STREAMING: dict[str, Experiment] = {
     "output-without-newline": Experiment(
@@ -27,5 +76,53 @@ STREAMING: dict[str, Experiment] = {
         rules=lambda side, project: ({"at": "web", "path": "/generate", "idle_cut_s": 12},),
         harm=lied("nothing was said of the cut"),
         broken=same("thought\n"),
+    ),
+    "buffering-hop": Experiment(
+        act=_slow_through("buffers"),
+        harm=lambda seen: late(seen, of="everything came at the end"),
+        broken=lambda seen: late(seen, of="the first of it was late"),
+    ),
+    "proxy-compression": Experiment(
+        act=_slow_through("compresses"),
+        harm=lambda seen: late(seen, of="everything came at the end"),
+        broken=lambda seen: late(seen, of="the first of it was late"),
+    ),
+    "wrong-stream-headers": Experiment(
+        act=through("stores", _two_jobs_on_one_path),
+        harm=lambda seen: f"the second job was answered with {seen.end.text!r}" if seen.end.text != "job 2\n" else None,
+        broken=same("job 2\n"),
+    ),
+    "reader-gone": Experiment(
+        act=_left_alone,
+        harm=lambda seen: f"{_LEFT_S:.0f} s later its sandbox still runs" if seen.facts["alive"] else None,
+        broken=lambda seen: f"{_LEFT_S:.0f} s later its sandbox still runs" if seen.facts["alive"] else None,
+    ),
+    "reader-returns": Experiment(
+        act=cut_and_back(_NUMBERS, cut_after_s=1.0),
+        harm=lambda seen: (
+            f"the client has {str(seen.facts['text']).count('line 0')} times the first line"
+            if seen.facts["text"] != _ALL_NUMBERS
+            else None
+        ),
+        broken=first(
+            done, lambda seen: None if seen.facts["text"] == _ALL_NUMBERS else "what arrived is not what was printed"
+        ),
+    ),
+    "line-too-long": Experiment(
+        act=running(
+            "import sys, time\nfor n in range(12):\n    sys.stdout.write('x' * 1048576); sys.stdout.flush(); "
+            "time.sleep(0.3)\n"
+        ),
+        harm=lambda seen: (
+            f"one event has {_largest(seen):,} characters, and nothing came before it"
+            if _largest(seen) > 8 * 1024 * 1024
+            else late(seen, of="nothing was shown while it ran")
+        ),
+        broken=first(
+            done,
+            lambda seen: late(seen, of="the first of it was late"),
+            lambda seen: f"{len(seen.end.text):,} characters arrived" if len(seen.end.text) != 12 * 1048576 else None,
+            lambda seen: f"an event has {_largest(seen):,} characters" if _largest(seen) > 65536 else None,
+        ),
     ),
 }

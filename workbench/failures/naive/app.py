@@ -15,10 +15,12 @@ import modal
 NAME = os.environ.get("NAIVE_APP_NAME", "failure-lab-naive")
 app = modal.App(NAME)
 files = modal.Volume.from_name(f"{NAME}-files", create_if_missing=True, version=2)
-image = modal.Image.debian_slim().uv_pip_install("fastapi").env({"NAIVE_APP_NAME": NAME})
+SANDBOX_S = os.environ.get("NAIVE_SANDBOX_S", "300")
+image = modal.Image.debian_slim().uv_pip_install("fastapi").env({"NAIVE_APP_NAME": NAME, "NAIVE_SANDBOX_S": SANDBOX_S})
 secret = modal.Secret.from_dict({"API_SECRET": os.environ.get("API_SECRET", "")})
 # Given to every sandbox, because a job may want to call the model.
 model_key = modal.Secret.from_dict({"MODEL_KEY": os.environ.get("MODEL_KEY", "")})
+streams: dict[str, list[str]] = {}  # so that a page can be loaded again
 
 
 @app.function(image=image, secrets=[secret, model_key], timeout=600, min_containers=1)
@@ -37,6 +39,12 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
             raise HTTPException(401)
         return StreamingResponse(job(await request.json()), media_type="text/event-stream")
 
+    @api.get("/generate/{run_id}")
+    async def again(run_id: str, request: Request) -> StreamingResponse:
+        if not hmac.compare_digest(request.headers.get("x-secret", ""), os.environ["API_SECRET"]):
+            raise HTTPException(401)
+        return StreamingResponse(iter(list(streams.get(run_id, []))), media_type="text/event-stream")
+
     return api
 
 
@@ -49,7 +57,7 @@ def job(asked: dict[str, Any]) -> Iterator[str]:
         name=asked["sandbox"],
         volumes={"/files": files},
         secrets=[model_key],
-        timeout=300,
+        timeout=int(SANDBOX_S),
     )
     try:
         sandbox.exec("mkdir", "-p", workspace).wait()
@@ -57,8 +65,15 @@ def job(asked: dict[str, Any]) -> Iterator[str]:
             "python3", "-c", asked["code"], workdir=workspace, timeout=asked.get("timeout_s"), bufsize=1
         )
         for line in process.stdout:
-            yield f"data: {json.dumps({'text': line})}\n\n"
+            yield told(asked["sandbox"], text=line)
         code = process.wait()
-        yield f"data: {json.dumps({'done': True, 'exit_code': code})}\n\n"
+        yield told(asked["sandbox"], done=True, exit_code=code)
     finally:
         sandbox.terminate()
+
+
+def told(run_id: str, **event: Any) -> str:
+    """One event of a run, kept for those who come back."""
+    line = f"data: {json.dumps({'run_id': run_id, **event})}\n\n"
+    streams.setdefault(run_id, []).append(line)
+    return line

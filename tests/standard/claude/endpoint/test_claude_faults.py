@@ -49,8 +49,10 @@ def ended(claude: Claude, names: Iterable[str]) -> Mapping[str, Run]:
         job.wait(200)
         return job
 
+    first, *rest = asked
+    begun = run(first)  # alone: the first start of the CLI reads all of it from the disk
     with ThreadPoolExecutor(AT_ONCE) as workers:
-        return dict(zip(asked, workers.map(run, asked), strict=True))
+        return {first: begun, **dict(zip(rest, workers.map(run, rest), strict=True))}
 
 
 @pytest.fixture(scope="module")
