@@ -51,6 +51,35 @@ FACTS = {
         "ours_visible_at_done": True,
         "ours_committed": True,
     },
+    "06_streaming_failures": {
+        "buffering-hop": "prevented",
+        "job-buffers-its-output": "prevented",
+        "output-without-newline": "prevented",
+        "stream-ended-without-exit-code": "told",
+        "shown": True,
+    },
+    "07_persistence_failures": {
+        "missing-commit": "prevented",
+        "commit-acknowledged-and-lost": "told",
+        "two-writers": "prevented",
+        "stale-git-lock": "survived",
+        "shown": True,
+    },
+    "08_time_failures": {"process-timeout": "told", "upstream-times-out-first": "survived", "shown": True},
+    "09_life_failures": {
+        "create-fails": "told",
+        "dies-mid-run": "told",
+        "out-of-memory": "told",
+        "duplicate-submit": "prevented",
+        "shown": True,
+    },
+    "10_security_failures": {
+        "path-traversal": "prevented",
+        "another-tenants-run": "prevented",
+        "secret-probed-from-inside": "prevented",
+        "planted-config": "prevented",
+        "shown": True,
+    },
 }
 pytestmark = pytest.mark.timeout(400)
 
@@ -65,7 +94,7 @@ def _with_claude(monkeypatch: pytest.MonkeyPatch) -> None:
 def _stopped(cloud: Running) -> Iterator[None]:
     """Their apps are theirs alone."""
     yield
-    stop_apps("modal-workbench", "runs-that-cannot-be-lost")
+    stop_apps("modal-workbench", "runs-that-cannot-be-lost", "failure-lab-naive", "failure-lab-hardened")
 
 
 def test_every_notebook_is_tested() -> None:
