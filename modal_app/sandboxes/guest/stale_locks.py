@@ -13,7 +13,11 @@ import sys
 
 FIRST = 5
 HEAD = re.compile(rb"ref: refs/|[0-9a-f]{40}")
-OTHERS = ("hooks", "lfs", "annex")  # directories below `.git` that belong to other programs
+OTHERS = (
+    "hooks",
+    "lfs",
+    "annex",
+)  # directories of a repository that belong to other programs; elsewhere, names of branches
 
 
 def entries(path: bytes) -> "list[os.DirEntry[bytes]]":
@@ -44,13 +48,13 @@ def locks(root: bytes) -> "list[bytes]":
     while waiting:
         path, inside = waiting.pop()
         listed = entries(path)
-        inside = inside or path.endswith(b"/.git")
-        top = not inside and is_repository(path, {entry.name for entry in listed})
+        top = path.endswith(b"/.git") or is_repository(path, {entry.name for entry in listed})
+        inside = inside or top
         for entry in listed:
             if entry.is_dir(follow_symlinks=False):
-                if not ((inside or top) and os.fsdecode(entry.name) in OTHERS):
-                    waiting.append((entry.path, inside or top))
-            elif (inside or top) and (entry.name.endswith(b".lock") or entry.name == b"gc.pid"):
+                if not (top and os.fsdecode(entry.name) in OTHERS):
+                    waiting.append((entry.path, inside))
+            elif inside and (entry.name.endswith(b".lock") or entry.name == b"gc.pid"):
                 found.append(entry.path)
     return found
 

@@ -59,6 +59,10 @@ def repository(tmp_path: Path) -> Path:
         "inner/.git/index.lock",
         "store/packed-refs.lock",
         "store/refs/heads/main.lock",
+        ".git/refs/heads/hooks/main.lock",
+        ".git/worktrees/lfs/index.lock",
+        ".git/modules/annex/index.lock",
+        "store/refs/tags/lfs/v1.lock",
     ],
 )
 def test_a_lock_goes_and_the_rest_stays(repository: Path, lock: str) -> None:
