@@ -130,7 +130,8 @@ def _unknown_in_content(content: JsonValue, where: str) -> Iterator[tuple[str, s
                 waiting.append((f"{at}.source.content", source.get("content")))
             elif "source" in block and (kind != "search_result" or not isinstance(source, str)):
                 yield f"{at}.source", shown(source)
-            yield from _unknown_in_change(block.get("tool"), f"{at}.tool")
+            if "tool" in block:
+                yield from _unknown_in_change(block["tool"], f"{at}.tool")
             waiting.append((f"{at}.content", block.get("content")))
 
 
@@ -145,10 +146,13 @@ def _unknown_in_source(source: dict[str, JsonValue], where: str) -> Iterator[tup
 def _unknown_in_change(change: JsonValue, where: str) -> Iterator[tuple[str, str]]:
     """The same of a tool that a block adds to a conversation or removes from it."""
     if not isinstance(change, dict):
+        yield where, shown(change)
         return
-    definition = change.get("definition")
+    definition = change.get("definition", {})
     if isinstance(definition, dict):
         yield from _unknown_in_tool(definition, f"{where}.definition")
+    else:
+        yield f"{where}.definition", shown(definition)
     if change.get("type") not in ("tool_reference", "tool_definition"):
         yield f"{where}.type", shown(change.get("type"))
 

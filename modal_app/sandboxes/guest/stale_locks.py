@@ -13,11 +13,7 @@ import sys
 
 FIRST = 5
 HEAD = re.compile(rb"ref: refs/|[0-9a-f]{40}")
-OTHERS = (
-    "hooks",
-    "lfs",
-    "annex",
-)  # directories of a repository that belong to other programs; elsewhere, names of branches
+OTHERS = ("hooks", "lfs", "annex")  # directories of other programs, directly in a repository
 
 
 def entries(path: bytes) -> "list[os.DirEntry[bytes]]":

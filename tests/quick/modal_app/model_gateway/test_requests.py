@@ -53,6 +53,10 @@ REMOTE = [
     content({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "document", "source": {"type": "s3"}}]}),
     content({"type": "tool_addition", "tool": {"type": "tool_definition", "definition": {"type": "web_fetch_1"}}}),
     content({"type": "tool_addition", "tool": {"type": "mcp_toolset"}}),
+    content({"type": "tool_addition", "tool": [{"type": "web_fetch_1"}]}),
+    content({"type": "tool_addition", "tool": "web_fetch_1"}),
+    content({"type": "tool_addition", "tool": {"type": "tool_definition", "definition": [{"type": "web_fetch_1"}]}}),
+    content({"type": "tool_removal", "tool": None}),
 ]
 
 
