@@ -105,7 +105,8 @@ def create_app(settings: Settings, platform: Platform, state: SharedState, model
         authenticate(request)
         after, key = _last_event_id(request), _key(request)
         parsed = parse_request(await _body(request))
-        return await answer(request, await service.record(await service.submit(parsed, key)), after)
+        run_id = await (service.started(parsed, key) if after else service.submit(parsed, key))
+        return await answer(request, await service.record(run_id), after)
 
     @api.get("/generate/{run_id}")
     async def resume(request: Request, run_id: str) -> Response:

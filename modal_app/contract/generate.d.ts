@@ -13,7 +13,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Start a run and stream its events; repeated with the same key, join it. */
+        /** Start a run and stream its events; repeated with the same key, join it. With Last-Event-ID only join. */
         post: operations["generate"];
         delete?: never;
         options?: never;

@@ -53,7 +53,8 @@ def openapi() -> dict[str, Any]:
             "/generate": {
                 "post": {
                     "operationId": "generate",
-                    "summary": "Start a run and stream its events; repeated with the same key, join it.",
+                    "summary": "Start a run and stream its events; repeated with the same key, join it. "
+                    "With Last-Event-ID only join.",
                     "parameters": [_key(), _last_event_id()],
                     "requestBody": {"required": True, "content": _json(_ref("GenerateRequest"))},
                     "responses": run,

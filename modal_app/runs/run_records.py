@@ -86,12 +86,15 @@ class Records:
         Raises ContractError `idempotency_conflict` when the first request had another body.
         """
         mine = _Claim(run_id=new_run_id(), body_sha256=body_digest(request))
-        name = "key/" + hashlib.sha256(f"{request.user_id}/{request.project_id}/{key}".encode()).hexdigest()
-        kept = _Claim.model_validate_json(await put_first(self._dict, name, mine.model_dump_json()))
-        if kept.body_sha256 != mine.body_sha256:
-            message = f"run {kept.run_id} was started with this Idempotency-Key and another body"
-            raise ContractError(ErrorCode.IDEMPOTENCY_CONFLICT, message, run_id=kept.run_id)
-        return kept.run_id
+        return _claimed(await put_first(self._dict, _key_name(key, request), mine.model_dump_json()), request)
+
+    async def claimed(self, key: str, request: Request) -> str | None:
+        """The run id that an idempotency key was given; None for a key that is new, which stays so.
+
+        Raises ContractError `idempotency_conflict` when the first request had another body.
+        """
+        kept = await self._dict.get.aio(_key_name(key, request))
+        return None if kept is None else _claimed(kept, request)
 
     async def create(self, record: RunRecord) -> RunRecord:
         """Create a run's record, and return the one that stands: another container's, if that came first."""
@@ -145,6 +148,19 @@ async def put_first(shared: modal.Dict, key: str, value: str) -> str:
         await shared.put.aio(key, value)
         return value
     return str(found)
+
+
+def _key_name(key: str, request: Request) -> str:
+    return "key/" + hashlib.sha256(f"{request.user_id}/{request.project_id}/{key}".encode()).hexdigest()
+
+
+def _claimed(claim: str, request: Request) -> str:
+    """The run id of a stored claim; raises ContractError `idempotency_conflict` when it is of another body."""
+    kept = _Claim.model_validate_json(claim)
+    if kept.body_sha256 != body_digest(request):
+        message = f"run {kept.run_id} was started with this Idempotency-Key and another body"
+        raise ContractError(ErrorCode.IDEMPOTENCY_CONFLICT, message, run_id=kept.run_id)
+    return kept.run_id
 
 
 def _name(run_id: str) -> str:

@@ -42,6 +42,10 @@ _SUBMIT_S = 60.0
 _STOP_S = 10.0
 _UNDO_PAUSE_S = 1.0
 # One text for both: a caller must not learn that another user's run exists.
+_NO_RUN_OF_KEY = (
+    "Last-Event-ID: no run was started with this request's Idempotency-Key, so the reader can have none of its events: "
+    "leave the header out to start one"
+)
 _NO_RUN = "there is no such run: the id is not known here, or the run is another user's"
 
 
@@ -86,6 +90,18 @@ class RunService:
         # Shielded: a client that leaves now must not leave its project claimed. The run is started, without a reader.
         submitted: str = await _platform_answer(asyncio.shield(self._spawn(self._submit(request, key))))
         return submitted
+
+    async def started(self, request: Request, key: str) -> str:
+        """The id of the run that was started with this idempotency key; starts none.
+
+        Raises ContractError `invalid_request` when there is none, `idempotency_conflict`, `sandbox_unavailable`.
+        """
+        run_id = await _platform_answer(self._records.claimed(key, request))
+        if run_id is None or (
+            self._supervisor.get(run_id) is None and await _platform_answer(self._records.get(run_id)) is None
+        ):
+            raise ContractError(ErrorCode.INVALID_REQUEST, _NO_RUN_OF_KEY)
+        return run_id
 
     async def record(self, run_id: str, *, user_id: str | None = None) -> RunRecord:
         """A run's record. With a `user_id`, another user's run does not exist.

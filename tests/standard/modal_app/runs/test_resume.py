@@ -12,6 +12,7 @@ from tests.conftest import live_sandboxes, wait_until
 from tests.standard.modal_app.runs.conftest import events, first_event, frames, python
 from workbench import Project, Workbench
 
+LISTING = "import os; print(os.listdir('/workspace'))"
 TICKING = "import time\nfor n in range({ticks}): print('tick', n, 'é', flush=True); time.sleep(0.05)"
 
 
@@ -49,6 +50,23 @@ def test_behind_the_end_there_is_nothing_and_beyond_it_never_was(
     early = anywhere.get(f"/generate/{lasting.run_id}", headers={"Last-Event-ID": "99999"})
     assert (early.status_code, early.json()["code"]) == (400, "invalid_request")
     lasting.cancel()
+
+
+@pytest.mark.parametrize("last", [1, 5, 999_999_999_999_999])
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("accepted", ["text/event-stream", "application/json"])
+def test_a_request_that_names_an_event_of_no_run_starts_none(
+    anywhere: httpx.Client, project: Project, last: int, keyed: bool, accepted: str
+) -> None:
+    """It is refused, its key stays new, and the project is as it was."""
+    key = {"Idempotency-Key": str(uuid.uuid4())} if keyed else {}
+    headers = {**key, "Last-Event-ID": f"{last}", "Accept": accepted}
+    body = python(project, "open('/workspace/touched', 'w')")
+    refused = anywhere.post("/generate", json=body, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert "x-run-id" not in refused.headers
+    started = anywhere.post("/generate", json=python(project, LISTING), headers=key)
+    assert any(event.type == "stream" and event.text == "[]\n" for event in events(started.text))
 
 
 def test_a_run_is_read_and_cancelled_by_its_user_alone_when_the_caller_says_who(
