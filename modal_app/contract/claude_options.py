@@ -15,6 +15,7 @@ from modal_app.contract.json_text import require_shallow
 
 PermissionMode = Literal["acceptEdits", "auto", "bypassPermissions", "dontAsk", "manual", "plan"]
 
+_BYTE_ORDER_MARK = "\ufeff"  # a blank for the CLI, which takes no prompt of blanks
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
 _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]{1,256}\))?")
@@ -44,7 +45,7 @@ class ClaudeOptions:
 
     def __post_init__(self) -> None:
         size = _size(self.prompt)
-        _require(bool(self.prompt.strip()), "prompt: may not be empty")
+        _require(bool(self.prompt.replace(_BYTE_ORDER_MARK, " ").strip()), "prompt: may not be empty")
         _require(size <= MAX_PROMPT_BYTES, f"prompt: has {size} bytes, and may have at most {MAX_PROMPT_BYTES}")
         _require(
             self.resume is None or bool(_UUID.fullmatch(self.resume)),

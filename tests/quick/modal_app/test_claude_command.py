@@ -112,6 +112,9 @@ def test_patience_ends_within_a_minute() -> None:
     "options",
     [
         {"prompt": " \n"},
+        {"prompt": "\ufeff"},
+        {"prompt": "\n\ufeff \ufeff"},
+        {"prompt": "\u00a0\u2003"},
         {"prompt": "x" * (MAX_PROMPT_BYTES + 1)},
         {"resume": "--dangerously-skip-permissions"},
         {"resume": SESSION.replace("-", "")},
