@@ -69,7 +69,7 @@ def add(
     workbench cloud fault add at=commit lose=true
     """
     with failing():
-        rule_id = _faults().add(**dict(_pair(setting) for setting in settings))
+        rule_id = _faults().add(**_fields(settings))
     if as_json:
         print_json({"rule_id": rule_id})
     else:
@@ -159,6 +159,16 @@ def coverage(as_json: JsonOption = False) -> None:
     typer.echo("not there: " + ", ".join(found.missing))
 
 
+def _fields(settings: list[str]) -> dict[str, Any]:
+    """The fields of a rule; raises BadParameter for one that is unknown, empty or given twice."""
+    fields: dict[str, Any] = {}
+    for name, value in map(_pair, settings):
+        if name in fields:
+            raise typer.BadParameter(f"{name} is given twice: make two rules, or a pattern such as rpc=Dict*")
+        fields[name] = value
+    return fields
+
+
 def _pair(setting: str) -> tuple[str, Any]:
     from workbench.local_cloud import FaultRule, check_word
 
@@ -169,6 +179,8 @@ def _pair(setting: str) -> tuple[str, Any]:
         check_word("field", name, FaultRule.model_fields)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    if not text.strip():  # most often a variable of a script that is not set: the rule would mean every call
+        raise typer.BadParameter(f"{name} has no value: give one, or leave {name}= out")
     try:
         return name, json.loads(text)
     except ValueError:
