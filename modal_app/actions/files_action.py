@@ -28,7 +28,7 @@ from modal_app.sandboxes.project_sandbox import UNLOCK, WORKSPACE, Job
 
 _log = structlog.get_logger(__name__)
 
-_SCRIPT = (Path(__file__).parents[1] / "sandboxes" / "guest" / "write_set.py").read_text()
+_SCRIPT = (Path(__file__).parents[1] / "sandboxes" / "guest" / "write_set.py").read_text(encoding="utf-8")
 _REFUSED, _FAILED = 3, 4  # exit codes of the script
 # $1 is the program that removes a killed git's locks, $2 the write-set script, $3 to $5 its arguments; the rest is a
 # command to be run before `undo`.

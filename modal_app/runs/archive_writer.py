@@ -75,7 +75,7 @@ class Archive:
                     await asyncio.to_thread(file.write, piece)
             if bundle.action == "claude":
                 await self._write_traffic(target, bundle.run_id, request)
-            (target / BUNDLE).write_text(bundle.model_dump_json(indent=1, exclude_none=True))
+            (target / BUNDLE).write_text(bundle.model_dump_json(indent=1, exclude_none=True), encoding="utf-8")
             await self._commit()
             await self._read_back(bundle)
             if bundle.action == "claude":

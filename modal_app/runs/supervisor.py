@@ -195,8 +195,8 @@ class Supervisor:
 def _since_process_start_ms() -> int:
     """Milliseconds since this process was started; 0 where /proc does not tell."""
     with suppress(OSError, ValueError, IndexError):
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
         started = ticks / os.sysconf("SC_CLK_TCK")
-        up = float(Path("/proc/uptime").read_text().split()[0])
+        up = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         return max(0, int((up - started) * 1000))
     return 0

@@ -68,7 +68,7 @@ echo root
 find {WORKSPACE} ! -uid {JOB_UID} -exec chown -h {JOB_UID}:{JOB_UID} {{}} +
 exec "$@" sh -c "$tell" sh "$unlock" "$config" "$path"
 """
-UNLOCK = (Path(__file__).parent / "guest" / "stale_locks.py").read_text()
+UNLOCK = (Path(__file__).parent / "guest" / "stale_locks.py").read_text(encoding="utf-8")
 PROBED = re.compile(rb"(root\n)?(\d{1,10})\n(\{.*\}\n)?(\d{1,12}\.\d{1,9})\n")
 _STDIN_CHUNK_BYTES = 1024 * 1024
 _PRINTED_BYTES = 1024 * 1024

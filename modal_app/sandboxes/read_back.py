@@ -48,7 +48,7 @@ done
 """
 _DEEPEST = 100  # directories: a volume holds nothing that lies deeper
 _SIZE = "size:"
-_FIND_UNCOMMITTABLE = (Path(__file__).parent / "guest" / "uncommittable.py").read_text()
+_FIND_UNCOMMITTABLE = (Path(__file__).parent / "guest" / "uncommittable.py").read_text(encoding="utf-8")
 
 RunCommand = Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]]
 

@@ -73,7 +73,8 @@ def _system(_: State) -> Outcome:
     if sys.platform != "linux":
         return Outcome("fail", sys.platform, prerequisites.LINUX_ONLY)
     try:
-        facts = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+        facts = dict(line.split("=", 1) for line in lines if "=" in line)
         return Outcome("ok", facts["PRETTY_NAME"].strip('"'))
     except (OSError, KeyError):
         return Outcome("ok", "Linux")

@@ -10,7 +10,7 @@ from pathlib import Path
 def read(path: Path) -> dict[str, object]:
     """The JSON object in a file; empty when the file does not exist. Raises OSError; ValueError when it is not JSON."""
     try:
-        found: dict[str, object] = json.loads(path.read_text())
+        found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     return found

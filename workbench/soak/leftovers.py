@@ -67,7 +67,7 @@ class Scene:
                 target := _link(f"/proc/self/fd/{descriptor}")
             ) is not None:  # None for the listing's own descriptor, which is closed by now
                 yield f"descriptor {descriptor}: {target}"
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
             if str(self.root) in line or " nsfs " in line:
                 yield f"mount {line.split()[4]}"
         for directory in self.watched:
@@ -97,7 +97,7 @@ class Scene:
             with contextlib.suppress(psutil.Error, OSError):
                 if any(str(self.root) in word for word in process.cmdline()) or (
                     _link(f"/proc/{process.pid}/ns/mnt") != mounts
-                    and str(self.root) in Path(f"/proc/{process.pid}/mountinfo").read_text()
+                    and str(self.root) in Path(f"/proc/{process.pid}/mountinfo").read_text(encoding="utf-8")
                 ):
                     yield process
 

@@ -36,7 +36,7 @@ class Progress:
     def load(cls, path: Path) -> "Progress":
         """Read a progress from its file; raises ProgressUnreadableError."""
         try:
-            found = cls(**json.loads(path.read_text()))
+            found = cls(**json.loads(path.read_text(encoding="utf-8")))
             int(found.seed)
             whole = all(set(part) == set(PHASES) for part in (found.asked, found.done, found.seconds))
         except (OSError, ValueError, TypeError) as error:

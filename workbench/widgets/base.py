@@ -40,7 +40,11 @@ def front_end(file: str, *more: str) -> tuple[str, str]:
     folder = Path(file).parent
     scripts = [_SHARED / "shared.js", *(folder / name for name in more), folder / f"{folder.name}.js"]
     styles = [_SHARED / "shared.css", folder / f"{folder.name}.css"]
-    return "\n".join(one.read_text() for one in scripts), "\n".join(one.read_text() for one in styles)
+    return _joined(scripts), _joined(styles)
+
+
+def _joined(files: list[Path]) -> str:
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types

@@ -226,6 +226,11 @@ def test_faults_and_the_clock_from_the_command_line(cloud: Running) -> None:
         (["rpc=WorkspaceMembersList", "delay_s=1"], "WorkspaceMembersList is not implemented by the local cloud"),
         (["at=sstream", "delay_s=1"], "did you mean stream?"),
         (["atfer_messages=2", "status=INTERNAL"], "did you mean after_messages?"),
+        (["at=call", "rpc=", "status=UNAVAILABLE"], "rpc has no value"),
+        (["status=UNAVAILABLE", "app= "], "app has no value"),
+        (["status=", "delay_s=1"], "status has no value"),
+        (["rpc=DictUpdate", "rpc=DictGet", "status=UNAVAILABLE"], "rpc is given twice"),
+        (["status=UNAVAILABLE", "nth=1", "nth=2"], "nth is given twice"),
     ):
         refused = cli("cloud", "fault", "add", *words)
         assert refused.returncode != 0
@@ -296,6 +301,13 @@ def test_a_character_that_the_terminal_lacks_is_written_by_its_number(wb: Workbe
     where = f"--user {project.user_id} --project {project.project_id} --app-name {wb.app_name}"
     done = in_a_shell(f"w run python {where} -c 'print(chr(9731), chr(228))'", {"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, "\\u2603 \\xe4" in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("words", ["runs list", "failures list", "contract openapi", "doctor"])
+def test_a_locale_without_utf_8_is_no_reason_to_fail(cloud: Running, words: str) -> None:
+    """Our own files are UTF-8 wherever they are read: in C or ISO-8859-1, Python would take them for something else."""
+    done = in_a_shell(f"w {words}", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"})
+    assert "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("how", ["| head -n 1", ">/dev/full"])

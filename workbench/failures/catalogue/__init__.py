@@ -81,7 +81,7 @@ def catalogue() -> dict[str, Failure]:
     """Every failure mode by its name, family by family. Raises ValueError for a file that is wrong."""
     found: dict[str, Failure] = {}
     for family in FAMILIES:
-        text = files(__package__).joinpath(f"{family}.yaml").read_text()
+        text = files(__package__).joinpath(f"{family}.yaml").read_text(encoding="utf-8")
         for fields in yaml.safe_load(text):
             failure = Failure.model_validate({"family": family, **fields})
             if failure.name in found:

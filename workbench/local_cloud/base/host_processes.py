@@ -18,8 +18,9 @@ def start_of(pid: int) -> str | None:
     from the wall clock, so it changes when that clock is set.
     """
     try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # proc_pid_stat(5)
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()  # a program's own name in it may be any bytes
+        state, *fields = stat.rpartition(b")")[2].decode().split()  # proc_pid_stat(5)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return None if state in "ZX" else f"{boot}/{fields[18]}"
@@ -47,7 +48,7 @@ def _children(pid: int) -> list[int]:
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):
-                found += map(int, (thread / "children").read_text().split())
+                found += map(int, (thread / "children").read_text(encoding="utf-8").split())
     return found
 
 

@@ -84,6 +84,9 @@ def adopt(names: list[str], environment: Path) -> int:
         for entry in found.entry_points.select(group="console_scripts"):
             script = environment / "bin" / entry.name
             top = entry.attr.partition(".")[0]
-            script.write_text(_SCRIPT.format(python=layouts.PYTHON, module=entry.module, top=top, attribute=entry.attr))
+            script.write_text(
+                _SCRIPT.format(python=layouts.PYTHON, module=entry.module, top=top, attribute=entry.attr),
+                encoding="utf-8",
+            )
             script.chmod(0o755)
     return count

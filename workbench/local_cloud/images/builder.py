@@ -40,7 +40,7 @@ Log = Callable[[str, int], None]  # gets each line and its file descriptor, 1 or
 _OFFER_THE_CLOUD = """
 import glob, sys
 for packages in glob.glob(sys.argv[1] + "/lib/python3*/site-packages"):
-    with open(packages + "/zz-local-cloud.pth", "w") as file:
+    with open(packages + "/zz-local-cloud.pth", "w", encoding="utf-8") as file:
         file.write(sys.argv[2] + "\\n")
 """
 # Other users of this machine can read images: they must find no set-user-id files. Sandboxes must be able to read them.

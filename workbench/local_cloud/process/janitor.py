@@ -24,7 +24,7 @@ def main() -> None:
     while os.read(0, 4096):
         pass
     try:
-        groups = [Path(line) for line in (directory / NOTE).read_text().splitlines()]
+        groups = [Path(line) for line in (directory / NOTE).read_text(encoding="utf-8").splitlines()]
     except OSError:
         groups = []
     for _ in range(ATTEMPTS):  # the cloud's guests may need a moment to end

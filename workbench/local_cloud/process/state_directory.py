@@ -177,7 +177,7 @@ class State:
     def running(self) -> Running | None:
         """Return the cloud that runs with this directory, None when there is none."""
         try:
-            found = Running(**json.loads((self.root / "running.json").read_text()))
+            found = Running(**json.loads((self.root / "running.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
         return found if found.alive else None
@@ -198,7 +198,7 @@ class State:
     def port(self) -> int:
         """Return the port of the last cloud here, 0 if there was none, so that a restart can use the same address."""
         try:
-            return int((self.root / "port").read_text())
+            return int((self.root / "port").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return 0
 

@@ -65,8 +65,8 @@ def _descriptors(pid: int) -> list[Path]:
 def _inner_pid(pid: int) -> int:
     """Return the id that a process has in its own namespace, or `pid` if it cannot be found."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
+        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():  # a name may be any bytes
+            if line.startswith(b"NSpid:"):
                 return int(line.split()[-1])
     except (OSError, ValueError):
         pass

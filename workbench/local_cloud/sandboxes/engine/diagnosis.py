@@ -80,7 +80,7 @@ def _without_users(root: Path) -> Diagnosis | None:
     if any(not found for found in maps):  # the maps cannot be read
         return None
     try:
-        groups = (root / "proc/self/setgroups").read_text().strip() != "deny"
+        groups = (root / "proc/self/setgroups").read_text(encoding="utf-8").strip() != "deny"
     except OSError:
         groups = True
     common = [range(max(a.start, b.start), min(a.stop, b.stop)) for a in maps[0] for b in maps[1]]
@@ -105,7 +105,7 @@ def _without_users(root: Path) -> Diagnosis | None:
 def _mapped(path: Path) -> list[range]:
     """Return the ranges of ids in a user namespace's map, as they are inside; empty when it cannot be read."""
     try:
-        found = [line.split() for line in path.read_text().splitlines()]
+        found = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
         return [range(int(start), int(start) + int(count)) for start, _, count in found]
     except (OSError, ValueError):
         return []
@@ -139,7 +139,7 @@ def _causes(root: Path) -> Iterator[Diagnosis]:
 
 def _sysctl(root: Path, name: str) -> int | None:
     try:
-        return int((root / "proc/sys" / name.replace(".", "/")).read_text())
+        return int((root / "proc/sys" / name.replace(".", "/")).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -148,6 +148,6 @@ def _is_container(root: Path) -> bool:
     if any((root / mark).exists() for mark in _CONTAINER_MARKS):
         return True
     try:
-        return _CONTAINER_CGROUP.search((root / "proc/1/cgroup").read_text()) is not None
+        return _CONTAINER_CGROUP.search((root / "proc/1/cgroup").read_text(encoding="utf-8")) is not None
     except OSError:
         return False

@@ -46,7 +46,7 @@ class Group:
         name = "memory.events" if self.version == "v2" else "memory.oom_control"
         for directory in self.directories:
             with contextlib.suppress(OSError, ValueError):
-                facts = dict(line.split() for line in (directory / name).read_text().splitlines())
+                facts = dict(line.split() for line in (directory / name).read_text(encoding="utf-8").splitlines())
                 return int(facts.get("oom_kill", 0))
         return 0
 
@@ -223,7 +223,7 @@ def _below(mount: Path, path: str) -> Path:
 
 def _paths() -> dict[str, str]:
     found = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         found.update(dict.fromkeys(controllers.split(","), path))
     return found
@@ -240,6 +240,6 @@ def _enable(directory: Path, *controllers: str) -> None:
 
 def _processes(directory: Path) -> list[int]:
     try:
-        return [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+        return [int(line) for line in (directory / "cgroup.procs").read_text(encoding="utf-8").split()]
     except OSError:
         return []
