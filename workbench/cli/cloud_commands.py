@@ -132,7 +132,7 @@ def gc(
     from workbench.local_cloud import maintenance
 
     try:
-        kept = maintenance.Keep.parse(keep) if keep else None
+        kept = maintenance.Keep.parse(keep) if keep is not None else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--keep") from None
     state = _state()

@@ -183,3 +183,5 @@ def test_the_command_line_checks_and_cleans(own_state: State) -> None:
     daemon.stop(own_state)
     assert json.loads(cli("fsck", "--json").stdout)["problems"] == []
     assert "removed 0 contents" in cli("gc").stdout
+    for keep in ("", "0", "soon"):
+        assert (cli("gc", "--keep", keep).returncode, cli("gc", f"--keep={keep}").returncode) == (2, 2)
