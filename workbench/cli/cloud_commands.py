@@ -117,11 +117,11 @@ def fsck(as_json: JsonOption = False) -> None:
 @app.command()
 def gc(
     keep: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="First drop the older history of volumes: how many commits to keep (100), or for how long (30d, 12h)."
         ),
-    ] = "",
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove stored contents that nothing refers to any more: no volume, commit, app or image.
