@@ -121,7 +121,7 @@ def run(
                 result = workbench.failures.run(name, on_step=say)
                 results.append(result)
                 if keep is not None:
-                    (keep / f"{name}.json").write_text(result.model_dump_json(indent=1) + "\n")
+                    (keep / f"{name}.json").write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
                 if as_json:
                     print_json(result.model_dump())
                 else:
