@@ -9,7 +9,7 @@ from typing import TypeGuard
 from modal_app.actions import claude_action, files_action, git_action, python_action
 from modal_app.actions.output import Output
 from modal_app.actions.performed import Performed
-from modal_app.contract.events import Usage
+from modal_app.contract.events import ModelRetry, Usage
 from modal_app.contract.requests import ClaudeRequest, FilesList, FilesRead, PrewarmRequest, PythonRequest, Request
 from modal_app.endpoint_settings import Timeouts
 from modal_app.model.grants import ModelGrant
@@ -37,16 +37,17 @@ async def perform(
     grant: ModelGrant | None,
     timeouts: Timeouts,
     spent: Callable[[Usage], None],
+    retried: Callable[[ModelRetry], None],
 ) -> Performed:
     """Run an action in its sandbox and return its result; a failure is raised as ContractError or returned as `error`.
 
     `grant` must be given for an action that needs the model; `spent` is then called with what the action has used of
-    the model, however it ends.
+    the model, however it ends, and `retried` each time that the model is asked again.
     """
     match request:
         case ClaudeRequest():
             assert grant is not None, "a run that needs the model has been granted it"
-            return await claude_action.run(request, job, output, grant, timeouts, spent=spent)
+            return await claude_action.run(request, job, output, grant, timeouts, spent=spent, retried=retried)
         case PythonRequest():
             return Performed(await python_action.run(request, job, output))
         case FilesList() | FilesRead() | PrewarmRequest():

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from modal_app.actions.claude_command import CONFIG_DIR, Command, ModelPatience, claude_command
+from modal_app.actions.claude_retries import retry_of
 from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Plain, Text
 from modal_app.actions.claude_verdict import Verdict
 from modal_app.actions.output import Output, Piece
 from modal_app.actions.performed import Performed
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.events import Usage
+from modal_app.contract.events import ModelRetry, Usage
 from modal_app.contract.requests import ClaudeRequest
 from modal_app.endpoint_settings import Timeouts
 from modal_app.model.grants import ModelGrant
@@ -45,16 +46,18 @@ async def run(
     timeouts: Timeouts,
     *,
     spent: Callable[[Usage], None],
+    retried: Callable[[ModelRetry], None],
 ) -> Performed:
     """Run the CLI and return its answer, or the error that it ended with; `stalled` after `stall_s` seconds of silence.
 
-    `spent` is called with what the run has used of the model, however it ends.
+    `spent` is called with what the run has used of the model, however it ends, `retried` each time that the CLI asks
+    the model again.
     """
     patience = ModelPatience(headers_s=timeouts.model_headers_s, idle_s=timeouts.model_bytes_s)
     command = claude_command(
         request.options, base_url=grant.base_url, token=grant.token, patience=patience, config_dir=CONFIG_DIR
     )
-    telling = _Telling(output, wants_structured=request.json_schema is not None)
+    telling = _Telling(output, wants_structured=request.json_schema is not None, retried=retried)
     try:
         return _performed(await _verdict(command, job, telling, request.timeout_s, timeouts.stall_s))
     finally:
@@ -88,9 +91,10 @@ async def _verdict(command: Command, job: Job, telling: "_Telling", timeout_s: f
 class _Telling:
     """Turns what the CLI prints into pieces of output, in order, and notices when the CLI has to be ended."""
 
-    def __init__(self, output: Output, *, wants_structured: bool) -> None:
+    def __init__(self, output: Output, *, wants_structured: bool, retried: Callable[[ModelRetry], None]) -> None:
         self.stream = ClaudeStream(clock=time.monotonic, wants_structured=wants_structured)
         self._output = output
+        self._retried = retried
         self._turn = asyncio.Lock()
         self._fed = asyncio.Event()
 
@@ -133,6 +137,8 @@ class _Telling:
     async def _tell(self, items: list[Item]) -> None:
         for item in items:
             await self._output.tell(_piece(item))
+            if isinstance(item, Message) and (retry := retry_of(item.value)) is not None:
+                self._retried(retry)
 
 
 async def _exec(command: Command, job: Job, telling: _Telling, timeout_s: float | None) -> int:

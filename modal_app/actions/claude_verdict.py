@@ -27,7 +27,8 @@ _BY_SUBTYPE = {
     "error_max_structured_output_retries": ErrorCode.MODEL_INVALID_OUTPUT,
     "error_during_execution": ErrorCode.PROCESS_FAILED,
 }
-_BY_ANSWER = {"max_output_tokens": ErrorCode.MODEL_INVALID_OUTPUT}  # any other failed answer is a `model_error`
+_BY_ANSWER = {"max_output_tokens": ErrorCode.MODEL_INVALID_OUTPUT}
+_BY_STATUS = {429: ErrorCode.MODEL_RATE_LIMITED, 529: ErrorCode.MODEL_OVERLOADED}
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,19 @@ class Account:
                 return _Failed(code, "the Claude CLI was interrupted")
             return _Failed(code, _first_error(result) or _sentence(subtype))
         if result.get("is_error") is not False:  # anything but false counts as an error, also when it is missing
-            code = _BY_ANSWER.get(self._answer_error, ErrorCode.MODEL_ERROR)
-            return _Failed(code, _sentence(result.get("result")) or "the model's service failed")
+            return _Failed(
+                self._code_of_answer(result), _sentence(result.get("result")) or "the model's service failed"
+            )
         return None
+
+    def _code_of_answer(self, result: Object) -> ErrorCode:
+        """The code of an answer that failed; `model_error` when nothing more is known of it."""
+        status = result.get("api_error_status")
+        if isinstance(status, int) and status in _BY_STATUS:
+            return _BY_STATUS[status]
+        if result.get("stop_reason") == "refusal":
+            return ErrorCode.MODEL_REFUSED
+        return _BY_ANSWER.get(self._answer_error, ErrorCode.MODEL_ERROR)
 
     def _error(self, exit_code: int) -> ContractError | None:
         if self.failure is not None:

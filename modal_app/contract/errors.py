@@ -26,6 +26,9 @@ class ErrorCode(StrEnum):
     OUTPUT_LIMIT = "output_limit"
     OUT_OF_MEMORY = "out_of_memory"
     MODEL_ERROR = "model_error"
+    MODEL_RATE_LIMITED = "model_rate_limited"
+    MODEL_OVERLOADED = "model_overloaded"
+    MODEL_REFUSED = "model_refused"
     MODEL_INVALID_OUTPUT = "model_invalid_output"
     PERMISSION_DENIED = "permission_denied"
     SANDBOX_UNAVAILABLE = "sandbox_unavailable"
@@ -70,6 +73,9 @@ ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
         ErrorCode.OUTPUT_LIMIT: ErrorInfo(413, False, "the job printed more than a run may"),
         ErrorCode.OUT_OF_MEMORY: ErrorInfo(507, False, "the job used more memory than its sandbox has"),
         ErrorCode.MODEL_ERROR: ErrorInfo(502, True, "the model's service failed"),
+        ErrorCode.MODEL_RATE_LIMITED: ErrorInfo(429, True, "the model's service takes no more requests for a while"),
+        ErrorCode.MODEL_OVERLOADED: ErrorInfo(503, True, "the model's service has no room at the moment"),
+        ErrorCode.MODEL_REFUSED: ErrorInfo(422, False, "the model refused to answer what it was asked"),
         ErrorCode.MODEL_INVALID_OUTPUT: ErrorInfo(502, True, "the model's output does not have the form asked for"),
         ErrorCode.PERMISSION_DENIED: ErrorInfo(403, False, "the job needed a permission that it was not given"),
         ErrorCode.SANDBOX_UNAVAILABLE: ErrorInfo(503, True, "no sandbox could be started"),

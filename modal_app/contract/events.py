@@ -96,14 +96,28 @@ class _Event(_Part):
     elapsed_ms: int = Field(ge=0)
 
 
+class ModelRetry(_Part):
+    """The model's service did not answer, and the Claude CLI asks again.
+
+    `attempt` is the number of the repetition, of `most` at most, `wait_ms` how long the CLI waits before it. `status`
+    is the HTTP status of the answer; it is absent when there was none, or the answer broke off.
+    """
+
+    attempt: int = Field(ge=1)
+    most: int = Field(ge=1)
+    wait_ms: int = Field(ge=0)
+    status: int | None = Field(None, ge=100, le=599)
+
+
 class StatusEvent(_Event):
-    """The run entered a phase."""
+    """The run entered a phase, or with `retry`, is still in the phase `running` and waits for the model."""
 
     type: Literal["status"] = "status"
     phase: Phase
     message: str
     cold_start: bool | None = None
     timings: Timings | None = None
+    retry: ModelRetry | None = None
 
 
 class StreamEvent(_Event):

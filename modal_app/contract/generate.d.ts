@@ -169,7 +169,7 @@ export interface components {
          * @description Why a request was refused or a run failed.
          * @enum {string}
          */
-        ErrorCode: "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
+        ErrorCode: "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_rate_limited" | "model_overloaded" | "model_refused" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
         /**
          * ErrorEvent
          * @description The run failed; `exit_code` is present if the job's process was seen to end.
@@ -495,6 +495,19 @@ export interface components {
         };
         JsonValue: unknown;
         /**
+         * ModelRetry
+         * @description The model's service did not answer, and the Claude CLI asks again.
+         *
+         *     `attempt` is the number of the repetition, of `most` at most, `wait_ms` how long the CLI waits before it. `status`
+         *     is the HTTP status of the answer; it is absent when there was none, or the answer broke off.
+         */
+        ModelRetry: {
+            attempt: number;
+            most: number;
+            wait_ms: number;
+            status?: number;
+        };
+        /**
          * Phase
          * @description The phases of a run; `order` says which may follow which.
          * @enum {string}
@@ -567,7 +580,7 @@ export interface components {
         };
         /**
          * StatusEvent
-         * @description The run entered a phase.
+         * @description The run entered a phase, or with `retry`, is still in the phase `running` and waits for the model.
          */
         StatusEvent: {
             /**
@@ -583,6 +596,7 @@ export interface components {
             message: string;
             cold_start?: boolean;
             timings?: components["schemas"]["Timings"];
+            retry?: components["schemas"]["ModelRetry"];
         };
         /**
          * StreamEvent
@@ -676,7 +690,7 @@ export interface components {
             run_id: string;
             cancelled: boolean;
             /** @enum {string} */
-            outcome: "done" | "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
+            outcome: "done" | "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_rate_limited" | "model_overloaded" | "model_refused" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
         };
         /** @description What each code is; its values are in `workbench contract errors`. */
         ErrorTable: {
@@ -816,6 +830,30 @@ export interface components {
                 /** @constant */
                 meaning: "the model's service failed";
             };
+            model_rate_limited: {
+                /** @constant */
+                status: 429;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the model's service takes no more requests for a while";
+            };
+            model_overloaded: {
+                /** @constant */
+                status: 503;
+                /** @constant */
+                recoverable: true;
+                /** @constant */
+                meaning: "the model's service has no room at the moment";
+            };
+            model_refused: {
+                /** @constant */
+                status: 422;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the model refused to answer what it was asked";
+            };
             model_invalid_output: {
                 /** @constant */
                 status: 502;
@@ -906,6 +944,7 @@ export type GitLog = components['schemas']['GitLog'];
 export type GitRestore = components['schemas']['GitRestore'];
 export type GitStatus = components['schemas']['GitStatus'];
 export type JsonValue = components['schemas']['JsonValue'];
+export type ModelRetry = components['schemas']['ModelRetry'];
 export type Phase = components['schemas']['Phase'];
 export type PrewarmRequest = components['schemas']['PrewarmRequest'];
 export type PythonRequest = components['schemas']['PythonRequest'];
@@ -1030,7 +1069,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `process_failed`: the job's process ended with an exit code other than 0 */
+            /** @description `process_failed`: the job's process ended with an exit code other than 0; `model_refused`: the model refused to answer what it was asked */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1039,7 +1078,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `over_capacity`: too many runs at once */
+            /** @description `over_capacity`: too many runs at once; `model_rate_limited`: the model's service takes no more requests for a while */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -1075,7 +1114,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `sandbox_unavailable`: no sandbox could be started */
+            /** @description `model_overloaded`: the model's service has no room at the moment; `sandbox_unavailable`: no sandbox could be started */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1211,7 +1250,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `process_failed`: the job's process ended with an exit code other than 0 */
+            /** @description `process_failed`: the job's process ended with an exit code other than 0; `model_refused`: the model refused to answer what it was asked */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1220,7 +1259,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `over_capacity`: too many runs at once */
+            /** @description `over_capacity`: too many runs at once; `model_rate_limited`: the model's service takes no more requests for a while */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -1256,7 +1295,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `sandbox_unavailable`: no sandbox could be started */
+            /** @description `model_overloaded`: the model's service has no room at the moment; `sandbox_unavailable`: no sandbox could be started */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1380,7 +1419,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"];
                 };
             };
-            /** @description `process_failed`: the job's process ended with an exit code other than 0 */
+            /** @description `process_failed`: the job's process ended with an exit code other than 0; `model_refused`: the model refused to answer what it was asked */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1389,7 +1428,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"];
                 };
             };
-            /** @description `over_capacity`: too many runs at once */
+            /** @description `over_capacity`: too many runs at once; `model_rate_limited`: the model's service takes no more requests for a while */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -1425,7 +1464,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"];
                 };
             };
-            /** @description `sandbox_unavailable`: no sandbox could be started */
+            /** @description `model_overloaded`: the model's service has no room at the moment; `sandbox_unavailable`: no sandbox could be started */
             503: {
                 headers: {
                     [name: string]: unknown;

@@ -19,7 +19,8 @@ from modal_app.contract.headers import KEY_HEADER, RUN_HEADER, SECRET_HEADER
 from modal_app.contract.requests import REQUEST
 
 _REF = "#/components/schemas/"
-_EVENT_PARTS = ("StatusEvent", "StreamEvent", "DoneEvent", "ErrorEvent", "Timings", "Usage", "Commit", "SandboxFacts")
+_EVENTS = ("StatusEvent", "StreamEvent", "DoneEvent", "ErrorEvent")
+_EVENT_PARTS = (*_EVENTS, "Timings", "Usage", "Commit", "SandboxFacts", "ModelRetry")
 _EVENTS = (
     "One of these is the JSON of the `data` line of each event; `id` is its `seq`, `event` its `type`. Lines that "
     "begin with a colon are heartbeats. The last event is `done` or `error`."

@@ -53,7 +53,10 @@ class Order:
         if event.elapsed_ms < self._elapsed_ms:
             raise OrderError(f"elapsed_ms went back from {self._elapsed_ms} to {event.elapsed_ms}")
         if isinstance(event, StatusEvent):
-            if event.phase not in NEXT[self.phase]:
+            waits = event.retry is not None
+            if waits and (self.phase, event.phase) != (Phase.RUNNING, Phase.RUNNING):
+                raise OrderError(f"a repetition of the model's in phase {self.phase}")
+            if not waits and event.phase not in NEXT[self.phase]:
                 raise OrderError(f"phase {event.phase} after {self.phase}")
             self.phase = event.phase
         elif self.phase is None:

@@ -21,6 +21,7 @@ from modal_app.contract.events import (
     DoneEvent,
     ErrorEvent,
     Event,
+    ModelRetry,
     Phase,
     SandboxFacts,
     StatusEvent,
@@ -97,6 +98,12 @@ class Journal:
     ) -> None:
         """Write a `status` event. Raises OrderError when the phase may not come now."""
         self._append(StatusEvent(**self._stamp(), phase=phase, message=message, cold_start=cold_start, timings=timings))
+
+    def retry(self, retry: ModelRetry) -> None:
+        """Write that the model is asked again. Raises OrderError outside of the phase `running`."""
+        answer = "did not answer" if retry.status is None else f"answered {retry.status}"
+        message = f"the model {answer}: repetition {retry.attempt} of {retry.most} in {retry.wait_ms / 1000:.1f} s"
+        self._append(StatusEvent(**self._stamp(), phase=Phase.RUNNING, message=message, retry=retry))
 
     async def stream(self, piece: Piece) -> None:
         """Write a `stream` event; waits while too much is waiting for the log.

@@ -201,7 +201,13 @@ class Run:
                 try:
                     with self._outcome.timed("run_ms"):
                         performed = await actions.perform(
-                            self.request, held, output, grant=grant, timeouts=timeouts, spent=outcome.spent
+                            self.request,
+                            held,
+                            output,
+                            grant=grant,
+                            timeouts=timeouts,
+                            spent=outcome.spent,
+                            retried=journal.retry,
                         )
                     outcome.take(performed)
                     journal.status(Phase.COMMITTING, "the files are being committed")

@@ -199,7 +199,8 @@ def _lines(events: Sequence[Event]) -> list[str]:
             case StreamEvent():
                 channel, text = event.channel, shown(event)
             case StatusEvent():
-                lines.append(one_line(f"status  {event.phase}", _LINE))
+                again = ", the model is asked again" if event.retry is not None else ""
+                lines.append(one_line(f"status  {event.phase}{again}", _LINE))
             case DoneEvent():
                 lines.append("done")
             case ErrorEvent():

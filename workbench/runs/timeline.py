@@ -82,7 +82,7 @@ def timeline(events: Iterable[Event]) -> Timeline:
     known: dict[str, int] = {}
     for event in events:
         last = event.elapsed_ms
-        if isinstance(event, StatusEvent):
+        if isinstance(event, StatusEvent) and event.retry is None:
             starts.append((str(event.phase), event.elapsed_ms))
         elif isinstance(event, StreamEvent) and first_output is None:
             first_output = event.elapsed_ms

@@ -60,6 +60,9 @@ CAUSES = {
     },
     "claude/endpoint/test_claude_faults.py": {
         ErrorCode.MODEL_ERROR: "test_a_job_ends_as_it_must_whatever_the_model_does",
+        ErrorCode.MODEL_RATE_LIMITED: "test_a_job_ends_as_it_must_whatever_the_model_does",
+        ErrorCode.MODEL_OVERLOADED: "test_a_job_ends_as_it_must_whatever_the_model_does",
+        ErrorCode.MODEL_REFUSED: "test_a_job_ends_as_it_must_whatever_the_model_does",
         ErrorCode.MODEL_INVALID_OUTPUT: "test_a_job_ends_as_it_must_whatever_the_model_does",
         ErrorCode.PERMISSION_DENIED: "test_a_job_ends_as_it_must_whatever_becomes_of_it",
     },

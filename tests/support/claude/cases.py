@@ -44,7 +44,8 @@ def _once(kind: FaultKind, **more: Any) -> Script:
 
 def _status(status: int, **more: Any) -> Case:
     script = Script.of(Turn(fault=Fault(status=status, message="told so", **more)))
-    return Case(script, ErrorCode.MODEL_ERROR)
+    codes = {429: ErrorCode.MODEL_RATE_LIMITED, 529: ErrorCode.MODEL_OVERLOADED}
+    return Case(script, codes.get(status, ErrorCode.MODEL_ERROR))
 
 
 def _bash(command: str) -> Turn:
@@ -120,7 +121,7 @@ CASES: Mapping[str, Case] = {
     "hang_mid_stream": Case(_always("hang_mid_stream"), ErrorCode.MODEL_ERROR, "one two "),
     "eof_mid_stream": Case(_always("eof_mid_stream"), ErrorCode.MODEL_ERROR, "one two ", replaced=True),
     "close_mid_stream": Case(_always("close_mid_stream"), ErrorCode.MODEL_ERROR, "one two ", replaced=True),
-    "error_mid_stream": Case(_always("error_mid_stream", status=529), ErrorCode.MODEL_ERROR, "one two "),
+    "error_mid_stream": Case(_always("error_mid_stream", status=529), ErrorCode.MODEL_OVERLOADED, "one two "),
     "invalid_sse": Case(_always("invalid_sse"), ErrorCode.MODEL_ERROR, "one two "),
     "eof_mid_stream_once": Case(_once("eof_mid_stream"), None, WORDS, 0, replaced=True),
     "close_mid_stream_once": Case(_once("close_mid_stream"), None, WORDS, 0, replaced=True),
@@ -152,7 +153,7 @@ CASES: Mapping[str, Case] = {
         replaced=True,
         options=BASH,
     ),
-    "refusal": Case(Script.of(*[Turn(text="No.", stop="refusal")] * 2), ErrorCode.MODEL_ERROR, "No.", replaced=True),
+    "refusal": Case(Script.of(*[Turn(text="No.", stop="refusal")] * 2), ErrorCode.MODEL_REFUSED, "No.", replaced=True),
     "refusal_once": Case(
         Script.of(Turn(text="No way.", stop="refusal"), Turn(text="Fine.")), None, "Fine.", 0, replaced=True
     ),

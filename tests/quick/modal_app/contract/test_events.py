@@ -15,6 +15,7 @@ from modal_app.contract.events import (
     DoneEvent,
     ErrorEvent,
     Event,
+    ModelRetry,
     Phase,
     SandboxFacts,
     StatusEvent,
@@ -133,6 +134,21 @@ def test_an_error_may_end_a_run_at_any_point_after_its_first_status(position: in
         assert order.ended
 
 
+def again(seq: int, phase: Phase = Phase.RUNNING) -> StatusEvent:
+    """That the model is asked again."""
+    return status(seq, phase).model_copy(update={"retry": ModelRetry(attempt=1, most=2, wait_ms=5, status=429)})
+
+
+def test_the_model_may_be_asked_again_while_the_job_runs() -> None:
+    order = Order()
+    for event in a_run()[:4]:
+        order.check(event)
+    for seq in (5, 6):
+        order.check(again(seq))
+    order.check(stream(7))
+    assert order.phase == Phase.RUNNING
+
+
 @pytest.mark.parametrize(
     ("before", "event"),
     [
@@ -147,6 +163,9 @@ def test_an_error_may_end_a_run_at_any_point_after_its_first_status(position: in
         (7, stream(8)),
         (8, done(9)),
         (8, error(9)),
+        (3, again(4)),
+        (6, again(7)),
+        (4, again(5, Phase.COMMITTING)),
         (4, stream(5).model_copy(update={"run_id": "other"})),
         (4, stream(5).model_copy(update={"elapsed_ms": 0})),
     ],

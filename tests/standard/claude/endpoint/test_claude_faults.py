@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from modal_app.contract.events import DoneEvent, ErrorEvent, StreamEvent
+from modal_app.contract.events import DoneEvent, ErrorEvent, Phase, StatusEvent, StreamEvent
 from tests.conftest import caller, live_sandboxes, wait_until
 from tests.support.claude.cases import CASES, QUICK, WORDS, Case
 from tests.support.claude.endpoint import APP, FAULTS, KEY, Claude, Fault, messages
@@ -27,9 +27,19 @@ OF_THE_MODEL: Mapping[str, Case] = {
     if case.patience == QUICK and name != "invalid_tool_json"  # "nonsense" below: it is not waited for to the end
 }
 CHOSEN = (
-    *("plain", "tool", "subagent", "status_429", "status_500", "hang_mid_stream", "eof_mid_stream_once", "refusal"),
+    *(
+        "plain",
+        "tool",
+        "subagent",
+        "status_429",
+        "status_529",
+        "status_500",
+        "hang_mid_stream",
+        "eof_mid_stream_once",
+        "refusal",
+    ),
     *("max_tokens", "denied", "structured_wrong", "max_turns", "max_budget", "tiny_budget", "resume_unknown"),
-    *("text_block_broken", "tool_block_broken", "refusal_once"),
+    *("text_block_broken", "tool_block_broken", "refusal_once", "status_529"),
 )
 
 
@@ -104,6 +114,23 @@ def test_a_job_ends_as_it_must_whatever_the_model_does(name: str, ends: Mapping[
 def test_every_kind_of_end_is_among_the_chosen() -> None:
     codes = {case.code for case in OF_THE_MODEL.values()}
     assert {OF_THE_MODEL[name].code for name in CHOSEN} == codes
+
+
+@pytest.mark.parametrize(("name", "status"), [("status_429", 429), ("status_500", 500), ("eof_mid_stream_once", None)])
+def test_each_time_that_the_model_is_asked_again_is_told(
+    name: str, status: int | None, ends: Mapping[str, Run]
+) -> None:
+    """So that a reader knows what it waits for."""
+    told = [event for event in ends[name].events if isinstance(event, StatusEvent) and event.retry is not None]
+    assert told, ends[name].events
+    for number, event in enumerate(told, 1):
+        assert event.phase == Phase.RUNNING
+        assert event.retry is not None
+        assert (event.retry.attempt, event.retry.status) == (number, status)
+        assert event.retry.wait_ms > 0
+        assert f"repetition {number} of {event.retry.most}" in event.message
+    plain = [event for event in ends["plain"].events if isinstance(event, StatusEvent) and event.retry is not None]
+    assert plain == []
 
 
 @pytest.mark.parametrize("name", FAULTS)
