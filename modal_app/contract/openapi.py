@@ -19,8 +19,8 @@ from modal_app.contract.headers import KEY_HEADER, RUN_HEADER, SECRET_HEADER
 from modal_app.contract.requests import REQUEST
 
 _REF = "#/components/schemas/"
-_EVENTS = ("StatusEvent", "StreamEvent", "DoneEvent", "ErrorEvent")
-_EVENT_PARTS = (*_EVENTS, "Timings", "Usage", "Commit", "SandboxFacts", "ModelRetry")
+_EVENT_KINDS = ("StatusEvent", "StreamEvent", "DoneEvent", "ErrorEvent")
+_EVENT_PARTS = (*_EVENT_KINDS, "Timings", "Usage", "Commit", "SandboxFacts", "ModelRetry")
 _EVENTS = (
     "One of these is the JSON of the `data` line of each event; `id` is its `seq`, `event` its `type`. Lines that "
     "begin with a colon are heartbeats. The last event is `done` or `error`."

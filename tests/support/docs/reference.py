@@ -287,7 +287,7 @@ def _event_tables() -> Iterator[str]:
     """A table for each event, and for the parts that events have."""
     common = set(events._Event.model_fields)
     kinds = (events.StatusEvent, events.StreamEvent, events.DoneEvent, events.ErrorEvent)
-    parts = (events.Commit, events.SandboxFacts, events.Timings, events.Usage)
+    parts = (events.Commit, events.SandboxFacts, events.Timings, events.Usage, events.ModelRetry)
     for model in (*kinds, *parts):
         name = model.model_fields["type"].default if model in kinds else model.__name__
         yield from (f"### `{name}`", "", *_prose(_docstring(_Source.of(model).node)))
