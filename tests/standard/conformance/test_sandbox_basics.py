@@ -93,43 +93,6 @@ def test_a_file_that_is_written_over_keeps_its_mode(app: modal.App, mode: str) -
 
 
 @pytest.mark.parametrize(
-    "link",
-    [
-        "ln -s /root/script /root/link",
-        "ln -s script link",
-        "mkdir d; ln -s ../script d/one; ln -s d/one link",
-    ],
-)
-def test_a_symlink_that_is_written_over_stays_one(app: modal.App, link: str) -> None:
-    sandbox = modal.Sandbox.create(app=app, timeout=60)
-    try:
-        said(sandbox, "sh", "-c", f"echo old > script; chmod 751 script; {link}")
-        sandbox.filesystem.write_bytes(b"new", "/root/link")
-        assert said(sandbox, "sh", "-c", "stat -c '%a %F' script link; cat script") == (
-            "751 regular file\n777 symbolic link\nnew"
-        )
-    finally:
-        sandbox.terminate()
-
-
-@pytest.mark.parametrize(("target", "code"), [("new/name", 0), ("loop", 1), ("/usr/none", 1)])
-def test_a_symlink_to_nothing_is_followed(app: modal.App, target: str, code: int) -> None:
-    sandbox = modal.Sandbox.create(app=app, timeout=60)
-    try:
-        said(sandbox, "sh", "-c", f"ln -s {target} loop")
-        if code:
-            with pytest.raises(modal.exception.Error):
-                sandbox.filesystem.write_text("new", "/root/loop")
-        else:
-            sandbox.filesystem.write_text("new", "/root/loop")
-        assert said(sandbox, "sh", "-c", "stat -c %F loop; ls -A") == (
-            "symbolic link\n" + ("loop\n" if code else "loop\nnew\n")
-        )
-    finally:
-        sandbox.terminate()
-
-
-@pytest.mark.parametrize(
     ("script", "expected"),
     [
         ("exec > >(sed s/^/j/); echo a", "ja\n"),

@@ -91,15 +91,8 @@ def too_large(size: int) -> FsError:
 
 
 def write_file(arguments: dict[str, Any]) -> None:
-    """Write stdin to a temporary file and rename it, with the old file's mode: an interrupted write changes nothing.
-
-    A symlink stays one: the file that it names is written.
-    """
+    """Write stdin to a temporary file and rename it, with the old file's mode: an interrupted write changes nothing."""
     path = arguments["path"]
-    if os.path.islink(path):
-        path = os.path.realpath(path)
-        if os.path.islink(path):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     directory, _, name = path.rpartition("/")
     if not name or os.path.isdir(path):
         raise FsError("IsDirectory", "is a directory")
