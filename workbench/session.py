@@ -14,6 +14,9 @@ from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from modal_app.model.traffic import Traffic
 from modal_app.runs.shared_state import traffic_name
+from workbench.checks import checklist
+from workbench.checks.checklist import COLD_START_S
+from workbench.checks.lines import Line, Report
 from workbench.cloud_control.controls import Clock, CloudControl, ControlUnavailableError, Faults
 from workbench.deployment import deploy as deployment
 from workbench.deployment import targets
@@ -99,6 +102,33 @@ class Workbench:
         if self._lab is None:
             self._lab = FailureLab(self.target, lambda: self.faults, lambda: self.clock)
         return self._lab
+
+    def check(
+        self,
+        *,
+        through: str = "",
+        cold_start_s: float = COLD_START_S,
+        upstream_s: float | None = None,
+        rotation: bool = False,
+        on_line: Callable[[Line], None] = lambda line: None,
+    ) -> Report:
+        """Measure what is deployed by the checklist; the report draws itself, and `sound` says whether no line failed.
+
+        `through` is the address of a proxy in front of the endpoint, by which its callers reach it. `cold_start_s` are
+        allowed until the first output of a new project, and `upstream_s` is for how long the proxy waits. `rotation`
+        also tries a secret's rotation, on an app of its own. `on_line` is called with each line as it is known.
+        Raises CheckImpossibleError when the endpoint does not answer, DeployFailedError when nothing is deployed.
+        """
+        return checklist.check(
+            self.target,
+            self.app_name,
+            self.endpoint,
+            through=through,
+            cold_start_s=cold_start_s,
+            upstream_s=upstream_s,
+            rotation=rotation,
+            on_line=on_line,
+        )
 
     @property
     def deployments(self) -> Deployments:

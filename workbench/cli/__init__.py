@@ -4,6 +4,7 @@ import typer
 
 from workbench.cli import (
     bench_command,
+    check_command,
     cloud_commands,
     contract_commands,
     demo_command,
@@ -40,6 +41,7 @@ app.add_typer(failures_commands.app, name="failures")
 app.add_typer(notebooks_command.app, name="notebooks")
 app.command()(bench_command.bench)
 app.add_typer(soak_commands.app, name="soak")
+app.command()(check_command.check)
 app.command()(doctor_command.doctor)
 app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     tests_command.run_tests

@@ -144,6 +144,12 @@ def caller_has_secret(target: Target, app_name: str) -> bool:
     return _kept(target, app_name) is not None
 
 
+def forget(target: Target, app_name: str) -> None:
+    """Remove this machine's copies of an app's secrets."""
+    for name in (app_name, f"{app_name}-model"):
+        _path(target, name).unlink(missing_ok=True)
+
+
 def _path(target: Target, app_name: str) -> Path:
     host = urlsplit(os.environ.get("MODAL_SERVER_URL", "")).hostname or "modal"
     return target.private / f"{'local' if target.kind == 'local' else host}-{app_name}.json"

@@ -135,7 +135,7 @@ class Deployments:
             return Deployed(kind, self._app_name, "given by URL", url, _health(url))
         self._target.point_sdk()
         with ThreadPoolExecutor(max_workers=2) as pool:
-            listed, secrets = pool.submit(self._listed), pool.submit(self._secrets)
+            listed, secrets = pool.submit(self._listed), pool.submit(self.stored_secrets)
             url = self._url()
             health = _health(url) if url else Health(None, "nothing is deployed")
             apps, versions = listed.result()
@@ -171,7 +171,8 @@ class Deployments:
             raise DeployFailedError(f"what is deployed cannot be listed: {error}") from error
         return apps, versions
 
-    def _secrets(self) -> tuple[SecretState, ...]:
+    def stored_secrets(self) -> tuple[SecretState, ...]:
+        """Which secrets there are, without their values. Raises DeployFailedError when the target does not answer."""
         wanted = (
             (self._app_name, "on the target: what callers must show"),
             (f"{self._app_name}-model", "on the target: the model gateway's key"),

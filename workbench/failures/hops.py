@@ -46,9 +46,9 @@ class _Stored:
 
 
 class Hop:
-    """A reverse proxy in front of an endpoint's `/generate`, and of the runs below it. Close it.
+    """A reverse proxy in front of an endpoint. Close it.
 
-    `met` says how many streams passed through, `harmed` to how many it did harm. With `cut_after_s`, the first `cuts`
+    A subclass changes what passes in `asked`, `answered` and `sent`. `met` says how many streams passed through, `harmed` to how many it did harm. With `cut_after_s`, the first `cuts`
     of them are cut off so long after their beginning.
     """
 
@@ -88,8 +88,20 @@ class Hop:
         self._loop.close()
         self._listener.close()
 
+    def asked(self, headers: dict[str, str]) -> dict[str, str]:
+        """The headers of a request as this hop passes them on."""
+        return headers
+
+    def answered(self, status: int, headers: dict[str, str]) -> dict[str, str]:
+        """The headers of an answer as this hop passes them on."""
+        return headers
+
+    def sent(self, status: int, piece: bytes) -> bytes:
+        """A piece of an answer's body as this hop passes it on."""
+        return piece
+
     async def _start(self) -> None:
-        routes = [Route(path, self._pass, methods=["GET", "POST", "DELETE"]) for path in _PATHS]
+        routes = [Route("/{path:path}", self._pass, methods=["GET", "POST", "DELETE"])]
         config = uvicorn.Config(
             Starlette(routes=routes),
             lifespan="off",
@@ -111,23 +123,27 @@ class Hop:
             self.harmed += 1
             return Response(kept.body, headers=kept.headers)
         client = httpx.AsyncClient(timeout=httpx.Timeout(10, read=160), trust_env=False)
-        headers = {name: value for name, value in request.headers.items() if name not in _OWN}
+        headers = self.asked({name: value for name, value in request.headers.items() if name not in _OWN})
         target = f"{self._upstream}{request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
-        upstream = await client.send(
-            client.build_request(request.method, target, content=await request.body(), headers=headers), stream=True
-        )
+        outgoing = client.build_request(request.method, target, content=await request.body(), headers=headers)
+        outgoing.headers["accept-encoding"] = "identity"
+        try:
+            upstream = await client.send(outgoing, stream=True)
+        except BaseException:
+            await client.aclose()
+            raise
         passed = {name: value for name, value in upstream.headers.items() if name not in _OWN}
         body = self._acting(request, upstream, passed)
 
         async def whole() -> AsyncIterator[bytes]:
             try:
                 async for piece in body:
-                    yield piece
+                    yield self.sent(upstream.status_code, piece)
             finally:
                 await upstream.aclose()
                 await client.aclose()
 
-        return StreamingResponse(whole(), upstream.status_code, passed)
+        return StreamingResponse(whole(), upstream.status_code, self.answered(upstream.status_code, passed))
 
     def _acting(self, request: Request, upstream: httpx.Response, passed: dict[str, str]) -> AsyncIterator[bytes]:
         """The response's bytes, as this hop lets them through; its headers are changed to fit."""
@@ -156,9 +172,6 @@ class Hop:
                 yield piece
         finally:  # also when the client leaves at the event that ends the stream
             self._stored[path] = _Stored(dict(headers), bytes(kept))
-
-
-_PATHS = ("/generate", "/generate/{run_id}")
 
 
 def _directives(headers: httpx.Headers) -> list[str]:

@@ -46,7 +46,9 @@ subprocess.run(['git', 'init', '-q'], check=True)
 open('note.txt', 'w').write('kept')
 subprocess.run(['git', 'add', '.'], check=True)
 print('begun', flush=True)
-subprocess.run(['git', 'commit', '-a'], env={**os.environ, 'GIT_EDITOR': 'sleep 60'})
+words = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-a']
+subprocess.run(words, env={**os.environ, 'GIT_EDITOR': 'sleep 60'})
+print('ended', flush=True)
 """
 _COMMITS = """
 import subprocess
@@ -59,9 +61,12 @@ print('git ended with', done.returncode)
 def _killed_git(side: Side, project: Project) -> Outcome:
     """A job whose git is killed in the middle of a commit, and the next job of the project, which commits."""
     killed = side.run(project, _BEGINS_A_COMMIT, timeout_s=3)
-    return Outcome(
-        (killed, side.run(project, _COMMITS)), fired={"a git was killed in its commit": int("begun" in killed.text)}
-    )
+    time.sleep(_KEPT_S)
+    seen = (killed, side.run(project, _COMMITS))
+    return Outcome(seen, fired={"a git was killed in its commit": int(killed.text == "begun\n")})
+
+
+_KEPT_S = 2.0  # the naive endpoint commits nothing: its files are kept some time after the end of its sandbox
 
 
 PERSISTENCE: dict[str, Experiment] = {
