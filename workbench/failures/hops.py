@@ -48,8 +48,9 @@ class _Stored:
 class Hop:
     """A reverse proxy in front of an endpoint. Close it.
 
-    A subclass changes what passes in `asked`, `answered` and `sent`. `met` says how many streams passed through, `harmed` to how many it did harm. With `cut_after_s`, the first `cuts`
-    of them are cut off so long after their beginning.
+    A subclass changes what passes in `asked`, `answered` and `sent`. `met` says how many streams passed through,
+    `harmed` to how many it did harm. With `cut_after_s`, the first `cuts` of them are cut off so long after their
+    beginning.
     """
 
     def __init__(self, url: str, harm: Harm | None = None, *, cut_after_s: float | None = None, cuts: int = 1) -> None:

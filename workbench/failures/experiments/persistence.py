@@ -47,7 +47,7 @@ open('note.txt', 'w').write('kept')
 subprocess.run(['git', 'add', '.'], check=True)
 print('begun', flush=True)
 words = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-a']
-subprocess.run(words, env={**os.environ, 'GIT_EDITOR': 'sleep 60'})
+subprocess.run(words, env={**os.environ, 'GIT_EDITOR': 'sleep 60 #'})
 print('ended', flush=True)
 """
 _COMMITS = """

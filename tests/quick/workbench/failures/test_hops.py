@@ -120,6 +120,7 @@ def test_it_cuts_as_often_as_it_is_told_and_then_never_again(endpoint: str) -> N
 
 def test_it_answers_nothing_but_what_the_endpoint_has(endpoint: str) -> None:
     with Hop(endpoint) as hop:
-        assert httpx.get(f"{hop.url}/other").status_code == 404
+        assert httpx.get(f"{hop.url}/other?a=b").status_code == 401
+        assert hop.met == 0  # a refusal is no stream
     with pytest.raises(httpx.ConnectError):
         httpx.get(hop.url)
