@@ -118,7 +118,8 @@ def test_it_cuts_as_often_as_it_is_told_and_then_never_again(endpoint: str) -> N
         assert hop.harmed == 1
 
 
-def test_it_answers_nothing_but_what_the_endpoint_has(endpoint: str) -> None:
+def test_it_answers_what_the_endpoint_answers_and_is_gone_when_it_is_closed(endpoint: str) -> None:
+    _Endpoint.go_on.set()
     with Hop(endpoint) as hop:
         assert httpx.get(f"{hop.url}/other?a=b").status_code == 401
         assert hop.met == 0  # a refusal is no stream
