@@ -50,16 +50,25 @@ class Hop:
 
     A subclass changes what passes in `asked`, `answered` and `sent`. `met` says how many streams passed through,
     `harmed` to how many it did harm. With `cut_after_s`, the first `cuts` of them are cut off so long after their
-    beginning.
+    beginning. With `idle_cut_s`, each is cut off when no byte has passed for so long.
     """
 
-    def __init__(self, url: str, harm: Harm | None = None, *, cut_after_s: float | None = None, cuts: int = 1) -> None:
+    def __init__(
+        self,
+        url: str,
+        harm: Harm | None = None,
+        *,
+        cut_after_s: float | None = None,
+        cuts: int = 1,
+        idle_cut_s: float | None = None,
+    ) -> None:
         self.met = 0
         self.harmed = 0
         self._upstream = url
         self._harm = harm
         self._cut_after_s = cut_after_s
         self._cuts = cuts
+        self._idle_cut_s = idle_cut_s
         self._stored: dict[str, _Stored] = {}
         self._loop = BackgroundLoop()
         self._listener = listen(0)
@@ -155,6 +164,8 @@ class Hop:
         if self._cut_after_s is not None and self.harmed < self._cuts:
             self.harmed += 1
             return _cut(pieces, self._cut_after_s)
+        if self._idle_cut_s is not None:
+            return self._impatient(pieces, self._idle_cut_s)
         if self._harm is None or _FORBIDDEN[self._harm](upstream.headers):
             return pieces
         self.harmed += 1
@@ -164,6 +175,18 @@ class Hop:
         if self._harm == "stores":
             return self._stores(request.url.path, passed, pieces)
         return _held_back(pieces)
+
+    async def _impatient(self, pieces: AsyncIterator[bytes], idle_s: float) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                async with asyncio.timeout(idle_s):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                self.harmed += 1
+                raise ConnectionAbortedError("the hop cuts the connection") from None
+            yield piece
 
     async def _stores(self, path: str, headers: dict[str, str], pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         kept = bytearray()

@@ -51,6 +51,18 @@ def read(sandbox: modal.Sandbox, size: int) -> int:
 # -- which calls a rule matches ---------------------------------------------------------------------------------------
 
 
+def test_a_rule_means_the_creation_of_one_sandbox_by_its_name(cloud: Running, faults: Faults) -> None:
+    """So that two people who provoke at once do not meet."""
+    app = modal.App.lookup("faults", create_if_missing=True)
+    mine = f"mine-{uuid.uuid4().hex[:8]}"
+    faults.add(rpc="SandboxCreate*", sandbox=f"{mine}*", status="FAILED_PRECONDITION")
+    for name in (None, "somebody-elses"):
+        modal.Sandbox.create(app=app, name=name, timeout=60).terminate(wait=True)
+    with pytest.raises(modal.exception.Error, match="injected by a fault rule"):
+        modal.Sandbox.create(app=app, name=f"{mine}-1", timeout=60)
+    assert [(one.matched, one.injected) for one in faults.rules()] == [(1, 1)]
+
+
 def test_a_rule_fires_at_its_nth_match_and_at_most_so_often() -> None:
     rules = Rules(time.time)
     rules.add(FaultRule(rpc="Task*", nth=3, delay_s=1))

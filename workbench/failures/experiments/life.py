@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from workbench.failures.experiments.basics import (
@@ -10,6 +11,7 @@ from workbench.failures.experiments.basics import (
     Act,
     Experiment,
     Outcome,
+    Rule,
     file_is,
     first,
     lied,
@@ -34,6 +36,13 @@ def _same_key(code: str) -> Act:
         return Outcome(seen, {"file": side.read(project, "count")})
 
     return act
+
+
+def _of_its_creation(**fault: Any) -> Callable[[Side, Project], tuple[Rule, ...]]:
+    """A rule for the creation of the project's sandbox."""
+    return lambda side, project: (
+        {"rpc": "SandboxCreate*", "sandbox": f"{side.sandbox_name(project)}*", "times": 1, **fault},
+    )
 
 
 _LONG = "import time\nfor n in range(400): print(n, flush=True); time.sleep(0.1)\n"
@@ -88,7 +97,7 @@ def _first_event_s(seen: Outcome) -> float:
 LIFE: dict[str, Experiment] = {
     "create-fails": Experiment(
         act=running("print('never')"),
-        rules=lambda side, project: ({"rpc": "SandboxCreate*", "status": "FAILED_PRECONDITION", "times": 1},),
+        rules=_of_its_creation(status="FAILED_PRECONDITION"),
         harm=lied("nothing ran"),
         broken=told("sandbox_unavailable"),
     ),
@@ -131,7 +140,7 @@ LIFE: dict[str, Experiment] = {
     ),
     "leaked-sandbox": Experiment(
         act=_container_dies_in_creation,
-        rules=lambda side, project: ({"at": "answer", "rpc": "SandboxCreate*", "kill": "container", "times": 1},),
+        rules=_of_its_creation(at="answer", kill="container"),
         harm=lambda seen: (
             f"{_LATER_S:.0f} s later a sandbox is alive that nobody knows" if seen.facts["alive"] else None
         ),
@@ -141,7 +150,7 @@ LIFE: dict[str, Experiment] = {
     ),
     "cold-start-over-budget": Experiment(
         act=running("print('at last')"),
-        rules=lambda side, project: ({"rpc": "SandboxCreate*", "delay_s": 5, "times": 1},),
+        rules=_of_its_creation(delay_s=5),
         harm=lambda seen: f"it said nothing for {_first_event_s(seen):.1f} s" if _first_event_s(seen) > 4 else None,
         broken=first(
             same("at last\n"),

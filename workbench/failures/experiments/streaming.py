@@ -18,7 +18,7 @@ from workbench.failures.experiments.basics import (
     through,
     told,
 )
-from workbench.failures.hops import Harm
+from workbench.failures.hops import Harm, Hop
 from workbench.failures.observation import Observation
 from workbench.failures.sides import Reading, Side
 from workbench.runs.project import Project
@@ -33,6 +33,16 @@ def _slow_through(harm: Harm) -> Act:
 
 def _two_jobs_on_one_path(side: Side, project: Project, url: str) -> tuple[Observation, ...]:
     return tuple(side.run(project, f"print('job {number}')", url=url) for number in (1, 2))
+
+
+def _through_an_impatient_hop(side: Side, project: Project) -> Outcome:
+    """A hop that closes a connection on which no byte passes for some seconds; the job is silent for longer."""
+    with Hop(side.url, idle_cut_s=_IDLE_S) as hop:
+        seen = side.run(project, f"import time\ntime.sleep({_IDLE_S + 3})\nprint('thought')\n", url=hop.url)
+        return Outcome((seen,), {"cut": hop.harmed}, {"a hop that cuts what is silent met a stream": hop.met})
+
+
+_IDLE_S = 8  # the hardened endpoint's heartbeat is 5 s in the lab
 
 
 def _left_alone(side: Side, project: Project) -> Outcome:
@@ -72,8 +82,7 @@ STREAMING: dict[str, Experiment] = {
         broken=told("stream_lost", "sandbox_lost"),
     ),
     "idle-cut": Experiment(
-        act=running("import time\ntime.sleep(14)\nprint('thought')\n"),
-        rules=lambda side, project: ({"at": "web", "path": "/generate", "idle_cut_s": 12},),
+        act=_through_an_impatient_hop,
         harm=lied("nothing was said of the cut"),
         broken=same("thought\n"),
     ),

@@ -38,7 +38,7 @@ class FaultTargets:
                 record.app_name, record.sandbox_id, record.name, record.task_id, field("exec_id"), path, argv
             )
         app = field("app_name") or self._app_name(field("app_id"), field("function_id"), task_id)
-        return Subject(app=app, task_id=task_id, path=path)
+        return Subject(app=app, sandbox_name=_name_of_new(request), task_id=task_id, path=path)
 
     def of_holder(self, holder_id: str, path: str) -> Subject:
         """Return the subject of a commit: `holder_id` is the sandbox or container whose mount is committed."""
@@ -100,3 +100,10 @@ def _argv(request: Message, record: Record) -> str:
     words = getattr(request, "command_args", ())
     run = record.sandbox.execs.find(getattr(request, "exec_id", "")) if record.sandbox is not None else None
     return " ".join(words or (run.argv if run is not None else ()))[:_ARGV_CHARS]
+
+
+def _name_of_new(request: Message) -> str:
+    """The name that a sandbox is to have which this call makes; "" for every other call."""
+    definition = getattr(request, "definition", None)
+    name = getattr(definition, "name", "")
+    return name if isinstance(name, str) else ""
