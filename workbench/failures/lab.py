@@ -20,6 +20,7 @@ from workbench.failures.observation import Observation, SideName
 from workbench.failures.results import FailureResult
 from workbench.failures.side_results import Fired, SideResult
 from workbench.failures.sides import APP_PREFIX, Hardened, Naive, Side
+from workbench.failures.turns import deploying, using
 from workbench.runs.project import Project
 
 __all__ = ["FAMILIES", "PROMISES", "Failure", "FailureLab", "FailureResult", "SideResult"]
@@ -39,6 +40,7 @@ class FailureLab:
         self._target = target
         self._faults = faults
         self._clock = clock
+        self._lock = target.private / "failure-lab.lock"
         self._sides: tuple[Side, Side] | None = None
 
     def search(self, *words: str, family: str | None = None) -> list[Failure]:
@@ -61,9 +63,20 @@ class FailureLab:
         """
         failure = find(name)
         experiment = experiment_of(failure.name)
-        began_at, began = time.time(), time.monotonic()
         faults = self._faults()
         sides = self._deployed(on_step)
+        with using(self._lock, on_step):
+            return self._experiment(failure, experiment, sides, faults, on_step)
+
+    def _experiment(
+        self,
+        failure: Failure,
+        experiment: Experiment,
+        sides: tuple[Side, Side],
+        faults: Faults,
+        on_step: Callable[[str], None],
+    ) -> FailureResult:
+        began_at, began = time.time(), time.monotonic()
         on_step(f"{failure.name}: both endpoints do a job without the fault")
         with ThreadPoolExecutor(2) as pool:
             before = list(pool.map(_well, sides))
@@ -84,7 +97,7 @@ class FailureLab:
         experiment = experiment_of(find(name).name)
         faults = self._faults()
         chosen = next(one for one in self._deployed(lambda step: None) if one.name == side)
-        with _in_force(experiment, faults, chosen, project):
+        with using(self._lock, lambda step: None), _in_force(experiment, faults, chosen, project):
             yield chosen
 
     def reset(self) -> list[str]:
@@ -134,9 +147,10 @@ class FailureLab:
             )
         if self._sides is None:
             sides = (Naive(self._target, self._faults()), Hardened(self._target, self._faults()))
-            for side in sides:
-                on_step(f"deploying the {side.name} endpoint as {side.app_name}")
-                side.deploy(lambda line: None)
+            with deploying(self._lock, on_step):
+                for side in sides:
+                    on_step(f"deploying the {side.name} endpoint as {side.app_name}")
+                    side.deploy(lambda line: None)
             self._sides = sides
         return self._sides
 
