@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from workbench.text.junit import Case, junit
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import facts_and_table
 
@@ -95,3 +96,17 @@ class Report(BaseModel):
 
     def __str__(self) -> str:
         return self._repr_mimebundle_()["text/plain"]
+
+
+def as_junit(report: Report) -> str:
+    """A report as JUnit XML: one test case for each line, failed with its evidence and fix, or skipped with why."""
+    cases = [
+        Case(
+            line.name,
+            failed=f"{line.evidence}\nfix: {line.fix}" if line.status == "fail" else "",
+            skipped=line.evidence if line.status == "skipped" else "",
+            out=line.evidence if line.status == "ok" else "",
+        )
+        for line in report.lines
+    ]
+    return junit("workbench check", cases, took_s=report.took_s)

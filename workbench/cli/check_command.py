@@ -40,7 +40,7 @@ def check(
     workbench check --target https://example.modal.run --upstream-s 300 --junit check.xml
     """
     from workbench.checks.checklist import COST
-    from workbench.checks.junit import junit as xml
+    from workbench.checks.lines import as_junit
     from workbench.errors import WorkbenchError
     from workbench.session import connect
 
@@ -56,7 +56,7 @@ def check(
                 on_line=lambda line: say(f"{line.status:<8} {line.name}"),
             )
         if junit is not None:
-            junit.write_text(xml(report), encoding="utf-8")
+            junit.write_text(as_junit(report), encoding="utf-8")
     except (WorkbenchError, OSError, ValueError) as error:
         say(f"error: {error}")
         raise typer.Exit(3) from None

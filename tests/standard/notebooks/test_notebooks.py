@@ -1,12 +1,17 @@
 """The notebooks are regression tests: papermill runs them, and their facts are compared here."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import nbformat
+import psutil
 import pytest
 
-from tests.conftest import stop_apps
+from tests.conftest import stop_apps, wait_until
 from tests.support.commands import cli
 from workbench import notebooks
 from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
@@ -99,7 +104,10 @@ def _with_claude(monkeypatch: pytest.MonkeyPatch) -> None:
 def _stopped(cloud: Running) -> Iterator[None]:
     """Their apps are theirs alone."""
     yield
-    stop_apps("modal-workbench", "runs-that-cannot-be-lost", "failure-lab-naive", "failure-lab-hardened")
+    stop_apps("runs-that-cannot-be-lost", "failure-lab-naive", "failure-lab-hardened")
+    stop_apps(
+        *(f"notebook-{name}" for name in ("quickstart", "claude", "buffered-stream", "missing-commit", "checklist"))
+    )
 
 
 def test_every_notebook_is_tested() -> None:
@@ -121,11 +129,11 @@ def test_a_failed_notebook_is_saved_and_named(cloud: Running, tmp_path: Path) ->
     assert "unknown target" in caught.value.output.read_text()
 
 
-def made(directory: Path, *cells: str) -> Path:
+def made(directory: Path, *cells: str, name: str = "made") -> Path:
     """A notebook of these cells."""
     book = nbformat.v4.new_notebook()
     book.cells = [nbformat.v4.new_code_cell(source) for source in cells]
-    path = directory / "made.ipynb"
+    path = directory / f"{name}.ipynb"
     nbformat.write(book, path)
     return path
 
@@ -168,3 +176,44 @@ def test_a_parameter_that_looks_like_a_number_stays_what_was_given(tmp_path: Pat
     nbformat.write(book, path)
     done = cli("notebooks", "run", str(path), "-p", "value=12e4567", "--output-dir", str(tmp_path / "out"))
     assert done.returncode == 0, done.stdout
+
+
+def test_several_run_at_once_and_are_reported_for_people_and_for_machines(tmp_path: Path) -> None:
+    books = [
+        made(tmp_path, "value = 1", "print('<script>shown</script>')", name="good"),
+        made(tmp_path, "1", "assert False, 'told <so>\\x1b[2J'", name="wrong"),
+        made(tmp_path, "import os; os._exit(0)", name="dead"),
+    ]
+    done = cli(
+        *("notebooks", "run", *map(str, books), "--workers", "2", "-p", "value=12e4567"),
+        *("--output-dir", str(tmp_path / "out"), "--junit", str(tmp_path / "all.xml")),
+        *("--html", str(tmp_path / "pages")),
+    )
+    assert done.returncode in {1, 4}, done.stderr
+    assert "1 of 3 passed" in done.stderr
+    assert all(word in done.stdout for word in ("passed  good", "FAILED  wrong", "FAILED  dead", "FAILED: kernel"))
+    suite = ET.parse(tmp_path / "all.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "2")
+    failures = {str(case.get("name")): case.find("failure") for case in suite}
+    assert failures["good"] is None
+    wrong, dead = failures["wrong"], failures["dead"]
+    assert wrong is not None
+    assert dead is not None
+    assert "told <so>" in str(wrong.get("message"))
+    assert "the kernel died" in str(dead.get("message"))
+    assert "12e4567" in (tmp_path / "pages" / "good.html").read_text()
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"good", "wrong", "dead"}
+
+
+def test_an_interrupt_ends_all_that_run(tmp_path: Path) -> None:
+    books = [made(tmp_path, f"import time; time.sleep({number})", name=f"n{number}") for number in (4381, 4382)]
+    command = [sys.executable, "-m", "workbench", "notebooks", "run", *map(str, books), "--workers", "2"]
+    with subprocess.Popen([*command, "--output-dir", str(tmp_path / "out")], stderr=subprocess.PIPE) as running:
+        wait_until(lambda: len(psutil.Process(running.pid).children(recursive=True)) >= 4, "both kernels run", 60)
+        children = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert b"Traceback" not in said
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []

@@ -21,8 +21,7 @@ from workbench import Workbench, connect
 from workbench.checks import deployment_lines
 from workbench.checks.caller import Caller
 from workbench.checks.checklist import CheckImpossibleError
-from workbench.checks.junit import junit
-from workbench.checks.lines import Report
+from workbench.checks.lines import Report, as_junit
 from workbench.checks.subject import Subject
 from workbench.deployment import modal_command
 from workbench.deployment.deploy import SECRET_VARIABLE
@@ -48,7 +47,7 @@ def test_a_report_is_drawn_without_a_kernel_and_is_junit(sound: Report) -> None:
     drawn = sound._repr_mimebundle_()
     assert "streaming end to end" in drawn["text/html"]
     assert "secret rotation" in drawn["text/plain"]
-    suite = ET.fromstring(junit(sound))
+    suite = ET.fromstring(as_junit(sound))
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == (str(len(sound.lines)), "0", "1")
     assert Report.model_validate_json(sound.model_dump_json()) == sound
 
