@@ -8,7 +8,8 @@ import json
 import re
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 import modal
 import structlog
@@ -22,11 +23,12 @@ from modal_app.contract.caps import MAX_BODY_BYTES, MAX_KEY_CHARS
 from modal_app.contract.errors import ERRORS, ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent, dump_event
 from modal_app.contract.headers import KEY_HEADER, RUN_HEADER, SECRET_HEADER
+from modal_app.contract.requests import Request as JobRequest
 from modal_app.contract.requests import parse_request
 from modal_app.endpoint_settings import Settings
 from modal_app.model.access import ModelAccess
 from modal_app.refusal_answers import refusal
-from modal_app.runs.event_spool import SpoolBrokenError
+from modal_app.runs.event_spool import Spool, SpoolBrokenError
 from modal_app.runs.run_records import RunRecord
 from modal_app.runs.run_service import RunService
 from modal_app.runs.shared_chunks import SharedChunks
@@ -42,10 +44,39 @@ _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_CHARS}}}")
 _SEQ = re.compile(r"[0-9]{1,15}")
 
 
+class Runs(Protocol):
+    """What the HTTP interface asks of whatever has the runs; `RunService` says what each method does."""
+
+    async def submit(self, request: JobRequest, key: str) -> str:
+        """Start a run, or find the one of this key; returns its id."""
+
+    async def started(self, request: JobRequest, key: str) -> str:
+        """The id of the run of this key; starts none."""
+
+    async def record(self, run_id: str, *, user_id: str | None = None) -> RunRecord:
+        """A run's record."""
+
+    def last_seq(self, record: RunRecord) -> int | None:
+        """The number of a run's last event so far, if it is known."""
+
+    def reading(self, record: RunRecord) -> AbstractAsyncContextManager[Spool]:
+        """The spool of a run's events for one reader."""
+
+    async def cancel(self, run_id: str) -> TerminalEvent:
+        """Cancel a run; returns its terminal event."""
+
+    async def aclose(self) -> None:
+        """End every run."""
+
+
 def create_app(settings: Settings, platform: Platform, state: SharedState, model: ModelAccess) -> FastAPI:
     """The endpoint as an ASGI app. When its lifespan ends, it first ends all of this container's runs."""
     logs.configure()
-    service = RunService(settings, platform, state, model)
+    return create_api(settings, RunService(settings, platform, state, model))
+
+
+def create_api(settings: Settings, service: Runs) -> FastAPI:
+    """The HTTP interface to `service`, as an ASGI app that closes it when its lifespan ends."""
     pieces = SharedChunks()
 
     @asynccontextmanager
@@ -200,7 +231,7 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _terminal_answer(request: Request, service: RunService, record: RunRecord) -> Response:
+async def _terminal_answer(request: Request, service: Runs, record: RunRecord) -> Response:
     """Wait for a run's end and answer with its terminal event as JSON; 499 when the client disconnects before."""
     async with service.reading(record) as spool:
         ending = asyncio.create_task(spool.ended())

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from workbench.panel import open as open  # noqa: A004  # workbench.open
     from workbench.runs.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunArchive, RunNotArchivedError
     from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
+    from workbench.runs.bisection import Bisection, FirstDifference
     from workbench.runs.client import AsyncClient, Received, RequestRefusedError, StreamLostError
     from workbench.runs.comparison import Comparison
     from workbench.runs.project import Project, make_request
     from workbench.runs.recordings import Recording, RecordingUnreadableError
     from workbench.runs.run import Run
+    from workbench.runs.serving import NotServedError, ServedRecording, serve
     from workbench.runs.timeline import Timeline
     from workbench.runs.view_state import ViewState
     from workbench.session import Workbench, connect
@@ -53,6 +55,8 @@ _HOMES = {
     "ArchivedRun": "workbench.runs.archived_run",
     "ListedRun": "workbench.runs.archived_run",
     "RunList": "workbench.runs.archived_run",
+    "Bisection": "workbench.runs.bisection",
+    "FirstDifference": "workbench.runs.bisection",
     "Comparison": "workbench.runs.comparison",
     "Deployed": "workbench.deployment.deployments",
     "Preview": "workbench.files.preview",
@@ -77,6 +81,9 @@ _HOMES = {
     "load_ipython_extension": "workbench.panel",
     "open": "workbench.panel",
     "Run": "workbench.runs.run",
+    "NotServedError": "workbench.runs.serving",
+    "ServedRecording": "workbench.runs.serving",
+    "serve": "workbench.runs.serving",
     "Project": "workbench.runs.project",
     "Workbench": "workbench.session",
     "connect": "workbench.session",
@@ -116,6 +123,7 @@ def __dir__() -> list[str]:
 # Without `open` and what IPython calls: a star import must not hide the builtin.
 __all__ = [
     "connect",
+    "serve",
     "Workbench",
     "Project",
     "Run",
@@ -124,6 +132,9 @@ __all__ = [
     "ListedRun",
     "ArchivedRun",
     "Comparison",
+    "Bisection",
+    "FirstDifference",
+    "ServedRecording",
     "Deployed",
     "Recording",
     "ProjectVolume",
@@ -151,6 +162,7 @@ __all__ = [
     "ArchiveUnreadableError",
     "ArchiveUnavailableError",
     "RecordingUnreadableError",
+    "NotServedError",
     "DeployFailedError",
     "TargetUnavailableError",
     "HistoryError",

@@ -30,11 +30,13 @@ from workbench.files.project_files import ProjectVolume
 from workbench.runs import replay as replaying
 from workbench.runs.archive import RunArchive
 from workbench.runs.background_loop import BackgroundLoop
+from workbench.runs.bisection import NO_FILES, Bisection, bisect
 from workbench.runs.client import PATIENCE_S, AsyncClient
 from workbench.runs.comparison import Comparison, compare
 from workbench.runs.project import Project, make_request
 from workbench.runs.recordings import Recording
 from workbench.runs.run import Run
+from workbench.runs.timeline import TOLERANCE_MS
 
 _CLOSE_S = 15.0
 _JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ended
@@ -254,6 +256,19 @@ class Workbench:
         """Compare two ended runs by their ids: facts, times, output and files. Raises as `RunArchive.get` does."""
         runs = self.runs
         return compare(runs.get(left, wait_s=_JUST_ENDED_S), runs.get(right, wait_s=_JUST_ENDED_S), self.volume)
+
+    def bisect(self, left: str | Recording, right: str | Recording, *, tolerance_ms: int = TOLERANCE_MS) -> Bisection:
+        """The first difference of two ended runs in each channel; each is given by its id or as a recording.
+
+        Steps differ in time when one took over `tolerance_ms` milliseconds longer. Raises as `RunArchive.get` does.
+        """
+        if isinstance(left, str) and isinstance(right, str):
+            return bisect(self.compare(left, right), tolerance_ms=tolerance_ms)
+        one, other = (
+            side.run if isinstance(side, Recording) else self.runs.get(side, wait_s=_JUST_ENDED_S)
+            for side in (left, right)
+        )
+        return bisect(Comparison(one, other, files_problem=NO_FILES), tolerance_ms=tolerance_ms)
 
     @property
     def faults(self) -> Faults:

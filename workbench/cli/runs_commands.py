@@ -1,5 +1,6 @@
-"""`workbench runs`: lists, shows and verifies archived runs; follows, cancels, exports and replays runs."""
+"""`workbench runs`: lists, shows and verifies archived runs; follows, cancels, exports, replays, serves and bisects."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modal_app import DEFAULT_APP_NAME
+from modal_app.contract.headers import SECRET_HEADER
 from modal_app.contract.proof import Check
 from workbench.cli.common import (
     AppNameOption,
@@ -19,6 +21,7 @@ from workbench.cli.common import (
     say,
     table_console,
 )
+from workbench.runs.timeline import TOLERANCE_MS
 from workbench.text.plain_text import one_line, printable
 
 if TYPE_CHECKING:
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, export, replay.",
+    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, export, replay, serve and "
+    "bisect.",
 )
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN_ID", help="The run's id, as shown by `runs list` and in its events.")
@@ -224,6 +228,84 @@ def replay(
         typer.echo(f"run {end.run_id} in project {run.request.project_id}: {end.outcome}")
     if end.type == "error":
         raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording that `runs export` has written.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for a free one.")] = 0,
+    speed: Annotated[
+        float, typer.Option(help="How fast, from 0.1 to 100: 2 is twice as fast as it was recorded.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="End when a client has read the run to its end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer `/generate` on this machine with a recording: its frames, byte for byte, at their recorded times.
+
+    A client of any language can be tested against a run that went wrong. Every valid request begins the recorded run
+    anew; all else is as at the endpoint: credentials, Last-Event-ID, keys, DELETE. The secret is WORKBENCH_SECRET; if
+    that is not set, one is made and printed. Ctrl-C ends it.
+    """
+    import structlog
+
+    from workbench.runs.recordings import Recording
+    from workbench.runs.serving import serve as served_recording
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for results
+    with failing(), served_recording(Recording.load(file), speed=speed, port=port) as served:
+        made = {"secret": served.endpoint.secret.get_secret_value()} if served.secret_is_new else {}
+        if as_json:
+            print_json({"url": served.endpoint.url, "run_id": served.run_id, "events": served.count} | made)
+        else:
+            typer.echo(f"run {served.run_id}, {served.count} events: POST {served.endpoint.url}/generate")
+            typer.echo(f"{SECRET_HEADER}: {made.get('secret', 'as in WORKBENCH_SECRET')}")
+        sys.stdout.flush()
+        served.wait_read() if once else served.wait_forever()
+
+
+@app.command()
+def bisect(
+    left: Annotated[str, typer.Argument(metavar="A", help="A run's id, or a recording's file.")],
+    right: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    tolerance_ms: Annotated[
+        int, typer.Option(min=0, help="Milliseconds by which steps may differ in time.")
+    ] = TOLERANCE_MS,
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the first difference of two ended runs in each channel: status, output, end, files, timing.
+
+    Exit code 0 when there is none, 1 when there is one, 2 when one of the two cannot be read.
+    """
+    from workbench.runs.bisection import NO_FILES
+    from workbench.runs.bisection import bisect as bisected
+    from workbench.runs.comparison import Comparison
+    from workbench.runs.recordings import Recording
+
+    with _unreadable_is_2(), failing():
+        files = [Recording.load(name) if Path(name).is_file() else None for name in (left, right)]
+        one, other = files
+        if one is not None and other is not None:  # no target is needed
+            found = bisected(Comparison(one.run, other.run, files_problem=NO_FILES), tolerance_ms=tolerance_ms)
+        else:
+            with _workbench(target, app_name) as workbench:
+                found = workbench.bisect(one or left, other or right, tolerance_ms=tolerance_ms)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        typer.echo("\n".join(found.lines()))
+    if found.differs:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _unreadable_is_2() -> Iterator[None]:
+    """Exit code 1 says that two runs differ: a failure to read one must not say it, too."""
+    try:
+        yield
+    except typer.Exit as ended:
+        raise typer.Exit(2 if ended.exit_code == 1 else ended.exit_code) from None
 
 
 def _show_departures(workbench: "Workbench", recording: "Recording", run_id: str) -> None:

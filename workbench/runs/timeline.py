@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from modal_app.contract.events import TERMINAL, Event, Phase, StatusEvent, StreamEvent, Timings
 
+TOLERANCE_MS = 1000  # by which the steps of two runs of the same job may differ and count as equally long
+
 
 @dataclass(frozen=True)
 class Span:
