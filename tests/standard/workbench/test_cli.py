@@ -284,7 +284,7 @@ def test_a_job_leaves_the_input_of_the_script_around_it_alone(wb: Workbench, pro
         ("w run claude <&-", 2, "the prompt: stdin is closed"),
         ("w run request - <&-", 2, "the request: stdin is closed"),
         ("printf '\\xff' | w run claude", 2, "is not UTF-8 text: byte 0 is 0xff"),
-        ("(sleep 2; printf '{') | w run request -", 2, "waiting for the request on stdin"),
+        ("(sleep 5; printf '{') | w run request -", 2, "waiting for the request on stdin"),
         ("w contract openapi 2>/dev/full | tail -c 1", 0, ""),
         ("w contract openapi 2>&- | tail -c 1", 0, ""),
         ("w contract openapi | head -c 1; exit ${PIPESTATUS[0]}", 141, ""),
