@@ -210,7 +210,7 @@ class _Source:
 
     @classmethod
     def of(cls, thing: Any) -> "_Source":
-        lines, tree = _parsed(inspect.getfile(thing))
+        lines, tree = _parsed(inspect.getfile(inspect.unwrap(thing)))
         found = next(node for node in tree.body if getattr(node, "name", "") == thing.__name__)
         return cls(lines, found)
 
