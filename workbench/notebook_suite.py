@@ -14,7 +14,8 @@ from workbench import notebooks as books
 from workbench.text.junit import Case, junit
 
 _END_S = 20.0  # for a notebook that is interrupted to end its kernel
-_EXIT_CODES: Mapping[int, books.Why] = {1: "cell", 3: "fault never fired", 4: "kernel", 5: "timeout"}
+EXIT_CODES: Mapping[books.Why, int] = {"cell": 1, "fault never fired": 3, "kernel": 4, "timeout": 5}
+"""What `workbench notebooks run` ends with, for each way in which a notebook fails."""
 
 
 @dataclass(frozen=True)
@@ -136,4 +137,5 @@ def _told(path: Path, output_dir: Path, seconds: float, code: int, said: str, er
     output = Path(told["output"])
     if told["ok"]:
         return Ran(path.stem, seconds, output, told["facts"])
-    return Ran(path.stem, seconds, output, error=told["facts"]["error"], why=_EXIT_CODES.get(code, "cell"))
+    why: books.Why = next((one for one, known in EXIT_CODES.items() if known == code), "cell")
+    return Ran(path.stem, seconds, output, error=told["facts"]["error"], why=why)

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import modal
 from modal.exception import NotFoundError
@@ -14,9 +14,7 @@ from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from modal_app.model.traffic import Traffic
 from modal_app.runs.shared_state import traffic_name
-from workbench.checks import checklist
-from workbench.checks.checklist import COLD_START_S
-from workbench.checks.lines import Line, Report
+from workbench.checks.lines import COLD_START_S, Line, Report
 from workbench.cloud_control.controls import Clock, CloudControl, ControlUnavailableError, Faults
 from workbench.deployment import deploy as deployment
 from workbench.deployment import targets
@@ -24,7 +22,6 @@ from workbench.deployment.deployments import Deployments
 from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.targets import Target, TargetUnavailableError
-from workbench.failures.lab import FailureLab
 from workbench.files.history import HistoryClient
 from workbench.files.project_files import ProjectVolume
 from workbench.runs import replay as replaying
@@ -37,6 +34,9 @@ from workbench.runs.project import Project, make_request
 from workbench.runs.recordings import Recording
 from workbench.runs.run import Run
 from workbench.runs.timeline import TOLERANCE_MS
+
+if TYPE_CHECKING:
+    from workbench.failures.lab import FailureLab
 
 _CLOSE_S = 15.0
 _JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ended
@@ -99,8 +99,10 @@ class Workbench:
         return self.endpoint
 
     @property
-    def failures(self) -> FailureLab:
+    def failures(self) -> "FailureLab":
         """The failure lab: what can go wrong, shown at an obvious endpoint and at ours. Its apps are its own."""
+        from workbench.failures.lab import FailureLab  # here: its hops import a web server, and few sessions use them
+
         if self._lab is None:
             self._lab = FailureLab(self.target, lambda: self.faults, lambda: self.clock)
         return self._lab
@@ -121,6 +123,8 @@ class Workbench:
         also tries a secret's rotation, on an app of its own. `on_line` is called with each line as it is known.
         Raises CheckImpossibleError when the endpoint does not answer, DeployFailedError when nothing is deployed.
         """
+        from workbench.checks import checklist  # here, for most sessions check nothing
+
         return checklist.check(
             self.target,
             self.app_name,

@@ -12,13 +12,12 @@ from modal_app.sandboxes.fleet import sub_path
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from workbench.checks import deployment_lines, door_lines, run_lines, stream_lines
 from workbench.checks.caller import Caller
-from workbench.checks.lines import Line, Report, Verdict, fail
+from workbench.checks.lines import COLD_START_S, Line, Report, Verdict, fail
 from workbench.checks.subject import JOBS, MARK, SANDBOX_SECONDS, Subject
 from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.targets import Target
 from workbench.errors import WorkbenchError
 
-COLD_START_S = 15.0
 COST = f"{JOBS} jobs in sandboxes, {SANDBOX_SECONDS} seconds of them at most, in new projects that are removed again"
 
 

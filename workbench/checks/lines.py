@@ -11,6 +11,8 @@ from workbench.text.plain_text import one_line
 from workbench.text.static_html import facts_and_table
 
 Status = Literal["ok", "fail", "skipped"]
+COLD_START_S = 15.0
+"""The budget of a cold start, unless another one is given: until the first output of a new project."""
 _SHOWN_CHARS = 400
 
 

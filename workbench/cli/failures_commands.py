@@ -122,10 +122,7 @@ def run(
                 results.append(result)
                 if keep is not None:
                     (keep / f"{name}.json").write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
-                if as_json:
-                    print_json(result.model_dump())
-                else:
-                    typer.echo(str(result))
+                _print(result, as_json=as_json)
     _end_with(results, table=not as_json and len(results) > 1)
 
 
@@ -153,10 +150,7 @@ def verify(
                 why = error.strerror if isinstance(error, OSError) else "it is no result of `workbench failures run`"
                 raise typer.BadParameter(f"{file}: {why}") from None
         for result in results:
-            if as_json:
-                print_json(result.model_dump())
-            else:
-                typer.echo(str(result))
+            _print(result, as_json=as_json)
     _end_with(results, table=not as_json and len(results) > 1)
 
 
@@ -191,6 +185,13 @@ def reset(target: TargetOption = "local", as_json: JsonOption = False) -> None:
         print_json({"taken_back": left})
     else:
         typer.echo("\n".join(f"taken back: {one}" for one in left) or "nothing was left")
+
+
+def _print(result: "FailureResult", *, as_json: bool) -> None:
+    if as_json:
+        print_json(result.model_dump())
+    else:
+        typer.echo(str(result))
 
 
 def _end_with(results: "Sequence[FailureResult]", *, table: bool) -> None:

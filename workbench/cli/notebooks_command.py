@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from workbench.notebook_suite import Ran
 
 _WIDTH = 100
-_EXIT_CODES: dict[books.Why, int] = {"cell": 1, "fault never fired": 3, "kernel": 4, "timeout": 5}
 _EXPONENT = re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+")
 app = typer.Typer(no_args_is_help=True, help="The notebooks, run as regression tests.")
 
@@ -77,7 +76,7 @@ def run(
             suite.write_html(ran, html)
     if len(ran) > 1 and not as_json:
         _table(ran, time.monotonic() - began)
-    raise typer.Exit(next((_EXIT_CODES[one.why] for one in ran if one.why is not None), 0))
+    raise typer.Exit(next((suite.EXIT_CODES[one.why] for one in ran if one.why is not None), 0))
 
 
 def _report(one: "Ran", *, as_json: bool) -> None:

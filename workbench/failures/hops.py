@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from workbench.deployment.endpoint import Endpoint
 from workbench.local_cloud import QuietServer, listen
 from workbench.runs.background_loop import BackgroundLoop
 
@@ -49,8 +48,8 @@ class Hop:
     """A reverse proxy in front of an endpoint. Close it.
 
     A subclass changes what passes in `asked`, `answered` and `sent`. `met` says how many streams passed through,
-    `harmed` to how many it did harm. With `cut_after_s`, the first `cuts` of them are cut off so long after their
-    beginning. With `idle_cut_s`, each is cut off when no byte has passed for so long.
+    `harmed` to how many it did harm. With `cut_after_s`, the first of them is cut off so long after its beginning. With
+    `idle_cut_s`, each is cut off when no byte has passed for so long.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class Hop:
         harm: Harm | None = None,
         *,
         cut_after_s: float | None = None,
-        cuts: int = 1,
         idle_cut_s: float | None = None,
     ) -> None:
         self.met = 0
@@ -67,7 +65,6 @@ class Hop:
         self._upstream = url
         self._harm = harm
         self._cut_after_s = cut_after_s
-        self._cuts = cuts
         self._idle_cut_s = idle_cut_s
         self._stored: dict[str, _Stored] = {}
         self._loop = BackgroundLoop()
@@ -78,12 +75,6 @@ class Hop:
         except BaseException:
             self.close()
             raise
-
-    @classmethod
-    def before(cls, endpoint: Endpoint, harm: Harm) -> tuple["Hop", Endpoint]:
-        """A hop, and the endpoint as it is reached through it."""
-        hop = cls(endpoint.url, harm)
-        return hop, Endpoint(url=hop.url, secret=endpoint.secret)
 
     def __enter__(self) -> Self:
         return self
@@ -120,12 +111,7 @@ class Hop:
             access_log=False,
             timeout_graceful_shutdown=1,
         )
-        server = QuietServer(config)
-        self._serving = asyncio.create_task(server.serve(sockets=[self._listener]))
-        while not server.started:
-            if self._serving.done():
-                self._serving.result()
-            await asyncio.sleep(0.01)
+        self._serving = await QuietServer(config).begin(self._listener)  # kept, for the loop alone would let it go
 
     async def _pass(self, request: Request) -> Response:
         if self._harm == "stores" and (kept := self._stored.get(request.url.path)):
@@ -161,7 +147,7 @@ class Hop:
         if upstream.status_code != 200 or "event-stream" not in upstream.headers.get("content-type", ""):
             return pieces
         self.met += 1
-        if self._cut_after_s is not None and self.harmed < self._cuts:
+        if self._cut_after_s is not None and not self.harmed:
             self.harmed += 1
             return _cut(pieces, self._cut_after_s)
         if self._idle_cut_s is not None:

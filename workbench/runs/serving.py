@@ -6,11 +6,10 @@ it are other ones: every request begins the recorded run anew, under its recorde
 
 import asyncio
 import secrets
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from os import environ
 
@@ -29,7 +28,7 @@ from modal_app.runs.run_records import RunRecord, body_digest
 from modal_app.web import create_api
 from workbench.deployment.endpoint import Endpoint
 from workbench.errors import WorkbenchError
-from workbench.local_cloud import QuietServer
+from workbench.local_cloud import QuietServer, listen
 from workbench.runs.background_loop import BackgroundLoop
 from workbench.runs.playback import FASTEST, SLOWEST
 from workbench.runs.recordings import Recording
@@ -77,7 +76,7 @@ def serve(
     is_new = secret is None and not environ.get("WORKBENCH_SECRET")
     settings = _settings(SecretStr(secrets.token_urlsafe(32)) if is_new else secret)
     try:
-        listener = socket.create_server(("127.0.0.1", port))
+        listener = listen(port)
     except (OSError, OverflowError) as error:
         raise NotServedError(f"port {port} of 127.0.0.1 cannot be used: {error}: give another --port, or 0") from None
     loop = BackgroundLoop()
@@ -95,24 +94,20 @@ def serve(
             timeout_graceful_shutdown=_STOP_S,
         )
         server = QuietServer(config)
-        serving = loop.submit(server.serve(sockets=[listener]))
+        serving = loop.call(server.begin(listener), timeout_s=_START_S)
         try:
-            loop.call(_started(server), timeout_s=_START_S)
             yield served
         finally:
             server.should_exit = True
-            try:
-                serving.result(_STOP_S + 5)
-            except TimeoutError:
-                serving.cancel()
+            with suppress(TimeoutError):  # then the loop's end ends it
+                loop.call(_over(serving), timeout_s=_STOP_S + 5)
     finally:
         loop.close()
         listener.close()
 
 
-async def _started(server: uvicorn.Server) -> None:
-    while not server.started:  # noqa: ASYNC110  # uvicorn tells it in no other way
-        await asyncio.sleep(0.01)
+async def _over(serving: "asyncio.Task[None]") -> None:
+    await asyncio.wait([serving])
 
 
 def _settings(secret: SecretStr | None) -> Settings:

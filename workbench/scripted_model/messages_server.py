@@ -88,12 +88,8 @@ class ScriptedModel:
             app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S
         )
         self._server = QuietServer(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         try:
-            while not self._server.started:
-                if self._serving.done():
-                    self._serving.result()
-                await asyncio.sleep(0.01)
+            self._serving = await self._server.begin(self._listener)
         except BaseException:
             await self.aclose()
             raise

@@ -75,8 +75,8 @@ def cut_and_back(code: str, *, cut_after_s: float) -> Act:
         with Hop(side.url, cut_after_s=cut_after_s) as hop:
             first = side.run(project, code, url=hop.url)
             seen = (first, side.again(first, project, code, url=hop.url))
-            facts = {"text": first.text + seen[1].text, "file": side.read(project, "count")}
-            return Outcome(seen, facts, {"the hop cut the connection": int(first.ended == "cut" and hop.harmed)})
+            cut = int(first.ended == "cut" and hop.harmed)
+            return Outcome(seen, {"text": first.text + seen[1].text}, {"the hop cut the connection": cut})
 
     return act
 
@@ -150,18 +150,26 @@ def not_the_file(content: str) -> Judge:
     return lambda outcome: f"it {outcome.end}, and the file is not there" if outcome.facts["file"] != content else None
 
 
-def late(seen: Outcome, *, of: str, within_s: float = 2.5) -> str | None:
-    """A sentence when the first output came more than `within_s` seconds after the request: the job takes four."""
-    if seen.end.ended != "done":
-        return f"it {seen.end}"
-    began = seen.end.first_text_s
-    return None if began is not None and began < within_s else f"{of}: the first output came after {began} s"
+def late(said: str) -> Judge:
+    """The side did not end well, or its first output came over 2.5 s after the request; the job takes four."""
+
+    def judge(seen: Outcome) -> str | None:
+        if seen.end.ended != "done":
+            return f"it {seen.end}"
+        began = seen.end.first_text_s
+        return None if began is not None and began < _LATE_S else f"{said}: the first output came after {began} s"
+
+    return judge
 
 
 def done(seen: Outcome) -> str | None:
     """The side must end well."""
     return None if seen.end.ended == "done" else f"it {seen.end}"
 
+
+KEPT_S = 2.0
+"""The naive endpoint commits nothing: within so long after the end of its sandbox, its files are kept."""
+_LATE_S = 2.5
 
 WRITES = "open('note.txt', 'w').write('kept'); print('written')"
 """A job that leaves a file."""

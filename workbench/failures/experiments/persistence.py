@@ -5,6 +5,7 @@ import time
 
 from workbench.failures.experiments.basics import (
     COUNTS,
+    KEPT_S,
     WRITES,
     Act,
     Experiment,
@@ -61,12 +62,9 @@ print('git ended with', done.returncode)
 def _killed_git(side: Side, project: Project) -> Outcome:
     """A job whose git is killed in the middle of a commit, and the next job of the project, which commits."""
     killed = side.run(project, _BEGINS_A_COMMIT, timeout_s=3)
-    time.sleep(_KEPT_S)
+    time.sleep(KEPT_S)
     seen = (killed, side.run(project, _COMMITS))
     return Outcome(seen, fired={"a git was killed in its commit": int(killed.text == "begun\n")})
-
-
-_KEPT_S = 2.0  # the naive endpoint commits nothing: its files are kept some time after the end of its sandbox
 
 
 PERSISTENCE: dict[str, Experiment] = {

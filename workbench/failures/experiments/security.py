@@ -3,7 +3,7 @@
 import threading
 import time
 
-from workbench.failures.experiments.basics import Experiment, Outcome, done, first, lied, running, told
+from workbench.failures.experiments.basics import KEPT_S, Experiment, Outcome, done, first, lied, running, told
 from workbench.failures.observation import Observation
 from workbench.failures.sides import CANARY, Side
 from workbench.runs.project import Project
@@ -35,15 +35,12 @@ _LOOKS = (
 )
 
 
-_KEPT_S = 2.0  # the naive endpoint commits nothing: its files are kept some time after the end of its sandbox
-
-
 def _planted(side: Side, project: Project) -> Outcome:
     """A job plants a program in its repository's settings, and then the repository's status is asked for."""
     planted = side.run(project, _PLANTS)
-    time.sleep(_KEPT_S)
+    time.sleep(KEPT_S)
     seen = side.git_status(project, _LOOKS)
-    time.sleep(_KEPT_S)
+    time.sleep(KEPT_S)
     return Outcome(
         (planted, seen), {"mark": side.read(project, "mark.txt")}, {"the trap was set": planted.exit_code == 0}
     )

@@ -57,6 +57,10 @@ def _left_alone(side: Side, project: Project) -> Outcome:
 _LEFT_S = 12.0  # longer than the hardened endpoint's grace in the lab, shorter than the life of a naive sandbox
 
 
+def _still_runs(seen: Outcome) -> str | None:
+    return f"{_LEFT_S:.0f} s later its sandbox still runs" if seen.facts["alive"] else None
+
+
 def _largest(seen: Outcome) -> int:
     return max((len(one.text) for one in seen.end.events if one.what == "text"), default=0)
 
@@ -67,13 +71,13 @@ STREAMING: dict[str, Experiment] = {
             "import sys, time\nfor n in range(20):\n"
             "    sys.stdout.write('\\r%d%%' % (n * 5)); sys.stdout.flush(); time.sleep(0.2)\n"
         ),
-        harm=lambda seen: late(seen, of="nothing was shown while it ran"),
-        broken=lambda seen: late(seen, of="the first of it was late"),
+        harm=late("nothing was shown while it ran"),
+        broken=late("the first of it was late"),
     ),
     "job-buffers-its-output": Experiment(
         act=running("import time\nfor n in range(20):\n    print('line', n); time.sleep(0.2)\n"),
-        harm=lambda seen: late(seen, of="everything came at the end"),
-        broken=lambda seen: late(seen, of="the first of it was late"),
+        harm=late("everything came at the end"),
+        broken=late("the first of it was late"),
     ),
     "stream-ended-without-exit-code": Experiment(
         act=running("import time\nfor n in range(10): print(n, flush=True); time.sleep(0.1)\n"),
@@ -88,13 +92,13 @@ STREAMING: dict[str, Experiment] = {
     ),
     "buffering-hop": Experiment(
         act=_slow_through("buffers"),
-        harm=lambda seen: late(seen, of="everything came at the end"),
-        broken=lambda seen: late(seen, of="the first of it was late"),
+        harm=late("everything came at the end"),
+        broken=late("the first of it was late"),
     ),
     "proxy-compression": Experiment(
         act=_slow_through("compresses"),
-        harm=lambda seen: late(seen, of="everything came at the end"),
-        broken=lambda seen: late(seen, of="the first of it was late"),
+        harm=late("everything came at the end"),
+        broken=late("the first of it was late"),
     ),
     "wrong-stream-headers": Experiment(
         act=through("stores", _two_jobs_on_one_path),
@@ -103,8 +107,8 @@ STREAMING: dict[str, Experiment] = {
     ),
     "reader-gone": Experiment(
         act=_left_alone,
-        harm=lambda seen: f"{_LEFT_S:.0f} s later its sandbox still runs" if seen.facts["alive"] else None,
-        broken=lambda seen: f"{_LEFT_S:.0f} s later its sandbox still runs" if seen.facts["alive"] else None,
+        harm=_still_runs,
+        broken=_still_runs,
     ),
     "reader-returns": Experiment(
         act=cut_and_back(_NUMBERS, cut_after_s=1.0),
@@ -125,11 +129,11 @@ STREAMING: dict[str, Experiment] = {
         harm=lambda seen: (
             f"one event has {_largest(seen):,} characters, and nothing came before it"
             if _largest(seen) > 8 * 1024 * 1024
-            else late(seen, of="nothing was shown while it ran")
+            else late("nothing was shown while it ran")(seen)
         ),
         broken=first(
             done,
-            lambda seen: late(seen, of="the first of it was late"),
+            late("the first of it was late"),
             lambda seen: f"{len(seen.end.text):,} characters arrived" if len(seen.end.text) != 12 * 1048576 else None,
             lambda seen: f"an event has {_largest(seen):,} characters" if _largest(seen) > 65536 else None,
         ),

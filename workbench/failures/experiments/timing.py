@@ -25,13 +25,13 @@ def _limits_in_the_wrong_order(side: Side, project: Project) -> Outcome:
         seen = side.run(project, _OUTLIVES)
         return Outcome((seen,), fired={"the job was cut short": int("never said" not in seen.text)})
     limits = {"WORKBENCH_TIMEOUT_PROCESS_S": "600", "WORKBENCH_TIMEOUT_SANDBOX_S": "300"}
-    try:
-        deployment.deploy(side.target, app_name=f"{side.app_name}-refused", with_claude=False, settings=limits)
+    try:  # under the lab's own name: what is refused changes nothing, and leaves no secret of another app
+        deployment.deploy(side.target, app_name=side.app_name, with_claude=False, settings=limits)
         refused = ""
     except DeployFailedError as error:
         refused = str(error)
     seen = side.run(project, "print('still here')")
-    return Outcome((seen,), {"refused": refused[:2000]}, {"limits in the wrong order were deployed": 1})
+    return Outcome((seen,), {"refused": refused[:2000]})
 
 
 _SAYS_WHO = "import os, time\nword = os.urandom(8).hex()\nprint(word, flush=True); time.sleep(4); print(word)\n"
