@@ -4,23 +4,18 @@ The channels are what a client sees apart: the phases, each channel of output (t
 the files, and how long the steps took. Ids and times of day are no difference, nor is how output was cut into events.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from typing import Any, get_args
+from typing import Any
 
-from modal_app.contract.events import Channel, Event, StatusEvent, StreamEvent
 from workbench.runs.archived_run import ArchivedRun
-from workbench.runs.claude_messages import pieces, standing
+from workbench.runs.channel_lines import Line, both
 from workbench.runs.comparison import Comparison
 from workbench.runs.timeline import TOLERANCE_MS
 from workbench.text.plain_text import one_line
 
 NO_FILES = "files of a recording are not kept: what its commit tells is compared"
-_SHOWN = 200
-
-Line = tuple[str, int, str]
-"""What is compared, the number of the event that says it (0: none), and what is shown of it."""
 
 
 @dataclass(frozen=True)
@@ -78,65 +73,18 @@ class Bisection:
 def bisect(comparison: Comparison, *, tolerance_ms: int = TOLERANCE_MS) -> Bisection:
     """The first difference of each channel. Steps differ when one took over `tolerance_ms` milliseconds longer."""
     left, right = comparison.left, comparison.right
-    found = [_first("status", _status(left.events), _status(right.events))]
-    found += [_first(one, _output(left.events, one), _output(right.events, one)) for one in get_args(Channel)]
-    found += [_first("end", _end(left), _end(right)), _files(comparison), _timing(left, right, tolerance_ms)]
+    found = [_first(name, one, other) for name, one, other in both(left.events, right.events)]
+    found += [_files(comparison), _timing(left, right, tolerance_ms)]
     return Bisection(left.run_id, right.run_id, tuple(found), one_line(comparison.files_problem))
 
 
 def _first(channel: str, left: Sequence[Line], right: Sequence[Line]) -> FirstDifference:
-    nothing: Line = ("", 0, "")
+    nothing = Line("")
     for number, (one, other) in enumerate(zip_longest(left, right), 1):
-        if one is None or other is None or one[0] != other[0]:
+        if one is None or other is None or one.text != other.text:
             a, b = one or nothing, other or nothing
-            return FirstDifference(channel, True, f"at {number}", a[2], b[2], a[1], b[1])
+            return FirstDifference(channel, True, f"at {number}", a.shown(), b.shown(), a.seq, b.seq)
     return FirstDifference(channel)
-
-
-def _status(events: Sequence[Event]) -> list[Line]:
-    return [
-        _line(f"{one.phase}, the model is asked again" if one.retry else str(one.phase), one.seq)
-        for one in events
-        if isinstance(one, StatusEvent)
-    ]
-
-
-def _output(events: Sequence[Event], channel: Channel) -> list[Line]:
-    """A channel's output: lines of text however they were cut, and messages by role and kind."""
-    lines: list[Line] = []
-    text, since = "", 0
-    for event in standing(events):
-        if not isinstance(event, StreamEvent) or event.channel != channel:
-            continue
-        if event.message is None:
-            since = since if text else event.seq
-            text += event.text
-            *whole, text = text.splitlines(keepends=True) or [""]
-            lines += [_line(f"text: {one}", since) for one in whole]
-            since = event.seq if whole else since
-            continue
-        if text:
-            lines.append(_line(f"text: {text}", since))
-            text = ""
-        lines += [_line(said, event.seq) for said in _said(event)]
-    return [*lines, _line(f"text: {text}", since)] if text else lines
-
-
-def _said(event: StreamEvent) -> Iterator[str]:
-    message = event.message or {}
-    role = str(message.get("type"))
-    for piece in pieces(event):
-        if piece.kind not in ("end", "note"):  # the text came in earlier events; a note has the session's id
-            yield f"{role}/{piece.kind}: {piece.line} {piece.body}"
-
-
-def _end(run: ArchivedRun) -> list[Line]:
-    end = run.terminal
-    if end is None:
-        return []
-    told = [f"{end.type} {end.outcome if end.type == 'error' else ''}".rstrip(), f"exit code {end.exit_code}"]
-    told.append(f"message: {end.message}" if end.type == "error" else f"result: {end.result!r}")
-    return [_line(one, end.seq) for one in told]
 
 
 def _files(comparison: Comparison) -> FirstDifference:
@@ -153,7 +101,7 @@ def _commit(run: ArchivedRun) -> list[Line]:
     commit = run.bundle.commit
     if commit is None:
         return []
-    return [_line(f"{commit.changed} changed, {'' if commit.committed else 'not '}committed", 0)]
+    return [Line(f"{commit.changed} changed, {'' if commit.committed else 'not '}committed")]
 
 
 def _timing(left: ArchivedRun, right: ArchivedRun, tolerance_ms: int) -> FirstDifference:
@@ -165,7 +113,3 @@ def _timing(left: ArchivedRun, right: ArchivedRun, tolerance_ms: int) -> FirstDi
         if name in other and abs(one[name] - other[name]) > tolerance_ms:
             return FirstDifference("timing", True, name, f"{one[name]} ms", f"{other[name]} ms")
     return FirstDifference("timing")
-
-
-def _line(text: str, seq: int) -> Line:
-    return text, seq, one_line(text, _SHOWN)

@@ -1,7 +1,7 @@
 """Compares two ended runs: their facts, how long their steps took, their events, and the files that they wrote.
 
-Events are compared as lines without ids and times, so that two runs of the same job compare as equal. Only `compare`
-makes (blocking) calls; a Comparison is data.
+Events are compared as lines of their channels without ids and times, so that two runs of one job compare as equal.
+Only `compare` makes (blocking) calls; a Comparison is data.
 """
 
 import difflib
@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent
 from workbench.files.history import HistoryError, HistoryUnavailableError
 from workbench.files.project_files import ProjectVolume
 from workbench.runs.archived_run import ArchivedRun
-from workbench.runs.claude_messages import shown, standing
+from workbench.runs.channel_lines import Line, both
 from workbench.runs.project import Project
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import columns, table
 
-MAX_LINES = 2000  # of each run's events; comparing long texts is slow
+MAX_LINES = 2000  # of each channel; comparing long texts is slow
 MAX_COMMITS = 1000  # commits of a project among which those of a run are looked for
 _AROUND = 3  # equal lines that are shown before and after a difference
 _LINE = 400  # characters of a line that are shown
@@ -77,18 +76,15 @@ class Comparison:
         return rows
 
     def events(self) -> list[Compared]:
-        """The events of both, line by line; a long stretch of equal lines is one row. Safe to show."""
-        left, right = _lines(self.left.events), _lines(self.right.events)
-        rows: list[Compared] = []
-        for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-            if tag == "equal":
-                rows += _folded(left[a:b], first=a == 0, last=b == len(left))
-                continue
-            for index in range(max(b - a, d - c)):
-                one = left[a + index] if a + index < b else None
-                other = right[c + index] if c + index < d else None
-                rows.append(Compared("", one or "", other or "", _verdict(one, other, same=False)))
-        return rows
+        """The events of both, line by line in each channel; a long stretch of equal lines is one row. Safe to show.
+
+        What two channels say at one time comes in any order, so lines are held against lines of their own channel.
+        """
+        return [
+            row
+            for channel, left, right in both(self.left.events, self.right.events)
+            for row in _aligned(channel, _texts(left), _texts(right))
+        ]
 
     @property
     def differs(self) -> bool:
@@ -186,44 +182,33 @@ def _written(one: Written | None) -> str:
     return one.what if one.what == "removed" else f"{one.what}, {one.size} bytes"
 
 
-def _lines(events: Sequence[Event]) -> list[str]:
-    lines: list[str] = []
-    channel, text = "", ""
-    for event in standing(events):
-        if isinstance(event, StreamEvent) and event.channel == channel:
-            text += shown(event)
+def _texts(lines: Sequence[Line]) -> list[str]:
+    texts = [one_line(line.text.rstrip("\r\n"), _LINE) for line in lines[:MAX_LINES]]
+    return [*texts, f"… {len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else texts
+
+
+def _aligned(channel: str, left: Sequence[str], right: Sequence[str]) -> list[Compared]:
+    rows: list[Compared] = []
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        if tag == "equal":
+            rows += _folded(channel, left[a:b], first=a == 0, last=b == len(left))
             continue
-        lines += _said(channel, text)
-        channel, text = "", ""
-        match event:
-            case StreamEvent():
-                channel, text = event.channel, shown(event)
-            case StatusEvent():
-                again = ", the model is asked again" if event.retry is not None else ""
-                lines.append(one_line(f"status  {event.phase}{again}", _LINE))
-            case DoneEvent():
-                lines.append("done")
-            case ErrorEvent():
-                lines.append(one_line(f"error  {event.code}: {event.message}", _LINE))
-        if len(lines) > MAX_LINES:
-            break
-    lines += _said(channel, text)
-    return [*lines[:MAX_LINES], "… and more"] if len(lines) > MAX_LINES else lines
+        for index in range(max(b - a, d - c)):
+            one = left[a + index] if a + index < b else None
+            other = right[c + index] if c + index < d else None
+            rows.append(Compared(channel, one or "", other or "", _verdict(one, other, same=False)))
+    return rows
 
 
-def _said(channel: str, text: str) -> list[str]:
-    return [one_line(f"{channel}  {line}", _LINE) for line in text.splitlines()] if channel else []
-
-
-def _folded(lines: Sequence[str], *, first: bool, last: bool) -> list[Compared]:
+def _folded(channel: str, lines: Sequence[str], *, first: bool, last: bool) -> list[Compared]:
     """Rows for a stretch of equal lines; in the middle of a long one, a single row that says how many there are.
 
     `first` and `last` say that no difference comes before or after the stretch.
     """
     before, after = 0 if first else _AROUND, 0 if last else _AROUND
     between = len(lines) - before - after
-    rows = [Compared("", line, line, "same") for line in lines]
+    rows = [Compared(channel, line, line, "same") for line in lines]
     if between <= _AROUND:
         return rows
-    fold = Compared(f"{between} equal lines", "", "", "same")
+    fold = Compared(f"{channel}: {between} equal lines", "", "", "same")
     return [*rows[:before], fold, *rows[len(rows) - after :]]

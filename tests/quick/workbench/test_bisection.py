@@ -86,9 +86,9 @@ def test_ids_times_and_how_output_was_cut_are_no_difference(other: Sequence[Part
     ("other", "channel", "left", "right"),
     [
         ((ACCEPTED, RUNNING, RETRY, *PLAIN[2:]), "status", "", "the model is asked again"),
-        ((ACCEPTED, RUNNING, out("one\ntwo?\n"), DONE), "stdout", "text: two", "text: two?"),
-        ((ACCEPTED, RUNNING, out("one\n"), DONE), "stdout", "text: two", ""),
-        ((*PLAIN[:3], out("oh", "stderr"), DONE), "stderr", "", "text: oh"),
+        ((ACCEPTED, RUNNING, out("one\ntwo?\n"), DONE), "stdout", "two", "two?"),
+        ((ACCEPTED, RUNNING, out("one\n"), DONE), "stdout", "two", ""),
+        ((*PLAIN[:3], out("oh", "stderr"), DONE), "stderr", "", "oh"),
         ((*PLAIN[:3], tool("Write", file_path="a"), DONE), "claude", "", "assistant/tool: → Write a"),
         ((*PLAIN[:3], FAILED), "end", "done", "error process_failed"),
         ((*PLAIN[:3], ("done", {"result": {"a": 1}})), "end", "result: None", "result: {'a': 1}"),

@@ -90,8 +90,8 @@ def test_a_run_is_opened_and_another_takes_its_place(page: Page, runs: list[str]
 def test_two_runs_are_told_apart(wb: Workbench, runs: list[str], page: Page) -> None:
     assert isinstance(page.panel, RunsTable)
     found = page.panel.compare(runs[0], runs[1])
-    differences = [(row.left, row.right) for row in found.events() if row.verdict != "same"]
-    assert differences == [("stdout  line 9", "stdout  line nine")]
+    differences = [(row.name, row.left, row.right) for row in found.events() if row.verdict != "same"]
+    assert differences == [("stdout", "line 9", "line nine")]
     assert any("equal lines" in row.name for row in found.events())
     assert {row.name: row.verdict for row in found.files()} == {
         "own": "right only",

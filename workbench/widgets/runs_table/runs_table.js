@@ -227,17 +227,14 @@ function draw({ model, body, own, host, needs }) {
       return cell;
     };
     const event = (row) => {
-      if (row.name) {
-        const cell = element("td", "wb-quiet wb-left-out", `⋯ ${row.name}`, { colspan: "2" });
-        return [cell];
-      }
-      return [td(row.left, "wb-code"), td(row.right, "wb-code")];
+      if (!row.left && !row.right) return [element("td", "wb-quiet wb-left-out", `⋯ ${row.name}`, { colspan: "3" })];
+      return [td(row.name, "wb-quiet"), td(row.left, "wb-code"), td(row.right, "wb-code")];
     };
     const three = (row) => [td(row.name, "wb-quiet"), td(row.left), td(row.right)];
     const found = [
       sideBySide("facts", ["", ...heads], parts.facts, three, "nothing is known"),
       sideBySide("timeline", ["", ...heads], parts.timeline, (row) => [td(row.name.replace("· ", "  "), "wb-quiet wb-step"), bar(row.left), bar(row.right)], "no times are known"),
-      sideBySide("events", heads, parts.events, event, "there are no events"),
+      sideBySide("events", ["", ...heads], parts.events, event, "there are no events"),
     ];
     if (files_problem) found.push(placeholder("empty", files_problem));
     else found.push(sideBySide("files", ["", ...heads], parts.files, (row) => [td(row.name, "wb-code"), td(row.left), td(row.right)], "neither run wrote a file"));
