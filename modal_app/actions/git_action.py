@@ -33,7 +33,8 @@ class _Repository:
 
         Raises ContractError `process_failed` for an exit code that is not in `accept`, `too_large` for too much output.
         """
-        captured = Captured(Output(_drop) if quiet else self._output)
+        output = Output(_drop) if quiet else self._output
+        captured = Captured(output)
         code = await self._job.exec(
             git(*arguments),
             env=ENV,
@@ -41,7 +42,7 @@ class _Repository:
             timeout_s=self._timeout_s,
             answers=[one for one in accept if one],
         )
-        _check(code, arguments, accept)
+        _check(code, arguments, accept, output)
         return code, captured.text
 
     async def tell(self, *arguments: str, stdin: str = "") -> None:
@@ -82,12 +83,12 @@ class _Repository:
         code = await self._job.exec(
             argv, stdin=stdin.encode(), env=ENV, on_output=self._output, timeout_s=self._timeout_s
         )
-        _check(code, arguments, (0,))
+        _check(code, arguments, (0,), self._output)
 
 
-def _check(code: int, arguments: Sequence[str], accept: Sequence[int]) -> None:
+def _check(code: int, arguments: Sequence[str], accept: Sequence[int], output: Output) -> None:
     if code not in accept:
-        message = f"git {arguments[0]} ended with exit code {code}: see the run's stderr"
+        message = output.failed(f"git {arguments[0]}", code)
         raise ContractError(ErrorCode.PROCESS_FAILED, message, exit_code=code)
 
 

@@ -3,11 +3,13 @@
 Nothing is held back except the bytes of an incomplete character.
 """
 
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from modal_app.actions.last_words import Tail, last_words
 from modal_app.contract.caps import MAX_OUTPUT_BYTES, MAX_RESULT_BYTES
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import Channel
@@ -33,11 +35,14 @@ class Output:
         self._write = write
         self._max_bytes = self._left = max_bytes
         self._splitters: dict[Channel, TextSplitter] = {"stdout": TextSplitter(), "stderr": TextSplitter()}
+        self._stderr = Tail()
 
     async def __call__(self, channel: str, data: bytes) -> None:
         """Take output of a channel; raises ContractError `output_limit` when the run has printed too much."""
         name: Channel = "stderr" if channel == "stderr" else "stdout"
         self.count(data)
+        if name == "stderr":
+            self._stderr.feed(data)
         for text in self._splitters[name].feed(data):
             await self._write(Piece(name, text))
 
@@ -52,11 +57,25 @@ class Output:
         """Write a piece whose bytes have been counted already, by `count`."""
         await self._write(piece)
 
+    def failed(self, program: str, exit_code: int) -> str:
+        """The message of a program that failed, with the signal of its exit code and what it said last on stderr."""
+        message = f"{program} ended with exit code {exit_code}{_signal(exit_code)}"
+        words = last_words(str(self._stderr))
+        return f"{message}: {words}" if words else message
+
     async def flush(self) -> None:
         """Write what is left of an incomplete character, at the end of the output."""
         for name, splitter in self._splitters.items():
             for text in splitter.flush():
                 await self._write(Piece(name, text))
+
+
+def _signal(exit_code: int) -> str:
+    """What an exit code says of a signal: shells and sandboxes add 128 to its number, and a program may do so, too."""
+    try:
+        return f" (128 + {signal.Signals(exit_code - 128).name})"
+    except ValueError:
+        return ""
 
 
 class Captured:

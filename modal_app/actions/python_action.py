@@ -26,7 +26,6 @@ async def run(request: PythonRequest, job: Job, output: Output) -> JsonValue:
     exit_code = await job.exec(argv, stdin=stdin, env=_ENV, on_output=output, timeout_s=request.timeout_s)
     await output.flush()
     if exit_code != 0:
-        raise ContractError(
-            ErrorCode.PROCESS_FAILED, f"the program ended with exit code {exit_code}", exit_code=exit_code
-        )
+        message = output.failed("the program", exit_code)
+        raise ContractError(ErrorCode.PROCESS_FAILED, message, exit_code=exit_code)
     return None

@@ -61,8 +61,8 @@ class Cost(_Fact):
 class Bundle(_Fact):
     """Everything that a run's archive says about it, beside its events.
 
-    `outcome` is "done" or the error's code. `closed_by` is "owner" if the container that executed the run has also
-    archived it, and "other" if that container was lost and another one did.
+    `outcome` is "done" or the error's code, whose `message` says why. `closed_by` is "owner" if the container that
+    executed the run has also archived it, and "other" if that container was lost and another one did.
     """
 
     version: Literal[1] = 1
@@ -74,6 +74,7 @@ class Bundle(_Fact):
     accepted_at_ms: int
     ended_at_ms: int
     outcome: str
+    message: str = ""
     closed_by: Literal["owner", "other"]
     cold_start: bool | None = None
     events: EventFacts
@@ -145,11 +146,12 @@ def _sequence(events: list[Event], bundle: Bundle, broken: str) -> Check:
 
 
 def _same_facts(bundle: Bundle, last: Event | None) -> Check:
-    """Check that the terminal event says the same of sandbox and commit as the bundle."""
+    """Check that the terminal event says the same of sandbox, commit and reason as the bundle."""
     told = last if isinstance(last, TERMINAL) else None
     ok = told is not None and told.sandbox == bundle.sandbox
+    ok = ok and (not bundle.message or (isinstance(told, ErrorEvent) and told.message == bundle.message))
     ok = ok and (told is None or told.commit == bundle.commit or (told.commit is None and told.type == "error"))
-    detail = "the terminal event and the bundle say the same of sandbox and commit"
+    detail = "the terminal event and the bundle say the same of sandbox, commit and reason"
     return Check(name="facts", ok=ok, detail=detail if ok else "the terminal event and the bundle differ")
 
 

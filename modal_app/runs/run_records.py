@@ -12,7 +12,7 @@ import modal
 from pydantic import BaseModel, ConfigDict
 
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.contract.events import TerminalEvent
+from modal_app.contract.events import ErrorEvent, TerminalEvent
 from modal_app.contract.proof import Bundle, EventFacts
 from modal_app.contract.requests import Request, dump_request
 from modal_app.runs.shared_state import SharedState
@@ -43,7 +43,10 @@ class RunRecord(BaseModel):
     def bundle(self, terminal: TerminalEvent, events: EventFacts, **facts: Any) -> Bundle:
         """The proof for the run's archive: the record, its end, and the further `facts` (fields of Bundle) given."""
         known = self.model_dump(include=set(Bundle.model_fields) - {"outcome", "ended_at_ms"})
-        return Bundle(**known, outcome=terminal.outcome, ended_at_ms=terminal.at_ms, events=events, **facts)
+        message = terminal.message if isinstance(terminal, ErrorEvent) else ""
+        return Bundle(
+            **known, outcome=terminal.outcome, message=message, ended_at_ms=terminal.at_ms, events=events, **facts
+        )
 
     @property
     def under_way(self) -> bool:

@@ -5,13 +5,14 @@ parsers, and shown only as escaped text.
 """
 
 import html
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
+from modal_app.contract.events import TERMINAL, Channel, ErrorEvent, Event, StreamEvent, TerminalEvent
 from modal_app.contract.proof import Bundle, Check, parse_stream, verify
 from workbench.runs.timeline import Timeline, timeline
 from workbench.text.plain_text import one_line
@@ -21,7 +22,10 @@ from workbench.views import view_of
 if TYPE_CHECKING:
     from workbench.widgets.run_view import RunView
 
-_COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "sandbox", "estimated")
+_COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "sandbox", "estimated", "reason")
+
+_REASON = 100  # characters of a reason in a list
+_EXIT_CODE = re.compile(r"^[\w ]{1,80} ended with exit code \d+(?: \(128 \+ \w+\))?: ")
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class ListedRun:
     def row(self) -> tuple[str, ...]:
         """The cells of the line, safe to print."""
         if self.bundle is None:
-            return (self.run_id, "", "", "", "unreadable", "", "", one_line(self.problem))
+            return (self.run_id, "", "", "", "unreadable", "", "", "", one_line(self.problem))
         return _row(self.run_id, self.bundle)
 
 
@@ -113,6 +117,12 @@ class ArchivedRun:
         return last if isinstance(last, TERMINAL) else None
 
     @property
+    def reason(self) -> str:
+        """Why the run failed, safe to print: what its terminal event says; "" for a run that is done."""
+        end = self.terminal
+        return one_line(end.message) if isinstance(end, ErrorEvent) else ""
+
+    @property
     def timeline(self) -> Timeline:
         """How long each phase and step of the run took."""
         return timeline(self.events)
@@ -137,6 +147,7 @@ class ArchivedRun:
         closed_by = "its owner" if bundle.closed_by == "owner" else "another container: its own was lost"
         found: list[tuple[str, str | None]] = [
             ("outcome", bundle.outcome),
+            ("reason", self.reason or None),
             ("action", bundle.action),
             ("user", bundle.user_id),
             ("project", bundle.project_id),
@@ -161,7 +172,8 @@ class ArchivedRun:
         return view
 
     def __repr__(self) -> str:
-        return f"ArchivedRun({self.run_id}, {one_line(self.bundle.outcome, 40)})"
+        reason = f": {self.reason}" if self.reason else ""
+        return f"ArchivedRun({self.run_id}, {one_line(self.bundle.outcome, 40)}{reason})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": self._plain(), "text/html": self._html()}
@@ -180,6 +192,14 @@ class ArchivedRun:
         )
 
 
+def why(message: str) -> str:
+    """The reason for which a run failed as it is shown beside the error's code: a program's own words, if it had any.
+
+    `message` is a terminal event's; the result is safe to print.
+    """
+    return one_line(_EXIT_CODE.sub("", message, count=1), _REASON)
+
+
 def badge(check: Check) -> str:
     """A character that shows whether a check is fulfilled."""
     return "✓" if check.ok else "✗"
@@ -195,7 +215,7 @@ def _row(run_id: str, bundle: Bundle) -> tuple[str, ...]:
         _start(bundle),
         _cost(bundle),
     )
-    return (run_id, *(one_line(cell, 40) for cell in cells))
+    return (run_id, *(one_line(cell, 40) for cell in cells), why(bundle.message))
 
 
 def _when(at_ms: int) -> str:

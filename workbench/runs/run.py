@@ -19,7 +19,8 @@ from workbench.runs.background_loop import BackgroundLoop
 from workbench.runs.claude_messages import standing, tail
 from workbench.runs.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
 from workbench.runs.timeline import Timeline, timeline
-from workbench.runs.view_state import ViewState, lost, reduce
+from workbench.runs.view_state import ViewState, lost, reduce, refused
+from workbench.text.plain_text import one_line
 from workbench.views import view_of
 
 if TYPE_CHECKING:
@@ -246,7 +247,8 @@ class Run:
     def _fail(self, failure: RequestRefusedError | StreamLostError, code: str, message: str) -> None:
         with self._changed:
             self._failure = failure
-            self._state = lost(self._state, code, message)
+            become = refused if isinstance(failure, RequestRefusedError) else lost
+            self._state = become(self._state, code, message)
             self._changed.notify_all()
         self._end()
 
@@ -257,7 +259,9 @@ class Run:
             listener()
 
     def __repr__(self) -> str:
-        return f"Run({self.run_id or 'not accepted yet'}, {self._state.condition})"
+        state = self._state
+        reason = f", {state.code}: {one_line(state.message)}" if state.code else ""
+        return f"Run({self.run_id or 'not accepted yet'}, {state.condition}{reason})"
 
     def view(self) -> "RunView":
         """A live view for JupyterLab."""

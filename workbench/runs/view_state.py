@@ -17,7 +17,7 @@ from modal_app.contract.events import (
     Usage,
 )
 
-Condition = Literal["waiting", "running", "done", "error", "lost"]
+Condition = Literal["waiting", "running", "done", "error", "refused", "lost"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ViewState:
     @property
     def ended(self) -> bool:
         """Whether no more events will come."""
-        return self.condition in ("done", "error", "lost")
+        return self.condition in ("done", "error", "refused", "lost")
 
 
 def reduce(state: ViewState, event: Event) -> ViewState:
@@ -77,6 +77,11 @@ def reduce(state: ViewState, event: Event) -> ViewState:
             )
 
 
+def refused(state: ViewState, code: str, message: str) -> ViewState:
+    """The state after the request was refused: there is no run, or none that this request is about."""
+    return replace(state, condition="refused", code=code, message=message)
+
+
 def lost(state: ViewState, code: str, message: str) -> ViewState:
-    """The state after the request was refused or the stream lost: how the run ended is then not known."""
+    """The state after the stream was lost: how the run ended is then not known."""
     return replace(state, condition="lost", code=code, message=message)

@@ -22,7 +22,7 @@ def test_launching_never_blocks_and_nobody_there_is_told_on_waiting() -> None:
         assert time.monotonic() - started < 5
         with pytest.raises(RequestRefusedError):
             run.wait(30)
-        assert run.state.condition == "lost"
+        assert run.state.condition == "refused"
         assert run.terminal is None
 
 

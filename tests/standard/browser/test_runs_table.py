@@ -69,6 +69,7 @@ def test_runs_are_found_proved_and_opened(desk: JupyterPages, wb: Workbench, run
     expect(view.locator(".wb-run")).to_contain_text(HOSTILE, timeout=PATIENCE_MS)
     assert page.evaluate("() => window.owned") is None
     picture(view, "runs-opened")
+    line(view, runs[0]).get_by_role("button", name="More to do").click()
     with page.expect_download() as download:
         line(view, runs[0]).get_by_role("button", name="Export run").click()
     assert download.value.suggested_filename == f"run-{runs[0]}.zip"

@@ -112,6 +112,7 @@ def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: Ju
         picture(page, "launcher-done-dark")
 
     tabs.nth(1).click()
+    row.get_by_role("button", name="More to do").click()
     row.get_by_role("button", name="Replay run").click()
     expect(tabs.nth(4)).to_have_attribute("aria-selected", "true", timeout=LONG)
     replay = whole.get_by_role("tabpanel", name="Replay").locator(".wb-replay")

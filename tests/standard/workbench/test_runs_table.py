@@ -1,6 +1,7 @@
 """Past runs: found, proved, opened, compared, exported; whatever an archive says is text."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,27 @@ def test_the_newest_come_first_with_numbers_to_sort_by(page: Page, runs: list[st
     assert [run_id for run_id in rows if run_id in runs] == runs[::-1]
     assert [rows[run_id]["cells"][3] for run_id in runs] == ["done", "done", "process_failed"]
     assert all(rows[run_id]["at_ms"] > 0 and rows[run_id]["took_ms"] > 0 for run_id in runs)
+
+
+def test_the_reason_of_a_failure_is_told_wherever_the_run_is(wb: Workbench) -> None:
+    code = "import sys\nfor n in range(30): print('row', n)\ndef f(n): return f(n - 1) if n else 1 / 0\nf(4)"
+    run = wb.launch(Project.new(), "python", code=code)
+    end = run.wait()
+    reason = "ZeroDivisionError: division by zero"
+    assert end.message == f"the program ended with exit code 1: {reason}"
+    assert reason in repr(run)
+    assert reason in run.view().still()["plain"]
+    kept = wb.runs.get(run.run_id, wait_s=30)
+    assert (kept.reason, kept.bundle.message) == (end.message, end.message)
+    assert reason in repr(kept)
+    assert all(check.ok for check in kept.checks())
+    forged = replace(kept, bundle=kept.bundle.model_copy(update={"message": "nothing"}))
+    assert [check.name for check in forged.checks() if not check.ok] == ["facts"]
+    table = RunsTable(wb)
+    assert table.settle(60)
+    assert next(row["reason"] for row in table.rows if row["run_id"] == run.run_id) == reason
+    assert reason in table.still()["plain"]
+    table.close()
 
 
 def test_what_is_read_can_be_narrowed(wb: Workbench, runs: list[str]) -> None:

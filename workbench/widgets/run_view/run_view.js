@@ -1,7 +1,7 @@
 // Draws a run: how it stands, its output, where the time went, its proof.
 
 const ASK = 500; // milliseconds, then twice as long each time
-const KINDS = { waiting: "", running: "busy", done: "good", error: "bad", lost: "bad" };
+const KINDS = { waiting: "", running: "busy", done: "good", error: "bad", refused: "bad", lost: "bad" };
 const decoder = new TextDecoder();
 
 export default widget("run", {
@@ -53,7 +53,7 @@ export default widget("run", {
   },
 });
 
-const ended = (model) => ["done", "error", "lost"].includes(model.get("condition"));
+const ended = (model) => ["done", "error", "refused", "lost"].includes(model.get("condition"));
 
 // What time it is in the run: between two messages it goes on at the run's pace, unless nobody is there to tell.
 function clockOf(model, connected) {

@@ -9,7 +9,7 @@ from workbench.text.plain_text import one_line
 from workbench.widgets.base import Still
 from workbench.widgets.run_view.source import Source
 
-_COLOURS = {"done": "#2e7d32", "error": "#c62828", "lost": "#c62828"}
+_COLOURS = {"done": "#2e7d32", "error": "#c62828", "refused": "#c62828", "lost": "#c62828"}
 
 
 def still(source: Source, proof: list[dict[str, object]], proof_note: str) -> Still:

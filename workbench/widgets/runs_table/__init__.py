@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 import traitlets
 
 from modal_app.contract.proof import Check
-from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
+from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList, why
 from workbench.runs.comparison import Comparison
 from workbench.runs.recordings import Recording
 from workbench.text.plain_text import one_line
@@ -34,6 +34,7 @@ class Row(TypedDict):
 
     run_id: str
     cells: list[str]
+    reason: str
     at_ms: int
     took_ms: int
     usd: float
@@ -170,7 +171,8 @@ def _row(one: ListedRun) -> Row:
     bundle = one.bundle
     return Row(
         run_id=one.run_id,
-        cells=[*one.row()[1:-1], "" if bundle is None else one.row()[-1]],
+        cells=list(one.row()[1:-1]),
+        reason=why(bundle.message) if bundle else "",
         at_ms=bundle.accepted_at_ms if bundle else 0,
         took_ms=bundle.ended_at_ms - bundle.accepted_at_ms if bundle else 0,
         usd=bundle.cost.usd if bundle and bundle.cost else 0.0,

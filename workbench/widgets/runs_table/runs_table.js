@@ -13,11 +13,12 @@ function draw({ model, body, own, host, needs }) {
   const { ask } = own;
   const proofs = new Map(); // run id: the checks, as far as they were asked for here
   const picked = new Set();
+  const unfolded = new Set();
   let sort = { column: COLUMNS[0], down: true };
 
   const bar = element("div", "wb-bar");
   const title = element("span", "wb-cut wb-quiet wb-which");
-  const text = element("input", "wb-field wb-grow wb-narrow", "", { type: "search", placeholder: "filter: id, action, project, outcome", "aria-label": "Filter by text" });
+  const text = element("input", "wb-field wb-grow wb-narrow", "", { type: "search", placeholder: "filter: id, action, project, outcome, reason", "aria-label": "Filter by text" });
   const outcome = element("select", "wb-field", "", { "aria-label": "Filter by outcome" });
   const action = element("select", "wb-field", "", { "aria-label": "Filter by action" });
   const compare = needs(button("compare", "Compare the two chosen runs", () => both(), "wb-compare"));
@@ -58,7 +59,7 @@ function draw({ model, body, own, host, needs }) {
   const kept = () => {
     const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
     return model.get("rows").filter((row) => {
-      const whole = [row.run_id, ...row.cells].join(" ").toLowerCase();
+      const whole = [row.run_id, ...row.cells, row.reason].join(" ").toLowerCase();
       const ended = outcome.value === "" || row.cells[3] === outcome.value || (outcome.value === "error" && row.cells[3] !== "done");
       return ended && (action.value === "" || row.cells[1] === action.value) && words.every((word) => whole.includes(word));
     });
@@ -127,7 +128,10 @@ function draw({ model, body, own, host, needs }) {
       if (column[0] === "run" || column[0] === "project") {
         cell.className = "wb-code wb-id";
         cell.textContent = value.length > FEW ? `…${value.slice(-FEW)}` : value;
-      } else if (column[0] === "outcome") cell.append(badge(value, kindOf(value)));
+      } else if (column[0] === "outcome") {
+        cell.append(badge(value, kindOf(value)));
+        if (row.reason) cell.append(element("span", "wb-why", visible(row.reason), { title: visible(row.reason) }));
+      }
       else cell.textContent = value;
       node.append(cell);
     }
@@ -136,15 +140,31 @@ function draw({ model, body, own, host, needs }) {
     if (row.problem) acts.append(element("span", "wb-problem", row.problem));
     acts.append(proof(row));
     if (!row.problem) {
-      acts.append(
-        needs(button("open", `Open run ${row.run_id}`, () => open(row.run_id))),
-        ...(model.get("can_replay") ? [needs(button("replay", `Replay run ${row.run_id}`, () => model.send({ type: "replay", run_id: row.run_id })))] : []),
-        needs(button("export", `Export run ${row.run_id} as a recording`, () => save(row.run_id))),
-      );
+      acts.append(needs(button("open", `Open run ${row.run_id}`, () => open(row.run_id))), rest(row));
+      node.addEventListener("click", (event) => {
+        if (!event.target.closest("button, input") && !getSelection().toString()) open(row.run_id);
+      });
     }
     last.append(acts);
     node.append(last);
     return node;
+  };
+  // What is done with a run more seldom, behind one button, so that a narrow table has room for all of it.
+  const rest = (row) => {
+    const box = element("span", "wb-rest");
+    const acts = element("span", "wb-acts", "", { hidden: !unfolded.has(row.run_id) });
+    acts.append(
+      ...(model.get("can_replay") ? [needs(button("replay", `Replay run ${row.run_id}`, () => model.send({ type: "replay", run_id: row.run_id })))] : []),
+      needs(button("export", `Export run ${row.run_id} as a recording`, () => save(row.run_id))),
+    );
+    const fold = button("⋯", `More to do with run ${row.run_id}`, () => {
+      unfolded.has(row.run_id) ? unfolded.delete(row.run_id) : unfolded.add(row.run_id);
+      acts.hidden = !unfolded.has(row.run_id);
+      fold.setAttribute("aria-expanded", String(!acts.hidden));
+    });
+    fold.setAttribute("aria-expanded", String(!acts.hidden));
+    box.append(acts, fold);
+    return box;
   };
   const drawTable = () => {
     const condition = model.get("condition");
@@ -165,7 +185,7 @@ function draw({ model, body, own, host, needs }) {
     const grid = element("table", "wb-table", "", { "aria-label": "Runs" });
     const head = element("thead");
     const names = element("tr");
-    names.append(element("th", "", "", { "aria-label": "Choose" }), ...COLUMNS.map(heading), element("th", "", "", { "aria-label": "Proof and actions" }));
+    names.append(element("th", "", "", { "aria-label": "Choose" }), ...COLUMNS.map(heading), element("th", "wb-last", "", { "aria-label": "Proof and actions" }));
     head.append(names);
     const lines = element("tbody");
     lines.append(...sorted(found).map(line));
