@@ -95,13 +95,16 @@ def run_all(
 
 
 def write_html(ran: Sequence[Ran], directory: Path) -> None:
-    """Write each executed notebook as a page that stands alone. Raises OSError."""
+    """Write each executed notebook as a page that stands alone, with widgets as they were last seen. Raises OSError."""
+    import nbformat
     from nbconvert import HTMLExporter  # here, because it takes a second to import
 
     directory.mkdir(parents=True, exist_ok=True)
     for one in ran:
         if one.output.is_file():
-            page, _ = HTMLExporter().from_filename(str(one.output))
+            notebook = nbformat.read(one.output, as_version=nbformat.NO_CONVERT)
+            notebook.metadata.pop("widgets", None)  # else nbconvert leaves widgets to a script from elsewhere
+            page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": one.name}})
             (directory / f"{one.name}.html").write_text(page, encoding="utf-8")
 
 

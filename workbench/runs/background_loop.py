@@ -1,7 +1,8 @@
 """An event loop in a thread of its own.
 
 Runs go on while a notebook's cell blocks, and starting one never blocks a cell.
-The thread is a daemon: a notebook or script that forgets `close()` can still end.
+The thread is a daemon: a notebook or script that forgets `close()` can still end. Its work has a context of its own: in
+that of the cell that asked for it, messages to widgets would count as that cell's, and be dropped when it is over.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,7 +39,7 @@ class BackgroundLoop:
         if self._loop.is_closed() or self._forked:
             work.close()
             raise RuntimeError(_FORKED if self._forked else "this Workbench is closed: connect again")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return Context().run(asyncio.run_coroutine_threadsafe, work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
         """Run a coroutine to its end and return its result; raises what it raises, and TimeoutError.
@@ -53,7 +55,7 @@ class BackgroundLoop:
 
     def soon(self, work: Callable[..., None], *arguments: Any) -> None:
         """Call a function in the loop's thread, after those that were passed earlier. May be called from any thread."""
-        self._loop.call_soon_threadsafe(work, *arguments)
+        self._loop.call_soon_threadsafe(work, *arguments, context=Context())
 
     def close(self) -> None:
         """Cancel all coroutines, wait up to 10 s for their cleanup, and end the thread. Idempotent."""

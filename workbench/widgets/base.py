@@ -7,18 +7,22 @@ they do not delay a cell. A failure there is logged, and shown in every page unt
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypedDict, TypeVar
 
 import anywidget
 import traitlets
+from IPython.display import display
 
 from workbench.runs.background_loop import BackgroundLoop
 from workbench.text.plain_text import one_line
+from workbench.widgets import displays
 
 _log = logging.getLogger(__name__)
 _SHARED = Path(__file__).parent / "shared"
+_CATCH_UP_S = 5.0
 
 T = TypeVar("T")
 Buffers = Sequence[bytes | memoryview]
@@ -61,6 +65,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
         self._own: BackgroundLoop | None = None
         self._own_lock = threading.Lock()
         self._closed = False
+        self._has_page = False
+        self._displays: list[str] = []
+        self._displayed: tuple[Any, Any] | None = None
         self.on_msg(self._on_message)
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
@@ -119,6 +126,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
 
     def _on_message(self, _widget: object, content: object, buffers: Buffers) -> None:
         """Pass a message on to the widget's thread; the kernel calls this in its main thread or in a subshell's."""
+        self._has_page = True
         if isinstance(content, dict):
             self.soon(self._take, content, buffers)
 
@@ -136,6 +144,45 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
                 return
             _log.warning("a widget's work failed", exc_info=True)
             self.problem = sentence(error)
+
+    def inner(self) -> Iterable["Panel"]:
+        """The widgets that are shown within this one."""
+        return ()
+
+    def catch_up(self) -> None:
+        """Wait until the traits say what is known by now, at most a few seconds."""
+        for one in self.inner():
+            one.catch_up()
+        done = threading.Event()
+        self.soon(done.set)
+        if not self._closed:
+            done.wait(_CATCH_UP_S)
+
+    def display_again(self) -> None:
+        """Bring the widget's state and its static forms in the notebook up to date, unless a page shows the widget."""
+        if self._has_page or not self._displays:
+            return
+        self.catch_up()
+        for one in (self, *self.inner()):
+            if not one._closed:
+                one.send_state()
+        shown = self._repr_mimebundle_()
+        if shown == self._displayed:
+            return
+        self._displayed = shown
+        for name in self._displays:
+            self._display(name, update=True)
+
+    def _ipython_display_(self) -> None:
+        name = uuid.uuid4().hex
+        self._displayed = self._repr_mimebundle_()
+        self._displays.append(name)
+        self._display(name)
+        displays.watch(self)
+
+    def _display(self, name: str, *, update: bool = False) -> None:
+        bundle, metadata = self._displayed or ({}, {})
+        display(bundle, metadata=metadata, raw=True, display_id=name, update=update)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The live widget, together with its static form for readers without a kernel."""

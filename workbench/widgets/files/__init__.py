@@ -4,7 +4,7 @@ It follows the project of another widget, the leader, until somebody picks one h
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import anywidget
@@ -13,7 +13,7 @@ import traitlets
 from workbench.runs.project import Project
 from workbench.session import Workbench
 from workbench.widgets.asking import AskingPanel
-from workbench.widgets.base import Buffers, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.launcher.forms import check, forms
 from workbench.widgets.projects import Ids, ids, offered, used_before
 from workbench.widgets.volume_browser import VolumeBrowser
@@ -76,6 +76,10 @@ class Files(AskingPanel):
             case {"type": "follow"} if self.leader and self._led is not None:
                 self.following = True
                 self._show(self._led)
+
+    def inner(self) -> Iterable[Panel]:
+        """The browser of the project that is picked."""
+        return () if self.view is None else (self.view,)
 
     def still(self) -> Still:
         """The files of the project that is picked."""

@@ -1,7 +1,7 @@
 """A widget with forms for requests: shows the call that a form makes, launches it, and shows its run. Never blocks."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +100,10 @@ class Launcher(Panel):
                 self._check()
             case {"type": "choose", "index": int(index)} if 0 <= index < len(self._views):
                 self._choose(index)
+
+    def inner(self) -> Iterable[Panel]:
+        """The runs that were started."""
+        return tuple(self._views)
 
     def still(self) -> Still:
         """The target of runs, and the run that is shown."""

@@ -105,6 +105,10 @@ class Replay(Panel):
                 self._loaded().set_speed(max(SLOWEST, min(FASTEST, speed)))
         self._show()
 
+    def inner(self) -> Iterable[Panel]:
+        """The view of the run that is played."""
+        return () if self.view is None else (self.view,)
+
     def still(self) -> Still:
         """The static form of the view at the current place."""
         return (

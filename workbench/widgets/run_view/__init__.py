@@ -5,6 +5,7 @@ second. A page that is opened or reloaded later asks for a snapshot, and gets al
 sent from the widget's own thread, so that no batch can overtake a snapshot.
 """
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
@@ -21,6 +22,7 @@ from workbench.widgets.run_view.source import Ended, Source
 from workbench.widgets.run_view.still import still
 
 BATCH_S = 0.05
+_PROOF_S = 10.0
 _LOOK_S = 1.0  # between two looks at what no event tells, such as whether the stream is being resumed
 _LATEST_MS = 2**53  # the largest exact integer of JavaScript; times in an archive may be larger
 
@@ -66,6 +68,7 @@ class RunView(Panel):
     def __init__(self, run: Source | ArchivedRun, *, can_cancel: bool = True) -> None:
         super().__init__(can_cancel=can_cancel)
         self.run: Source = Ended(run) if isinstance(run, ArchivedRun) else run
+        self._proved = threading.Event()
         self._unsent = Gathered[Event](self, BATCH_S, self._send_events)
         self._stop = self.run.listen(self._on_event)
         self._sync_state()
@@ -99,6 +102,14 @@ class RunView(Panel):
     def still(self) -> Still:
         """The static form of the run's present state."""
         return still(self.run, self.proof, self.proof_note)
+
+    def catch_up(self) -> None:
+        """Wait until the traits say what is known by now: of a run that has ended, its proof. At most a few seconds."""
+        if self.run.state.ended:
+            self._proved.wait(_PROOF_S)
+            self._proved.set()  # it is waited for once
+        self.soon(self._send_last)
+        super().catch_up()
 
     def _cancel(self) -> None:
         try:
@@ -144,8 +155,13 @@ class RunView(Panel):
         self.in_background(self._prove)
 
     def _prove(self) -> None:
-        if not self.run.state.run_id:
-            return  # the run was refused, so it has no archive
+        try:
+            if self.run.state.run_id:  # else it was refused, so it has no archive
+                self._check()
+        finally:
+            self._proved.set()
+
+    def _check(self) -> None:
         self.proof_note = "checking …"
         try:
             checks = self.run.checks()

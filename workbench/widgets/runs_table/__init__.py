@@ -6,7 +6,7 @@ Archives are read in background threads. Python chooses which runs are read; the
 import html
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -110,6 +110,10 @@ class RunsTable(ReadingPanel):
                 self._on_replay(run_id)
             case _:
                 super().handle(message, buffers)
+
+    def inner(self) -> Iterable[Panel]:
+        """The run that is open."""
+        return () if self._open is None else (self._open,)
 
     def still(self) -> Still:
         """The list as a table, and the run that is open."""

@@ -5,7 +5,7 @@ Opening the panel reads nothing and cannot fail: if nothing is deployed, the pag
 
 import html
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import traitlets
@@ -94,6 +94,10 @@ class WorkbenchPanel(Panel):
             case {"type": "show", "key": str(key)} if any(key == tab.key for tab in TABS):
                 self.chosen = key
                 self.in_background(self._open, key)
+
+    def inner(self) -> Iterable[Panel]:
+        """The tabs that were opened."""
+        return tuple(self._made.values())
 
     def still(self) -> Still:
         """The static forms of the parts that were opened, one below the other."""
