@@ -256,6 +256,13 @@ class Workbench:
         self._loop.call(replaying.lay_down(Traffic(queue), request, recording), timeout_s=_LAY_DOWN_S)
         return self.start(request)
 
+    def again(self, run_id: str, *, project: Project | None = None) -> Run:
+        """Start an ended run once more: the same request, in the same project or in `project`, as a new run.
+
+        Raises as `RunArchive.get` does, and ContractError `invalid_request` when what it was asked is not kept whole.
+        """
+        return self.start(self.runs.get(run_id, wait_s=_JUST_ENDED_S).again(project))
+
     def compare(self, left: str, right: str) -> Comparison:
         """Compare two ended runs by their ids: facts, times, output and files. Raises as `RunArchive.get` does."""
         runs = self.runs

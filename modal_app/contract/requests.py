@@ -286,7 +286,7 @@ REQUEST: TypeAdapter[Request] = TypeAdapter(
     ]
 )
 _MCP_SECRETS = ("env", "headers")  # of a server's configuration
-_REDACTED = "[redacted]"
+REDACTED = "[not kept]"
 ACTIONS = ("claude", "python", "git", "files", "prewarm")
 
 
@@ -304,10 +304,21 @@ def dump_request(request: Request) -> bytes:
 
 
 def without_secrets(request: Request) -> Request:
-    """A request as it may be stored: `env` and `headers` of its MCP servers, which may hold secrets, are redacted."""
-    if not isinstance(request, ClaudeRequest) or request.mcp_config is None:
-        return request
-    return request.model_copy(update={"mcp_config": _redacted(request.mcp_config)})
+    """A request as it may be stored: what may hold secrets is replaced by REDACTED.
+
+    That is `env` and `headers` of MCP servers, and a program's `stdin`; and the contents of files, which are kept in
+    the project.
+    """
+    match request:
+        case ClaudeRequest(mcp_config=dict(servers)):
+            return request.model_copy(update={"mcp_config": _redacted(servers)})
+        case PythonRequest(stdin=str(given)) if given:
+            return request.model_copy(update={"stdin": REDACTED})
+        case FilesWrite():
+            files = tuple(FileContent(path=file.path, content=REDACTED) for file in request.files)
+            return request.model_copy(update={"files": files})
+        case _:
+            return request
 
 
 def _redacted(value: JsonValue, *, secret: bool = False) -> JsonValue:
@@ -315,7 +326,7 @@ def _redacted(value: JsonValue, *, secret: bool = False) -> JsonValue:
         return {name: _redacted(item, secret=secret or name in _MCP_SECRETS) for name, item in value.items()}
     if isinstance(value, list):
         return [_redacted(item, secret=secret) for item in value]
-    return _REDACTED if secret and isinstance(value, str) else value
+    return REDACTED if secret and isinstance(value, str) else value
 
 
 def _sentence(error: ValidationError) -> str:

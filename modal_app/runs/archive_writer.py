@@ -73,8 +73,10 @@ class Archive:
             with (target / EVENTS).open("wb") as file:
                 async for piece in spool.read():
                     await asyncio.to_thread(file.write, piece)
+            if request is not None:
+                (target / REQUEST).write_bytes(dump_request(without_secrets(request)))
             if bundle.action == "claude":
-                await self._write_traffic(target, bundle.run_id, request)
+                await self._write_traffic(target, bundle.run_id)
             (target / BUNDLE).write_text(bundle.model_dump_json(indent=1, exclude_none=True), encoding="utf-8")
             await self._commit()
             await self._read_back(bundle)
@@ -83,9 +85,7 @@ class Archive:
         except PLATFORM_ERRORS as error:
             raise ArchiveFailedError(f"{type(error).__name__}: {error}"[:300]) from error
 
-    async def _write_traffic(self, target: Path, run_id: str, request: Request | None) -> None:
-        if request is not None:
-            (target / REQUEST).write_bytes(dump_request(without_secrets(request)))
+    async def _write_traffic(self, target: Path, run_id: str) -> None:
         with (target / TRAFFIC).open("wb") as file:
             for exchange in await self._traffic.read(of_run(run_id)):
                 await asyncio.to_thread(file.write, dump_exchanges([exchange]))

@@ -1,6 +1,7 @@
 """`workbench runs`: lists, shows and verifies archived runs; follows, cancels, exports, replays, serves and bisects."""
 
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, export, replay, serve and "
-    "bisect.",
+    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, again, export, replay, serve "
+    "and bisect.",
 )
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN_ID", help="The run's id, as shown by `runs list` and in its events.")
@@ -231,6 +232,31 @@ def replay(
 
 
 @app.command()
+def again(
+    run_id: RunArgument,
+    user: Annotated[str, typer.Option("--user", help="The user's UUID; without it, the run's own.")] = "",
+    project: Annotated[str, typer.Option("--project", help="The project's UUID; without it, the run's own.")] = "",
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Start an ended run once more, with the same request, as a new run of its project. Exit code 0 for done.
+
+    A program's stdin, files' contents and the secrets of MCP servers are not kept: a run that had some is refused.
+    """
+    from workbench.cli.run_commands import follow as follow_own
+    from workbench.runs.project import Project
+
+    if bool(user) != bool(project):
+        raise typer.BadParameter("give --user and --project, or neither")
+    with _workbench(target, app_name) as workbench:
+        run = workbench.again(run_id, project=Project(user, project) if project else None)
+        end = follow_own(run, EventPrinter(as_json=as_json))
+    if end.type == "error":
+        raise typer.Exit(1)
+
+
+@app.command()
 def serve(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording that `runs export` has written.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for a free one.")] = 0,
@@ -332,6 +358,7 @@ def _facts(run: "ArchivedRun", checks: Iterable[Check]) -> dict[str, Any]:
     timeline = run.timeline
     return {
         **run.bundle.model_dump(mode="json", exclude_none=True),
+        **({} if run.asked is None else {"request": run.asked.model_dump(mode="json", exclude_defaults=True)}),
         "timeline": {span.name: span.length_ms for span in timeline.spans},
         "steps": {step.name: step.length_ms for step in timeline.steps},
         "checks": [check.model_dump() for check in checks],
@@ -362,9 +389,14 @@ def _colour(column: str, cell: str) -> str:
 
 
 def _show_run(run: "ArchivedRun", checks: Sequence[Check]) -> None:
+    from workbench.runs.inputs import described
+
     typer.echo(f"run {run.run_id}")
     for name, value in run.facts():
         typer.echo(f"  {name:<10} {value}")
+    if run.asked is not None:
+        typer.echo("\ninput")
+        typer.echo(textwrap.indent(described(run.asked), "  "))
     typer.echo()
     typer.echo("\n".join(run.timeline.lines()))
     typer.echo()

@@ -128,18 +128,17 @@ class RunArchive:
             return ListedRun(run_id, None, str(error))
 
     async def _get(self, run_id: str, wait_s: float, *, whole: bool) -> ArchivedRun:
-        """Read a run's archive; with `whole`, also its request and its exchanges with the model, if there are any."""
+        """Read a run's archive; with `whole`, also its request and its exchanges with the model, if they are there."""
         deadline = time.monotonic() + wait_s
         while True:
             try:
                 bundle = await self._bundle(run_id)
                 stream = await self._read(f"{directory(run_id)}/{EVENTS}", MAX_STREAM_BYTES)
-                if not whole or bundle.action != "claude":
+                if not whole:
                     return ArchivedRun(run_id, bundle, stream)
-                request, traffic = await asyncio.gather(
-                    self._read_if_there(f"{directory(run_id)}/{REQUEST}"),
-                    self._read_if_there(f"{directory(run_id)}/{TRAFFIC}"),
-                )
+                names = (REQUEST, TRAFFIC) if bundle.action == "claude" else (REQUEST,)
+                found = await asyncio.gather(*(self._read_if_there(f"{directory(run_id)}/{name}") for name in names))
+                request, traffic = (*found, b"")[:2]
                 return ArchivedRun(run_id, bundle, stream, request=request, traffic=traffic)
             except ArchiveUnreadableError:  # it may be being written just now
                 if time.monotonic() >= deadline:

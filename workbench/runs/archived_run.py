@@ -12,8 +12,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
+from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TERMINAL, Channel, ErrorEvent, Event, StreamEvent, TerminalEvent
 from modal_app.contract.proof import Bundle, Check, parse_stream, verify
+from modal_app.contract.requests import Request
+from workbench.runs import inputs
+from workbench.runs.project import Project
 from workbench.runs.timeline import Timeline, timeline
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import columns, table
@@ -86,7 +90,7 @@ class RunList(Sequence[ListedRun]):
 class ArchivedRun:
     """One ended run: the id under which it was found, its proof, and its events as the bytes that readers got.
 
-    For a job of the Claude CLI also, as JSON, the `request` and `traffic`, its exchanges with the model.
+    As JSON also the `request`, and for a job of the Claude CLI `traffic`, its exchanges with the model.
     """
 
     run_id: str
@@ -115,6 +119,24 @@ class ArchivedRun:
         """The terminal event; None when the archive does not have it."""
         last = self.events[-1] if self.events else None
         return last if isinstance(last, TERMINAL) else None
+
+    @cached_property
+    def asked(self) -> Request | None:
+        """What the run was asked, without what may be secret; None when that is not kept."""
+        return inputs.asked(self.request)
+
+    def again(self, project: Project | None = None) -> Request:
+        """The request that the run was made by, in `project` if it is given; raises ContractError `invalid_request`.
+
+        It is refused when the archive does not have all of it.
+        """
+        if self.asked is None:
+            raise ContractError(ErrorCode.INVALID_REQUEST, f"what run {self.run_id} was asked is not kept")
+        if not inputs.is_whole(self.asked, self.bundle.body_sha256):
+            names = " and ".join(inputs.left_out(self.asked)) or "a part of it"
+            message = f"of what run {self.run_id} was asked, {names} is not kept: fill that in, and launch it"
+            raise ContractError(ErrorCode.INVALID_REQUEST, message)
+        return inputs.again(self.asked, project)
 
     @property
     def reason(self) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from modal_app.contract.events import Event
 from modal_app.contract.proof import Check
+from modal_app.contract.requests import Request
 from workbench.errors import WorkbenchError
 from workbench.runs.client import Received
 from workbench.runs.run import Listener
@@ -113,6 +114,11 @@ class Playback:
     def events(self) -> Sequence[Event]:
         """The events that have been played."""
         return self._events[: self._played]
+
+    @property
+    def request(self) -> Request | None:
+        """What the recorded run was asked; None when that is not known."""
+        return getattr(getattr(self._recorded, "run", self._recorded), "asked", None)
 
     @property
     def timeline(self) -> Timeline:

@@ -69,6 +69,8 @@ def test_runs_are_found_proved_and_opened(desk: JupyterPages, wb: Workbench, run
     expect(view.locator(".wb-run")).to_contain_text(HOSTILE, timeout=PATIENCE_MS)
     assert page.evaluate("() => window.owned") is None
     picture(view, "runs-opened")
+    view.get_by_role("button", name="Input").click()
+    expect(view.locator(".wb-asked")).to_contain_text("for number in range(12)")
     line(view, runs[0]).get_by_role("button", name="More to do").click()
     with page.expect_download() as download:
         line(view, runs[0]).get_by_role("button", name="Export run").click()

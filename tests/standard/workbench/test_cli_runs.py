@@ -50,6 +50,32 @@ def test_a_run_is_listed_shown_and_proved(wb: Workbench, project: Project) -> No
     assert whole["cost"]["usd"] > 0
 
 
+def test_an_ended_run_is_started_again_as_it_was(wb: Workbench, project: Project) -> None:
+    app = ["--app-name", wb.app_name]
+    run = wb.launch(project, "python", code="import sys; print(sys.argv[1:]); raise SystemExit(3)", args=["a b", ""])
+    run.wait()
+    wb.runs.get(run.run_id, wait_s=30)
+    shown = cli("runs", "show", run.run_id, *app).stdout
+    assert "input\n  action: python\n  code: import sys;" in shown
+    second = cli("runs", "again", run.run_id, *app)
+    assert second.returncode == 1
+    assert "│ ['a b', '']\n" in second.stdout
+    newest, before = wb.runs.list(limit=2, project=project)
+    assert (newest.run_id != run.run_id, before.run_id) == (True, run.run_id)
+    other = Project.new()
+    third = wb.again(run.run_id, project=other)
+    assert third.wait().exit_code == 3
+    assert third.request is not None
+    assert third.request.project_id == other.project_id
+    fed = wb.launch(project, "python", code="print(input())", stdin="secret")
+    fed.wait()
+    wb.runs.get(fed.run_id, wait_s=30)
+    refused = cli("runs", "again", fed.run_id, *app)
+    assert refused.returncode == 2
+    assert "stdin is not kept" in refused.stderr
+    assert cli("runs", "again", run.run_id, "--user", other.user_id, *app).returncode == 2
+
+
 def test_all_runs_are_proved_and_one_that_is_not_is_named(wb: Workbench, project: Project) -> None:
     app = ["--app-name", wb.app_name]
     run = wb.launch(project, "python", code="1")

@@ -10,7 +10,7 @@ from tests.conftest import wait_until
 from tests.support.questions import Page
 from workbench import Project, Recording, Workbench, connect
 from workbench.runs.comparison import compare
-from workbench.widgets import RunsTable
+from workbench.widgets import Launcher, RunsTable, WorkbenchPanel
 
 CODE = """
 for number in range(20): print('line', number)
@@ -66,6 +66,25 @@ def test_the_reason_of_a_failure_is_told_wherever_the_run_is(wb: Workbench) -> N
     assert next(row["reason"] for row in table.rows if row["run_id"] == run.run_id) == reason
     assert reason in table.still()["plain"]
     table.close()
+
+
+def test_a_run_is_asked_again_or_edited_first(wb: Workbench, runs: list[str]) -> None:
+    panel = WorkbenchPanel(wb)
+    table, launcher = panel.part("runs"), panel.part("launch")
+    assert isinstance(launcher, Launcher)
+    assert table.can_ask
+    table.handle({"type": "edit", "run_id": runs[2]}, [])
+    wait_until(lambda: launcher.draft["values"].get("code") == "raise SystemExit(3)", "the form was not filled in")
+    assert (panel.chosen, launcher.runs, launcher.errors) == ("launch", [], {})
+    table.handle({"type": "again", "run_id": runs[2]}, [])
+    wait_until(lambda: len(launcher.runs) == 1, "it was not launched")
+    assert launcher.runs[0].wait().exit_code == 3
+    assert launcher.view is not None
+    assert launcher.view.input == "action: python\ncode: raise SystemExit(3)"
+    assert launcher.view.input in launcher.view.still()["plain"] + launcher.view.still()["html"]
+    table.handle({"type": "again", "run_id": "../x"}, [])
+    wait_until(lambda: "canonical" in table.problem, "it was not told")
+    panel.close()
 
 
 def test_what_is_read_can_be_narrowed(wb: Workbench, runs: list[str]) -> None:

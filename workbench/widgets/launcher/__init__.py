@@ -14,7 +14,7 @@ from workbench.runs.project import Project, make_request
 from workbench.runs.run import Run
 from workbench.session import Workbench
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
-from workbench.widgets.launcher.forms import Checked, Form, check, forms
+from workbench.widgets.launcher.forms import Checked, Form, check, forms, values_of
 from workbench.widgets.launcher.launch_code import calls
 from workbench.widgets.projects import Ids, ids, offered, used_before
 from workbench.widgets.run_view import RunView
@@ -71,7 +71,30 @@ class Launcher(Panel):
 
     def launch(self, project: Project, action: str, **fields: Any) -> Run:
         """Start a run and show it, as the button does. Raises what `Workbench.launch` raises."""
-        return self._start(make_request(project, action, **fields))
+        return self.start(make_request(project, action, **fields))
+
+    def start(self, request: Request) -> Run:
+        """Start a run of a parsed request and show it."""
+        run = self._workbench.start(request)
+        view = run.view()
+        self.runs.append(run)
+        self._views.append(view)
+        if len(self._views) > _KEPT:
+            self._views.pop(0).close()
+            self.runs.pop(0)
+            self.launched = self.launched[1:]
+        op = f" {request.op}" if hasattr(request, "op") else ""
+        self.launched = [*self.launched, f"{request.action}{op}"]
+        self._choose(len(self._views) - 1)
+        before = [Project(one["user_id"], one["project_id"]) for one in self.offered]
+        self.offered = offered([Project(request.user_id, request.project_id), *before])
+        return run
+
+    def fill(self, request: Request) -> None:
+        """Fill the form in as for this request, to be edited and launched. May be called from any thread."""
+        form = next(one for one in _FORMS if isinstance(request, one.model))
+        project = Project(request.user_id, request.project_id)
+        self.soon(self._fill, Draft(form, project, values_of(form, request)))
 
     def refresh(self) -> None:
         """Find out again what is deployed and which projects were used, in the background."""
@@ -119,30 +142,18 @@ class Launcher(Panel):
 
     def _launch(self, request: Request) -> None:
         try:
-            self._start(request)
+            self.start(request)
         finally:
             self.launching = False
-
-    def _start(self, request: Request) -> Run:
-        run = self._workbench.start(request)
-        view = run.view()
-        self.runs.append(run)
-        self._views.append(view)
-        if len(self._views) > _KEPT:
-            self._views.pop(0).close()
-            self.runs.pop(0)
-            self.launched = self.launched[1:]
-        op = f" {request.op}" if hasattr(request, "op") else ""
-        self.launched = [*self.launched, f"{request.action}{op}"]
-        self._choose(len(self._views) - 1)
-        before = [Project(one["user_id"], one["project_id"]) for one in self.offered]
-        self.offered = offered([Project(request.user_id, request.project_id), *before])
-        return run
 
     def _choose(self, index: int) -> None:
         with self.hold_sync():
             self.chosen = index
             self.view = self._views[index]
+
+    def _fill(self, draft: Draft) -> None:
+        self._draft = draft
+        self._check()
 
     def _show_draft(self) -> None:
         draft = self._draft

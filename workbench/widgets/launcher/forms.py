@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from modal_app.contract.fields import ProjectRequest, Revision, Uuid
 from modal_app.contract.paths import WorkspacePath
-from modal_app.contract.requests import Request
+from modal_app.contract.requests import REDACTED, Request
 
 Kind = Literal["line", "text", "lines", "number", "flag", "choice", "json", "items"]
 Values = Mapping[str, Any]
@@ -98,6 +98,26 @@ def check(form: Form, user_id: str, project_id: str, values: Values) -> Checked:
             errors.setdefault(name, f"{inside}: {message}" if inside else message)
         return Checked(None, errors)
     return Checked(None, errors) if errors else Checked(request, {})
+
+
+def values_of(form: Form, request: Request) -> dict[str, Any]:
+    """What is filled in where this request is made: the reverse of `check`, but for what was not kept of it."""
+    given = request.model_dump(mode="json", exclude_defaults=True)
+    return {field.name: _shown(field, given[field.name]) for field in form.fields if field.name in given}
+
+
+def _shown(field: Field, value: Any) -> Any:
+    match field.kind:
+        case "items":
+            return [{one.name: _shown(one, row[one.name]) for one in field.items if one.name in row} for row in value]
+        case "lines":
+            return "\n".join(map(str, value))
+        case "json":
+            return json.dumps(value, indent=2, ensure_ascii=False)
+        case "flag":
+            return bool(value)
+        case _:
+            return "" if value == REDACTED else str(value)
 
 
 def _filled(field: Field, value: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import traitlets
 from modal_app.contract.events import TERMINAL, Event, StatusEvent, Usage
 from workbench.runs.archived_run import ArchivedRun
 from workbench.runs.client import Received
+from workbench.runs.inputs import described
 from workbench.runs.view_state import ViewState
 from workbench.text.plain_text import one_line
 from workbench.widgets.base import Buffers, Gathered, Panel, Still, front_end, sentence
@@ -64,10 +65,12 @@ class RunView(Panel):
     first_output_ms = traitlets.Int(None, allow_none=True).tag(sync=True)
     proof: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     proof_note = traitlets.Unicode("").tag(sync=True)
+    input = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, run: Source | ArchivedRun, *, can_cancel: bool = True) -> None:
         super().__init__(can_cancel=can_cancel)
         self.run: Source = Ended(run) if isinstance(run, ArchivedRun) else run
+        self.input = described(self.run.request) if self.run.request is not None else ""
         self._proved = threading.Event()
         self._unsent = Gathered[Event](self, BATCH_S, self._send_events)
         self._stop = self.run.listen(self._on_event)

@@ -39,8 +39,9 @@ export default widget("run", {
     const list = output({ lines, painters, root });
     const time = waterfall({ model });
     const proof = proofs({ model });
-    body.append(head.node, list.node, time.node, proof.node);
-    const drawAll = () => [head, time, proof].forEach((part) => part.draw());
+    const given = inputs({ model });
+    body.append(head.node, given.node, list.node, time.node, proof.node);
+    const drawAll = () => [head, given, time, proof].forEach((part) => part.draw());
     model.on("change", drawAll);
     const ticking = setInterval(() => [head, list, time].forEach((part) => part.tick()), 100);
     root.addEventListener("wb-lost", drawAll);
@@ -133,7 +134,23 @@ function section(name, label) {
   const title = element("div", "wb-title");
   title.append(toggle);
   node.append(title, content);
-  return { node, title, content };
+  return { node, title, content, toggle };
+}
+
+// What the run was asked, folded until somebody wants to know.
+function inputs({ model }) {
+  const { node, content, toggle } = section("input", "Input");
+  const text = element("pre", "wb-code wb-asked", "", { tabindex: 0, "aria-label": "Input" });
+  content.append(text);
+  toggle.click();
+  return {
+    node,
+    draw() {
+      node.hidden = !model.get("input");
+      const asked = visible(model.get("input"));
+      if (text.textContent !== asked) text.textContent = asked;
+    },
+  };
 }
 
 function waterfall({ model }) {

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from modal_app.contract.events import Event
 from modal_app.contract.proof import Check
+from modal_app.contract.requests import Request
 from workbench.runs.archived_run import ArchivedRun
 from workbench.runs.run import Listener
 from workbench.runs.timeline import Timeline
@@ -38,6 +39,10 @@ class Source(Protocol):
     @property
     def pace(self) -> float:
         """How fast the run's time passes: 1 as on the clock, 0 when it stands still."""
+
+    @property
+    def request(self) -> Request | None:
+        """What the run was asked; None when that is not known."""
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every event from now on, in any thread; returns a function that ends that."""
@@ -76,6 +81,11 @@ class Ended:
     def events(self) -> Sequence[Event]:
         """The events that can be read from the archive."""
         return self.run.events
+
+    @property
+    def request(self) -> Request | None:
+        """What the run was asked, as far as the archive has it."""
+        return self.run.asked
 
     @property
     def timeline(self) -> Timeline:

@@ -3,7 +3,7 @@
 import html
 
 from workbench.runs.claude_messages import tail
-from workbench.runs.timeline import Timeline
+from workbench.runs.inputs import described
 from workbench.runs.view_state import ViewState
 from workbench.text.plain_text import one_line
 from workbench.widgets.base import Still
@@ -21,7 +21,7 @@ def still(source: Source, proof: list[dict[str, object]], proof_note: str) -> St
     escaped = "".join(
         f'<div style="margin-top:6px;color:#777">{title}</div><pre style="margin:0;max-height:300px;overflow:auto">'
         f"{html.escape(text)}</pre>"
-        for title, text in _parts(source.timeline, output, "\n".join(checks))
+        for title, text in _parts(source, output, "\n".join(checks))
     )
     colour = _COLOURS.get(state.condition, "#616161")
     return Still(
@@ -31,8 +31,13 @@ def still(source: Source, proof: list[dict[str, object]], proof_note: str) -> St
     )
 
 
-def _parts(timeline: Timeline, output: str, proof: str) -> list[tuple[str, str]]:
-    parts = [("timeline", "\n".join(timeline.lines())), ("output, its end", output), ("proof", proof)]
+def _parts(source: Source, output: str, proof: str) -> list[tuple[str, str]]:
+    parts = [
+        ("input", described(source.request) if source.request is not None else ""),
+        ("timeline", "\n".join(source.timeline.lines())),
+        ("output, its end", output),
+        ("proof", proof),
+    ]
     return [(title, text) for title, text in parts if text]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 import traitlets
 
 from modal_app.contract.proof import Check
+from modal_app.contract.requests import Request
 from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList, why
 from workbench.runs.comparison import Comparison
 from workbench.runs.recordings import Recording
@@ -54,6 +55,7 @@ class RunsTable(ReadingPanel):
     shown = traitlets.Unicode("").tag(sync=True)
     view = traitlets.Unicode("").tag(sync=True)
     can_replay = traitlets.Bool(False).tag(sync=True)
+    can_ask = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
         self,
@@ -63,14 +65,21 @@ class RunsTable(ReadingPanel):
         project: str = "",
         outcome: str = "",
         on_replay: Callable[[str], None] | None = None,
+        on_request: Callable[[Request, bool], None] | None = None,
     ) -> None:
         """`limit`, `project` and `outcome` choose the runs that are read, as for `RunArchive.list`.
 
         `on_replay` is called with the id of a run that is to be played back; without it, the page has no button for it.
+        So it is with `on_request`: it gets the request of a run that is to be launched again (True), or edited (False).
         """
-        super().__init__(title=f"{workbench.app_name} on {workbench.target.kind}", can_replay=on_replay is not None)
+        super().__init__(
+            title=f"{workbench.app_name} on {workbench.target.kind}",
+            can_replay=on_replay is not None,
+            can_ask=on_request is not None,
+        )
         self.workbench = workbench
         self._on_replay = on_replay
+        self._on_request = on_request
         self.limit = limit
         self._wanted = {"project": project, "outcome": outcome}
         self._found = RunList((), complete=True)
@@ -106,6 +115,8 @@ class RunsTable(ReadingPanel):
                 self.refresh()
             case {"type": "show", "run_id": str(run_id)}:
                 self.show(run_id)
+            case {"type": "again" | "edit" as wish, "run_id": str(run_id)} if self._on_request is not None:
+                self.in_background(self._ask_again, self._on_request, run_id, wish == "again")
             case {"type": "replay", "run_id": str(run_id)} if self._on_replay is not None:
                 self._on_replay(run_id)
             case _:
@@ -150,6 +161,13 @@ class RunsTable(ReadingPanel):
                 self.view = f"anywidget:{opened.model_id}" if opened is not None else ""
         if before is not None:
             before.close()
+
+    def _ask_again(self, ask: Callable[[Request, bool], None], run_id: str, launch: bool) -> None:
+        run = self._get(run_id)
+        if launch or run.asked is None:
+            ask(run.again(), True)
+        else:
+            ask(run.asked, False)
 
     def _get(self, run_id: str) -> ArchivedRun:
         return self.workbench.runs.get(run_id, wait_s=_JUST_ENDED_S)

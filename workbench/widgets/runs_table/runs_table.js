@@ -153,8 +153,13 @@ function draw({ model, body, own, host, needs }) {
   const rest = (row) => {
     const box = element("span", "wb-rest");
     const acts = element("span", "wb-acts", "", { hidden: !unfolded.has(row.run_id) });
+    const said = (type) => () => model.send({ type, run_id: row.run_id });
     acts.append(
-      ...(model.get("can_replay") ? [needs(button("replay", `Replay run ${row.run_id}`, () => model.send({ type: "replay", run_id: row.run_id })))] : []),
+      ...(model.get("can_ask") ? [
+        needs(button("run again", `Run ${row.run_id} again`, said("again"))),
+        needs(button("edit and run", `Edit and run ${row.run_id} again`, said("edit"))),
+      ] : []),
+      ...(model.get("can_replay") ? [needs(button("replay", `Replay run ${row.run_id}`, said("replay")))] : []),
       needs(button("export", `Export run ${row.run_id} as a recording`, () => save(row.run_id))),
     );
     const fold = button("⋯", `More to do with run ${row.run_id}`, () => {

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import traitlets
 
+from modal_app.contract.requests import Request
 from workbench.session import Workbench
 from workbench.widgets.active_rules import ShownRule, active_rules
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
@@ -137,7 +138,15 @@ class WorkbenchPanel(Panel):
         return files
 
     def _runs(self) -> RunsTable:
-        return RunsTable(self.workbench, on_replay=self._replay)
+        return RunsTable(self.workbench, on_replay=self._replay, on_request=self._ask_again)
+
+    def _ask_again(self, request: Request, launch: bool) -> None:
+        launcher = self.part("launch")
+        assert isinstance(launcher, Launcher)
+        launcher.fill(request)
+        self.chosen = "launch"
+        if launch:
+            launcher.start(request)
 
     def _replay(self, run_id: str) -> None:
         replay = self.part("replay")
