@@ -48,7 +48,7 @@ def pieces(event: StreamEvent) -> list[Piece]:
     message = found.get("message")
     content = message.get("content") if isinstance(message, dict) else None
     blocks = content if isinstance(content, list) else []
-    return [piece for block in blocks if isinstance(block, dict) for piece in _block(block)]
+    return [piece for one in blocks if isinstance(one, dict) for piece in block(one)]
 
 
 def standing(events: Iterable[Event]) -> list[Event]:
@@ -77,17 +77,18 @@ def _system(message: dict[str, JsonValue]) -> Iterator[Piece]:
             yield Piece("note", _first(str(message.get("content"))))
 
 
-def _block(block: dict[str, JsonValue]) -> Iterator[Piece]:
-    match block.get("type"):
+def block(said: dict[str, JsonValue]) -> Iterator[Piece]:
+    """What one block of a message says, at most one piece."""
+    match said.get("type"):
         case "text":
             yield Piece("end")
         case "tool_use":
-            given = block.get("input")
+            given = said.get("input")
             named = next((given[name] for name in _NAMED_BY if name in given), "") if isinstance(given, dict) else ""
-            yield Piece("tool", _first(f"→ {block.get('name')} {named}"), _json(given))
+            yield Piece("tool", _first(f"→ {said.get('name')} {named}"), _json(given))
         case "tool_result":
-            text = _text(block.get("content"))
-            failed = block.get("is_error") is True
+            text = _text(said.get("content"))
+            failed = said.get("is_error") is True
             yield Piece("failure" if failed else "result", _first(f"{'✗' if failed else '✓'} {text}"), _bounded(text))
 
 

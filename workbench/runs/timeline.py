@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from modal_app.contract.events import TERMINAL, Event, Phase, StatusEvent, StreamEvent, Timings
+from workbench.runs.claude_spans import ClaudeSpan, claude_spans
+from workbench.text.plain_text import one_line
 
 TOLERANCE_MS = 1000  # by which the steps of two runs of the same job may differ and count as equally long
 
@@ -46,34 +48,39 @@ _STEPS: tuple[tuple[str, str, Phase | None], ...] = (
 class Timeline:
     """The spans of a run's phases, and the time of its first output, None when there was none.
 
-    `steps` are the steps whose `Timings` are known.
+    `steps` are the steps whose `Timings` are known, `claude` what the model of a Claude job did within `running`.
     """
 
     spans: tuple[Span, ...]
     first_output_ms: int | None
     total_ms: int
     steps: tuple[Step, ...] = ()
+    claude: tuple[ClaudeSpan, ...] = ()
 
     def lines(self, width: int = 40) -> list[str]:
         """A waterfall chart in plain text: one line for each phase, with its steps below it; bars are `width` wide."""
         begin_ms = min((span.start_ms for span in (*self.spans, *self.steps)), default=0)
         whole_ms = max(1, self.total_ms - begin_ms)
+        names = max(17, min(40, max((len(name) for name, _ in self.rows()), default=0)))
         drawn = []
         for name, span in self.rows():
             # Whole numbers only: those in an archive may be too large for floats.
             start = min(width - 1, (span.start_ms - begin_ms) * width // whole_ms)
             length = min(width - start, max(1, (span.length_ms * width + whole_ms // 2) // whole_ms))
             bar = " " * start + "█" * length
-            drawn.append(f"{name:<17} {bar:<{width}} {span.length_ms:>6} ms")
+            detail = f"  {span.detail}" if isinstance(span, ClaudeSpan) and span.detail else ""
+            drawn.append(f"{one_line(name, names):<{names}} {bar:<{width}} {span.length_ms:>6} ms{detail}")
         return drawn
 
-    def rows(self) -> Iterator[tuple[str, Span]]:
-        """Names and spans in the order in which they are drawn; the names of steps are indented by spaces."""
+    def rows(self) -> Iterator[tuple[str, Span | ClaudeSpan]]:
+        """Names and spans in the order in which they are drawn; names of what is within a phase are indented."""
         for span in (None, *self.spans):
             if span is not None:
                 yield span.name, span
             phase = None if span is None else span.name
             yield from ((f"  {step.name}", step) for step in self.steps if step.phase == phase)
+            if phase == Phase.RUNNING:
+                yield from ((f"  {'  ' * one.depth}{one.name}", one) for one in self.claude)
 
 
 def timeline(events: Iterable[Event]) -> Timeline:
@@ -82,6 +89,7 @@ def timeline(events: Iterable[Event]) -> Timeline:
     first_output: int | None = None
     last = 0
     known: dict[str, int] = {}
+    events = tuple(events)
     for event in events:
         last = event.elapsed_ms
         if isinstance(event, StatusEvent) and event.retry is None:
@@ -92,7 +100,7 @@ def timeline(events: Iterable[Event]) -> Timeline:
             known |= event.timings.model_dump(exclude_none=True)
     ends = [start for _, start in starts[1:]] + [last] * bool(starts)
     spans = tuple(Span(name, start, end) for (name, start), end in zip(starts, ends, strict=True))
-    return Timeline(spans, first_output, last, _steps(Timings(**known), dict(starts)))
+    return Timeline(spans, first_output, last, _steps(Timings(**known), dict(starts)), claude_spans(events))
 
 
 def _steps(timings: Timings, starts: dict[str, int]) -> tuple[Step, ...]:

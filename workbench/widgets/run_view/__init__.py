@@ -11,8 +11,9 @@ from typing import Any, Literal, TypedDict
 
 import traitlets
 
-from modal_app.contract.events import TERMINAL, Event, StatusEvent, Usage
+from modal_app.contract.events import TERMINAL, Event, StatusEvent, StreamEvent, Usage
 from workbench.runs.archived_run import ArchivedRun
+from workbench.runs.claude_spans import ClaudeSpan
 from workbench.runs.client import Received
 from workbench.runs.inputs import described
 from workbench.runs.view_state import ViewState
@@ -72,6 +73,7 @@ class RunView(Panel):
         self.run: Source = Ended(run) if isinstance(run, ArchivedRun) else run
         self.input = described(self.run.request) if self.run.request is not None else ""
         self._proved = threading.Event()
+        self._has_messages = False
         self._unsent = Gathered[Event](self, BATCH_S, self._send_events)
         self._stop = self.run.listen(self._on_event)
         self._sync_state()
@@ -126,6 +128,7 @@ class RunView(Panel):
 
     def _send_events(self, events: list[Event]) -> None:
         self._deliver(packed(events))
+        self._has_messages |= any(isinstance(event, StreamEvent) and event.message is not None for event in events)
         self._sync_state()
         if self.first_output_ms is None or any(isinstance(event, (StatusEvent, *TERMINAL)) for event in events):
             self._sync_timeline()
@@ -150,6 +153,8 @@ class RunView(Panel):
 
     def _look_again(self) -> None:
         self._sync_state()
+        if self._has_messages:
+            self._sync_timeline()  # what the model does is no phase
         if not self.run.state.ended:
             self.later(_LOOK_S, self._look_again)
 
@@ -203,6 +208,9 @@ class RunView(Panel):
                     "start": min(span.start_ms, _LATEST_MS),
                     "end": min(span.end_ms, _LATEST_MS),
                     "step": name.startswith(" "),
+                    "depth": (len(name) - len(name.lstrip())) // 2,
+                    "detail": span.detail if isinstance(span, ClaudeSpan) else "",
+                    "failed": isinstance(span, ClaudeSpan) and span.failed,
                 }
                 for name, span in drawn.rows()
             ]

@@ -182,11 +182,13 @@ function waterfall({ model }) {
     const phases = spans.filter((span) => !span.step);
     const rows = [];
     bars = spans.map((span) => {
-      const name = element("span", "wb-span", span.name.replaceAll("_", " "), { "data-step": span.step });
+      const name = element("span", "wb-span", visible(span.name).replaceAll("_", " "), { "data-step": span.step, title: visible(span.detail) });
+      name.style.paddingInlineStart = `${Math.min(span.depth, 6) * 12}px`;
       const track = element("span", "wb-track");
-      const bar = element("span", "wb-mark", "", { "data-step": span.step });
+      const bar = element("span", "wb-mark", "", { "data-step": span.step, "data-failed": span.failed });
       const took = element("span", "wb-figure wb-quiet wb-took");
       track.append(bar);
+      if (span.detail) track.append(element("span", "wb-detail wb-quiet", visible(span.detail)));
       rows.push(name, track, took);
       return { span, bar, took, last: span === phases[phases.length - 1] };
     });
