@@ -24,11 +24,12 @@ class Speaker:
         self._void: tuple[str, ...] = ()  # parts that the next message replaces
 
     def part(self, index: object) -> str:
-        """The name of the block with this index: the message's id for its first text, `id#index` for later ones."""
+        """The name of the block with this index, `id#index`: a reader that begins anywhere knows which block it is.
+
+        Empty when no message has begun, so that there is no id.
+        """
         number = index if isinstance(index, int) else 0
-        if number not in self._parts:
-            self._parts[number] = f"{self.message_id}#{number}" if self._parts else self.message_id
-        return self._parts[number]
+        return self._parts.setdefault(number, f"{self.message_id}#{number}" if self.message_id else "")
 
     def stream(self, line: Object, event: Object) -> None:
         """Take a `stream_event` line and the event in it."""

@@ -124,9 +124,10 @@ class StreamEvent(_Event):
     """The job printed `text`; the texts of one channel, joined, are its output.
 
     On the channel `claude`, `text` is what the model said next in a block of text. An event with a `message` instead is
-    a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened. `message_id` names the
-    block of text: the id of its message or, for later blocks of a message, that id, `#` and the block's index.
-    `replaces` names a block whose text is void, because its message broke off or was refused: this one takes its place.
+    a line of the CLI, at most 64 KiB of JSON, of a kind that `ClaudeMessage` tells; `cut` says that strings in it were
+    shortened. `message_id` names the block of text: the id of its message, `#` and the block's index. `replaces` names
+    a block whose text is void, because its message broke off or was refused: this one takes its place. It is a
+    message's id alone when nothing was told of that message's text.
     """
 
     type: Literal["stream"] = "stream"

@@ -66,6 +66,147 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * ClaudeAssistant
+         * @description One whole block of a message of the model; the lines of one message have the same `message.id`.
+         */
+        ClaudeAssistant: {
+            session_id: string;
+            uuid: string;
+            parent_tool_use_id: string | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "assistant";
+            message: components["schemas"]["ClaudeAssistantBody"];
+            is_api_error_message?: boolean;
+        };
+        /**
+         * ClaudeAssistantBody
+         * @description The message, with the one block that this line tells.
+         */
+        ClaudeAssistantBody: {
+            id: string;
+            model: string;
+            content: (components["schemas"]["ClaudeText"] | components["schemas"]["ClaudeThinking"] | components["schemas"]["ClaudeToolUse"])[];
+        };
+        /**
+         * ClaudeBlockDelta
+         * @description Block `index` of the message goes on.
+         */
+        ClaudeBlockDelta: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "content_block_delta";
+            index: number;
+            delta: components["schemas"]["ClaudeTextDelta"] | components["schemas"]["ClaudeThinkingDelta"] | components["schemas"]["ClaudeInputDelta"] | components["schemas"]["ClaudeSignatureDelta"];
+        };
+        /**
+         * ClaudeBlockStart
+         * @description Block `index` of the message begins; a tool's `input` is still empty.
+         */
+        ClaudeBlockStart: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "content_block_start";
+            index: number;
+            content_block: components["schemas"]["ClaudeText"] | components["schemas"]["ClaudeThinking"] | components["schemas"]["ClaudeToolUse"];
+        };
+        /**
+         * ClaudeBlockStop
+         * @description Block `index` of the message is whole.
+         */
+        ClaudeBlockStop: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "content_block_stop";
+            index: number;
+        };
+        /**
+         * ClaudeInputDelta
+         * @description The next piece of a tool's input: the pieces of a block, joined, are its JSON.
+         */
+        ClaudeInputDelta: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "input_json_delta";
+            partial_json: string;
+        };
+        /**
+         * ClaudeMessageDelta
+         * @description Why the message ends.
+         */
+        ClaudeMessageDelta: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "message_delta";
+            delta: components["schemas"]["ClaudeMessageEnd"];
+        };
+        /**
+         * ClaudeMessageEnd
+         * @description Why a message ended, as the model's service names it.
+         */
+        ClaudeMessageEnd: {
+            stop_reason: string | null;
+        };
+        /**
+         * ClaudeMessageHead
+         * @description What a message of the model is known by.
+         */
+        ClaudeMessageHead: {
+            id: string;
+            model: string;
+        };
+        /**
+         * ClaudeMessageStart
+         * @description A message of the model begins.
+         */
+        ClaudeMessageStart: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "message_start";
+            message: components["schemas"]["ClaudeMessageHead"];
+        };
+        /**
+         * ClaudeMessageStop
+         * @description The message has ended.
+         */
+        ClaudeMessageStop: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "message_stop";
+        };
+        /**
+         * ClaudePartial
+         * @description A piece of a message as it comes; `api_message_id` is the id of that message.
+         */
+        ClaudePartial: {
+            session_id: string;
+            uuid: string;
+            parent_tool_use_id: string | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "stream_event";
+            api_message_id?: string;
+            event: components["schemas"]["ClaudeMessageStart"] | components["schemas"]["ClaudeBlockStart"] | components["schemas"]["ClaudeBlockDelta"] | components["schemas"]["ClaudeBlockStop"] | components["schemas"]["ClaudeMessageDelta"] | components["schemas"]["ClaudeMessageStop"];
+        };
+        /**
          * ClaudeRequest
          * @description Give the Claude CLI a `prompt`. `resume` is the id of a session to continue; `fork` continues it under a new id.
          *
@@ -122,6 +263,166 @@ export interface components {
             replay?: string | null;
         };
         /**
+         * ClaudeResult
+         * @description The CLI has answered. `is_error` is true also for some lines whose `subtype` is "success".
+         */
+        ClaudeResult: {
+            session_id: string;
+            uuid: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "result";
+            subtype: string;
+            is_error: boolean;
+            num_turns: number;
+            duration_ms: number;
+            total_cost_usd: number;
+            result?: string;
+            structured_output?: components["schemas"]["JsonValue"];
+        };
+        /**
+         * ClaudeSignatureDelta
+         * @description The signature of a block of thoughts.
+         */
+        ClaudeSignatureDelta: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "signature_delta";
+            signature: string;
+        };
+        /**
+         * ClaudeSystem
+         * @description What the CLI says itself; `subtype` tells what: `init`, `api_retry`, `permission_denied`, `task_started`, ….
+         */
+        ClaudeSystem: {
+            session_id: string;
+            uuid: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "system";
+            subtype: string;
+            model?: string;
+            tools?: string[];
+            content?: string;
+            message?: string;
+            tool_name?: string;
+            tool_use_id?: string;
+            task_id?: string;
+            description?: string;
+            status?: string;
+            summary?: string;
+        };
+        /**
+         * ClaudeText
+         * @description Words of the model.
+         */
+        ClaudeText: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "text";
+            text: string;
+        };
+        /**
+         * ClaudeTextDelta
+         * @description The next words of a block. Those of the main conversation come as `text` of the event instead.
+         */
+        ClaudeTextDelta: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "text_delta";
+            text: string;
+        };
+        /**
+         * ClaudeThinking
+         * @description What the model thought before it answered.
+         */
+        ClaudeThinking: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "thinking";
+            thinking: string;
+        };
+        /**
+         * ClaudeThinkingDelta
+         * @description The next thoughts of a block.
+         */
+        ClaudeThinkingDelta: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "thinking_delta";
+            thinking: string;
+        };
+        /**
+         * ClaudeToolResult
+         * @description What a tool answered: a text, or blocks of which some are text.
+         */
+        ClaudeToolResult: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "tool_result";
+            tool_use_id: string;
+            content?: string | {
+                [key: string]: components["schemas"]["JsonValue"];
+            }[];
+            is_error?: boolean;
+        };
+        /**
+         * ClaudeToolUse
+         * @description The model calls a tool; the answer to it is the ClaudeToolResult with this `id` as its `tool_use_id`.
+         */
+        ClaudeToolUse: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "tool_use";
+            id: string;
+            name: string;
+            input: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+        };
+        /**
+         * ClaudeUser
+         * @description What the model is told next: the answers of tools, or the task of a subagent.
+         */
+        ClaudeUser: {
+            session_id: string;
+            uuid: string;
+            parent_tool_use_id: string | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "user";
+            message: components["schemas"]["ClaudeUserBody"];
+            subagent_type?: string;
+            task_description?: string;
+        };
+        /**
+         * ClaudeUserBody
+         * @description What the model is told.
+         */
+        ClaudeUserBody: {
+            content: string | (components["schemas"]["ClaudeText"] | components["schemas"]["ClaudeToolResult"])[];
+        };
+        /**
          * Commit
          * @description What became of the files that the run wrote; `committed` is true when the platform has confirmed all of them.
          *
@@ -131,10 +432,8 @@ export interface components {
         Commit: {
             committed: boolean;
             elapsed_ms: number;
-            /** @default 0 */
-            changed?: number;
-            /** @default 0 */
-            compared?: number;
+            changed: number;
+            compared: number;
         };
         /**
          * DoneEvent
@@ -143,7 +442,7 @@ export interface components {
          *     An action that only reads committed files (`files` with `list` or `read`) has no sandbox: `commit` and `sandbox` are
          *     then absent. A `prewarm` has no `commit`.
          */
-        DoneEvent: {
+        RunDoneEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -153,10 +452,7 @@ export interface components {
             seq: number;
             at_ms: number;
             elapsed_ms: number;
-            /**
-             * @default 0
-             * @constant
-             */
+            /** @constant */
             exit_code: 0;
             result?: components["schemas"]["JsonValue"];
             usage?: components["schemas"]["Usage"];
@@ -177,7 +473,7 @@ export interface components {
          *     `usage` is what a job of the Claude CLI had used until then; its dollars are 0 when the CLI could not tell them.
          *     `commit` is present if a commit was tried, and tells how many of the files are committed although it failed.
          */
-        ErrorEvent: {
+        RunErrorEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -538,33 +834,6 @@ export interface components {
             with_model?: boolean;
         };
         /**
-         * PythonRequest
-         * @description Run a Python program: `code`, or the file `path` of the workspace; `stdin` is its input.
-         */
-        PythonRequest: {
-            /** Format: uuid */
-            user_id: string;
-            /** Format: uuid */
-            project_id: string;
-            /** @default null */
-            timeout_s?: number | null;
-            /** @default 0 */
-            wait_s?: number;
-            /**
-             * @default python
-             * @constant
-             */
-            action: "python";
-            /** @default null */
-            code?: string | null;
-            /** @default null */
-            path?: string | null;
-            /** @default [] */
-            args?: string[];
-            /** @default  */
-            stdin?: string;
-        };
-        /**
          * SandboxFacts
          * @description The sandbox of the run; `uid` is the user its job ran as, `terminated` whether its end was confirmed.
          *
@@ -575,14 +844,13 @@ export interface components {
             /** @description 0 while it is not known */
             uid: number;
             terminated: boolean;
-            /** @default false */
-            warm?: boolean;
+            warm: boolean;
         };
         /**
          * StatusEvent
          * @description The run entered a phase, or with `retry`, is still in the phase `running` and waits for the model.
          */
-        StatusEvent: {
+        RunStatusEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -603,11 +871,12 @@ export interface components {
          * @description The job printed `text`; the texts of one channel, joined, are its output.
          *
          *     On the channel `claude`, `text` is what the model said next in a block of text. An event with a `message` instead is
-         *     a line of the CLI, at most 64 KiB of JSON; `cut` says that strings in it were shortened. `message_id` names the
-         *     block of text: the id of its message or, for later blocks of a message, that id, `#` and the block's index.
-         *     `replaces` names a block whose text is void, because its message broke off or was refused: this one takes its place.
+         *     a line of the CLI, at most 64 KiB of JSON, of a kind that `ClaudeMessage` tells; `cut` says that strings in it were
+         *     shortened. `message_id` names the block of text: the id of its message, `#` and the block's index. `replaces` names
+         *     a block whose text is void, because its message broke off or was refused: this one takes its place. It is a
+         *     message's id alone when nothing was told of that message's text.
          */
-        StreamEvent: {
+        RunStreamEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -619,8 +888,8 @@ export interface components {
             elapsed_ms: number;
             /** @enum {string} */
             channel: "stdout" | "stderr" | "claude";
-            /** @default  */
-            text?: string;
+            text: string;
+            /** @description A line of the Claude CLI. What a whole line of a known kind holds tells `ClaudeMessage`. */
             message?: {
                 [key: string]: components["schemas"]["JsonValue"];
             };
@@ -654,22 +923,68 @@ export interface components {
          *     model's answers in the main conversation. `session_id` is what a later request gives as `resume`.
          */
         Usage: {
-            /** @default 0 */
-            input_tokens?: number;
-            /** @default 0 */
-            output_tokens?: number;
-            /** @default 0 */
-            cache_read_tokens?: number;
-            /** @default 0 */
-            cache_write_tokens?: number;
-            /** @default 0 */
-            cost_usd?: number;
-            /** @default 0 */
-            turns?: number;
+            input_tokens: number;
+            output_tokens: number;
+            cache_read_tokens: number;
+            cache_write_tokens: number;
+            cost_usd: number;
+            turns: number;
             session_id?: string;
         };
+        /**
+         * PythonCode
+         * @description Run a Python program: `code`, or the file `path` of the workspace; `stdin` is its input.
+         */
+        PythonCode: {
+            /** Format: uuid */
+            user_id: string;
+            /** Format: uuid */
+            project_id: string;
+            /** @default null */
+            timeout_s?: number | null;
+            /** @default 0 */
+            wait_s?: number;
+            /**
+             * @default python
+             * @constant
+             */
+            action: "python";
+            code: string;
+            path?: null;
+            /** @default [] */
+            args?: string[];
+            /** @default  */
+            stdin?: string;
+        };
+        /**
+         * PythonFile
+         * @description Run a Python program: `code`, or the file `path` of the workspace; `stdin` is its input.
+         */
+        PythonFile: {
+            /** Format: uuid */
+            user_id: string;
+            /** Format: uuid */
+            project_id: string;
+            /** @default null */
+            timeout_s?: number | null;
+            /** @default 0 */
+            wait_s?: number;
+            /**
+             * @default python
+             * @constant
+             */
+            action: "python";
+            code?: null;
+            path: string;
+            /** @default [] */
+            args?: string[];
+            /** @default  */
+            stdin?: string;
+        };
+        PythonRequest: components["schemas"]["PythonCode"] | components["schemas"]["PythonFile"];
         GenerateRequest: components["schemas"]["ClaudeRequest"] | components["schemas"]["PythonRequest"] | components["schemas"]["PrewarmRequest"] | (components["schemas"]["GitInit"] | components["schemas"]["GitStatus"] | components["schemas"]["GitLog"] | components["schemas"]["GitDiff"] | components["schemas"]["GitCommit"] | components["schemas"]["GitRestore"]) | (components["schemas"]["FilesList"] | components["schemas"]["FilesRead"] | components["schemas"]["FilesWrite"] | components["schemas"]["FilesDelete"] | components["schemas"]["FilesMove"]);
-        Event: components["schemas"]["StatusEvent"] | components["schemas"]["StreamEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"];
+        RunEvent: components["schemas"]["RunStatusEvent"] | components["schemas"]["RunStreamEvent"] | components["schemas"]["RunDoneEvent"] | components["schemas"]["RunErrorEvent"];
+        ClaudeMessage: components["schemas"]["ClaudeAssistant"] | components["schemas"]["ClaudeUser"] | components["schemas"]["ClaudePartial"] | components["schemas"]["ClaudeResult"] | components["schemas"]["ClaudeSystem"];
         /** @description Why there is neither a stream nor the end of a run. */
         Refusal: {
             error: string;
@@ -683,7 +998,7 @@ export interface components {
             run_id?: string;
         };
         /** @description The end of a run that failed, for who accepts JSON: its event's fields, and `error`. */
-        FailedRun: components["schemas"]["ErrorEvent"] & {
+        FailedRun: components["schemas"]["RunErrorEvent"] & {
             error: string;
         };
         Cancelled: {
@@ -926,11 +1241,34 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type ClaudeAssistant = components['schemas']['ClaudeAssistant'];
+export type ClaudeAssistantBody = components['schemas']['ClaudeAssistantBody'];
+export type ClaudeBlockDelta = components['schemas']['ClaudeBlockDelta'];
+export type ClaudeBlockStart = components['schemas']['ClaudeBlockStart'];
+export type ClaudeBlockStop = components['schemas']['ClaudeBlockStop'];
+export type ClaudeInputDelta = components['schemas']['ClaudeInputDelta'];
+export type ClaudeMessageDelta = components['schemas']['ClaudeMessageDelta'];
+export type ClaudeMessageEnd = components['schemas']['ClaudeMessageEnd'];
+export type ClaudeMessageHead = components['schemas']['ClaudeMessageHead'];
+export type ClaudeMessageStart = components['schemas']['ClaudeMessageStart'];
+export type ClaudeMessageStop = components['schemas']['ClaudeMessageStop'];
+export type ClaudePartial = components['schemas']['ClaudePartial'];
 export type ClaudeRequest = components['schemas']['ClaudeRequest'];
+export type ClaudeResult = components['schemas']['ClaudeResult'];
+export type ClaudeSignatureDelta = components['schemas']['ClaudeSignatureDelta'];
+export type ClaudeSystem = components['schemas']['ClaudeSystem'];
+export type ClaudeText = components['schemas']['ClaudeText'];
+export type ClaudeTextDelta = components['schemas']['ClaudeTextDelta'];
+export type ClaudeThinking = components['schemas']['ClaudeThinking'];
+export type ClaudeThinkingDelta = components['schemas']['ClaudeThinkingDelta'];
+export type ClaudeToolResult = components['schemas']['ClaudeToolResult'];
+export type ClaudeToolUse = components['schemas']['ClaudeToolUse'];
+export type ClaudeUser = components['schemas']['ClaudeUser'];
+export type ClaudeUserBody = components['schemas']['ClaudeUserBody'];
 export type Commit = components['schemas']['Commit'];
-export type DoneEvent = components['schemas']['DoneEvent'];
+export type RunDoneEvent = components['schemas']['RunDoneEvent'];
 export type ErrorCode = components['schemas']['ErrorCode'];
-export type ErrorEvent = components['schemas']['ErrorEvent'];
+export type RunErrorEvent = components['schemas']['RunErrorEvent'];
 export type FileContent = components['schemas']['FileContent'];
 export type FilesDelete = components['schemas']['FilesDelete'];
 export type FilesList = components['schemas']['FilesList'];
@@ -947,14 +1285,17 @@ export type JsonValue = components['schemas']['JsonValue'];
 export type ModelRetry = components['schemas']['ModelRetry'];
 export type Phase = components['schemas']['Phase'];
 export type PrewarmRequest = components['schemas']['PrewarmRequest'];
-export type PythonRequest = components['schemas']['PythonRequest'];
 export type SandboxFacts = components['schemas']['SandboxFacts'];
-export type StatusEvent = components['schemas']['StatusEvent'];
-export type StreamEvent = components['schemas']['StreamEvent'];
+export type RunStatusEvent = components['schemas']['RunStatusEvent'];
+export type RunStreamEvent = components['schemas']['RunStreamEvent'];
 export type Timings = components['schemas']['Timings'];
 export type Usage = components['schemas']['Usage'];
+export type PythonCode = components['schemas']['PythonCode'];
+export type PythonFile = components['schemas']['PythonFile'];
+export type PythonRequest = components['schemas']['PythonRequest'];
 export type GenerateRequest = components['schemas']['GenerateRequest'];
-export type Event = components['schemas']['Event'];
+export type RunEvent = components['schemas']['RunEvent'];
+export type ClaudeMessage = components['schemas']['ClaudeMessage'];
 export type Refusal = components['schemas']['Refusal'];
 export type FailedRun = components['schemas']['FailedRun'];
 export type Cancelled = components['schemas']['Cancelled'];
@@ -986,8 +1327,8 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": components["schemas"]["Event"];
-                    "application/json": components["schemas"]["DoneEvent"];
+                    "text/event-stream": components["schemas"]["RunEvent"];
+                    "application/json": components["schemas"]["RunDoneEvent"];
                 };
             };
             /** @description Last-Event-ID is the last event's: the run has ended, and there is nothing more */
@@ -1167,8 +1508,8 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": components["schemas"]["Event"];
-                    "application/json": components["schemas"]["DoneEvent"];
+                    "text/event-stream": components["schemas"]["RunEvent"];
+                    "application/json": components["schemas"]["RunDoneEvent"];
                 };
             };
             /** @description Last-Event-ID is the last event's: the run has ended, and there is nothing more */

@@ -13,6 +13,7 @@ from pydantic import JsonValue, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from modal_app.contract.caps import MAX_BODY_BYTES, MAX_KEY_CHARS
+from modal_app.contract.claude_messages import CLAUDE_MESSAGE
 from modal_app.contract.errors import ERRORS, RECOVERABLE, ErrorCode
 from modal_app.contract.events import EVENT
 from modal_app.contract.headers import KEY_HEADER, RUN_HEADER, SECRET_HEADER
@@ -21,6 +22,8 @@ from modal_app.contract.requests import REQUEST
 _REF = "#/components/schemas/"
 _EVENT_KINDS = ("StatusEvent", "StreamEvent", "DoneEvent", "ErrorEvent")
 _EVENT_PARTS = (*_EVENT_KINDS, "Timings", "Usage", "Commit", "SandboxFacts", "ModelRetry")
+# A browser has an `Event` and an `ErrorEvent` of its own, which a forgotten import would silently mean.
+_PUBLISHED = {name: f"Run{name}" for name in _EVENT_KINDS}
 _EVENTS = (
     "One of these is the JSON of the `data` line of each event; `id` is its `seq`, `event` its `type`. Lines that "
     "begin with a colon are heartbeats. The last event is `done` or `error`."
@@ -35,7 +38,7 @@ def errors() -> dict[str, Any]:
 def json_schema() -> dict[str, Any]:
     """A JSON Schema (draft 2020-12) of request bodies and events, with each model under its name in `$defs`."""
     definitions = json.loads(json.dumps(_schemas()).replace(_REF, "#/$defs/"))
-    either = [{"$ref": "#/$defs/GenerateRequest"}, {"$ref": "#/$defs/Event"}]
+    either = [{"$ref": "#/$defs/GenerateRequest"}, {"$ref": "#/$defs/RunEvent"}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": either, "$defs": definitions}
 
 
@@ -106,7 +109,11 @@ class _Untitled(GenerateJsonSchema):
 
 
 def _schemas() -> dict[str, Any]:
-    inputs: list[Any] = [("request", "validation", REQUEST), ("event", "validation", EVENT)]
+    inputs: list[Any] = [
+        ("request", "validation", REQUEST),
+        ("event", "validation", EVENT),
+        ("claude", "validation", CLAUDE_MESSAGE),
+    ]
     schemas, shared = TypeAdapter.json_schemas(inputs, ref_template=f"{_REF}{{model}}", schema_generator=_Untitled)
     definitions = shared["$defs"]
     for name, schema in definitions.items():
@@ -115,32 +122,58 @@ def _schemas() -> dict[str, Any]:
             schema["required"] = [*fixed, *(field for field in schema.get("required", ()) if field not in fixed)]
         if not schema.get("required", True):
             del schema["required"]
-    for name in _EVENT_PARTS:
-        _never_null(definitions[name])
+    for name, schema in definitions.items():
+        if name in _EVENT_PARTS or (name.startswith("Claude") and name != "ClaudeRequest"):
+            _as_written(schema)
+    definitions["StreamEvent"]["properties"]["message"]["description"] = (
+        "A line of the Claude CLI. What a whole line of a known kind holds tells `ClaudeMessage`."
+    )
+    definitions |= _programs(definitions.pop("PythonRequest"))
     outcome: dict[str, JsonValue] = {"type": "string", "enum": ["done", *(str(code) for code in ErrorCode)]}
-    return {
+    published = {
         **definitions,
         "GenerateRequest": schemas["request", "validation"],
-        "Event": schemas["event", "validation"],
+        "RunEvent": schemas["event", "validation"],
+        "ClaudeMessage": schemas["claude", "validation"],
         "Refusal": _refusal(),
         "FailedRun": {
             "description": "The end of a run that failed, for who accepts JSON: its event's fields, and `error`.",
-            "allOf": [_ref("ErrorEvent"), _object(error=_STRING)],
+            "allOf": [_ref("RunErrorEvent"), _object(error=_STRING)],
         },
         "Cancelled": _object(run_id=_STRING, cancelled={"type": "boolean"}, outcome=outcome),
         "ErrorTable": _table(),
     }
+    text = json.dumps({_PUBLISHED.get(name, name): schema for name, schema in published.items()})
+    for name, ours in _PUBLISHED.items():
+        text = text.replace(f'"{_REF}{name}"', f'"{_REF}{ours}"')
+    return dict(json.loads(text))
 
 
-def _never_null(schema: dict[str, Any]) -> None:
-    """Declare fields of events as absent or of their type, never null: fields that are None are not written."""
+def _programs(python: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a Python request as either of two: one with `code`, and one with the `path` of a file."""
+    found: dict[str, Any] = {}
+    for name, given, other in (("PythonCode", "code", "path"), ("PythonFile", "path", "code")):
+        (text,) = [kind for kind in python["properties"][given]["anyOf"] if kind != {"type": "null"}]
+        properties = {**python["properties"], given: text, other: {"type": "null"}}
+        found[name] = {**python, "title": name, "properties": properties, "required": [*python["required"], given]}
+    return {**found, "PythonRequest": {"anyOf": [_ref(name) for name in found]}}
+
+
+def _as_written(schema: dict[str, Any]) -> None:
+    """Describe what is written: fields that are None are left out, never null, and all others are always there."""
+    written = []
     for field, facts in schema["properties"].items():
-        if facts.get("default", "") is None:
-            del facts["default"]
-        kinds = [kind for kind in facts.get("anyOf", ()) if kind != {"type": "null"}]
+        default = facts.pop("default", ...)
+        if default is not None:
+            written.append(field)
+            continue
+        kinds = [kind for kind in facts.pop("anyOf", ()) if kind != {"type": "null"}]
         if len(kinds) == 1:
-            del facts["anyOf"]
-            schema["properties"][field] = {**kinds[0], **facts}
+            facts.update(kinds[0])
+        elif kinds:
+            facts["anyOf"] = kinds
+    if written:
+        schema["required"] = written
 
 
 def _refusal() -> dict[str, Any]:
@@ -180,7 +213,7 @@ def _stream() -> dict[str, Any]:
             "status, an `error` with the status of its code."
         ),
         "headers": {RUN_HEADER: {"description": "the run's id", "schema": _STRING}},
-        "content": {"text/event-stream": {"schema": _ref("Event")}, **_json(_ref("DoneEvent"))},
+        "content": {"text/event-stream": {"schema": _ref("RunEvent")}, **_json(_ref("RunDoneEvent"))},
     }
 
 

@@ -12,6 +12,7 @@ from workbench.cli import (
     doctor_command,
     failures_commands,
     lab_command,
+    next_commands,
     notebooks_command,
     run_commands,
     runs_commands,
@@ -33,6 +34,7 @@ app.command()(lab_command.lab)
 app.command()(deploy_commands.deploy)
 app.command()(deploy_commands.endpoint)
 app.command()(contract_commands.contract)
+app.add_typer(next_commands.app, name="next")
 app.add_typer(run_commands.app, name="run")
 app.add_typer(runs_commands.app, name="runs")
 app.add_typer(volume_commands.app, name="volume")

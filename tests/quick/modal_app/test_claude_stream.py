@@ -390,10 +390,20 @@ def test_blocks_that_were_whole_when_their_stream_broke_are_kept() -> None:
     items, _ = read(recorded("text_block_broken"))
     texts = [item for item in items if isinstance(item, Text)]
     first, broken, rest = dict.fromkeys(item.message_id for item in texts)
-    assert broken == f"{first}#1"
+    assert (first[-2:], broken) == ("#0", f"{first[:-2]}#1")
     assert {item.replaces for item in texts if item.message_id == rest} == {broken}
     items, _ = read(recorded("tool_block_broken"))
     assert {item.replaces for item in items if isinstance(item, Text | Message)} == {None}
+
+
+@pytest.mark.parametrize("first", [0, 1, 7])
+def test_a_block_of_text_is_known_by_its_index_wherever_a_reader_begins(first: int) -> None:
+    """The first text of a message is not always its first block: thoughts and calls of tools have indices, too."""
+    parts = [line(type="stream_event", event={"type": "message_start", "message": {"id": "m"}})]
+    parts += [delta("a", first), delta("b", first), delta("c", first + 1)]
+    items, _ = read(b"".join(parts))
+    named = dict.fromkeys(item.message_id for item in items if isinstance(item, Text))
+    assert list(named) == [f"m#{first}", f"m#{first + 1}"]
 
 
 @pytest.mark.parametrize(

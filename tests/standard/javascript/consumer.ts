@@ -1,6 +1,6 @@
 // What a Next.js server writes against the contract: compiled, never run.
 import type {
-  Cancelled, ErrorCode, ErrorTable, Event, FailedRun, GenerateRequest, operations, Refusal,
+  Cancelled, ErrorCode, ErrorTable, FailedRun, GenerateRequest, operations, Refusal, RunEvent,
 } from "./generate";
 
 const ids = { user_id: "6f9619ff-8b86-4d01-b42d-00c04fc964ff", project_id: "7f9619ff-8b86-4d01-b42d-00c04fc964ff" };
@@ -13,18 +13,23 @@ export const requests: GenerateRequest[] = [
   { ...ids, action: "prewarm" },
   // @ts-expect-error a program needs its action
   { ...ids, code: "print(1)" },
+  { ...ids, action: "python", path: "main.py", args: ["1"] },
+  // @ts-expect-error a program is code or a file: here is none
+  { ...ids, action: "python", args: ["1"] },
+  // @ts-expect-error and here are two
+  { ...ids, action: "python", code: "print(1)", path: "main.py" },
   // @ts-expect-error there is no such operation
   { ...ids, action: "git", op: "push" },
   // @ts-expect-error a field that nobody knows
   { ...ids, prompt: "a page", colour: "red" },
 ];
 
-export function tell(event: Event): string {
+export function tell(event: RunEvent): string {
   switch (event.type) {
     case "status":
       return `${event.phase} after ${event.elapsed_ms.toFixed()} ms`;
     case "stream":
-      return event.channel === "claude" ? JSON.stringify(event.message) : (event.text ?? "");
+      return event.channel === "claude" ? JSON.stringify(event.message) : event.text;
     case "done":
       return `${event.exit_code} ${event.commit?.committed} ${event.usage?.cost_usd}`;
     case "error": {
@@ -38,7 +43,7 @@ export function tell(event: Event): string {
   }
 }
 
-export function wrong(event: Event): string {
+export function wrong(event: RunEvent): string {
   // @ts-expect-error only an error has a code
   return event.code;
 }

@@ -19,7 +19,7 @@ def test_events_and_refusals_follow_it(wb: Workbench, project: Project, http: ht
     run = wb.launch(project, "python", code="print(1)")
     failed = wb.launch(Project.new(), "python", code="exit(3)")
     assert (run.wait(90).type, failed.wait(90).type) == ("done", "error")
-    event, refusal = checked("Event"), checked("Refusal")
+    event, refusal = checked("RunEvent"), checked("Refusal")
     for one in (*run.events, *failed.events):
         event.validate(json.loads(dump_event(one)))
     wrong = http.post("/generate", json={})

@@ -2,25 +2,29 @@
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from modal_app.contract.claude_messages import CLAUDE_MESSAGE
 from modal_app.contract.errors import ERRORS, ErrorCode
 from modal_app.contract.openapi import errors, json_schema, openapi
 from tests.quick.modal_app.contract.test_requests import BAD, BAD_IDS, GOOD, ID, OWNER
 from tests.support.commands import cli
+from tests.support.paths import RECORDED
 
 # What JSON Schema has no words for: NUL, bytes, fields that depend on each other, what the CLI's options may be.
 BEYOND = {
     *("arguments_too_long", "code_too_long", "prompt_too_long", "schema_too_long"),
     *("argument_with_nul", "code_with_nul", "message_with_nul", "prompt_with_nul", "prompt_empty", "message_empty"),
-    *("no_program", "two_programs", "same_path_twice", "file_and_directory", "not_base64", "move_into_itself"),
+    *("same_path_twice", "file_and_directory", "not_base64", "move_into_itself"),
     *("fork_of_nothing", "model_option", "tool_option", "mcp_of_another_shape"),
 }
 
 
+@cache
 def checked(name: str) -> Draft202012Validator:
     schema = json_schema()
     Draft202012Validator.check_schema(schema)
@@ -82,16 +86,16 @@ def test_a_refusal_says_all_of_itself(refusal: dict[str, Any]) -> None:
 def test_what_is_not_known_of_a_run_is_left_out_and_never_null(field: str) -> None:
     stamp = {"run_id": ID, "seq": 2, "at_ms": 1, "elapsed_ms": 1}
     end = {**stamp, "type": "error", "code": "cancelled", "message": "m", "recoverable": True}
-    checked("ErrorEvent").validate(end)
+    checked("RunErrorEvent").validate(end)
     checked("FailedRun").validate({**end, "error": "m"})
     assert not checked("FailedRun").is_valid(end)
-    assert not checked("ErrorEvent").is_valid({**end, field: None})
+    assert not checked("RunErrorEvent").is_valid({**end, field: None})
 
 
 def test_who_tries_again_is_told_of_the_key() -> None:
     document = openapi()
     assert "new key" in json.dumps(document["paths"]["/generate"]["post"]["parameters"])
-    for name in ("Refusal", "ErrorEvent"):
+    for name in ("Refusal", "RunErrorEvent"):
         told = document["components"]["schemas"][name]["properties"]["recoverable"]["description"]
         assert "repeated with a new one" in told
 
@@ -100,7 +104,7 @@ def test_references_lead_somewhere() -> None:
     document = openapi()
     found = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert found <= document["components"]["schemas"].keys()
-    assert "Event" in found
+    assert "RunEvent" in found
 
 
 def test_the_command_prints_the_documents() -> None:
@@ -109,3 +113,30 @@ def test_the_command_prints_the_documents() -> None:
     assert json.loads(cli("contract", "errors").stdout) == errors()
     assert "export type GenerateRequest" in cli("contract", "typescript").stdout
     assert cli("contract", "corba").returncode == 2
+
+
+def test_what_an_event_always_has_is_required() -> None:
+    """Readers in TypeScript need no `?? ""` for what always comes, and none is told to be null."""
+    stamp = {"run_id": ID, "seq": 2, "at_ms": 1, "elapsed_ms": 1}
+    text = {**stamp, "type": "stream", "channel": "stdout", "text": "a"}
+    checked("RunEvent").validate(text)
+    for event, field in ((text, "text"), (text, "channel"), (text, "seq")):
+        assert not checked("RunEvent").is_valid({name: value for name, value in event.items() if name != field})
+    commit = {"committed": True, "elapsed_ms": 1, "changed": 0, "compared": 0}
+    for field in commit:
+        assert not checked("Commit").is_valid({name: value for name, value in commit.items() if name != field})
+    assert checked("Usage").schema["$defs"]["Usage"]["required"] == [
+        *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd", "turns")
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("*.jsonl")))
+def test_lines_of_the_cli_are_as_they_are_described(name: str) -> None:
+    """Every line that the real CLI wrote in the recordings, as the endpoint passes it on."""
+    described = checked("ClaudeMessage")
+    for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
+        value = json.loads(line) if line.startswith(b"{") and line.endswith(b"}") else {}
+        if value.get("type") in {"assistant", "user", "stream_event", "result", "system"}:
+            kept = {key: item for key, item in value.items() if item is not None or key == "parent_tool_use_id"}
+            assert list(described.iter_errors(kept)) == []
+            CLAUDE_MESSAGE.validate_python(value)
