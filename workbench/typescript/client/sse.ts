@@ -73,7 +73,8 @@ export class SseParser {
   /** The lines of a text without CR, whose first line end is at `lf`; returns where the rest begins. */
   #lines(text: string, from: number, lf: number): number {
     while (lf >= 0) {
-      if (this.#data === undefined && text.charCodeAt(lf + 1) === LF && lf > from && isData(text, from)) {
+      const first = text.charCodeAt(from);
+      if (first === 100 && this.#data === undefined && text.charCodeAt(lf + 1) === LF && isData(text, from)) {
         const id = this.#id; // a message whose data is one line, as most are
         const event = this.#event;
         this.#id = undefined;
@@ -115,7 +116,7 @@ export class SseParser {
     } else if (first === 105 && text.charCodeAt(start + 1) === 100 && text.charCodeAt(start + 2) === COLON) {
       const value = text.slice(after(text, start + 3, end), end);
       if (!value.includes("\0")) this.#id = value;
-    } else if (first === 101 && text.startsWith("event:", start)) {
+    } else if (first === 101 && isEvent(text, start)) {
       this.#event = text.slice(after(text, start + 6, end), end);
     } else if (first === COLON) {
       this.#onComment?.();
@@ -142,14 +143,24 @@ export class SseParser {
   }
 }
 
-/** Whether `data:` stands at this place. */
+/** Whether `data:` stands at this place, which a `d` does. */
 function isData(text: string, at: number): boolean {
   return (
-    text.charCodeAt(at) === 100 &&
     text.charCodeAt(at + 1) === 97 &&
     text.charCodeAt(at + 2) === 116 &&
     text.charCodeAt(at + 3) === 97 &&
     text.charCodeAt(at + 4) === COLON
+  );
+}
+
+/** Whether `event:` stands at this place, which an `e` does. */
+function isEvent(text: string, at: number): boolean {
+  return (
+    text.charCodeAt(at + 1) === 118 &&
+    text.charCodeAt(at + 2) === 101 &&
+    text.charCodeAt(at + 3) === 110 &&
+    text.charCodeAt(at + 4) === 116 &&
+    text.charCodeAt(at + 5) === COLON
   );
 }
 
