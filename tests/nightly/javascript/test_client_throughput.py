@@ -13,5 +13,4 @@ pytestmark = NODE
 def test_the_parser_is_as_fast_as_the_one_that_everybody_uses(scripts: Path) -> None:
     """Processor time, the best of many rounds of each; words, output, CR LF and a line of 10 MB."""
     figures = json.loads(node(built(scripts), "throughput.mjs"))
-    print(json.dumps(figures, indent=2))
     assert geometric_mean(case["ratio"] for case in figures.values()) >= 1.0, figures

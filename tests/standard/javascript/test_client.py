@@ -1,4 +1,4 @@
-"""The client in TypeScript: its parser, its resuming, its size, and its calls of the real endpoint."""
+"""The client in TypeScript: its parser, its resuming, its size, its route handlers, and the real endpoint."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ def built(scripts: Path) -> Path:
         root.mkdir()
         (root / "package.json").write_text("{}")
         application.add(root)
-        sources = [str(application.home_of_client(root) / name) for name in ("sse.ts", "client.ts")]
+        sources = [str(application.home_of_client(root) / name) for name in ("sse.ts", "client.ts", "routes.ts")]
         into = ("--format=esm", "--target=es2022", "--out-extension:.js=.mjs", f"--outdir={scripts / 'built'}")
         _npx(scripts, "esbuild", *sources, "--bundle", *into, "--log-level=warning")
     return scripts
@@ -63,6 +63,15 @@ def test_nothing_is_lost_and_nothing_comes_twice(scripts: Path) -> None:
 def test_the_endpoint_is_called(scripts: Path, wb: Workbench) -> None:
     called = {"WORKBENCH_URL": wb.endpoint.url, "WORKBENCH_SECRET": wb.endpoint.secret.get_secret_value()}
     node(built(scripts), "--test-reporter=spec", "client_endpoint.mjs", env=called)
+
+
+def test_the_route_handlers_keep_to_themselves_what_is_no_browsers_business(scripts: Path) -> None:
+    node(built(scripts), "--test-reporter=spec", "routes.mjs")
+
+
+def test_a_browser_reaches_the_endpoint_through_the_route_handlers(scripts: Path, wb: Workbench) -> None:
+    called = {"WORKBENCH_URL": wb.endpoint.url, "WORKBENCH_SECRET": wb.endpoint.secret.get_secret_value()}
+    node(built(scripts), "--test-reporter=spec", "routes_endpoint.mjs", env=called)
 
 
 def test_the_client_is_small(scripts: Path) -> None:

@@ -178,6 +178,7 @@ export class Connection {
   readonly #patience: Patience;
   readonly #onOuter = (): void => this.close();
   #answer: Response | undefined;
+  #watchdog: ReturnType<typeof setInterval> | undefined;
   #silent = false;
 
   constructor(outer: AbortSignal | undefined, patience: Patience) {
@@ -216,7 +217,7 @@ export class Connection {
     let last = Date.now();
     let waits = false; // a reader that takes its time is no silent connection
     const { silenceMs } = this.#patience;
-    const watchdog = setInterval(() => {
+    this.#watchdog = setInterval(() => {
       if (!waits || Date.now() - last < silenceMs) return;
       this.#silent = true;
       this.close();
@@ -238,12 +239,14 @@ export class Connection {
     } catch (error) {
       throw this.#silent ? new Error(`nothing came for ${silenceMs / 1000} s, not even a heartbeat`) : error;
     } finally {
-      clearInterval(watchdog);
+      clearInterval(this.#watchdog);
       await reader.cancel().catch(() => undefined);
     }
   }
 
+  /** Closes it, also when nobody reads on: who has left in the middle leaves no timer behind. */
   close(): void {
+    clearInterval(this.#watchdog);
     this.#outer?.removeEventListener("abort", this.#onOuter);
     this.#abort.abort();
   }
