@@ -201,6 +201,16 @@ test("whoever stops reading closes the connection, by the signal or by leaving t
   assert.equal(asked.length, 2);
 });
 
+test("whoever leaves in the middle of what came together goes on behind the event that he has", async () => {
+  const { client } = await served((response, { from }) => stream(response, behind(Number(from ?? 0))));
+  for (let leaves = 1; leaves <= 5; leaves++) {
+    const run = client.run({ prompt: "a" });
+    for await (const event of run) if (event.seq === leaves) break;
+    assert.equal(run.lastSeq, leaves);
+    assert.equal(numbers(await all(client.follow(run.runId, { after: run.lastSeq })))[0], leaves + 1);
+  }
+});
+
 test("an error that a hop has added ends the reading and counts as no event", async () => {
   const added = `event: error\ndata: ${JSON.stringify({ type: "error", run_id: RUN, seq: 2, code: "stream_lost", message: "m", recoverable: true })}\n\n`;
   const { client } = await served((response, { method }) => stream(response, method === "POST" ? FRAMES.slice(0, 2).join("") + added : behind(2)));

@@ -1,6 +1,8 @@
 // What an application writes with the client: compiled, never run.
 import { createClient, newKey, RunRefusedError } from "./workbench/client";
 import { ERRORS, HEARTBEAT_S, KEY_HEADER, MAX_BODY_BYTES, SECRET_HEADER } from "./workbench/constants";
+import { createRunRoutes } from "./workbench/routes";
+import { RunStore } from "./workbench/run-store";
 import type {
   ClaudeMessage, ErrorCode, GenerateRequest, JobInput, RunEnd, RunEvent, RunStreamEvent,
 } from "./workbench/contract";
@@ -109,3 +111,18 @@ export async function use(signal: AbortSignal): Promise<RunEnd | undefined> {
 export const direct = createClient<GenerateRequest>({ url: "https://a/generate", headers: { [SECRET_HEADER]: "s" } });
 // @ts-expect-error the endpoint itself wants to know whose run it is
 void (() => direct.run({ prompt: "a page" }));
+
+export const routes = createRunRoutes({
+  authorize: (request) => (request.headers.has("cookie") ? { user_id: "a", project_id: "b" } : null),
+  accept: (job) => ("prompt" in job ? { ...job, permission_mode: "plan" } : null),
+});
+// @ts-expect-error who is signed in has to be said
+createRunRoutes({});
+// @ts-expect-error and in which project
+createRunRoutes({ authorize: () => ({ user_id: "a" }) });
+
+export const store = new RunStore(createClient({ url: "/api/runs" }), "editor", undefined);
+store.start({ prompt: "a" });
+// @ts-expect-error the browser does not say whose run it is
+store.start({ prompt: "a", user_id: "b" });
+export const tools = store.getSnapshot().parts.flatMap((part) => (part.kind === "tool" ? [part.name] : []));

@@ -17,6 +17,7 @@ from workbench.typescript import application
 pytestmark = NODE
 MAX_CLIENT_BYTES = 6_000  # minified and compressed, as a page loads it
 STREAMS = 300
+MODULES = ("sse.ts", "client.ts", "routes.ts", "run-store.ts", "conversation.ts")
 
 
 def built(scripts: Path) -> Path:
@@ -26,9 +27,9 @@ def built(scripts: Path) -> Path:
         root.mkdir()
         (root / "package.json").write_text("{}")
         application.add(root)
-        sources = [str(application.home_of_client(root) / name) for name in ("sse.ts", "client.ts", "routes.ts")]
+        sources = [str(application.home_of_client(root) / name) for name in MODULES]
         into = ("--format=esm", "--target=es2022", "--out-extension:.js=.mjs", f"--outdir={scripts / 'built'}")
-        _npx(scripts, "esbuild", *sources, "--bundle", *into, "--log-level=warning")
+        _npx(scripts, "esbuild", *sources, "--bundle", "--splitting", *into, "--log-level=warning")
     return scripts
 
 
@@ -72,6 +73,10 @@ def test_the_route_handlers_keep_to_themselves_what_is_no_browsers_business(scri
 def test_a_browser_reaches_the_endpoint_through_the_route_handlers(scripts: Path, wb: Workbench) -> None:
     called = {"WORKBENCH_URL": wb.endpoint.url, "WORKBENCH_SECRET": wb.endpoint.secret.get_secret_value()}
     node(built(scripts), "--test-reporter=spec", "routes_endpoint.mjs", env=called)
+
+
+def test_a_page_that_is_loaded_again_shows_its_run(scripts: Path) -> None:
+    node(built(scripts), "--test-reporter=spec", "run_store.mjs")
 
 
 def test_the_client_is_small(scripts: Path) -> None:

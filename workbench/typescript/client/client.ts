@@ -45,7 +45,7 @@ export interface RunStream extends AsyncIterable<RunEvent> {
   readonly key: string | undefined;
   /** The run's id, once an answer has told it. */
   readonly runId: string | undefined;
-  /** The number of the last event that has come. */
+  /** The number of the last event that was given out: who stops here goes on behind it. */
   readonly lastSeq: number;
 }
 
@@ -131,6 +131,7 @@ export function createClient<Job = JobInput>(options: ClientOptions): Client<Job
 
 /** Frames as typed events. */
 class Events implements RunStream {
+  lastSeq: number;
   readonly #frames: Frames;
 
   constructor(
@@ -138,19 +139,17 @@ class Events implements RunStream {
     readonly key: string | undefined,
   ) {
     this.#frames = frames;
+    this.lastSeq = frames.lastSeq;
   }
 
   get runId(): string | undefined {
     return this.#frames.runId;
   }
 
-  get lastSeq(): number {
-    return this.#frames.lastSeq;
-  }
-
   async *[Symbol.asyncIterator](): AsyncGenerator<RunEvent, void, undefined> {
     for await (const batch of this.#frames) {
       for (const frame of batch) {
+        this.lastSeq = frame.seq ?? this.lastSeq;
         if (KNOWN.has(frame.type)) yield this.#event(frame);
       }
     }
