@@ -76,7 +76,7 @@ test("a stream that breaks at any byte is read to its end, without a loss and wi
     assert.equal(asked[1]?.method ?? "GET", "GET", "a run whose id is known is not started again");
   };
   const places = Array.from({ length: WHOLE.length + 1 }, (_, at) => at);
-  while (places.length > 0) await Promise.all(places.splice(0, 100).map(cutAt));
+  while (places.length > 0) await Promise.all(places.splice(0, 300).map(cutAt));
 });
 
 test("an answer that repeats what came before, or leaves something out, makes no event come twice or get lost", async () => {
