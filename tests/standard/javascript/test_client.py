@@ -17,7 +17,7 @@ from workbench.typescript import application
 pytestmark = NODE
 MAX_CLIENT_BYTES = 6_000  # minified and compressed, as a page loads it
 STREAMS = 300
-MODULES = ("sse.ts", "client.ts", "routes.ts", "run-store.ts", "conversation.ts")
+MODULES = ("sse.ts", "client.ts", "routes.ts", "run-store.ts", "conversation.ts", "ai-sdk.ts")
 
 
 def built(scripts: Path) -> Path:
@@ -33,11 +33,11 @@ def built(scripts: Path) -> Path:
     return scripts
 
 
-def node(directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-    """Run a script to its end; returns what it printed."""
+def node(directory: Path, *arguments: str, env: Mapping[str, str] | None = None, binary: str = "node") -> str:
+    """Run a script to its end by a Node.js; returns what it printed."""
     variables = {**os.environ, "NO_COLOR": "1", **(env or {})}
     done = subprocess.run(
-        ["node", *arguments],
+        [binary, *arguments],
         cwd=directory,
         env=variables,
         capture_output=True,

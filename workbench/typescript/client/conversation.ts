@@ -89,8 +89,10 @@ export class Conversation {
         this.#put({ kind: "tool", id, name, input: JSON.stringify(block.input), result, failed, subagent });
       } else {
         const text = block.type === "text" ? block.text : block.thinking;
-        const of = [...this.#parts.values()].filter((part) => part.kind === block.type && blockOf(part.id, message.id));
-        if (of.length === 0 && text) this.#say(block.type, `${message.id}#${block.type}`, text, subagent);
+        const whole = `${message.id}#${block.type}`;
+        const came = [...this.#parts.values()].filter((part) => part.kind === block.type && blockOf(part.id, message.id));
+        if (came.some(({ id }) => !id.startsWith(whole)) || !text) continue;
+        this.#say(block.type, `${whole}${came.length || ""}`, text, subagent);
       }
     }
   }

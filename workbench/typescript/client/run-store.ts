@@ -37,6 +37,15 @@ export interface RunView {
 /** The part of `sessionStorage` that is used. */
 export type Memory = Pick<Storage, "getItem" | "setItem" | "removeItem">;
 
+/** Where a page keeps its runs over a reload, each tab for itself; nothing on a server, and where the browser forbids it. */
+export function pageMemory(): Memory | undefined {
+  try {
+    return typeof window === "undefined" ? undefined : window.sessionStorage;
+  } catch {
+    return undefined; // even to ask throws
+  }
+}
+
 interface Remembered {
   readonly key?: string;
   readonly job?: JobInput;

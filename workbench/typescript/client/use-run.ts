@@ -8,7 +8,7 @@
  */
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { createClient, type Client } from "./client";
-import { RunStore, type RunView } from "./run-store";
+import { pageMemory, RunStore, type RunView } from "./run-store";
 
 export type { Part } from "./conversation";
 export type { RunPhase, RunProblem, RunView } from "./run-store";
@@ -23,19 +23,10 @@ export type UseRun = RunView & Pick<RunStore, "start" | "retry" | "follow" | "st
  */
 export function useRun(name: string, client?: Client): UseRun {
   const [store] = useState(
-    () => new RunStore(client ?? createClient({ url: "/api/runs" }), name, typeof window === "undefined" ? undefined : memory()),
+    () => new RunStore(client ?? createClient({ url: "/api/runs" }), name, pageMemory()),
   );
   useEffect(() => store.attach(), [store]);
   const view = useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
   const { start, retry, follow, stop, clear } = store;
   return { ...view, start, retry, follow, stop, clear };
-}
-
-/** Where a browser forbids to keep anything, even to ask throws. */
-function memory(): Storage | undefined {
-  try {
-    return window.sessionStorage;
-  } catch {
-    return undefined;
-  }
 }

@@ -1,0 +1,460 @@
+/**
+ * Runs for the AI SDK 7: a chat transport for `useChat`, and the mapping from a run's events to UI message chunks.
+ *
+ * It imports nothing of the AI SDK: what it needs of it is described here, and a test holds it against the real one.
+ * One run is one message, whose id is the run's: it can be replayed from its first event at any time.
+ */
+import { newKey, RunRefusedError, type Client, type RunStream } from "./client";
+import type { ClaudeMessage, ClaudePartial, ClaudeToolUse, JobInput, RunEnd, RunEvent, RunStreamEvent } from "./contract";
+import { Conversation, textOf, type Part } from "./conversation";
+import { pageMemory, type Memory } from "./run-store";
+
+/** The `data-*` parts of a message: its type in the AI SDK is `UIMessage<RunMetadata, RunData>`. */
+export type RunData = {
+  /** What the run does now; there is one such part. */
+  status: { phase: string; message: string };
+  /** What a program has printed. */
+  output: { channel: "stdout" | "stderr"; text: string };
+  /** A file that a tool of Claude's has written; one part for each path. */
+  file: { path: string; tool: string };
+  /** A part of what a subagent says and does; its `subagent` is the id of the tool call that has started it. */
+  subagent: Part;
+  /** A block of words that the model took back, and that stays in the message all the same: see `standing`. */
+  withdrawn: { block: string };
+  /** What became of the files at the end. */
+  commit: NonNullable<RunEnd["commit"]>;
+  /** Why the run failed: `code` is one of the table, `recoverable` says whether a new run may succeed. */
+  failure: { code: string; message: string; recoverable: boolean; run_id: string };
+};
+
+/** What a message knows of its run. */
+export interface RunMetadata {
+  run_id: string;
+  /** Continues the conversation, as `resume` of the next job. */
+  session_id?: string;
+  usage?: NonNullable<RunEnd["usage"]>;
+  result?: unknown;
+}
+
+interface Called {
+  readonly toolCallId: string;
+  readonly dynamic: true;
+  readonly providerExecuted: true;
+}
+interface Named {
+  readonly id: string;
+  readonly providerMetadata: { readonly workbench: { readonly block: string } };
+}
+
+/** The chunks of the AI SDK's UI message stream that a run becomes. */
+export type UiChunk =
+  | { readonly type: "start"; readonly messageId: string; readonly messageMetadata: RunMetadata }
+  | { readonly type: "start-step" | "finish-step" | "reset-step" }
+  | (Named & { readonly type: "text-start" | "reasoning-start" })
+  | { readonly type: "text-delta" | "reasoning-delta"; readonly id: string; readonly delta: string }
+  | { readonly type: "text-end" | "reasoning-end"; readonly id: string }
+  | (Called & { readonly type: "tool-input-start"; readonly toolName: string })
+  | { readonly type: "tool-input-delta"; readonly toolCallId: string; readonly inputTextDelta: string }
+  | (Called & { readonly type: "tool-input-available"; readonly toolName: string; readonly input: unknown })
+  | (Called & { readonly type: "tool-input-error"; readonly toolName: string; readonly input: unknown; readonly errorText: string })
+  | (Called & { readonly type: "tool-output-available"; readonly output: string })
+  | (Called & { readonly type: "tool-output-error"; readonly errorText: string })
+  | { readonly [Name in keyof RunData]: { readonly type: `data-${Name}`; readonly id?: string; readonly data: RunData[Name] } }[keyof RunData]
+  | { readonly type: "finish"; readonly finishReason: "stop"; readonly messageMetadata: RunMetadata }
+  | { readonly type: "abort"; readonly reason: string }
+  | { readonly type: "error"; readonly errorText: string };
+
+/** Claude's tools that write a file, and the field of their input that names it. */
+const WRITERS: Readonly<Record<string, string>> = {
+  Write: "file_path",
+  Edit: "file_path",
+  MultiEdit: "file_path",
+  NotebookEdit: "notebook_path",
+};
+
+interface Tool {
+  readonly name: string;
+  /** The input, once all of it has come; else the call is still being written. */
+  input?: { readonly [field: string]: unknown };
+}
+
+/** Turns the events of one run into chunks. It may begin anywhere in the run. */
+export class UiMessageMapper {
+  #begun = false;
+  #step: string | undefined; // the id of the model's message that the current step shows
+  #emptied = false; // the current step was reset: the next message of the model goes on in it
+  #said: { readonly block: string; readonly kind: "text" | "reasoning" }[] = []; // the step's words, in order
+  #open = new Map<string, "text" | "reasoning">(); // by block
+  #tools = new Map<string, Tool>(); // by the call's id
+  #calls = new Map<string, string>(); // the ids of the step's calls, by block
+  #subagents = new Conversation();
+
+  /** The chunks of the next event. */
+  map(event: RunEvent): UiChunk[] {
+    const chunks: UiChunk[] = [];
+    if (!this.#begun) {
+      this.#begun = true;
+      chunks.push({ type: "start", messageId: event.run_id, messageMetadata: { run_id: event.run_id } });
+    }
+    if (event.type === "status") {
+      chunks.push({ type: "data-status", id: "status", data: { phase: event.phase, message: event.message } });
+    } else if (event.type === "stream") {
+      if (event.replaces !== undefined) this.#withdraw(event.replaces, chunks);
+      this.#stream(event, chunks);
+    } else {
+      this.#end(event, chunks);
+    }
+    return chunks;
+  }
+
+  #stream(event: RunStreamEvent, chunks: UiChunk[]): void {
+    const { channel, text, message, message_id: block = "" } = event;
+    if (channel !== "claude") chunks.push({ type: "data-output", data: { channel, text } });
+    else if (message === undefined) this.#say("text", block, text, chunks);
+    else if ("parent_tool_use_id" in message && message.parent_tool_use_id !== null) this.#subagent(event, chunks);
+    else if (message.type === "stream_event") this.#partial(message, chunks);
+    else if (message.type === "assistant" && message.is_api_error_message !== true) this.#whole(message, chunks);
+    else if (message.type === "user") this.#answers(message, chunks);
+  }
+
+  #partial({ event, api_message_id = "" }: ClaudePartial, chunks: UiChunk[]): void {
+    if (event?.type === "message_start") return this.#begin(event.message.id, chunks);
+    if (event === undefined || !("index" in event)) return; // undefined in a line that was cut
+    const block = `${api_message_id}#${event.index}`;
+    if (event.type === "content_block_stop") return this.#close(block, chunks);
+    if (event.type === "content_block_start") {
+      if (event.content_block.type === "tool_use") this.#call(api_message_id, block, event.content_block, chunks);
+      return;
+    }
+    const called = this.#calls.get(block);
+    if (event.delta.type === "thinking_delta") this.#say("reasoning", block, event.delta.thinking, chunks);
+    else if (event.delta.type === "input_json_delta" && called !== undefined && event.delta.partial_json !== "") {
+      chunks.push({ type: "tool-input-delta", toolCallId: called, inputTextDelta: event.delta.partial_json });
+    }
+  }
+
+  /** Blocks that are whole: of a call the input; of words only what has not come in pieces before. */
+  #whole({ message }: Extract<ClaudeMessage, { type: "assistant" }>, chunks: UiChunk[]): void {
+    for (const block of message?.content ?? []) {
+      if (block.type === "tool_use") {
+        const tool = this.#call(message.id, block.id, block, chunks);
+        if (tool.input !== undefined) continue;
+        tool.input = block.input;
+        chunks.push({ type: "tool-input-available", ...called(block.id), toolName: tool.name, input: block.input });
+        continue;
+      }
+      const kind = block.type === "text" ? "text" : "reasoning";
+      const words = block.type === "text" ? block.text : block.thinking;
+      const whole = `${message.id}#${kind}`;
+      const came = this.#step === message.id ? this.#said.filter((one) => one.kind === kind) : [];
+      if (came.some(({ block }) => !block.startsWith(whole))) continue;
+      const name = `${whole}${came.length || ""}`;
+      this.#say(kind, name, words, chunks);
+      this.#close(name, chunks);
+    }
+  }
+
+  #answers({ message }: Extract<ClaudeMessage, { type: "user" }>, chunks: UiChunk[]): void {
+    const content = message?.content;
+    for (const block of Array.isArray(content) ? content : []) {
+      if (block.type !== "tool_result") continue;
+      const tool = this.#tools.get(block.tool_use_id);
+      if (tool === undefined) continue; // its call came before the reader began
+      const call = called(block.tool_use_id);
+      const said = textOf(block.content);
+      if (block.is_error === true) {
+        chunks.push({ type: "tool-output-error", ...call, errorText: said });
+        continue;
+      }
+      chunks.push({ type: "tool-output-available", ...call, output: said });
+      const path = tool.input?.[WRITERS[tool.name] ?? ""];
+      if (typeof path === "string") chunks.push({ type: "data-file", id: path, data: { path, tool: tool.name } });
+    }
+  }
+
+  #subagent(event: RunStreamEvent, chunks: UiChunk[]): void {
+    const before = new Set(this.#subagents.parts);
+    this.#subagents.add(event);
+    for (const data of this.#subagents.parts) {
+      if (!before.has(data)) chunks.push({ type: "data-subagent", id: data.id, data });
+    }
+  }
+
+  /** The step that shows a message of the model; the step before is closed. */
+  #begin(message: string, chunks: UiChunk[]): void {
+    if (this.#step === message && !this.#emptied) return;
+    if (!this.#emptied) {
+      this.#leave(chunks);
+      chunks.push({ type: "start-step" });
+    }
+    this.#emptied = false;
+    this.#step = message;
+    this.#said = [];
+    this.#calls.clear();
+  }
+
+  /** Closes what the step has open. A call whose input never became whole broke off: nobody has made it. */
+  #leave(chunks: UiChunk[]): void {
+    for (const block of [...this.#open.keys()]) this.#close(block, chunks);
+    for (const id of new Set(this.#calls.values())) {
+      const tool = this.#tools.get(id);
+      if (tool === undefined || tool.input !== undefined) continue;
+      const errorText = "the call broke off before it was whole, and was not made";
+      chunks.push({ type: "tool-input-error", ...called(id), toolName: tool.name, input: {}, errorText });
+    }
+    if (this.#step !== undefined) chunks.push({ type: "finish-step" });
+  }
+
+  #say(kind: "text" | "reasoning", block: string, delta: string, chunks: UiChunk[]): void {
+    if (delta === "") return;
+    if (!this.#open.has(block)) {
+      this.#begin(block.split("#", 1)[0] ?? "", chunks);
+      this.#open.set(block, kind);
+      this.#said.push({ block, kind });
+      chunks.push({ type: `${kind}-start`, id: block, providerMetadata: { workbench: { block } } });
+    }
+    chunks.push({ type: `${kind}-delta`, id: block, delta });
+  }
+
+  #call(message: string, block: string, { id, name }: Pick<ClaudeToolUse, "id" | "name">, chunks: UiChunk[]): Tool {
+    const known = this.#tools.get(id);
+    if (known !== undefined) return known;
+    this.#begin(message, chunks);
+    const tool: Tool = { name };
+    this.#tools.set(id, tool);
+    this.#calls.set(block, id);
+    chunks.push({ type: "tool-input-start", ...called(id), toolName: name });
+    return tool;
+  }
+
+  /**
+   * Takes back a block, or with a message's id all of its blocks. The AI SDK can empty the current step, and no less. So
+   * where something before the block stands, a `data-withdrawn` part names it instead. A call that was whole stands.
+   */
+  #withdraw(name: string, chunks: UiChunk[]): void {
+    const words = this.#said.filter(({ kind }) => kind === "text");
+    if (name !== this.#step && !words.some(({ block }) => block === name)) return; // not shown, or taken back already
+    const calls = [...this.#calls.values()];
+    if (calls.some((id) => this.#tools.get(id)?.input !== undefined) || (name !== this.#step && words[0]?.block !== name)) {
+      this.#said = this.#said.filter(({ block }) => block !== name);
+      this.#close(name, chunks);
+      if (name !== this.#step) chunks.push({ type: "data-withdrawn", id: name, data: { block: name } });
+      return;
+    }
+    for (const id of calls) this.#tools.delete(id);
+    this.#calls.clear();
+    this.#open.clear();
+    this.#said = [];
+    this.#emptied = true;
+    chunks.push({ type: "reset-step" });
+  }
+
+  #close(block: string, chunks: UiChunk[]): void {
+    const kind = this.#open.get(block);
+    this.#open.delete(block);
+    if (kind !== undefined) chunks.push({ type: `${kind}-end`, id: block });
+  }
+
+  #end(event: RunEnd, chunks: UiChunk[]): void {
+    const { run_id, usage, commit } = event;
+    this.#leave(chunks);
+    if (commit !== undefined) chunks.push({ type: "data-commit", data: commit });
+    if (event.type === "done") {
+      const messageMetadata: RunMetadata = { run_id };
+      if (usage !== undefined) messageMetadata.usage = usage;
+      if (usage?.session_id !== undefined) messageMetadata.session_id = usage.session_id;
+      if (event.result !== undefined) messageMetadata.result = event.result;
+      chunks.push({ type: "finish", finishReason: "stop", messageMetadata });
+      return;
+    }
+    const { code, message, recoverable } = event;
+    chunks.push({ type: "data-failure", data: { code, message, recoverable, run_id } });
+    if (code === "cancelled") chunks.push({ type: "abort", reason: message });
+    else chunks.push({ type: "error", errorText: `${code}: ${message}` });
+  }
+}
+
+function called(toolCallId: string): Called {
+  return { toolCallId, dynamic: true, providerExecuted: true };
+}
+
+/** A part of a message of the AI SDK, as far as it is read here. */
+interface UiPart {
+  readonly type: string;
+  readonly text?: string;
+  readonly data?: unknown;
+  readonly providerMetadata?: { readonly [name: string]: unknown } | undefined;
+}
+
+/** The parts of a message without the words that the model has taken back. */
+export function standing<One extends UiPart>(parts: readonly One[]): One[] {
+  const withdrawn = parts.filter(({ type }) => type === "data-withdrawn");
+  const gone = new Set(withdrawn.map(({ data }) => (data as RunData["withdrawn"]).block));
+  return parts.filter(({ type, providerMetadata }) => {
+    const { block } = (providerMetadata?.["workbench"] ?? {}) as { block?: string };
+    return type !== "data-withdrawn" && (block === undefined || !gone.has(block));
+  });
+}
+
+/**
+ * The events of a run as chunks: `uiMessageStream((signal) => client.follow(runId, { signal }))`. Who cancels the stream
+ * stops reading, at once; the run goes on for its grace period.
+ */
+export function uiMessageStream(open: (signal: AbortSignal) => RunStream): ReadableStream<UiChunk> {
+  const reading = new AbortController();
+  const mapper = new UiMessageMapper();
+  const events = open(reading.signal)[Symbol.asyncIterator]();
+  return new ReadableStream<UiChunk>(
+    {
+      async pull(controller) {
+        for (;;) {
+          const { done, value } = await events.next();
+          if (done === true) return controller.close();
+          const chunks = mapper.map(value);
+          for (const chunk of chunks) controller.enqueue(chunk);
+          if (chunks.length > 0) return;
+        }
+      },
+      cancel() {
+        reading.abort();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+/** A message of a chat, as far as it is read here. */
+export interface ChatMessage {
+  readonly role: string;
+  readonly metadata?: unknown;
+  readonly parts: readonly UiPart[];
+}
+
+/** The job for a chat: the text of its last question as the prompt, in the session of the last answer. */
+export function promptOf(messages: readonly ChatMessage[]): JobInput {
+  const before = [...messages].reverse();
+  const question = before.find(({ role }) => role === "user");
+  const prompt = (question?.parts ?? []).map(({ type, text }) => (type === "text" ? text : "")).join("");
+  const answers = before.map(({ metadata }) => metadata as RunMetadata | undefined);
+  const session = answers.find((metadata) => metadata?.session_id !== undefined)?.session_id;
+  return session === undefined ? { prompt } : { prompt, resume: session };
+}
+
+interface Chat {
+  readonly chatId: string;
+  readonly abortSignal?: AbortSignal | undefined;
+}
+
+interface Remembered {
+  readonly runId?: string;
+  readonly key?: string;
+  readonly job?: JobInput;
+}
+
+/**
+ * A transport for `useChat`: `new RunTransport(client)`. Its `stop()` ends the run itself, which an aborted fetch alone
+ * does not. With `resume: true` a page that is loaded again shows its run from the first event.
+ */
+export class RunTransport {
+  /** A resumed stream is the whole message again, and takes the place of what was shown of it. */
+  readonly resumeStreamIsReplay = true;
+  readonly #client: Client;
+  readonly #jobOf: (messages: readonly ChatMessage[]) => JobInput;
+  readonly #memory: Memory | undefined;
+
+  /** `jobOf` makes a job of a chat, `promptOf` unless given; `memory` keeps runs over a reload, `sessionStorage` unless given. */
+  constructor(
+    client: Client,
+    options: { readonly jobOf?: (messages: readonly ChatMessage[]) => JobInput; readonly memory?: Memory } = {},
+  ) {
+    this.#client = client;
+    this.#jobOf = options.jobOf ?? promptOf;
+    this.#memory = options.memory ?? pageMemory();
+  }
+
+  /** Starts a run for the last message of a chat. */
+  readonly sendMessages = async (chat: Chat & { readonly messages: readonly ChatMessage[] }): Promise<ReadableStream<UiChunk>> => {
+    const key = newKey();
+    const job = this.#jobOf(chat.messages);
+    this.#keep(chat.chatId, { key, job });
+    return this.#stream(chat, (signal) => this.#client.run(job, { key, signal }));
+  };
+
+  /** Reads the run that the chat was left with, from its first event; null when there is none. */
+  readonly reconnectToStream = async (chat: Chat): Promise<ReadableStream<UiChunk> | null> => {
+    const { runId, key, job } = this.#recall(chat.chatId);
+    if (runId !== undefined) return this.#stream(chat, (signal) => this.#client.follow(runId, { signal }));
+    if (job !== undefined) return this.#stream(chat, (signal) => this.#client.run(job, { key, signal }));
+    return null;
+  };
+
+  /** A run's chunks. Its id is kept until it has ended; when the chat asks to stop, the run is cancelled. */
+  #stream({ chatId, abortSignal }: Chat, open: (signal: AbortSignal) => RunStream): ReadableStream<UiChunk> {
+    return uiMessageStream((left) => {
+      const reading = new AbortController();
+      const events = open(reading.signal);
+      // The stream is closed before the run is cancelled: of the six connections of HTTP/1.1 it may hold the last.
+      // Without an id there is nothing to cancel yet: the first event brings it.
+      const leave = (): void => {
+        if (abortSignal?.aborted !== true) return reading.abort();
+        if (events.runId === undefined || reading.signal.aborted) return;
+        reading.abort();
+        this.#keep(chatId, undefined);
+        void this.#client.cancel(events.runId).catch(() => undefined);
+      };
+      const see = (event: RunEvent): void => {
+        if (event.type === "done" || (event.type === "error" && event.code !== "stream_lost")) this.#keep(chatId, undefined);
+        else if (event.seq === 1) this.#keep(chatId, { runId: event.run_id });
+        if (left.aborted) leave();
+      };
+      const fail = (error: unknown): void => {
+        if (error instanceof RunRefusedError && !error.passing) this.#keep(chatId, undefined); // no run is to be found
+      };
+      abortSignal?.addEventListener("abort", leave, { once: true });
+      left.addEventListener("abort", leave, { once: true });
+      return watched(events, see, fail);
+    });
+  }
+
+  #keep(chatId: string, what: Remembered | undefined): void {
+    try {
+      if (what === undefined) this.#memory?.removeItem(`workbench:chat:${chatId}`);
+      else this.#memory?.setItem(`workbench:chat:${chatId}`, JSON.stringify(what));
+    } catch {
+      // full, or forbidden: then a page that is loaded again does not find the run
+    }
+  }
+
+  #recall(chatId: string): Remembered {
+    try {
+      const found: unknown = JSON.parse(this.#memory?.getItem(`workbench:chat:${chatId}`) ?? "{}");
+      return typeof found === "object" && found !== null ? found : {};
+    } catch {
+      return {};
+    }
+  }
+}
+
+/** The same events, each of which `see` is told before its reader has it, and `fail` what they end with instead. */
+function watched(events: RunStream, see: (event: RunEvent) => void, fail: (error: unknown) => void): RunStream {
+  return {
+    key: events.key,
+    get runId() {
+      return events.runId;
+    },
+    get lastSeq() {
+      return events.lastSeq;
+    },
+    async *[Symbol.asyncIterator]() {
+      try {
+        for await (const event of events) {
+          see(event);
+          yield event;
+        }
+      } catch (error) {
+        fail(error);
+        throw error;
+      }
+    },
+  };
+}
