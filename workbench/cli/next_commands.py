@@ -25,7 +25,7 @@ def add(
         bool, typer.Option("--diff", help="Change nothing; show what would change, and exit with 1 if anything would.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Also replace files that were changed in the application.")
+        bool, typer.Option("--replace", help="Also replace files that were changed or deleted in the application.")
     ] = False,
     env: Annotated[
         bool, typer.Option(help="Write the endpoint's address and secret to .env.local, for the server.")
@@ -41,7 +41,7 @@ def add(
 
     with failing():
         if diff:
-            changes = application.difference(directory)
+            changes = application.difference(directory, replace=replace)
             typer.echo(changes, nl=False)
             raise typer.Exit(1 if changes else 0)
         application.home_of_client(directory)
@@ -56,7 +56,9 @@ def add(
         for name in done.removed:
             typer.echo(f"removed  {name}")
         for name in done.kept:
-            typer.echo(f"kept     {name}, which was changed here: --diff shows what is new, --replace takes it")
+            typer.echo(
+                f"kept     {name}, which is new, and was changed here: --diff shows what is new, --replace takes it"
+            )
         if endpoint is not None and env_file.write(directory, endpoint):
             typer.echo(f"wrote    {env_file.NAME}")
         say("next: the route handlers, as .github/docs/nextjs.md tells")

@@ -7,7 +7,7 @@ since, and leaves alone what the team has made its own.
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -32,7 +32,7 @@ class Added:
     written: tuple[str, ...]
     removed: tuple[str, ...]
     kept: tuple[str, ...]
-    """Files that the team has changed, and that a newer version would change, too."""
+    """Files that the team has changed or deleted, and that are shipped differently now."""
 
 
 def shipped(timeouts: Timeouts | None = None) -> dict[str, str]:
@@ -60,54 +60,83 @@ def home_of_client(application: Path) -> Path:
 
 
 def add(application: Path, *, replace: bool = False) -> Added:
-    """Write the client's files; what the team has changed stays, unless `replace`.
+    """Write the client's files; what the team has changed or deleted stays, unless `replace`.
 
     Raises NoApplicationError, OSError.
     """
     home = home_of_client(application)
-    ours = shipped()
     known = _known(home)
-    written, kept, removed = [], [], []
+    changes = _changes(home, known)
+    taken = [change for change in changes if replace or not change.is_the_teams]
     home.mkdir(parents=True, exist_ok=True)
-    for name, text in ours.items():
-        there = _text(home / name)
-        if there == text:
-            continue
-        if there is None or replace or known.get(name) == _digest(there):
-            (home / name).write_text(text, encoding="utf-8")
-            written.append(name)
+    for change in taken:
+        if change.text is None:
+            (home / change.name).unlink()
         else:
-            kept.append(name)
-    for name in known.keys() - ours.keys():
-        there = _text(home / name)
-        if there is not None and known[name] == _digest(there):
-            (home / name).unlink()
-            removed.append(name)
+            (home / change.name).write_text(change.text, encoding="utf-8")
+    kept = [change.name for change in changes if change not in taken]
     # Of a file that was kept, what it was made of stays known: it is still the team's.
-    digests = {name: known.get(name, "") if name in kept else _digest(text) for name, text in ours.items()}
+    digests = {name: known.get(name, "") if name in kept else _digest(text) for name, text in shipped().items()}
     manifest = {"version": version(_DISTRIBUTION), "files": digests}
     (home / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
-    def named(names: list[str]) -> tuple[str, ...]:
+    def named(names: Iterable[str]) -> tuple[str, ...]:
         return tuple(str((home / name).relative_to(application)) for name in sorted(names))
 
-    return Added(written=named(written), removed=named(removed), kept=named(kept))
+    return Added(
+        written=named(change.name for change in taken if change.text is not None),
+        removed=named(change.name for change in taken if change.text is None),
+        kept=named(change.name for change in changes if change not in taken and change.is_news),
+    )
 
 
-def difference(application: Path) -> str:
-    """What `add` with `replace` would change, as a unified diff; empty when nothing. Raises NoApplicationError."""
+def difference(application: Path, *, replace: bool = False) -> str:
+    """What is new, as a unified diff, also in files that `add` would keep; empty when nothing is.
+
+    With `replace`, also what the team has changed in files that are as they were shipped. Raises NoApplicationError.
+    """
     home = home_of_client(application)
     lines: list[str] = []
-    for name, text in shipped().items():
-        there = _text(home / name)
-        path = (home / name).relative_to(application)
+    for change in _changes(home, _known(home)):
+        if not (change.is_news or replace):
+            continue
+        path = (home / change.name).relative_to(application)
         lines += difflib.unified_diff(
-            (there or "").splitlines(keepends=True),
-            text.splitlines(keepends=True),
-            f"{path}" if there is not None else "/dev/null",
-            f"{path} ({_DISTRIBUTION} {version(_DISTRIBUTION)})",
+            (change.there or "").splitlines(keepends=True),
+            (change.text or "").splitlines(keepends=True),
+            f"{path}" if change.there is not None else "/dev/null",
+            f"{path} ({_DISTRIBUTION} {version(_DISTRIBUTION)})" if change.text is not None else "/dev/null",
         )
     return "".join(lines)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A file that is not as it is shipped now."""
+
+    name: str
+    there: str | None
+    """What the application has; None when it has no such file."""
+    text: str | None
+    """What is shipped; None when it is no longer."""
+    is_the_teams: bool
+    """Whether the team has written, changed or deleted it."""
+    is_news: bool
+    """Whether what is shipped is another than when the file was written."""
+
+
+def _changes(home: Path, known: Mapping[str, str]) -> list[_Change]:
+    ours = shipped()
+    found = []
+    for name in sorted({*ours, *known}):
+        there, text, before = _text(home / name), ours.get(name), known.get(name)
+        if there == text:
+            continue
+        as_written = before is None if there is None else before == _digest(there)
+        if text is None and not as_written:
+            continue  # of no use to us any more, and the team's
+        found.append(_Change(name, there, text, not as_written, text is None or before != _digest(text)))
+    return found
 
 
 def _known(home: Path) -> Mapping[str, str]:
@@ -121,7 +150,7 @@ def _known(home: Path) -> Mapping[str, str]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
 

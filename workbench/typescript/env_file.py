@@ -3,14 +3,13 @@
 No name begins with NEXT_PUBLIC_: what has such a name is put into the pages.
 """
 
-import os
 import re
-import secrets
 import subprocess
 from pathlib import Path
 
 from workbench.deployment.endpoint import Endpoint
 from workbench.errors import WorkbenchError
+from workbench.machine import private_files
 
 NAME = ".env.local"
 _GIT_S = 20
@@ -29,6 +28,10 @@ def require_ignored(application: Path) -> None:
         )
     except FileNotFoundError:
         return  # no git, no repository
+    except subprocess.TimeoutExpired:
+        raise UnsafePlaceError(
+            f"git did not say within {_GIT_S} s whether it ignores {NAME}: try `git check-ignore {NAME}` in {application}"
+        ) from None
     if asked.returncode == 1:
         raise UnsafePlaceError(
             f"git does not ignore {NAME}, so the endpoint's secret would be committed: "
@@ -49,11 +52,7 @@ def write(application: Path, endpoint: Endpoint) -> bool:
     new = "".join(f"{line}\n" for line in [*kept, *(f"{name}={_quoted(value)}" for name, value in values.items())])
     if new == old:
         return False
-    temporary = application / f"{NAME}.{secrets.token_hex(4)}.local"  # ignored by `.env*.local`, too
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(new)
-    temporary.replace(path)
+    private_files.write_text(path, new)
     return True
 
 

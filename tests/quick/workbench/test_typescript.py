@@ -59,6 +59,7 @@ def test_a_newer_version_replaces_what_nobody_has_changed_and_names_the_rest(
     diff = application.difference(app)
     assert "-// the team's\n+// new, too\n" in diff
     assert "--- /dev/null\n" in diff
+    assert "+++ /dev/null\n" in diff, "a file that is no longer shipped goes"
     assert ours.read_text() == "// the team's\n", "a difference changes nothing"
     for _ in range(2):  # what is the team's stays so
         done = application.add(app)
@@ -69,6 +70,30 @@ def test_a_newer_version_replaces_what_nobody_has_changed_and_names_the_rest(
     done = application.add(app, replace=True)
     assert [Path(name).name for name in done.written] == ["sse.ts"]
     assert application.difference(app) == ""
+
+
+@pytest.mark.parametrize("files", [("ai-sdk.ts",), ("ai-sdk.ts", "conversation.ts", "use-run.ts")])
+@pytest.mark.parametrize("how", ["changed", "deleted"])
+def test_what_the_team_has_changed_or_deleted_stays_so_and_is_no_news(
+    app: Path, files: tuple[str, ...], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application.add(app)
+    for name in files:
+        if how == "changed":
+            (home(app) / name).write_bytes(b"// the team's \xff\r\n")
+        else:
+            (home(app) / name).unlink()
+    there = {path.name: path.read_bytes() for path in home(app).iterdir()}
+    assert application.difference(app) == ""
+    assert application.difference(app, replace=True).count("\n@@ ") == len(files)
+    done = application.add(app)
+    assert (done.written, done.removed, done.kept) == ((), (), ())
+    newer = application.shipped() | {files[0]: "// new\n"}
+    monkeypatch.setattr(application, "shipped", lambda: newer)
+    assert "+// new\n" in application.difference(app)
+    assert [Path(name).name for name in application.add(app).kept] == [files[0]]
+    assert {path.name: path.read_bytes() for path in home(app).iterdir()} == there
+    assert [Path(name).name for name in application.add(app, replace=True).written] == sorted(files)
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", '{"files": 3}', '{"files": {"../../package.json": "x"}}'])

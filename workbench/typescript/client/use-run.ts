@@ -6,7 +6,7 @@
  *     <button onClick={() => run.start({ prompt })} />  <button onClick={() => run.stop()} />
  *     {run.parts.map(…)}
  */
-import { useEffect, useState, useSyncExternalStore } from "react";
+import { useEffect, useMemo, useSyncExternalStore } from "react";
 import { createClient, type Client } from "./client";
 import { pageMemory, RunStore, type RunView } from "./run-store";
 
@@ -17,13 +17,14 @@ export type { RunPhase, RunProblem, RunView } from "./run-store";
 export type UseRun = RunView & Pick<RunStore, "start" | "retry" | "follow" | "stop" | "clear">;
 
 /**
- * The run with this name. Each name of a page has a run of its own, kept in `sessionStorage`: each tab has its own, too.
+ * The run with this name; with another name, another run. They are kept in `sessionStorage`: each tab has its own.
  *
  * `client` calls the route handlers below `/api/runs` unless another is given, which must stay the same object.
  */
 export function useRun(name: string, client?: Client): UseRun {
-  const [store] = useState(
+  const store = useMemo(
     () => new RunStore(client ?? createClient({ url: "/api/runs" }), name, pageMemory()),
+    [client, name],
   );
   useEffect(() => store.attach(), [store]);
   const view = useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
