@@ -56,9 +56,7 @@ def add(
         for name in done.removed:
             typer.echo(f"removed  {name}")
         for name in done.kept:
-            typer.echo(
-                f"kept     {name}, which is new, and was changed here: --diff shows what is new, --replace takes it"
-            )
+            typer.echo(f"kept     {name}, which was changed here: --diff shows what is new, --replace takes it")
         if endpoint is not None and env_file.write(directory, endpoint):
             typer.echo(f"wrote    {env_file.NAME}")
         say("next: the route handlers, as .github/docs/nextjs.md tells")

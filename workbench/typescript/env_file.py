@@ -30,7 +30,8 @@ def require_ignored(application: Path) -> None:
         return  # no git, no repository
     except subprocess.TimeoutExpired:
         raise UnsafePlaceError(
-            f"git did not say within {_GIT_S} s whether it ignores {NAME}: try `git check-ignore {NAME}` in {application}"
+            f"git did not say within {_GIT_S} s whether it ignores {NAME}: "
+            f"try `git check-ignore {NAME}` in {application}"
         ) from None
     if asked.returncode == 1:
         raise UnsafePlaceError(
