@@ -1,5 +1,6 @@
 """The reference application of `tests/nextjs` as its team has it: installed, with the client, built and started."""
 
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from tests.support.paths import ROOT
 from tests.support.places import free_port
 
 SOURCE = ROOT / "tests" / "nextjs"
+BESIDE = "beside"
 INSTALL_S = 240
 BUILD_S = 240
 START_S = 120
@@ -56,9 +58,31 @@ class Application:
         added = cli("next", "add", str(directory), "--app-name", app_name)
         assert added.returncode == 0, added.stderr
 
-    def build(self) -> None:
-        """Make what `next start` serves; fails with what the compiler says."""
+    def build(self, beside: Mapping[str, str] | None = None) -> None:
+        """Make what `next start` serves; fails with what the compiler says.
+
+        `beside` are texts of files that are compiled with it, and are no part of it: they find the application's own
+        files as if they stood in its root.
+        """
+        for name, text in (beside or {}).items():
+            (self.directory / BESIDE / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.directory / BESIDE / name).write_text(text)
+        options = self.directory / "tsconfig.json"
+        settings = json.loads(options.read_text())
+        settings["compilerOptions"]["rootDirs"] = [".", BESIDE]
+        options.write_text(json.dumps(settings))
         _run(self.directory, BUILD_S, "npx", "--no-install", "next", "build")
+
+    @property
+    def compiled(self) -> str:
+        """What the compiler says of the files that it has read."""
+        return (self.directory / ".next/cache/.tsbuildinfo").read_text()
+
+    @property
+    def bundles(self) -> list[str]:
+        """The texts of the files that are for browsers."""
+        built = (self.directory / ".next").rglob("*.*")
+        return [path.read_text(errors="replace") for path in built if "static" in path.parts and path.is_file()]
 
     @contextmanager
     def started(self, mode: Mode = "start", env: Mapping[str, str] | None = None) -> Iterator[Server]:

@@ -15,6 +15,7 @@ test_stopping_ends_the_run_and_closing_the_tab = (
     standard.test_stopping_ends_the_run_and_closing_the_tab_does_after_the_grace
 )
 test_six_streams_at_once_leave_room_to_stop_one = standard.test_six_streams_at_once_leave_room_to_stop_one
+test_nothing_of_the_server_reaches_the_browser = standard.test_nothing_of_the_server_reaches_the_browser
 test_whoever_is_not_signed_in_or_sends_ids_is_refused = standard.test_whoever_is_not_signed_in_or_sends_ids_is_refused
 
 
@@ -91,6 +92,21 @@ def test_eleven_mebibytes_pass_the_proxy_and_more_than_the_endpoint_takes_do_not
         assert (status, "event: done" in text) == (200, True), text
         status, text = pane.page.evaluate(write, 33 * 1024 * 1024)
         assert (status, json.loads(text)["code"]) == (413, "too_large")
+
+
+def test_a_wrong_secret_is_the_servers_own_affair(application: Application, browser: Browser) -> None:
+    wrong = "a-wrong-secret-of-some-32-characters"
+    with application.started(env={"WORKBENCH_SECRET": wrong}) as server, user(browser) as context:
+        statuses: list[int] = []
+        context.on("response", lambda answer: statuses.append(answer.status))
+        pane = opened(context, server.url)
+        pane.start("print(1)")
+        pane.wait_for("failed")
+        assert pane.problem == "internal: this application is not set up to run jobs"
+        assert 401 not in statuses
+        log = server.log.read_text()
+        assert "WORKBENCH_SECRET" in log
+        assert wrong not in log
 
 
 def test_an_application_whose_endpoint_is_away_says_so_once(application: Application, browser: Browser) -> None:

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import FAST, deployed
 from tests.support import nextjs
+from tests.support.docs import nextjs as page
 from tests.support.nextjs import Application, Server
 from workbench import Workbench
 from workbench.local_cloud.process.state_directory import Running
@@ -27,7 +28,7 @@ def endpoint(cloud: Running) -> Iterator[Workbench]:
 @pytest.fixture(scope="package")
 def application(endpoint: Workbench) -> Iterator[Application]:
     with nextjs.application(APP) as installed:
-        installed.build()
+        installed.build(beside=page.code())
         yield installed
 
 
