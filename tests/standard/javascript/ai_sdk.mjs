@@ -47,10 +47,11 @@ const numbered = (events) => events.map((event, at) => ({ run_id: RUN, seq: at +
 test("files that were written, what subagents do, output, commits and usage are parts of the message", async () => {
   const commit = { committed: true, elapsed_ms: 1, changed: 1, compared: 1 };
   const usage = { input_tokens: 1, output_tokens: 2, cache_read_tokens: 0, cache_write_tokens: 0, cost_usd: 0.1, turns: 1, session_id: "s" };
+  const retry = { attempt: 1, most: 10, wait_ms: 500 };
   const inside = { type: "tool_use", id: "inner", name: "Bash", input: { command: "ls" } };
   const events = numbered([
     { type: "status", phase: "accepted", message: "accepted" },
-    { type: "status", phase: "running", message: "running" },
+    { type: "status", phase: "running", message: "running", retry },
     { type: "stream", channel: "stderr", text: "a warning" },
     said("m1", TOOL),
     answered("t", [{ type: "text", text: "written" }]),
@@ -66,7 +67,7 @@ test("files that were written, what subagents do, output, commits and usage are 
   const { parts, metadata, errors } = await message(events);
   const of = (type) => parts.filter((part) => part.type === type).map(({ data }) => data);
   assert.deepEqual(of("data-file"), [{ path: "/work/a.txt", tool: "Write" }], "what was refused is not written");
-  assert.deepEqual(of("data-status"), [{ phase: "running", message: "running" }]);
+  assert.deepEqual(of("data-status"), [{ phase: "running", message: "running", retry }]);
   assert.deepEqual(of("data-output"), [{ channel: "stderr", text: "a warning" }]);
   assert.deepEqual(of("data-commit"), [commit]);
   assert.deepEqual(of("data-subagent"), [{ kind: "tool", id: "inner", name: "Bash", input: '{"command":"ls"}', result: "a.txt", failed: false, subagent: "agent" }]);

@@ -65,8 +65,8 @@ export async function endpoint({ pace = 20, headersAfter = 0, fields: more = { c
   });
   servers.push(server);
   await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
-  const client = createClient({ url: `http://127.0.0.1:${server.address().port}/api/runs`, patience: { patienceMs: 500 } });
-  return { client, state };
+  const url = `http://127.0.0.1:${server.address().port}/api/runs`;
+  return { client: createClient({ url, patience: { patienceMs: 500 } }), state, url };
 }
 /** What stands for `sessionStorage`; `stored` is what it holds. */
 export const memory = (stored = new Map()) => ({ getItem: (name) => stored.get(name) ?? null, setItem: (name, value) => stored.set(name, value), removeItem: (name) => stored.delete(name), stored });

@@ -43,7 +43,9 @@ test("a run that is cancelled tells so to who reads it; a busy project names the
     events.push(event);
     if (event.type !== "stream") continue;
     await assert.rejects(() => all(client.run({ action: "python", code: "1" })), { code: "project_busy", runId: run.runId, recoverable: true });
+    const waiting = all(client.run({ action: "python", code: "print('mine')", wait_s: 60 }));
     assert.equal((await client.cancel(run.runId)).outcome, "cancelled");
+    assert.deepEqual((await waiting).map(({ text }) => text ?? "").join(""), "mine\n");
   }
   assert.equal(events.at(-1).code, "cancelled");
 });

@@ -79,6 +79,15 @@ def test_a_page_that_is_loaded_again_shows_its_run(scripts: Path) -> None:
     node(built(scripts), "--test-reporter=spec", "run_store.mjs")
 
 
+def test_an_edge_runtime_needs_nothing_of_node(scripts: Path) -> None:
+    """Neither the client nor the route handlers."""
+    home = application.home_of_client(built(scripts) / "client")
+    (home / "edge.ts").write_text('export * as client from "./client";\nexport * as routes from "./routes";\n')
+    form = ("--bundle", "--format=iife", "--global-name=workbench", "--target=es2022", "--platform=browser")
+    _npx(scripts, "esbuild", str(home / "edge.ts"), *form, f"--outfile={scripts / 'edge.js'}", "--log-level=warning")
+    node(scripts, "--test-reporter=spec", "edge.mjs")
+
+
 def test_the_client_is_small(scripts: Path) -> None:
     """With everything that a page needs to start, to follow and to cancel runs."""
     source = application.home_of_client(built(scripts) / "client") / "client.ts"

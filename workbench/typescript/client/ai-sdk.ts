@@ -5,14 +5,14 @@
  * One run is one message, whose id is the run's: it can be replayed from its first event at any time.
  */
 import { newKey, RunRefusedError, type Client, type RunStream } from "./client";
-import type { ClaudeMessage, ClaudePartial, ClaudeToolUse, JobInput, RunEnd, RunEvent, RunStreamEvent } from "./contract";
+import type { ClaudeMessage, ClaudePartial, ClaudeToolUse, JobInput, RunEnd, RunEvent, RunStatusEvent, RunStreamEvent } from "./contract";
 import { Conversation, textOf, type Part } from "./conversation";
 import { pageMemory, type Memory } from "./run-store";
 
 /** The `data-*` parts of a message: its type in the AI SDK is `UIMessage<RunMetadata, RunData>`. */
 export type RunData = {
-  /** What the run does now; there is one such part. */
-  status: { phase: string; message: string };
+  /** What the run does now; there is one such part. With `retry` it waits for the model. */
+  status: Pick<RunStatusEvent, "phase" | "message" | "retry">;
   /** What a program has printed. */
   output: { channel: "stdout" | "stderr"; text: string };
   /** A file that a tool of Claude's has written; one part for each path. */
@@ -97,7 +97,8 @@ export class UiMessageMapper {
       chunks.push({ type: "start", messageId: event.run_id, messageMetadata: { run_id: event.run_id } });
     }
     if (event.type === "status") {
-      chunks.push({ type: "data-status", id: "status", data: { phase: event.phase, message: event.message } });
+      const { phase, message, retry } = event;
+      chunks.push({ type: "data-status", id: "status", data: retry === undefined ? { phase, message } : { phase, message, retry } });
     } else if (event.type === "stream") {
       if (event.replaces !== undefined) this.#withdraw(event.replaces, chunks);
       this.#stream(event, chunks);
