@@ -8,10 +8,16 @@ export const RUN = "6f9619ff-8b86-4d01-b42d-00c04fc964ff";
 export const servers = [];
 after(() => servers.forEach((server) => (server.closeAllConnections(), server.close())));
 
-/** The run's words come one each `pace` milliseconds from its first POST on, as events with `fields`; it can be cancelled. */
+/** The run's words come one each `pace` milliseconds from its first POST on, as events with `fields`; it can be cancelled.
+ * After `state.leave()` the endpoint is away, until `state.away` is false. */
 export async function endpoint({ pace = 20, headersAfter = 0, fields: more = { channel: "stdout" } } = {}) {
   const runs = new Map(); // by key
-  const state = { posts: 0, keys: new Set(), deletes: 0, open: 0, most: 0 };
+  const streams = new Set();
+  const away = () => {
+    state.away = true;
+    for (const response of streams) response.destroy();
+  };
+  const state = { leave: away, away: false, posts: 0, keys: new Set(), deletes: 0, open: 0, most: 0 };
   const event = (seq, type, fields) => ({ type, run_id: RUN, seq, at_ms: seq, elapsed_ms: seq, ...fields });
   function begin(key) {
     const run = { events: [event(1, "status", { phase: "accepted", message: "accepted" })], waiting: new Set(), over: false };
@@ -34,6 +40,7 @@ export async function endpoint({ pace = 20, headersAfter = 0, fields: more = { c
   }
   const server = createServer(async (request, response) => {
     for await (const _ of request);
+    if (state.away) return response.destroy();
     const { method, headers } = request;
     const key = headers["idempotency-key"];
     if (method === "POST") {
@@ -48,7 +55,8 @@ export async function endpoint({ pace = 20, headersAfter = 0, fields: more = { c
       return response.end(JSON.stringify({ run_id: RUN, cancelled: true, outcome: "cancelled" }));
     }
     state.most = Math.max(state.most, ++state.open);
-    response.on("close", () => state.open--);
+    streams.add(response);
+    response.on("close", () => (state.open--, streams.delete(response)));
     if (headersAfter) await new Promise((later) => setTimeout(later, headersAfter));
     response.writeHead(200, { "Content-Type": "text/event-stream", "X-Run-Id": RUN });
     let at = Number(headers["last-event-id"] ?? 0);

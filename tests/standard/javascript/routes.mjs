@@ -85,6 +85,7 @@ test("nobody, a wrong body, another's ids and a run that is no run never reach t
   for (const id of ["", "..", "../health", "a?user_id=x", RUN.toUpperCase(), `${RUN}\n`]) assert.deepEqual(await told(await routes.GET(ask(), at(id))), [404, "not_found"], id);
   for (const from of ["-1", "1.5", "x"]) assert.deepEqual(await told(await routes.GET(ask({ headers: { "last-event-id": from } }), at(RUN))), [400, "invalid_request"]);
   assert.deepEqual(await told(await routes.POST(post({ action: "git", op: "log" }))), [403, "permission_denied"]);
+  assert.deepEqual(await told(await routes.GET(ask({ method: "HEAD" }), at(RUN))), [405, "method_not_allowed"]);
   assert.equal(asked.length, 0);
 });
 

@@ -96,6 +96,25 @@ test("two tabs show one run, and one of them may go", async () => {
   assert.deepEqual([state.posts, state.deletes], [1, 0]);
 });
 
+test("a run that is lost from sight is read again by a retry, and no new one is made", async () => {
+  const { client, state } = await endpoint();
+  const store = new RunStore(client, "a", memory());
+  store.start({ prompt: "a" });
+  await until(() => store.getSnapshot().events.length > 3);
+  state.leave();
+  await ended(store);
+  assert.equal(store.getSnapshot().problem.code, "stream_lost");
+  state.away = false;
+  store.retry();
+  assert.equal(store.getSnapshot().problem, undefined);
+  await ended(store);
+  whole(store.getSnapshot());
+  assert.equal(state.posts, 1);
+  store.retry();
+  await ended(store);
+  assert.equal(state.posts, 2, "of a run that has ended, a retry is a new one");
+});
+
 test("a refusal is shown with its run and forgotten; one that is not answered is found again", async () => {
   const kept = memory();
   const refusing = createServer((_, response) => response.writeHead(409).end(JSON.stringify({ error: "busy", code: "project_busy", recoverable: true, run_id: RUN })));

@@ -136,6 +136,8 @@ export function createRunRoutes(options: RoutesOptions): RunRoutes {
 
   async function GET(request: Request, context: RunContext): Promise<Response> {
     return answered(request, async (of, leaving) => {
+      // Next.js gives HEAD to this handler, too: a stream that nobody takes would be a reader for whom the run goes on.
+      if (request.method !== "GET") throw refused(405, "method_not_allowed", "only GET, DELETE and POST are answered here");
       const runId = await runOf(context);
       const frames = new Frames((after, signal) => resumed(runId, of, after, signal), {
         after: afterOf(request),

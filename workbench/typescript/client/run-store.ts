@@ -104,10 +104,18 @@ export class RunStore {
     void this.#read();
   };
 
-  /** The same job once more, as a new run: with the old key it would only be told how the old one ended. */
+  /**
+   * The same job once more, as a new run: with the old key it would only be told how the old one ended. A run that is
+   * only not seen any more, and may go on, is read again instead.
+   */
   readonly retry = (): void => {
-    const { job } = this.#remembered;
-    if (job !== undefined) this.start(job);
+    const { job, runId } = this.#remembered;
+    if (this.#view.problem?.code === "stream_lost" && runId !== undefined) {
+      this.#begin(this.#remembered);
+      void this.#read();
+    } else if (job !== undefined) {
+      this.start(job);
+    }
   };
 
   /** Reads a run that was started elsewhere: in another tab, or before. */
