@@ -12,6 +12,8 @@ export function RunPane({ name, shared }: { name: string; shared: string | undef
   const run = useRun(name, client);
   const [prompt, setPrompt] = useState("");
   const [action, setAction] = useState<"claude" | "python">("claude");
+  const [ready, setReady] = useState(false); // what is written before React has the page would be lost
+  useEffect(() => setReady(true), []);
   const { follow } = run;
   useEffect(() => {
     if (shared !== undefined) follow(shared);
@@ -27,12 +29,26 @@ export function RunPane({ name, shared }: { name: string; shared: string | undef
           run.start(job);
         }}
       >
-        <select aria-label="action" value={action} onChange={(event) => setAction(event.target.value as typeof action)}>
+        <select
+          aria-label="action"
+          disabled={!ready}
+          value={action}
+          onChange={(event) => setAction(event.target.value as typeof action)}
+        >
           <option value="claude">Claude</option>
           <option value="python">Python</option>
         </select>
-        <textarea aria-label="prompt" rows={3} cols={60} value={prompt} onChange={(event) => setPrompt(event.target.value)} />
-        <button type="submit">Run</button>
+        <textarea
+          aria-label="prompt"
+          rows={3}
+          cols={60}
+          disabled={!ready}
+          value={prompt}
+          onChange={(event) => setPrompt(event.target.value)}
+        />
+        <button type="submit" disabled={!ready}>
+          Run
+        </button>
         <button type="button" disabled={!busy} onClick={() => void run.stop()}>
           Stop
         </button>

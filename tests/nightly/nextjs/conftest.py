@@ -5,14 +5,19 @@ from typing import cast
 
 import pytest
 
+from tests.standard.claude.endpoint.conftest import claude
 from tests.standard.nextjs.conftest import application, browser, endpoint
+from tests.support.claude.endpoint import Claude
 from tests.support.nextjs import Application, Mode, Server
 
-__all__ = ["application", "browser", "endpoint"]
+__all__ = ["application", "browser", "claude", "endpoint"]
 
 
 @pytest.fixture(scope="package", params=["start", "dev"])
-def server(application: Application, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One after the other: both keep what they have built in the same directory."""
+def server(application: Application, claude: Claude, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One after the other: both keep what they have built in the same directory.
+
+    Behind them the browser starts, in whose thread nothing can be deployed: so the endpoint with a model stands before.
+    """
     with application.started(cast("Mode", request.param)) as server:
         yield server

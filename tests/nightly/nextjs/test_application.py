@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.standard.nextjs import test_application as standard
-from tests.standard.nextjs.panes import ENDLESS, counting, opened, user
+from tests.standard.nextjs.panes import ENDLESS, LONG, counting, opened, user
+from tests.support.claude.endpoint import Claude
 from tests.support.nextjs import NODE, Application, Server
 
 pytestmark = [*NODE, pytest.mark.browser]
@@ -107,6 +108,32 @@ def test_a_wrong_secret_is_the_servers_own_affair(application: Application, brow
         log = server.log.read_text()
         assert "WORKBENCH_SECRET" in log
         assert wrong not in log
+
+
+def test_what_claude_says_and_does_is_shown_with_the_files_that_it_wrote(
+    application: Application, claude: Claude, browser: Browser
+) -> None:
+    called = claude.wb.endpoint
+    env = {"WORKBENCH_URL": called.url, "WORKBENCH_SECRET": called.secret.get_secret_value()}
+    with application.started(env=env) as server, user(browser) as context:
+        pane = opened(context, server.url)
+        pane.root.get_by_label("prompt").fill("write a page")
+        pane.press("Run")
+        pane.wait_for_text("I write a page.")
+        pane.wait_for_text("Both files are there.")
+        pane.wait_for("done")
+        calls = pane.root.locator("[data-kind=tool]")
+        assert calls.locator("summary").all_text_contents() == ["Write ✓", "Write ✓"]
+        assert "<h1>hello</h1>" in calls.first.text_content()
+        assert pane.root.locator("[data-kind=text]").all_text_contents() == ["I write a page.", "Both files are there."]
+        before = pane.numbers
+        pane.page.reload()
+        pane.wait_for_text("Both files are there.")
+        pane.wait_for("done")
+        assert pane.numbers == before == list(range(1, len(before) + 1))
+        pane.press("List again")
+        pane.press("index.html")
+        expect(pane.root.get_by_label("content")).to_have_text("<h1>hello</h1>\n", timeout=LONG)
 
 
 def test_an_application_whose_endpoint_is_away_says_so_once(application: Application, browser: Browser) -> None:
