@@ -33,7 +33,7 @@ def test_it_is_what_the_models_and_the_schema_say(path: Path) -> None:
     recording = Recording.load(path)
     assert all(check.ok for check in recording.run.checks())
     schema = json_schema()
-    check = Draft202012Validator({**schema, "anyOf": [{"$ref": "#/$defs/Event"}]})
+    check = Draft202012Validator({**schema, "anyOf": [{"$ref": "#/$defs/RunEvent"}]})
     for event, data in zip(recording.events, written(recording), strict=True):
         check.validate(data)
         assert json.loads(dump_event(event)) == data, "today's models read and write all that was written"
