@@ -173,10 +173,19 @@ class Side(ABC):
         took_s = round(time.monotonic() - began, 3)
         return Observation(side=self.name, events=(), ended="refused", code=code, took_s=took_s)
 
-    def alive(self) -> set[str]:
-        """The ids of the app's sandboxes that are alive now."""
-        app_id = modal.App.lookup(self.app_name).app_id
-        return {one.object_id for one in modal.Sandbox.list(app_id=app_id)}
+    @abstractmethod
+    def sandbox_names(self, project: Project) -> list[str]:
+        """The names of the sandboxes that a project's runs were given."""
+
+    def alive(self, project: Project) -> int:
+        """How many sandboxes of a project are alive now."""
+        return sum(self._is_alive(name) for name in self.sandbox_names(project))
+
+    def _is_alive(self, name: str) -> bool:
+        try:
+            return modal.Sandbox.from_name(self.app_name, name).poll() is None
+        except modal.exception.NotFoundError:
+            return False
 
     def read(self, project: Project, path: str) -> str | None:
         """A committed file, as anybody outside of the sandbox sees it now; None when it is not there."""
@@ -194,6 +203,10 @@ class Naive(Side):
     name = "naive"
     program = "python3 -c *"
 
+    def __init__(self, target: Target, faults: Faults | None = None) -> None:
+        super().__init__(target, faults)
+        self._named: dict[str, list[str]] = {}
+
     def deploy(self, on_line: Callable[[str], None]) -> None:
         """Deploy `naive/app.py` with the stock command."""
         self.target.point_sdk()
@@ -208,9 +221,11 @@ class Naive(Side):
 
     def request(self, project: Project, code: str, timeout_s: int | None) -> dict[str, Any]:
         """It has fields of its own."""
+        sandbox = f"{self.sandbox_name(project)}-{secrets.token_hex(4)}"
+        self._named.setdefault(project.project_id, []).append(sandbox)
         return {
             "project": f"{project.user_id}/{project.project_id}",
-            "sandbox": f"{self.sandbox_name(project)}-{secrets.token_hex(4)}",
+            "sandbox": sandbox,
             "code": code,
             "timeout_s": timeout_s,
         }
@@ -238,6 +253,10 @@ class Naive(Side):
     def sandbox_name(self, project: Project) -> str:
         """One that follows from the project; each run adds a few letters."""
         return f"naive-{project.project_id}"
+
+    def sandbox_names(self, project: Project) -> list[str]:
+        """One for each of its runs."""
+        return self._named.get(project.project_id, [])
 
     def path(self, project: Project, path: str) -> tuple[str, str]:
         """All projects are directories of one volume."""
@@ -307,6 +326,10 @@ class Hardened(Side):
     def sandbox_name(self, project: Project) -> str:
         """The one that the endpoint gives it."""
         return project_name(project.user_id, project.project_id)
+
+    def sandbox_names(self, project: Project) -> list[str]:
+        """All runs of a project have the same."""
+        return [self.sandbox_name(project)]
 
     def path(self, project: Project, path: str) -> tuple[str, str]:
         """The project's part of the project volume."""

@@ -47,11 +47,10 @@ _IDLE_S = 8  # the hardened endpoint's heartbeat is 5 s in the lab
 
 def _left_alone(side: Side, project: Project) -> Outcome:
     """A reader that leaves after the first output, and what has become of the sandbox some time later."""
-    before = side.alive()
     code = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
     seen = side.run(project, code, reading=Reading(leave_after=1))
     time.sleep(_LEFT_S)
-    return Outcome((seen,), {"alive": len(side.alive() - before)}, {"the reader left": int(seen.ended == "left")})
+    return Outcome((seen,), {"alive": side.alive(project)}, {"the reader left": int(seen.ended == "left")})
 
 
 _LEFT_S = 12.0  # longer than the hardened endpoint's grace in the lab, shorter than the life of a naive sandbox

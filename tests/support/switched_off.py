@@ -1,0 +1,94 @@
+"""How each hardening is switched off: edits of a copy of the endpoint, by the hardening's name."""
+
+from tests.support.edited_endpoint import Edit
+
+_STREAM, _WEB, _FLEET, _SANDBOX = "stream.py", "web.py", "sandboxes/fleet.py", "sandboxes/project_sandbox.py"
+
+OFF: dict[str, tuple[Edit, ...]] = {
+    "headers-at-once": (
+        (
+            _STREAM,
+            'await send({"type": "http.response.start"',
+            'await spool.reached(3, timeout_s=300)\n        await send({"type": "http.response.start"',
+        ),
+    ),
+    "no-buffering-header": (("contract/sse.py", '"X-Accel-Buffering": "no",', ""),),
+    "cache-header": (("contract/sse.py", '"Cache-Control": "no-cache, no-transform",', ""),),
+    "heartbeat": ((_STREAM, "if whole:", "if False:"),),
+    "output-by-time": (
+        ("sandboxes/output_chunks.py", "max(paused_until, held_since + hold_s)", "held_since + 3600"),
+    ),
+    "bounded-events": (
+        ("contract/caps.py", "MAX_STREAM_TEXT_BYTES = 64 * 1024", "MAX_STREAM_TEXT_BYTES = 1024 ** 3"),
+        ("sandboxes/output_chunks.py", "MAX_HELD_BYTES = 64 * 1024", "MAX_HELD_BYTES = 1024 * 1024"),
+    ),
+    "unbuffered-jobs": (
+        ("actions/python_action.py", '["python3", "-u", f"{WORKSPACE}', '["python3", f"{WORKSPACE}'),
+        ("actions/python_action.py", "exec python3 -u", "exec python3"),
+        ("actions/python_action.py", ', "PYTHONUNBUFFERED": "1"', ""),
+    ),
+    "numbered-events": ((_STREAM, "spool.read(self._after,", "spool.read(0,"),),
+    "run-without-connection": (("runs/readers.py", "self._wait(self._grace_s)", "self._on_alone()"),),
+    "cancel-without-readers": (("runs/readers.py", "        self._on_alone()", "        pass"),),
+    "terminated-on-every-path": (
+        (
+            _FLEET,
+            "            if not kept:\n                await finish(asyncio.ensure_future(held.terminate()))",
+            "            pass",
+        ),
+    ),
+    "sandbox-hears-its-run": (
+        (_FLEET, "if not ready or not os.read(0, 4096):", "if ready and not os.read(0, 4096):"),
+        ("runs/sweeper.py", "await self._sweep_runs()", "0"),
+        ("runs/sweeper.py", "await self._sweep_sandboxes()", "0"),
+    ),
+    "one-key-one-run": ((_WEB, 'return f"given/{given}"', 'return f"given/{given}/{secrets.token_hex(8)}"'),),
+    "exit-code-seen": (
+        (_SANDBOX, "raise await self._lost(_first(others or errors)) from None", "return 0"),
+        (_SANDBOX, "raise await self._lost(error) from None", "return 0"),
+        (_SANDBOX, "if code >= _SIGNALLED and not await self._alive():", "if False:"),
+    ),
+    "memory-told-apart": ((_SANDBOX, "if ended_as in _OUT_OF_MEMORY:", "if False:"),),
+    "own-clock": (
+        (
+            _SANDBOX,
+            "timed_out = code == -1 or (code in (124, 137) and late)",
+            "timed_out = False",
+        ),
+    ),
+    "probe": (
+        (_FLEET, "raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None\n\n    async def end_run", "raise\n\n    async def end_run"),
+    ),
+    "creation-told": (
+        (
+            _FLEET,
+            'message = f"no sandbox could be started: {self._why_not_created(error)}"\n            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None',
+            "raise",
+        ),
+    ),
+    "commit-before-the-end": (("runs/run_execution.py", "await held.commit()", "pass"),),
+    "read-back": (("sandboxes/read_back.py", "before, missing = missing, differing", "before, missing = missing, {}"),),
+    "one-writer": (
+        ("runs/leases.py", "if last is not None and not last.released and not await self._is_over(last):", "if False:"),
+    ),
+    "git-locks-cleared": ((_SANDBOX, 'python3 -I -c "$1" {WORKSPACE}; ', ""),),
+    "git-settings-off": (
+        ("actions/git_command.py", ' GIT_COMMON_DIR={_COMMON} GIT_WORK_TREE', " GIT_WORK_TREE"),
+        ("actions/git_command.py", '"-c", "core.fsmonitor=false", ', ""),
+    ),
+    "limits-in-order": (("endpoint_settings.py", "if self.process_s + self.commit_s >= self.sandbox_s:", "if False:"),
+        ("endpoint_settings.py", "if chain[inner] >= chain[outer]:", "if False:"),),
+    "limit-of-a-request": (
+        ("contract/fields.py", "timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]", "timeout_s: Annotated[int, Field(ge=1)]"),
+        ("runs/run_service.py", "request.timeout_s > limit:", "False:"),
+    ),
+    "ids-checked": (("contract/fields.py", "if not _UUID.fullmatch(value):", "if False:"),),
+    "tenants-apart": (("runs/run_service.py", "(user_id is not None and found.user_id != user_id)", "False"),),
+    "no-secret-inside": (
+        (
+            _SANDBOX,
+            "env={**_ENV, **(env or {})},",
+            'env={**_ENV, **(env or {}), "WORKBENCH_SECRET": __import__("os").environ["WORKBENCH_SECRET"]},',
+        ),
+    ),
+}
