@@ -56,6 +56,7 @@ class Workbench:
         self._endpoint: Endpoint | None = None
         self._lab: FailureLab | None = None
         self._client: AsyncClient | None = None
+        self._former: list[AsyncClient] = []  # of endpoints that were replaced; runs may still be read by them
         self._looking = threading.RLock()  # two threads that look the endpoint up share one client
         self._loop = BackgroundLoop()
 
@@ -298,21 +299,23 @@ class Workbench:
 
     def close(self) -> None:
         """Stop reading every run and end the background thread. Idempotent."""
-        if self._client is not None:
-            self._loop.call(self._client.aclose(), timeout_s=_CLOSE_S)
-            self._client = None
+        self._forget()
+        while self._former:
+            self._loop.call(self._former.pop().aclose(), timeout_s=_CLOSE_S)
         self._loop.close()
 
     def _use(self, endpoint: Endpoint) -> None:
         with self._looking:
-            self._forget()
-            self._endpoint = endpoint
-            self._client = AsyncClient(endpoint, patience_s=self._patience_s)
+            if endpoint != self._endpoint:
+                self._forget()
+                self._endpoint = endpoint
+                self._client = AsyncClient(endpoint, patience_s=self._patience_s)
 
     def _forget(self) -> None:
+        """Look the endpoint up anew at the next call; runs under way are read on by the client that they have."""
         with self._looking:
             if self._client is not None:
-                self._loop.submit(self._client.aclose())
+                self._former.append(self._client)
             self._endpoint = self._client = None
 
     def __repr__(self) -> str:
