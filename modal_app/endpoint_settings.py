@@ -31,6 +31,7 @@ class Timeouts(BaseSettings):
     start_s: Seconds = 60  # for a sandbox to be created, and then for its first command
     commit_s: Seconds = 60  # for the commit of the job's files, and reading them back
     terminate_s: Seconds = 30  # for the sandbox to end, as the platform confirms it
+    drain_s: Seconds = 20  # that runs go on in a container which is told to end; the platform gives it 30 s
     lease_s: Seconds = 20  # a sandbox that hears nothing from its run ends after it; so do runs of a container cut off
     stall_s: Seconds = 150  # of silence before a Claude CLI counts as stalled; it reports a running tool every 30 s
     model_headers_s: Seconds = 15  # for the model to begin an answer, before the CLI asks again

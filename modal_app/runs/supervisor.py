@@ -125,11 +125,20 @@ class Supervisor:
             run.journal.spool.close()
 
     async def aclose(self) -> None:
-        """End every run; wait `terminate_s` seconds for sandboxes to end and archives to be written. Idempotent."""
+        """Let runs go on for `drain_s` seconds and end those that are left; then close everything. Idempotent.
+
+        A container is told to end when it is preempted, or another version is deployed. Runs that end in that time are
+        not disturbed: their readers come back to them in another container. For the others it waits `terminate_s`
+        seconds, in which their sandboxes end and their archives are written.
+        """
+        timeouts = self._resources.settings.timeouts
+        if self._tasks:
+            _log.info("container.draining", runs=len(self._tasks))
+            await asyncio.wait(list(self._tasks.values()), timeout=timeouts.drain_s)
         for run in list(self._runs.values()):
             run.abandon()
         if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=self._resources.settings.timeouts.terminate_s)
+            await asyncio.wait(list(self._tasks.values()), timeout=timeouts.terminate_s)
         await self._leave()
         for run in list(self._runs.values()):
             await run.journal.aclose()
