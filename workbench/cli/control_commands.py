@@ -61,8 +61,8 @@ def add(
     (while it streams), commit (of a mount), web (a response of a web function). Whose calls: rpc=, app=, sandbox=,
     path=, argv= (the words of a program in a sandbox), each with * as in a shell. When: nth=, times=, probability=
     with seed=, after_messages=; for_s= by the cloud's clock; lease_s=, after which it is gone unless it was renewed.
-    How: delay_s=, status=UNAVAILABLE, kill=exec|sandbox|container, preempt=true, exhaust=memory|disk, bytes_per_s=,
-    lose=true, http_status=, buffer_bytes=, cut_after_s=, idle_cut_s=, slice_bytes=.
+    How: delay_s=, status=UNAVAILABLE, kill=exec|sandbox|container, preempt=true with grace_s=, exhaust=memory|disk,
+    bytes_per_s=, lose=true, http_status=, buffer_bytes=, cut_after_s=, idle_cut_s=, slice_bytes=.
 
     workbench cloud fault add at=stream rpc=TaskExecStdioRead after_messages=2 status=UNAVAILABLE times=1
 

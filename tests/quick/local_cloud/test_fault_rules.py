@@ -37,6 +37,12 @@ def test_what_is_misspelt_is_refused_with_what_is_nearest(fields: dict[str, Any]
     assert f"did you mean {meant}" in refusal(**{"delay_s": 1, **fields})
 
 
+@pytest.mark.parametrize(("at", "how"), [("web", {"delay_s": 1}), ("call", {"kill": "container"})])
+def test_a_grace_goes_with_a_preemption_alone(at: str, how: dict[str, Any]) -> None:
+    assert "give preempt=true" in refusal(at=at, grace_s=3, **how)
+    assert FaultRule(at="web", preempt=True, grace_s=3).grace_s == 3
+
+
 def test_what_is_near_nothing_is_refused_with_what_there_is() -> None:
     assert refusal(rpc="Qqq", delay_s=1) == "there is no RPC 'Qqq': `workbench cloud coverage` lists them"
     assert refusal(exhaust="zzzz") == "there is no exhaust 'zzzz': there is memory, disk"

@@ -77,6 +77,7 @@ class FaultRule(BaseModel):
     status: str | None = Field(None, description="a gRPC status by name: UNAVAILABLE, INTERNAL, RESOURCE_EXHAUSTED, …")
     kill: Literal["exec", "sandbox", "container"] | None = None
     preempt: bool = Field(False, description="end the container as Modal does when it needs the machine")
+    grace_s: Seconds | None = Field(None, description="how long a preempted container has to end; Modal's 30 s without")
     exhaust: Literal["memory", "disk"] | None = Field(None, description="end the sandbox as if that were used up")
     after_messages: int = Field(0, ge=0, description="how many messages of a stream pass before it happens")
     bytes_per_s: float | None = Field(None, gt=0, description="how fast a stream or a web response passes")
@@ -113,6 +114,8 @@ class FaultRule(BaseModel):
             )
         if self.argv and (self.at in ("commit", "web") or not self.rpc.startswith("TaskExec")):
             raise ValueError("argv goes with calls about a program in a sandbox: give rpc=TaskExec… as well")
+        if self.grace_s is not None and not self.preempt:
+            raise ValueError("grace_s is the time that a preempted container has: give preempt=true as well")
         self._must_match_an_rpc()
         return self
 

@@ -130,11 +130,14 @@ class Pools:
         """Kill one container and wait until it has ended; its inputs fail."""
         await self._end(self.task(task_id))
 
-    def preempt(self, task_id: str) -> None:
-        """Preempt a container: it gets SIGINT and 30 s to end, and its inputs start again in another container."""
+    def preempt(self, task_id: str, *, grace_s: float | None = None) -> None:
+        """Preempt a container: it gets SIGINT and 30 s to end, and its inputs start again in another container.
+
+        With `grace_s` it gets so many seconds.
+        """
         task = self.task(task_id)
         task.preempted = True
-        self._drain(task)
+        self._drain(task, grace_s=_DRAIN_S if grace_s is None else grace_s)
         if task.container is not None:
             task.container.interrupt()
 
@@ -331,11 +334,11 @@ class Pools:
             item.finish(result)
         self._failures.pop(function_id, None)
 
-    def _drain(self, task: Task) -> None:
+    def _drain(self, task: Task, *, grace_s: float = _DRAIN_S) -> None:
         if not task.draining:
             task.draining = True
             task.wake()
-            self._spawn(self._end_after(task, grace_s=_DRAIN_S))
+            self._spawn(self._end_after(task, grace_s=grace_s))
 
     async def _end_after(self, task: Task, *, grace_s: float) -> None:
         if task.container is not None:

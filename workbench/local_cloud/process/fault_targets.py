@@ -75,7 +75,7 @@ class FaultTargets:
             if not is_subject or task.container is None:
                 continue
             if rule.preempt:
-                self._pools.preempt(task.task_id)
+                self._pools.preempt(task.task_id, grace_s=rule.grace_s)
             else:
                 task.container.kill()
 
