@@ -20,7 +20,7 @@ from workbench.failures.observation import Observation, SideName
 from workbench.failures.results import FailureResult
 from workbench.failures.side_results import Fired, SideResult
 from workbench.failures.sides import APP_PREFIX, Hardened, Naive, Side
-from workbench.failures.turns import deploying, using
+from workbench.failures.turns import alone, using
 from workbench.runs.project import Project
 
 __all__ = ["FAMILIES", "PROMISES", "Failure", "FailureLab", "FailureResult", "SideResult"]
@@ -65,7 +65,7 @@ class FailureLab:
         experiment = experiment_of(failure.name)
         faults = self._faults()
         sides = self._deployed(on_step)
-        with using(self._lock, on_step):
+        with (alone if experiment.alone else using)(self._lock, on_step):
             return self._experiment(failure, experiment, sides, faults, on_step)
 
     def _experiment(
@@ -97,7 +97,8 @@ class FailureLab:
         experiment = experiment_of(find(name).name)
         faults = self._faults()
         chosen = next(one for one in self._deployed(lambda step: None) if one.name == side)
-        with using(self._lock, lambda step: None), _in_force(experiment, faults, chosen, project):
+        having = alone if experiment.alone else using
+        with having(self._lock, lambda step: None), _in_force(experiment, faults, chosen, project):
             yield chosen
 
     def reset(self) -> list[str]:
@@ -147,7 +148,7 @@ class FailureLab:
             )
         if self._sides is None:
             sides = (Naive(self._target, self._faults()), Hardened(self._target, self._faults()))
-            with deploying(self._lock, on_step):
+            with alone(self._lock, on_step):
                 for side in sides:
                     on_step(f"deploying the {side.name} endpoint as {side.app_name}")
                     side.deploy(lambda line: None)

@@ -36,11 +36,13 @@ class Reading:
     """How a client reads. It waits `patience_s` for the next byte, and then calls the side silent.
 
     After the first output it takes nothing for `pause_s` seconds; it leaves after `leave_after` outputs, when given.
+    `on_run` is told the run's id as soon as it is known.
     """
 
     patience_s: float = PATIENCE_S
     pause_s: float = 0.0
     leave_after: int = 0
+    on_run: Callable[[str], None] = lambda run_id: None
 
 
 class Side(ABC):
@@ -109,6 +111,10 @@ class Side(ABC):
         """Ask for the status of the project's repository; `code` is a job that does, for who has no other way."""
 
     @abstractmethod
+    def loaded_again(self, run_id: str) -> Observation:
+        """What a page shows of a run when it is loaded again: its stream from the beginning."""
+
+    @abstractmethod
     def of_another_user(self, run_id: str, project: Project) -> Observation:
         """Ask for a run by its id, as another user."""
 
@@ -134,6 +140,8 @@ class Side(ABC):
                     events.append(Seen(at_s=at_s, what=what, text=text))
                     ids["last_id"] = event_id or ids["last_id"]
                     ids["run_id"] = ids["run_id"] or str(data.get("run_id", ""))
+                    if len(events) == 1:
+                        reading.on_run(ids["run_id"])
                     if what in ("done", "error"):
                         ended, last = "done" if what == "done" else "error", data
                         break
@@ -242,9 +250,13 @@ class Naive(Side):
         """It knows jobs alone."""
         return self.run(project, code)
 
+    def loaded_again(self, run_id: str) -> Observation:
+        """It keeps what it has sent."""
+        return self._watch("GET", f"{self.url}/generate/{run_id}", None, {}, Reading())
+
     def of_another_user(self, run_id: str, project: Project) -> Observation:
         """The table of its streams knows ids alone."""
-        return self._watch("GET", f"{self.url}/generate/{run_id}", None, {}, Reading())
+        return self.loaded_again(run_id)
 
     def seen(self, data: dict[str, Any]) -> tuple[str, str]:
         """Text, or the end."""
@@ -310,6 +322,10 @@ class Hardened(Side):
         """It has an action for that."""
         asked = {"user_id": project.user_id, "project_id": project.project_id, "action": "git", "op": "status"}
         return self._watch("POST", f"{self.url}/generate", asked, {}, Reading())
+
+    def loaded_again(self, run_id: str) -> Observation:
+        """Without the id of a last event it sends all of them."""
+        return self._watch("GET", f"{self.url}/generate/{run_id}", None, {}, Reading())
 
     def of_another_user(self, run_id: str, project: Project) -> Observation:
         """The calling server names the user for whom it asks."""

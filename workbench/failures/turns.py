@@ -27,7 +27,7 @@ def using(path: Path, on_wait: Callable[[str], None], *, patience_s: float = PAT
 
 
 @contextmanager
-def deploying(path: Path, on_wait: Callable[[str], None], *, patience_s: float = PATIENCE_S) -> Iterator[None]:
+def alone(path: Path, on_wait: Callable[[str], None], *, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Have the apps alone while the block lasts. Raises LabBusyError."""
     with _locked(path, fcntl.LOCK_EX, on_wait, patience_s):
         yield

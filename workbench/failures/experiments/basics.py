@@ -44,12 +44,16 @@ Judge = Callable[[Outcome], str | None]
 
 @dataclass(frozen=True)
 class Experiment:
-    """One failure mode, brought about. `rules` are fault rules; an experiment without any needs none to fail."""
+    """One failure mode, brought about. `rules` are fault rules; an experiment without any needs none to fail.
+
+    One that ends containers or deploys meets every job of the lab's apps: it has them `alone`.
+    """
 
     act: Act
     harm: Judge
     broken: Judge
     rules: Callable[[Side, Project], tuple[Rule, ...]] = lambda side, project: ()
+    alone: bool = False
 
 
 def running(code: str, **options: Any) -> Act:

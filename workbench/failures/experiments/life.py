@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from workbench.failures.experiments.basics import (
@@ -12,6 +14,7 @@ from workbench.failures.experiments.basics import (
     Experiment,
     Outcome,
     Rule,
+    done,
     file_is,
     first,
     lied,
@@ -23,7 +26,7 @@ from workbench.failures.experiments.basics import (
     told,
 )
 from workbench.failures.observation import Observation
-from workbench.failures.sides import Side
+from workbench.failures.sides import PATIENCE_S, Reading, Side
 from workbench.runs.project import Project
 
 
@@ -79,6 +82,65 @@ def _container_dies_in_creation(side: Side, project: Project) -> Outcome:
 
 
 _LATER_S = 14.0  # the hardened endpoint's sandboxes hear for six seconds in the lab; a naive one lives for twenty
+
+
+_SAYS_WHO = """
+import os, time
+word = os.urandom(4).hex()
+for n in range(30):
+    print(word, n, flush=True); time.sleep(0.1)
+"""
+
+
+def _taken_away(side: Side, project: Project) -> Outcome:
+    """The container is taken away in the middle of a job; its client comes back, as the endpoint lets it."""
+    seen = [side.run(project, _SAYS_WHO)]
+    if seen[0].ended == "cut":
+        seen.append(side.again(seen[0], project, _SAYS_WHO))
+    return Outcome(tuple(seen), {"text": "".join(one.text for one in seen)})
+
+
+_TAKEN = {"at": "web", "path": "/generate", "delay_s": 1.5, "preempt": True, "grace_s": 6.0, "times": 1}
+
+
+def _executed_again(seen: Outcome) -> str | None:
+    times = len({line.split()[0] for line in str(seen.facts["text"]).splitlines()})
+    return None if times == 1 else f"the client has the output of {times} executions"
+
+
+def _every_line_once(seen: Outcome) -> str | None:
+    numbers = [int(line.split()[1]) for line in str(seen.facts["text"]).splitlines()]
+    return None if numbers == list(range(30)) else f"of 30 lines these arrived: {numbers}"
+
+
+def _deployed_meanwhile(side: Side, project: Project) -> Outcome:
+    """The app is deployed again while a job runs, and then the page that shows the job is loaded again."""
+    known: SimpleQueue[str] = SimpleQueue()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(side.run, project, _MANY, reading=Reading(on_run=known.put))
+        run_id = known.get(timeout=PATIENCE_S)
+        side.deploy(lambda line: None)
+        meanwhile = not first.done()
+        again = side.loaded_again(run_id)
+        return Outcome(
+            (again, first.result()), {"again": again.text}, {"it was deployed while the job ran": int(meanwhile)}
+        )
+
+
+_MANY = "import time\nfor n in range(100): print(n, flush=True); time.sleep(0.1)\n"
+_ALL_OF_MANY = "".join(f"{n}\n" for n in range(100))
+
+
+def _page_is_empty(seen: Outcome) -> str | None:
+    page, first = seen.observations
+    if page.ended == "done":
+        return None
+    return f"the page, loaded again, {page} after {len(page.text.split())} lines; before that the job {first}"
+
+
+def _both_have_all(seen: Outcome) -> str | None:
+    ill = [one for one in seen.observations if one.ended != "done" or one.text != _ALL_OF_MANY]
+    return f"a reader {ill[0]}, with {len(ill[0].text.split())} of 100 lines" if ill else None
 
 
 def _left_a_sandbox(seen: Outcome) -> str | None:
@@ -137,6 +199,19 @@ LIFE: dict[str, Experiment] = {
         harm=_broke_off,
         broken=told("sandbox_lost", "container_lost", "stream_lost"),
     ),
+    "container-preempted": Experiment(
+        act=_taken_away,
+        rules=lambda side, project: (_TAKEN,),
+        harm=_executed_again,
+        broken=first(done, _executed_again, _every_line_once),
+        alone=True,
+    ),
+    "deploy-under-a-run": Experiment(
+        act=_deployed_meanwhile,
+        harm=_page_is_empty,
+        broken=_both_have_all,
+        alone=True,
+    ),
     "leaked-sandbox": Experiment(
         act=_container_dies_in_creation,
         rules=_of_its_creation(at="answer", kill="container"),
@@ -146,6 +221,7 @@ LIFE: dict[str, Experiment] = {
         broken=lambda seen: (
             f"{_LATER_S:.0f} s later a sandbox is alive that nobody knows" if seen.facts["alive"] else None
         ),
+        alone=True,
     ),
     "cold-start-over-budget": Experiment(
         act=running("print('at last')"),

@@ -55,6 +55,7 @@ TIME: dict[str, Experiment] = {
             done,
             lambda seen: None if "process_s" in str(seen.facts["refused"]) else "limits in the wrong order were taken",
         ),
+        alone=True,
     ),
     "upstream-times-out-first": Experiment(
         act=cut_and_back(_SAYS_WHO, cut_after_s=1.5),  # a caller whose own time is over, and who comes back

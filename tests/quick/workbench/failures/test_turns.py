@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.failures.turns import LabBusyError, deploying, using
+from workbench.failures.turns import LabBusyError, alone, using
 
 
 def test_experiments_run_beside_each_other_and_never_beside_a_deployment(tmp_path: Path) -> None:
@@ -14,24 +14,24 @@ def test_experiments_run_beside_each_other_and_never_beside_a_deployment(tmp_pat
     said: list[str] = []
     with using(lock, said.append), using(lock, said.append):
         assert said == []
-        with pytest.raises(LabBusyError, match="another session"), deploying(lock, said.append, patience_s=0.3):
+        with pytest.raises(LabBusyError, match="another session"), alone(lock, said.append, patience_s=0.3):
             pass
         assert len(said) == 1
     with (
-        deploying(lock, said.append),
+        alone(lock, said.append),
         pytest.raises(LabBusyError),
         using(lock, said.append, patience_s=0.1),
     ):
         pass
-    with deploying(lock, said.append):
+    with alone(lock, said.append):
         pass
 
 
 def test_a_session_that_is_killed_holds_nothing(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom workbench.failures.turns import deploying\n"
-        "with deploying(Path(sys.argv[1]), print):\n    print('held', flush=True); time.sleep(60)"
+        "import sys, time\nfrom pathlib import Path\nfrom workbench.failures.turns import alone\n"
+        "with alone(Path(sys.argv[1]), print):\n    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
