@@ -2,6 +2,7 @@
 
 from tests.support.edited_endpoint import Edit
 
+_UNAVAILABLE = "raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None"
 _STREAM, _WEB, _FLEET, _SANDBOX = "stream.py", "web.py", "sandboxes/fleet.py", "sandboxes/project_sandbox.py"
 
 OFF: dict[str, tuple[Edit, ...]] = {
@@ -15,9 +16,7 @@ OFF: dict[str, tuple[Edit, ...]] = {
     "no-buffering-header": (("contract/sse.py", '"X-Accel-Buffering": "no",', ""),),
     "cache-header": (("contract/sse.py", '"Cache-Control": "no-cache, no-transform",', ""),),
     "heartbeat": ((_STREAM, "if whole:", "if False:"),),
-    "output-by-time": (
-        ("sandboxes/output_chunks.py", "max(paused_until, held_since + hold_s)", "held_since + 3600"),
-    ),
+    "output-by-time": (("sandboxes/output_chunks.py", "max(paused_until, held_since + hold_s)", "held_since + 3600"),),
     "bounded-events": (
         ("contract/caps.py", "MAX_STREAM_TEXT_BYTES = 64 * 1024", "MAX_STREAM_TEXT_BYTES = 1024 ** 3"),
         ("sandboxes/output_chunks.py", "MAX_HELD_BYTES = 64 * 1024", "MAX_HELD_BYTES = 1024 * 1024"),
@@ -57,12 +56,16 @@ OFF: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "probe": (
-        (_FLEET, "raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None\n\n    async def end_run", "raise\n\n    async def end_run"),
+        (
+            _FLEET,
+            f"{_UNAVAILABLE}\n\n    async def end_run",
+            "raise\n\n    async def end_run",
+        ),
     ),
     "creation-told": (
         (
             _FLEET,
-            'message = f"no sandbox could be started: {self._why_not_created(error)}"\n            raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None',
+            f'message = f"no sandbox could be started: {{self._why_not_created(error)}}"\n            {_UNAVAILABLE}',
             "raise",
         ),
     ),
@@ -73,13 +76,19 @@ OFF: dict[str, tuple[Edit, ...]] = {
     ),
     "git-locks-cleared": ((_SANDBOX, 'python3 -I -c "$1" {WORKSPACE}; ', ""),),
     "git-settings-off": (
-        ("actions/git_command.py", ' GIT_COMMON_DIR={_COMMON} GIT_WORK_TREE', " GIT_WORK_TREE"),
+        ("actions/git_command.py", " GIT_COMMON_DIR={_COMMON} GIT_WORK_TREE", " GIT_WORK_TREE"),
         ("actions/git_command.py", '"-c", "core.fsmonitor=false", ', ""),
     ),
-    "limits-in-order": (("endpoint_settings.py", "if self.process_s + self.commit_s >= self.sandbox_s:", "if False:"),
-        ("endpoint_settings.py", "if chain[inner] >= chain[outer]:", "if False:"),),
+    "limits-in-order": (
+        ("endpoint_settings.py", "if self.process_s + self.commit_s >= self.sandbox_s:", "if False:"),
+        ("endpoint_settings.py", "if chain[inner] >= chain[outer]:", "if False:"),
+    ),
     "limit-of-a-request": (
-        ("contract/fields.py", "timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]", "timeout_s: Annotated[int, Field(ge=1)]"),
+        (
+            "contract/fields.py",
+            "timeout_s: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]",
+            "timeout_s: Annotated[int, Field(ge=1)]",
+        ),
         ("runs/run_service.py", "request.timeout_s > limit:", "False:"),
     ),
     "ids-checked": (("contract/fields.py", "if not _UUID.fullmatch(value):", "if False:"),),

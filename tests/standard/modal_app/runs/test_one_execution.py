@@ -83,12 +83,11 @@ def test_a_refusal_is_not_remembered(wb: Workbench, anywhere: httpx.Client, proj
     assert anywhere.post("/generate", json=python(project, "print(1)"), headers=key).status_code == 200
 
 
-def test_an_input_that_the_platform_restarts_joins_its_run(
-    wb: Workbench, anywhere: httpx.Client, project: Project
-) -> None:
+def test_an_input_that_the_platform_restarts_joins_its_run(wb: Workbench, anywhere: httpx.Client) -> None:
     """Preemption takes the container away and gives its inputs to another one: the job is not done a second time."""
-    job = python(project, ONCE.format(seconds=3), wait_s=30)
     for headers in ({}, {"Idempotency-Key": str(uuid.uuid4())}):
+        project = Project.new()
+        job = python(project, ONCE.format(seconds=3), wait_s=30)
         heard = ""
         with (
             wb.faults.injected(at="web", path="/generate", preempt=True, times=1),
