@@ -29,6 +29,7 @@ class Timeouts(BaseSettings):
     function_s: Seconds = 840  # for one request of a function, and so for a response that streams
     upstream_s: Seconds = 900  # that the caller in front of the endpoint waits for a response to end
     start_s: Seconds = 60  # for a sandbox to be created, and then for its first command
+    cold_start_s: Seconds = 10  # for a run's sandbox to be ready, before its events and the log say that it was late
     commit_s: Seconds = 60  # for the commit of the job's files, and reading them back
     terminate_s: Seconds = 30  # for the sandbox to end, as the platform confirms it
     drain_s: Seconds = 20  # that runs go on in a container which is told to end; the platform gives it 30 s

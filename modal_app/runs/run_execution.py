@@ -7,7 +7,7 @@ nothing about who cleans up.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -33,6 +33,7 @@ from modal_app.sandboxes.project_sandbox import ProjectSandbox
 _log = structlog.get_logger(__name__)
 
 _LEASE_POLL_S = 0.25
+_MORE_SANDBOXES = 1  # that a run asks for when one runs no command
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Run:
         self._work: asyncio.Task[None] | None = None
         self._cancelled = False
         self._abandoned = False
+        self._dead_sandboxes = 0
 
     @property
     def run_id(self) -> str:
@@ -247,13 +249,10 @@ class Run:
     async def _new(
         self, owned: SandboxOwner, *, prewarm: bool = False, reach: str | None = None
     ) -> AsyncIterator[ProjectSandbox]:
-        fleet, breaker = self._resources.fleet, self._resources.breaker
-        started = time.monotonic()
+        breaker = self._resources.breaker
         try:
-            async with fleet.create(owned, prewarm=prewarm, reach=reach) as held:
-                self._outcome.timings["sandbox_create_ms"] = int((time.monotonic() - started) * 1000)
-                with self._outcome.timed("sandbox_ready_ms"):
-                    await fleet.prove(held)
+            async with AsyncExitStack() as stack:
+                held = await self._proved(stack, owned, prewarm=prewarm, reach=reach)
                 if self._failures:
                     await self._note(breaker.worked(owned.name))
                 self._ready(held)
@@ -263,13 +262,42 @@ class Run:
                 await self._note(breaker.failed(owned.name))
             raise
 
+    async def _proved(
+        self, stack: AsyncExitStack, owned: SandboxOwner, *, prewarm: bool, reach: str | None
+    ) -> ProjectSandbox:
+        """A new sandbox that has run a command, terminated when the stack is closed.
+
+        One that runs none is terminated, and another one is asked for: nothing of the job has run yet.
+        """
+        fleet = self._resources.fleet
+        while True:
+            started = time.monotonic()
+            async with AsyncExitStack() as trial:
+                held = await trial.enter_async_context(fleet.create(owned, prewarm=prewarm, reach=reach))
+                self._outcome.timings["sandbox_create_ms"] = int((time.monotonic() - started) * 1000)
+                try:
+                    with self._outcome.timed("sandbox_ready_ms"):
+                        await fleet.prove(held)
+                except ContractError:
+                    self._dead_sandboxes += 1
+                    if self._dead_sandboxes > _MORE_SANDBOXES:
+                        raise
+                else:
+                    stack.push_async_exit(trial.pop_all())
+                    return held
+
     def _ready(self, held: ProjectSandbox) -> None:
         timings = {name: ms for name, ms in self._outcome.timings.items() if name.startswith(("sandbox", "queue"))}
-        locks = held.stale_locks
+        locks, late_s = held.stale_locks, round(self.journal.elapsed_ms / 1000 - timings.get("queue_ms", 0) / 1000, 1)
+        budget_s = self._resources.settings.timeouts.cold_start_s
         said = [
             "the sandbox was ready" if held.facts.warm else "the sandbox is ready",
+            *(["the first one ran no command"] * bool(self._dead_sandboxes)),
+            *([f"this took {late_s:g} s, over the budget of {budget_s} s"] * (late_s > budget_s)),
             *([str(locks)] * bool(locks.removed)),
         ]
+        if late_s > budget_s:
+            _log.warning("sandbox.late", sandbox_id=held.id, took_s=late_s, budget_s=budget_s, **timings)
         self.journal.status(Phase.SANDBOX_READY, "; ".join(said), timings=Timings(**timings))
         _log.info("sandbox.start", sandbox_id=held.id, warm=held.facts.warm, stale_locks=locks.removed, **timings)
 

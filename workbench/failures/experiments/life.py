@@ -163,12 +163,12 @@ LIFE: dict[str, Experiment] = {
         broken=told("sandbox_unavailable"),
     ),
     "dead-before-first-command": Experiment(
-        act=running("print('never')"),
+        act=running("print('at last')"),
         rules=lambda side, project: (
             {"rpc": "TaskExecStart", "sandbox": f"{side.sandbox_name(project)}*", "kill": "sandbox", "times": 1},
         ),
         harm=lied("nothing ran"),
-        broken=told("sandbox_unavailable"),
+        broken=same("at last\n"),
     ),
     "out-of-memory": Experiment(
         act=running("import time\nfor n in range(50): print(n, flush=True); time.sleep(0.1)\n"),
