@@ -8,11 +8,9 @@ vanish with the process that made them.
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from workbench.cloud_control.controls import Clock, ControlUnavailableError, Faults
-from workbench.deployment.deploy import DeployFailedError
-from workbench.deployment.deployments import Deployments
 from workbench.deployment.targets import Target
 from workbench.failures.catalogue import FAMILIES, PROMISES, Failure, find, search
 from workbench.failures.experiments import EXPERIMENTS, Experiment, experiment_of
@@ -110,9 +108,8 @@ class FailureLab:
                 faults.remove(active.rule_id)
                 left.append(f"rule {active.rule_id}")
         for side in (Naive(self._target), Hardened(self._target)):
-            with suppress(DeployFailedError):  # it is not deployed
-                Deployments(self._target, side.app_name).stop()
-                left.append(f"app {side.app_name}")
+            with side.twin() as twin:  # what a killed session has left of it ends here
+                left += [f"app {one.app_name}" for one in (side, twin) if one.stop()]
         self._sides = None
         return left
 

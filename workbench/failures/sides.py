@@ -6,9 +6,10 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import httpx
 import modal
@@ -19,6 +20,9 @@ from modal_app.sandboxes.fleet import project_name, sub_path
 from workbench.cloud_control.controls import Faults
 from workbench.deployment import deploy as deployment
 from workbench.deployment import modal_command
+from workbench.deployment.deploy import SECRET_VARIABLE, TOKEN_SECRET_VARIABLE, DeployFailedError
+from workbench.deployment.deployments import Deployments
+from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
 from workbench.deployment.targets import Target
 from workbench.failures.observation import End, Observation, Seen, SideName
 from workbench.machine import private_files
@@ -27,6 +31,8 @@ from workbench.runs.project import Project
 NAIVE_FILE = Path(__file__).parent / "naive" / "app.py"
 APP_PREFIX = "failure-lab-"
 """With which the names of the lab's apps begin."""
+TWIN = "-twin"
+"""With which the name of an app ends that one experiment alone deploys and stops."""
 PATIENCE_S = 60.0
 """For the next byte of a stream; then a side counts as silent."""
 
@@ -65,12 +71,42 @@ class Side(ABC):
         """Deploy the app; then `url` and `secret` are known. Raises DeployFailedError, ModalCommandFailedError."""
 
     @abstractmethod
+    def rotate(self) -> None:
+        """Deploy again with a new secret for callers. Raises as `deploy` does."""
+
+    @abstractmethod
+    def deploy_with(self, stored: str) -> None:
+        """Deploy with this in the place where the endpoint looks for its secret. Raises as `deploy` does."""
+
+    @contextmanager
+    def twin(self) -> Iterator[Self]:
+        """An app of the same kind that no other experiment meets, to be deployed in the block and stopped after it."""
+        twin = type(self)(self.target, self.faults)
+        twin.app_name = f"{self.app_name}{TWIN}"
+        try:
+            yield twin
+        finally:
+            twin.stop()
+
+    def stop(self) -> bool:
+        """Stop the app; returns whether there was one."""
+        try:
+            Deployments(self.target, self.app_name).stop()
+        except DeployFailedError:  # it is not deployed
+            return False
+        return True
+
+    @abstractmethod
     def request(self, project: Project, code: str, timeout_s: int | None) -> dict[str, Any]:
         """The body that asks for a Python program in a project."""
 
-    @abstractmethod
     def headers(self) -> dict[str, str]:
         """What opens the endpoint."""
+        return self.showing(self.secret)
+
+    @abstractmethod
+    def showing(self, secret: str) -> dict[str, str]:
+        """The header by which a caller shows this secret."""
 
     @abstractmethod
     def seen(self, data: dict[str, Any]) -> tuple[str, str]:
@@ -217,11 +253,29 @@ class Naive(Side):
 
     def deploy(self, on_line: Callable[[str], None]) -> None:
         """Deploy `naive/app.py` with the stock command."""
+        self._keep(str(private_files.read(self._kept).get("secret") or secrets.token_urlsafe(24)))
+        self._deploy(self.secret, on_line)
+
+    def rotate(self) -> None:
+        """There is one secret at a time."""
+        self._keep(secrets.token_urlsafe(24))
+        self._deploy(self.secret, lambda line: None)
+
+    def deploy_with(self, stored: str) -> None:
+        """It takes whatever it is given."""
+        self._deploy(stored, lambda line: None)
+
+    @property
+    def _kept(self) -> Path:
+        return self.target.private / f"{self.app_name}.json"
+
+    def _keep(self, secret: str) -> None:
+        self.secret = secret
+        private_files.write(self._kept, {"secret": secret})
+
+    def _deploy(self, stored: str, on_line: Callable[[str], None]) -> None:
         self.target.point_sdk()
-        kept = self.target.private / f"{self.app_name}.json"
-        self.secret = str(private_files.read(kept).get("secret") or secrets.token_urlsafe(24))
-        private_files.write(kept, {"secret": self.secret})
-        env = {**os.environ, **self.target.env, "NAIVE_APP_NAME": self.app_name, "API_SECRET": self.secret}
+        env = {**os.environ, **self.target.env, "NAIVE_APP_NAME": self.app_name, "API_SECRET": stored}
         env["MODEL_KEY"] = CANARY
         env["NAIVE_SANDBOX_S"] = str(NAIVE_SANDBOX_S)
         modal_command.follow(["deploy", str(NAIVE_FILE)], env, timeout_s=deployment.DEPLOY_TIMEOUT_S, on_line=on_line)
@@ -238,9 +292,9 @@ class Naive(Side):
             "timeout_s": timeout_s,
         }
 
-    def headers(self) -> dict[str, str]:
+    def showing(self, secret: str) -> dict[str, str]:
         """A header of its own."""
-        return {"x-secret": self.secret}
+        return {"x-secret": secret}
 
     def again(self, seen: Observation, project: Project, code: str, *, url: str = "") -> Observation:
         """It gives no ids: all that a client can do is to send the request again."""
@@ -299,8 +353,36 @@ class Hardened(Side):
 
     def deploy(self, on_line: Callable[[str], None]) -> None:
         """Deploy `modal_app` without the Claude CLI."""
+        self._deploy(on_line)
+
+    def rotate(self) -> None:
+        """The secret before is accepted until the next rotation."""
+        self._deploy(lambda line: None, rotate_secret=True)
+
+    def deploy_with(self, stored: str) -> None:
+        """With a secret stored by hand, as who does without `workbench deploy` has it."""
+        self.target.point_sdk()
+        for name, values in (
+            (self.app_name, {SECRET_VARIABLE: stored}),
+            (f"{self.app_name}-model", {TOKEN_SECRET_VARIABLE: secrets.token_urlsafe(32)}),
+        ):
+            modal.Secret.objects.create(name, values, allow_existing=True)
+            modal.Secret.from_name(name).update(values)
+        env = {**os.environ, **SHORT, **self.target.env, "WORKBENCH_APP_NAME": self.app_name}
+        env |= {WITHOUT_CLAUDE_VARIABLE: "1", "WORKBENCH_MIN_CONTAINERS": "1"}
+        modal_command.follow(
+            ["deploy", "-m", "modal_app.app"], env, timeout_s=deployment.DEPLOY_TIMEOUT_S, on_line=lambda line: None
+        )
+        self.url = str(modal.Function.from_name(self.app_name, deployment.FUNCTION_NAME).get_web_url())
+
+    def _deploy(self, on_line: Callable[[str], None], *, rotate_secret: bool = False) -> None:
         endpoint = deployment.deploy(
-            self.target, app_name=self.app_name, with_claude=False, settings=SHORT, on_line=on_line
+            self.target,
+            app_name=self.app_name,
+            with_claude=False,
+            rotate_secret=rotate_secret,
+            settings=SHORT,
+            on_line=on_line,
         )
         self.url, self.secret = endpoint.url, endpoint.secret.get_secret_value()
 
@@ -309,9 +391,9 @@ class Hardened(Side):
         asked = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
         return asked if timeout_s is None else {**asked, "timeout_s": timeout_s}
 
-    def headers(self) -> dict[str, str]:
+    def showing(self, secret: str) -> dict[str, str]:
         """The contract's header."""
-        return {SECRET_HEADER: self.secret}
+        return {SECRET_HEADER: secret}
 
     def again(self, seen: Observation, project: Project, code: str, *, url: str = "") -> Observation:
         """It asks for the events behind the last one that it has."""

@@ -1,11 +1,12 @@
 """Failure modes of who may do what, brought about."""
 
+import secrets
 import threading
 import time
 
-from workbench.failures.experiments.basics import KEPT_S, Experiment, Outcome, done, first, lied, running, told
+from workbench.failures.experiments.basics import KEPT_S, Experiment, Outcome, done, first, lied, running, same, told
 from workbench.failures.observation import Observation
-from workbench.failures.sides import CANARY, Side
+from workbench.failures.sides import CANARY, Naive, Side
 from workbench.runs.project import Project
 
 
@@ -71,7 +72,98 @@ def _neighbour_is_well(seen: Outcome) -> str | None:
     return None if other.ended == "done" and other.took_s < 20 else f"the neighbour {other} after {other.took_s:.1f} s"
 
 
+_WAYS_OUT = """
+import socket, urllib.error, urllib.request
+
+def way(name, take):
+    try:
+        print(name, 'is open:', take())
+    except urllib.error.HTTPError as error:
+        print(name, 'is open: answered', error.code)
+    except OSError as error:
+        print(name, 'is shut:', type(error).__name__)
+
+def udp():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        return one.sendto(b'data of the job', ('192.0.2.1', 53))
+
+way('a name', lambda: urllib.request.urlopen('http://data-of-the-job.invalid/', timeout=5).status)
+way('tcp', lambda: socket.create_connection(('192.0.2.1', 443), timeout=3))
+way('udp', udp)
+way('metadata', lambda: urllib.request.urlopen('http://169.254.169.254/', timeout=3).status)
+"""  # 192.0.2.0/24 and .invalid are nobody's
+
+
+def _open_ways(seen: Outcome) -> str | None:
+    ways = [line for line in seen.end.text.splitlines() if " is open" in line]
+    return f"a job has a way out: {'; '.join(ways)}" if ways else None
+
+
+def _secret_with_a_newline(side: Side, project: Project) -> Outcome:
+    """The secret comes from a file whose last line ends. Where it is made by the deployment, it has no such file."""
+    if isinstance(side, Naive):
+        with side.twin() as twin:
+            twin.secret = secrets.token_urlsafe(24)
+            twin.deploy_with(f"{twin.secret}\n")
+            return Outcome((twin.run(project, _HELLO),), fired={"it was deployed with the newline": 1})
+    wrong = side.run(Project.new(), _HELLO, headers=side.showing(f"{side.secret}x"))
+    return Outcome((wrong, side.run(project, _HELLO)))
+
+
+def _only_the_right_one(seen: Outcome) -> str | None:
+    wrong = seen.observations[0]
+    return None if (wrong.ended, wrong.code) == ("refused", "unauthorized") else f"with a wrong secret it {wrong}"
+
+
+def _without_a_secret(side: Side, project: Project) -> Outcome:
+    """Nobody has set the secret, and a caller shows none."""
+    with side.twin() as twin:
+        twin.deploy_with("")
+        return Outcome((twin.run(project, _HELLO),), fired={"it was deployed without a secret": 1})
+
+
+def _rotated(side: Side, project: Project) -> Outcome:
+    """The secret is changed; one caller has the new one already, another has it not yet."""
+    with side.twin() as twin:
+        twin.deploy(lambda line: None)
+        before = twin.secret
+        twin.rotate()
+        late = twin.run(project, _HELLO, headers=twin.showing(before))
+        return Outcome((late, twin.run(project, _HELLO)), fired={"the secret was changed": int(twin.secret != before)})
+
+
+_HELLO = "print('hello')"
+
+
+def _let_in(seen: Outcome) -> str | None:
+    ill = next((one for one in seen.observations if one.text != "hello\n"), None)
+    return None if ill is None else f"a caller that shows the right secret is turned away: it {ill}"
+
+
 SECURITY: dict[str, Experiment] = {
+    "egress": Experiment(
+        act=running(_WAYS_OUT),
+        harm=_open_ways,
+        broken=first(done, _open_ways),
+    ),
+    "secret-wrong": Experiment(
+        act=_secret_with_a_newline,
+        harm=_let_in,
+        broken=first(_only_the_right_one, same("hello\n")),
+        alone=True,
+    ),
+    "secret-missing": Experiment(
+        act=_without_a_secret,
+        harm=lambda seen: "who shows no secret is let in" if seen.end.text else None,
+        broken=lambda seen: None if seen.end.ended == "refused" else f"it {seen.end}",
+        alone=True,
+    ),
+    "secret-rotated": Experiment(
+        act=_rotated,
+        harm=_let_in,
+        broken=_let_in,
+        alone=True,
+    ),
     "path-traversal": Experiment(
         act=_in_a_foreign_project,
         harm=lambda seen: "it gave somebody else's file" if "of somebody else" in seen.end.text else None,
