@@ -29,6 +29,14 @@ OFF: dict[str, tuple[Edit, ...]] = {
     "numbered-events": ((_STREAM, "spool.read(self._after,", "spool.read(0,"),),
     "run-without-connection": (("runs/readers.py", "self._wait(self._grace_s)", "self._on_alone()"),),
     "cancel-without-readers": (("runs/readers.py", "        self._on_alone()", "        pass"),),
+    "events-outlive-the-container": (
+        (
+            "runs/run_service.py",
+            "found = run.record if run is not None else await _platform_answer(self._records.get(run_id))",
+            "found = run.record if run is not None else None",
+        ),
+    ),
+    "runs-end-before-their-container": (("runs/supervisor.py", "timeout=timeouts.drain_s)", "timeout=0)"),),
     "terminated-on-every-path": (
         (
             _FLEET,
@@ -55,13 +63,7 @@ OFF: dict[str, tuple[Edit, ...]] = {
             "timed_out = False",
         ),
     ),
-    "probe": (
-        (
-            _FLEET,
-            f"{_UNAVAILABLE}\n\n    async def end_run",
-            "raise\n\n    async def end_run",
-        ),
-    ),
+    "another-sandbox": (("runs/run_execution.py", "_MORE_SANDBOXES = 1", "_MORE_SANDBOXES = 0"),),
     "creation-told": (
         (
             _FLEET,
@@ -93,11 +95,39 @@ OFF: dict[str, tuple[Edit, ...]] = {
     ),
     "ids-checked": (("contract/fields.py", "if not _UUID.fullmatch(value):", "if False:"),),
     "tenants-apart": (("runs/run_service.py", "(user_id is not None and found.user_id != user_id)", "False"),),
+    "no-network": (
+        (_FLEET, "block_network=reach is None,", ""),
+        (_FLEET, "outbound_domain_allowlist=None if reach is None else [reach],", ""),
+        (_FLEET, "outbound_cidr_allowlist=None if reach is None else [],", ""),
+    ),
     "no-secret-inside": (
         (
             _SANDBOX,
             "env={**_ENV, **(env or {})},",
             'env={**_ENV, **(env or {}), "WORKBENCH_SECRET": __import__("os").environ["WORKBENCH_SECRET"]},',
         ),
+    ),
+    "secret-required": (
+        ("endpoint_settings.py", "if not self.secret:", "if False:"),
+        (
+            "endpoint_settings.py",
+            "if value is None or not value.get_secret_value():\n            return None",
+            "if True:\n            return value",
+        ),
+        (
+            "endpoint_settings.py",
+            "for secret in (self.secret, self.secret_previous) if secret]",
+            "for secret in (self.secret,)]",
+        ),
+    ),
+    "secret-compared": (
+        (
+            "endpoint_settings.py",
+            "return any([hmac.compare_digest(given, one) for one in known])",
+            "return any([given for one in known])",
+        ),
+    ),
+    "overlap-of-secrets": (
+        ("endpoint_settings.py", "(self.secret, self.secret_previous) if secret]", "(self.secret,) if secret]"),
     ),
 }

@@ -76,13 +76,36 @@ def show(
 ) -> None:
     """Tell all about one failure mode: what one sees, why, how to find it, and what holds here. Changes nothing."""
     from workbench.failures.catalogue import find
+    from workbench.failures.hardenings import serving
 
     with failing():
         one = find(name)
     if as_json:
-        print_json(one.model_dump())
+        print_json({**one.model_dump(), "hardenings": [hardening.name for hardening in serving(one.name)]})
     else:
         typer.echo("\n".join(_page(one)))
+
+
+@app.command()
+def hardenings(as_json: JsonOption = False) -> None:
+    """List what keeps the promises at our endpoint: each hardening, and the modes that are not kept without it.
+
+    workbench failures hardenings
+    """
+    from dataclasses import asdict
+
+    from workbench.failures.hardenings import HARDENINGS
+
+    if as_json:
+        print_json([{**asdict(one), "serves": sorted(one.serves)} for one in HARDENINGS.values()])
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table("hardening", "what it does", "serves", box=box.SIMPLE, pad_edge=False)
+    for one in HARDENINGS.values():
+        table.add_row(one.name, one.says, ", ".join(sorted(one.serves)))
+    table_console(_WIDTH).print(table)
 
 
 @app.command()
@@ -216,6 +239,7 @@ def _end_with(results: "Sequence[FailureResult]", *, table: bool) -> None:
 def _page(one: "Failure") -> list[str]:
     from workbench.failures.catalogue import PROMISES
     from workbench.failures.experiments import EXPERIMENTS
+    from workbench.failures.hardenings import serving
 
     also = f"also: {', '.join(one.aliases)}" if one.aliases else ""
     parts = {
@@ -226,6 +250,7 @@ def _page(one: "Failure") -> list[str]:
         "find it in your system": one.find,
         "the obvious endpoint": one.naive,
         f"ours ({one.promise}: {PROMISES[one.promise]})": one.invariant,
+        "what keeps it": "\n  ".join(f"{by.name} ({', '.join(by.where)}): {by.says}" for by in serving(one.name)),
         "how it is provoked": one.provoked,
         "looks like": ", ".join(one.looks_like),
         "where it was met": " ".join([one.story, *(f"[{link.what}: {link.says}]" for link in one.links)]).strip(),

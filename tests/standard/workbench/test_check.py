@@ -2,28 +2,25 @@
 
 import gzip
 import json
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import modal
 import pytest
 
-import modal_app
 from tests.conftest import FAST, stop_apps, wait_until
 from tests.support.commands import cli
+from tests.support.edited_endpoint import deployed_from, edited_endpoint
 from workbench import Workbench, connect
 from workbench.checks import deployment_lines
 from workbench.checks.caller import Caller
 from workbench.checks.checklist import CheckImpossibleError
 from workbench.checks.lines import Report, as_junit
 from workbench.checks.subject import Subject
-from workbench.deployment import modal_command
 from workbench.deployment.deploy import SECRET_VARIABLE
 from workbench.failures import hops
 
@@ -177,22 +174,14 @@ UNBUFFERED = (("exec python3 -u", "exec python3"), (', "PYTHONUNBUFFERED": "1"',
 @pytest.fixture(scope="module")
 def edited(wb: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     """An endpoint with a mistake in each of several places."""
-    root = tmp_path_factory.mktemp("edited")
-    shutil.copytree(Path(modal_app.__file__).parent, root / "modal_app", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, old, new in [
-        *EDITS.values(),
-        *(("actions/python_action.py", *one) for one in UNBUFFERED),
-    ]:
-        path = root / "modal_app" / name
-        assert old in path.read_text(), f"{name} has another text now: {old}"
-        path.write_text(path.read_text().replace(old, new))
+    edits = [*EDITS.values(), *(("actions/python_action.py", *one) for one in UNBUFFERED)]
+    root = edited_endpoint(tmp_path_factory.mktemp("edited"), edits)
     with connect("local", app_name="check-edited") as own:
         with pytest.MonkeyPatch.context() as patch:
             for variable, value in FAST.items():
                 patch.setenv(variable, value)
-            patch.chdir(root)
-            patch.setattr(modal_command, "_command", lambda arguments: [sys.executable, "-m", "modal", *arguments])
-            own.deploy()
+            with deployed_from(root):
+                own.deploy()
         yield own
     stop_apps("check-edited")
 

@@ -1,0 +1,236 @@
+"""What keeps the promises: each hardening of the endpoint, where it stands, and which failure modes it serves.
+
+A mode that is served by several needs all of them, and one hardening serves several modes. The tests switch each one
+off, in a copy of the endpoint, and hold that exactly the modes that it serves are no longer kept.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Hardening:
+    """One hardening: what it does in a sentence, the modules of the endpoint that do it, the modes that it serves."""
+
+    name: str
+    says: str
+    where: tuple[str, ...]
+    serves: frozenset[str]
+
+
+def _row(name: str, says: str, where: str, serves: str) -> tuple[str, Hardening]:
+    return name, Hardening(name, says, tuple(where.split()), frozenset(serves.split()))
+
+
+HARDENINGS: dict[str, Hardening] = dict(
+    (
+        _row(
+            "headers-at-once",
+            "Headers and a first event are sent before any sandbox is asked for.",
+            "modal_app/stream.py",
+            "cold-start-over-budget",
+        ),
+        _row(
+            "no-buffering-header",
+            "A header tells proxies not to hold the stream back.",
+            "modal_app/contract/sse.py",
+            "buffering-hop",
+        ),
+        _row(
+            "cache-header",
+            "A header forbids proxies to keep an answer for the next caller, and to compress a stream.",
+            "modal_app/contract/sse.py",
+            "proxy-compression wrong-stream-headers",
+        ),
+        _row(
+            "heartbeat",
+            "A stream on which nothing happens has a comment every few seconds.",
+            "modal_app/stream.py",
+            "idle-cut",
+        ),
+        _row(
+            "output-by-time",
+            "Output is passed on after a moment, whether its line has ended or not.",
+            "modal_app/sandboxes/output_chunks.py",
+            "output-without-newline",
+        ),
+        _row(
+            "bounded-events",
+            "A long line is cut into events of a bounded size.",
+            "modal_app/sandboxes/output_chunks.py modal_app/contract/sse.py",
+            "line-too-long",
+        ),
+        _row(
+            "unbuffered-jobs",
+            "Programs are started so that what they print is not held back in them.",
+            "modal_app/actions/python_action.py",
+            "job-buffers-its-output",
+        ),
+        _row(
+            "numbered-events",
+            "A reader that comes back gets the events behind the last one that it has.",
+            "modal_app/stream.py",
+            "container-preempted reader-returns upstream-times-out-first",
+        ),
+        _row(
+            "run-without-connection",
+            "A run belongs to no connection: a reader that breaks off has time to come back.",
+            "modal_app/runs/readers.py",
+            "container-preempted reader-returns upstream-times-out-first",
+        ),
+        _row(
+            "cancel-without-readers",
+            "A run that nobody reads any more is cancelled after a grace.",
+            "modal_app/runs/readers.py",
+            "reader-gone",
+        ),
+        _row(
+            "events-outlive-the-container",
+            "Records and events of runs are kept outside of the container, and every other one can read them.",
+            "modal_app/runs/log.py modal_app/runs/following.py",
+            "container-preempted deploy-under-a-run",
+        ),
+        _row(
+            "runs-end-before-their-container",
+            "A container that is told to end lets its runs go on for a while.",
+            "modal_app/runs/supervisor.py",
+            "container-preempted",
+        ),
+        _row(
+            "terminated-on-every-path",
+            "Whoever has created a sandbox sees it end, however the run ends.",
+            "modal_app/sandboxes/fleet.py",
+            "reader-gone",
+        ),
+        _row(
+            "sandbox-hears-its-run",
+            "A sandbox that does not hear from its run ends, and a sweep ends what belongs to no living run.",
+            "modal_app/sandboxes/fleet.py modal_app/runs/sweeper.py",
+            "leaked-sandbox",
+        ),
+        _row(
+            "one-key-one-run",
+            "A repeated request finds the run of the first one by its key.",
+            "modal_app/web.py modal_app/runs/run_records.py",
+            "duplicate-submit",
+        ),
+        _row(
+            "exit-code-seen",
+            "A job is done only when its exit code was seen: what breaks off is told as lost.",
+            "modal_app/sandboxes/project_sandbox.py",
+            "dies-mid-run out-of-memory platform-away-40s stream-ended-without-exit-code volume-full",
+        ),
+        _row(
+            "memory-told-apart",
+            "A sandbox that was ended for its memory is told apart from one that was lost.",
+            "modal_app/sandboxes/project_sandbox.py",
+            "out-of-memory",
+        ),
+        _row(
+            "own-clock",
+            "A process that is ended for its time is told as that, by the endpoint's own clock.",
+            "modal_app/sandboxes/project_sandbox.py",
+            "fork-bomb process-timeout",
+        ),
+        _row(
+            "another-sandbox",
+            "A sandbox that runs no command is replaced before anything of the job has run.",
+            "modal_app/runs/run_execution.py",
+            "dead-before-first-command",
+        ),
+        _row(
+            "creation-told",
+            "A sandbox that is refused is told by a name, and with its cause.",
+            "modal_app/sandboxes/fleet.py",
+            "create-fails",
+        ),
+        _row(
+            "commit-before-the-end",
+            "A run is done when its files are committed, and not before.",
+            "modal_app/runs/run_execution.py",
+            "commit-acknowledged-and-lost commit-fails dies-in-commit missing-commit name-cannot-be-committed",
+        ),
+        _row(
+            "read-back",
+            "What was committed is read back from outside of the sandbox.",
+            "modal_app/sandboxes/read_back.py",
+            "commit-acknowledged-and-lost",
+        ),
+        _row(
+            "one-writer",
+            "One run at a time holds a project.",
+            "modal_app/runs/leases.py",
+            "two-writers",
+        ),
+        _row(
+            "git-locks-cleared",
+            "Locks that a killed git has left are removed before a job starts.",
+            "modal_app/sandboxes/guest/stale_locks.py",
+            "stale-git-lock",
+        ),
+        _row(
+            "git-settings-off",
+            "Git commands of the endpoint read no settings of the repository.",
+            "modal_app/actions/git_command.py",
+            "planted-config",
+        ),
+        _row(
+            "limits-in-order",
+            "Deadlines that do not fit into each other are refused when they are deployed.",
+            "modal_app/endpoint_settings.py",
+            "sandbox-times-out-first",
+        ),
+        _row(
+            "limit-of-a-request",
+            "A request cannot ask for more time than there is.",
+            "modal_app/contract/fields.py modal_app/runs/run_service.py",
+            "24h-limit",
+        ),
+        _row(
+            "ids-checked",
+            "Ids of users and projects are UUIDs, checked before anything is created.",
+            "modal_app/contract/fields.py",
+            "path-traversal",
+        ),
+        _row(
+            "tenants-apart",
+            "Another user's run does not exist.",
+            "modal_app/runs/run_service.py",
+            "another-tenants-run",
+        ),
+        _row(
+            "no-network",
+            "Sandboxes have no network, and those of the model one host.",
+            "modal_app/sandboxes/fleet.py",
+            "egress",
+        ),
+        _row(
+            "no-secret-inside",
+            "Nothing secret is in the environment of a sandbox.",
+            "modal_app/sandboxes/project_sandbox.py",
+            "secret-probed-from-inside",
+        ),
+        _row(
+            "secret-required",
+            "An endpoint without a secret does not start.",
+            "modal_app/endpoint_settings.py",
+            "secret-missing",
+        ),
+        _row(
+            "secret-compared",
+            "Who shows another secret than the endpoint's is refused.",
+            "modal_app/endpoint_settings.py",
+            "secret-wrong",
+        ),
+        _row(
+            "overlap-of-secrets",
+            "The secret before is accepted beside the new one, until the next rotation.",
+            "modal_app/endpoint_settings.py",
+            "secret-rotated",
+        ),
+    )
+)
+
+
+def serving(mode: str) -> list[Hardening]:
+    """The hardenings that a failure mode needs, in the order of the table."""
+    return [one for one in HARDENINGS.values() if mode in one.serves]
