@@ -59,7 +59,8 @@ async def run(
     )
     telling = _Telling(output, wants_structured=request.json_schema is not None, retried=retried)
     try:
-        return _performed(await _verdict(command, job, telling, request.timeout_s, timeouts.stall_s))
+        verdict = await _verdict(command, job, telling, request.timeout_s, timeouts.stall_s)
+        return _performed(verdict, resumed=request.resume)
     finally:
         spent(_usage(telling.stream.verdict(_UNKNOWN_EXIT_CODE)))
 
@@ -167,11 +168,15 @@ def _piece(item: Item) -> Piece:
             return Piece("stdout", f"{item.text}{lost}\n")
 
 
-def _performed(verdict: Verdict) -> Performed:
+def _performed(verdict: Verdict, *, resumed: str | None) -> Performed:
+    error = verdict.error
+    if error is not None and error.code is ErrorCode.CONTEXT_FULL and resumed is not None:
+        message = f"{error.message}: session {resumed} is full, and without `resume` a new one begins in this project"
+        error = ContractError(error.code, message, exit_code=error.exit_code)
     result: dict[str, JsonValue] = {"text": verdict.result, "session_id": verdict.session_id}
     if verdict.structured_output is not None:
         result["structured_output"] = verdict.structured_output
-    return Performed(result, verdict.error)
+    return Performed(result, error)
 
 
 def _usage(verdict: Verdict) -> Usage:

@@ -134,6 +134,8 @@ class Account:
             return _BY_STATUS[status]
         if result.get("stop_reason") == "refusal":
             return ErrorCode.MODEL_REFUSED
+        if result.get("terminal_reason") == "prompt_too_long":
+            return ErrorCode.CONTEXT_FULL
         return _BY_ANSWER.get(self._answer_error, ErrorCode.MODEL_ERROR)
 
     def _error(self, exit_code: int) -> ContractError | None:

@@ -29,6 +29,7 @@ class ErrorCode(StrEnum):
     MODEL_RATE_LIMITED = "model_rate_limited"
     MODEL_OVERLOADED = "model_overloaded"
     MODEL_REFUSED = "model_refused"
+    CONTEXT_FULL = "context_full"
     MODEL_INVALID_OUTPUT = "model_invalid_output"
     PERMISSION_DENIED = "permission_denied"
     SANDBOX_UNAVAILABLE = "sandbox_unavailable"
@@ -76,6 +77,7 @@ ERRORS: Mapping[ErrorCode, ErrorInfo] = MappingProxyType(
         ErrorCode.MODEL_RATE_LIMITED: ErrorInfo(429, True, "the model's service takes no more requests for a while"),
         ErrorCode.MODEL_OVERLOADED: ErrorInfo(503, True, "the model's service has no room at the moment"),
         ErrorCode.MODEL_REFUSED: ErrorInfo(422, False, "the model refused to answer what it was asked"),
+        ErrorCode.CONTEXT_FULL: ErrorInfo(413, False, "the session or the prompt is longer than the model takes"),
         ErrorCode.MODEL_INVALID_OUTPUT: ErrorInfo(502, True, "the model's output does not have the form asked for"),
         ErrorCode.PERMISSION_DENIED: ErrorInfo(403, False, "the job needed a permission that it was not given"),
         ErrorCode.SANDBOX_UNAVAILABLE: ErrorInfo(503, True, "no sandbox could be started"),

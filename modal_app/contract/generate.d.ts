@@ -465,7 +465,7 @@ export interface components {
          * @description Why a request was refused or a run failed.
          * @enum {string}
          */
-        ErrorCode: "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_rate_limited" | "model_overloaded" | "model_refused" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
+        ErrorCode: "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_rate_limited" | "model_overloaded" | "model_refused" | "context_full" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
         /**
          * ErrorEvent
          * @description The run failed; `exit_code` is present if the job's process was seen to end.
@@ -1005,7 +1005,7 @@ export interface components {
             run_id: string;
             cancelled: boolean;
             /** @enum {string} */
-            outcome: "done" | "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_rate_limited" | "model_overloaded" | "model_refused" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
+            outcome: "done" | "unauthorized" | "invalid_request" | "not_found" | "method_not_allowed" | "gone" | "project_busy" | "idempotency_conflict" | "too_large" | "over_capacity" | "process_failed" | "process_timeout" | "run_timeout" | "cancelled" | "stalled" | "output_limit" | "out_of_memory" | "model_error" | "model_rate_limited" | "model_overloaded" | "model_refused" | "context_full" | "model_invalid_output" | "permission_denied" | "sandbox_unavailable" | "sandbox_lost" | "stream_lost" | "container_lost" | "commit_failed" | "internal";
         };
         /** @description What each code is; its values are in `workbench contract errors`. */
         ErrorTable: {
@@ -1168,6 +1168,14 @@ export interface components {
                 recoverable: false;
                 /** @constant */
                 meaning: "the model refused to answer what it was asked";
+            };
+            context_full: {
+                /** @constant */
+                status: 413;
+                /** @constant */
+                recoverable: false;
+                /** @constant */
+                meaning: "the session or the prompt is longer than the model takes";
             };
             model_invalid_output: {
                 /** @constant */
@@ -1401,7 +1409,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `too_large`: the body, a field or the answer is over its limit; `output_limit`: the job printed more than a run may */
+            /** @description `too_large`: the body, a field or the answer is over its limit; `output_limit`: the job printed more than a run may; `context_full`: the session or the prompt is longer than the model takes */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -1582,7 +1590,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"] | components["schemas"]["FailedRun"];
                 };
             };
-            /** @description `too_large`: the body, a field or the answer is over its limit; `output_limit`: the job printed more than a run may */
+            /** @description `too_large`: the body, a field or the answer is over its limit; `output_limit`: the job printed more than a run may; `context_full`: the session or the prompt is longer than the model takes */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -1751,7 +1759,7 @@ export interface operations {
                     "application/json": components["schemas"]["Refusal"];
                 };
             };
-            /** @description `too_large`: the body, a field or the answer is over its limit; `output_limit`: the job printed more than a run may */
+            /** @description `too_large`: the body, a field or the answer is over its limit; `output_limit`: the job printed more than a run may; `context_full`: the session or the prompt is longer than the model takes */
             413: {
                 headers: {
                     [name: string]: unknown;

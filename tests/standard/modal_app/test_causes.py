@@ -54,6 +54,7 @@ CAUSES = {
     },
     "claude/endpoint/test_claude_action.py": {
         ErrorCode.STALLED: "test_a_job_that_shows_no_life_ends_with_all_that_it_has_started",
+        ErrorCode.CONTEXT_FULL: "test_a_session_that_no_longer_fits_has_a_name_of_its_own",
     },
     "modal_app/runs/test_slow_readers.py": {
         ErrorCode.OUTPUT_LIMIT: "test_more_output_than_a_run_may_have_ends_it_and_what_was_streamed_stays",

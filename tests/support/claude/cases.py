@@ -168,6 +168,18 @@ CASES: Mapping[str, Case] = {
         replaced=True,
         options=BASH,
     ),
+    "prompt_too_long": Case(
+        Script.of(Turn(fault=Fault(status=400, message="prompt is too long: 210000 tokens > 200000 maximum"))),
+        ErrorCode.CONTEXT_FULL,
+        told="Prompt is too long",
+    ),
+    "over_the_context_limit": Case(
+        Script.of(
+            Turn(fault=Fault(status=400, message="input length and `max_tokens` exceed context limit: 1 + 2 > 2"))
+        ),
+        ErrorCode.CONTEXT_FULL,
+        told="Prompt is too long",
+    ),
     "thinking_last": Case(
         Script.of(Turn(text="The answer.", blocks=(Block(thinking="was that right"),))), None, "The answer.", 0
     ),

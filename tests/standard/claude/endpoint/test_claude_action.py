@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import modal
 import pytest
 
 from modal_app.contract.events import DoneEvent
@@ -19,6 +20,7 @@ from workbench import Project, Recording, RequestRefusedError, Run, Workbench
 from workbench.local_cloud.process.state_directory import Running
 from workbench.machine import private_files
 
+_ALL_ATTEMPTS = 6  # the owner's three to write the record, and what it writes of itself meanwhile
 PLANTED = "a-word-that-the-job-can-see"  # so that a look that finds nothing is known to have looked
 pytestmark = pytest.mark.timeout(300)  # the first test waits for the image
 
@@ -301,3 +303,51 @@ def test_a_recorded_run_is_executed_again_without_the_model(claude: Claude, proj
     assert "recorded 'write a page', came 'write\\x1b a book'" in replayed.stdout
     assert '-          "text": "write a page"' in replayed.stderr
     assert "\x1b" not in replayed.stdout + replayed.stderr
+
+
+def test_what_was_said_with_the_model_is_kept_until_the_record_knows_its_archive(
+    claude: Claude, project: Project, tmp_path: Path
+) -> None:
+    """The record cannot be written after the archive was: a sweep writes the archive again, with everything in it."""
+    faults = claude.wb.faults
+
+    def fired(rule_id: str) -> int:
+        return next(one.injected for one in faults.rules() if one.rule_id == rule_id)
+
+    def archived() -> int:
+        """How often an archive was written: what is committed and is no project's."""
+        return fired(of_all) - fired(of_projects)
+
+    def swept() -> bool:
+        modal.Function.from_name(APP, "sweep").remote()
+        return archived() > 1
+
+    with (
+        faults.injected(at="commit", app=APP, delay_s=1.5) as of_all,
+        faults.injected(at="commit", app=APP, path="projects/*", delay_s=0.001) as of_projects,
+    ):
+        job = claude.run(project, "write a page")
+        done(job)
+        wait_until(lambda: archived() > 0, "the archive was not written")
+        with faults.injected(rpc="DictUpdate", app=APP, status="FAILED_PRECONDITION") as refused:
+            wait_until(lambda: fired(refused) >= _ALL_ATTEMPTS, "nothing was written to the record")
+        wait_until(swept, "the archive was not written again")
+    wait_until(lambda: job.run_id in [one.run_id for one in claude.wb.runs.list()], "the run was not archived")
+    path = tmp_path / "run.zip"
+    assert cli("runs", "export", job.run_id, str(path), "--app-name", APP).returncode == 0
+    assert len(Recording.load(path).exchanges) == 2
+
+
+def test_python_that_the_model_starts_prints_at_once(claude: Claude, project: Project) -> None:
+    done(claude.run(project, "environment", allowed_tools=["Bash"]))
+    assert claude.wb.volume(project).read_text("unbuffered").strip() == "1"
+
+
+def test_a_session_that_no_longer_fits_has_a_name_of_its_own(claude: Claude, project: Project) -> None:
+    """It is full whoever resumes it, and the project is not stuck: a new session begins in it."""
+    session = done(claude.run(project, "grow")).result["session_id"]
+    for _ in range(2):
+        end = failed(claude.run(project, "grow", resume=session))
+        assert (end.code, end.recoverable) == ("context_full", False)
+        assert f"session {session} is full, and without `resume`" in end.message
+    done(claude.run(project, "grow"))
