@@ -80,10 +80,16 @@ class Archive:
             (target / BUNDLE).write_text(bundle.model_dump_json(indent=1, exclude_none=True), encoding="utf-8")
             await self._commit()
             await self._read_back(bundle)
-            if bundle.action == "claude":
-                await self._traffic.clear(of_run(bundle.run_id))
         except PLATFORM_ERRORS as error:
             raise ArchiveFailedError(f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def settle(self, bundle: Bundle) -> None:
+        """Let go of what an archive was written from, once the record says that the run is archived.
+
+        Not before: whoever finds the record without that word writes the archive again.
+        """
+        if bundle.action == "claude":
+            await self._traffic.clear(of_run(bundle.run_id))
 
     async def _write_traffic(self, target: Path, run_id: str) -> None:
         with (target / TRAFFIC).open("wb") as file:

@@ -105,5 +105,6 @@ class Closer:
         try:
             await self._archive.write(spool, bundle)
             await self._records.archived(record)
+            await self._archive.settle(bundle)
         except (ArchiveFailedError, *PLATFORM_ERRORS) as error:
             _log.warning("run.not_archived", run_id=record.run_id, reason=str(error)[:300])

@@ -182,6 +182,7 @@ class Supervisor:
                     run.record = await self._records.ended(run.record, terminal.outcome)
                     await self._archive.write(run.journal.spool, run.bundle(terminal), run.request)
                     run.record = await self._records.archived(run.record)
+            await self._archive.settle(run.bundle(terminal))
         except (ArchiveFailedError, *PLATFORM_ERRORS) as error:
             _log.warning("run.not_archived", reason=str(error)[:300])
 
