@@ -11,7 +11,7 @@ _PROGRAM = "/tmp/job.py"  # noqa: S108  # a path in the sandbox, which is this r
 # The program's text comes first on stdin, because arguments are too short for it. `head` takes exactly its bytes, and
 # the program reads the rest as its own stdin.
 _WITH_CODE = 'head -c "$1" > "$2" && shift && exec python3 -u "$@"'
-_ENV = {"PYTHONPATH": WORKSPACE, "PYTHONUNBUFFERED": "1"}
+_ENV = {"PYTHONPATH": WORKSPACE}
 
 
 async def run(request: PythonRequest, job: Job, output: Output) -> JsonValue:

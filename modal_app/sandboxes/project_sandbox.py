@@ -55,7 +55,13 @@ AS_JOB = (
     "--bounding-set=-all",
     "--",
 )
-_ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **git_defaults.ENV}  # noqa: S108  # inside
+_ENV = {
+    "HOME": "/tmp",  # noqa: S108  # inside
+    "LANG": "C.UTF-8",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",  # of every Python in the sandbox, whoever starts it: what it prints is seen at once
+    **git_defaults.ENV,
+}
 
 # One command, because each costs a round of calls. As root it first gives the job's user the files that others (uploads
 # through the volume API) have put into the project, and then becomes that user: "$@". As that user it writes git's

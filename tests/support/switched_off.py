@@ -24,7 +24,7 @@ OFF: dict[str, tuple[Edit, ...]] = {
     "unbuffered-jobs": (
         ("actions/python_action.py", '["python3", "-u", f"{WORKSPACE}', '["python3", f"{WORKSPACE}'),
         ("actions/python_action.py", "exec python3 -u", "exec python3"),
-        ("actions/python_action.py", ', "PYTHONUNBUFFERED": "1"', ""),
+        (_SANDBOX, '"PYTHONUNBUFFERED": "1",', ""),
     ),
     "numbered-events": ((_STREAM, "spool.read(self._after,", "spool.read(0,"),),
     "run-without-connection": (("runs/readers.py", "self._wait(self._grace_s)", "self._on_alone()"),),
@@ -117,7 +117,7 @@ OFF: dict[str, tuple[Edit, ...]] = {
         (
             "endpoint_settings.py",
             "for secret in (self.secret, self.secret_previous) if secret]",
-            "for secret in (self.secret,)]",
+            "for secret in (self.secret, self.secret_previous) if secret is not None]",
         ),
     ),
     "secret-compared": (

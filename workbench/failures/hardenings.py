@@ -62,7 +62,7 @@ HARDENINGS: dict[str, Hardening] = dict(
         _row(
             "unbuffered-jobs",
             "Programs are started so that what they print is not held back in them.",
-            "modal_app/actions/python_action.py",
+            "modal_app/actions/python_action.py modal_app/sandboxes/project_sandbox.py",
             "job-buffers-its-output",
         ),
         _row(

@@ -168,13 +168,16 @@ EDITS = {
         '["python3", f"{WORKSPACE}',
     ),
 }
-UNBUFFERED = (("exec python3 -u", "exec python3"), (', "PYTHONUNBUFFERED": "1"', ""))
+UNBUFFERED = (
+    ("actions/python_action.py", "exec python3 -u", "exec python3"),
+    ("sandboxes/project_sandbox.py", '"PYTHONUNBUFFERED": "1",', ""),
+)
 
 
 @pytest.fixture(scope="module")
 def edited(wb: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     """An endpoint with a mistake in each of several places."""
-    edits = [*EDITS.values(), *(("actions/python_action.py", *one) for one in UNBUFFERED)]
+    edits = [*EDITS.values(), *UNBUFFERED]
     root = edited_endpoint(tmp_path_factory.mktemp("edited"), edits)
     with connect("local", app_name="check-edited") as own:
         with pytest.MonkeyPatch.context() as patch:
