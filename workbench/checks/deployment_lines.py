@@ -10,7 +10,7 @@ from modal_app.contract.caps import MAX_TIMEOUT_S, MAX_WAIT_S
 from modal_app.sandboxes.fleet import sub_path
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from workbench.checks.caller import Caller
-from workbench.checks.lines import Verdict, fail, ok, skipped
+from workbench.checks.lines import Verdict, fail, ok, partly, skipped
 from workbench.checks.subject import MARK, SHORT_S, Subject
 from workbench.deployment import deploy as deployment
 from workbench.deployment.deployments import Deployments
@@ -37,7 +37,8 @@ def secrets_configured(subject: Subject) -> Verdict:
     if right == _UNAUTHORIZED:
         return fail("the right secret gets HTTP 401", "run `workbench deploy`, or let the hop in front pass it on")
     if not subject.owned:
-        return ok(f"{told}; the right one passes. Which secrets are stored, an endpoint given by URL does not tell")
+        unknown = "an endpoint given by URL does not tell which secrets are stored: check it as an app of its target"
+        return partly(f"{told}; the right one passes", unknown)
     missing = [one.name for one in Deployments(subject.target, subject.app_name).stored_secrets() if not one.present]
     if missing:
         return fail(f"missing: {', '.join(missing)}; the next container cannot start", "run `workbench deploy`")
@@ -103,8 +104,13 @@ def timeouts(subject: Subject) -> Verdict:
     measured = f"process {process} s, function {margin} s longer than the sandbox"
     if subject.upstream_s is not None and subject.upstream_s <= least:
         return fail(f"{measured}; upstream waits {subject.upstream_s:g} s, and a response may take over {least} s", fix)
-    upstream = "not known (see --upstream-s)" if subject.upstream_s is None else f"{subject.upstream_s:g} s"
-    return ok(f"{measured}; a late job ended as process_timeout; upstream: {upstream}")
+    measured += "; a late job ended as process_timeout"
+    if subject.upstream_s is None:
+        return partly(
+            f"{measured}; for how long the caller in front waits is not known",
+            f"say it with --upstream-s: it must be more than {least} s, the longest that a response may take",
+        )
+    return ok(f"{measured}; upstream waits {subject.upstream_s:g} s, longer than the {least} s of a response")
 
 
 def _limit(subject: Subject, name: str, most: int) -> int | None:

@@ -10,7 +10,7 @@ from workbench.text.junit import Case, junit
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import facts_and_table
 
-Status = Literal["ok", "fail", "skipped"]
+Status = Literal["ok", "partly", "fail", "skipped"]
 COLD_START_S = 15.0
 """The budget of a cold start, unless another one is given: until the first output of a new project."""
 _SHOWN_CHARS = 400
@@ -36,6 +36,11 @@ def fail(evidence: str, fix: str) -> Verdict:
     return Verdict(status="fail", evidence=evidence, fix=fix)
 
 
+def partly(evidence: str, unknown: str) -> Verdict:
+    """What was measured is sound, and a part of it could not be measured: `unknown` says which, and how to tell it."""
+    return Verdict(status="partly", evidence=evidence, fix=unknown)
+
+
 def skipped(reason: str) -> Verdict:
     """It was not measured: this target cannot show it, or an earlier line had to hold first."""
     return Verdict(status="skipped", evidence=reason)
@@ -48,7 +53,10 @@ class Line(Verdict):
 
 
 class Report(BaseModel):
-    """All lines of one check. `sound` says that none failed; a line that was skipped says nothing of its subject."""
+    """All lines of one check. `sound` says that none failed.
+
+    A line that was skipped says nothing of its subject, and one that is `partly` measured not all.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,7 +89,7 @@ class Report(BaseModel):
         verdict = "sound" if self.sound else f"{counts['fail']} of {len(self.lines)} lines failed"
         return [
             ("target", f"{self.target}, {one_line(self.url, 200)}"),
-            ("verdict", f"{verdict}; {counts['skipped']} skipped"),
+            ("verdict", f"{verdict}; {counts['partly']} partly measured, {counts['skipped']} skipped"),
             ("spent", f"{self.runs} runs in {self.took_s:.1f} s"),
         ]
 
@@ -107,7 +115,7 @@ def as_junit(report: Report) -> str:
             line.name,
             failed=f"{line.evidence}\nfix: {line.fix}" if line.status == "fail" else "",
             skipped=line.evidence if line.status == "skipped" else "",
-            out=line.evidence if line.status == "ok" else "",
+            out="\n".join(filter(None, (line.evidence, line.fix))) if line.status in ("ok", "partly") else "",
         )
         for line in report.lines
     ]

@@ -10,7 +10,7 @@ from modal_app import DEFAULT_APP_NAME
 from workbench.cli.common import AppNameOption, JsonOption, TargetOption, prepare, print_json, say, table_console
 
 _WIDTH = 120
-_COLOURS = {"ok": "green", "skipped": "yellow", "fail": "bold red"}
+_COLOURS = {"ok": "green", "partly": "cyan", "skipped": "yellow", "fail": "bold red"}
 
 
 def check(

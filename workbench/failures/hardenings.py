@@ -87,7 +87,7 @@ HARDENINGS: dict[str, Hardening] = dict(
             "events-outlive-the-container",
             "Records and events of runs are kept outside of the container, and every other one can read them.",
             "modal_app/runs/log.py modal_app/runs/following.py",
-            "container-preempted deploy-under-a-run",
+            "container-preempted deploy-under-a-run duplicate-submit",
         ),
         _row(
             "runs-end-before-their-container",

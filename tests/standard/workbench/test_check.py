@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -13,13 +14,14 @@ import modal
 import pytest
 
 from tests.conftest import FAST, stop_apps, wait_until
-from tests.support.commands import cli
+from tests.support.commands import Cli, cli
 from tests.support.edited_endpoint import deployed_from, edited_endpoint
+from tests.support.switched_off import OFF
 from workbench import Workbench, connect
 from workbench.checks import deployment_lines
 from workbench.checks.caller import Caller
 from workbench.checks.checklist import CheckImpossibleError
-from workbench.checks.lines import Report, as_junit
+from workbench.checks.lines import Report, Verdict, as_junit
 from workbench.checks.subject import Subject
 from workbench.deployment.deploy import SECRET_VARIABLE
 from workbench.failures import hops
@@ -35,6 +37,12 @@ def sound(wb: Workbench) -> Report:
 def test_a_sound_deployment_has_no_line_that_fails(wb: Workbench, sound: Report) -> None:
     assert sound.failed == (), str(sound)
     assert [line.name for line in sound.lines if line.status == "skipped"] == ["secret rotation"]
+    [partly] = [line for line in sound.lines if line.status == "partly"]
+    assert (partly.name, "not known" in partly.evidence, "--upstream-s" in partly.fix) == (
+        "time-outs aligned",
+        True,
+        True,
+    )
     assert all(line.evidence for line in sound.lines)
     app_id = modal.App.lookup(wb.app_name).app_id
     assert list(modal.Sandbox.list(app_id=app_id)) == []
@@ -111,11 +119,30 @@ def test_each_thing_that_a_careless_hop_does_is_named(wb: Workbench) -> None:
     assert "Cache-Control" in report.line("streaming end to end").evidence
 
 
-def test_an_upstream_that_is_too_short_is_named(wb: Workbench) -> None:
+@pytest.mark.parametrize(("upstream_s", "status"), [(60, "fail"), (900, "ok"), (None, "partly")])
+def test_an_upstream_is_green_only_when_it_is_known_to_wait_long_enough(
+    wb: Workbench, upstream_s: float | None, status: str
+) -> None:
     with Caller(wb.endpoint) as caller:
-        subject = Subject(wb.target, wb.app_name, caller, wb.endpoint, 15, 60)
+        subject = Subject(wb.target, wb.app_name, caller, wb.endpoint, 15, upstream_s)
         found = deployment_lines.timeouts(subject)
-    assert (found.status, "upstream waits 60 s" in found.evidence) == ("fail", True), found
+    assert found.status == status, found
+    assert upstream_s is None or f"upstream waits {upstream_s} s" in found.evidence
+
+
+def test_a_rotation_after_which_the_former_secret_is_refused_at_once_is_named(wb: Workbench, tmp_path: Path) -> None:
+    found = rotated(wb, edited_endpoint(tmp_path, OFF["overlap-of-secrets"]))
+    assert (found.status, "former False, new True" in found.evidence) == ("fail", True), found
+    assert "WORKBENCH_SECRET_PREVIOUS" in found.fix
+
+
+def rotated(wb: Workbench, root: Path) -> Verdict:
+    """What the line about rotation says of an endpoint from this directory; its app is taken back."""
+    with Caller(wb.endpoint) as caller, deployed_from(root):
+        found = deployment_lines.rotation(Subject(wb.target, wb.app_name, caller, wb.endpoint, 15, None), wanted=True)
+    apps = json.loads(Cli({})("app", "list", "--json"))
+    assert not [one for one in apps if "-check-" in one["description"] and one["state"] == "deployed"]
+    return found
 
 
 def test_a_hop_that_buffers_and_compresses_is_told_from_the_endpoint(wb: Workbench) -> None:
@@ -220,6 +247,7 @@ def test_what_an_address_cannot_show_is_skipped(wb: Workbench, monkeypatch: pyte
     lines = {line["name"]: line["status"] for line in json.loads(done.stdout)["lines"]}
     skipped = {name for name, status in lines.items() if status == "skipped"}
     assert skipped == {"sandbox terminated on every path", "secret rotation"}
+    assert (lines["secrets configured"], lines["time-outs aligned"]) == ("partly", "partly")
 
 
 def test_an_endpoint_that_does_not_answer_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
