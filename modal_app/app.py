@@ -1,9 +1,9 @@
 """The Modal app, wiring only: images, secrets, volumes, functions. `modal deploy -m modal_app.app` deploys it.
 
 These environment variables are read at deploy time. WORKBENCH_APP_NAME is the app's name, WORKBENCH_TIMEOUT_* are the
-deadlines in seconds, WORKBENCH_MAX_RUNS and WORKBENCH_MAX_OUTPUT_BYTES limits; WORKBENCH_WITHOUT_CLAUDE leaves the
-Claude CLI out of sandboxes. All of these are also set in the containers. WORKBENCH_MIN_CONTAINERS says how many
-containers of the endpoint are kept running.
+deadlines in seconds, WORKBENCH_MAX_RUNS, WORKBENCH_MAX_OUTPUT_BYTES and WORKBENCH_MEMORY_MB limits;
+WORKBENCH_WITHOUT_CLAUDE leaves the Claude CLI out of sandboxes. All of these are also set in the containers.
+WORKBENCH_MIN_CONTAINERS says how many containers of the endpoint are kept running.
 """
 
 import os
@@ -31,7 +31,9 @@ _installed = ("fastapi", "httpx", "pydantic", "pydantic-settings", "stamina", "s
 _packages = [f"{name}=={version(name)}" for name in _installed]
 
 _limits = {
-    name: os.environ[name] for name in ("WORKBENCH_MAX_RUNS", "WORKBENCH_MAX_OUTPUT_BYTES") if name in os.environ
+    name: os.environ[name]
+    for name in ("WORKBENCH_MAX_RUNS", "WORKBENCH_MAX_OUTPUT_BYTES", "WORKBENCH_MEMORY_MB")
+    if name in os.environ
 }
 
 _without = {"WORKBENCH_WITHOUT_CLAUDE": "1"} if WITHOUT_CLAUDE else {}
@@ -75,7 +77,8 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
 
     settings = Settings()
     model = ModelAccess(None if WITHOUT_CLAUDE else settings.model_token_secret, model_gateway)
-    api = create_app(settings, Platform(app, sandbox_image, projects, shared), state, model)
+    platform = Platform(app, sandbox_image, projects, shared, settings.memory_mb)
+    api = create_app(settings, platform, state, model)
     collector.settle()
     return api
 

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from modal_app.contract.caps import MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, MIN_SECRET_CHARS
 
 DEFAULT_MAX_RUNS = 60
+DEFAULT_MEMORY_MB = 4096
 Seconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]
 
 
@@ -85,6 +86,7 @@ class Settings(BaseSettings):
     model_token_secret: SecretStr | None = None  # signs runs' tokens for the model gateway; None: there is no model
     max_runs: Annotated[int, Field(ge=2)] = DEFAULT_MAX_RUNS  # at once in one container
     max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run
+    memory_mb: Annotated[int, Field(ge=256)] = DEFAULT_MEMORY_MB  # that a sandbox may use, in MiB
     timeouts: Timeouts = Field(default_factory=Timeouts)
 
     @field_validator("secret", "secret_previous", "model_token_secret", mode="after")

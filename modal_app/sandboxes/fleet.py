@@ -17,7 +17,7 @@ import modal.exception
 import structlog
 
 from modal_app.contract.errors import ContractError, ErrorCode
-from modal_app.endpoint_settings import Timeouts
+from modal_app.endpoint_settings import DEFAULT_MEMORY_MB, Timeouts
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from modal_app.sandboxes.project_sandbox import GLOBAL, WORKSPACE, ProjectSandbox, see_it_end
 from modal_app.sandboxes.read_back import ReadBack
@@ -38,16 +38,21 @@ while True:
     patience = lease
 """
 _LIST_S = 20.0
+_REQUESTED_MB = 128  # the platform's default; what is used beyond it is paid for as it is used
 
 
 @dataclass(frozen=True)
 class Platform:
-    """The deployed app, the image of its sandboxes, the volume of projects and the global volume (`shared`)."""
+    """The deployed app, the image of its sandboxes, the volume of projects and the global volume (`shared`).
+
+    `memory_mb` is what a sandbox may use, in MiB.
+    """
 
     app: modal.App
     image: modal.Image
     projects: modal.Volume
     shared: modal.Volume
+    memory_mb: int = DEFAULT_MEMORY_MB
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,8 @@ class Fleet:
             raise TimeoutError(f"the end of sandbox {sandbox.object_id} is not confirmed")
 
     def _held(self, sandbox: modal.Sandbox, owned: SandboxOwner, *, warm: bool = False) -> ProjectSandbox:
-        return ProjectSandbox(sandbox, self._timeouts, ReadBack(self._platform.projects, owned.root), warm=warm)
+        read_back = ReadBack(self._platform.projects, owned.root)
+        return ProjectSandbox(sandbox, self._timeouts, read_back, warm=warm, memory_mb=self._platform.memory_mb)
 
     async def _create(self, owned: SandboxOwner, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         try:
@@ -210,6 +216,7 @@ class Fleet:
             tags={RUN_TAG: owned.run_id},
             image=self._platform.image,
             timeout=timeouts.sandbox_s + (timeouts.prewarm_s if prewarm else 0),
+            memory=(_REQUESTED_MB, self._platform.memory_mb),
             block_network=reach is None,
             outbound_domain_allowlist=None if reach is None else [reach],
             outbound_cidr_allowlist=None if reach is None else [],

@@ -133,13 +133,16 @@ class ProjectSandbox:
     `commit` has come to, `terminated` whether the end was confirmed. `warm` says that the sandbox was prewarmed.
     """
 
-    def __init__(self, sandbox: modal.Sandbox, timeouts: Timeouts, read_back: ReadBack, *, warm: bool = False) -> None:
+    def __init__(
+        self, sandbox: modal.Sandbox, timeouts: Timeouts, read_back: ReadBack, *, memory_mb: int, warm: bool = False
+    ) -> None:
         self.process: ProcessFacts | None = None
         self.stale_locks = StaleLocks()
         self.committed: Commit | None = None
         self._sandbox = sandbox
         self._timeouts = timeouts
         self._read_back = read_back
+        self._memory_mb = memory_mb
         self._warm = warm
         self._prefix: tuple[str, ...] = ()
         self._uid = 0
@@ -372,7 +375,8 @@ class ProjectSandbox:
         ended_as = await self._ended_as()
         if ended_as in _OUT_OF_MEMORY:
             _log.warning("sandbox.out_of_memory", sandbox_id=self.id)
-            message = "the job used more memory than its sandbox has, and the platform ended the sandbox"
+            limit = f"{self._memory_mb} MiB that its sandbox may use"
+            message = f"the job used more memory than the {limit}, and the platform ended the sandbox"
             return ContractError(ErrorCode.OUT_OF_MEMORY, message, exit_code=code)
         if ended_as is None and error is not None:
             _log.warning("sandbox.out_of_reach", sandbox_id=self.id, reason=type(error).__name__)

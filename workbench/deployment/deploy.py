@@ -16,6 +16,7 @@ from modal.exception import NotFoundError
 from pydantic import SecretStr
 
 from modal_app import DEFAULT_APP_NAME
+from modal_app.endpoint_settings import DEFAULT_MEMORY_MB
 from workbench.deployment import modal_command, model_backing
 from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.modal_command import ModalCommandFailedError
@@ -29,6 +30,7 @@ SECRET_VARIABLE = "WORKBENCH_SECRET"  # noqa: S105  # the name of the variable, 
 PREVIOUS_VARIABLE = "WORKBENCH_SECRET_PREVIOUS"  # see above
 TOKEN_SECRET_VARIABLE = "WORKBENCH_MODEL_TOKEN_SECRET"  # noqa: S105  # see above
 DEPLOY_TIMEOUT_S = 900.0
+_LEAST_MEMORY_MB = 256
 
 
 class DeployFailedError(WorkbenchError):
@@ -64,6 +66,7 @@ def deploy(
         env[model_backing.WITHOUT_CLAUDE_VARIABLE] = "1"
     if target.kind == "local":
         env.setdefault("WORKBENCH_MIN_CONTAINERS", "1")  # it costs nothing here, and the first run need not wait
+        env.setdefault("WORKBENCH_MEMORY_MB", str(_memory_here_mb()))
     for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
         env.pop(name, None)  # it belongs into the gateway's secret only
     try:
@@ -76,6 +79,12 @@ def deploy(
         )
         raise DeployFailedError(f"{error}{hint}") from error
     return endpoint(target, app_name=app_name)
+
+
+def _memory_here_mb() -> int:
+    """What a sandbox may use of this machine's memory, in MiB: half of it at most, so that the machine stays usable."""
+    half_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**21
+    return max(_LEAST_MEMORY_MB, min(DEFAULT_MEMORY_MB, half_mb))
 
 
 def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:

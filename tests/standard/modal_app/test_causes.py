@@ -109,6 +109,7 @@ def uses_up_its_memory(wb: Workbench, http: httpx.Client, project: Project, how:
     end = run.wait(90)
     assert isinstance(end, ErrorEvent)
     assert (end.code, end.recoverable, end.exit_code) == ("out_of_memory", False, 137), end
+    assert re.search(r"more memory than the \d{3,} MiB that its sandbox may use", end.message), end.message
     assert run.text() == "on\n"
     assert end.sandbox is not None
     assert end.sandbox.terminated
