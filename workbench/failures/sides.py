@@ -65,10 +65,18 @@ class Side(ABC):
         self.app_name = f"{APP_PREFIX}{self.name}"
         self.url = ""
         self.secret = ""
+        self.deployed_in_s = 0.0
+        """How long its last deployment took."""
 
-    @abstractmethod
     def deploy(self, on_line: Callable[[str], None]) -> None:
         """Deploy the app; then `url` and `secret` are known. Raises DeployFailedError, ModalCommandFailedError."""
+        began = time.monotonic()
+        self._deploy_ours(on_line)
+        self.deployed_in_s = time.monotonic() - began
+
+    @abstractmethod
+    def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
+        """Deploy the app as `deploy` says."""
 
     @abstractmethod
     def rotate(self) -> None:
@@ -251,7 +259,7 @@ class Naive(Side):
         super().__init__(target, faults)
         self._named: dict[str, list[str]] = {}
 
-    def deploy(self, on_line: Callable[[str], None]) -> None:
+    def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
         """Deploy `naive/app.py` with the stock command."""
         self._keep(str(private_files.read(self._kept).get("secret") or secrets.token_urlsafe(24)))
         self._deploy(self.secret, on_line)
@@ -351,7 +359,7 @@ class Hardened(Side):
     name = "hardened"
     program = "*/tmp/job.py*"
 
-    def deploy(self, on_line: Callable[[str], None]) -> None:
+    def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
         """Deploy `modal_app` without the Claude CLI."""
         self._deploy(on_line)
 

@@ -117,18 +117,14 @@ def _deployed_meanwhile(side: Side, project: Project) -> Outcome:
     """The app is deployed again while a job runs, and then the page that shows the job is loaded again."""
     known: SimpleQueue[str] = SimpleQueue()
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(side.run, project, _MANY, reading=Reading(on_run=known.put))
+        lines = 40 + int(20 * side.deployed_in_s)  # 0.1 s each: the job lasts longer than a deployment
+        code = f"import time\nfor n in range({lines}): print(n, flush=True); time.sleep(0.1)\n"
+        first = pool.submit(side.run, project, code, reading=Reading(on_run=known.put))
         run_id = known.get(timeout=PATIENCE_S)
         side.deploy(lambda line: None)
         meanwhile = not first.done()
         again = side.loaded_again(run_id)
-        return Outcome(
-            (again, first.result()), {"again": again.text}, {"it was deployed while the job ran": int(meanwhile)}
-        )
-
-
-_MANY = "import time\nfor n in range(100): print(n, flush=True); time.sleep(0.1)\n"
-_ALL_OF_MANY = "".join(f"{n}\n" for n in range(100))
+        return Outcome((again, first.result()), {"lines": lines}, {"it was deployed while the job ran": int(meanwhile)})
 
 
 def _page_is_empty(seen: Outcome) -> str | None:
@@ -139,8 +135,10 @@ def _page_is_empty(seen: Outcome) -> str | None:
 
 
 def _both_have_all(seen: Outcome) -> str | None:
-    ill = [one for one in seen.observations if one.ended != "done" or one.text != _ALL_OF_MANY]
-    return f"a reader {ill[0]}, with {len(ill[0].text.split())} of 100 lines" if ill else None
+    lines = int(str(seen.facts["lines"]))
+    whole = "".join(f"{n}\n" for n in range(lines))
+    ill = [one for one in seen.observations if one.ended != "done" or one.text != whole]
+    return f"a reader {ill[0]}, with {len(ill[0].text.split())} of {lines} lines" if ill else None
 
 
 def _left_a_sandbox(seen: Outcome) -> str | None:
