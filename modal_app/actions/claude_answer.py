@@ -47,7 +47,7 @@ class Answer:
         match line.get("type"):
             case "assistant" if line.get("is_api_error_message") is not True:
                 self._add_text(line)
-            case "user":
+            case "user" | "system":
                 self._said = [said for said in self._said if not taken_back(line, said.message_id, (said.uuid,))]
             case "result":
                 self._result(line)

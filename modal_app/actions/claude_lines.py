@@ -116,11 +116,12 @@ def taken_back(line: Object, message_id: str, uuids: Collection[str]) -> bool:
     """Whether a line says that a message is no longer part of the conversation.
 
     The message is given by its id, and by the uuids of the lines that told its blocks. The CLI takes a message back
-    when it asks the model again: after a refusal, and after a tool call that it could not parse.
+    when it asks the model again: after a refusal, where it may ask another model, and after a tool call that it could
+    not parse.
     """
-    if line.get("type") != "user":
+    if line.get("type") not in ("user", "system"):
         return False
-    if line.get("refused_message_id") == message_id:
+    if line.get("type") == "user" and line.get("refused_message_id") == message_id:
         return True
     retracted = line.get("retracted_message_uuids")
     return isinstance(retracted, list) and any(uuid in retracted for uuid in uuids)

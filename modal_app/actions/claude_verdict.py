@@ -20,6 +20,7 @@ MAX_SENTENCE_CHARS = 1000
 _MAX_NAMES = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REFUSAL = "model_refusal"  # how the CLI's lines about refusals begin: it may ask another model
 _UNPARSED = "__unparsedToolInput"  # the CLI's name for a tool's input that is not JSON
 _BY_SUBTYPE = {
     "error_max_turns": ErrorCode.PROCESS_FAILED,
@@ -68,6 +69,7 @@ class Account:
         self._wants_structured = wants_structured
         self._session_id: str | None = None
         self._answer_error = ""
+        self._category = ""  # of the last refusal that said one
         self._results = 0
         self._failed: _Failed | None = None
         self._denied: dict[str, None] = {}
@@ -83,6 +85,8 @@ class Account:
         match line.get("type"):
             case "assistant":
                 self._answered(line)
+            case "system" if str(line.get("subtype")).startswith(_REFUSAL):
+                self._category = _sentence(line.get("api_refusal_category")) or self._category
             case "result":
                 self._result(line)
 
@@ -122,9 +126,10 @@ class Account:
                 return _Failed(code, "the Claude CLI was interrupted")
             return _Failed(code, _first_error(result) or _sentence(subtype))
         if result.get("is_error") is not False:  # anything but false counts as an error, also when it is missing
-            return _Failed(
-                self._code_of_answer(result), _sentence(result.get("result")) or "the model's service failed"
-            )
+            code = self._code_of_answer(result)
+            sentence = _sentence(result.get("result")) or "the model's service failed"
+            named = code is ErrorCode.MODEL_REFUSED and self._category
+            return _Failed(code, f"the model refused, as {self._category}: {sentence}" if named else sentence)
         return None
 
     def _code_of_answer(self, result: Object) -> ErrorCode:

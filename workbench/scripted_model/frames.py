@@ -54,7 +54,12 @@ class Answer:
     def message(self) -> Frame:
         """The complete message, for a request that does not stream."""
         content: list[JsonValue] = [self._whole(index, block) for index, block in enumerate(self.turn.content)]
-        return {**self._envelope(self.output_tokens), "content": content, "stop_reason": self.turn.stop_reason}
+        return {
+            **self._envelope(self.output_tokens),
+            "content": content,
+            "stop_reason": self.turn.stop_reason,
+            **_details(self.turn),
+        }
 
     def frames(self) -> Iterator[Frame]:
         """The events of a stream, in order."""
@@ -70,7 +75,7 @@ class Answer:
             yield {"type": "content_block_stop", "index": index}
         yield {
             "type": "message_delta",
-            "delta": {"stop_reason": self.turn.stop_reason, "stop_sequence": None},
+            "delta": {"stop_reason": self.turn.stop_reason, "stop_sequence": None, **_details(self.turn)},
             "usage": {"output_tokens": self.output_tokens},
         }
         yield {"type": "message_stop"}
@@ -162,3 +167,10 @@ def _pieces(block: Block) -> Sequence[str]:
 
 def _delta(index: int, delta: Frame) -> Frame:
     return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def _details(turn: Turn) -> Frame:
+    """What a refusal says of itself; nothing for other answers, and for a refusal of which the script says nothing."""
+    if turn.category is None:
+        return {}
+    return {"stop_details": {"type": "refusal", "category": turn.category, "explanation": None}}

@@ -108,6 +108,7 @@ class Turn(_Part):
     blocks: tuple[Block, ...] = ()
     structured: JsonValue = None
     stop: StopReason | None = None
+    category: str | None = Field(None, max_length=100, description="of a refusal")
     pace_ms: float = Field(0, ge=0, description="between two deltas")
     stamped: bool = False
     input_tokens: int | None = Field(None, ge=0)

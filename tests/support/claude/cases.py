@@ -154,6 +154,13 @@ CASES: Mapping[str, Case] = {
         options=BASH,
     ),
     "refusal": Case(Script.of(*[Turn(text="No.", stop="refusal")] * 2), ErrorCode.MODEL_REFUSED, "No.", replaced=True),
+    "refused_cyber": Case(
+        Script.of(*[Turn(text="No.", stop="refusal", category="cyber")] * 2),
+        ErrorCode.MODEL_REFUSED,
+        "No.",
+        told="the model refused, as cyber: ",
+        replaced=True,
+    ),
     "refusal_once": Case(
         Script.of(Turn(text="No way.", stop="refusal"), Turn(text="Fine.")), None, "Fine.", 0, replaced=True
     ),
