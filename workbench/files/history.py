@@ -201,6 +201,12 @@ class HistoryClient:
         return change.model_copy(update={"path": self._short(change.path)})
 
 
+def run_of(author: str) -> str:
+    """The id of the run whose sandbox made a commit, from the commit's author; "" when it was no run's."""
+    tags = (word.partition("=") for word in author.split())
+    return next((value for name, _, value in tags if name == "run_id"), "")
+
+
 def _lines(data: bytes) -> list[str]:
     return data.decode(errors="replace").splitlines(keepends=True)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from workbench.files.history import HistoryError, HistoryUnavailableError
+from workbench.files.history import HistoryError, HistoryUnavailableError, run_of
 from workbench.files.project_files import ProjectVolume
 from workbench.runs.archived_run import ArchivedRun
 from workbench.runs.channel_lines import Line, both
@@ -39,12 +39,13 @@ class Compared:
 
 @dataclass(frozen=True)
 class Written:
-    """A file that a run has changed: `what` is "added", "modified" or "removed"."""
+    """A file that a run has changed: `what` is "added", "modified" or "removed", `commit` the run's last commit."""
 
     path: str
     what: str
     size: int
     sha256: str
+    commit: int
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,18 @@ def written_by(run: ArchivedRun, volume: Callable[[Project], ProjectVolume]) -> 
         if str(uuid.UUID(name)) != name:
             raise ValueError("its archive names no project")
     project = volume(Project(run.bundle.user_id, run.bundle.project_id))
-    own = f"run_id={run.run_id}"
-    numbers = [one.number for one in project.history(limit=MAX_COMMITS) if own in one.author.split()]
+    numbers = [one.number for one in project.history(limit=MAX_COMMITS) if run_of(one.author) == run.run_id]
     if not numbers:
         return ()
     changes = project.diff(min(numbers) - 1, max(numbers))
     return tuple(
-        Written(one.path, one.what, one.after.size if one.after else 0, one.after.sha256 if one.after else "")
+        Written(
+            one.path,
+            one.what,
+            one.after.size if one.after else 0,
+            one.after.sha256 if one.after else "",
+            commit=max(numbers),
+        )
         for one in changes
         if "directory" not in (one.before and one.before.kind, one.after and one.after.kind)
     )

@@ -144,6 +144,7 @@ def test_the_way_back(view: Locator, volume: ProjectVolume) -> None:
     picture(view, "volume-blame")
     view.get_by_role("tab", name="History").click()
     commits.last.get_by_role("button", name="Restore commit").click()
+    expect(view.locator(".wb-asking")).to_contain_text("changes 1 (src/greeting.py)", timeout=PATIENCE_MS)
     picture(view, "volume-restore")
     view.get_by_role("button", name="Do nothing").click()
     commits.last.get_by_role("button", name="Restore commit").click()

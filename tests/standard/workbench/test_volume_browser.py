@@ -8,7 +8,7 @@ from tests.conftest import wait_until
 from tests.support.questions import Page
 from workbench import Project, Workbench
 from workbench.files.project_files import MAX_UPLOAD_BYTES
-from workbench.widgets import VolumeBrowser
+from workbench.widgets import Files, RunsTable, VolumeBrowser, WorkbenchPanel
 
 CODE = """
 import os
@@ -70,6 +70,49 @@ def test_history_differences_and_the_way_back(wb: Workbench, page: Page, project
     assert page.ask("restore", path="d/a.txt", commit=old)[0]["said"].startswith("restored as commit")
     assert page.ask("download", path="d/a.txt")[1] == [b"text"]
     assert "There is no commit" in page.refused("restore", path="d/a.txt", commit=10**6)
+
+
+def test_what_a_restore_would_do_is_told_before(wb: Workbench, page: Page, project: Project) -> None:
+    first = page.ask("history")[0]["commits"][0]["number"]
+    code = "import os; os.mkdir('e'); os.remove('raw'); [open(n, 'w').write(n) for n in ('d/a.txt', 'new', 'e/f')]"
+    assert wb.launch(project, "python", code=code).wait(60).type == "done"
+    would = page.ask("would_restore", commit=first)[0]
+    assert (would["modified"], would["added"]) == (["d/a.txt"], ["raw"])
+    assert {"new", "e/f"} <= set(would["removed"])
+    below = page.ask("would_restore", path="d", commit=first)[0]
+    assert (below["removed"], below["modified"], below["added"]) == ([], ["d/a.txt"], [])
+    assert page.ask("restore", commit=first)[0]["said"].startswith("restored as commit")
+    after = page.ask("would_restore", commit=first)[0]
+    assert (after["removed"], after["modified"], after["added"]) == ([], [], [])
+    for commit in (-1, "1", None):
+        assert "number of a commit" in page.refused("would_restore", commit=commit)
+    assert "There is no commit" in page.refused("would_restore", commit=10**6)
+
+
+def test_a_commit_leads_to_its_run_and_a_run_to_its_files(wb: Workbench, project: Project) -> None:
+    panel = WorkbenchPanel(wb)
+    files, table = panel.part("files"), panel.part("runs")
+    assert isinstance(files, Files)
+    assert isinstance(table, RunsTable)
+    job = wb.launch(project, "python", code="open('a', 'w').write('12'); open('<b>', 'w')")
+    job.wait()
+    wb.runs.get(job.run_id, wait_s=30)
+    changed = Page(table).ask("files", run_id=job.run_id)[0]
+    assert [one[:3] for one in changed["files"]] == [["<b>", "added", 0], ["a", "added", 2]]
+    assert changed["more"] == 0
+    table.handle({"type": "browse", "run_id": job.run_id}, [])
+    wait_until(lambda: files.project.get("project_id") == project.project_id and not files.opening, "not opened")
+    assert panel.chosen == "files"
+    assert files.view is not None
+    assert files.view.settle(60)
+    newest = Page(files.view).ask("history")[0]["commits"][0]
+    assert (newest["run_id"], newest["number"]) == (job.run_id, changed["files"][0][3])
+    files.view.handle({"type": "run", "run_id": job.run_id}, [])
+    wait_until(lambda: table.shown == job.run_id, "the run was not opened")
+    assert panel.chosen == "runs"
+    files.view.handle({"type": "run", "run_id": "../x"}, [])
+    wait_until(lambda: "canonical" in table.problem, "it was not told")
+    panel.close()
 
 
 def test_a_file_of_one_side_alone_has_a_difference(wb: Workbench, page: Page, project: Project) -> None:

@@ -4,7 +4,7 @@ It follows the project of another widget, the leader, until somebody picks one h
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import anywidget
@@ -36,10 +36,21 @@ class Files(AskingPanel):
     why = traitlets.Unicode("").tag(sync=True)
     view: VolumeBrowser | None = anywidget.WidgetTrait().tag(sync=True)
 
-    def __init__(self, workbench: Workbench, *, project: Project | None = None, leader: str = "") -> None:
-        """`leader` is the name of the widget whose project is followed, for the page to show; empty for none."""
+    def __init__(
+        self,
+        workbench: Workbench,
+        *,
+        project: Project | None = None,
+        leader: str = "",
+        on_run: Callable[[str], None] | None = None,
+    ) -> None:
+        """`leader` is the name of the widget whose project is followed, for the page to show; empty for none.
+
+        `on_run` is called with the id of a run that is to be opened.
+        """
         super().__init__(leader=leader, following=bool(leader))
         self.workbench = workbench
+        self._on_run = on_run
         self._wanted: Project | None = None
         self._led = project
         self._known: list[Project] = []
@@ -122,7 +133,7 @@ class Files(AskingPanel):
     def _open(self, project: Project) -> None:
         try:
             self.workbench.endpoint  # noqa: B018  # raises when nothing is deployed: no volume must be created then
-            view, why = VolumeBrowser(self.workbench.volume(project)), ""
+            view, why = VolumeBrowser(self.workbench.volume(project), on_run=self._on_run), ""
         except Exception as error:  # noqa: BLE001  # any failure is shown by the page in place of the files
             view, why = None, sentence(error)
         with self._opening:

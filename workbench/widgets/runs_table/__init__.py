@@ -16,7 +16,8 @@ import traitlets
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList, why
-from workbench.runs.comparison import Comparison
+from workbench.runs.comparison import Comparison, written_by
+from workbench.runs.project import Project
 from workbench.runs.recordings import Recording
 from workbench.text.plain_text import one_line
 from workbench.widgets.asking import Answer, asking_front_end
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from workbench.session import Workbench
 
 MAX_RUNS = 2000  # in one table
+MAX_FILES = 500  # of those that a run has changed
 _JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ended
 
 
@@ -47,7 +49,12 @@ class RunsTable(ReadingPanel):
 
     _esm, _css = asking_front_end(__file__)
     label = "Runs"
-    questions: ClassVar[Mapping[str, str]] = {"verify": "_verify", "compare": "_compare", "export": "_export"}
+    questions: ClassVar[Mapping[str, str]] = {
+        "verify": "_verify",
+        "compare": "_compare",
+        "export": "_export",
+        "files": "_files",
+    }
 
     title = traitlets.Unicode("").tag(sync=True)
     rows: traitlets.List[Row] = traitlets.List().tag(sync=True)
@@ -56,6 +63,7 @@ class RunsTable(ReadingPanel):
     view = traitlets.Unicode("").tag(sync=True)
     can_replay = traitlets.Bool(False).tag(sync=True)
     can_ask = traitlets.Bool(False).tag(sync=True)
+    can_browse = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
         self,
@@ -66,20 +74,24 @@ class RunsTable(ReadingPanel):
         outcome: str = "",
         on_replay: Callable[[str], None] | None = None,
         on_request: Callable[[Request, bool], None] | None = None,
+        on_files: Callable[[Project], None] | None = None,
     ) -> None:
         """`limit`, `project` and `outcome` choose the runs that are read, as for `RunArchive.list`.
 
         `on_replay` is called with the id of a run that is to be played back; without it, the page has no button for it.
         So it is with `on_request`: it gets the request of a run that is to be launched again (True), or edited (False).
+        `on_files` gets the project of a run whose files are to be shown.
         """
         super().__init__(
             title=f"{workbench.app_name} on {workbench.target.kind}",
             can_replay=on_replay is not None,
             can_ask=on_request is not None,
+            can_browse=on_files is not None,
         )
         self.workbench = workbench
         self._on_replay = on_replay
         self._on_request = on_request
+        self._on_files = on_files
         self.limit = limit
         self._wanted = {"project": project, "outcome": outcome}
         self._found = RunList((), complete=True)
@@ -115,6 +127,8 @@ class RunsTable(ReadingPanel):
                 self.refresh()
             case {"type": "show", "run_id": str(run_id)}:
                 self.show(run_id)
+            case {"type": "browse", "run_id": str(run_id)} if self._on_files is not None:
+                self.in_background(self._browse, self._on_files, run_id)
             case {"type": "again" | "edit" as wish, "run_id": str(run_id)} if self._on_request is not None:
                 self.in_background(self._ask_again, self._on_request, run_id, wish == "again")
             case {"type": "replay", "run_id": str(run_id)} if self._on_replay is not None:
@@ -180,6 +194,15 @@ class RunsTable(ReadingPanel):
         found = self.compare(str(asked.get("left", "")), str(asked.get("right", "")))
         parts = {name: [asdict(row) for row in rows] for name, rows in found.parts()}
         return {"parts": parts, "files_problem": found.files_problem}, ()
+
+    def _files(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        found = written_by(self._get(str(asked.get("run_id", ""))), self.workbench.volume)
+        files = [[one.path, one.what, one.size, one.commit] for one in found[:MAX_FILES]]
+        return {"files": files, "more": len(found) - len(files)}, ()
+
+    def _browse(self, browse: Callable[[Project], None], run_id: str) -> None:
+        bundle = self._get(run_id).bundle
+        browse(Project(bundle.user_id, bundle.project_id))
 
     def _export(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
         run_id = str(asked.get("run_id", ""))

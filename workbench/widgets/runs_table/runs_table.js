@@ -155,6 +155,7 @@ function draw({ model, body, own, host, needs }) {
     const acts = element("span", "wb-acts", "", { hidden: !unfolded.has(row.run_id) });
     const said = (type) => () => model.send({ type, run_id: row.run_id });
     acts.append(
+      needs(button("files", `Files that run ${row.run_id} changed`, () => changedBy(row.run_id))),
       ...(model.get("can_ask") ? [
         needs(button("run again", `Run ${row.run_id} again`, said("again"))),
         needs(button("edit and run", `Edit and run ${row.run_id} again`, said("edit"))),
@@ -221,6 +222,26 @@ function draw({ model, body, own, host, needs }) {
     below.replaceChildren(inside);
     closing(below, "Comparison", () => (below.hidden = true, below.replaceChildren()));
     answered(inside, ask("compare", { left, right }), (answer) => compared(left, right, answer), "comparing …");
+  };
+  const changedBy = (run) => {
+    below.hidden = false;
+    const inside = element("div");
+    below.replaceChildren(inside);
+    closing(below, `Files that run …${run.slice(-FEW)} changed`, () => (below.hidden = true, below.replaceChildren()));
+    answered(inside, ask("files", { run_id: run }), ({ files, more }) => {
+      if (!files.length) return placeholder("empty", "it changed no file that is kept");
+      const grid = element("table", "wb-table", "", { "aria-label": "Changed files" });
+      for (const [path, what, size, commit] of files) {
+        const line = element("tr");
+        const kind = { added: "good", removed: "bad", modified: "busy" }[what] ?? "warn";
+        const cells = [badge(what, kind), element("span", "wb-code", visible(path)), what === "removed" ? "" : sized(size), `commit ${commit}`];
+        line.append(...cells.map((one) => { const cell = element("td"); cell.append(one); return cell; }));
+        grid.append(line);
+      }
+      const notes = more > 0 ? [element("div", "wb-notice wb-quiet", `… and ${more} more`)] : [];
+      const browse = model.get("can_browse") ? [needs(button("show the project's files", "Show the project in Files", () => model.send({ type: "browse", run_id: run }), "wb-browse"))] : [];
+      return [...browse, grid, ...notes];
+    }, "looking for its commits …");
   };
   const sideBySide = (name, heads, rows, cells, empty) => {
     const box = element("details", "wb-part", "", { open: true });

@@ -5,14 +5,14 @@ isolated iframe.
 """
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypedDict
 
 import traitlets
 
-from workbench.files.history import HistoryUnavailableError
+from workbench.files.history import HistoryUnavailableError, run_of
 from workbench.files.preview import Preview, highlighted, shown_size
 from workbench.files.project_files import MAX_UPLOAD_BYTES, ProjectVolume, VolumeEntry, tree_lines
 from workbench.text.plain_text import one_line, printable
@@ -57,6 +57,7 @@ class VolumeBrowser(ReadingPanel):
         "diff": "_diff",
         "text_diff": "_text_diff",
         "blame": "_blame",
+        "would_restore": "_would_restore",
         "restore": "_restore",
         "download": "_download",
         "upload": "_upload",
@@ -68,15 +69,26 @@ class VolumeBrowser(ReadingPanel):
     no_history = traitlets.Unicode("").tag(sync=True)
     max_upload = traitlets.Int(MAX_UPLOAD_BYTES).tag(sync=True)
     chosen = traitlets.Unicode("").tag(sync=True)
+    can_open_runs = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, volume: ProjectVolume) -> None:
-        super().__init__(title=f"{volume.user_id}/{volume.project_id}")
+    def __init__(self, volume: ProjectVolume, *, on_run: Callable[[str], None] | None = None) -> None:
+        """`on_run` is called with the id of a run that is to be opened; without it, the page has no button for it."""
+        super().__init__(title=f"{volume.user_id}/{volume.project_id}", can_open_runs=on_run is not None)
         self.volume = volume
+        self._on_run = on_run
         self.refresh()
 
     def choose(self, path: str) -> None:
         """Show a file or directory of the project, as a click does; "" is the project itself."""
         self.chosen = path
+
+    def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
+        """Handle questions, and the page's wishes to refresh and to open the run that made a commit."""
+        match message:
+            case {"type": "run", "run_id": str(run_id)} if self._on_run is not None:
+                self._on_run(run_id)
+            case _:
+                super().handle(message, buffers)
 
     def still(self) -> Still:
         """The tree as a table, and the uncommitted changes."""
@@ -139,6 +151,7 @@ class VolumeBrowser(ReadingPanel):
                 "number": one.number,
                 "at": one.at,
                 "author": one.author,
+                "run_id": run_of(one.author),
                 "count": len(one.changes),
                 "changes": [[change.path, change.removed] for change in one.changes[:20]],
             }
@@ -169,6 +182,15 @@ class VolumeBrowser(ReadingPanel):
         found = self.volume.blame(_path(asked))
         lines = [[one.commit, one.at, one.author, one.text[:2000]] for one in found[:MAX_ROWS]]
         return {"lines": lines, "note": f"the first {MAX_ROWS} lines" if len(found) > MAX_ROWS else ""}, ()
+
+    def _would_restore(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        """The paths that a restore would remove, modify and add, before anybody asks for it."""
+        commit, path = _number(asked, "commit"), _path(asked)
+        now = self.volume.history(limit=1)
+        changes = self.volume.diff(now[0].number, commit, path=path) if now else []
+        return {
+            what: [one.path for one in changes if one.what == what] for what in ("removed", "modified", "added")
+        }, ()
 
     def _restore(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
         number = self.volume.restore(_number(asked, "commit"), _path(asked))

@@ -1,4 +1,7 @@
 // Draws a project's files: a tree, and beside it what is chosen: the file, its history, what differs, who wrote it.
+
+const FEW = 5; // paths that are named
+const FEW_CHARS = 12; // of an id, which tell it apart
 // Names and contents are guest text: textContent only; a page of theirs is shown in an iframe that may do nothing.
 
 const MOST_ROWS = 2000; // of the tree, drawn at once
@@ -199,7 +202,13 @@ function draw({ model, body, own, needs, root }) {
       );
       const paths = one.changes.map(([path, removed]) => `${removed ? "−" : "+"} ${visible(path)}`).join("\n");
       const count = element("span", "", `${one.count} path${one.count === 1 ? "" : "s"}`, { title: paths });
-      return [String(one.number), moment(one.at), element("span", "wb-author", visible(one.author), { title: visible(one.author) }), count, acts];
+      const by = one.run_id ? `run …${one.run_id.slice(-FEW_CHARS)}` : one.author;
+      const who = model.get("can_open_runs") && one.run_id
+        ? needs(button(by, `Open run ${one.run_id}`, () => model.send({ type: "run", run_id: one.run_id }), "wb-by-run"))
+        : element("span", "", visible(by));
+      const author = element("span", "wb-author", "", { title: visible(one.author) });
+      author.append(who);
+      return [String(one.number), moment(one.at), author, count, acts];
     });
     const grid = table(["commit", "when (UTC)", "who", "changed", ""], rows, "Commits");
     return [line, grid, ...(more ? [element("div", "wb-note wb-quiet", "… and older ones")] : [])];
@@ -255,12 +264,21 @@ function draw({ model, body, own, needs, root }) {
   };
 
   // -- what changes something
+  const named = (paths) => `${paths.slice(0, FEW).map(visible).join(", ")}${paths.length > FEW ? ", …" : ""}`;
   const restore = (commit) => {
-    const what = chosen() ? visible(chosen()) : "the whole project";
-    confirmation(asking, `Bring ${what} back to commit ${commit}? That is a new commit; what is there now stays in the history.`, "restore", () => {
-      tell("restoring …");
-      ask("restore", { path: chosen(), commit }).then((answer) => (tell(answer.said), show()), (error) => (tell(""), failed(error)));
-    });
+    const path = chosen();
+    const what = path ? visible(path) : "the whole project";
+    tell("looking at what that would change …");
+    ask("would_restore", { path, commit }).then(({ removed, modified, added }) => {
+      tell("");
+      const parts = [["removes", removed], ["changes", modified], ["brings back", added]].filter(([, paths]) => paths.length);
+      if (!parts.length) return tell(`${what} is as it was at commit ${commit}`);
+      const does = parts.map(([word, paths]) => `${word} ${paths.length} (${named(paths)})`).join(", ");
+      confirmation(asking, `Bring ${what} back to commit ${commit}? That ${does}. It is a new commit; what is there now stays in the history.`, "restore", () => {
+        tell("restoring …");
+        ask("restore", { path, commit }).then((answer) => (tell(answer.said), show()), (error) => (tell(""), failed(error)));
+      });
+    }, (error) => (tell(""), failed(error)));
   };
   const fetchFile = () => {
     tell("downloading …");

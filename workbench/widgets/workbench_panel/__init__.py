@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import traitlets
 
 from modal_app.contract.requests import Request
+from workbench.runs.project import Project
 from workbench.session import Workbench
 from workbench.widgets.active_rules import ShownRule, active_rules
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
@@ -133,12 +134,24 @@ class WorkbenchPanel(Panel):
     def _files(self) -> Files:
         launcher = self.part("launch")
         assert isinstance(launcher, Launcher)
-        files = Files(self.workbench, project=launcher.project, leader="Launch")
+        files = Files(self.workbench, project=launcher.project, leader="Launch", on_run=self._open_run)
         launcher.observe(lambda _change: files.follow(launcher.project), "draft")
         return files
 
     def _runs(self) -> RunsTable:
-        return RunsTable(self.workbench, on_replay=self._replay, on_request=self._ask_again)
+        return RunsTable(self.workbench, on_replay=self._replay, on_request=self._ask_again, on_files=self._browse)
+
+    def _open_run(self, run_id: str) -> None:
+        table = self.part("runs")
+        assert isinstance(table, RunsTable)
+        self.chosen = "runs"
+        table.show(run_id)
+
+    def _browse(self, project: Project) -> None:
+        files = self.part("files")
+        assert isinstance(files, Files)
+        self.chosen = "files"
+        files.pick(project)
 
     def _ask_again(self, request: Request, launch: bool) -> None:
         launcher = self.part("launch")
