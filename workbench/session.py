@@ -13,7 +13,8 @@ from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from modal_app.model.traffic import Traffic
-from modal_app.runs.shared_state import traffic_name
+from modal_app.runs.run_records import Records
+from modal_app.runs.shared_state import SharedState, traffic_name
 from workbench.checks.lines import COLD_START_S, Line, Report
 from workbench.cloud_control.controls import Clock, CloudControl, ControlUnavailableError, Faults
 from workbench.deployment import deploy as deployment
@@ -226,7 +227,7 @@ class Workbench:
             volume.hydrate()
         except NotFoundError:
             raise self._nothing_deployed() from None
-        return RunArchive(volume, self._loop)
+        return RunArchive(volume, Records(SharedState.named(self.app_name)), self._loop)
 
     def _nothing_deployed(self) -> deployment.DeployFailedError:
         return deployment.DeployFailedError(

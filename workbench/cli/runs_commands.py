@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from workbench.runs.timeline import TOLERANCE_MS
 from workbench.text.plain_text import one_line, printable
 
 if TYPE_CHECKING:
+    from modal_app.runs.run_records import RunRecord
     from workbench.runs.archive import RunArchive
     from workbench.runs.archived_run import ArchivedRun, RunList
     from workbench.runs.recordings import Recording
@@ -59,12 +61,18 @@ def list_(
     outcome: Annotated[
         str, typer.Option(help="Only runs that ended this way: done, error for any error, or an error's code.")
     ] = "",
+    live: Annotated[bool, typer.Option("--live", help="List the runs that go on now instead.")] = False,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """List ended runs, the newest first, e.g. `workbench runs list --outcome error`."""
+    """List ended runs, the newest first, e.g. `workbench runs list --outcome error`; with --live, those that go on."""
+    if live and (project or outcome):
+        raise typer.BadParameter("--live lists all that go on: leave --project and --outcome out")
     with _workbench(target, app_name) as workbench:
+        if live:
+            _show_live(workbench.runs.live()[:limit], as_json=as_json)
+            return
         found = workbench.runs.list(limit=limit, project=project, outcome=outcome)
     if as_json:
         for one in found:
@@ -363,6 +371,20 @@ def _facts(run: "ArchivedRun", checks: Iterable[Check]) -> dict[str, Any]:
         "steps": {step.name: step.length_ms for step in timeline.steps},
         "checks": [check.model_dump() for check in checks],
     }
+
+
+def _show_live(found: "Sequence[RunRecord]", *, as_json: bool) -> None:
+    if as_json:
+        for one in found:
+            print_json(
+                one.model_dump(mode="json", include={"run_id", "user_id", "project_id", "action", "accepted_at_ms"})
+            )
+        return
+    for one in found:
+        lasts = max(0, int(time.time() - one.accepted_at_ms / 1000))
+        typer.echo(f"{one.run_id}  {one.action:<8} project {one.project_id}  {lasts} s")
+    if not found:
+        typer.echo("no run goes on")
 
 
 def _show_list(found: "RunList") -> None:

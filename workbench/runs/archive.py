@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.proof import Bundle, Check
 from modal_app.runs.archive_writer import BUNDLE, EVENTS, REQUEST, TRAFFIC, day_of, directory
+from modal_app.runs.run_records import Records, RunRecord
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from workbench.errors import WorkbenchError
 from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
@@ -33,6 +34,7 @@ MAX_BUNDLE_BYTES = 256 * 1024  # a real one has about two thousand bytes
 MAX_STREAM_BYTES = 1024**3  # held in memory when a run is read or checked
 MAX_TRAFFIC_BYTES = 128 * 1024 * 1024  # four times what a run's archive holds at most
 MAX_LOOKED_AT = 2000  # runs whose bundle is read for one list
+MAX_LIVE = 200  # runs that go on, in one answer
 _AT_ONCE = 16  # reads
 _LIST_S = 120.0
 _READ_S = 600.0
@@ -58,10 +60,14 @@ class ArchiveUnavailableError(WorkbenchError):
 
 
 class RunArchive:
-    """The archives of one app. Made by `Workbench.runs`. Every call raises ArchiveUnavailableError when it fails."""
+    """The runs of one app: those that go on, and the archives of the others. Made by `Workbench.runs`.
 
-    def __init__(self, volume: modal.Volume, loop: BackgroundLoop) -> None:
+    Every call raises ArchiveUnavailableError when it fails.
+    """
+
+    def __init__(self, volume: modal.Volume, records: Records, loop: BackgroundLoop) -> None:
         self._volume = volume
+        self._records = records
         self._loop = loop
 
     def list(self, *, limit: int = 20, project: Project | str = "", outcome: str = "") -> RunList:
@@ -72,6 +78,10 @@ class RunArchive:
         when neither is given. At most MAX_LOOKED_AT runs are looked at.
         """
         return self._call(self._list(_Filter.of(project, outcome), limit), _LIST_S)
+
+    def live(self) -> tuple[RunRecord, ...]:
+        """The runs that go on now, the newest first, at most MAX_LIVE; `Workbench.attach` follows one."""
+        return self._call(self._live(), _LIST_S)
 
     def ids(self) -> Iterator[str]:
         """The ids of all archived runs, the newest first."""
@@ -107,6 +117,11 @@ class RunArchive:
             reason = str(error) or f"no answer within {timeout_s:g} s"
             message = f"the archives cannot be read now ({type(error).__name__}): {reason}"[:300]
             raise ArchiveUnavailableError(message) from error
+
+    async def _live(self) -> tuple[RunRecord, ...]:
+        ids = sorted(filter(_RUN_ID.fullmatch, await self._records.under_way()), reverse=True)[:MAX_LIVE]
+        found = await asyncio.gather(*map(self._records.get, ids))
+        return tuple(one for one in found if one is not None and one.state == "open")
 
     async def _list(self, wanted: "_Filter", limit: int) -> RunList:
         found: builtins.list[ListedRun] = []

@@ -16,6 +16,7 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TERMINAL, Channel, ErrorEvent, Event, StreamEvent, TerminalEvent
 from modal_app.contract.proof import Bundle, Check, parse_stream, verify
 from modal_app.contract.requests import Request
+from workbench.errors import WorkbenchError
 from workbench.runs import inputs
 from workbench.runs.project import Project
 from workbench.runs.timeline import Timeline, timeline
@@ -30,6 +31,10 @@ _COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "sa
 
 _REASON = 100  # characters of a reason in a list
 _EXIT_CODE = re.compile(r"^[\w ]{1,80} ended with exit code \d+(?: \(128 \+ \w+\))?: ")
+
+
+class PandasMissingError(WorkbenchError):
+    """pandas, which is no dependency, is not installed."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,25 @@ class RunList(Sequence[ListedRun]):
 
     def __len__(self) -> int:
         return len(self.runs)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The runs as flat dictionaries for tables of other makers; those that cannot be read are left out.
+
+        Each has the run's id, project, action, outcome, reason, the time it was accepted, seconds in all (`took_s`) and
+        of each step (`run_s`, `commit_s` and so on), bytes and events, and its estimated dollars (`usd`).
+        """
+        return [_record(one.bundle) for one in self.runs if one.bundle is not None]
+
+    def frame(self) -> Any:
+        """The same as a pandas DataFrame, with times in UTC. Raises PandasMissingError when pandas is not installed."""
+        try:
+            import pandas as pd  # type: ignore[import-untyped,unused-ignore]  # no dependency: it is used where it is
+        except ImportError:
+            raise PandasMissingError("pandas is not installed here: `pip install pandas`, or use `records()`") from None
+        frame = pd.DataFrame.from_records(self.records())
+        if len(frame):
+            frame["accepted"] = pd.to_datetime(frame["accepted"], unit="ms", utc=True)
+        return frame
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The heading, and then the cells of each run, safe to print."""
@@ -212,6 +236,27 @@ class ArchivedRun:
             f'<div class="workbench-run"><strong>Run {html.escape(self.run_id)}</strong>'
             f"{table((), self.facts())}<pre>{bars}</pre>{table(('', 'proof', ''), checks)}</div>"
         )
+
+
+def _record(bundle: Bundle) -> dict[str, Any]:
+    timings = {} if bundle.timings is None else bundle.timings.model_dump(exclude_none=True)
+    return {
+        "run_id": bundle.run_id,
+        "user_id": bundle.user_id,
+        "project_id": bundle.project_id,
+        "action": bundle.action,
+        "outcome": bundle.outcome,
+        "reason": why(bundle.message),
+        "accepted": bundle.accepted_at_ms,
+        "took_s": (bundle.ended_at_ms - bundle.accepted_at_ms) / 1000,
+        **{f"{name.removesuffix('_ms')}_s": value / 1000 for name, value in timings.items()},
+        "cold_start": bundle.cold_start,
+        "warm_sandbox": bundle.sandbox.warm if bundle.sandbox else None,
+        "files_changed": bundle.commit.changed if bundle.commit else None,
+        "events": bundle.events.last_seq,
+        "bytes": bundle.events.bytes,
+        "usd": bundle.cost.usd if bundle.cost else None,
+    }
 
 
 def why(message: str) -> str:

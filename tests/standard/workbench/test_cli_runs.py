@@ -92,6 +92,18 @@ def test_all_runs_are_proved_and_one_that_is_not_is_named(wb: Workbench, project
         assert cli("runs", "verify", *wrong, *app).returncode == 2
 
 
+def test_runs_that_go_on_are_listed(wb: Workbench, project: Project) -> None:
+    app = ["--app-name", wb.app_name]
+    run = started(wb, project, ENDLESS)
+    listed = cli("runs", "list", "--live", *app)
+    assert f"{run.run_id}  python" in listed.stdout
+    facts = [json.loads(line) for line in cli("runs", "list", "--live", "--json", *app).stdout.splitlines()]
+    assert run.run_id in [one["run_id"] for one in facts]
+    assert cli("runs", "list", "--live", "--outcome", "done", *app).returncode == 2
+    run.cancel()
+    assert run.run_id not in cli("runs", "list", "--live", *app).stdout
+
+
 def test_following_a_live_run_and_leaving_it(wb: Workbench, project: Project) -> None:
     app = ["--app-name", wb.app_name]
     run = started(wb, project, LASTING)

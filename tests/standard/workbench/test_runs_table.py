@@ -1,14 +1,18 @@
 """Past runs: found, proved, opened, compared, exported; whatever an archive says is text."""
 
+import importlib.util
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from modal_app.contract.events import StreamEvent
 from tests.conftest import wait_until
 from tests.support.questions import Page
 from workbench import Project, Recording, Workbench, connect
+from workbench.runs.archived_run import PandasMissingError
 from workbench.runs.comparison import compare
 from workbench.widgets import Launcher, RunsTable, WorkbenchPanel
 
@@ -66,6 +70,43 @@ def test_the_reason_of_a_failure_is_told_wherever_the_run_is(wb: Workbench) -> N
     assert next(row["reason"] for row in table.rows if row["run_id"] == run.run_id) == reason
     assert reason in table.still()["plain"]
     table.close()
+
+
+def test_a_run_that_goes_on_is_listed_and_watched_to_its_end(wb: Workbench, runs: list[str]) -> None:
+    project = Project.new()
+    run = wb.launch(project, "python", code="print('begun', flush=True); import time; time.sleep(90)")
+    assert any(isinstance(event, StreamEvent) for event in run.follow())
+    [live] = [one for one in wb.runs.live() if one.run_id == run.run_id]
+    assert (live.action, live.project_id) == ("python", project.project_id)
+    table = RunsTable(wb)
+    assert table.settle(60)
+    row = table.rows[0]
+    assert (row["run_id"], row["live"], row["cells"][3]) == (run.run_id, True, "running")
+    assert not any(one["live"] for one in table.rows if one["run_id"] in runs)
+    table.show(run.run_id)
+    wait_until(lambda: table.shown == run.run_id, "it was not opened")
+    run.cancel()
+    wait_until(lambda: any(one["cells"][3] == "cancelled" for one in table.rows), "its end was not seen")
+    assert run.run_id not in [one.run_id for one in wb.runs.live()]
+    other = RunsTable(wb, project=Project.new())
+    assert other.settle(60)
+    assert other.rows == []
+    for one in (table, other):
+        one.close()
+
+
+def test_runs_are_data_for_other_tools(wb: Workbench, runs: list[str]) -> None:
+    records = {one["run_id"]: one for one in wb.runs.list(limit=100).records()}
+    failed = records[runs[2]]
+    assert (failed["outcome"], failed["reason"]) == ("process_failed", "the program ended with exit code 3")
+    assert records[runs[0]]["files_changed"] == 2
+    assert all(one["took_s"] > one["run_s"] > 0 for one in records.values() if "run_s" in one)
+    assert json.loads(json.dumps(records)) == records
+    if importlib.util.find_spec("pandas") is None:
+        with pytest.raises(PandasMissingError, match="records"):
+            wb.runs.list().frame()
+    else:
+        assert set(wb.runs.list(limit=100).frame()["run_id"]) == set(records)
 
 
 def test_a_run_is_asked_again_or_edited_first(wb: Workbench, runs: list[str]) -> None:

@@ -6,8 +6,10 @@ Archives are read in background threads. Python chooses which runs are read; the
 import html
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
@@ -15,6 +17,7 @@ import traitlets
 
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
+from modal_app.runs.run_records import RunRecord
 from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList, why
 from workbench.runs.comparison import Comparison, written_by
 from workbench.runs.project import Project
@@ -26,6 +29,7 @@ from workbench.widgets.reading import ReadingPanel
 
 if TYPE_CHECKING:
     from workbench.session import Workbench
+    from workbench.widgets.run_view import RunView
 
 MAX_RUNS = 2000  # in one table
 MAX_FILES = 500  # of those that a run has changed
@@ -42,6 +46,7 @@ class Row(TypedDict):
     took_ms: int
     usd: float
     problem: str
+    live: bool
 
 
 class RunsTable(ReadingPanel):
@@ -95,6 +100,7 @@ class RunsTable(ReadingPanel):
         self.limit = limit
         self._wanted = {"project": project, "outcome": outcome}
         self._found = RunList((), complete=True)
+        self._going: set[str] = set()
         self._open: Panel | None = None
         self._open_lock = threading.Lock()
         self.refresh()
@@ -156,18 +162,28 @@ class RunsTable(ReadingPanel):
             "html": f"<div>{head}{found['text/html']}{opened['html'] if opened else ''}</div>",
         }
 
-    def look(self) -> RunList:
-        """Read the newest runs that match."""
-        return self.workbench.runs.list(limit=self.limit, **self._wanted)
+    def look(self) -> tuple[RunList, tuple[RunRecord, ...]]:
+        """Read the newest runs that match, and unless an outcome is asked for, those that go on."""
+        runs = self.workbench.runs
+        live = () if self._wanted["outcome"] else tuple(one for one in runs.live() if self._takes(one))
+        return runs.list(limit=self.limit, **self._wanted), live
 
-    def draw(self, found: RunList) -> None:
+    def draw(self, found: tuple[RunList, tuple[RunRecord, ...]]) -> None:
         """Put the runs into the trait that the page shows, as rows."""
-        self._found = found
-        self.rows = [_row(one) for one in found]
-        self.complete = found.complete or self.limit >= MAX_RUNS
+        self._found, live = found
+        ended = {one.run_id for one in self._found}
+        going = [one for one in live if one.run_id not in ended]
+        self._going = {one.run_id for one in going}
+        self.rows = [*map(_live_row, going), *map(_row, self._found)]
+        self.complete = self._found.complete or self.limit >= MAX_RUNS
+
+    def _takes(self, record: RunRecord) -> bool:
+        project = self._wanted["project"]
+        wanted = (project.user_id, project.project_id) if isinstance(project, Project) else ("", project)
+        return wanted[0] in ("", record.user_id) and wanted[1] in ("", record.project_id)
 
     def _show(self, run_id: str) -> None:
-        opened = self._get(run_id).view() if run_id else None
+        opened = (self._watched(run_id) if run_id in self._going else self._get(run_id).view()) if run_id else None
         with self._open_lock:
             before, self._open = self._open, opened
             with self.hold_sync():
@@ -175,6 +191,12 @@ class RunsTable(ReadingPanel):
                 self.view = f"anywidget:{opened.model_id}" if opened is not None else ""
         if before is not None:
             before.close()
+
+    def _watched(self, run_id: str) -> "RunView":
+        """The view of a run that goes on; when it has ended, the table is read again."""
+        run = self.workbench.attach(run_id)
+        run.on_end(self.refresh)
+        return run.view()
 
     def _ask_again(self, ask: Callable[[Request, bool], None], run_id: str, launch: bool) -> None:
         run = self._get(run_id)
@@ -222,6 +244,30 @@ def _row(one: ListedRun) -> Row:
         took_ms=bundle.ended_at_ms - bundle.accepted_at_ms if bundle else 0,
         usd=bundle.cost.usd if bundle and bundle.cost else 0.0,
         problem=one_line(one.problem),
+        live=False,
+    )
+
+
+def _live_row(record: RunRecord) -> Row:
+    took_ms = max(0, int(time.time() * 1000) - record.accepted_at_ms)
+    when = f"{datetime.fromtimestamp(record.accepted_at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    return Row(
+        run_id=record.run_id,
+        cells=[
+            when,
+            one_line(record.action, 40),
+            one_line(record.project_id, 40),
+            "running",
+            f"{took_ms // 1000} s",
+            "",
+            "",
+        ],
+        reason="",
+        at_ms=record.accepted_at_ms,
+        took_ms=took_ms,
+        usd=0.0,
+        problem="",
+        live=True,
     )
 
 

@@ -7,7 +7,7 @@ const COLUMNS = [ // name, index in the cells, number to sort by
 const FEW = 12; // characters of an id that tell it apart in a table
 
 const cellOf = (row, column) => (column[1] === null ? row.run_id : row.cells[column[1]]);
-const kindOf = (outcome) => (outcome === "done" ? "good" : outcome === "cancelled" ? "warn" : "bad");
+const kindOf = (outcome) => (outcome === "running" ? "busy" : outcome === "done" ? "good" : outcome === "cancelled" ? "warn" : "bad");
 
 function draw({ model, body, own, host, needs }) {
   const { ask } = own;
@@ -112,6 +112,7 @@ function draw({ model, body, own, host, needs }) {
     node.dataset.run = row.run_id;
     const pick = element("input", "wb-pick", "", { type: "checkbox", "aria-label": `Choose run ${row.run_id}` });
     pick.checked = picked.has(row.run_id);
+    pick.disabled = row.live; // it cannot be compared yet
     pick.addEventListener("change", () => {
       if (pick.checked) picked.add(row.run_id);
       else picked.delete(row.run_id);
@@ -138,9 +139,10 @@ function draw({ model, body, own, host, needs }) {
     const last = element("td", "wb-last");
     const acts = element("span", "wb-acts");
     if (row.problem) acts.append(element("span", "wb-problem", row.problem));
-    acts.append(proof(row));
+    if (row.live) acts.append(needs(button("watch", `Watch run ${row.run_id}`, () => open(row.run_id))));
+    else acts.append(proof(row));
     if (!row.problem) {
-      acts.append(needs(button("open", `Open run ${row.run_id}`, () => open(row.run_id))), rest(row));
+      if (!row.live) acts.append(needs(button("open", `Open run ${row.run_id}`, () => open(row.run_id))), rest(row));
       node.addEventListener("click", (event) => {
         if (!event.target.closest("button, input") && !getSelection().toString()) open(row.run_id);
       });
