@@ -1,7 +1,6 @@
 """Runs as messages of the real AI SDK: what it makes of each recorded run of the Claude CLI, and its chat over ours."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ import pytest
 from modal_app.contract.errors import ErrorCode
 from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, Usage, dump_event
 from tests.quick.modal_app.test_claude_stream import read, recorded
-from tests.standard.javascript.conftest import HERE, NODE
+from tests.standard.javascript.conftest import NODE
 from tests.standard.javascript.test_client import built, node
-from tests.standard.javascript.test_contract_types import AS_NEXT_DOES, _npx
 from tests.standard.javascript.test_conversation import CASES, events, shown
-from workbench.typescript import application
 
 __all__ = ["shown"]
 pytestmark = NODE
@@ -97,15 +94,3 @@ def test_how_the_run_has_ended_is_told(name: str, messages: dict[str, Any]) -> N
             "recoverable": True,
             "run_id": "r",
         }
-
-
-def test_what_is_described_of_the_ai_sdk_is_as_it_is(scripts: Path) -> None:
-    root = scripts / "chat"
-    root.mkdir()
-    (root / "package.json").write_text("{}")
-    application.add(root)
-    shutil.copytree(application.home_of_client(root), root / "workbench")
-    shutil.copy(HERE / "ai_sdk_types.ts", root)
-    careful = ("--noUncheckedIndexedAccess", "--exactOptionalPropertyTypes", "--verbatimModuleSyntax", "--skipLibCheck")
-    libraries = ("--target", "es2022", "--lib", "es2022,dom,dom.iterable")
-    _npx(root, "tsc", "--noEmit", *AS_NEXT_DOES, *careful, *libraries, "ai_sdk_types.ts")
