@@ -39,7 +39,7 @@ CHOSEN = (
         "refusal",
     ),
     *("max_tokens", "denied", "structured_wrong", "max_turns", "max_budget", "tiny_budget", "resume_unknown"),
-    *("text_block_broken", "tool_block_broken", "refusal_once", "status_529"),
+    *("text_block_broken", "tool_block_broken", "refusal_once", "prompt_too_long"),
 )
 
 
