@@ -72,6 +72,14 @@ OFF: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "commit-before-the-end": (("runs/run_execution.py", "await held.commit()", "pass"),),
+    "end-told-last": (
+        ("runs/run_execution.py", "await held.commit()", "pass"),
+        (
+            _FLEET,
+            "            if not kept:\n                await finish(asyncio.ensure_future(held.terminate()))",
+            '            globals().setdefault("_loose", []).append(asyncio.ensure_future(held.terminate()))',
+        ),
+    ),
     "read-back": (("sandboxes/read_back.py", "before, missing = missing, differing", "before, missing = missing, {}"),),
     "one-writer": (
         ("runs/leases.py", "if last is not None and not last.released and not await self._is_over(last):", "if False:"),

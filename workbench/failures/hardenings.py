@@ -145,8 +145,14 @@ HARDENINGS: dict[str, Hardening] = dict(
         ),
         _row(
             "commit-before-the-end",
-            "A run is done when its files are committed, and not before.",
+            "A run asks for the commit of its files itself, and looks at what comes of it.",
             "modal_app/runs/run_execution.py",
+            "commit-acknowledged-and-lost commit-fails dies-in-commit name-cannot-be-committed",
+        ),
+        _row(
+            "end-told-last",
+            "The end is told when the files are committed and the sandbox has ended, and not before.",
+            "modal_app/runs/run_execution.py modal_app/sandboxes/fleet.py",
             "commit-acknowledged-and-lost commit-fails dies-in-commit missing-commit name-cannot-be-committed",
         ),
         _row(

@@ -10,7 +10,7 @@ from workbench.failures.hardenings import HARDENINGS
 
 # `workbench test --all` has every hardening, each with every mode.
 SOME = {
-    "commit-before-the-end": {"path-traversal", "dies-mid-run", "another-tenants-run"},
+    "end-told-last": {"path-traversal", "dies-mid-run", "another-tenants-run"},
     "ids-checked": {"commit-fails", "two-writers", "create-fails"},
 }
 

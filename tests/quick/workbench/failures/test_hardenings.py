@@ -40,7 +40,7 @@ def test_what_switches_it_off_is_still_there(tmp_path: Path, name: str) -> None:
 
 def test_a_mode_is_shown_with_what_keeps_it() -> None:
     names = {one.name for one in serving("missing-commit")}
-    assert "commit-before-the-end" in names
+    assert "end-told-last" in names
     shown = CliRunner().invoke(app, ["failures", "show", "missing-commit"]).output
     assert all(f"{name} (" in shown for name in names)
     said = json.loads(CliRunner().invoke(app, ["failures", "show", "missing-commit", "--json"]).output)
