@@ -239,7 +239,7 @@ def _end_with(results: "Sequence[FailureResult]", *, table: bool) -> None:
 def _page(one: "Failure") -> list[str]:
     from workbench.failures.catalogue import PROMISES
     from workbench.failures.experiments import EXPERIMENTS
-    from workbench.failures.hardenings import serving
+    from workbench.failures.hardenings import ABSENT, serving
 
     also = f"also: {', '.join(one.aliases)}" if one.aliases else ""
     parts = {
@@ -250,7 +250,8 @@ def _page(one: "Failure") -> list[str]:
         "find it in your system": one.find,
         "the obvious endpoint": one.naive,
         f"ours ({one.promise}: {PROMISES[one.promise]})": one.invariant,
-        "what keeps it": "\n  ".join(f"{by.name} ({', '.join(by.where)}): {by.says}" for by in serving(one.name)),
+        "what keeps it": "\n  ".join(f"{by.name} ({', '.join(by.where)}): {by.says}" for by in serving(one.name))
+        or ABSENT.get(one.name, ""),
         "how it is provoked": one.provoked,
         "looks like": ", ".join(one.looks_like),
         "where it was met": " ".join([one.story, *(f"[{link.what}: {link.says}]" for link in one.links)]).strip(),

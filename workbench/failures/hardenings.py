@@ -237,6 +237,12 @@ HARDENINGS: dict[str, Hardening] = dict(
 )
 
 
+ABSENT: dict[str, str] = {
+    "volume-busy": "No function of the endpoint mounts the volume of projects, so none reloads it.",
+}
+"""Modes that are kept because something is not there: there is nothing that could be switched off."""
+
+
 def serving(mode: str) -> list[Hardening]:
     """The hardenings that a failure mode needs, in the order of the table."""
     return [one for one in HARDENINGS.values() if mode in one.serves]

@@ -229,6 +229,10 @@ class Side(ABC):
     def sandbox_names(self, project: Project) -> list[str]:
         """The names of the sandboxes that a project's runs were given."""
 
+    @abstractmethod
+    def download(self, project: Project, path: str, patience_s: float = PATIENCE_S) -> tuple[int, int]:
+        """Read a file of a project as a page does that offers it; returns the status, and how many bytes came."""
+
     def alive(self, project: Project) -> int:
         """How many sandboxes of a project are alive now."""
         return sum(self._is_alive(name) for name in self.sandbox_names(project))
@@ -328,6 +332,12 @@ class Naive(Side):
         """One that follows from the project; each run adds a few letters."""
         return f"naive-{project.project_id}"
 
+    def download(self, project: Project, path: str, patience_s: float = PATIENCE_S) -> tuple[int, int]:
+        """It has a route for that."""
+        url = f"{self.url}/files/{self.path(project, path)[1]}"
+        answer = httpx.get(url, headers=self.headers(), timeout=patience_s)
+        return answer.status_code, len(answer.content)
+
     def sandbox_names(self, project: Project) -> list[str]:
         """One for each of its runs."""
         return self._named.get(project.project_id, [])
@@ -343,6 +353,7 @@ CANARY = "sk-canary-0123456789abcdef"  # not a secret of anybody
 """What the naive endpoint gives its sandboxes as the model's key."""
 
 
+_TOO_LARGE = 413
 SHORT = {
     "WORKBENCH_TIMEOUT_DISCONNECT_GRACE_S": "5",
     "WORKBENCH_TIMEOUT_LEASE_S": "6",
@@ -432,6 +443,16 @@ class Hardened(Side):
     def sandbox_name(self, project: Project) -> str:
         """The one that the endpoint gives it."""
         return project_name(project.user_id, project.project_id)
+
+    def download(self, project: Project, path: str, patience_s: float = PATIENCE_S) -> tuple[int, int]:
+        """There is an action for that, and the volume's API for files that are too large for an answer."""
+        asked = {"user_id": project.user_id, "project_id": project.project_id, "action": "files", "op": "read"}
+        headers = {**self.headers(), "Accept": "application/json"}
+        answer = httpx.post(f"{self.url}/generate", json={**asked, "path": path}, headers=headers, timeout=patience_s)
+        if answer.status_code != _TOO_LARGE:
+            return answer.status_code, len(answer.content)
+        volume, inside = self.path(project, path)
+        return 200, sum(len(piece) for piece in modal.Volume.from_name(volume).read_file(inside))
 
     def sandbox_names(self, project: Project) -> list[str]:
         """All runs of a project have the same."""

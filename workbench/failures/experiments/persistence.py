@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from workbench.failures.experiments.basics import (
     COUNTS,
@@ -10,6 +11,7 @@ from workbench.failures.experiments.basics import (
     Act,
     Experiment,
     Outcome,
+    done,
     file_is,
     first,
     lied,
@@ -67,7 +69,44 @@ def _killed_git(side: Side, project: Project) -> Outcome:
     return Outcome(seen, fired={"a git was killed in its commit": int(killed.text == "begun\n")})
 
 
+_BIG = 48 * 1024 * 1024
+_LEAVES_FILES = f"""
+open('big.bin', 'wb').write(bytes({_BIG}))
+open('note.txt', 'w').write('kept')
+print('written')
+"""
+
+
+def _two_downloads(side: Side, project: Project) -> Outcome:
+    """A small file is asked for again and again while somebody downloads a large one."""
+    seen = side.run(project, _LEAVES_FILES)
+    time.sleep(KEPT_S)
+    statuses: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(side.download, project, "big.bin")
+        while not large.done():
+            statuses.append(side.download(project, "note.txt")[0])
+            time.sleep(_LOOK_S)
+        status, size = large.result()
+    whole = int(status == 200 and size == _BIG)
+    return Outcome((seen,), {"statuses": [*statuses]}, {"a large file was downloaded meanwhile": whole * len(statuses)})
+
+
+_LOOK_S = 0.02
+
+
+def _turned_away(seen: Outcome) -> str | None:
+    statuses = list(map(str, seen.facts["statuses"])) if isinstance(seen.facts["statuses"], list) else []
+    ill = [one for one in statuses if one != "200"]
+    return f"{len(ill)} of {len(statuses)} readers of a small file got HTTP {ill[0]}" if ill else None
+
+
 PERSISTENCE: dict[str, Experiment] = {
+    "volume-busy": Experiment(
+        act=_two_downloads,
+        harm=_turned_away,
+        broken=first(done, _turned_away),
+    ),
     "missing-commit": Experiment(
         act=running_and_reading(WRITES, "note.txt"),
         rules=of_its_commits(delay_s=2),  # as long as the platform may take

@@ -23,13 +23,13 @@ model_key = modal.Secret.from_dict({"MODEL_KEY": os.environ.get("MODEL_KEY", "")
 streams: dict[str, list[str]] = {}  # so that a page can be loaded again
 
 
-@app.function(image=image, secrets=[secret, model_key], timeout=600, min_containers=1)
+@app.function(image=image, secrets=[secret, model_key], volumes={"/files": files}, timeout=600, min_containers=1)
 @modal.concurrent(max_inputs=50)
 @modal.asgi_app()
 def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI app of any kind
     """The endpoint."""
     from fastapi import FastAPI, HTTPException, Request
-    from fastapi.responses import StreamingResponse
+    from fastapi.responses import FileResponse, StreamingResponse
 
     api = FastAPI()
 
@@ -44,6 +44,13 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
         if not hmac.compare_digest(request.headers.get("x-secret", ""), os.environ["API_SECRET"]):
             raise HTTPException(401)
         return StreamingResponse(iter(list(streams.get(run_id, []))), media_type="text/event-stream")
+
+    @api.get("/files/{path:path}")
+    async def download(path: str, request: Request) -> FileResponse:
+        if not hmac.compare_digest(request.headers.get("x-secret", ""), os.environ["API_SECRET"]):
+            raise HTTPException(401)
+        await files.reload.aio()  # type: ignore[no-untyped-call]  # what sandboxes have written is seen after it
+        return FileResponse(f"/files/{path}")
 
     return api
 

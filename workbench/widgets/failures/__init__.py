@@ -14,7 +14,7 @@ import traitlets
 from workbench.errors import WorkbenchError
 from workbench.failures.catalogue import PROMISES, catalogue, find, search
 from workbench.failures.experiments import EXPERIMENTS
-from workbench.failures.hardenings import serving
+from workbench.failures.hardenings import ABSENT, serving
 from workbench.failures.kept_notebook import write
 from workbench.failures.results import FailureResult
 from workbench.text.plain_text import one_line
@@ -161,7 +161,10 @@ class Failures(AskingPanel):
             ["find it in your system", one.find],
             ["the naive endpoint", one.naive],
             ["ours", one.invariant],
-            ["what keeps it", " ".join(f"{by.name}: {by.says}" for by in serving(one.name))],
+            [
+                "what keeps it",
+                " ".join(f"{by.name}: {by.says}" for by in serving(one.name)) or ABSENT.get(one.name, ""),
+            ],
             ["how it is provoked", one.provoked],
             ["error texts", "; ".join(one.errors)],
             ["also called", ", ".join(one.aliases)],
