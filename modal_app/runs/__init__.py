@@ -17,7 +17,7 @@ a queue (one order for all readers). Every other write belongs to one writer, or
 - `owner/{id}`, an owner's beat: that owner. `breaker/{project}`, failed starts in a row: the holder of the lease.
 - The log, queue partitions `{id}/{segment}`: the owner while it holds its own lease, afterwards any closer.
 - The control queue, partition `{owner}`: any container puts messages, the owner alone takes them.
-- Model traffic, queue partition `run/{id}`: the gateway appends, and whoever has archived the run clears it.
+- Model traffic, queue partition `run/{id}`: the gateway appends, and whoever has recorded the run as archived clears it.
 - The archive, `/{day}/{id}/` on the volume: the owner or a closer; the last commit stands, all with the same events.
 
 **Beats** (`ownership`). An owner renews its lease of `lease_s` seconds six times in that time. It may write only while
@@ -58,6 +58,6 @@ every `sweep_s` seconds; so does a reader in another container, and a DELETE. Th
 
 An archive that a closer has written says `closed_by: other` and lacks what the owner alone knew: what was seen of the
 process, the cost, the request. An owner that lives but has lost its lease ends the sandboxes of its runs, writes no
-more to their logs and archives nothing. A container that is shut down in order ends its runs itself, with
-`container_lost`, and archives them.
+more to their logs and archives nothing. A container that is told to end lets its runs go on for `drain_s` seconds;
+then it ends those that are left itself, with `container_lost`, and archives them.
 """
