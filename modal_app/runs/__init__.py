@@ -17,7 +17,7 @@ a queue (one order for all readers). Every other write belongs to one writer, or
 - `owner/{id}`, an owner's beat: that owner. `breaker/{project}`, failed starts in a row: the holder of the lease.
 - The log, queue partitions `{id}/{segment}`: the owner while it holds its own lease, afterwards any closer.
 - The control queue, partition `{owner}`: any container puts messages, the owner alone takes them.
-- Model traffic, queue partition `run/{id}`: the gateway appends, and whoever has recorded the run as archived clears it.
+- Model traffic, queue partition `run/{id}`: the gateway appends, and who has recorded the run as archived clears it.
 - The archive, `/{day}/{id}/` on the volume: the owner or a closer; the last commit stands, all with the same events.
 
 **Beats** (`ownership`). An owner renews its lease of `lease_s` seconds six times in that time. It may write only while
