@@ -4,20 +4,22 @@ A tool's input and its answer are the `body` of its line, which widgets show whe
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import JsonValue
 
 from modal_app.contract.events import Event, StreamEvent
-from workbench.text.plain_text import printable
+from workbench.runs.lines import Assembler, Row
 
 _NAMED_BY = ("file_path", "command", "pattern", "path", "url", "description")
 _MAX_CHARS = 120
 MAX_BODY_CHARS = 64 * 1024
 
 Kind = Literal["end", "tool", "result", "failure", "note"]
+READ: frozenset[Kind] = frozenset({"end", "tool", "failure"})  # what a reader of plain text is shown
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def shown(event: StreamEvent) -> str:
     """An event as text for a reader; empty for most messages, because their text came in earlier events."""
     if event.message is None:
         return event.text
-    wanted = [piece for piece in pieces(event) if piece.kind in ("end", "tool", "failure")]
+    wanted = [piece for piece in pieces(event) if piece.kind in READ]
     return "".join(f"{piece.line}\n" for piece in wanted)
 
 
@@ -58,10 +60,26 @@ def standing(events: Iterable[Event]) -> list[Event]:
     return [event for event in told if not (isinstance(event, StreamEvent) and event.message_id in void)]
 
 
+def tell(lines: Assembler, event: StreamEvent, kinds: Container[Kind] = READ) -> None:
+    """Add what a reader is shown of an event, as `shown` has it, or with these kinds of pieces."""
+    if event.message is None:
+        lines.say(event.channel, event.text, event.elapsed_ms)
+        return
+    for piece in pieces(event):
+        if piece.kind == "end":
+            lines.end(event.channel)
+        elif piece.kind in kinds:
+            lines.tell(event.channel, piece.kind, piece.line, event.elapsed_ms, piece.body)
+
+
 def tail(events: Iterable[Event], lines: int = 40) -> str:
     """The last lines of what a job printed and said, safe to print."""
-    texts = [shown(event) for event in standing(events) if isinstance(event, StreamEvent)]
-    return printable("\n".join("".join(texts[-1000:]).splitlines()[-lines:]))
+    last: deque[Row] = deque(maxlen=lines)
+    assembler = Assembler(last.append)
+    for event in standing(events):
+        if isinstance(event, StreamEvent):
+            tell(assembler, event)
+    return "\n".join(row.text for row in last)
 
 
 def _system(message: dict[str, JsonValue]) -> Iterator[Piece]:

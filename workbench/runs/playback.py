@@ -16,6 +16,7 @@ from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from workbench.errors import WorkbenchError
 from workbench.runs.client import Received
+from workbench.runs.output_index import OutputIndex
 from workbench.runs.run import Listener
 from workbench.runs.timeline import Timeline, timeline
 from workbench.runs.view_state import ViewState, reduce
@@ -63,6 +64,7 @@ class Playback:
         self._played = 0
         self._state = ViewState()
         self._position_ms = 0.0
+        self._output = OutputIndex()
         self._speed = 1.0
         self._running_since: float | None = None
         self.set_speed(speed)
@@ -119,6 +121,16 @@ class Playback:
     def request(self) -> Request | None:
         """What the recorded run was asked; None when that is not known."""
         return getattr(getattr(self._recorded, "run", self._recorded), "asked", None)
+
+    @property
+    def output(self) -> OutputIndex:
+        """The lines of the events that have been played; another object after a jump back."""
+        with self._lock:
+            if self._output.events > self._played:
+                self._output = OutputIndex()
+            for index in range(self._output.events, self._played):
+                self._output.add(self._events[index])
+            return self._output
 
     @property
     def timeline(self) -> Timeline:

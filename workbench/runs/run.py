@@ -1,6 +1,7 @@
 """A run as notebooks use it: it goes on in the background, can be watched live, asked for its output, and cancelled.
 
-Memory is bounded: of its output, the last MAX_KEPT events are kept; `dropped` counts the others.
+Memory is bounded: of its output, the last MAX_KEPT events are kept; `dropped` counts the others. Its lines are all in
+`output`, which has a private temporary file for them.
 """
 
 import html
@@ -18,6 +19,7 @@ from modal_app.contract.requests import Request
 from workbench.runs.background_loop import BackgroundLoop
 from workbench.runs.claude_messages import standing, tail
 from workbench.runs.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
+from workbench.runs.output_index import OutputIndex
 from workbench.runs.timeline import Timeline, timeline
 from workbench.runs.view_state import ViewState, lost, reduce, refused
 from workbench.text.plain_text import one_line
@@ -61,6 +63,8 @@ class Run:
         self._kept: deque[Received] = deque()
         self._milestones: list[Received] = []
         self._dropped = 0
+        self.output = OutputIndex()
+        """The lines of its output, also those of events that are no longer kept."""
         self._terminal: TerminalEvent | None = None
         self._failure: RequestRefusedError | StreamLostError | None = None
         self._listeners: list[Listener] = []
@@ -210,6 +214,7 @@ class Run:
         event = received.event
         with self._changed:
             self._state = reduce(self._state, event)
+            self.output.add(event)
             if isinstance(event, StreamEvent):
                 self._kept.append(received)
                 if len(self._kept) > MAX_KEPT:

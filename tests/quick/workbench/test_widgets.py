@@ -15,26 +15,42 @@ from tests.conftest import wait_until
 from tests.quick.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
 from tests.standard.browser.events import claude_run, hostile_run
 from workbench import Project, RequestRefusedError, Workbench
+from workbench.runs.output_index import OutputIndex
+from workbench.runs.playback import Playback
 from workbench.runs.run import Run
 from workbench.widgets import RunView
 from workbench.widgets import run_view as module
-from workbench.widgets.run_view import drawn
+from workbench.widgets.run_view import drawn, paging
 
 WIDGETS = Path(module.__file__).parents[1]
 
 
 class Heard(RunView):
-    """A run view whose messages are kept, as a page gets them."""
+    """A run view whose messages are kept, as a page gets them: `heard` those that nobody asked for, and snapshots."""
 
     def __init__(self, run: Any) -> None:
-        self.heard: list[tuple[bool, list[dict[str, Any]]]] = []
+        self.heard: list[tuple[dict[str, Any], list[list[Any]]]] = []
+        self.answers: list[tuple[dict[str, Any], bytes]] = []
         super().__init__(run)
 
     def send(self, content: Any, buffers: Any = None) -> None:
-        self.heard.append((content["reset"], json.loads(buffers[0])))
+        if content["type"] == "tail":
+            self.heard.append((content, json.loads(buffers[0])))
+        else:
+            self.answers.append((content, buffers[0] if buffers else b""))
 
     def say(self, **content: Any) -> None:
         self._on_message(self, content, [])
+
+    def ask(self, **question: Any) -> tuple[dict[str, Any], Any]:
+        """Ask as a page does, again and again until the answer is whole; returns it with what its buffer has."""
+        while True:
+            self.answers.clear()
+            self.say(ask=7, **question)
+            wait_until(lambda: bool(self.answers), "the question was not answered")
+            told, data = self.answers[-1]
+            if told.get("whole", True):
+                return told, json.loads(data) if told["type"] == "rows" else data.decode()
 
 
 def frames(events: list[Event]) -> list[bytes]:
@@ -65,11 +81,17 @@ def test_events_travel_in_batches_and_none_is_lost() -> None:
         run.wait(30)
         wait_until(lambda: view.condition == "done", "the view did not hear the end")
         assert len(view.heard) < 100
-        live = [event["s"] for reset, batch in view.heard if not reset for event in batch]
-        assert live == list(range(live[0], 2004))  # the run was launched before the view was there
+        live = [told for told, _ in view.heard]
+        seqs = [seq for told in live for seq in range(told["first"], told["last"] + 1)]
+        assert seqs == list(range(seqs[0], 2004))  # the run was launched before the view was there
+        assert sum(told["events"] for told in live) == len(seqs)
         view.say(type="snapshot", ask=1)
-        wait_until(lambda: view.heard[-1][0], "the page got no snapshot")
-        assert [event["s"] for event in view.heard[-1][1]] == list(range(1, 2004))
+        wait_until(lambda: view.heard[-1][0]["reset"], "the page got no snapshot")
+        told, rows = view.heard[-1]
+        assert (told["first"], told["last"], told["events"], told["total"]) == (1, 2003, 2003, 2003)
+        assert [number for number, *_ in rows] == list(range(3, 2003))  # the newest
+        _, older = view.ask(type="rows", hidden=[], wanted="", **{"from": 0}, count=3)
+        assert [row[4] for row in older] == ["accepted: m", "running: m", "3"]
         assert view.event_count == 2003
 
 
@@ -78,25 +100,79 @@ def test_a_page_opened_in_the_middle_gets_all_and_nothing_behind_it_twice() -> N
     with viewing(WHOLE[:4], stall=True) as (run, view):
         wait_until(lambda: len(run.events) == 2, "the events did not come")
         view.say(type="snapshot", ask=1)
-        wait_until(lambda: any(reset for reset, _ in view.heard), "the page got no snapshot")
-        first = next(index for index, (reset, _) in enumerate(view.heard) if reset)
-        seqs = [event["s"] for _, batch in view.heard[first:] for event in batch]
-        assert seqs == [1, 2]
+        wait_until(lambda: any(told["reset"] for told, _ in view.heard), "the page got no snapshot")
+        first = next(index for index, (told, _) in enumerate(view.heard) if told["reset"])
+        assert [(told["first"], told["last"]) for told, _ in view.heard[first:]] == [(1, 2)]
+        assert [number for _, rows in view.heard[first:] for number, *_ in rows] == [0, 1]
         assert (view.condition, view.phase, view.pace) == ("running", "running", 1.0)
 
 
-def test_what_a_new_page_gets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_page_gets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the number of rows and by their size, whatever it asks for; what was left out, it can ask for."""
     stamps = {"run_id": "r", "at_ms": 1, "elapsed_ms": 1, "channel": "stdout"}
-    events = [StreamEvent(**stamps, seq=seq, text="x" * 1000) for seq in range(1, 101)]
-    assert drawn.newest(events) == events
-    monkeypatch.setattr(drawn, "SNAPSHOT_EVENTS", 10)
-    assert [event.seq for event in drawn.newest(events)] == list(range(91, 101))
-    monkeypatch.setattr(drawn, "SNAPSHOT_CHARS", 5000)
-    assert [event.seq for event in drawn.newest(events)] == list(range(96, 101))
+    events: list[Event] = [StreamEvent(**stamps, seq=seq, text="x" * 1000 + "\n") for seq in range(1, 101)]
+    monkeypatch.setattr(paging, "TAIL_ROWS", 10)
+    view = Heard(Playback(events))
+    view.run.seek(1)  # type: ignore[attr-defined]  # a playback
+    view.restart()
+    wait_until(lambda: bool(view.heard), "the page got no snapshot")
+    assert [number for number, *_ in view.heard[-1][1]] == list(range(90, 100))
     monkeypatch.setattr(drawn, "MESSAGE_BYTES", 3000)
-    packed = [json.loads(data) for data in drawn.packed(events)]
-    assert [record["s"] for batch in packed for record in batch] == list(range(1, 101))
-    assert max(len(batch) for batch in packed) == 2
+    view.restart()
+    wait_until(lambda: len(view.heard) > 1, "the page got no snapshot")
+    assert [number for number, *_ in view.heard[-1][1]] == [98, 99]
+    told, rows = view.ask(type="rows", hidden=[], wanted="", **{"from": 5}, count=50)
+    assert (told["from"], told["begin"], told["end"], [number for number, *_ in rows]) == (5, 0, 100, [5, 6])
+    view.close()
+
+
+def test_a_page_asks_for_rows_matches_bodies_and_copies() -> None:
+    """Everything that there is, also what was never sent to it, and with the same filter for all."""
+    view = Heard(Playback(claude_run()))
+    view.run.seek(10_000)  # type: ignore[attr-defined]  # a playback
+    plain: dict[str, Any] = {"hidden": [], "wanted": ""}
+    told, rows = view.ask(type="rows", **plain, **{"from": -1}, count=4)
+    assert [row[4] for row in rows][-1] == "done: exit code 0"
+    assert told["alarms"]
+    tool = next(
+        number for number, _, kind, *_ in view.ask(type="rows", **plain, **{"from": 0}, count=50)[1] if kind == "tool"
+    )
+    _, body = view.ask(type="body", number=tool)
+    assert json.loads(body)["file_path"] == "index.html"
+
+    told, _ = view.ask(type="match", **plain, sought="CLOCK", number=-1, by=1)
+    assert (told["at"], told["total"]) == (0, 3)
+    assert view.ask(type="match", **plain, sought="clock", number=tool, by=1)[0]["number"] == tool + 1
+    assert view.ask(type="match", **plain, sought="clock", number=tool, by=1, stay=True)[0]["number"] == tool
+    assert view.ask(type="match", **plain, sought="clock", number=tool, by=-1)[0]["number"] == told["number"]
+    assert view.ask(type="match", **plain, sought="clock", number=0, by=-1)[0]["at"] == 2  # round
+    assert view.ask(type="match", **plain, sought="nowhere", number=0, by=1)[0]["place"] is None
+    error = view.ask(type="match", **plain, sought=None, number=-1, by=1)[0]
+    assert view.ask(type="rows", **plain, **{"from": error["place"]}, count=1)[1][0][2] == "failure"
+
+    page = {"hidden": ["status"], "wanted": "page"}
+    told, rows = view.ask(type="rows", **page, **{"from": 0}, count=50)
+    assert told["end"] == len(rows) == 2
+    assert [row[5] for row in rows] == [0, 0]
+    told, text = view.ask(type="copy", **page, unfolded=[])
+    assert text.splitlines() == ["I will write a small web page with a clock.", "The page is there."]
+    assert (told["rows"], told["of"]) == (2, 2)
+    told, text = view.ask(type="copy", **plain, unfolded=[tool])
+    assert '  "file_path": "index.html",' in text.splitlines()
+    view.close()
+
+
+def test_rows_that_the_model_took_back_are_told_as_such() -> None:
+    view = Heard(Playback(claude_run()))
+    view.run.seek(1_500)  # type: ignore[attr-defined]  # a playback
+    view.say(type="snapshot", ask=1)
+    wait_until(lambda: bool(view.heard), "the page got no snapshot")
+    number = next(row[0] for row in view.heard[-1][1] if row[4] == "It tells the tim")
+    view.run.play()  # type: ignore[attr-defined]
+    view.run.set_speed(100)  # type: ignore[attr-defined]
+    wait_until(lambda: bool(view.run.advance()) or view.run.state.ended, "it is not played")  # type: ignore[attr-defined]
+    wait_until(lambda: [number, 1] in ([row[0], row[6]] for _, rows in view.heard for row in rows), "it was not told")
+    view.close()
 
 
 def test_a_page_without_a_kernel_shows_the_last_state() -> None:
@@ -119,6 +195,20 @@ def test_messages_that_nobody_sends_are_ignored() -> None:
             {"type": "evil"},
             {"type": ["snapshot"]},
             {"type": "snapshot", "ask": "1"},
+            {"type": "rows", "ask": 1},
+            {"type": "rows", "ask": 1, "hidden": [], "wanted": "", "from": 0, "count": 10**9},
+            {"type": "rows", "ask": 1, "hidden": [], "wanted": "", "from": -2, "count": 1},
+            {"type": "rows", "ask": 1, "hidden": [], "wanted": "", "from": 10**30, "count": 1},
+            {"type": "rows", "ask": 1, "hidden": ["everything"], "wanted": "", "from": 0, "count": 1},
+            {"type": "rows", "ask": 1, "hidden": "stdout", "wanted": "", "from": 0, "count": 1},
+            {"type": "rows", "ask": 1, "hidden": [[]], "wanted": "", "from": 0, "count": 1},
+            {"type": "rows", "ask": 1, "hidden": [], "wanted": "x" * 10**6, "from": 0, "count": 1},
+            {"type": "match", "ask": 1, "hidden": [], "wanted": "", "sought": "", "number": 0, "by": 1},
+            {"type": "match", "ask": 1, "hidden": [], "wanted": "", "sought": 3, "number": 0, "by": 1},
+            {"type": "match", "ask": 1, "hidden": [], "wanted": "", "sought": "x", "number": 0, "by": 2},
+            {"type": "match", "ask": 1, "hidden": [], "wanted": None, "sought": "x", "number": 0, "by": 1},
+            {"type": "body", "ask": 1, "number": "0"},
+            {"type": "copy", "ask": 1, "hidden": [], "wanted": "", "unfolded": 3},
             "hello",
             3,
         ):
@@ -126,6 +216,7 @@ def test_messages_that_nobody_sends_are_ignored() -> None:
         run.wait(30)
         wait_until(lambda: view.condition == "done", "the view did not hear the end")
         assert view.problem == ""
+        assert view.answers == []
 
 
 def test_a_cancel_that_fails_is_told() -> None:
@@ -141,22 +232,23 @@ def test_a_cancel_that_fails_is_told() -> None:
 
 
 def test_claudes_messages_are_lines_that_unfold() -> None:
-    records = [drawn.record(event) for event in claude_run()]
-    lines = [(kind, line) for record in records for kind, line, _ in record.get("p", []) if record["c"] == "claude"]
-    assert lines == [
+    index = OutputIndex(claude_run())
+    rows = [row for row in index.rows(range(index.total)) if row.channel == "claude"]
+    assert [(row.kind, row.text) for row in rows] == [
         ("note", "session 58f02da3, model m-5"),
-        ("end", ""),
+        ("", "I will write a small web page with a clock."),
         ("tool", "→ Write index.html"),
         ("result", "✓ File created: index.html"),
-        ("end", ""),
+        ("", "It tells the tim"),
+        ("", "It tells the time in the browser's own zone."),
         ("tool", "→ Bash curl x"),
         ("failure", "✗ This command requires approval"),
-        ("end", ""),
+        ("", "The page is there."),
     ]
-    bodies = {line: body for record in records for _, line, body in record.get("p", [])}
+    bodies = {row.text: row.body for row in rows}
     assert json.loads(bodies["→ Write index.html"])["content"].startswith("<!doctype html>")
     assert bodies["✓ File created: index.html"].endswith("</script>\n")
-    assert [(record["m"], record["r"]) for record in records if record.get("r")] == [("m3", "m2"), ("m3", "m2")]
+    assert [row.text for row in rows if row.withdrawn] == ["It tells the tim"]
 
 
 def test_hostile_output_stays_text_without_a_kernel() -> None:

@@ -1,13 +1,14 @@
 """A widget that shows one run: status, output as it arrives, Claude's messages, a timeline, its proof.
 
-Events are sent in batches, one binary message every 50 ms, because Jupyter's server drops messages beyond 1,000 a
-second. A page that is opened or reloaded later asks for a snapshot, and gets all events that are kept. Everything is
-sent from the widget's own thread, so that no batch can overtake a snapshot.
+What is new is sent in batches, one binary message every 50 ms, because Jupyter's server drops messages beyond 1,000 a
+second. A page that is opened or reloaded later asks for a snapshot, and gets the newest rows; those before them it asks
+for when they are looked at (`paging`). Everything is sent from the widget's own thread, so that no batch can overtake a
+snapshot.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping
+from typing import Any
 
 import traitlets
 
@@ -16,34 +17,23 @@ from workbench.runs.archived_run import ArchivedRun
 from workbench.runs.claude_spans import ClaudeSpan
 from workbench.runs.client import Received
 from workbench.runs.inputs import described
+from workbench.runs.output_index import LATEST_MS
 from workbench.runs.view_state import ViewState
 from workbench.text.plain_text import one_line
 from workbench.widgets.base import Buffers, Gathered, Panel, Still, front_end, sentence
-from workbench.widgets.run_view.drawn import newest, packed
+from workbench.widgets.run_view.paging import Paging
 from workbench.widgets.run_view.source import Ended, Source
 from workbench.widgets.run_view.still import still
 
 BATCH_S = 0.05
 _PROOF_S = 10.0
 _LOOK_S = 1.0  # between two looks at what no event tells, such as whether the stream is being resumed
-_LATEST_MS = 2**53  # the largest exact integer of JavaScript; times in an archive may be larger
-
-
-class Batch(TypedDict):
-    """A message to the page, with records in its buffer; with `reset` they replace those that the page has.
-
-    `ask` is the number of the page's request for a snapshot that this answers, else 0.
-    """
-
-    type: Literal["events"]
-    reset: bool
-    ask: int
 
 
 class RunView(Panel):
     """Shows a run that is live, has ended, or is played back. Closing the view does not end the run."""
 
-    _esm, _css = front_end(__file__, "lines.js", "output.js")
+    _esm, _css = front_end(__file__, "lines.js", "shown.js", "output.js")
     label = "Run"
 
     condition = traitlets.Unicode("waiting").tag(sync=True)
@@ -74,6 +64,7 @@ class RunView(Panel):
         self.input = described(self.run.request) if self.run.request is not None else ""
         self._proved = threading.Event()
         self._has_messages = False
+        self._paging = Paging(self.run, self.send)
         self._unsent = Gathered[Event](self, BATCH_S, self._send_events)
         self._stop = self.run.listen(self._on_event)
         self._sync_state()
@@ -96,13 +87,15 @@ class RunView(Panel):
         self.soon(self._sync_state)
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
-        """Send a new page its snapshot, or cancel the run."""
+        """Send a new page its snapshot, cancel the run, or tell of its output what a page asks for."""
         match message:
             case {"type": "snapshot", "ask": int(ask)}:
                 self._send_snapshot(ask)
             case {"type": "cancel"} if not self.cancelling and self.can_cancel:
                 self.cancelling = True
                 self.in_background(self._cancel)
+            case _:
+                self._paging.answer(message)
 
     def still(self) -> Still:
         """The static form of the run's present state."""
@@ -127,7 +120,8 @@ class RunView(Panel):
         self._unsent.add(received.event)
 
     def _send_events(self, events: list[Event]) -> None:
-        self._deliver(packed(events))
+        withdrawn = {one.replaces for one in events if isinstance(one, StreamEvent) and one.replaces is not None}
+        self._paging.tail([one.seq for one in events], sorted(withdrawn))
         self._has_messages |= any(isinstance(event, StreamEvent) and event.message is not None for event in events)
         self._sync_state()
         if self.first_output_ms is None or any(isinstance(event, (StatusEvent, *TERMINAL)) for event in events):
@@ -140,16 +134,9 @@ class RunView(Panel):
 
     def _send_snapshot(self, ask: int = 0) -> None:
         self._unsent.take()  # the snapshot has them already, among the run's events
-        self._deliver(packed(newest(self.run.events)), reset=True, ask=ask)
+        self._paging.snapshot(ask)
         self._sync_state()
         self._sync_timeline()
-
-    def _deliver(self, messages: Iterable[bytes], *, reset: bool = False, ask: int = 0) -> None:
-        for data in messages:
-            self.send(Batch(type="events", reset=reset, ask=ask), buffers=[data])
-            reset = False
-        if reset:
-            self.send(Batch(type="events", reset=True, ask=ask), buffers=[b"[]"])
 
     def _look_again(self) -> None:
         self._sync_state()
@@ -188,7 +175,7 @@ class RunView(Panel):
             self.message = one_line(state.message)
             self.code = state.code
             self.exit_code = state.exit_code
-            self.elapsed_ms = min(state.elapsed_ms, _LATEST_MS)
+            self.elapsed_ms = min(state.elapsed_ms, LATEST_MS)
             self.pace = self.run.pace
             self.start = _start(state)
             self.event_count = state.events
@@ -201,12 +188,12 @@ class RunView(Panel):
         drawn = self.run.timeline
         with self.hold_sync():
             first = drawn.first_output_ms
-            self.first_output_ms = None if first is None else min(first, _LATEST_MS)
+            self.first_output_ms = None if first is None else min(first, LATEST_MS)
             self.spans = [
                 {
                     "name": name.strip(),
-                    "start": min(span.start_ms, _LATEST_MS),
-                    "end": min(span.end_ms, _LATEST_MS),
+                    "start": min(span.start_ms, LATEST_MS),
+                    "end": min(span.end_ms, LATEST_MS),
                     "step": name.startswith(" "),
                     "depth": (len(name) - len(name.lstrip())) // 2,
                     "detail": span.detail if isinstance(span, ClaudeSpan) else "",

@@ -1,70 +1,34 @@
-"""A run's events in the form that the page draws: small JSON records, packed into messages of bounded size.
+"""A run's rows in the form that the page draws: small JSON arrays, in messages of bounded size.
 
-A record has `s` (sequence number), `t` (milliseconds), `c` (channel), and either `x`, a text as it was printed, or `p`,
-a list of lines `[kind, line, body]`. On the channel `claude` it also has `m` (message id) and `r` (the id it replaces).
+A row is `[number, channel, kind, at_ms, text, lines in its body, whether it was withdrawn]`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent
-from workbench.runs.claude_messages import MAX_BODY_CHARS, pieces
+from workbench.runs.lines import Row
 
 MESSAGE_BYTES = 4 * 1024 * 1024
-SNAPSHOT_EVENTS = 20_000
-SNAPSHOT_CHARS = 16 * 1024 * 1024
-
-Record = dict[str, Any]
 
 
-def record(event: Event) -> Record:
-    """The record of an event."""
-    stamp: Record = {"s": event.seq, "t": event.elapsed_ms}
-    match event:
-        case StreamEvent(channel="claude"):
-            said = {"x": event.text} if event.message is None else {"p": _lines(event)}
-            return stamp | {"c": "claude", "m": event.message_id, "r": event.replaces} | said
-        case StreamEvent():
-            return stamp | {"c": event.channel, "x": event.text}
-        case StatusEvent():
-            return stamp | {"c": "status", "p": [["", f"{event.phase}: {event.message}", ""]]}
-        case DoneEvent():
-            result = "" if event.result is None else json.dumps(event.result, indent=2, ensure_ascii=False)
-            return stamp | {"c": "done", "p": [["", "done: exit code 0", result[:MAX_BODY_CHARS]]]}
-        case ErrorEvent():
-            code = "" if event.exit_code is None else f" (exit code {event.exit_code})"
-            return stamp | {"c": "error", "p": [["", f"{event.code}: {event.message}{code}", ""]]}
+def drawn(number: int, row: Row) -> list[Any]:
+    """A row as the page gets it."""
+    lines = row.body.count("\n") + 1 if row.body else 0
+    return [number, row.channel, row.kind, row.at, row.text, lines, int(row.withdrawn)]
 
 
-def _lines(event: StreamEvent) -> list[list[str]]:
-    return [[piece.kind, piece.line, piece.body] for piece in pieces(event)]
-
-
-def packed(events: Iterable[Event]) -> Iterator[bytes]:
-    """Records of events as JSON arrays, each of about MESSAGE_BYTES at most."""
-    batch: list[str] = []
+def packed(numbers: Sequence[int], rows: Sequence[Row], *, newest: bool = False) -> bytes:
+    """Rows as one JSON array of about MESSAGE_BYTES at most, with at least one row: the first ones, or the newest."""
+    pairs = list(zip(numbers, rows, strict=True))
+    texts: list[str] = []
     size = 0
-    for event in events:
-        text = json.dumps(record(event), ensure_ascii=False, separators=(",", ":"))
-        if batch and size + len(text) > MESSAGE_BYTES:
-            yield _array(batch)
-            batch, size = [], 0
-        batch.append(text)
+    for number, row in reversed(pairs) if newest else pairs:
+        text = json.dumps(drawn(number, row), ensure_ascii=False, separators=(",", ":"))
         size += len(text)
-    if batch:
-        yield _array(batch)
-
-
-def _array(texts: Sequence[str]) -> bytes:
+        if texts and size > MESSAGE_BYTES:
+            break
+        texts.append(text)
+    if newest:
+        texts.reverse()
     return f"[{','.join(texts)}]".encode(errors="replace")
-
-
-def newest(events: Sequence[Event]) -> Sequence[Event]:
-    """The newest events, as many as are sent to a page that has just been opened."""
-    chars = 0
-    for count, event in enumerate(reversed(events)):
-        chars += len(event.text) if isinstance(event, StreamEvent) else 0
-        if count == SNAPSHOT_EVENTS or chars > SNAPSHOT_CHARS:
-            return events[len(events) - count :]
-    return events

@@ -1,28 +1,38 @@
 // Draws lines of output: only those in sight are painted, and guest text is written only through textContent.
 
 const ROW = 18; // pixels
+const TALLEST = 4_000_000; // pixels; what is longer is scrolled in proportion, for browsers draw nothing taller than some
 const SOON = 250; // milliseconds between looks for matches while output comes
 
-function output({ lines, painters, root }) {
+function output({ lines, painters, root, needs, connected }) {
   const node = element("div", "wb-output");
   const bar = element("div", "wb-bar wb-quietly", "", { role: "toolbar", "aria-label": "Output" });
+  const notice = element("div", "wb-notice", "", { role: "status", hidden: true });
   const view = element("div", "wb-lines", "", { role: "log", "aria-label": "Output", "aria-live": "off", tabindex: 0 });
   const space = element("div", "wb-space");
   const nothing = placeholder("empty", "No output yet");
   view.append(space, nothing);
-  node.append(bar, view);
+  node.append(bar, notice, view);
 
-  const shown = new Shown(lines);
   const pool = [];
   let following = true;
-  let cursor = null; // the row that keys act on
+  let cursor = null; // what keys act on: the place and number of a row, and which line of its body, or -1
   let painting = 0;
-  let painted = [0, 0]; // for which place and height
-  let wanted = ""; // what is searched for
-  let hits = [];
-  let lookedAt = 0;
-  let late = 0;
+  let later = 0;
+  let top = 0; // the pixel of all lines that is at the top of the view
+  let most = 0; // the greatest that it can be
+  let placed = 0; // where the scroll bar was put for it
+  let high = 0; // the view's height when it was painted
+  let touched = false; // somebody has done what scrolls
+  let sought = "";
+  let looking = 0; // the question that looks for matches, and what was looked at
+  let looked = { at: 0, seen: -1 };
+  let hits = 0;
 
+  const soon = () => {
+    if (!painting) painting = requestAnimationFrame(paint);
+  };
+  const shown = new Shown(lines, { changed: soon, connected });
   const follow = button("follow", "Follow the newest output", () => setFollowing(!following), "wb-follow");
   const chips = CHANNELS.map((channel) =>
     button(channel, `Show ${channel}`, (event) => {
@@ -31,14 +41,15 @@ function output({ lines, painters, root }) {
       refilter();
     }),
   );
-  for (const chip of chips) chip.setAttribute("aria-pressed", "true");
-  const filter = element("input", "wb-field wb-filter", "", { type: "search", placeholder: "filter", "aria-label": "Show only lines with" });
-  const search = element("input", "wb-field wb-search", "", { type: "search", placeholder: "search", "aria-label": "Search in the output" });
+  for (const chip of chips) needs(chip).setAttribute("aria-pressed", "true");
+  const filter = element("input", "wb-field wb-filter", "", { type: "search", placeholder: "filter", maxlength: 1000, "aria-label": "Show only lines with" });
+  const search = element("input", "wb-field wb-search", "", { type: "search", placeholder: "search", maxlength: 1000, "aria-label": "Search in the output" });
   const found = element("span", "wb-figure wb-quiet wb-found", "", { role: "status" });
-  const before = button("↑", "Previous match", () => step(-1));
-  const after = button("↓", "Next match", () => step(1));
+  const before = button("↑", "Previous match", () => look(-1));
+  const after = button("↓", "Next match", () => look(1));
   const failure = button("to error", "Jump to the next error", () => toError(), "wb-to-error");
   const copy = button("copy", "Copy the lines that are shown", () => copied(), "wb-copy");
+  for (const control of [filter, search, copy]) needs(control);
   bar.append(follow, ...chips, filter, element("span", "wb-grow"), search, before, after, found, failure, copy);
 
   const setFollowing = (value) => {
@@ -48,170 +59,257 @@ function output({ lines, painters, root }) {
     soon();
   };
   const refilter = () => {
-    shown.wanted = filter.value.toLowerCase();
-    shown.rebuild();
-    look();
+    shown.wanted = filter.value;
+    shown.forget();
+    top = 0;
+    if (cursor) cursor = { number: cursor.number, line: -1 };
+    if (shown.filtered) shown.refresh(following ? -1 : 0);
+    else if (cursor?.number !== undefined && !following) choose({ place: cursor.number, number: cursor.number }); // with what is around it
+    look(0);
     soon();
   };
-  const matches = (row) => {
-    const folded = row.body && !shown.unfolded.has(row) ? row.body : "";
-    return visible(`${row.text}\n${folded}`).toLowerCase().includes(wanted);
+  // The number of the row that a search goes on from: the cursor's, or that before the first in sight.
+  const here = () => cursor?.number ?? (shown.number(shown.at(Math.floor(top / ROW)).place) ?? 0) - 1;
+  const step = (question, by, answered) =>
+    lines.ask({ type: "match", ...shown.filter, number: Math.max(-1, here()), by, ...question }, answered);
+  // Look for the next match, or the one before, or with 0 only how many there are; `stay` at the cursor if it is one.
+  const look = (by, stay = false) => {
+    lines.forgo(looking);
+    looking = 0;
+    looked = { at: performance.now(), seen: lines.seen };
+    if (!sought || !connected()) return tellFound(null);
+    looking = step({ sought, stay }, by, (message) => {
+      looking = 0;
+      const there = message.place !== null;
+      if (there && by !== 0) choose(message);
+      tellFound(message);
+      if (!message.whole) look(there ? 0 : by, stay);
+      soon();
+    });
   };
-  const look = () => {
-    lookedAt = performance.now();
-    hits = wanted ? shown.rows.filter(matches) : [];
-    const at = hits.indexOf(cursor);
-    found.textContent = wanted ? `${at < 0 ? "–" : at + 1}/${hits.length}` : "";
-    before.disabled = after.disabled = hits.length === 0;
-  };
-  const choose = (row) => {
-    cursor = row;
-    const index = shown.rows.indexOf(row);
-    if (index < 0) return;
-    setFollowing(false);
-    const top = index * ROW;
-    if (top < view.scrollTop || top > view.scrollTop + view.clientHeight - 2 * ROW) {
-      view.scrollTop = Math.max(0, top - view.clientHeight / 2);
-    }
-    soon();
-  };
-  // The next of some rows after the cursor, or before it, round and round.
-  const next = (rows, by) => {
-    const at = rows.indexOf(cursor);
-    if (at >= 0) return rows[(at + by + rows.length) % rows.length];
-    const here = cursor ? shown.rows.indexOf(cursor) : by > 0 ? Math.floor(view.scrollTop / ROW) - 1 : shown.rows.length;
-    const places = rows.map((row) => shown.rows.indexOf(row));
-    const ahead = by > 0 ? places.findIndex((place) => place > here) : places.findLastIndex((place) => place < here);
-    return rows[ahead < 0 ? (by > 0 ? 0 : rows.length - 1) : ahead];
-  };
-  const step = (by) => {
-    look();
-    if (hits.length) choose(next(hits, by));
-    look();
+  const tellFound = (message) => {
+    hits = message?.total ?? 0;
+    const at = message?.place == null ? "–" : message.at + 1;
+    found.textContent = message ? `${at}/${hits}${message.whole ? "" : " …"}` : "";
+    enable();
   };
   const toError = () => {
-    const worst = shown.rows.filter((row) => row.kind !== "body" && (row.channel === "error" || row.kind === "failure"));
-    const rows = worst.length ? worst : shown.rows.filter((row) => row.channel === "stderr");
-    if (rows.length) choose(next(rows, 1));
+    step({ sought: null }, 1, (message) => {
+      if (message.place !== null) choose(message);
+      else if (!message.whole) toError();
+    });
   };
-  const copied = async () => {
-    await navigator.clipboard.writeText(shown.rows.map((row) => row.text).join("\n"));
-    copy.textContent = `copied ${shown.rows.length} lines`;
-    setTimeout(() => {
-      copy.textContent = "copy";
-    }, 2000);
+  const enable = () => {
+    before.disabled = after.disabled = hits === 0 || !connected();
+    failure.disabled = !lines.alarms || !connected();
+  };
+  const choose = ({ place, number, line = -1 }) => {
+    cursor = { place, number, line };
+    setFollowing(false);
+    const at = (shown.index(place) + line + 1) * ROW;
+    if (at < top || at > top + view.clientHeight - 2 * ROW) top = at - view.clientHeight / 2;
+    soon();
+  };
+  const copied = () => {
+    const unfolded = shown.folds.map((fold) => fold.number);
+    lines.ask({ type: "copy", ...shown.filter, unfolded }, async (message, text) => {
+      if (!message.whole) return copied();
+      let told = `copied ${message.lines} lines`;
+      if (message.rows < message.of) told = `copied the last ${message.rows} of ${message.of} lines`;
+      try {
+        await navigator.clipboard.writeText(text);
+      } catch {
+        told = "the browser does not let it be copied";
+      }
+      copy.textContent = told;
+      setTimeout(() => {
+        copy.textContent = "copy";
+      }, 2000);
+    });
   };
 
   const paint = () => {
     painting = 0;
     if (!view.clientHeight) return; // it is out of sight: `tick` sees when it is shown
-    const gone = shown.update();
-    if (gone && !following) view.scrollTop -= gone * ROW;
-    if (wanted && performance.now() - lookedAt > SOON) look();
-    else if (wanted && !late) late = setTimeout(() => { late = 0; soon(); }, SOON);
-    const total = shown.rows.length;
-    space.style.height = `${total * ROW}px`;
-    nothing.hidden = total > 0;
-    nothing.textContent = lines.rows.length ? "No line passes the filter" : "No output yet";
-    if (following) view.scrollTop = view.scrollHeight;
-    const room = Math.ceil(view.clientHeight / ROW) + 1;
-    const first = Math.max(0, Math.min(Math.floor(view.scrollTop / ROW), total - 1));
-    while (pool.length < room) {
-      const row = element("div", "wb-row");
-      const line = { row, at: element("span", "wb-at"), fold: element("span", "wb-fold"), said: element("span", "wb-said") };
-      row.append(line.at, line.fold, line.said);
-      row.addEventListener("click", () => line.shows && touch(line.shows));
-      space.append(row);
-      pool.push(line);
+    if (shown.generation !== lines.generation) {
+      cursor = null;
+      looking = 0; // what was asked of other output is not answered
     }
-    pool.forEach((line, index) => drawRow(line, index < room ? shown.rows[first + index] : undefined, first + index));
-    failure.disabled = !shown.rows.some((row) => row.channel === "error" || row.channel === "stderr" || row.kind === "failure");
-    root.dataset.rows = total;
-    painted = [view.scrollTop, view.clientHeight];
+    const gone = shown.update();
+    const total = shown.length;
+    const room = view.clientHeight;
+    high = room;
+    const tall = Math.min(total * ROW, TALLEST);
+    most = Math.max(0, total * ROW - room);
+    top = following ? most : Math.max(0, Math.min(top - gone * ROW, most));
+    space.style.height = `${tall}px`;
+    const bars = most ? (top / most) * Math.max(0, tall - room) : 0;
+    if (Math.abs(view.scrollTop - bars) > 1) view.scrollTop = bars;
+    placed = view.scrollTop;
+    const count = Math.ceil(room / ROW) + 1;
+    const first = Math.max(0, Math.min(Math.floor(top / ROW), total - 1));
+    while (pool.length < count) pool.push(newRow());
+    const offset = Math.round(placed - top);
+    pool.forEach((line, index) => drawRow(line, index < count ? first + index : total, total, offset));
+    tellNothing(total);
+    enable();
+    root.dataset.rows = shown.known ? total : "";
+    keepUp(shown.at(first).place, shown.at(first + count).place + 1);
   };
-  const drawRow = (line, row, index) => {
-    line.shows = row;
-    line.row.hidden = !row;
-    if (!row) return;
-    line.row.style.transform = `translateY(${index * ROW}px)`;
-    line.row.dataset.channel = row.channel;
-    line.row.dataset.kind = row.kind;
-    line.row.toggleAttribute("data-withdrawn", Boolean(row.withdrawn));
-    line.row.toggleAttribute("data-cursor", row === cursor);
-    line.at.textContent = row.at === undefined ? "" : (row.at / 1000).toFixed(3);
-    line.fold.textContent = row.body ? (shown.unfolded.has(row) ? "▾" : "▸") : "";
-    const text = visible(row.text);
-    if (wanted && text.toLowerCase().includes(wanted)) line.said.replaceChildren(...marked(text, wanted));
+  // Ask for what is in sight and missing, and while output comes, for what of it passes the filter and is searched for.
+  const keepUp = (from, to) => {
+    shown.need(from, to);
+    const stale = sought !== "" && looked.seen !== lines.seen && !looking;
+    if (!stale && (!shown.filtered || (shown.whole && shown.refreshed === lines.seen))) return;
+    if (performance.now() - looked.at > SOON) {
+      if (shown.filtered) shown.refresh(following ? -1 : from);
+      look(0);
+    }
+    if (!later) later = setTimeout(() => { later = 0; soon(); }, SOON);
+  };
+  const tellNothing = (total) => {
+    nothing.hidden = total > 0;
+    if (!shown.known || !shown.whole) nothing.textContent = connected() ? "Looking for lines …" : "The kernel has ended";
+    else nothing.textContent = shown.filtered && lines.total ? "No line passes the filter" : "No output yet";
+    const count = (number) => number.toLocaleString("en");
+    const kept = lines.total - lines.forgotten;
+    const told = [];
+    if (lines.forgotten) told.push(`The first ${count(lines.forgotten)} lines are no longer kept: there were too many.`);
+    if (!connected() && lines.rows.size < kept) {
+      told.push(`Older output cannot be loaded, for the kernel has ended: ${count(lines.rows.size)} of ${count(kept)} lines are here.`);
+    }
+    notice.textContent = told.join(" ");
+    notice.hidden = told.length === 0;
+  };
+  const newRow = () => {
+    const row = element("div", "wb-row");
+    const line = { row, at: element("span", "wb-at"), fold: element("span", "wb-fold"), said: element("span", "wb-said") };
+    row.append(line.at, line.fold, line.said);
+    row.addEventListener("click", () => line.shows && touch(line.shows));
+    space.append(row);
+    return line;
+  };
+  const drawRow = (line, index, total, offset) => {
+    line.row.hidden = index >= total;
+    line.shows = null;
+    if (index >= total) return;
+    const { place, line: within, text: body } = shown.at(index);
+    const row = shown.row(place);
+    line.shows = { place, number: shown.number(place), line: within, folded: within < 0 ? row?.folded : 0 };
+    const kind = within >= 0 ? "body" : row ? row.kind : "loading";
+    line.row.style.transform = `translateY(${index * ROW + offset}px)`;
+    line.row.dataset.channel = row?.channel ?? "";
+    line.row.dataset.kind = kind;
+    line.row.toggleAttribute("data-withdrawn", Boolean(row?.withdrawn) && within < 0);
+    line.row.toggleAttribute("data-cursor", isCursor(line.shows));
+    line.at.textContent = within >= 0 || !row ? "" : (row.at / 1000).toFixed(3);
+    line.fold.textContent = line.shows.folded ? (shown.unfolded(row.number) ? "▾" : "▸") : kind === "more" ? "↳" : "";
+    const missing = connected() ? "…" : "this line was not loaded";
+    const text = visible(within >= 0 ? body : row ? row.text : missing);
+    if (row && sought && lower(text).includes(lower(sought))) line.said.replaceChildren(...marked(text, sought));
     else if (line.said.textContent !== text || line.said.childElementCount) line.said.textContent = text;
   };
-  const touch = (row) => {
-    cursor = row;
-    if (row.body) {
+  const isCursor = ({ place, number, line }) =>
+    cursor !== null && cursor.line === line && (cursor.place === place || (number !== undefined && cursor.number === number));
+  const touch = ({ place, number, line, folded }) => {
+    cursor = { place, number, line };
+    if (folded && connected()) {
       setFollowing(false);
-      shown.fold(row);
+      shown.fold(place, number);
     }
     soon();
-  };
-  const soon = () => {
-    if (!painting) painting = requestAnimationFrame(paint);
   };
 
   view.addEventListener("keydown", (event) => {
-    userScrolled = true;
-    const at = cursor ? shown.rows.indexOf(cursor) : -1;
-    const to = { ArrowDown: at + 1, ArrowUp: at < 0 ? shown.rows.length - 1 : at - 1, Home: 0, End: shown.rows.length - 1 }[event.key];
-    if (to !== undefined && shown.rows[to]) choose(shown.rows[to]);
-    else if ((event.key === "Enter" || event.key === " ") && cursor) touch(cursor);
-    else return;
+    touched = true;
+    const total = shown.length;
+    const place = cursor && (cursor.place ?? shown.place(cursor.number));
+    const at = place == null ? -1 : shown.index(place) + cursor.line + 1;
+    const pages = { PageUp: -1, PageDown: 1 }[event.key];
+    const to = { ArrowDown: at + 1, ArrowUp: at < 0 ? total - 1 : at - 1, Home: 0, End: total - 1 }[event.key];
+    if (pages) scrollBy(pages * (view.clientHeight - ROW));
+    else if (to >= 0 && to < total) {
+      const next = shown.at(to);
+      choose({ ...next, number: shown.number(next.place) });
+    } else if ((event.key === "Enter" || event.key === " ") && place != null) {
+      touch({ ...cursor, place, folded: cursor.line < 0 && lines.rows.get(cursor.number)?.folded });
+    } else return;
     event.preventDefault();
     if (event.key === "End") setFollowing(true);
   });
+  const scrollBy = (pixels) => {
+    const to = Math.max(0, Math.min(top + pixels, most));
+    if (to === top) return false;
+    top = to;
+    if (following && top < most - ROW) setFollowing(false);
+    soon();
+    return true;
+  };
   view.addEventListener("scroll", () => {
-    const atEnd = view.scrollTop + view.clientHeight >= view.scrollHeight - ROW;
-    if (!atEnd && following && userScrolled) setFollowing(false);
-    userScrolled = false;
+    if (!view.clientHeight || Math.abs(view.scrollTop - placed) <= 1) return;
+    if (following && !touched) return soon(); // it is put back
+    const far = view.scrollHeight - view.clientHeight;
+    placed = view.scrollTop;
+    top = far > 0 ? Math.min(1, placed / far) * most : 0;
+    if (following && top < most - ROW) setFollowing(false);
+    touched = false;
     soon();
   });
-  let userScrolled = false;
-  for (const kind of ["wheel", "pointerdown", "touchmove"]) {
-    view.addEventListener(kind, () => { userScrolled = true; }, { passive: true });
+  // Where the scroll bar stands for more than it is long, a turn of the wheel moves lines all the same, and not screens.
+  view.addEventListener("wheel", (event) => {
+    touched = true;
+    if (shown.length * ROW <= TALLEST || event.ctrlKey || Math.abs(event.deltaY) < Math.abs(event.deltaX)) return;
+    const unit = [1, ROW, view.clientHeight][event.deltaMode];
+    if (scrollBy(event.deltaY * unit)) event.preventDefault();
+  }, { passive: false });
+  for (const kind of ["pointerdown", "touchmove"]) {
+    view.addEventListener(kind, () => { touched = true; }, { passive: true });
   }
   filter.addEventListener("input", refilter);
   search.addEventListener("input", () => {
-    wanted = search.value.toLowerCase();
-    look();
-    if (hits.length && !hits.includes(cursor)) step(1);
+    sought = search.value;
+    look(1, true);
     soon();
   });
   search.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") step(event.shiftKey ? -1 : 1);
+    if (event.key === "Enter") look(event.shiftKey ? -1 : 1);
   });
   const resized = new ResizeObserver(soon);
   resized.observe(view);
   painters.add(soon);
-  look();
+  root.addEventListener("wb-lost", soon);
+  tellFound(null);
   setFollowing(true);
   return {
     node,
     // JupyterLab takes cells out of the page and puts them back, when its theme changes: no event tells of the place lost.
     tick() {
-      if (view.clientHeight && (view.scrollTop !== painted[0] || view.clientHeight !== painted[1])) soon();
+      if (view.clientHeight && (Math.abs(view.scrollTop - placed) > 1 || view.clientHeight !== high)) soon();
     },
     end() {
       cancelAnimationFrame(painting);
-      clearTimeout(late);
+      clearTimeout(later);
+      lines.forgo(looking);
       resized.disconnect();
       painters.delete(soon);
     },
   };
 }
 
+// A text in small letters of the same length, so that places in it are places in the text.
+function lower(text) {
+  const small = text.toLowerCase();
+  if (small.length === text.length) return small;
+  return text.replace(/[^]/gu, (one) => (one.toLowerCase().length === one.length ? one.toLowerCase() : one));
+}
+
 // A text as nodes, with what was found in it marked.
-function marked(text, wanted) {
+function marked(text, sought) {
   const nodes = [];
-  const lower = text.toLowerCase();
+  const small = lower(text);
+  const wanted = lower(sought);
   let from = 0;
-  for (let at = lower.indexOf(wanted); at >= 0 && nodes.length < 40; at = lower.indexOf(wanted, from)) {
+  for (let at = small.indexOf(wanted); at >= 0 && nodes.length < 80; at = small.indexOf(wanted, from)) {
     nodes.push(element("span", "", text.slice(from, at)), element("mark", "", text.slice(at, at + wanted.length)));
     from = at + wanted.length;
   }

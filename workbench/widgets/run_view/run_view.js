@@ -2,11 +2,10 @@
 
 const ASK = 500; // milliseconds, then twice as long each time
 const KINDS = { waiting: "", running: "busy", done: "good", error: "bad", refused: "bad", lost: "bad" };
-const decoder = new TextDecoder();
 
 export default widget("run", {
   start(model) {
-    const lines = new Lines();
+    const lines = new Lines((question) => model.send(question));
     const painters = new Set();
     // Asks for a snapshot, again and again until one comes: the first question may wait for a cell that blocks.
     let asked = 0;
@@ -18,16 +17,18 @@ export default widget("run", {
       if (pause < 100 * ASK) waiting = setTimeout(ask, pause, pause * 2);
     };
     const heard = (message, buffers) => {
-      if (message.type !== "events") return;
+      if (message.type !== "tail") {
+        if (lines.answer(message, buffers)) for (const paint of painters) paint();
+        return;
+      }
       if (message.reset && message.ask && message.ask !== asked) return; // an old question's answer
       if (message.reset) {
         lines.clear();
         clearTimeout(waiting);
         waiting = 0;
       }
-      const events = JSON.parse(decoder.decode(buffers[0]));
-      if (lines.heard > 0 && events[0]?.s > lines.seen + 1 && !waiting) ask(); // a snapshot will fill the gap
-      for (const event of events) lines.add(event);
+      if (lines.heard > 0 && message.first > lines.seen + 1 && !waiting) ask(); // a snapshot will fill the gap
+      lines.tail(message, JSON.parse(decoder.decode(buffers[0])));
       for (const paint of painters) paint();
     };
     ask();
@@ -36,7 +37,7 @@ export default widget("run", {
   draw({ model, root, body, own, needs, connected }) {
     const { lines, painters } = own;
     const head = header({ model, root, needs, connected, lines });
-    const list = output({ lines, painters, root });
+    const list = output({ lines, painters, root, needs, connected });
     const time = waterfall({ model });
     const proof = proofs({ model });
     const given = inputs({ model });

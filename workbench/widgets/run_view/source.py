@@ -8,6 +8,7 @@ from modal_app.contract.events import Event
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from workbench.runs.archived_run import ArchivedRun
+from workbench.runs.output_index import OutputIndex
 from workbench.runs.run import Listener
 from workbench.runs.timeline import Timeline
 from workbench.runs.view_state import ViewState, lost, reduce
@@ -23,6 +24,10 @@ class Source(Protocol):
     @property
     def events(self) -> Sequence[Event]:
         """The events so far, as far as they are kept."""
+
+    @property
+    def output(self) -> OutputIndex:
+        """The lines of all its output so far; another object when they are not a continuation of what they were."""
 
     @property
     def timeline(self) -> Timeline:
@@ -81,6 +86,11 @@ class Ended:
     def events(self) -> Sequence[Event]:
         """The events that can be read from the archive."""
         return self.run.events
+
+    @cached_property
+    def output(self) -> OutputIndex:
+        """The lines of all that can be read from the archive."""
+        return OutputIndex(self.run.events)
 
     @property
     def request(self) -> Request | None:
