@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modal_app.contract.errors import ContractError
-from modal_app.contract.events import DoneEvent, ErrorEvent, Event, StatusEvent, StreamEvent, dump_event
+from modal_app.contract.events import DoneEvent, ErrorEvent, Event, Phase, StatusEvent, StreamEvent, dump_event
+from workbench.cli.terminal_lines import TerminalLines
 from workbench.errors import WorkbenchError
 from workbench.machine import prerequisites
-from workbench.runs.claude_messages import shown
-from workbench.text.plain_text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +96,7 @@ class EventPrinter:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._line_open = False
+        self._lines = TerminalLines()
         self._void: set[str] = set()
 
     def __call__(self, event: Event) -> None:
@@ -108,33 +107,30 @@ class EventPrinter:
         match event:
             case StreamEvent():
                 self._take_back(event)
-                self._output(shown(event))
+                self._lines.take(event)
             case StatusEvent():
-                self._line(f"{event.elapsed_ms:>7} ms  {event.phase:<17} {event.message}")
+                if event.phase is not Phase.RUNNING:
+                    self._lines.rest()  # the job has ended, or has not begun
+                self._lines.between(f"{event.elapsed_ms:>7} ms  {event.phase:<17} {event.message}")
             case DoneEvent():
-                self._line(f"{event.elapsed_ms:>7} ms  done")
+                self._lines.rest()
+                self._lines.between(f"{event.elapsed_ms:>7} ms  done")
                 if event.result is not None:
-                    self._line(typer.style(json.dumps(event.result, indent=2, ensure_ascii=False), dim=True))
+                    self._lines.between(typer.style(json.dumps(event.result, indent=2, ensure_ascii=False), dim=True))
             case ErrorEvent():
                 hint = "; the same request may succeed later" if event.recoverable else ""
-                self._line(
+                self._lines.rest()
+                self._lines.between(
                     typer.style(f"{event.elapsed_ms:>7} ms  error {event.code}: {event.message}{hint}", fg="red")
                 )
+
+    def rest(self) -> None:
+        """Print the lines that have not ended: nothing more will come."""
+        self._lines.rest()
 
     def _take_back(self, event: StreamEvent) -> None:
         """Print a line, once, when an event replaces words that are printed already."""
         if event.replaces is not None and event.replaces not in self._void:
             self._void.add(event.replaces)
-            self._line(f"{'':>12}│ ↻ the model begins again: this replaces what it said last")
-
-    def _output(self, text: str) -> None:
-        for piece in text.splitlines(keepends=True):
-            sys.stdout.write(printable(piece) if self._line_open else f"{'':>12}│ {printable(piece)}")
-            self._line_open = not piece.endswith("\n")
-        sys.stdout.flush()
-
-    def _line(self, text: str) -> None:
-        if self._line_open:
-            sys.stdout.write("\n")
-            self._line_open = False
-        typer.echo(text)
+            self._lines.rest("claude")
+            self._lines.between(f"{'':>12}│ ↻ the model begins again: this replaces what it said last")

@@ -193,4 +193,6 @@ def follow(run: "Run", show: EventPrinter) -> TerminalEvent:
         say("cancelling …")
         run.cancel()
         raise
+    finally:
+        show.rest()
     return run.wait()

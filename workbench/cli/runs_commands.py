@@ -101,6 +101,7 @@ def show(
         printer = EventPrinter(as_json=as_json)
         for event in run.events:
             printer(event)
+        printer.rest()
     if as_json:
         print_json(_facts(run, checks))
     else:
@@ -160,6 +161,8 @@ def follow(
                 f"`workbench runs follow {run_id}` returns to it, `workbench runs cancel {run_id}` ends it"
             )
             raise
+        finally:
+            printer.rest()
     if end.type == "error":
         raise typer.Exit(1)
 

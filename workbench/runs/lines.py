@@ -2,7 +2,7 @@
 
 A line belongs to its channel until it ends: what another channel says meanwhile is another line. Lines are ordered by
 their beginnings. A line ends with a line feed, with CR LF, or with the run; where its text was cut into events makes no
-difference. What is longer than WIDEST goes on in a further row, so that every row is of bounded size.
+difference. What is longer than `widest` goes on in a further row, so that every row is of bounded size.
 """
 
 from collections.abc import Callable
@@ -35,9 +35,12 @@ class Row:
 class Assembler:
     """Calls `take` with every row when it begins. `clean` is applied to all text, and must not change its length."""
 
-    def __init__(self, take: Callable[[Row], None], clean: Callable[[str], str] = printable) -> None:
+    def __init__(
+        self, take: Callable[[Row], None], clean: Callable[[str], str] = printable, *, widest: int = WIDEST
+    ) -> None:
         self._take = take
         self._clean = clean
+        self._widest = widest
         self._open: dict[str, Row] = {}
         self._returned: set[str] = set()  # channels whose last character is a CR, which may be half of a line's end
 
@@ -57,7 +60,7 @@ class Assembler:
                 text = text[:-1]
         *whole, rest = self._clean(text).split("\n")
         for line in whole:
-            if row is None and len(line) <= WIDEST:
+            if row is None and len(line) <= self._widest:
                 self._take(Row(channel, "", at, line, "", block))
             else:
                 self._grow(channel, row, line, at, block).open = False
@@ -71,7 +74,7 @@ class Assembler:
         """Take in a line that is there at once and whole; it ends the channel's open line."""
         self.end(channel)
         line = self._clean(text.replace("\r\n", "\n")).replace("\n", " ")
-        self._take(Row(channel, kind, at, line[:WIDEST], self._clean(body.replace("\r\n", "\n"))))
+        self._take(Row(channel, kind, at, line[: self._widest], self._clean(body.replace("\r\n", "\n"))))
 
     def end(self, channel: str) -> None:
         """End a channel's open line, if there is one."""
@@ -91,7 +94,7 @@ class Assembler:
             if row is None:
                 row = Row(channel, kind, at, "", "", block, open=True)
                 self._take(row)
-            room = WIDEST - len(row.text)
+            room = self._widest - len(row.text)
             row.text += text[:room]
             text = text[room:]
             if not text:
