@@ -89,7 +89,7 @@ def test_events_travel_in_batches_and_none_is_lost() -> None:
         wait_until(lambda: view.heard[-1][0]["reset"], "the page got no snapshot")
         told, rows = view.heard[-1]
         assert (told["first"], told["last"], told["events"], told["total"]) == (1, 2003, 2003, 2003)
-        assert [number for number, *_ in rows] == list(range(3, 2003))  # the newest
+        assert [number for number, *_ in rows] == list(range(2003))
         _, older = view.ask(type="rows", hidden=[], wanted="", **{"from": 0}, count=3)
         assert [row[4] for row in older] == ["accepted: m", "running: m", "3"]
         assert view.event_count == 2003
@@ -111,7 +111,7 @@ def test_what_a_page_gets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the number of rows and by their size, whatever it asks for; what was left out, it can ask for."""
     stamps = {"run_id": "r", "at_ms": 1, "elapsed_ms": 1, "channel": "stdout"}
     events: list[Event] = [StreamEvent(**stamps, seq=seq, text="x" * 1000 + "\n") for seq in range(1, 101)]
-    monkeypatch.setattr(paging, "TAIL_ROWS", 10)
+    monkeypatch.setattr(paging, "SNAPSHOT_ROWS", 10)
     view = Heard(Playback(events))
     view.run.seek(1)  # type: ignore[attr-defined]  # a playback
     view.restart()

@@ -136,3 +136,19 @@ def long_run(lines: int, length_ms: int) -> list[Event]:
     for index in range(lines - len(script.events) - 3):
         script.out("stdout", f"line {index}\n", 520 + index * (length_ms - 1000) // lines)
     return script.done(length_ms)
+
+
+def very_long_run(lines: int, together: int = 100) -> list[Event]:
+    """Very many lines, several in each event: `lines` rows in all, an exception far back and nothing like it later."""
+    script = Script()
+    count = lines - len(script.events) - 3 - len(TRACEBACK)
+    script.out("stdout", "the needle is here\n", 520)
+    script.out("stderr", "".join(f"{line}\n" for line in TRACEBACK), 521)
+    for start in range(1, count, together):
+        numbers = range(start, min(start + together, count))
+        text = "".join(f"line {number} of {count}\n" for number in numbers)
+        script.out("stdout", text, 522 + start * 100 // lines)
+    return script.done(2_000)
+
+
+TRACEBACK = ("Traceback (most recent call last):", '  File "job.py", line 3, in <module>', "ValueError: far back")

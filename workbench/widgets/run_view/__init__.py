@@ -33,7 +33,7 @@ _LOOK_S = 1.0  # between two looks at what no event tells, such as whether the s
 class RunView(Panel):
     """Shows a run that is live, has ended, or is played back. Closing the view does not end the run."""
 
-    _esm, _css = front_end(__file__, "lines.js", "shown.js", "output.js")
+    _esm, _css = front_end(__file__, "lines.js", "held.js", "shown.js", "output.js")
     label = "Run"
 
     condition = traitlets.Unicode("waiting").tag(sync=True)

@@ -38,12 +38,14 @@ class Lines {
     this.know(known);
     this.hold(rows);
   }
-  // Ask the kernel; returns the question's number, with which it can be forgotten.
-  ask(question, answered) {
+  // Ask the kernel, or where it has ended the page itself; returns the question's number, with which it can be forgotten.
+  ask(question, answered, connected = true) {
     this.asked += 1;
-    this.waiting.set(this.asked, answered);
-    this.send({ ...question, ask: this.asked });
-    return this.asked;
+    const { asked } = this;
+    this.waiting.set(asked, answered);
+    if (connected) this.send({ ...question, ask: asked });
+    else setTimeout(() => this.waiting.delete(asked) && answered(...heldAnswer(this, question)));
+    return asked;
   }
   forgo(ask) {
     this.waiting.delete(ask);

@@ -4,7 +4,7 @@ const ROW = 18; // pixels
 const TALLEST = 4_000_000; // pixels; what is longer is scrolled in proportion, for browsers draw nothing taller than some
 const SOON = 250; // milliseconds between looks for matches while output comes
 
-function output({ lines, painters, root, needs, connected }) {
+function output({ lines, painters, root, connected }) {
   const node = element("div", "wb-output");
   const bar = element("div", "wb-bar wb-quietly", "", { role: "toolbar", "aria-label": "Output" });
   const notice = element("div", "wb-notice", "", { role: "status", hidden: true });
@@ -28,6 +28,7 @@ function output({ lines, painters, root, needs, connected }) {
   let looking = 0; // the question that looks for matches, and what was looked at
   let looked = { at: 0, seen: -1 };
   let hits = 0;
+  let telling = 0; // what was copied
 
   const soon = () => {
     if (!painting) painting = requestAnimationFrame(paint);
@@ -41,7 +42,7 @@ function output({ lines, painters, root, needs, connected }) {
       refilter();
     }),
   );
-  for (const chip of chips) needs(chip).setAttribute("aria-pressed", "true");
+  for (const chip of chips) chip.setAttribute("aria-pressed", "true");
   const filter = element("input", "wb-field wb-filter", "", { type: "search", placeholder: "filter", maxlength: 1000, "aria-label": "Show only lines with" });
   const search = element("input", "wb-field wb-search", "", { type: "search", placeholder: "search", maxlength: 1000, "aria-label": "Search in the output" });
   const found = element("span", "wb-figure wb-quiet wb-found", "", { role: "status" });
@@ -49,7 +50,6 @@ function output({ lines, painters, root, needs, connected }) {
   const after = button("↓", "Next match", () => look(1));
   const failure = button("to error", "Jump to the next error", () => toError(), "wb-to-error");
   const copy = button("copy", "Copy the lines that are shown", () => copied(), "wb-copy");
-  for (const control of [filter, search, copy]) needs(control);
   bar.append(follow, ...chips, filter, element("span", "wb-grow"), search, before, after, found, failure, copy);
 
   const setFollowing = (value) => {
@@ -71,13 +71,13 @@ function output({ lines, painters, root, needs, connected }) {
   // The number of the row that a search goes on from: the cursor's, or that before the first in sight.
   const here = () => cursor?.number ?? (shown.number(shown.at(Math.floor(top / ROW)).place) ?? 0) - 1;
   const step = (question, by, answered) =>
-    lines.ask({ type: "match", ...shown.filter, number: Math.max(-1, here()), by, ...question }, answered);
+    lines.ask({ type: "match", ...shown.filter, number: Math.max(-1, here()), by, ...question }, answered, connected());
   // Look for the next match, or the one before, or with 0 only how many there are; `stay` at the cursor if it is one.
   const look = (by, stay = false) => {
     lines.forgo(looking);
     looking = 0;
     looked = { at: performance.now(), seen: lines.seen };
-    if (!sought || !connected()) return tellFound(null);
+    if (!sought) return tellFound(null);
     looking = step({ sought, stay }, by, (message) => {
       looking = 0;
       const there = message.place !== null;
@@ -100,8 +100,8 @@ function output({ lines, painters, root, needs, connected }) {
     });
   };
   const enable = () => {
-    before.disabled = after.disabled = hits === 0 || !connected();
-    failure.disabled = !lines.alarms || !connected();
+    before.disabled = after.disabled = hits === 0;
+    failure.disabled = !lines.alarms;
   };
   const choose = ({ place, number, line = -1 }) => {
     cursor = { place, number, line };
@@ -122,10 +122,11 @@ function output({ lines, painters, root, needs, connected }) {
         told = "the browser does not let it be copied";
       }
       copy.textContent = told;
-      setTimeout(() => {
+      clearTimeout(telling);
+      telling = setTimeout(() => {
         copy.textContent = "copy";
       }, 2000);
-    });
+    }, connected());
   };
 
   const paint = () => {
@@ -169,14 +170,15 @@ function output({ lines, painters, root, needs, connected }) {
   };
   const tellNothing = (total) => {
     nothing.hidden = total > 0;
-    if (!shown.known || !shown.whole) nothing.textContent = connected() ? "Looking for lines …" : "The kernel has ended";
+    if (!shown.known || !shown.whole) nothing.textContent = "Looking for lines …";
     else nothing.textContent = shown.filtered && lines.total ? "No line passes the filter" : "No output yet";
     const count = (number) => number.toLocaleString("en");
     const kept = lines.total - lines.forgotten;
     const told = [];
     if (lines.forgotten) told.push(`The first ${count(lines.forgotten)} lines are no longer kept: there were too many.`);
     if (!connected() && lines.rows.size < kept) {
-      told.push(`Older output cannot be loaded, for the kernel has ended: ${count(lines.rows.size)} of ${count(kept)} lines are here.`);
+      const here = `${count(lines.rows.size)} of ${count(kept)} lines are here, and only these are searched, filtered and copied`;
+      told.push(`Older output cannot be loaded, for the kernel has ended: ${here}.`);
     }
     notice.textContent = told.join(" ");
     notice.hidden = told.length === 0;
@@ -269,6 +271,7 @@ function output({ lines, painters, root, needs, connected }) {
   search.addEventListener("input", () => {
     sought = search.value;
     look(1, true);
+    if (sought) found.textContent = "…";
     soon();
   });
   search.addEventListener("keydown", (event) => {
@@ -277,7 +280,12 @@ function output({ lines, painters, root, needs, connected }) {
   const resized = new ResizeObserver(soon);
   resized.observe(view);
   painters.add(soon);
-  root.addEventListener("wb-lost", soon);
+  const lost = () => {
+    looking = 0; // what the kernel was asked it does not answer
+    if (shown.filtered) refilter();
+    soon();
+  };
+  root.addEventListener("wb-lost", lost);
   tellFound(null);
   setFollowing(true);
   return {
@@ -292,6 +300,7 @@ function output({ lines, painters, root, needs, connected }) {
       lines.forgo(looking);
       resized.disconnect();
       painters.delete(soon);
+      root.removeEventListener("wb-lost", lost);
     },
   };
 }

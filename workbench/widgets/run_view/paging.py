@@ -17,6 +17,7 @@ from workbench.widgets.run_view.drawn import packed
 from workbench.widgets.run_view.source import Source
 
 TAIL_ROWS = 2000  # that are sent at once as they come; a page asks for those before them
+SNAPSHOT_ROWS = 20_000  # that a new page gets, which it has when the kernel has ended
 WINDOW_ROWS = 512  # in one answer
 COPY_ROWS, COPY_CHARS = 100_000, 8 * 1024 * 1024
 MAX_SOUGHT = 1000  # characters
@@ -81,7 +82,8 @@ class Paging:
         self, index: OutputIndex, changed: Sequence[int], events: dict[str, int], *, reset: bool = False, ask: int = 0
     ) -> None:
         total, still = index.total, index.open
-        numbers = [*changed, *range(max(self._sent, total - TAIL_ROWS, index.first), total)]
+        newest = SNAPSHOT_ROWS if reset else TAIL_ROWS
+        numbers = [*changed, *range(max(self._sent, total - newest, index.first), total)]
         numbers, rows = _kept(index, numbers)
         self._sent, self._grew = total, still
         told = {**events, "total": total, **_known(index)}
@@ -139,12 +141,13 @@ class Paging:
         count = size = 0
         while chosen.whole and end - count > begin and count < COPY_ROWS and size < COPY_CHARS:
             stop = end - count
-            numbers, rows = _kept(index, chosen.numbers(max(begin, stop - WINDOW_ROWS), stop))
+            start = max(begin, stop - min(WINDOW_ROWS, COPY_ROWS - count))
+            numbers, rows = _kept(index, chosen.numbers(start, stop))
             for number, row in zip(reversed(numbers), reversed(rows), strict=True):
                 lines += reversed(row.body.split("\n")) if row.body and number in unfolded else ()
                 lines.append(row.text)
                 size += len(row.text)
-            count += stop - max(begin, stop - WINDOW_ROWS)
+            count += stop - start
         text = "\n".join(reversed(lines)).encode(errors="replace")
         told = {"lines": len(lines), "rows": count, "of": end - begin, "whole": chosen.whole}
         self._send({"type": "copy", "ask": ask, **told}, [text])

@@ -88,17 +88,16 @@ class Shown {
       this.folds.push({ place: this.place(number) ?? place, number, lines: text.split("\n") });
       this.folds.sort((one, other) => one.place - other.place);
       this.changed();
-    });
+    }, this.connected());
   }
-  // Ask for the rows that are missing among these places; returns whether any is.
+  // Ask for the rows that are missing among these places, if the kernel is there to tell them.
   need(from, to) {
     for (let place = Math.max(from, this.begin); place < Math.min(to, this.end); place += 1) {
       const number = this.number(place);
       if (number !== undefined && this.lines.rows.has(number)) continue;
-      this.request(Math.max(this.begin, place - WINDOW / 3));
-      return true;
+      if (this.connected()) this.request(Math.max(this.begin, place - WINDOW / 3));
+      return;
     }
-    return false;
   }
   // Ask how many rows pass the filter by now, and for those from a place on; -1 is for the last ones.
   refresh(place) {
@@ -106,7 +105,7 @@ class Shown {
   }
   request(from) {
     const now = performance.now();
-    if (!this.connected() || (this.asking && now - this.askedAt < PATIENCE)) return;
+    if (this.asking && now - this.askedAt < PATIENCE) return;
     this.lines.forgo(this.asking);
     const { filter, lines } = this;
     const { seen } = lines;
@@ -118,7 +117,7 @@ class Shown {
       this.learn(message, numbers);
       if (!this.whole) this.request(from);
       this.changed();
-    });
+    }, this.connected());
   }
   learn({ from, begin, end, whole }, numbers) {
     this.known = true;
