@@ -128,6 +128,21 @@ class Matching:
             if time.monotonic() > deadline:
                 return
 
+    def first_after(self, number: int, seconds: float) -> int | None:
+        """The number of the first row after this one, whether or not those before were looked at; None if it takes long."""
+        deadline = time.monotonic() + seconds
+        at = max(number + 1, self._index.first)
+        while at < self._index.total and time.monotonic() < deadline:
+            try:
+                stretch = self._index.stretch(at)
+            except LookupError:  # forgotten just now
+                at = max(at, self._index.first)
+                continue
+            if found := self._passing(stretch):
+                return found[0]
+            at = stretch.first + len(stretch.codes)
+        return None
+
     def numbers(self, start: int, stop: int) -> Sequence[int]:
         """The numbers of the rows in these places."""
         return self._found[max(0, start - self._gone) : max(0, stop - self._gone)]

@@ -128,6 +128,14 @@ def test_a_search_is_not_particular_about_letter_case() -> None:
     assert matches(index, "") == [0, 1, 2, 3, 4, 5]
 
 
+def test_the_next_match_is_found_before_all_output_was_searched() -> None:
+    index = OutputIndex(said(*(("stdout", f"{number} of 100\n") for number in range(100))))
+    found = Matching(index, ["0 OF"])
+    assert (found.first_after(-1, 1), found.first_after(0, 1), found.first_after(55, 1)) == (0, 10, 60)
+    assert found.first_after(90, 1) is None
+    assert (found.whole, found.knows(0)) == (False, False)
+
+
 def test_places_stay_when_the_oldest_is_forgotten() -> None:
     index = OutputIndex(spool=Spool(400))
     plain, odd = Everything(index), Matching(index, ["odd"])

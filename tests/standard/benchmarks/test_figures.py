@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.commands import cli
-from workbench.benchmarks import bare_processes, bare_stream
+from workbench.benchmarks import bare_processes, bare_stream, output_benchmark
 from workbench.benchmarks.figures import Figure, Samples
 from workbench.local_cloud.process.state_directory import Running
 
@@ -56,6 +56,19 @@ def test_the_command_tells_figures_with_their_baselines(cloud: Running) -> None:
     assert cloud.alive
 
 
+def test_output_is_measured_beside_what_does_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_benchmark, "LINES", 10_000)
+    monkeypatch.setattr(output_benchmark, "_ALONE", 100)
+    figures = list(output_benchmark.measure(1))
+    assert [figure.name for figure in figures] == [
+        "10,000 lines, taken in",
+        "a search for one of them",
+        "a search for what is in each",
+        "100 events of a line each, taken in",
+    ]
+    assert all(figure.ours.median > 0 and figure.baselines[0].median > 0 for figure in figures)
+
+
 def test_an_unknown_group_is_refused() -> None:
     done = cli("bench", "--only", "everything")
-    assert (done.returncode, "sandboxes, volumes, streams, deltas, bridge, demo" in done.stderr) == (2, True)
+    assert (done.returncode, "sandboxes, volumes, streams, deltas, bridge, demo, output" in done.stderr) == (2, True)

@@ -89,7 +89,7 @@ function output({ lines, painters, root, connected }) {
   };
   const tellFound = (message) => {
     hits = message?.total ?? 0;
-    const at = message?.place == null ? "–" : message.at + 1;
+    const at = message?.place == null || message.at === null ? "–" : message.at + 1;
     found.textContent = message ? `${at}/${hits}${message.whole ? "" : " …"}` : "";
     enable();
   };

@@ -109,8 +109,10 @@ class Paging:
         chosen.advance(LOOKING_S)
         hits.advance(LOOKING_S)
         found = _next(hits, number, by, stay=stay)
+        if found is None and by > 0 and not hits.whole and isinstance(hits, Matching):
+            found = hits.first_after(number - stay, LOOKING_S)
         place = None if found is None or not chosen.knows(found) else chosen.place(found)
-        at = None if found is None else hits.place(found) - hits.begin
+        at = None if found is None or not hits.knows(found) else hits.place(found) - hits.begin
         told = {"number": found if place is not None else None, "place": place, "at": at}
         whole = hits.whole and chosen.whole
         self._send({"type": "match", "ask": ask, **told, "total": hits.end - hits.begin, "whole": whole}, [])
