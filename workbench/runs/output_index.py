@@ -149,12 +149,14 @@ class OutputIndex:
                 return Stretch(number, codes, _LINE.join(map(_record, rows)), still)
             block = self._block_of(number)
             records = self._read(block)
-            still = frozenset(at for at in self._late if number <= at < block.end)
-            if number == block.first:
-                return Stretch(number, block.codes, records, still)
             skipped = number - block.first
-            rest = records.split(_LINE, skipped)[-1]
-            return Stretch(number, block.codes[skipped:], rest, still)
+            still = frozenset(at for at in self._late if number <= at < block.end)
+            if still or skipped:
+                each = records.split(_LINE)
+                for at in still:
+                    each[at - block.first] = _record(self._late[at])
+                records = _LINE.join(each[skipped:])
+            return Stretch(number, block.codes[skipped:], records, still)
 
     def of_block(self, block: str | None) -> list[int]:
         """The numbers of the rows that are from this part of a model's answer, as far as that is still known."""

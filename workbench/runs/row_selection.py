@@ -129,7 +129,7 @@ class Matching:
                 return
 
     def first_after(self, number: int, seconds: float) -> int | None:
-        """The number of the first row after this one, whether or not those before were looked at; None if it takes long."""
+        """The first row after this one, by number, also if those before were not looked at; None if it takes long."""
         deadline = time.monotonic() + seconds
         at = max(number + 1, self._index.first)
         while at < self._index.total and time.monotonic() < deadline:

@@ -82,6 +82,7 @@ def test_a_line_that_ends_long_after_it_began_is_whole() -> None:
     index = OutputIndex(said(("stdout", "begun "), *meanwhile, ("stdout", "going on ")))
     assert index.row(0).text == "begun going on "
     assert index.open == {0}
+    assert matches(index, "begun going on") == [0]  # though its place has only its beginning
     begun = Matching(index, ["on ended"])
     begun.advance(1)
     assert begun.end == 0
