@@ -77,6 +77,12 @@ def test_runs_are_found_proved_and_opened(desk: JupyterPages, wb: Workbench, run
     assert download.value.suggested_filename == f"run-{runs[0]}.zip"
     assert Recording.load(download.value.path()).run_id == runs[0]
     assert zipfile.is_zipfile(io.BytesIO(download.value.path().read_bytes()))
+    wide = page.viewport_size or {"width": 1280, "height": 900}
+    page.set_viewport_size({"width": 700, "height": wide["height"]})
+    for name in ("Verify run", "Open run", "More to do"):
+        expect(line(view, runs[2]).get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
+    picture(view, "runs-700")
+    page.set_viewport_size(wide)
     again(page)
     expect(view.locator(".wb-run")).to_contain_text(HOSTILE, timeout=PATIENCE_MS)
     expect(line(view, runs[0])).to_have_class("wb-shown")
