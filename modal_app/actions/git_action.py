@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from modal_app.actions.git_command import ENV, git, git_init
-from modal_app.actions.output import Captured, Output, Piece
+from modal_app.actions.output import Captured, Output, Piece, failed
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.requests import GitCommit, GitDiff, GitInit, GitLog, GitRequest, GitRestore, GitStatus
 from modal_app.sandboxes import git_defaults
@@ -33,8 +33,7 @@ class _Repository:
 
         Raises ContractError `process_failed` for an exit code that is not in `accept`, `too_large` for too much output.
         """
-        output = Output(_drop) if quiet else self._output
-        captured = Captured(output)
+        captured = Captured(Output(_drop) if quiet else self._output)
         code = await self._job.exec(
             git(*arguments),
             env=ENV,
@@ -42,7 +41,7 @@ class _Repository:
             timeout_s=self._timeout_s,
             answers=[one for one in accept if one],
         )
-        _check(code, arguments, accept, output)
+        _check(code, arguments, accept)
         return code, captured.text
 
     async def tell(self, *arguments: str, stdin: str = "") -> None:
@@ -83,12 +82,12 @@ class _Repository:
         code = await self._job.exec(
             argv, stdin=stdin.encode(), env=ENV, on_output=self._output, timeout_s=self._timeout_s
         )
-        _check(code, arguments, (0,), self._output)
+        _check(code, arguments, (0,))
 
 
-def _check(code: int, arguments: Sequence[str], accept: Sequence[int], output: Output) -> None:
+def _check(code: int, arguments: Sequence[str], accept: Sequence[int]) -> None:
     if code not in accept:
-        message = output.failed(f"git {arguments[0]}", code)
+        message = failed(f"git {arguments[0]}", code) + ": see the run's stderr"
         raise ContractError(ErrorCode.PROCESS_FAILED, message, exit_code=code)
 
 

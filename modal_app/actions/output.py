@@ -57,11 +57,10 @@ class Output:
         """Write a piece whose bytes have been counted already, by `count`."""
         await self._write(piece)
 
-    def failed(self, program: str, exit_code: int) -> str:
-        """The message of a program that failed, with the signal of its exit code and what it said last on stderr."""
-        message = f"{program} ended with exit code {exit_code}{_signal(exit_code)}"
-        words = last_words(str(self._stderr))
-        return f"{message}: {words}" if words else message
+    @property
+    def last_words(self) -> str:
+        """The last error that the run's programs told on stderr; guest text, on one printable line."""
+        return last_words(str(self._stderr))
 
     async def flush(self) -> None:
         """Write what is left of an incomplete character, at the end of the output."""
@@ -70,12 +69,16 @@ class Output:
                 await self._write(Piece(name, text))
 
 
-def _signal(exit_code: int) -> str:
-    """What an exit code says of a signal: shells and sandboxes add 128 to its number, and a program may do so, too."""
+def failed(program: str, exit_code: int) -> str:
+    """The message of a program that failed, which has nothing that the program said.
+
+    Its exit code may tell of a signal: shells and sandboxes add 128 to its number, and a program may do so, too.
+    """
     try:
-        return f" (128 + {signal.Signals(exit_code - 128).name})"
+        by = f" (128 + {signal.Signals(exit_code - 128).name})"
     except ValueError:
-        return ""
+        by = ""
+    return f"{program} ended with exit code {exit_code}{by}"
 
 
 class Captured:

@@ -2,7 +2,7 @@
 
 from pydantic import JsonValue
 
-from modal_app.actions.output import Output
+from modal_app.actions.output import Output, failed
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.requests import PythonRequest
 from modal_app.sandboxes.project_sandbox import WORKSPACE, Job
@@ -26,6 +26,6 @@ async def run(request: PythonRequest, job: Job, output: Output) -> JsonValue:
     exit_code = await job.exec(argv, stdin=stdin, env=_ENV, on_output=output, timeout_s=request.timeout_s)
     await output.flush()
     if exit_code != 0:
-        message = output.failed("the program", exit_code)
+        message = failed("the program", exit_code)
         raise ContractError(ErrorCode.PROCESS_FAILED, message, exit_code=exit_code)
     return None

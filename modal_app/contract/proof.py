@@ -61,8 +61,9 @@ class Cost(_Fact):
 class Bundle(_Fact):
     """Everything that a run's archive says about it, beside its events.
 
-    `outcome` is "done" or the error's code, whose `message` says why. `closed_by` is "owner" if the container that
-    executed the run has also archived it, and "other" if that container was lost and another one did.
+    `outcome` is "done" or the error's code, whose `message` says why; `reason` is what a program that failed said last
+    on stderr: the job's own words, which are in no error. `closed_by` is "owner" if the container that executed the run
+    has also archived it, and "other" if that container was lost and another one did.
     """
 
     version: Literal[1] = 1
@@ -75,6 +76,7 @@ class Bundle(_Fact):
     ended_at_ms: int
     outcome: str
     message: str = ""
+    reason: str = ""
     closed_by: Literal["owner", "other"]
     cold_start: bool | None = None
     events: EventFacts

@@ -30,6 +30,7 @@ class Outcome:
     sandbox_s: float = 0
     error: ContractError | None = None
     timings: dict[str, int] = field(default_factory=dict)
+    last_words: str = ""
 
     def take(self, performed: Performed) -> None:
         """Keep the result of the action; raises the ContractError that the action failed with, if it did."""

@@ -137,6 +137,7 @@ class Run:
             self.journal.spool.facts,
             closed_by="owner",
             cold_start=self.cold_start,
+            reason=outcome.last_words if terminal.outcome == ErrorCode.PROCESS_FAILED else "",
             process=outcome.process,
             sandbox=outcome.sandbox,
             commit=outcome.commit,
@@ -217,6 +218,7 @@ class Run:
                         await held.commit()
                 finally:
                     outcome.commit = held.committed
+                    outcome.last_words = output.last_words
                     if journal.first_output_ms is not None:
                         outcome.timings["first_byte_ms"] = journal.first_output_ms - started_ms
                     journal.status(Phase.TERMINATING, "the sandbox is being terminated")

@@ -5,13 +5,13 @@ parsers, and shown only as escaped text.
 """
 
 import html
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
+from modal_app.actions.last_words import last_words
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TERMINAL, Channel, ErrorEvent, Event, StreamEvent, TerminalEvent
 from modal_app.contract.proof import Bundle, Check, parse_stream, verify
@@ -20,6 +20,7 @@ from workbench.errors import WorkbenchError
 from workbench.runs import inputs
 from workbench.runs.project import Project
 from workbench.runs.timeline import Timeline, timeline
+from workbench.runs.view_state import STDERR_CHARS
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import columns, table
 from workbench.views import view_of
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 _COLUMNS = ("run", "accepted (UTC)", "action", "project", "outcome", "took", "sandbox", "estimated", "reason")
 
 _REASON = 100  # characters of a reason in a list
-_EXIT_CODE = re.compile(r"^[\w ]{1,80} ended with exit code \d+(?: \(128 \+ \w+\))?: ")
 
 
 class PandasMissingError(WorkbenchError):
@@ -164,9 +164,12 @@ class ArchivedRun:
 
     @property
     def reason(self) -> str:
-        """Why the run failed, safe to print: what its terminal event says; "" for a run that is done."""
+        """Why the run failed, safe to print: the program's last words, else the error's message; "" when it is done."""
         end = self.terminal
-        return one_line(end.message) if isinstance(end, ErrorEvent) else ""
+        if not isinstance(end, ErrorEvent):
+            return ""
+        words = last_words(self.text("stderr")[-STDERR_CHARS:]) if end.code is ErrorCode.PROCESS_FAILED else ""
+        return words or one_line(end.message)
 
     @property
     def timeline(self) -> Timeline:
@@ -246,7 +249,7 @@ def _record(bundle: Bundle) -> dict[str, Any]:
         "project_id": bundle.project_id,
         "action": bundle.action,
         "outcome": bundle.outcome,
-        "reason": why(bundle.message),
+        "reason": why(bundle),
         "accepted": bundle.accepted_at_ms,
         "took_s": (bundle.ended_at_ms - bundle.accepted_at_ms) / 1000,
         **{f"{name.removesuffix('_ms')}_s": value / 1000 for name, value in timings.items()},
@@ -259,12 +262,9 @@ def _record(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def why(message: str) -> str:
-    """The reason for which a run failed as it is shown beside the error's code: a program's own words, if it had any.
-
-    `message` is a terminal event's; the result is safe to print.
-    """
-    return one_line(_EXIT_CODE.sub("", message, count=1), _REASON)
+def why(bundle: Bundle) -> str:
+    """Why a run failed, by its proof alone, safe to print: the program's last words, else the error's message."""
+    return one_line(bundle.reason or bundle.message, _REASON)
 
 
 def badge(check: Check) -> str:
@@ -282,7 +282,7 @@ def _row(run_id: str, bundle: Bundle) -> tuple[str, ...]:
         _start(bundle),
         _cost(bundle),
     )
-    return (run_id, *(one_line(cell, 40) for cell in cells), why(bundle.message))
+    return (run_id, *(one_line(cell, 40) for cell in cells), why(bundle))
 
 
 def _when(at_ms: int) -> str:

@@ -265,7 +265,7 @@ class Run:
 
     def __repr__(self) -> str:
         state = self._state
-        reason = f", {state.code}: {one_line(state.message)}" if state.code else ""
+        reason = f", {state.reason or one_line(state.message)} ({state.code})" if state.code else ""
         return f"Run({self.run_id or 'not accepted yet'}, {state.condition}{reason})"
 
     def view(self) -> "RunView":

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from modal_app.actions.last_words import last_words
+from modal_app.contract.errors import ErrorCode
 from modal_app.contract.events import (
     Channel,
     Commit,
@@ -17,12 +19,16 @@ from modal_app.contract.events import (
     Usage,
 )
 
+STDERR_CHARS = 4096  # of its end, which tells the reason
 Condition = Literal["waiting", "running", "done", "error", "refused", "lost"]
 
 
 @dataclass(frozen=True)
 class ViewState:
-    """What is known of a run at one moment. `bytes` counts its output in bytes of UTF-8, by channel."""
+    """What is known of a run at one moment. `bytes` counts its output in bytes of UTF-8, by channel.
+
+    `stderr` is the end of what was printed there.
+    """
 
     condition: Condition = "waiting"
     run_id: str = ""
@@ -37,7 +43,13 @@ class ViewState:
     sandbox: SandboxFacts | None = None
     usage: Usage | None = None
     code: str = ""
+    stderr: str = ""
     exit_code: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """What a program that failed said last on stderr, on one printable line: the job's own words; else ""."""
+        return last_words(self.stderr) if self.code == ErrorCode.PROCESS_FAILED else ""
 
     @property
     def ended(self) -> bool:
@@ -54,7 +66,8 @@ def reduce(state: ViewState, event: Event) -> ViewState:
             return replace(state, condition="running", phase=event.phase, message=event.message, cold_start=cold)
         case StreamEvent():
             counts = state.bytes | {event.channel: state.bytes[event.channel] + len(event.text.encode())}
-            return replace(state, bytes=counts)
+            stderr = (state.stderr + event.text)[-STDERR_CHARS:] if event.channel == "stderr" else state.stderr
+            return replace(state, bytes=counts, stderr=stderr)
         case DoneEvent():
             return replace(
                 state,

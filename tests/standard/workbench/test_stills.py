@@ -50,9 +50,9 @@ def test_what_changed_after_it_was_displayed_is_kept_as_it_is_at_last(
     wb: Workbench, project: Project, tmp_path: Path
 ) -> None:
     notebook = saved(wb, project, LIVE, tmp_path, code=CODE)
-    reason = "the program ended with exit code 1: ValueError: the reason"
+    reason = "ValueError: the reason"
     for data in shown(notebook)[:2]:
-        assert reason in data["text/plain"]
+        assert f"error, {reason}, process_failed: the program ended with exit code 1" in data["text/plain"]
         assert "✓ one_end" in data["text/plain"]
         assert "said &lt;b&gt;" in data["text/html"]
         assert "waiting" not in data["text/plain"]
@@ -61,7 +61,7 @@ def test_what_changed_after_it_was_displayed_is_kept_as_it_is_at_last(
     assert len(views) == 2
     for view in views:
         assert (view["condition"], view["exit_code"]) == ("error", 1)
-        assert view["message"] == reason
+        assert view["reason"] == reason
         assert view["event_count"] > 5
         assert view["proof"]
         assert all(check["ok"] for check in view["proof"])

@@ -40,6 +40,7 @@ class RunView(Panel):
     run_id = traitlets.Unicode("").tag(sync=True)
     phase = traitlets.Unicode("").tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
+    reason = traitlets.Unicode("").tag(sync=True)
     code = traitlets.Unicode("").tag(sync=True)
     exit_code = traitlets.Int(None, allow_none=True).tag(sync=True)
     elapsed_ms = traitlets.Int(0).tag(sync=True)
@@ -173,6 +174,7 @@ class RunView(Panel):
             self.run_id = state.run_id
             self.phase = state.phase
             self.message = one_line(state.message)
+            self.reason = state.reason
             self.code = state.code
             self.exit_code = state.exit_code
             self.elapsed_ms = min(state.elapsed_ms, LATEST_MS)

@@ -95,7 +95,7 @@ function header({ model, root, needs, connected, lines }) {
     again.hidden = !model.get("reconnecting") && !resumed;
     const code = model.get("exit_code");
     const message = ended(model)
-      ? [model.get("code"), model.get("code") && model.get("message"), code != null && `exit code ${code}`, model.get("usage")]
+      ? [model.get("reason"), model.get("code"), model.get("code") && model.get("message"), code != null && `exit code ${code}`, model.get("usage")]
       : [model.get("phase"), model.get("message")];
     text.textContent = visible(message.filter(Boolean).join(" · ")) || (model.get("run_id") ? "" : "not accepted yet");
     text.title = `${text.textContent}\nrun ${model.get("run_id")}`;

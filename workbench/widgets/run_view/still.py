@@ -45,5 +45,6 @@ def headline(state: ViewState) -> str:
     """The facts of a run on one line."""
     code = f"exit code {state.exit_code}" if state.exit_code is not None else ""
     reason = f"{state.code}: {one_line(state.message)}" if state.code else ""
+    words = [state.reason] if state.reason else []
     took = f"{state.elapsed_ms / 1000:.1f} s, {state.events} events" if state.elapsed_ms < 10**15 else ""
-    return ", ".join(filter(None, [reason, code, took]))
+    return ", ".join(filter(None, [*words, reason, code, took]))

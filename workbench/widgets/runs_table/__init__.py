@@ -239,7 +239,7 @@ def _row(one: ListedRun) -> Row:
     return Row(
         run_id=one.run_id,
         cells=list(one.row()[1:-1]),
-        reason=why(bundle.message) if bundle else "",
+        reason=why(bundle) if bundle else "",
         at_ms=bundle.accepted_at_ms if bundle else 0,
         took_ms=bundle.ended_at_ms - bundle.accepted_at_ms if bundle else 0,
         usd=bundle.cost.usd if bundle and bundle.cost else 0.0,

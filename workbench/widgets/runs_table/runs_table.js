@@ -1,7 +1,7 @@
 // Draws the runs that have ended: a table that is narrowed and sorted here, and below it what is opened or compared.
 
 const COLUMNS = [ // name, index in the cells, number to sort by
-  ["accepted (UTC)", 0, "at_ms"], ["run", null, null], ["action", 1, null], ["project", 2, null], ["outcome", 3, null],
+  ["accepted (UTC)", 0, "at_ms"], ["outcome", 3, null], ["action", 1, null], ["run", null, null], ["project", 2, null],
   ["took", 4, "took_ms"], ["sandbox", 5, null], ["estimated", 6, "usd"],
 ];
 const FEW = 12; // characters of an id that tell it apart in a table
