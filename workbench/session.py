@@ -37,6 +37,7 @@ from workbench.runs.run import Run
 from workbench.runs.timeline import TOLERANCE_MS
 
 if TYPE_CHECKING:
+    from workbench.deployment.model_answers import Model
     from workbench.failures.lab import FailureLab
 
 _CLOSE_S = 15.0
@@ -292,6 +293,14 @@ class Workbench:
     def clock(self) -> Clock:
         """The local cloud's clock, which can be moved forward; raises ControlUnavailableError on other targets."""
         return Clock(self._control("the clock can be moved"))
+
+    @property
+    def model(self) -> "Model":
+        """What the endpoint's model answers, on the local cloud; raises ControlUnavailableError on other targets."""
+        from workbench.deployment.model_answers import Model  # here: a script's server is a web server
+
+        self._control("the model's answers are given")
+        return Model(lambda: deployment.scripted_model(self.target, self.app_name))
 
     def _control(self, what: str) -> CloudControl:
         if self.target.cloud_url is None:

@@ -4,9 +4,8 @@ Modal has no such controls.
 """
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from workbench.cloud_control.cloud_http import CloudHttp, CloudRefusedError
 from workbench.errors import WorkbenchError
 from workbench.local_cloud import FaultRule
+from workbench.machine.renewal import renewed
 
 __all__ = [
     "ActiveFault",
@@ -145,21 +145,12 @@ class Faults:
         if rule.lease_s is None:
             rule = rule.model_copy(update={"lease_s": LEASE_S})
         rule_id = self.add(rule)
-        over = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=(rule_id, rule, over), name="fault-lease", daemon=True)
-        keeper.start()
         try:
-            yield rule_id
+            with renewed(lambda: self.renew(rule_id), lease_s=rule.lease_s or LEASE_S, name="fault-lease"):
+                yield rule_id
         finally:
-            over.set()
-            keeper.join()
             if any(one.rule_id == rule_id for one in self.rules()):  # one with an end of its own may be over
                 self.remove(rule_id)
-
-    def _keep(self, rule_id: str, rule: FaultRule, over: threading.Event) -> None:
-        while not over.wait((rule.lease_s or LEASE_S) / 4):
-            with suppress(ControlError):  # it is over, or the cloud is away: then its rules are gone, too
-                self.renew(rule_id)
 
 
 class Clock:

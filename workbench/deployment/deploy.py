@@ -20,7 +20,7 @@ from modal_app.endpoint_settings import DEFAULT_MEMORY_MB
 from workbench.deployment import modal_command, model_backing
 from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.modal_command import ModalCommandFailedError
-from workbench.deployment.model_backing import Backing
+from workbench.deployment.model_backing import Backing, ModelUnavailableError, Scripted
 from workbench.deployment.targets import Target, TargetUnavailableError
 from workbench.errors import WorkbenchError
 from workbench.machine import private_files
@@ -43,13 +43,15 @@ def deploy(
     app_name: str = DEFAULT_APP_NAME,
     rotate_secret: bool = False,
     with_claude: bool = True,
+    scripted: bool = False,
     settings: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> Endpoint:
     """Deploy the endpoint and return how to call it; `on_line` is called with each line that `modal` prints.
 
     `rotate_secret` makes a new secret for callers; the one before is accepted until the next rotation. Without
-    `with_claude`, sandboxes have no Claude CLI, which makes their image smaller and quicker to build. `settings` are
+    `with_claude`, sandboxes have no Claude CLI, which makes their image smaller and quicker to build. With `scripted`,
+    the model is the local cloud's scripted one even where the environment names a model's service. `settings` are
     variables of the deployment (`WORKBENCH_TIMEOUT_…`), instead of this process's own.
     Raises DeployFailedError; TargetUnavailableError for an endpoint given by URL.
     """
@@ -57,8 +59,8 @@ def deploy(
         raise TargetUnavailableError("an endpoint given by URL is deployed already: use the target local or modal")
     target.point_sdk()
     try:
-        model = model_backing.backing(target) if with_claude else None
-    except model_backing.ModelUnavailableError as error:
+        model = model_backing.backing(target, scripted=scripted) if with_claude else None
+    except ModelUnavailableError as error:
         raise DeployFailedError(str(error)) from error
     _ensure_secrets(target, app_name, model, rotate=rotate_secret)
     env = {**os.environ, **(settings or {}), **target.env, "WORKBENCH_APP_NAME": app_name}
@@ -103,7 +105,7 @@ def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
     except NotFoundError:
         url = None
     kept = _kept(target, app_name)
-    with suppress(model_backing.ModelUnavailableError):  # jobs that need no model go on without it
+    with suppress(ModelUnavailableError):  # jobs that need no model go on without it
         model_backing.revive(target)
     if not url:
         raise DeployFailedError(f"nothing is deployed as '{app_name}' on {target.kind}: run `workbench deploy`")
@@ -136,8 +138,8 @@ def _ensure_secrets(target: Target, app_name: str, model: Backing | None, *, rot
     }
     _store(app_name, endpoint)
     _store(f"{app_name}-model", gateway)
-    _keep(target, app_name, secret)
-    _keep(target, f"{app_name}-model", token_secret)
+    _keep(target, app_name, secret=secret)
+    _keep(target, f"{app_name}-model", secret=token_secret, scripted=isinstance(model, Scripted))
 
 
 def _store(name: str, values: dict[str, str]) -> None:
@@ -151,6 +153,16 @@ def _store(name: str, values: dict[str, str]) -> None:
 def caller_has_secret(target: Target, app_name: str) -> bool:
     """Whether this machine has a copy of the secret that an app's callers must send."""
     return _kept(target, app_name) is not None
+
+
+def scripted_model(target: Target, app_name: str) -> Scripted:
+    """The scripted model that an app asks, started if need be. Raises ModelUnavailableError when it asks another."""
+    if private_files.read(_path(target, f"{app_name}-model")).get("scripted") is not True:
+        raise ModelUnavailableError(
+            f"'{app_name}' does not ask the scripted model: deploy it to the local cloud, with the Claude CLI and "
+            f"without {model_backing.UPSTREAM_KEY_VARIABLE}"
+        )
+    return model_backing.scripted_model(target)
 
 
 def forget(target: Target, app_name: str) -> None:
@@ -169,5 +181,5 @@ def _kept(target: Target, app_name: str) -> str | None:
     return None if found is None else str(found)
 
 
-def _keep(target: Target, app_name: str, secret: str) -> None:
-    private_files.write(_path(target, app_name), {"secret": secret})
+def _keep(target: Target, app_name: str, **known: object) -> None:
+    private_files.write(_path(target, app_name), known)

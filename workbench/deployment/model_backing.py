@@ -27,6 +27,7 @@ WITHOUT_CLAUDE_VARIABLE = "WORKBENCH_WITHOUT_CLAUDE"
 _DEFAULT_URL = "https://api.anthropic.com"
 _SCRIPT = Path(__file__).parents[1] / "scripted_model" / "demo.yaml"
 _KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_KEY"
+_CONTROL_KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_CONTROL_KEY"
 _START_S = 30.0
 
 
@@ -42,6 +43,13 @@ class Backing:
     key: str = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Scripted(Backing):
+    """The scripted model; whoever shows `control` may lend it scripts."""
+
+    control: str = field(repr=False)
+
+
 def why_without_claude(target: Target) -> str | None:
     """Why a deployment to a target leaves the Claude CLI out of sandboxes, and what to do; None when it does not."""
     if os.environ.get(WITHOUT_CLAUDE_VARIABLE):
@@ -51,13 +59,16 @@ def why_without_claude(target: Target) -> str | None:
     return None
 
 
-def backing(target: Target) -> Backing | None:
-    """The model that a deployment to a target will use; None for no model. Raises ModelUnavailableError."""
+def backing(target: Target, *, scripted: bool = False) -> Backing | None:
+    """The model that a deployment to a target will use; None for no model. Raises ModelUnavailableError.
+
+    With `scripted`, a service that the environment names is left alone, and nothing is spent there.
+    """
     if why_without_claude(target) is not None:
         return None
-    if key := os.environ.get(UPSTREAM_KEY_VARIABLE):
+    if not scripted and (key := os.environ.get(UPSTREAM_KEY_VARIABLE)):
         return _checked(Backing(os.environ.get(UPSTREAM_URL_VARIABLE) or _DEFAULT_URL, key))
-    return _scripted(target) if target.kind == "local" else None
+    return scripted_model(target) if target.kind == "local" else None
 
 
 def _checked(given: Backing) -> Backing:
@@ -76,37 +87,40 @@ def _checked(given: Backing) -> Backing:
 def revive(target: Target) -> None:
     """Start the scripted model again if the target uses it and it is not running. Raises ModelUnavailableError."""
     if target.kind == "local" and _path(target).exists():
-        _scripted(target)
+        scripted_model(target)
 
 
 def _path(target: Target) -> Path:
     return target.private / "scripted-model.json"
 
 
-def _scripted(target: Target) -> Backing:
+def scripted_model(target: Target) -> Scripted:
+    """The scripted model beside the local cloud, started if need be. Raises ModelUnavailableError."""
     path = _path(target)
     known = private_files.read(path)
-    found = Backing(str(known.get("url", "")), str(known.get("key", "")))
+    found = Scripted(*(str(known.get(name, "")) for name in ("url", "key", "control")))
     if _runs(known):
         return found
     assert target.cloud_pid is not None, "the local cloud runs"
     key = found.key or f"sk-scripted-{secrets.token_urlsafe(24)}"
+    control = found.control or secrets.token_urlsafe(32)
     port = found.url.rpartition(":")[2] or "0"
-    said = _start(port, key, target.cloud_pid) or _start("0", key, target.cloud_pid)
+    env = {**os.environ, _KEY_VARIABLE: key, _CONTROL_KEY_VARIABLE: control}
+    said = _start(port, env, target.cloud_pid) or _start("0", env, target.cloud_pid)
     if said is None:
         raise ModelUnavailableError(
             "the scripted model does not start: run `python -m workbench.scripted_model` to see"
         )
-    private_files.write(path, {**said, "key": key})
-    return Backing(str(said["url"]), key)
+    private_files.write(path, {**said, "key": key, "control": control})
+    return Scripted(str(said["url"]), key, control)
 
 
-def _start(port: str, key: str, cloud_pid: int) -> dict[str, object] | None:
+def _start(port: str, env: dict[str, str], cloud_pid: int) -> dict[str, object] | None:
     command = [sys.executable, "-m", "workbench.scripted_model", str(_SCRIPT), "--port", port]
     try:
         done = subprocess.run(
             [*command, "--beside", str(cloud_pid)],
-            env={**os.environ, _KEY_VARIABLE: key},
+            env=env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_START_S,

@@ -11,7 +11,7 @@ from workbench.failures.observation import Observation, SideName
 from workbench.failures.side_results import Badge, SideResult
 from workbench.text.plain_text import one_line
 
-_LEFT, _WIDTH, _RIGHT = 120, 640, 210  # the names, the axis, the ends in words
+_LEFT, _WIDTH, _RIGHT = 120, 590, 260  # the names, the axis, the ends in words
 _LANE = 26
 _HEAD = 22
 _GOOD, _WARN, _BAD, _TICK = (

@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from copy import copy
 
 from workbench.cloud_control.controls import Clock, ControlUnavailableError, Faults
+from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.targets import Target
 from workbench.failures.catalogue import FAMILIES, PROMISES, Failure, find, search
 from workbench.failures.experiments import EXPERIMENTS, Experiment, experiment_of
 from workbench.failures.observation import Observation, SideName
 from workbench.failures.results import FailureResult
 from workbench.failures.side_results import Fired, SideResult
-from workbench.failures.sides import APP_PREFIX, Hardened, Naive, Side
+from workbench.failures.sides import APP_PREFIX, MODEL_APP, Hardened, Naive, Side, stopped
 from workbench.failures.turns import alone, using
 from workbench.runs.project import Project
 
@@ -62,6 +64,7 @@ class FailureLab:
         failure = find(name)
         experiment = experiment_of(failure.name)
         faults = self._faults()
+        self._require_claude(failure, experiment)
         sides = self._deployed(on_step)
         with (alone if experiment.alone else using)(self._lock, on_step):
             return self._experiment(failure, experiment, sides, faults, on_step)
@@ -77,8 +80,8 @@ class FailureLab:
         began_at, began = time.time(), time.monotonic()
         on_step(f"{failure.name}: both endpoints do a job without the fault")
         with ThreadPoolExecutor(2) as pool:
-            before = list(pool.map(_well, sides))
-            ill = [one for one in before if (one.ended, one.text) != ("done", "well\n")]
+            before = list(pool.map(_well_with_claude if experiment.turns else _well, sides))
+            ill = [one for one in before if (one.ended, one.text.strip()) != ("done", "well")]
             if ill:
                 why = f"the {ill[0].side} endpoint {ill[0]} without any fault"
                 return FailureResult.of(failure, began_at=began_at, took_s=time.monotonic() - began, why=why)
@@ -90,13 +93,23 @@ class FailureLab:
     def provoked(self, name: str, project: Project, *, side: SideName = "hardened") -> Iterator[Side]:
         """Have the faults of a mode in force for one project while the block lasts; the launching is the caller's.
 
-        Gives the side: `side.run(project, code)`. Raises as `run` does.
+        Gives the side: `side.run(project, code)` or, for a mode of the model, `side.ask(project, prompt)`, whose model
+        then gives this mode's answers. Raises as `run` does.
         """
-        experiment = experiment_of(find(name).name)
+        failure = find(name)
+        experiment = experiment_of(failure.name)
+        self._require_claude(failure, experiment)
         faults = self._faults()
         chosen = next(one for one in self._deployed(lambda step: None) if one.name == side)
         having = alone if experiment.alone else using
-        with having(self._lock, lambda step: None), _in_force(experiment, faults, chosen, project):
+        with (
+            having(self._lock, lambda step: None),
+            _in_force(experiment, faults, chosen, project),
+            ExitStack() as stack,
+        ):
+            if experiment.turns:
+                chosen = copy(chosen)
+                chosen.answers = stack.enter_context(chosen.model.answers(*experiment.turns))
             yield chosen
 
     def reset(self) -> list[str]:
@@ -110,6 +123,8 @@ class FailureLab:
         for side in (Naive(self._target), Hardened(self._target)):
             with side.twin() as twin:  # what a killed session has left of it ends here
                 left += [f"app {one.app_name}" for one in (side, twin) if one.stop()]
+        if stopped(self._target, MODEL_APP):
+            left.append(f"app {MODEL_APP}")
         self._sides = None
         return left
 
@@ -129,7 +144,9 @@ class FailureLab:
             )
             for rule_id in rule_ids
         ]
-        fired += [Fired(rule=what, injected=times) for what, times in outcome.fired.items()]
+        fired += [
+            Fired(rule=what, injected=times, at=outcome.moments.get(what, ())) for what, times in outcome.fired.items()
+        ]
         return SideResult(
             side=side.name,
             before=before,
@@ -138,12 +155,17 @@ class FailureLab:
             fired=tuple(fired),
         )
 
+    def _require_claude(self, failure: Failure, experiment: Experiment) -> None:
+        if experiment.turns and (why := why_without_claude(self._target)) is not None:
+            raise ControlUnavailableError(f"'{failure.name}' happens to jobs of the Claude CLI alone, and {why}")
+
     def _deployed(self, on_step: Callable[[str], None]) -> tuple[Side, Side]:
         if self._target.kind != "local":
             raise ControlUnavailableError(
                 f"nothing can be made to fail on {self._target.kind}: experiments run on the local cloud"
             )
-        if self._sides is None:
+        has_claude = why_without_claude(self._target) is None
+        if self._sides is None or any(side.has_claude != has_claude for side in self._sides):
             sides = (Naive(self._target, self._faults()), Hardened(self._target, self._faults()))
             with alone(self._lock, on_step):
                 for side in sides:
@@ -155,6 +177,12 @@ class FailureLab:
 
 def _well(side: Side) -> Observation:
     return side.run(Project.new(), "print('well')")
+
+
+def _well_with_claude(side: Side) -> Observation:
+    side.ready()
+    with side.model.answers("well") as answers:
+        return side.ask(Project.new(), answers.prompt("say well"))
 
 
 @contextmanager

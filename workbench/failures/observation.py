@@ -10,13 +10,19 @@ End = Literal["done", "error", "refused", "cut", "silent", "left"]
 
 
 class Seen(BaseModel):
-    """One event. `at_s` is in seconds since the request was sent; `what` is `status`, `text`, `done` or `error`."""
+    """One event. `at_s` is in seconds since the request was sent.
+
+    `what` is `status`, `text`, `done` or `error`; `retry` when the model is asked again, and `message` for what else
+    the Claude CLI told. A text may be of a `block`, and may take the place of another one, which it `replaces`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     at_s: float
     what: str
     text: str = ""
+    block: str = ""
+    replaces: str = ""
 
 
 class Observation(BaseModel):
@@ -35,6 +41,8 @@ class Observation(BaseModel):
     ended: End
     code: str = ""
     exit_code: int | None = None
+    result: str = ""
+    session: str = ""
     run_id: str = ""
     last_id: str = ""
     took_s: float
@@ -47,8 +55,15 @@ class Observation(BaseModel):
 
     @property
     def text(self) -> str:
-        """What the job printed to stdout, as it arrived."""
-        return "".join(one.text for one in self.events if one.what == "text")
+        """What the job printed to stdout, or its model said, as it arrived; without what the endpoint took back."""
+        void = {one.replaces for one in self.events if one.replaces}
+        return "".join(
+            one.text for one in self.events if one.what == "text" and (not one.block or one.block not in void)
+        )
+
+    def count(self, what: str) -> int:
+        """How many events were this."""
+        return sum(one.what == what for one in self.events)
 
     @property
     def first_text_s(self) -> float | None:

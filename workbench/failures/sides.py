@@ -6,7 +6,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,6 +15,7 @@ import httpx
 import modal
 from httpx_sse import EventSource, SSEError
 
+from modal_app.actions.claude_command import CLI_PACKAGE, CLI_VERSION
 from modal_app.contract.headers import RUN_HEADER, SECRET_HEADER
 from modal_app.sandboxes.fleet import project_name, sub_path
 from workbench.cloud_control.controls import Faults
@@ -22,13 +23,15 @@ from workbench.deployment import deploy as deployment
 from workbench.deployment import modal_command
 from workbench.deployment.deploy import SECRET_VARIABLE, TOKEN_SECRET_VARIABLE, DeployFailedError
 from workbench.deployment.deployments import Deployments
-from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
+from workbench.deployment.model_answers import Answers, Model
+from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE, scripted_model, why_without_claude
 from workbench.deployment.targets import Target
 from workbench.failures.observation import End, Observation, Seen, SideName
 from workbench.machine import private_files
 from workbench.runs.project import Project
 
 NAIVE_FILE = Path(__file__).parent / "naive" / "app.py"
+MODEL_FILE = Path(__file__).parent / "naive" / "model_service.py"
 APP_PREFIX = "failure-lab-"
 """With which the names of the lab's apps begin."""
 TWIN = "-twin"
@@ -63,6 +66,9 @@ class Side(ABC):
         self.target = target
         self.faults = faults
         self.app_name = f"{APP_PREFIX}{self.name}"
+        self.has_claude = why_without_claude(target) is None
+        self.model = Model(lambda: scripted_model(target))
+        self.answers: Answers | None = None  # what the model answers to each prompt of `ask`, when given
         self.url = ""
         self.secret = ""
         self.deployed_in_s = 0.0
@@ -91,6 +97,7 @@ class Side(ABC):
         """An app of the same kind that no other experiment meets, to be deployed in the block and stopped after it."""
         twin = type(self)(self.target, self.faults)
         twin.app_name = f"{self.app_name}{TWIN}"
+        twin.has_claude = False  # what it is for needs no model
         try:
             yield twin
         finally:
@@ -98,15 +105,18 @@ class Side(ABC):
 
     def stop(self) -> bool:
         """Stop the app; returns whether there was one."""
-        try:
-            Deployments(self.target, self.app_name).stop()
-        except DeployFailedError:  # it is not deployed
-            return False
-        return True
+        return stopped(self.target, self.app_name)
+
+    def ready(self) -> None:  # noqa: B027  # most have nothing to do for it
+        """Have what is needed for a job of the Claude CLI running, so that no short limit meets the beginning of it."""
 
     @abstractmethod
     def request(self, project: Project, code: str, timeout_s: int | None) -> dict[str, Any]:
         """The body that asks for a Python program in a project."""
+
+    @abstractmethod
+    def claude_request(self, project: Project, prompt: str, resume: str) -> dict[str, Any]:
+        """The body that asks for a job of the Claude CLI in a project, which resumes a session unless that is empty."""
 
     def headers(self) -> dict[str, str]:
         """What opens the endpoint."""
@@ -117,8 +127,12 @@ class Side(ABC):
         """The header by which a caller shows this secret."""
 
     @abstractmethod
-    def seen(self, data: dict[str, Any]) -> tuple[str, str]:
-        """What an event is and the text that it has."""
+    def seen(self, data: dict[str, Any], at_s: float) -> Seen:
+        """What an event means."""
+
+    @abstractmethod
+    def ending(self, data: dict[str, Any]) -> tuple[str, str]:
+        """What the event of an end calls the model's answer, and the session that can be resumed."""
 
     @abstractmethod
     def sandbox_name(self, project: Project) -> str:
@@ -145,6 +159,20 @@ class Side(ABC):
         """
         asked = self.request(project, code, timeout_s) | dict(body or {})
         return self._watch("POST", f"{url or self.url}/generate", asked, dict(headers or {}), reading or Reading())
+
+    def ask(
+        self,
+        project: Project,
+        prompt: str,
+        *,
+        resume: str = "",
+        body: Mapping[str, Any] | None = None,
+        reading: "Reading | None" = None,
+    ) -> Observation:
+        """Run the Claude CLI with a prompt and watch it as a client does; `body` as for `run`."""
+        prompt = prompt if self.answers is None else self.answers.prompt(prompt)
+        asked = self.claude_request(project, prompt, resume) | dict(body or {})
+        return self._watch("POST", f"{self.url}/generate", asked, {}, reading or Reading())
 
     @abstractmethod
     def again(self, seen: Observation, project: Project, code: str, *, url: str = "") -> Observation:
@@ -179,9 +207,9 @@ class Side(ABC):
                     response.read()
                     return self._refused(response, began)
                 ids["run_id"] = response.headers.get(RUN_HEADER, "")
-                for what, text, data, event_id in self._events(response):
-                    at_s = round(time.monotonic() - began, 3)
-                    events.append(Seen(at_s=at_s, what=what, text=text))
+                for data, event_id in self._events(response):
+                    events.append(self.seen(data, round(time.monotonic() - began, 3)))
+                    what = events[-1].what
                     ids["last_id"] = event_id or ids["last_id"]
                     ids["run_id"] = ids["run_id"] or str(data.get("run_id", ""))
                     if len(events) == 1:
@@ -199,23 +227,24 @@ class Side(ABC):
             ended = "silent"
         except (httpx.HTTPError, SSEError, ValueError):
             ended = "cut"
+        result, session = self.ending(last)
         return Observation(
             side=self.name,
             events=tuple(events),
             ended=ended,
             code=str(last.get("code", "")),
             exit_code=last.get("exit_code"),
+            result=result,
+            session=session,
             took_s=round(time.monotonic() - began, 3),
             **ids,
         )
 
-    def _events(self, response: httpx.Response) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    def _events(self, response: httpx.Response) -> Iterator[tuple[dict[str, Any], str]]:
         for event in EventSource(response).iter_sse():
             if not event.data:  # a heartbeat: only a comment
                 continue
-            data = json.loads(event.data)
-            what, text = self.seen(data)
-            yield what, text, data, event.id
+            yield json.loads(event.data), event.id
 
     def _refused(self, response: httpx.Response, began: float) -> Observation:
         try:
@@ -253,6 +282,15 @@ class Side(ABC):
         return found.decode(errors="replace")
 
 
+def stopped(target: Target, app_name: str) -> bool:
+    """Stop an app; returns whether there was one."""
+    try:
+        Deployments(target, app_name).stop()
+    except DeployFailedError:  # it is not deployed
+        return False
+    return True
+
+
 class Naive(Side):
     """The obvious endpoint."""
 
@@ -262,9 +300,10 @@ class Naive(Side):
     def __init__(self, target: Target, faults: Faults | None = None) -> None:
         super().__init__(target, faults)
         self._named: dict[str, list[str]] = {}
+        self._model_url = ""
 
     def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
-        """Deploy `naive/app.py` with the stock command."""
+        """Deploy `naive/app.py` with the stock command, and what its sandboxes take for the model's service."""
         self._keep(str(private_files.read(self._kept).get("secret") or secrets.token_urlsafe(24)))
         self._deploy(self.secret, on_line)
 
@@ -288,10 +327,22 @@ class Naive(Side):
     def _deploy(self, stored: str, on_line: Callable[[str], None]) -> None:
         self.target.point_sdk()
         env = {**os.environ, **self.target.env, "NAIVE_APP_NAME": self.app_name, "API_SECRET": stored}
-        env["MODEL_KEY"] = CANARY
-        env["NAIVE_SANDBOX_S"] = str(NAIVE_SANDBOX_S)
+        env |= {"NAIVE_SANDBOX_S": str(NAIVE_SANDBOX_S), "ANTHROPIC_API_KEY": CANARY, **NAIVE_CLI}
+        env.pop("ANTHROPIC_BASE_URL", None)  # the deployer's own, if any: nobody's service is asked
+        if self.has_claude:
+            env["NAIVE_CLAUDE"] = f"{CLI_PACKAGE}@{CLI_VERSION}"
+            self._model_url = self._model_url or self._deploy_model(on_line)
+            env["ANTHROPIC_BASE_URL"] = self._model_url
         modal_command.follow(["deploy", str(NAIVE_FILE)], env, timeout_s=deployment.DEPLOY_TIMEOUT_S, on_line=on_line)
         self.url = str(modal.Function.from_name(self.app_name, "generate").get_web_url())
+
+    def _deploy_model(self, on_line: Callable[[str], None]) -> str:
+        """Deploy what stands for the model's service; returns its address."""
+        service = scripted_model(self.target)
+        env = {**os.environ, **self.target.env, "MODEL_APP_NAME": MODEL_APP, "SHOWN_KEY": CANARY}
+        env |= {"MODEL_KEY": service.key, "MODEL_URL": service.url}
+        modal_command.follow(["deploy", str(MODEL_FILE)], env, timeout_s=deployment.DEPLOY_TIMEOUT_S, on_line=on_line)
+        return str(modal.Function.from_name(MODEL_APP, "model").get_web_url())
 
     def request(self, project: Project, code: str, timeout_s: int | None) -> dict[str, Any]:
         """It has fields of its own."""
@@ -303,6 +354,11 @@ class Naive(Side):
             "code": code,
             "timeout_s": timeout_s,
         }
+
+    def claude_request(self, project: Project, prompt: str, resume: str) -> dict[str, Any]:
+        """The same, with a prompt in the program's place."""
+        asked = self.request(project, "", None)
+        return {"project": asked["project"], "sandbox": asked["sandbox"], "prompt": prompt, "resume": resume}
 
     def showing(self, secret: str) -> dict[str, str]:
         """A header of its own."""
@@ -324,9 +380,13 @@ class Naive(Side):
         """The table of its streams knows ids alone."""
         return self.loaded_again(run_id)
 
-    def seen(self, data: dict[str, Any]) -> tuple[str, str]:
+    def seen(self, data: dict[str, Any], at_s: float) -> Seen:
         """Text, or the end."""
-        return ("done", "") if data.get("done") else ("text", str(data.get("text", "")))
+        return Seen(at_s=at_s, what="done" if data.get("done") else "text", text=str(data.get("text", "")))
+
+    def ending(self, data: dict[str, Any]) -> tuple[str, str]:
+        """As the CLI says it."""
+        return str(data.get("result") or ""), str(data.get("session") or "")
 
     def sandbox_name(self, project: Project) -> str:
         """One that follows from the project; each run adds a few letters."""
@@ -351,6 +411,15 @@ NAIVE_SANDBOX_S = 20
 """For how long the naive endpoint's sandboxes live in the lab: on Modal its 300 seconds would show the same."""
 CANARY = "sk-canary-0123456789abcdef"  # not a secret of anybody
 """What the naive endpoint gives its sandboxes as the model's key."""
+MODEL_APP = f"{APP_PREFIX}model"
+"""The app that the naive endpoint's sandboxes take for the model's service."""
+NAIVE_CLI = {
+    "CLAUDE_CODE_MAX_RETRIES": "2",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+}
+"""The CLI of the naive endpoint repeats as often as the hardened one's: ten times would show the same in minutes. What
+it does not need to do its work does not leave this machine."""
 
 
 _TOO_LARGE = 413
@@ -359,7 +428,9 @@ SHORT = {
     "WORKBENCH_TIMEOUT_LEASE_S": "6",
     "WORKBENCH_TIMEOUT_SWEEP_S": "5",
     "WORKBENCH_TIMEOUT_SWEEP_MARGIN_S": "5",
-    "WORKBENCH_TIMEOUT_HEARTBEAT_S": "5",
+    "WORKBENCH_TIMEOUT_HEARTBEAT_S": "3",
+    "WORKBENCH_TIMEOUT_MODEL_HEADERS_S": "2",
+    "WORKBENCH_TIMEOUT_MODEL_IDLE_S": "3",
 }
 """Deadlines of the hardened endpoint in the lab, so that nobody waits for the usual ones."""
 
@@ -371,7 +442,7 @@ class Hardened(Side):
     program = "*/tmp/job.py*"
 
     def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
-        """Deploy `modal_app` without the Claude CLI."""
+        """Deploy `modal_app`, with the scripted model behind it."""
         self._deploy(on_line)
 
     def rotate(self) -> None:
@@ -398,17 +469,29 @@ class Hardened(Side):
         endpoint = deployment.deploy(
             self.target,
             app_name=self.app_name,
-            with_claude=False,
+            with_claude=self.has_claude,
+            scripted=True,
             rotate_secret=rotate_secret,
             settings=SHORT,
             on_line=on_line,
         )
         self.url, self.secret = endpoint.url, endpoint.secret.get_secret_value()
 
+    def ready(self) -> None:
+        """The gateway's container starts with the first request, which needs no token for that."""
+        gateway = str(modal.Function.from_name(self.app_name, "model_gateway").get_web_url())
+        with suppress(httpx.HTTPError):  # then the job tells what is wrong
+            httpx.get(gateway, timeout=PATIENCE_S, trust_env=False)
+
     def request(self, project: Project, code: str, timeout_s: int | None) -> dict[str, Any]:
         """A request of the contract."""
         asked = {"user_id": project.user_id, "project_id": project.project_id, "action": "python", "code": code}
         return asked if timeout_s is None else {**asked, "timeout_s": timeout_s}
+
+    def claude_request(self, project: Project, prompt: str, resume: str) -> dict[str, Any]:
+        """A request of the contract."""
+        asked = {"user_id": project.user_id, "project_id": project.project_id, "action": "claude", "prompt": prompt}
+        return {**asked, "resume": resume} if resume else asked
 
     def showing(self, secret: str) -> dict[str, str]:
         """The contract's header."""
@@ -433,12 +516,22 @@ class Hardened(Side):
         url = f"{self.url}/generate/{run_id}?user_id={project.user_id}"
         return self._watch("GET", url, None, {}, Reading())
 
-    def seen(self, data: dict[str, Any]) -> tuple[str, str]:
+    def seen(self, data: dict[str, Any], at_s: float) -> Seen:
         """Events of the contract; what goes to stderr is no text of the job's result."""
-        kind = data["type"]
-        if kind == "stream":
-            return ("text", str(data["text"])) if data["channel"] == "stdout" else ("stderr", str(data["text"]))
-        return kind, str(data.get("phase") or data.get("message") or "")
+        kind = str(data["type"])
+        if kind == "status" and (retry := data.get("retry")) is not None:
+            return Seen(at_s=at_s, what="retry", text=f"HTTP {retry.get('status')}, in {retry['wait_ms']} ms")
+        if kind != "stream":
+            return Seen(at_s=at_s, what=kind, text=str(data.get("phase") or data.get("message") or ""))
+        what = {"stdout": "text", "claude": "text" if data.get("text") else "message"}.get(data["channel"], "stderr")
+        block, replaces = (str(data.get(name) or "") for name in ("message_id", "replaces"))
+        return Seen(at_s=at_s, what=what, text=str(data.get("text") or ""), block=block, replaces=replaces)
+
+    def ending(self, data: dict[str, Any]) -> tuple[str, str]:
+        """The result of a job of the Claude CLI; what a failed one has used names its session."""
+        result = data.get("result")
+        usage = data.get("usage") or {}
+        return (str(result.get("text", "")) if isinstance(result, dict) else ""), str(usage.get("session_id") or "")
 
     def sandbox_name(self, project: Project) -> str:
         """The one that the endpoint gives it."""

@@ -15,6 +15,7 @@ from workbench.scripted_model.script import (
     Turn,
     load_script,
     parse_script,
+    script_of,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "Turn",
     "load_script",
     "parse_script",
+    "script_of",
 ]

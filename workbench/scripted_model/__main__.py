@@ -3,7 +3,8 @@
 Once it serves, its first line on stdout is `{"url": …}`. It ends on SIGTERM or SIGINT. With `--until-eof` it also ends
 when its stdin ends, so that it does not outlive the process that has started it. With `--beside PID` it goes on in the
 background, adds its own process id to that line, and ends with the process PID. The credential that it accepts is read
-from WORKBENCH_SCRIPTED_MODEL_KEY; without one it makes its own and adds it to that line as `key`.
+from WORKBENCH_SCRIPTED_MODEL_KEY; without one it makes its own and adds it to that line as `key`. Whoever shows the key
+of WORKBENCH_SCRIPTED_MODEL_CONTROL_KEY may lend it other scripts; without that variable, nobody may.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from workbench.local_cloud import start_of
 from workbench.scripted_model import Script, ScriptedModel, ScriptError, load_script
 
 KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_KEY"
+CONTROL_KEY_VARIABLE = "WORKBENCH_SCRIPTED_MODEL_CONTROL_KEY"
 
 
 async def _serve(script: Script, key: str, port: int, *, until_eof: bool, beside: int | None) -> None:
@@ -30,7 +32,8 @@ async def _serve(script: Script, key: str, port: int, *, until_eof: bool, beside
         loop.add_signal_handler(number, ended.set)
     if until_eof:
         loop.add_reader(sys.stdin.fileno(), _listen, loop, ended)
-    async with ScriptedModel(script, key=SecretStr(key) if key else None, port=port) as model:
+    control = SecretStr(found) if (found := os.environ.get(CONTROL_KEY_VARIABLE)) else None
+    async with ScriptedModel(script, key=SecretStr(key) if key else None, control=control, port=port) as model:
         if beside is not None:
             loop.add_reader(beside, ended.set)
         told: dict[str, object] = {"url": model.url}

@@ -105,7 +105,7 @@ class Answer:
 
     def _whole(self, index: int, block: Block) -> Frame:
         if block.tool is not None:
-            return {**self._empty(index, block), "input": block.tool.input}
+            return {**self._empty(index, block), "input": whole_input(block.tool)}
         if block.thinking:
             return {"type": "thinking", "thinking": "".join(block.thinking), "signature": self._id(f"sig_{index}")}
         return {"type": "text", "text": "".join(block.text)}
@@ -138,6 +138,20 @@ def tokens(body: bytes) -> int:
 def raw_input(tool: Tool) -> str:
     """The text that is sent as a tool's input."""
     return json.dumps(tool.input, ensure_ascii=False) if tool.raw_input is None else tool.raw_input
+
+
+def whole_input(tool: Tool) -> JsonValue:
+    """A tool's input in a message that does not stream: what `raw_input` says, or its text where that is not JSON.
+
+    So a broken call stays a broken call, and never becomes an empty one that a client would run.
+    """
+    if tool.raw_input is None:
+        return tool.input
+    try:
+        found: JsonValue = json.loads(tool.raw_input)
+    except (ValueError, RecursionError):
+        return tool.raw_input
+    return found if isinstance(found, dict) else tool.raw_input
 
 
 def stamped(frame: Frame) -> Frame:

@@ -29,12 +29,15 @@ from starlette.routing import Route
 from workbench.local_cloud import QuietServer
 from workbench.scripted_model import frames
 from workbench.scripted_model.frames import Answer
-from workbench.scripted_model.script import Fault, Script, ScriptError, Turn, answers
+from workbench.scripted_model.lending import Answered, Lending
+from workbench.scripted_model.lending_routes import LendingRoutes
+from workbench.scripted_model.script import BEFORE_HEADERS, Fault, Script, ScriptError, Turn, answers
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # the limit of the real service
 MAX_ASKED = 1000  # remembered requests; one of the CLI has about 50 KB
 PING_S = 0.2  # between the pings of `pings_forever`; the real service's are seconds apart, but tests are short
 _SHUTDOWN_S = 1
+_SESSION_HEADER = "x-claude-code-session-id"
 _HIDDEN = frozenset({"x-api-key", "authorization"})
 _HANG_UP_WITH_RESET = struct.pack("ii", 1, 0)
 
@@ -54,14 +57,25 @@ class ScriptedModel:
     """A Messages API on loopback, for the duration of an `async with`.
 
     `key` is the only credential that it accepts; one is generated if it is not given. `asked` holds the last requests.
+    Whoever shows `control` may lend it other scripts for a while; without one, nobody may.
     """
 
-    def __init__(self, script: Script, *, key: SecretStr | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        key: SecretStr | None = None,
+        control: SecretStr | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         if not ipaddress.ip_address(host).is_loopback:
             raise ValueError(f"{host} is not a loopback address: a scripted model serves this machine alone")
         self.key = key or SecretStr(f"sk-scripted-{secrets.token_urlsafe(24)}")
         self.asked: list[Asked] = []
         self._script = script
+        self._lending = Lending()
+        self._control = control
         self._address = (host, port)
         self._attempts: Counter[str] = Counter()
         self._closing = asyncio.Event()
@@ -83,6 +97,8 @@ class ScriptedModel:
             Route("/v1/messages", self._messages, methods=["POST"]),
             Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
         ]
+        if self._control is not None:
+            routes += LendingRoutes(self._lending, self._control).routes
         app = Starlette(routes=routes, exception_handlers={HTTPException: self._unknown})
         config = uvicorn.Config(
             app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S
@@ -119,22 +135,28 @@ class ScriptedModel:
         messages = body.get("messages")
         if not isinstance(messages, list):
             return _refusal(400, "messages: Field required")
+        streams = body.get("stream") is True
         try:
-            turn = self._script.find(messages)
+            chosen = self._lending.choose(messages, request.headers.get(_SESSION_HEADER, ""), streams=streams)
+            turn = chosen.turn if chosen is not None else self._script.find(messages)
         except ScriptError as error:
             return _refusal(400, str(error))
-        streams = body.get("stream") is True
+        note = chosen.note if chosen is not None else None
         key = _conversation(request, messages)
         attempt = self._attempts[key]
         self._attempts[key] += 1
         fault = turn.fault_of(attempt, streams=streams)
-        if fault is not None and (early := await self._fail_before_headers(request, fault)) is not None:
-            return early
+        if fault is not None and fault.kind in BEFORE_HEADERS:
+            if note is not None:
+                note.struck(fault.kind)
+            return await self._fail_before_headers(request, fault)
         answer = Answer(turn, self._model(body), f"{key}/{attempt}", self._input_tokens(turn, body))
         if not streams:
+            if note is not None:
+                note.told = True
             return JSONResponse(answer.message(), headers=_request_id())
         headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", **_request_id()}
-        return StreamingResponse(self._play(request, answer, fault), headers=headers)
+        return StreamingResponse(self._play(request, answer, fault, note), headers=headers)
 
     async def _count_tokens(self, request: Request) -> Response:
         body = await self._take(request)
@@ -180,31 +202,36 @@ class ScriptedModel:
     def _input_tokens(self, turn: Turn, body: dict[str, JsonValue]) -> int:
         return turn.input_tokens if turn.input_tokens is not None else frames.tokens(json.dumps(body).encode())
 
-    async def _fail_before_headers(self, request: Request, fault: Fault) -> Response | None:
+    async def _fail_before_headers(self, request: Request, fault: Fault) -> Response:
         match fault.kind:
-            case "status":
-                headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
-                return JSONResponse(frames.error(fault), fault.status, {**headers, **_request_id()})
             case "hang_before_headers":
                 await self._hang(request)
                 return _refusal(504, "the scripted model was closed")
             case "reset_before_headers":
                 self._hang_up(request, reset=True)
                 return Response()  # the client has gone
-        return None
+            case _:
+                headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+                return JSONResponse(frames.error(fault), fault.status, {**headers, **_request_id()})
 
-    async def _play(self, request: Request, answer: Answer, fault: Fault | None) -> AsyncIterator[bytes]:
+    async def _play(
+        self, request: Request, answer: Answer, fault: Fault | None, note: Answered | None
+    ) -> AsyncIterator[bytes]:
         deltas = 0
         for frame in answer.frames():
             if frames.is_delta(frame):
                 if answer.turn.pace_ms and deltas:
                     await asyncio.sleep(answer.turn.pace_ms / 1000)
                 if fault is not None and deltas == fault.after_deltas:
+                    if note is not None:
+                        note.struck(fault.kind)
                     async for piece in self._break(request, fault):
                         yield piece
                     return
                 deltas += 1
             yield frames.sse(frames.stamped(frame) if answer.turn.stamped else frame)
+        if note is not None:
+            note.told = True
 
     async def _break(self, request: Request, fault: Fault) -> AsyncIterator[bytes]:
         match fault.kind:
@@ -213,8 +240,8 @@ class ScriptedModel:
             case "pings_forever":
                 while not await self._hang(request, timeout_s=PING_S):
                     yield frames.sse({"type": "ping"})
-            case "close_mid_stream":
-                self._hang_up(request, reset=False)
+            case "close_mid_stream" | "reset_mid_stream":
+                self._hang_up(request, reset=fault.kind == "reset_mid_stream")
             case "error_mid_stream":
                 yield frames.sse(frames.error(fault))
             case "invalid_sse":
@@ -253,7 +280,7 @@ async def _gone(request: Request) -> None:
 
 def _conversation(request: Request, messages: list[JsonValue]) -> str:
     """A key that a repeated request has in common with the first: its session, and the conversation's length."""
-    session = request.headers.get("x-claude-code-session-id", "")
+    session = request.headers.get(_SESSION_HEADER, "")
     said = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
     text = json.dumps([session, answers(messages), said], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,6 +5,7 @@ from 0. So a repeated request gets the same answer, and a session that is resume
 """
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ FaultKind = Literal[
     "pings_forever",  # after `after_deltas`: only pings from then on
     "eof_mid_stream",  # the answer ends cleanly, too early
     "close_mid_stream",  # the connection is closed in the middle of the answer
+    "reset_mid_stream",  # the connection is reset, and the client's system may drop what it had received
     "error_mid_stream",  # an `error` event of the service
     "invalid_sse",  # an event whose data is not JSON
 ]
@@ -209,7 +211,10 @@ class Script(_Part):
 
     def find(self, messages: list[JsonValue]) -> Turn:
         """The turn that answers a request with these messages; raises ScriptError when the script has none."""
-        prompt, position = first_prompt(messages), answers(messages)
+        return self.turn(next((text for _, text in prompts(messages)), ""), answers(messages))
+
+    def turn(self, prompt: str, position: int) -> Turn:
+        """The turn at a position of the conversation for a prompt; raises ScriptError when the script has none."""
         for conversation in self.conversations:
             if conversation.pattern.search(prompt):
                 return conversation.turn(position)
@@ -219,9 +224,15 @@ class Script(_Part):
 def parse_script(text: str) -> Script:
     """Parse a script's YAML; raises ScriptError."""
     try:
-        return Script.model_validate(yaml.safe_load(text))
+        return script_of(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ScriptError(f"not YAML: {error}") from None
+
+
+def script_of(value: object) -> Script:
+    """A script from what its YAML would hold; raises ScriptError, which names the field."""
+    try:
+        return Script.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -242,9 +253,9 @@ def answers(messages: list[JsonValue]) -> int:
     return sum(role == "assistant" and before != "assistant" for before, role in zip(["", *roles], roles, strict=False))
 
 
-def first_prompt(messages: list[JsonValue]) -> str:
-    """The text of the user's first message, without the reminders that the CLI adds."""
-    for message in messages:
+def prompts(messages: list[JsonValue]) -> Iterator[tuple[int, str]]:
+    """What the user has said: where the message stands, and its text without the reminders that the CLI adds."""
+    for at, message in enumerate(messages):
         if _role(message) == "user":
             assert isinstance(message, dict)
             content = message.get("content")
@@ -252,8 +263,7 @@ def first_prompt(messages: list[JsonValue]) -> str:
             texts = [
                 str(block.get("text")) for block in blocks if isinstance(block, dict) and block.get("type") == "text"
             ]
-            return "\n".join(text for text in texts if not text.startswith("<system-reminder>"))
-    return ""
+            yield at, "\n".join(text for text in texts if not text.startswith("<system-reminder>"))
 
 
 def _role(message: JsonValue) -> str:

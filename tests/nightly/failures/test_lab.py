@@ -4,7 +4,14 @@ import pytest
 
 from tests.standard.failures.test_lab import CHOSEN, is_shown
 from workbench import Workbench
+from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
 from workbench.failures.experiments import EXPERIMENTS
+
+
+@pytest.fixture(autouse=True)
+def _with_claude(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modes of the model happen to jobs of the Claude CLI."""
+    monkeypatch.delenv(WITHOUT_CLAUDE_VARIABLE)
 
 
 @pytest.mark.timeout(180)

@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,6 +20,7 @@ from workbench.deployment.model_backing import (
     ModelUnavailableError,
     backing,
     revive,
+    scripted_model,
     why_without_claude,
 )
 from workbench.deployment.targets import Target
@@ -32,17 +32,6 @@ BODY = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content":
 def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (UPSTREAM_KEY_VARIABLE, UPSTREAM_URL_VARIABLE, WITHOUT_CLAUDE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def process() -> Iterator["subprocess.Popen[bytes]"]:
-    """What stands for the local cloud: a process that the scripted model goes on beside."""
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield child
-    child.kill()
-    child.wait()
-    assert child.stdin is not None
-    child.stdin.close()
 
 
 def local(tmp_path: Path, process: "subprocess.Popen[bytes]") -> Target:
@@ -101,6 +90,20 @@ def test_a_key_of_the_deployers_own_comes_first(
     monkeypatch.setenv(UPSTREAM_URL_VARIABLE, "https://models.example")
     assert backing(target) == Backing("https://models.example", "sk-the-deployers-own")
     assert not target.private.exists()
+
+
+@pytest.mark.parametrize("url", [None, "https://models.example", "http://no.example/?a=b"])
+def test_who_wants_the_scripted_model_asks_no_service_whatever_is_set(
+    tmp_path: Path, process: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch, url: str | None
+) -> None:
+    """The failure lab must never spend what a developer pays for."""
+    target = local(tmp_path, process)
+    monkeypatch.setenv(UPSTREAM_KEY_VARIABLE, "sk-the-deployers-own")
+    if url is not None:
+        monkeypatch.setenv(UPSTREAM_URL_VARIABLE, url)
+    model = backing(target, scripted=True)
+    assert model == scripted_model(target)
+    assert backing(Target("modal", tmp_path / "modal"), scripted=True) is None
 
 
 @pytest.mark.parametrize(

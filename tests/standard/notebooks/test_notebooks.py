@@ -90,6 +90,16 @@ FACTS = {
         "skipped": ["secret rotation"],
         "behind_a_hop": ["streaming end to end"],
     },
+    "12_model_failures": {
+        "model-stream-truncated": "survived",
+        "model-429": "told",
+        "error-dressed-as-success": "told",
+        "model-hangs-mid-stream": "told",
+        "stdin-left-open": "prevented",
+        "tool-json-invalid": "told",
+        "permission-denied": "told",
+        "shown": True,
+    },
 }
 pytestmark = pytest.mark.timeout(400)
 
@@ -104,7 +114,7 @@ def _with_claude(monkeypatch: pytest.MonkeyPatch) -> None:
 def _stopped(cloud: Running) -> Iterator[None]:
     """Their apps are theirs alone."""
     yield
-    stop_apps("runs-that-cannot-be-lost", "failure-lab-naive", "failure-lab-hardened")
+    stop_apps("runs-that-cannot-be-lost", "failure-lab-naive", "failure-lab-hardened", "failure-lab-model")
     stop_apps(
         *(f"notebook-{name}" for name in ("quickstart", "claude", "buffered-stream", "missing-commit", "checklist"))
     )

@@ -29,6 +29,9 @@ WIDTH = 100  # of a command's help
 GIVEN = (
     ("workbench.cloud_control.controls", "Faults"),
     ("workbench.cloud_control.controls", "Clock"),
+    ("workbench.deployment.model_answers", "Model"),
+    ("workbench.deployment.model_answers", "Answers"),
+    ("workbench.deployment.model_answers", "Answered"),
     ("workbench.deployment.deployments", "Deployments"),
     ("workbench.runs.client", "EventStream"),
     ("modal_app.contract.proof", "Check"),

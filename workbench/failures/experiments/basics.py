@@ -16,6 +16,8 @@ from workbench.failures.sides import Side
 from workbench.runs.project import Project
 
 Rule = Mapping[str, Any]
+Turn = str | Mapping[str, Any]
+"""A turn of the model: its text, or its fields as in a script's YAML."""
 Facts = Mapping[str, JsonValue]
 """What was looked up after the requests. It is kept with the result, so it is JSON."""
 
@@ -25,12 +27,14 @@ class Outcome:
     """What an experiment has seen of one side: an observation for each request, and facts that were looked up after.
 
     `fired` says of each fault that is no rule of the cloud (a hop in front, a killed container) how often it acted or
-    met something to act on. One that stays 0 makes the result invalid, as a rule does that never fired.
+    met something to act on. One that stays 0 makes the result invalid, as a rule does that never fired. `moments` says
+    when, in Unix seconds, where that is known.
     """
 
     observations: tuple[Observation, ...]
     facts: Facts = field(default_factory=dict)
     fired: Mapping[str, int] = field(default_factory=dict)
+    moments: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def end(self) -> Observation:
@@ -46,6 +50,8 @@ Judge = Callable[[Outcome], str | None]
 class Experiment:
     """One failure mode, brought about. `rules` are fault rules; an experiment without any needs none to fail.
 
+    One of jobs of the Claude CLI has `turns`, what the model answers: then the job without the fault is one, too.
+
     One that ends containers or deploys meets every job of the lab's apps: it has them `alone`.
     """
 
@@ -53,6 +59,7 @@ class Experiment:
     harm: Judge
     broken: Judge
     rules: Callable[[Side, Project], tuple[Rule, ...]] = lambda side, project: ()
+    turns: tuple[Turn, ...] = ()
     alone: bool = False
 
 

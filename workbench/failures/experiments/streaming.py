@@ -42,7 +42,7 @@ def _through_an_impatient_hop(side: Side, project: Project) -> Outcome:
         return Outcome((seen,), {"cut": hop.harmed}, {"a hop that cuts what is silent met a stream": hop.met})
 
 
-_IDLE_S = 8  # the hardened endpoint's heartbeat is 5 s in the lab
+_IDLE_S = 8  # the hardened endpoint's heartbeat is 3 s in the lab
 
 
 def _left_alone(side: Side, project: Project) -> Outcome:

@@ -8,12 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from workbench.cli import app
+from workbench.deployment.targets import Target
 from workbench.failures.catalogue import find
 from workbench.failures.experiments import NotProvokedError
 from workbench.failures.kept_notebook import NotebookExistsError, write
 from workbench.failures.observation import End, Observation, Seen, SideName
 from workbench.failures.results import FailureResult, FaultNeverFiredError
 from workbench.failures.side_results import Fired, SideResult
+from workbench.failures.sides import Hardened
 
 BEGAN = 1_700_000_000.0
 
@@ -128,3 +130,25 @@ def test_a_mode_that_nothing_brings_about_is_not_kept(tmp_path: Path, monkeypatc
     with pytest.raises(NotProvokedError):
         write(find("missing-commit"), tmp_path / "none.ipynb")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_endpoint_took_back_is_no_text_of_its_answer() -> None:
+    """The CLI prints a broken answer twice; who names what is void has told one answer."""
+    told = [("one two ", "m1", ""), ("one two ", "m2", "m1"), ("three", "m2", ""), (" and more", "m2#1", "")]
+    events = tuple(Seen(at_s=1, what="text", text=text, block=block, replaces=void) for text, block, void in told)
+    assert observed("hardened", "done").model_copy(update={"events": events}).text == "one two three and more"
+    plain = tuple(Seen(at_s=1, what="text", text=text) for text, _, _ in told)
+    assert observed("naive", "done").model_copy(update={"events": plain}).text == "one two one two three and more"
+
+
+def test_the_hardened_endpoints_events_of_a_claude_job_are_understood() -> None:
+    side = Hardened(Target("local", Path()))
+    retry = {"type": "status", "phase": "running", "message": "m", "retry": {"attempt": 1, "most": 2, "wait_ms": 900}}
+    assert side.seen(retry, 1.0) == Seen(at_s=1.0, what="retry", text="HTTP None, in 900 ms")
+    words = {"type": "stream", "channel": "claude", "text": "hi", "message_id": "m", "replaces": "n"}
+    assert side.seen(words, 1.0) == Seen(at_s=1.0, what="text", text="hi", block="m", replaces="n")
+    assert side.seen({"type": "stream", "channel": "claude", "message": {"type": "user"}}, 1.0).what == "message"
+    assert side.seen({"type": "stream", "channel": "stderr", "text": "x"}, 1.0).what == "stderr"
+    assert side.ending({"type": "done", "result": {"text": "hi"}, "usage": {"session_id": "s"}}) == ("hi", "s")
+    assert side.ending({"type": "done", "result": None}) == ("", "")
+    assert side.ending({}) == ("", "")

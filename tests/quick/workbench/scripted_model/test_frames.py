@@ -88,3 +88,25 @@ def test_a_stamped_turn_says_when_its_words_were_sent() -> None:
     assert len(texts) == 2
     assert before <= int(texts[0]) <= int(texts[1]) <= time.monotonic_ns()
     assert [frame["type"] for frame in sent] == [frame["type"] for frame in answer.frames()]
+
+
+@pytest.mark.parametrize(
+    ("raw", "whole"),
+    [
+        ('{"command": "touch made', '{"command": "touch made'),
+        ("", ""),
+        ("not JSON at all", "not JSON at all"),
+        ("[1]", "[1]"),
+        ("null", "null"),
+        ("[" * 100_000, "[" * 100_000),
+        ('{"command": "ls"}', {"command": "ls"}),
+    ],
+    ids=["cut", "nothing", "words", "a list", "null", "deep", "sound"],
+)
+def test_a_broken_call_is_broken_without_streaming_too(raw: str, whole: object) -> None:
+    """As an empty input it would be a call that a client runs."""
+    turn = Turn(tools=(Tool(name="Bash", input={"command": "never sent"}, raw_input=raw),))
+    answer = Answer(turn, "m", "seed", 7)
+    assert [block["input"] for block in answer.message()["content"]] == [whole]  # type: ignore[index, union-attr, call-overload]  # JSON
+    streamed = [frame["delta"]["partial_json"] for frame in answer.frames() if is_delta(frame)]  # type: ignore[index, call-overload]  # JSON
+    assert "".join(streamed) == raw

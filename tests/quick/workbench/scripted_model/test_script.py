@@ -6,7 +6,7 @@ import pytest
 
 from workbench import scripted_model
 from workbench.scripted_model import Block, Fault, Script, ScriptError, Tool, Turn, load_script, parse_script
-from workbench.scripted_model.script import answers, first_prompt
+from workbench.scripted_model.script import answers, prompts
 
 PAGE = """
 model: scripted-1
@@ -103,7 +103,7 @@ def test_reminders_are_not_the_prompt() -> None:
         {"type": "text", "text": "<system-reminder>a web page</system-reminder>"},
         {"type": "text", "text": "hello"},
     ]
-    assert first_prompt([{"role": "user", "content": blocks}]) == "hello"
+    assert list(prompts([{"role": "user", "content": blocks}])) == [(0, "hello")]
 
 
 def test_faults_come_in_order_and_then_the_lasting_one() -> None:

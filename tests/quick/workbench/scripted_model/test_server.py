@@ -199,3 +199,10 @@ def test_a_wrong_script_ends_the_child_with_its_reason(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"txt" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+async def test_without_a_control_key_nobody_lends_a_script() -> None:
+    async with ScriptedModel(SCRIPT) as model, http(model) as web:
+        for shown in ("Bearer ", "Bearer None", f"Bearer {model.key.get_secret_value()}"):
+            answer = await web.get("/answers", headers={"authorization": shown.strip()})
+            assert (answer.status_code, "not part of" in answer.text) == (404, True)
