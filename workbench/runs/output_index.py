@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from modal_app.contract.events import DoneEvent, Event, StatusEvent, StreamEvent
 from workbench.runs.claude_messages import MAX_BODY_CHARS, pieces
@@ -87,6 +88,14 @@ class OutputIndex:
         """How many rows, of all that there were, tell of something wrong."""
         for event in events:
             self.add(event)
+
+    def __enter__(self) -> Self:
+        """Let nothing be added or forgotten, in any other thread, until the block ends."""
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     @property
     def total(self) -> int:

@@ -161,8 +161,9 @@ function output({ lines, painters, root, connected }) {
   const keepUp = (from, to) => {
     shown.need(from, to);
     const stale = sought !== "" && looked.seen !== lines.seen && !looking;
-    if (!stale && (!shown.filtered || (shown.whole && shown.refreshed === lines.seen))) return;
-    if (performance.now() - looked.at > SOON) {
+    const behind = stale || (shown.filtered && !(shown.whole && shown.refreshed === lines.seen));
+    if (!behind && !shown.asking) return;
+    if (behind && performance.now() - looked.at > SOON) {
       if (shown.filtered) shown.refresh(following ? -1 : from);
       look(0);
     }

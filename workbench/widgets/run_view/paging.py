@@ -169,12 +169,9 @@ def _known(index: OutputIndex) -> dict[str, Any]:
 
 def _kept(index: OutputIndex, numbers: Sequence[int]) -> tuple[list[int], list[Row]]:
     """Those of some rows that are still kept."""
-    while True:
+    with index:
         kept = [number for number in numbers if index.first <= number < index.total]
-        try:
-            return kept, index.rows(kept)
-        except LookupError:  # more was forgotten just now
-            continue
+        return kept, index.rows(kept)
 
 
 def _filter(message: Mapping[str, Any]) -> _Spec | None:
