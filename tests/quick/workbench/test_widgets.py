@@ -13,8 +13,11 @@ from modal_app.contract import sse
 from modal_app.contract.events import DoneEvent, Event, Phase, StatusEvent, StreamEvent
 from tests.conftest import wait_until
 from tests.quick.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
+from tests.quick.workbench.test_recordings import BUNDLE_OF_RUN, RUN_ID
 from tests.standard.browser.events import claude_run, hostile_run
 from workbench import Project, RequestRefusedError, Workbench
+from workbench.runs import run as runs
+from workbench.runs.archived_run import ArchivedRun
 from workbench.runs.output_index import OutputIndex
 from workbench.runs.playback import Playback
 from workbench.runs.run import Run
@@ -160,6 +163,47 @@ def test_a_page_asks_for_rows_matches_bodies_and_copies() -> None:
     told, text = view.ask(type="copy", **plain, unfolded=[tool])
     assert '  "file_path": "index.html",' in text.splitlines()
     view.close()
+
+
+def test_a_live_run_is_read_from_its_first_line_though_its_events_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MAX_KEPT", 10)
+    stamps = {"run_id": "r", "at_ms": 1, "elapsed_ms": 1}
+    events: list[Event] = [
+        StatusEvent(**stamps, seq=1, phase=Phase.ACCEPTED, message="m"),
+        StatusEvent(**stamps, seq=2, phase=Phase.RUNNING, message="m"),
+    ]
+    events += [StreamEvent(**stamps, seq=seq, channel="stdout", text=f"line {seq}\n") for seq in range(3, 5000)]
+    events.append(DoneEvent(**stamps, seq=5000))
+    with viewing(frames(events)) as (run, view):
+        run.wait(30)
+        assert run.dropped > 4000
+        _, rows = view.ask(type="rows", hidden=[], wanted="", **{"from": 1}, count=2)
+        assert [row[4] for row in rows] == ["running: m", "line 3"]
+        told, _ = view.ask(type="match", hidden=[], wanted="", sought="LINE 3", number=4999, by=1)
+        assert (told["number"], told["at"], told["total"]) == (2, 0, 1111)
+
+
+def test_an_archived_run_is_read_to_its_first_line_and_forgotten_with_its_view() -> None:
+    lines = "".join(f"line {number}\n" for number in range(50_000))
+    stamps = {"run_id": RUN_ID, "at_ms": 1, "elapsed_ms": 1}
+    events: list[Event] = [
+        StatusEvent(**stamps, seq=1, phase=Phase.ACCEPTED, message="m"),
+        StatusEvent(**stamps, seq=2, phase=Phase.RUNNING, message="m"),
+        StreamEvent(**stamps, seq=3, channel="stdout", text=lines),
+        StreamEvent(**stamps, seq=4, channel="stderr", text="Traceback\n"),
+        StreamEvent(**stamps, seq=5, channel="stdout", text=lines),
+    ]
+    run = ArchivedRun(RUN_ID, BUNDLE_OF_RUN, b"".join(map(sse.frame, events)))
+    view = Heard(run)
+    told, rows = view.ask(type="rows", hidden=[], wanted="", **{"from": 2}, count=1)
+    assert (told["end"], rows[0][4]) == (100_003, "line 0")
+    assert view.ask(type="match", hidden=[], wanted="", sought=None, number=100_000, by=1)[0]["number"] == 50_002
+    told, text = view.ask(type="copy", hidden=[], wanted="9999", unfolded=[])
+    assert (told["rows"], told["of"], text.splitlines()[0]) == (10, 10, "line 9999")
+    index = view.run.output
+    view.close()
+    assert index.first == index.total
+    assert "line 49999" in view.still()["plain"]
 
 
 def test_rows_that_the_model_took_back_are_told_as_such() -> None:

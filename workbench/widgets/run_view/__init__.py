@@ -78,6 +78,8 @@ class RunView(Panel):
         """Stop following the run. Idempotent."""
         self._stop()
         super().close()
+        if isinstance(self.run, Ended):
+            self.run.close()
 
     def restart(self) -> None:
         """Send everything anew, because earlier events have changed. May be called from any thread."""

@@ -92,6 +92,11 @@ class Ended:
         """The lines of all that can be read from the archive."""
         return OutputIndex(self.run.events)
 
+    def close(self) -> None:
+        """Forget the lines: nobody looks at them any more. Idempotent."""
+        if "output" in self.__dict__:
+            self.output.close()
+
     @property
     def request(self) -> Request | None:
         """What the run was asked, as far as the archive has it."""
