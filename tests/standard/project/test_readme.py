@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import FAST, live_sandboxes, stop_apps
 from tests.support import warm
 from tests.support.commands import PLAIN, cli
-from tests.support.docs import pages
+from tests.support.docs import nextjs, pages
 from tests.support.docs.made import DOCS
 from tests.support.docs.pages import PAGES, README
 from tests.support.paths import ROOT
@@ -106,12 +106,12 @@ def test_the_faults_of_the_pages_happen_and_are_told(wb: Workbench) -> None:
 def test_every_block_is_held_by_a_test() -> None:
     """A tag or a language that nobody runs would be prose that looks like code."""
     known = {"sh": ("", "run", "fault"), "yaml": ("",), "text": ("",)}
-    typescript = ("lib/endpoint.ts", "lib/follow.ts", "app/api/generate/route.ts", "app/api/generate/[runId]/route.ts")
+    typescript = nextjs.code().keys()  # compiled and built with the reference application
     for page in PAGES:
         for block in pages.blocks(page):
             if block.language == "python":
                 assert block.tag == "" or block.tag in "".join(one.text for one in pages.blocks(page, "sh", "run"))
-            elif block.language == "ts":
+            elif block.language in ("ts", "tsx"):
                 assert (page, block.tag) in {(DOCS / "nextjs.md", tag) for tag in typescript}
             else:
                 assert block.tag in known[block.language], (page.name, block)
