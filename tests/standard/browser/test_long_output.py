@@ -37,7 +37,7 @@ def test_every_line_of_200_000_is_reached(desk: JupyterPages, wide: int) -> None
     page = desk.page
     view = opened(desk)
     lines = view.locator(".wb-lines")
-    expect(view.locator(".wb-missing")).to_be_hidden()
+    expect(view.locator(".wb-unkept")).to_be_hidden()
     assert view.evaluate("node => node.querySelectorAll('.wb-row').length") < 100
 
     lines.hover()
@@ -104,7 +104,7 @@ def test_what_is_no_longer_kept_is_said(desk: JupyterPages) -> None:
     try:
         code = f"{IMPORTS}replay = Replay(events.very_long_run({LINES}))\nreplay.playback.seek(10_000)\nreplay.view"
         view = desk.show(code).locator(".wb-run")
-        expect(view.locator(".wb-missing")).to_have_text(
+        expect(view.locator(".wb-unkept")).to_have_text(
             re.compile(r"^The first 1[45]\d,\d\d\d lines are no longer kept"), timeout=LONG
         )
         view.locator(".wb-lines").focus()
@@ -153,7 +153,7 @@ run.view()
 def test_a_kernel_that_has_ended_is_said_where_its_output_is_missing(desk: JupyterPages) -> None:
     view = opened(desk)
     desk.page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
-    expect(view.locator(".wb-missing")).to_have_text(re.compile("^Older output cannot be loaded"), timeout=LONG)
+    expect(view.locator(".wb-unkept")).to_have_text(re.compile("^Older output cannot be loaded"), timeout=LONG)
     expect(row(view, f"line {LAST} of {LAST + 1}")).to_be_visible()
     view.locator(".wb-lines").focus()
     desk.page.keyboard.press("Home")
@@ -163,5 +163,5 @@ def test_a_kernel_that_has_ended_is_said_where_its_output_is_missing(desk: Jupyt
     expect(row(view, f"line {LAST - 3} of {LAST + 1}")).to_be_visible()
     view.locator(".wb-filter").fill(f"line {str(LAST)[:-1]}")
     expect(view).to_have_attribute("data-rows", str(int(str(LAST)[-1]) + 1))
-    expect(view.locator(".wb-missing")).to_contain_text("only these are searched")
+    expect(view.locator(".wb-unkept")).to_contain_text("only these are searched")
     picture(view, "long-output-without-kernel")

@@ -7,7 +7,7 @@ const SOON = 250; // milliseconds between looks for matches while output comes
 function output({ lines, painters, root, connected }) {
   const node = element("div", "wb-output");
   const bar = element("div", "wb-bar wb-quietly", "", { role: "toolbar", "aria-label": "Output" });
-  const notice = element("div", "wb-missing", "", { role: "status", hidden: true });
+  const notice = element("div", "wb-unkept", "", { role: "status", hidden: true });
   const view = element("div", "wb-lines", "", { role: "log", "aria-label": "Output", "aria-live": "off", tabindex: 0 });
   const space = element("div", "wb-space");
   const nothing = placeholder("empty", "No output yet");
