@@ -33,12 +33,22 @@ class Row:
 
 
 class Assembler:
-    """Calls `take` with every row when it begins. `clean` is applied to all text, and must not change its length."""
+    """Calls `take` with every row when it begins. `clean` is applied to all text, and must not change its length.
+
+    `take_whole`, if it is given, is called with a channel, lines that are whole, and their time, in the place of `take`
+    with each of them; when it returns False, `take` is called after all.
+    """
 
     def __init__(
-        self, take: Callable[[Row], None], clean: Callable[[str], str] = printable, *, widest: int = WIDEST
+        self,
+        take: Callable[[Row], None],
+        clean: Callable[[str], str] = printable,
+        *,
+        widest: int = WIDEST,
+        take_whole: Callable[[str, list[str], int], bool] = lambda *_: False,
     ) -> None:
         self._take = take
+        self._take_whole = take_whole
         self._clean = clean
         self._widest = widest
         self._open: dict[str, Row] = {}
@@ -59,14 +69,17 @@ class Assembler:
                 self._returned.add(channel)
                 text = text[:-1]
         *whole, rest = self._clean(text).split("\n")
+        if whole and row is not None:
+            self._grow(channel, row, whole.pop(0), at, block).open = False
+            del self._open[channel]
+            row = None
+        if whole and block is None and max(map(len, whole)) <= self._widest and self._take_whole(channel, whole, at):
+            whole = []
         for line in whole:
-            if row is None and len(line) <= self._widest:
+            if len(line) <= self._widest:
                 self._take(Row(channel, "", at, line, "", block))
             else:
-                self._grow(channel, row, line, at, block).open = False
-                row = None
-        if whole:
-            self._open.pop(channel, None)
+                self._grow(channel, None, line, at, block).open = False
         if rest:
             self._open[channel] = self._grow(channel, row, rest, at, block)
 

@@ -70,7 +70,7 @@ class OutputIndex:
     def __init__(self, events: Iterable[Event] = (), *, spool: Spool | None = None) -> None:
         self._lock = threading.RLock()
         self._spool = spool or Spool()
-        self._assembler = Assembler(self._take, visible)
+        self._assembler = Assembler(self._take, visible, take_whole=self._take_whole)
         self._blocks: list[_Block] = []
         self._starts: list[int] = []
         self._recent: list[Row] = []  # rows that are not written yet
@@ -122,7 +122,7 @@ class OutputIndex:
             if self._late:
                 self._settle()
             if len(self._recent) >= BLOCK_ROWS or self._recent_chars >= BLOCK_CHARS:
-                self._write()
+                self._write_most()
 
     def row(self, number: int) -> Row:
         """One row. Raises LookupError when it is forgotten, or does not exist yet."""
@@ -222,29 +222,47 @@ class OutputIndex:
             self.alarms += 1
         self._recent.append(row)
 
+    def _take_whole(self, channel: str, lines: list[str], at: int) -> bool:
+        """Write very many lines at once: a row for each would take ten times as long."""
+        if len(lines) < BLOCK_ROWS // 8:
+            return False
+        self._write(len(self._recent))
+        if channel == "stderr":
+            self.alarms += len(lines)
+        codes = bytes([_CODE_OF[channel, ""]]) * len(lines)
+        self._append(codes, array("q", [at]) * len(lines), _LINE.join(lines))
+        return True
+
     def _in_memory(self, number: int) -> Row | None:
         row = self._recent[number - self._recent_first] if number >= self._recent_first else self._late.get(number)
         if row is None:
             return None
         return Row(row.channel, row.kind, row.at, row.text, row.body, row.block, open=row.open)
 
-    def _write(self) -> None:
-        """Write the recent rows as a block; an open one at its end stays, for it will soon be longer."""
+    def _write_most(self) -> None:
+        """Write the recent rows, without those at the end that are open, for they will soon be longer."""
         count = len(self._recent)
         while count and self._recent[count - 1].open:
             count -= 1
-        if not count:
-            return
+        self._write(count)
+
+    def _write(self, count: int) -> None:
+        """Write the first recent rows as a block."""
         rows, self._recent = self._recent[:count], self._recent[count:]
-        data = _encoded(_LINE.join(map(_record, rows)))
-        first = self._recent_first
+        if not rows:
+            return
+        self._late.update((self._recent_first + at, row) for at, row in enumerate(rows) if row.open)
         codes = bytes(_CODE_OF[row.channel, row.kind] for row in rows)
-        times = array("q", [row.at for row in rows])
+        self._append(codes, array("q", [row.at for row in rows]), _LINE.join(map(_record, rows)))
+        self._recent_chars = sum(len(row.text) for row in self._recent)
+
+    def _append(self, codes: bytes, times: "array[int]", records: str) -> None:
+        """Write rows as a block; they are no recent ones any more."""
+        data = _encoded(records)
+        first = self._recent_first
         self._blocks.append(_Block(first, codes, times, self._spool.append(data), len(data)))
         self._starts.append(first)
-        self._late.update((first + at, row) for at, row in enumerate(rows) if row.open)
-        self._recent_first += count
-        self._recent_chars = sum(len(row.text) for row in self._recent)
+        self._recent_first += len(codes)
         self._forget()
 
     def _settle(self) -> None:
