@@ -22,13 +22,14 @@ export default widget("run", {
         return;
       }
       if (message.reset && message.ask && message.ask !== asked) return; // an old question's answer
+      const rows = JSON.parse(decoder.decode(buffers[0]));
       if (message.reset) {
         lines.clear();
         clearTimeout(waiting);
         waiting = 0;
       }
       if (lines.heard > 0 && message.first > lines.seen + 1 && !waiting) ask(); // a snapshot will fill the gap
-      lines.tail(message, JSON.parse(decoder.decode(buffers[0])));
+      lines.tail(message, rows);
       for (const paint of painters) paint();
     };
     ask();
