@@ -6,6 +6,8 @@ import pytest
 
 from tests.conftest import stop_apps
 from tests.standard.failures.test_lab import is_shown
+from tests.support.docs import pages
+from tests.support.docs.made import DOCS
 from workbench import Project, Workbench, connect
 from workbench.cloud_control.controls import ControlUnavailableError
 from workbench.deployment.model_backing import (
@@ -60,6 +62,13 @@ def test_the_asking_can_be_left_to_the_user(lab: FailureLab) -> None:
             run = others.launch(Project.new(), "claude", prompt=answers.prompt("hello"))
             assert run.wait(100).type == "done"  # nobody else is meant
             assert [(one.turn, one.told) for one in answers.asked] == [(0, True), (1, True)]
+
+
+def test_the_code_of_the_page_says_what_the_model_answers(lab: FailureLab, capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = pages.blocks(DOCS / "failures.md", "python", "claude")
+    with lab.provoked("model-529", Project.new()) as side, connect("local", app_name=side.app_name) as wb:
+        exec(block.text, {"wb": wb, "project": Project.new()})  # code of our own page
+    assert capsys.readouterr().out.startswith("model_error 1 ")
 
 
 _UNKNOWN = {"tools": [{"name": "Nope"}]}
