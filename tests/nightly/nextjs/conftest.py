@@ -11,6 +11,7 @@ from tests.support.claude.endpoint import Claude
 from tests.support.nextjs import Application, Mode, Server
 
 __all__ = ["application", "browser", "claude", "endpoint"]
+WRONG = "a-wrong-secret-of-some-32-characters"
 
 
 @pytest.fixture(scope="package", params=["start", "dev"])
@@ -19,5 +20,6 @@ def server(application: Application, claude: Claude, request: pytest.FixtureRequ
 
     Behind them the browser starts, in whose thread nothing can be deployed: so the endpoint with a model stands before.
     """
-    with application.started(cast("Mode", request.param)) as server:
+    mode, _, wrong = request.param.partition(", ")
+    with application.started(cast("Mode", mode), env={"WORKBENCH_SECRET": WRONG} if wrong else None) as server:
         yield server

@@ -5,6 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.nightly.nextjs.conftest import WRONG
 from tests.standard.nextjs import test_application as standard
 from tests.standard.nextjs.panes import ENDLESS, LONG, counting, opened, user
 from tests.support.claude.endpoint import Claude
@@ -95,9 +96,9 @@ def test_eleven_mebibytes_pass_the_proxy_and_more_than_the_endpoint_takes_do_not
         assert (status, json.loads(text)["code"]) == (413, "too_large")
 
 
-def test_a_wrong_secret_is_the_servers_own_affair(application: Application, browser: Browser) -> None:
-    wrong = "a-wrong-secret-of-some-32-characters"
-    with application.started(env={"WORKBENCH_SECRET": wrong}) as server, user(browser) as context:
+@pytest.mark.parametrize("server", ["start, wrong secret", "dev, wrong secret"], indirect=True)
+def test_a_wrong_secret_is_the_servers_own_affair(server: Server, browser: Browser) -> None:
+    with user(browser) as context:
         statuses: list[int] = []
         context.on("response", lambda answer: statuses.append(answer.status))
         pane = opened(context, server.url)
@@ -107,7 +108,7 @@ def test_a_wrong_secret_is_the_servers_own_affair(application: Application, brow
         assert 401 not in statuses
         log = server.log.read_text()
         assert "WORKBENCH_SECRET" in log
-        assert wrong not in log
+        assert WRONG not in log
 
 
 def test_what_claude_says_and_does_is_shown_with_the_files_that_it_wrote(
