@@ -22,6 +22,7 @@ ROOMS = {
     "claude": ("standard/claude/", "standard/notebooks/"),  # the image with the Claude CLI is built once
     "browser": ("standard/browser/",),
     "soak": ("standard/soak/",),
+    "nextjs": ("standard/nextjs/",),  # the application is built once
 }
 
 
