@@ -29,8 +29,7 @@ def is_whole(request: Request, body_sha256: str) -> bool:
 def again(request: Request, project: Project | None) -> Request:
     """The same request, in `project` if it is given.
 
-    A session that it goes on with, or a recording that answers it, is the old run's own: such a request is refused with
-    ContractError `invalid_request`.
+    Raises ContractError `invalid_request` for the replay of a recording, whose answers were used up by the old run.
     """
     if getattr(request, "replay", None) is not None:
         raise ContractError(ErrorCode.INVALID_REQUEST, "the run replayed a recording: replay the recording again")

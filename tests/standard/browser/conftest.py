@@ -19,8 +19,9 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
+from tests.support.chromium import chromium
 from tests.support.paths import ROOT
 from tests.support.places import free_port
 from workbench import Workbench
@@ -120,14 +121,8 @@ def browser(wb: Workbench) -> Iterator[Browser]:
 
     While its driver runs, this thread has a running event loop, which other tests and the deployment must not have.
     """
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "Chromium is missing: run `workbench test`, which installs it, or `apt-get install -y chromium`"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @contextmanager

@@ -38,7 +38,7 @@ test("the AI SDK reads every recorded run, from its first event and from any oth
   writeFileSync(process.argv[3], JSON.stringify(found));
 });
 
-const TOOL = { type: "tool_use", id: "t", name: "Write", input: { file_path: "/work/a.txt", content: "a" } };
+const TOOL = { type: "tool_use", id: "t", name: "Write", input: { file_path: "/workspace/a.txt", content: "a" } };
 const line = (type, message, parent_tool_use_id = null) => ({ type: "stream", channel: "claude", text: "", message: { type, message, parent_tool_use_id } });
 const said = (id, ...content) => line("assistant", { id, model: "m", content });
 const answered = (tool_use_id, content, is_error, parent) => line("user", { content: [{ type: "tool_result", tool_use_id, content, is_error }] }, parent);
@@ -66,7 +66,7 @@ test("files that were written, what subagents do, output, commits and usage are 
   ]);
   const { parts, metadata, errors } = await message(events);
   const of = (type) => parts.filter((part) => part.type === type).map(({ data }) => data);
-  assert.deepEqual(of("data-file"), [{ path: "/work/a.txt", tool: "Write" }], "what was refused is not written");
+  assert.deepEqual(of("data-file"), [{ path: "/workspace/a.txt", tool: "Write" }], "what was refused is not written");
   assert.deepEqual(of("data-status"), [{ phase: "running", message: "running", retry }]);
   assert.deepEqual(of("data-output"), [{ channel: "stderr", text: "a warning" }]);
   assert.deepEqual(of("data-commit"), [commit]);

@@ -1,13 +1,13 @@
 """The reference application, built and started for real, with a browser before it and an endpoint behind it."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.conftest import FAST, deployed
 from tests.support import nextjs
+from tests.support.chromium import chromium
 from tests.support.docs import nextjs as page
 from tests.support.nextjs import Application, Server
 from workbench import Workbench
@@ -41,11 +41,5 @@ def server(application: Application) -> Iterator[Server]:
 @pytest.fixture(scope="package")
 def browser(server: Server) -> Iterator[Browser]:
     """The last fixture: while its driver runs, this thread has a running event loop, which no deployment may have."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "Chromium is missing: run `workbench test`, which installs it, or `apt-get install -y chromium`"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
