@@ -10,8 +10,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from workbench.local_cloud.base.system_root import interpreter_paths, system_roo
 from workbench.local_cloud.functions import guest_output
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.images import Image
+from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
+from workbench.local_cloud.rootfs.layers import Layers, Root
+from workbench.local_cloud.rootfs.mounting import Places, Word, started
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
@@ -54,6 +57,8 @@ class Container:
         inputs_together: bool,
         on_end: Callable[[], None],
         scratch: Path,
+        layers: Layers,
+        seccomp: bytes,
     ) -> None:
         self.task_id = task_id
         self.arguments = arguments
@@ -63,6 +68,9 @@ class Container:
         self._env = env
         self._read_only = read_only
         self._image = image
+        self._layers = layers
+        self._seccomp = seccomp
+        self._root: Root | None = None
         self._lay_out = lay_out
         self._pipes = {
             fd: OutputPipe(partial(on_output, fd), framed=inputs_together)
@@ -82,10 +90,18 @@ class Container:
         code.mkdir()
         await asyncio.to_thread(self._lay_out, code)
         entrypoint = [*self._image.config.entrypoint, self._image.python or sys.executable]
-        argv = [*self._bubblewrap(code), *entrypoint, self._launcher, _ENTRYPOINT]
+        argv = [*entrypoint, self._launcher, _ENTRYPOINT]
+        if self._image.is_rooted:
+            await asyncio.to_thread(give_to_root_inside, self._directory)
+            await self._start(self._rooted(code, argv))
+        else:
+            await self._start(nullcontext(([*self._bubblewrap(code), *argv], [])))
+
+    async def _start(self, command: AbstractContextManager[tuple[list[str], list[int]]]) -> None:
         env = {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
         out, err = self._pipes.values()
-        self._program = await Program.start(*argv, env=env, stdout=out.fd, stderr=err.fd)
+        with command as (argv, descriptors):
+            self._program = await Program.start(*argv, env=env, stdout=out.fd, stderr=err.fd, pass_fds=descriptors)
         out.started()
         err.started()
         self._tasks = [asyncio.create_task(work) for work in (out.run(), err.run(), self._reap(self._program))]
@@ -137,6 +153,8 @@ class Container:
         self._on_end()
         for mount in self.mounts.values():
             await mount.discard()
+        if self._root is not None:
+            await self._layers.close(self._root)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     def _bubblewrap(self, code: Path) -> list[str]:
@@ -160,6 +178,25 @@ class Container:
         argv += ["--ro-bind", str(self._directory / "arguments.pb"), "/run/modal/arguments.pb"]
         argv += ["--ro-bind", guest_output.__file__, _GUEST_OUTPUT]
         return [*argv, "--chdir", workdir, "--"]
+
+    @contextmanager
+    def _rooted(self, code: Path, argv: list[str]) -> Iterator[tuple[list[str], list[int]]]:
+        """Give the argv that starts `argv` on the image's own root file system, and the descriptors that it inherits."""
+        self._root = self._layers.open(self._image.config.layers)
+        workdir = self._image.config.workdir or CODE_ROOT
+        places = Places()
+        binds: list[tuple[Path, str, bool]] = [(Path(path), path, True) for path in interpreter_paths()]
+        binds += [(path, target, True) for path, target in layouts.tree_binds(code, split=[*self.mounts, workdir])]
+        binds += [(mount.path, target, target in self._read_only) for target, mount in self.mounts.items()]
+        binds += [(self._directory / "arguments.pb", "/run/modal/arguments.pb", True)]
+        binds += [(Path(guest_output.__file__), _GUEST_OUTPUT, True)]
+        binds += [(Path(path), path, True) for path in ("/etc/resolv.conf", "/etc/hosts") if Path(path).is_file()]
+        words: list[Word] = []
+        for source, target, read_only in binds:
+            words += places.bind(source, target, read_only=read_only)
+        words += ["--chdir", places.directory(workdir), "--", *argv]
+        with started(self._root, places, words, seccomp=self._seccomp, owner=ids().root) as found:
+            yield found
 
     async def _reap(self, program: Program) -> None:
         self.exit_code = await program.wait()

@@ -12,6 +12,7 @@ from workbench.local_cloud.apps.app_logs import AppLogs, Origin
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.images.images import Images
+from workbench.local_cloud.rootfs.ids import ids
 from workbench.local_cloud.server.callers import TASK_HEADER, Authenticator
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
@@ -88,7 +89,10 @@ class ContainerMaker:
         try:
             for mount in function.volume_mounts:
                 mounts[mount.mount_path] = await self._copies.mount(
-                    mount.volume_id, sub_path=mount.sub_path.strip("/"), read_only=mount.read_only
+                    mount.volume_id,
+                    sub_path=mount.sub_path.strip("/"),
+                    read_only=mount.read_only,
+                    owner_uid=ids().root if image.is_rooted else None,
                 )
         except BaseException:
             for copy in mounts.values():
@@ -119,6 +123,8 @@ class ContainerMaker:
             inputs_together=max(function.max_concurrent_inputs, function.batch_max_size) > 1,
             on_end=partial(self._authenticator.dismiss_task, task_id),
             scratch=self._scratch,
+            layers=self._images.layers,
+            seccomp=self._images.seccomp,
         )
 
     def _described(self, object_id: str) -> api_pb2.Object:

@@ -87,37 +87,16 @@ class BuildSandbox:
         (host path, path inside) to bind writable; `quiet` keeps the output out of the log. Raises BuildFailedError for
         an exit code other than 0, and OSError when the program cannot be started.
         """
-        command = self._bubblewrap(with_cloud=with_cloud, writable=writable)
-        program = await Program.start(*command, *argv, env={**self._environment(), **(env or {})})
-        tail: list[str] = []
-        readers = [
-            asyncio.create_task(self._forward(program.stdout, 1, quiet, tail)),
-            asyncio.create_task(self._forward(program.stderr, 2, quiet, tail)),
-        ]
-        try:
-            code = await program.wait()
-            await asyncio.wait(readers, timeout=_REAP_S)
-        finally:
-            await program.aclose()
-            for reader in readers:
-                reader.cancel()
-        if code:
-            printed = " ".join(" ".join(tail).split())[-1500:]
-            raise BuildFailedError(
-                f"'{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}' ended with exit code {code}. {printed}"
-            )
-
-    async def _forward(self, stream: asyncio.StreamReader, fd: int, quiet: bool, tail: list[str]) -> None:
-        async for text in lines(stream):
-            tail.append(text)
-            del tail[:-12]
-            if not quiet:
-                self._log(text, fd)
+        await run_to_end(
+            [*self._bubblewrap(with_cloud=with_cloud, writable=writable), *argv],
+            what=f"{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}",
+            env={**self._environment(), **(env or {})},
+            log=(lambda text, fd: None) if quiet else self._log,
+        )
 
     def _environment(self) -> dict[str, str]:
-        configured = {name: value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)}
         return {
-            **configured,
+            **configuration(),
             "LANG": "C.UTF-8",
             **self._env,
             "HOME": _HOME,
@@ -155,6 +134,57 @@ class BuildSandbox:
             node = str(Path(found[0]).parent.parent)
             argv += ["--ro-bind", node, node]
         return [*argv, "--dir", self._workdir, "--chdir", self._workdir, "--"]
+
+
+async def run_to_end(
+    command: Sequence[str],
+    *,
+    what: str,
+    env: Mapping[str, str],
+    log: Callable[[str, int], None],
+    pass_fds: Sequence[int] = (),
+) -> None:
+    """Run one program of a build to its end; it is killed with its descendants when the caller is cancelled.
+
+    `log` gets each line with its file descriptor, 1 or 2. Raises BuildFailedError, which names the step `what`, for an
+    exit code other than 0, and OSError when the program cannot be started.
+    """
+    program = await Program.start(*command, env=env, pass_fds=pass_fds, cwd="/")
+    tail: list[str] = []
+    readers = [
+        asyncio.create_task(_forward(program.stdout, 1, log, tail)),
+        asyncio.create_task(_forward(program.stderr, 2, log, tail)),
+    ]
+    try:
+        code = await program.wait()
+        await asyncio.wait(readers, timeout=_REAP_S)
+    finally:
+        await program.aclose()
+        for reader in readers:
+            reader.cancel()
+    if code:
+        printed = " ".join(" ".join(tail).split())[-1500:]
+        raise BuildFailedError(f"'{what[:300]}' ended with exit code {code}. {printed}")
+
+
+async def _forward(stream: asyncio.StreamReader, fd: int, log: Callable[[str, int], None], tail: list[str]) -> None:
+    async for text in lines(stream):
+        tail.append(text)
+        del tail[:-12]
+        log(text, fd)
+
+
+def configuration() -> dict[str, str]:
+    """Return the environment variables that configure this machine's installers."""
+    return {name: value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)}
+
+
+def configured_files() -> list[tuple[Path, str]]:
+    """Return the files that configure installers for root inside an image, as (host path, path inside)."""
+    found = [(Path(path), path) for path in _SYSTEM_FILES]
+    found += [(Path.home() / source, f"/root/{target}") for source, target in _USER_FILES]
+    found += [(Path(path), path) for path in _configured_paths()]
+    return [(source, target) for source, target in found if source.is_file()]
 
 
 def _configured_paths() -> list[str]:

@@ -83,7 +83,7 @@ class Builder:
             await self._begin(sandbox, plan, parent)
             context = scratch / "context"
             if any(isinstance(step, Copy) for step in plan.steps):
-                await asyncio.to_thread(self._fill, context, context_mount, context_files)
+                await asyncio.to_thread(self.fill, context, context_mount, context_files)
             build = _Build(sandbox, plan.config, context, log, checked=self._checked)
             for step in plan.steps:
                 await build.run(step)
@@ -104,7 +104,8 @@ class Builder:
             else:
                 await _duplicate(source, sandbox.image / name, copy=_changes(plan, name))
 
-    def _fill(self, context: Path, mount_id: str, files: Mapping[str, bytes]) -> None:
+    def fill(self, context: Path, mount_id: str, files: Mapping[str, bytes]) -> None:
+        """Lay out a build context in a new directory. Raises RefusedError, OSError."""
         context.mkdir()
         if mount_id:
             self._lay_out([mount_id], context)

@@ -25,6 +25,10 @@ class RefusedError(Exception):
     """An image asks for something that this cloud cannot build; the message says why and what to do, in sentences."""
 
 
+class NeedsRootError(RefusedError):
+    """An image asks for something that needs a root file system of its own; the message is that of a refusal."""
+
+
 @dataclass(frozen=True)
 class Instruction:
     """One instruction: its keyword in capitals, and the text after it on one line."""
@@ -131,7 +135,7 @@ def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
         elif token in ("&&", ";"):
             found.append([])
         else:
-            raise RefusedError(f"'{token}' needs a shell, which the local cloud does not run: use plain commands.")
+            raise NeedsRootError(f"'{token}' needs a shell, which the local cloud does not run: use plain commands.")
     return [command for command in found if command]
 
 
@@ -155,7 +159,7 @@ def _tokens(pattern: "re.Pattern[str]", text: str, variables: Mapping[str, str])
             and match.lastgroup != "single"
             and _SUBSTITUTION.search(text, match.start(), match.end() + 1)
         ):
-            raise RefusedError(
+            raise NeedsRootError(
                 "Command substitution needs a shell, which the local cloud does not run: write out the words."
             )
         position = match.end()

@@ -18,7 +18,7 @@ from workbench.local_cloud.base.system_root import system_python
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # The SDK's debian_slim installs compilers for packages without wheels. They are not required here: most packages have
 # wheels, and the build of one that has none fails with a clear error.
-_COMPILERS = frozenset(("gcc", "gfortran", "build-essential"))
+COMPILERS = frozenset(("gcc", "gfortran", "build-essential"))
 _ASK_S = 20
 
 
@@ -49,7 +49,7 @@ def is_own_system(base: str) -> bool:
 def missing_system_packages(wanted: list[str]) -> list[str]:
     """Return those Debian packages that are not installed, and of which no program of that name is found either."""
     names = [name.partition("=")[0].partition(":")[0] for name in wanted]
-    return [name for name in names if name not in _COMPILERS and not _on_host(name)]
+    return [name for name in names if name not in COMPILERS and not _on_host(name)]
 
 
 def _on_host(package: str) -> bool:

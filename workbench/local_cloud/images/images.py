@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Row
 
@@ -22,13 +22,16 @@ from workbench.local_cloud.apps.app_logs import LogRow, Origin, Wanted
 from workbench.local_cloud.base.errors import failed_precondition, not_found
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.ids import new_id
-from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images import layouts, rooted_steps
 from workbench.local_cloud.images.build_logs import BuildLog, Line
 from workbench.local_cloud.images.build_sandbox import LAYER_DEADLINE_S, BuildFailedError
 from workbench.local_cloud.images.builder import Builder
-from workbench.local_cloud.images.dockerfile import RefusedError
+from workbench.local_cloud.images.dockerfile import NeedsRootError, RefusedError
 from workbench.local_cloud.images.plans import Adopt, ImageConfig, Plan, Step
+from workbench.local_cloud.images.rooted_builder import RootedBuilder
 from workbench.local_cloud.images.steps import interpret
+from workbench.local_cloud.rootfs.ids import NoRangeError, ids
+from workbench.local_cloud.rootfs.layers import Layers
 from workbench.local_cloud.store.database import Database
 
 _log = structlog.get_logger(__name__)
@@ -38,7 +41,7 @@ MAX_BUILDS = 2  # at a time: an installer uses all of the machine's cores
 _STOP_S = 10.0
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
 _SLEEP = ["sleep", "172800"]
-_KEY_VERSION = 2  # to be raised when the same definition is built differently from then on
+_KEY_VERSION = 3  # to be raised when the same definition is built differently from then on
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS image_layers (
@@ -68,7 +71,14 @@ class Image:
     @property
     def python(self) -> str:
         """The path of the image's own Python as guests see it, empty when it has none."""
+        if self.is_rooted:
+            return self.config.guest_python
         return layouts.PYTHON if self.config.interpreter else ""
+
+    @property
+    def is_rooted(self) -> bool:
+        """Whether the image has a root file system of its own, instead of this machine's system."""
+        return bool(self.config.layers)
 
     def binds(self, split: Iterable[str]) -> list[tuple[Path, str]]:
         """Return what to bind read-only into a guest, as (host path, path inside).
@@ -82,6 +92,8 @@ class Image:
 
     def env(self) -> dict[str, str]:
         """Return the image's environment variables; its own programs come first on PATH."""
+        if self.is_rooted:
+            return rooted_steps.own_path(self.config)
         return self.config.env if self.directory is None else {"PATH": layouts.IMAGE_PATH, **self.config.env}
 
     def command(self, arguments: list[str]) -> list[str]:
@@ -102,18 +114,24 @@ class Images:
         database: Database,
         root: Path,
         *,
+        layers: Layers,
+        seccomp: bytes,
         lay_out: Callable[[list[str], Path], None],
         mount_checksum: Callable[[str], str],
         secrets: Callable[[list[str]], dict[str, str]],
     ) -> None:
         """Mark builds that an earlier process did not finish as failed.
 
-        `lay_out` copies the files of mounts into a directory, `mount_checksum` returns that of a mount's contents, and
+        `layers` holds the root file systems of images, and `seccomp` is the filter for programs that run on them during
+        a build. `lay_out` copies the files of mounts into a directory, `mount_checksum` returns that of a mount's contents, and
         `secrets` resolves secrets' ids into environment variables.
         """
         self._db = database
         self._root = root
+        self.layers = layers
+        self.seccomp = seccomp
         self._builder = Builder(root, lay_out=lay_out)
+        self._rooted = RootedBuilder(root, layers, builder=self._builder, seccomp=seccomp)
         self._mount_checksum = mount_checksum
         self._secrets = secrets
         self._builds: dict[str, asyncio.Task[None]] = {}
@@ -147,6 +165,8 @@ class Images:
             raise failed_precondition(image.failure or f"Image {image_id} is still being built.")
         if image.directory is not None and not image.directory.is_dir():
             raise failed_precondition(f"The files of image {image_id} are missing: deploy again to build it anew.")
+        if not all(map(self.layers.has, image.config.layers)):
+            raise failed_precondition(f"The files of image {image_id} are missing: deploy again to build it anew.")
         return image
 
     def delete(self, image_id: str) -> None:
@@ -172,14 +192,15 @@ class Images:
         parent = next(iter(parents.values()), None)
         files = parent.directory / layouts.TREE if parent is not None and parent.directory is not None else None
         try:
-            plan = await asyncio.to_thread(interpret, image, configs, secrets=secrets, files=files)
-        except RefusedError as error:
+            plan = await asyncio.to_thread(_interpreted, image, configs, secrets, files)
+        except (RefusedError, NoRangeError) as error:
             refusal = str(error)
         key: str | None = _key(image, parent_key, checksum, secrets, plan.steps)
         row = self._db.one("SELECT * FROM image_layers WHERE key=?", (key,))
         if row is not None and not force_build and not ignore_cache:
             found = self._image(row)
             gone = found.directory is not None and not found.directory.is_dir()
+            gone = gone or not all(map(self.layers.has, found.config.layers))
             if found.state == BUILDING or (found.state == BUILT and not gone):
                 return found.image_id
             image_id = found.image_id
@@ -188,6 +209,7 @@ class Images:
             if ignore_cache and not force_build:
                 key = None
         directory = parent.directory.name if parent is not None and parent.directory is not None else ""
+        directory = "" if plan.rooted else directory
         ids = json.dumps([base.image_id for base in parents.values()])
         with self._db.transaction():
             self._db.execute("UPDATE image_layers SET key=NULL WHERE key=? AND image_id<>?", (key, image_id))
@@ -201,10 +223,29 @@ class Images:
         if refusal or not plan.steps:
             self._finish(image_id, plan.config, directory, log.redacted(refusal))
         else:
-            task = asyncio.create_task(self._build(image_id, image, plan, parent, secrets, log))
+            task = asyncio.create_task(
+                self._build(image_id, image, plan, parent, secrets, log, checksum, anew=force_build or ignore_cache)
+            )
             self._builds[image_id] = task
             task.add_done_callback(lambda _: self._builds.pop(image_id, None))
         return image_id
+
+    def on_top(self, image_id: str, layer: str, *, label: str) -> str:
+        """Make an image with the config of another one and a layer on top of its layers; returns its id.
+
+        `label` is a line for the image's log. Raises CloudError as `built` does.
+        """
+        below = self.built(image_id)
+        config = replace(below.config, layers=(layer, *below.config.layers))
+        new = new_id("im")
+        log = self._logs[new] = BuildLog(hidden=())
+        log.add(f"{label}\n", 1)
+        self._db.execute(
+            "INSERT INTO image_layers VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (new, None, BUILDING, json.dumps([image_id]), config.to_json(), "", "", "", time.time(), 0.0),
+        )
+        self._finish(new, config, "", "")
+        return new
 
     async def _build(
         self,
@@ -214,12 +255,28 @@ class Images:
         parent: Image | None,
         secrets: Mapping[str, str],
         log: BuildLog,
+        checksum: str,
+        *,
+        anew: bool,
     ) -> None:
         directory = self._root / image_id
         config, failure = plan.config, ""
         try:
             async with self._slots, asyncio.timeout(LAYER_DEADLINE_S):
                 await asyncio.to_thread(remove_tree, directory)  # left by a build that was killed after its last step
+                if plan.rooted:
+                    config = await self._rooted.build(
+                        plan,
+                        image_id=image_id,
+                        parent=parent.directory if parent is not None else None,
+                        context_mount=image.context_mount_id,
+                        context_files={file.filename: file.data for file in image.context_files},
+                        checksum=_context_key(image, checksum),
+                        log=log.add,
+                        anew=anew,
+                    )
+                    self._finish(image_id, config, "", "")
+                    return
                 config = await self._builder.build(
                     plan,
                     directory=directory,
@@ -293,6 +350,23 @@ class Images:
             started_at=row["started_at"],
             finished_at=row["finished_at"],
         )
+
+
+def _interpreted(
+    image: api_pb2.Image, parents: Mapping[str, ImageConfig], secrets: Mapping[str, str], files: Path | None
+) -> Plan:
+    """Read a layer: for this machine's system if that has all it needs, else for a root file system of its own."""
+    if not any(parent.layers for parent in parents.values()):
+        try:
+            return interpret(image, parents, secrets=secrets, files=files)
+        except NeedsRootError:
+            ids()  # raises NoRangeError, whose message is the one that helps
+    return rooted_steps.interpret(image, parents, secrets=secrets)
+
+
+def _context_key(image: api_pb2.Image, mount_checksum: str) -> str:
+    files = sorted((file.filename, hashlib.sha256(file.data).hexdigest()) for file in image.context_files)
+    return hashlib.sha256(json.dumps([mount_checksum, files]).encode()).hexdigest()
 
 
 def _key(

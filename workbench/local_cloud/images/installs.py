@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workbench.local_cloud.images.dockerfile import RefusedError
+from workbench.local_cloud.images.dockerfile import NeedsRootError, RefusedError
 
 # Options that say where to install, which the cloud decides, and options without an effect here: they are dropped.
 _PIP_DROPPED = frozenset(("--system", "--break-system-packages", "--no-cache-dir", "--no-cache"))
@@ -52,13 +52,13 @@ def pip_arguments(command: list[str]) -> list[str] | None:
     if rest[:2] == ["cache", "purge"]:
         return []
     if rest[:1] != ["install"]:
-        raise RefusedError(f"'pip {rest[0] if rest else ''}' is not implemented by the local cloud: use pip install.")
+        raise NeedsRootError(f"'pip {rest[0] if rest else ''}' is not implemented by the local cloud: use pip install.")
     found: list[str] = []
     words = iter(rest[1:])
     for word in words:
         option = word.partition("=")[0]
         if option in _ELSEWHERE:
-            raise RefusedError(f"{option}: packages go into the image's own environment only. Leave it out.")
+            raise NeedsRootError(f"{option}: packages go into the image's own environment only. Leave it out.")
         if option in _PIP_DROPPED or option in _PIP_DROPPED_WITH_VALUE:
             if option in _PIP_DROPPED_WITH_VALUE and "=" not in word:
                 next(words, None)
@@ -76,14 +76,16 @@ def npm_arguments(arguments: list[str]) -> list[str] | None:
     if verbs[:2] in (["cache", "clean"], ["cache", "verify"]):
         return None
     if not verbs or verbs[0] not in ("install", "i", "add"):
-        raise RefusedError(
+        raise NeedsRootError(
             f"'npm {verbs[0] if verbs else ''}' is not implemented by the local cloud: use npm install -g."
         )
     if not _NPM_GLOBAL & set(arguments):
-        raise RefusedError("npm install without -g is not implemented by the local cloud: add -g.")
+        raise NeedsRootError("npm install without -g is not implemented by the local cloud: add -g.")
     for word in arguments:
         if word.startswith(_NPM_REFUSED):
-            raise RefusedError(f"{word.partition('=')[0]}: packages go into the image's own prefix only. Leave it out.")
+            raise NeedsRootError(
+                f"{word.partition('=')[0]}: packages go into the image's own prefix only. Leave it out."
+            )
     wanted = [word for word in arguments if word not in _NPM_GLOBAL]
     wanted.remove(verbs[0])
     if len(verbs) < 2:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from workbench.local_cloud.images.dockerfile import RefusedError
+from workbench.local_cloud.images.dockerfile import NeedsRootError, RefusedError
 
 IMAGE_ROOT = "/opt/image"
 VENV = f"{IMAGE_ROOT}/venv"
@@ -48,7 +48,7 @@ def target(text: str, *, workdir: str, what: str = "A file") -> PurePosixPath:
         raise RefusedError(f"The path '{text[:200]}' must not contain '..': write it without.")
     path = PurePosixPath("/", *path.parts[1:])  # PurePosixPath keeps two slashes at the front, as POSIX allows
     if is_system(path) or path.is_relative_to(IMAGE_ROOT):
-        raise RefusedError(f"{what} cannot be at {path}, which belongs to the local cloud: use a path below /opt.")
+        raise NeedsRootError(f"{what} cannot be at {path}, which belongs to the local cloud: use a path below /opt.")
     return path
 
 

@@ -13,8 +13,8 @@ from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 class ImageConfig:
     """An image's config: its environment, working directory, entrypoint and CMD, and its Python.
 
-    `python` is a version `X.Y`. A guest gets `directories` empty and writable, unless the image has files there. There
-    is no user: containers run as the cloud's user, and sandboxes as an unprivileged user of their own.
+    `python` is a version `X.Y`. A guest gets `directories` empty and writable, unless the image has files there. Without
+    `layers` there is no user: containers run as the cloud's user, and sandboxes as an unprivileged user of their own.
     """
 
     python: str = host.OWN_PYTHON
@@ -26,6 +26,11 @@ class ImageConfig:
     installed: bool = False  # whether an installer has put anything into its Python environment
     interpreter: str = ""  # the Python from which its environment was made, empty without an environment
     interpreter_prefix: str = ""  # that Python's prefix, empty below /usr; guests see the image's copy there
+    packages: tuple[str, ...] = ()  # of this machine's system that it asked for
+    layers: tuple[str, ...] = ()  # of its own root file system, the topmost first; empty on this machine's system
+    user: str = ""  # `name[:group]` as which its programs run; only with layers
+    shell: tuple[str, ...] = ("/bin/sh", "-c")
+    guest_python: str = ""  # with layers: the path of the Python that runs functions, empty if there is none
 
     def to_json(self) -> str:
         """Return the config as it is stored."""
@@ -67,13 +72,96 @@ class Copy:
     mode: int | None = None
 
 
-Step = MakePython | Adopt | Copy | PipInstall | UvSync | NpmInstall
+@dataclass(frozen=True)
+class MachineBase:
+    """Begin with a base made of this machine's own system. With `python` (`X.Y`) it gets an environment of that Python.
+
+    The files that the image below has, which shares this machine's system, are laid over it. `packages` are those that
+    the base has beside its usual ones.
+    """
+
+    python: str
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Begin with an image of a registry, by the name that the layer gives it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Begin with no files at all."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a program as the image's user in its own root file system. `words` are its argv, `text` is what was asked."""
+
+    words: tuple[str, ...]
+    text: str
+    env: tuple[tuple[str, str], ...]
+    workdir: str
+    user: str
+
+
+@dataclass(frozen=True)
+class CopyIn:
+    """Copy files of the build context into the image's own root file system.
+
+    `owner` is `user[:group]`; with `unpack`, archives are unpacked.
+    """
+
+    sources: tuple[str, ...]
+    destination: str
+    into: bool
+    mode: int | None
+    owner: str
+    unpack: bool
+
+
+@dataclass(frozen=True)
+class PutUv:
+    """Copy this machine's `uv` to a path, in place of a COPY from uv's own image."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class MakeDirectory:
+    """Make a directory in the image's own root file system, owned by its user."""
+
+    path: str
+    owner: str
+
+
+Step = (
+    MakePython
+    | Adopt
+    | Copy
+    | PipInstall
+    | UvSync
+    | NpmInstall
+    | MachineBase
+    | Pull
+    | Scratch
+    | Run
+    | CopyIn
+    | PutUv
+    | MakeDirectory
+)
 
 
 @dataclass
 class Plan:
-    """A layer that can be built here: the image's config, the steps of the build, and the lines its log begins with."""
+    """A layer that can be built here: the image's config, the steps of the build, and the lines its log begins with.
+
+    With `rooted` the image gets a root file system of its own.
+    """
 
     config: ImageConfig
     steps: list[Step] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    rooted: bool = False

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from modal_proto import api_pb2
 
 from workbench.local_cloud.images import adopted, dockerfile, host, layouts
-from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
+from workbench.local_cloud.images.dockerfile import Instruction, NeedsRootError, RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync, npm_arguments, pip_arguments
 from workbench.local_cloud.images.plans import Adopt, Copy, ImageConfig, MakePython, Plan
 
@@ -57,7 +57,7 @@ def interpret(
         try:
             reader.read(instruction)
         except RefusedError as refusal:
-            raise RefusedError(f"{refusal} The layer was: {str(instruction)[:500]}") from None
+            raise type(refusal)(f"{refusal} The layer was: {str(instruction)[:500]}") from None
     if not reader.started:
         raise RefusedError("The layer has no FROM: begin it with one.")
     return reader.plan
@@ -104,7 +104,7 @@ class _Reader:
             case "RUN":
                 self._run(text)
             case "USER":
-                raise RefusedError(
+                raise NeedsRootError(
                     "USER is not implemented by the local cloud, which chooses the user of each program: leave it out."
                 )
             case "LABEL" | "EXPOSE" | "SHELL" | "MAINTAINER" | "STOPSIGNAL":
@@ -131,7 +131,7 @@ class _Reader:
             return
         known = _PYTHON_IMAGE.match(name)
         if known is None:
-            raise RefusedError(
+            raise NeedsRootError(
                 f"The base image '{name[:200]}' is not available on the local cloud, which has no registry: use "
                 "debian_slim, or python:3.X."
             )
@@ -204,7 +204,7 @@ class _Reader:
                 continue  # without an effect, since guests see the files read-only
             elif word.startswith("--"):
                 option = word.partition("=")[0][:50]
-                raise RefusedError(f"{option} is not implemented by the local cloud: leave it out.")
+                raise NeedsRootError(f"{option} is not implemented by the local cloud: leave it out.")
             else:
                 paths.append(word)
         if len(paths) < 2:
@@ -216,7 +216,7 @@ class _Reader:
             if ".." in PurePosixPath(source).parts:
                 raise RefusedError(f"'{source[:200]}' has '..' in it: a source must be in the build context.")
             if instruction.keyword == "ADD" and _ARCHIVE.search(source):
-                raise RefusedError("Archives are not unpacked by the local cloud: use COPY, or copy what is in it.")
+                raise NeedsRootError("Archives are not unpacked by the local cloud: use COPY, or copy what is in it.")
         into = last.endswith("/") or last in (".", "./") or len(sources) > 1
         destination = layouts.target(last, workdir=self.plan.config.workdir or "/")
         self.plan.steps.append(Copy(tuple(sources), destination, into, mode))
@@ -251,7 +251,7 @@ class _Reader:
             self.plan.steps.append(UvSync(tuple(command[2:])))
             self._change(installed=True)
         else:
-            raise RefusedError(
+            raise NeedsRootError(
                 f"'{' '.join(command)[:100]}' cannot be run in an image build of the local cloud, which has only "
                 f"{_BUILD_COMMANDS}."
             )
@@ -263,7 +263,7 @@ class _Reader:
             copied = [str(step.destination) for step in self.plan.steps if isinstance(step, Copy)]
             stays = any(_meets(path, destination) for destination in copied) or self._has_file(path)
             if stays or not path.startswith(_LEFT_BY_INSTALLERS):
-                raise RefusedError(
+                raise NeedsRootError(
                     f"rm of '{word[:100]}' is not implemented by the local cloud: do not copy it in the first place."
                 )
 
@@ -311,12 +311,16 @@ class _Reader:
         if not verbs or verbs[0] in _APT_NOTHING:
             return
         if verbs[0] != "install":
-            raise RefusedError(f"'apt-get {verbs[0][:50]}' is not implemented by the local cloud: use apt-get install.")
+            raise NeedsRootError(
+                f"'apt-get {verbs[0][:50]}' is not implemented by the local cloud: use apt-get install."
+            )
         if missing := host.missing_system_packages(verbs[1:]):
-            raise RefusedError(
+            raise NeedsRootError(
                 f"Not installed on this machine, whose system packages the image uses: {', '.join(missing)}. "
                 f"Run `sudo apt-get install -y {' '.join(missing)}`."
             )
+        names = {word.partition("=")[0] for word in verbs[1:]} - host.COMPILERS
+        self._change(packages=tuple(sorted({*self.plan.config.packages, *names})))
 
     def _npm(self, arguments: list[str]) -> None:
         wanted = npm_arguments(arguments)

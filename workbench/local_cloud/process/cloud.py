@@ -47,6 +47,8 @@ from workbench.local_cloud.objects.secrets import SecretRpcs
 from workbench.local_cloud.process.control_routes import ControlRoutes
 from workbench.local_cloud.process.fault_targets import FaultTargets
 from workbench.local_cloud.process.live_mounts import LiveMounts
+from workbench.local_cloud.rootfs.layers import Layers
+from workbench.local_cloud.sandboxes.engine import isolation
 from workbench.local_cloud.sandboxes.engine.engine import Engine
 from workbench.local_cloud.sandboxes.engine.host_users import Users
 from workbench.local_cloud.sandboxes.ledger import Ledger
@@ -114,6 +116,7 @@ class LocalCloud:
         snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
         secrets = SecretRpcs(database, objects)
         file_mounts = MountRpcs(database, content, blobs)
+        self._layers = Layers(_directory(state / "rootfs", mode=0o711))
         self._sandboxes = Sandboxes(
             self._engine,
             copies,
@@ -121,6 +124,7 @@ class LocalCloud:
             Ledger(database),
             Users(database),
             _directory(run / "files", mode=0o711),
+            layers=self._layers,
             lay_out=file_mounts.lay_out,
             on_notice=self._notice,
             on_output=self._output,
@@ -130,6 +134,8 @@ class LocalCloud:
         self._images = images.Images(
             database,
             _directory(state / "images", mode=0o711),
+            layers=self._layers,
+            seccomp=isolation.seccomp_program(rooted=True),
             lay_out=file_mounts.lay_out,
             mount_checksum=file_mounts.checksum,
             secrets=secrets.resolve,

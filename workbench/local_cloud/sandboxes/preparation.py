@@ -11,6 +11,8 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.images import Image
+from workbench.local_cloud.rootfs.ids import ids
+from workbench.local_cloud.rootfs.layers import Layers
 from workbench.local_cloud.sandboxes.engine.host_users import Users
 from workbench.local_cloud.sandboxes.engine.spec import HOME, BindMount, SandboxSpec
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import limits_of
@@ -23,11 +25,12 @@ LayOut = Callable[[list[str], Path], None]
 class Preparation:
     """Makes a sandbox's mounts. Each is stored in its record at once, so that it is released if a later step fails."""
 
-    def __init__(self, copies: WorkingCopies, users: Users, files: Path, *, lay_out: LayOut) -> None:
-        """`lay_out` copies the files of mounts into a directory, of which one per sandbox is made in `files`."""
+    def __init__(self, copies: WorkingCopies, users: Users, files: Path, *, layers: Layers, lay_out: LayOut) -> None:
+        """`layers` has the files of images with a root file system of their own. `lay_out` copies the files of mounts into a directory, of which one per sandbox is made in `files`."""
         self._copies = copies
         self._users = users
         self._files = files
+        self._layers = layers
         self._lay_out = lay_out
 
     async def spec(self, record: Record, env: dict[str, str], image: Image) -> SandboxSpec:
@@ -35,6 +38,10 @@ class Preparation:
         definition = record.definition
         written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
         uid = self._users.take(record.sandbox_id, json.dumps(written) if written else None)
+        owner = uid
+        if image.is_rooted:
+            record.root = self._layers.open(image.config.layers)
+            uid = ids().root
         workdir = posixpath.normpath(f"/{(definition.workdir or image.config.workdir or HOME).lstrip('/')}")
         places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
         files = await self._files_of(record) if definition.mount_ids else None
@@ -58,6 +65,8 @@ class Preparation:
                 owner_uid=uid,
                 max_stored_bytes=limits.stored_bytes,
             )
+            if image.is_rooted:
+                copy.path.chmod(0o755)  # the image may have several users
             record.mounts[mount.mount_path.rstrip("/")] = copy
             binds.append(BindMount(copy.path, mount.mount_path, mount.read_only))
         return SandboxSpec(
@@ -65,11 +74,19 @@ class Preparation:
             uid=uid,
             mounts=tuple(binds),
             env=env,
-            directories=(*image.config.directories, *self._empty_workdir(workdir, image, files, definition)),
+            directories=() if image.is_rooted else self._directories(workdir, image, files, definition),
             python=image.python,
             workdir=workdir,
+            root=record.root,
+            owner=owner,
+            user=image.config.user,
             limits=limits,
         )
+
+    def _directories(
+        self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox
+    ) -> tuple[str, ...]:
+        return (*image.config.directories, *self._empty_workdir(workdir, image, files, definition))
 
     def _empty_workdir(self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox) -> list[str]:
         """Return [workdir] if it must be made as an empty directory, because nothing else in the sandbox has it."""

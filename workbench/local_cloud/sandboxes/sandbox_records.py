@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workbench.local_cloud.rootfs.layers import Root
 from workbench.local_cloud.sandboxes.engine.execs import Exec
 from workbench.local_cloud.sandboxes.engine.readiness import Readiness
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
@@ -23,7 +24,7 @@ _AUTHOR_TAGS_CHARS = 200
 class Record(Known):
     """One sandbox: what is stored of it, and everything that it has while it runs.
 
-    `mounts` are its working copies by mount path, `files` the directory with files of its other mounts. `ending` is the
+    `mounts` are its working copies by mount path, `files` the directory with files of its other mounts, `root` its own root file system (None: it has this machine's). `ending` is the
     task that ends it, None until that begins; `ended` is set when it has a result. `refusals` counts connections that
     its egress policy refused, `logging` are the tasks that copy its output into the log.
     """
@@ -36,6 +37,7 @@ class Record(Known):
     web_access: WebFunctionAccess | None = None
     refusals: int = 0
     files: Path | None = None
+    root: Root | None = None
     mounted: set[str] = field(default_factory=set)  # the paths at which snapshots of directories are mounted
     usage: UsageMeter = field(default_factory=UsageMeter)
     logging: list[asyncio.Future[None]] = field(default_factory=list)

@@ -15,6 +15,7 @@ from workbench.local_cloud.base.descriptors import OF_A_SANDBOX, Descriptors
 from workbench.local_cloud.base.errors import CloudError, already_exists, failed_precondition, not_found
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.images.images import Image
+from workbench.local_cloud.rootfs.layers import Layers
 from workbench.local_cloud.sandboxes.commits import commit, commit_in_background
 from workbench.local_cloud.sandboxes.endings import EXIT_TERMINATED, Status, finish_the_log, outcome
 from workbench.local_cloud.sandboxes.engine.engine import Engine
@@ -57,6 +58,7 @@ class Sandboxes:
         users: Users,
         files: Path,
         *,
+        layers: Layers,
         lay_out: LayOut,
         on_notice: OnNotice,
         on_output: OnOutput,
@@ -67,14 +69,15 @@ class Sandboxes:
 
         `on_notice` gets the cloud's notices about a sandbox and `on_output` its program's output, for the app's log.
         `serves_web` says whether a web function is served at a loopback port now. `lay_out` copies the files of mounts
-        into a directory, of which one per sandbox is made in `files`. `egress_test_networks` are private networks that
+        into a directory, of which one per sandbox is made in `files`; `layers` holds the files of images. `egress_test_networks` are private networks that
         sandboxes may reach nevertheless, for tests.
         """
         self._egress_test_networks = tuple(egress_test_networks)
         self.serves_web = serves_web
         self._engine = engine
         self._clock = clock
-        self._preparation = Preparation(copies, users, files, lay_out=lay_out)
+        self._preparation = Preparation(copies, users, files, layers=layers, lay_out=lay_out)
+        self._layers = layers
         self._users = users
         self._on_notice = on_notice
         self._on_output = on_output
@@ -313,6 +316,8 @@ class Sandboxes:
         finally:
             for copy in record.mounts.values():
                 await copy.discard()
+            if record.root is not None:
+                await self._layers.close(record.root)
             if record.files is not None:
                 await asyncio.to_thread(shutil.rmtree, record.files, ignore_errors=True)
             self._users.release(record.sandbox_id)

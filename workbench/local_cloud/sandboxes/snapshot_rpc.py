@@ -13,6 +13,7 @@ from modal_proto import task_command_router_pb2 as tcr
 
 from workbench.local_cloud.base.errors import CloudError, Reason, failed_precondition, invalid, not_found
 from workbench.local_cloud.images.images import Images
+from workbench.local_cloud.rootfs.layers import LayerError
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
 from workbench.local_cloud.sandboxes.sandbox_records import Record
 from workbench.local_cloud.sandboxes.sandbox_snapshots import WRITABLE, Snapshot, SnapshotError, Snapshots
@@ -23,6 +24,7 @@ _DEFAULT_TTL_S = 30 * 24 * 3600  # Modal's
 _NO_EXPIRY = -1
 _MAX_ID = 128
 _MAX_PATH_BYTES = 4096
+TakeRequest = tcr.TaskSnapshotFilesystemRequest | tcr.TaskSnapshotDirectoryRequest
 
 
 class SnapshotRpcs:
@@ -51,7 +53,7 @@ class SnapshotRpcs:
         """Mount a directory's snapshot at a path of a running sandbox; the files there are hidden."""
         record, sandbox = self._running(request)
         path = _path(request.path)
-        if not path.startswith(tuple(f"{top}/" for top in WRITABLE)):
+        if record.root is None and not path.startswith(tuple(f"{top}/" for top in WRITABLE)):
             raise invalid(f"On the local cloud, an image can be mounted below {' or '.join(WRITABLE)}, not at {path}.")
         for target in (*record.mounts, *record.mounted):
             if f"{path}/".startswith(f"{target}/") or target.startswith(f"{path}/"):
@@ -88,7 +90,7 @@ class SnapshotRpcs:
 
     async def _take(
         self,
-        request: tcr.TaskSnapshotFilesystemRequest | tcr.TaskSnapshotDirectoryRequest,
+        request: TakeRequest,
         kind: str,
         paths: tuple[str, ...],
         *,
@@ -103,16 +105,25 @@ class SnapshotRpcs:
         taken = self._snapshots.taken(record.task_id, request.snapshot_id)
         if taken is not None:  # a retry
             return taken.image_id
+        base = record.definition.image_id
+        if kind == "filesystem" and record.root is not None:
+            try:
+                layer = await self._images.layers.copy(record.root)
+            except LayerError as error:
+                raise failed_precondition(f"The snapshot cannot be taken: {error}.") from error
+            image_id = self._images.on_top(base, layer, label=f"Snapshot of the sandbox {record.sandbox_id}")
+            return self._keep(Snapshot(image_id, "layer", base, ""), record, request, ttl_s)
         try:
             sha256 = await self._snapshots.pack(sandbox, paths, top=top, exclude=list(record.mounts))
         except SnapshotError as error:
             raise failed_precondition(f"The snapshot cannot be taken: {error}.") from error
-        base = record.definition.image_id
         label = f'LABEL local-cloud.snapshot="{record.task_id} {request.snapshot_id!r}"'
         image = api_pb2.Image(dockerfile_commands=["FROM base", label])
         image.base_images.add(docker_tag="base", image_id=base)
         image_id = await self._images.get_or_create(image)  # ready at once, since a label needs no build
-        snapshot = Snapshot(self._images.built(image_id).image_id, kind, base, sha256)
+        return self._keep(Snapshot(self._images.built(image_id).image_id, kind, base, sha256), record, request, ttl_s)
+
+    def _keep(self, snapshot: Snapshot, record: Record, request: TakeRequest, ttl_s: float) -> str:
         self._snapshots.keep(
             snapshot,
             task_id=record.task_id,

@@ -30,7 +30,7 @@ class Engine:
         self._clock = clock or Clock()
         self._disks = Disks()
         self._sandboxes: set[Sandbox] = set()
-        self._seccomp = isolation.seccomp_program()
+        self._seccomp = {rooted: isolation.seccomp_program(rooted=rooted) for rooted in (False, True)}
         cgroups.reap()
         self._cgroups = cgroups.Cgroups.detect()
         (root / cgroups.NOTE).write_text("".join(f"{path}\n" for path in self._cgroups.directories))
@@ -46,7 +46,7 @@ class Engine:
         directory = Path(tempfile.mkdtemp(dir=self._root))
         sandbox = Sandbox(spec, on_sync, on_notice, directory, group, clock=self._clock, disks=self._disks)
         self._sandboxes.add(sandbox)
-        starting = asyncio.ensure_future(sandbox.start(seccomp=self._seccomp))
+        starting = asyncio.ensure_future(sandbox.start(seccomp=self._seccomp[spec.root is not None]))
         try:
             await asyncio.shield(starting)
         except BaseException:

@@ -52,9 +52,21 @@ _DENIED = (
     "lookup_dcookie", "nfsservctl",
 )
 # fmt: on
+# New mount, cgroup, UTS, IPC, user, process and network namespaces, and one for time.
+_NEW_NAMESPACES = (
+    0x00020000,
+    0x02000000,
+    0x04000000,
+    0x08000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+    0x00000080,
+)  # fmt: skip
+_UNNAMED = (457, 458)  # statmount, listmount: newer than the names that the library knows
 SNAPSHOT_PROGRAM = "/__modal/.bin/modal-sandbox-fs-snapshot"
 # The programs that the SDK runs for `Sandbox.filesystem`, and the paths at which it expects them.
-_FS_TOOLS = {
+FS_TOOLS = {
     "fs_tools.py": "/__modal/.bin/modal-sandbox-fs-tools",
     "fs_watch.py": "/__modal/.bin/modal-sandbox-fs-watch",
     "fs_snapshot.py": SNAPSHOT_PROGRAM,
@@ -62,7 +74,7 @@ _FS_TOOLS = {
 _ALLOWED_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _LOCAL_BIN = Path("/usr/local/bin")
-_GUEST = Path(__file__).parents[1] / "guest"
+GUEST = Path(__file__).parents[1] / "guest"
 
 
 def _local_programs(python: str, own: str, data: Callable[[bytes], str]) -> Iterator[str]:
@@ -103,15 +115,27 @@ def bubblewrap() -> str:
     return found
 
 
-def seccomp_program() -> bytes:
-    """Build the seccomp filter, as a BPF program: dangerous calls, rare socket families and TIOCSTI fail with EPERM."""
+def seccomp_program(*, rooted: bool = False) -> bytes:
+    """Build the seccomp filter, as a BPF program: dangerous calls, rare socket families and TIOCSTI fail with EPERM.
+
+    With `rooted` it is for a sandbox whose programs are root of their own file system: they may change their root, and
+    since bubblewrap cannot forbid them further namespaces there, this does.
+    """
     program = pyseccomp.SyscallFilter(defaction=pyseccomp.ALLOW)
     refuse = pyseccomp.ERRNO(errno.EPERM)
     for name in _DENIED:
+        if rooted and name == "chroot":
+            continue
         try:
             program.add_rule(refuse, name)
         except (ValueError, RuntimeError, OSError):  # a call that this architecture does not have
             continue
+    if rooted:
+        program.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")  # its flags are in memory; programs fall back
+        for flag in _NEW_NAMESPACES:
+            program.add_rule(refuse, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
+    for number in _UNNAMED:
+        program.add_rule(refuse, number)
     highest = 64
     for family in range(highest):
         if family not in _ALLOWED_FAMILIES:
@@ -166,11 +190,11 @@ def command(
     argv += ["--seccomp", data(seccomp), "--proc", "/proc", "--dev", "/dev"]
     for target in ("/tmp", "/dev/shm", HOME, *spec.directories):  # noqa: S108  # paths inside the sandbox
         argv += ["--perms", "1777", "--size", str(spec.limits.tmpfs_bytes), "--tmpfs", target]
-    agent = (_GUEST / "agent.py").read_bytes()
+    agent = (GUEST / "agent.py").read_bytes()
     argv += ["--perms", "0444", "--ro-bind-data", data(agent), "/run/agent.py"]
-    programs = {"sync.py": os.path.realpath("/usr/bin/sync"), **_FS_TOOLS}
+    programs = {"sync.py": os.path.realpath("/usr/bin/sync"), **FS_TOOLS}
     for script, target in programs.items():
-        program = f"#!{python} -ISXutf8\n".encode() + (_GUEST / script).read_bytes()
+        program = f"#!{python} -ISXutf8\n".encode() + (GUEST / script).read_bytes()
         argv += ["--perms", "0555", "--ro-bind-data", data(program), target]
     for mount in spec.mounts:
         argv += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]

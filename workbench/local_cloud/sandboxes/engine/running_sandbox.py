@@ -18,7 +18,7 @@ import structlog
 
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.base.programs import Program
-from workbench.local_cloud.sandboxes.engine import isolation
+from workbench.local_cloud.sandboxes.engine import isolation, rooted
 from workbench.local_cloud.sandboxes.engine.activity import Activity
 from workbench.local_cloud.sandboxes.engine.agent_channel import Channel, listening_socket
 from workbench.local_cloud.sandboxes.engine.exec_registry import ExecRegistry
@@ -104,10 +104,11 @@ class Sandbox:
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
         drop: dict[str, Any] = {}
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and self._spec.root is None:  # the launcher of a root file system does it itself
             drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
         try:
-            with isolation.command(
+            starter = isolation.command if self._spec.root is None else rooted.command
+            with starter(
                 self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
             ) as (argv, descriptors):
                 self._bwrap = await Program.start(
@@ -171,7 +172,8 @@ class Sandbox:
         if self.closed:
             raise SandboxStartFailedError("the sandbox has ended")
         order = {
-            "argv": list(argv),
+            "argv": list(argv) if self._spec.root is None else rooted.argv_inside(argv),
+            "user": self._spec.user,
             "env": {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})},
             "cwd": workdir or self._spec.workdir,
         }
@@ -319,10 +321,15 @@ class Sandbox:
         self._on_notice(f"the sandbox was ended: {reason}")
         await self.terminate()
 
+    def _written(self) -> list[Path]:
+        """Return the host's directories that programs of the sandbox write to."""
+        mounts = [mount.source for mount in self._spec.mounts if not mount.read_only]
+        return [*mounts, self._spec.root.written] if self._spec.root is not None else mounts
+
     def _watchdog(self, pid: int) -> Watchdog:
         return Watchdog(
             self._spec.limits,
-            [mount.source for mount in self._spec.mounts if not mount.read_only],
+            self._written(),
             pid=pid,
             watch_memory=self.group.version == "none",
             out_of_memory=self._out_of_memory,

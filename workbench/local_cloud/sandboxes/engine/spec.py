@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
+from workbench.local_cloud.rootfs.layers import Root
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import Limits
 
 HOME = "/root"
@@ -38,7 +39,8 @@ class SandboxSpec:
 
     `directories` are paths inside of empty, writable file systems in memory; a mount at the same path hides them.
     `workdir` is made if it does not exist. `python` is the path inside of the image's own interpreter, empty without
-    one.
+    one. With `root` the sandbox's root file system is that one, its programs start as the image's `user` (`name[:group]`,
+    empty for root), `uid` is what root inside has outside, and `owner` the host user that owns the namespace.
     """
 
     sandbox_id: str
@@ -48,6 +50,9 @@ class SandboxSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = HOME
     python: str = ""
+    root: Root | None = None
+    owner: int = 0
+    user: str = ""
     limits: Limits = field(default_factory=Limits)
 
 

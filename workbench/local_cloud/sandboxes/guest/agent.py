@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -30,6 +31,8 @@ MAX_SYNC_WAITING = 16
 MAX_PROXY_WAITING = 128
 PR_SET_DUMPABLE = 4
 PEER_CREDENTIALS = struct.Struct("iII")  # process, user, group
+MAX_ACCOUNTS = 1 << 20
+ROOT_HOME = "/root"
 OOM_SCORE = b"500"  # when memory is used up, the kernel kills programs before this process
 
 
@@ -242,6 +245,9 @@ def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         try:
+            home = take_user(order.get("user", ""))
+            if home and order["env"].get("HOME") == ROOT_HOME:
+                order["env"]["HOME"] = home
             os.chdir(order["cwd"])
             os.execvpe(order["argv"][0], order["argv"], order["env"])  # noqa: S606  # no shell is the point
         except FileNotFoundError:
@@ -251,6 +257,40 @@ def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
             complain(order["argv"][0] + ": " + str(error.strerror))
     finally:
         os._exit(code)
+
+
+def take_user(text: str) -> str:
+    """Change to the user `name[:group]` of the image's own files, and return their home; does nothing for ""."""
+    if not text:
+        return ""
+    name, _, group = text.partition(":")
+    found = next((row for row in rows_of("/etc/passwd") if name in (row[0], row[2])), None)
+    if found is None and not name.isdigit():
+        raise OSError(errno.ENOENT, "the image has no user " + name)
+    uid = int(found[2]) if found else int(name)
+    gid = int(found[3]) if found else 0
+    groups = rows_of("/etc/group")
+    if group:
+        known = next((row for row in groups if group in (row[0], row[2])), None)
+        if known is None and not group.isdigit():
+            raise OSError(errno.ENOENT, "the image has no group " + group)
+        gid = int(known[2]) if known else int(group)
+    login = found[0] if found else ""
+    os.setgroups([int(row[2]) for row in groups if login and login in row[3].split(",")][:64])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    return found[5] if found else ""
+
+
+def rows_of(path: str) -> list[list[str]]:
+    """Return the rows of /etc/passwd or /etc/group that are whole; the image has written them."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read(MAX_ACCOUNTS).splitlines()
+    except OSError:
+        return []
+    rows = [line.split(":") for line in lines]
+    return [row for row in rows if len(row) >= 4 and row[2].isdigit() and (len(row) < 7 or row[3].isdigit())]
 
 
 def complain(text: str) -> None:
@@ -293,5 +333,15 @@ def descendants(root: int) -> set[int]:
         found |= more
 
 
+def become_user() -> NoReturn:
+    """Start the program in the arguments after "as" and a user, as that user."""
+    home = take_user(sys.argv[2])
+    if home:
+        os.environ["HOME"] = home
+    os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606  # no shell is the point
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "as":
+        become_user()
     main()

@@ -212,7 +212,10 @@ def remove(arguments: dict[str, Any]) -> None:
 
 def watch(arguments: dict[str, Any]) -> None:
     """Become the program that watches a path."""
-    os.execv(WATCH_PROGRAM, [WATCH_PROGRAM, json.dumps(arguments)])  # noqa: S606  # no shell is the point
+    with open("/proc/self/cmdline", "rb") as file:
+        words = file.read().split(b"\0")
+    started_by = words[: words.index(os.fsencode(sys.argv[0]))]  # the interpreter and its options
+    os.execv(started_by[0], [*started_by, WATCH_PROGRAM.encode(), json.dumps(arguments).encode()])  # noqa: S606  # no shell is the point
 
 
 COMMANDS = {

@@ -1,0 +1,43 @@
+"""The host's own Python inside a root file system that may have none: bound below /__modal, with its loader.
+
+It is started by its own loader with its own libraries, so that the image's libraries do not matter.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from workbench.local_cloud.base.system_root import system_python
+from workbench.local_cloud.rootfs.mounting import NoHostPythonError, Places, Word
+
+_HOST_USR = "/__modal/host/usr"
+
+
+def mount_host_python(places: Places) -> list[Word]:
+    """Return bubblewrap's words that bind the host's programs and libraries."""
+    return places.bind(Path("/usr"), _HOST_USR, read_only=True)
+
+
+def started_by_host_python() -> list[str]:
+    """Return the words that start the host's Python inside; a script's path follows. Raises NoHostPythonError."""
+    python, loader = system_python(), _loader()
+    if python is None or loader is None:
+        raise NoHostPythonError(
+            "There is no python3 with its loader below /usr, which images need here. "
+            "Run: sudo apt-get install -y python3"
+        )
+    libraries = sorted({str(Path(loader).parent), "/usr/lib", "/usr/lib64"})
+    return [
+        *(_inside(loader), "--library-path", ":".join(map(_inside, libraries)), _inside(python)),
+        *("-I", "-S", "-X", "utf8"),
+    ]
+
+
+@cache
+def _loader() -> str | None:
+    found = [path for place in ("/lib64", "/lib") for path in sorted(Path(place).glob("ld-linux*.so.*"))]
+    return next((real for path in found if (real := os.path.realpath(path)).startswith("/usr/")), None)
+
+
+def _inside(path: str) -> str:
+    return path.replace("/usr", _HOST_USR, 1)

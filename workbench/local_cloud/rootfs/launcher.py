@@ -1,0 +1,304 @@
+"""Starts a program on a root file system of its own, as root inside and as nobody outside.
+
+Runs as a script under the system's Python, with nothing but its standard library, and becomes the program: it makes a
+user namespace with a range of ids, mounts the layers there as one overlay, makes the places of further mounts, and
+executes bubblewrap, which it hands the merged root. The order of the calls matters; each says why.
+
+Its one argument is the number of a descriptor that holds the order as JSON, which `mounting` writes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+
+TYPE_CHECKING = False  # typing itself is a slow import
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x4000, 0x40000, 2, 4
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT = 428, 429, 430, 431, 432  # the same numbers on every processor
+SET_FLAG, SET_STRING, CREATE = 0, 1, 6
+OPEN_TREE_CLONE = 1
+EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
+AT_FDCWD = -100
+PR_SET_PDEATHSIG = 1
+PLACE = "/mnt"  # where the merged root is, on a file system in memory that only this namespace sees
+MERGED = f"{PLACE}/root"
+MAX_LINKS = 40
+OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class LaunchError(Exception):
+    """A step failed; the message is a sentence that says which."""
+
+
+def main() -> NoReturn:
+    """Read the order, carry it out, and become bubblewrap; exits with 125 and a sentence on stderr if that fails."""
+    try:
+        with os.fdopen(int(sys.argv[1]), "rb") as file:
+            order = json.loads(file.read())
+        os.chdir(order["store"])  # entered now: inside, the directories above may be out of reach
+        resource.setrlimit(resource.RLIMIT_NPROC, (order["processes"], order["processes"]))  # bounds all ids together
+        sources = [detach(path, as_root=order["owner"] is not None) for path in order["sources"]]
+        enter(order["ids"], owner=order["owner"])
+        merge(order["lower"], order["upper"], order["work"])
+        places = Places(MERGED)
+        for plain in ("/proc", "/dev"):
+            places.plain(plain)
+        attached = [attach(source, number) for number, source in enumerate(sources)]
+        argv = fill(order["argv"], [places.make(*place) for place in order["places"]], attached)
+        os.execv(argv[0], argv)  # noqa: S606  # no shell is the point
+    except LaunchError as error:
+        text = str(error)
+    except OSError as error:
+        text = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    os.write(2, f"the root file system cannot be mounted: {text}\n".encode("utf-8", "replace"))
+    os._exit(125)
+
+
+def enter(ids: dict[str, list[list[int]]], *, owner: int | None) -> None:
+    """Move this process into a user and a mount namespace of its own, in which it is root.
+
+    `ids` are rows of (first id inside, first id outside, how many) for "uid" and "gid". `owner` is the unprivileged
+    user that owns the namespace when the caller is root; None otherwise, and then `newuidmap` writes the map. Raises
+    LaunchError, OSError.
+    """
+    parent = os.getppid()
+    ready_read, ready_write = os.pipe()
+    this = os.getpid()
+    helper = os.fork()  # it stays outside, with the right to write the map
+    if helper == 0:
+        code = 1
+        try:
+            os.close(ready_write)
+            if os.read(ready_read, 1) == b".":
+                write_maps(this, ids, as_root=owner is not None)
+                code = 0
+        except BaseException as error:  # noqa: BLE001  # a forked child must not return into the caller
+            os.write(2, f"{error}\n".encode("utf-8", "replace"))
+        finally:
+            os._exit(code)
+    os.close(ready_read)
+    try:
+        if owner is not None:
+            os.setgroups([])
+            os.setresgid(owner, owner, owner)
+            os.setresuid(owner, owner, owner)
+        call("unshare", LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNS))
+        os.write(ready_write, b".")
+    finally:
+        os.close(ready_write)
+        _, status = os.waitpid(helper, 0)
+    if status:
+        raise LaunchError("the range of user ids cannot be mapped")
+    os.setresgid(0, 0, 0)
+    os.setgroups([])
+    os.setresuid(0, 0, 0)
+    die_with(parent)  # a change of ids has taken it back
+    call("mount", LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+    with open("/proc/sys/user/max_user_namespaces", "wb", buffering=0) as file:
+        file.write(b"0")  # no program inside can make another one, and none has the right to raise it again
+
+
+def die_with(parent: int) -> None:
+    """Have this process killed when its parent ends, or end now if that has happened. Raises LaunchError."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise LaunchError("the local cloud has ended")
+
+
+def write_maps(pid: int, ids: dict[str, list[list[int]]], *, as_root: bool) -> None:
+    """Give a process that waits in a new user namespace its ids. Raises OSError, LaunchError."""
+    for kind, rows in ids.items():
+        if as_root:
+            with open(f"/proc/{pid}/{kind}_map", "wb", buffering=0) as file:
+                file.write("\n".join(" ".join(map(str, row)) for row in rows).encode())
+        else:
+            words = [str(number) for row in rows for number in row]
+            done = subprocess.run([f"new{kind}map", str(pid), *words], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise LaunchError(done.stderr.strip()[:300])
+
+
+def merge(lower: list[str], upper: str, work: str) -> None:
+    """Mount directories below the working directory as one root file system at `MERGED`. Raises OSError."""
+    call("mount", LIBC.mount(b"none", PLACE.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755,size=1m"))
+    os.mkdir(MERGED)
+    context = call("fsopen", LIBC.syscall(FSOPEN, b"overlay", 1))
+    flags = ["userxattr", "volatile"] if upper else ["userxattr"]  # volatile: an end must not sync the whole disk
+    for flag in flags:
+        configure(context, SET_FLAG, flag.encode(), None)
+    for directory in lower:
+        configure(context, SET_STRING, b"lowerdir+", directory.encode())
+    if upper:
+        configure(context, SET_STRING, b"upperdir", upper.encode())
+        configure(context, SET_STRING, b"workdir", work.encode())
+    configure(context, CREATE, None, None)
+    mount = call("fsmount", LIBC.syscall(FSMOUNT, context, 1, MS_NODEV))
+    call("move_mount", LIBC.syscall(MOVE_MOUNT, mount, b"", AT_FDCWD, MERGED.encode(), EMPTY_PATH))
+    os.close(mount)
+    os.close(context)
+
+
+def detach(path: str, *, as_root: bool) -> int | str:
+    """Return what `attach` needs to mount a file or directory of the host inside. Raises OSError.
+
+    Root takes a mount of it along, since the user that it becomes may not be able to reach the path.
+    """
+    if not as_root:
+        return path
+    return call(f"open_tree {path}", LIBC.syscall(OPEN_TREE, AT_FDCWD, path.encode(), OPEN_TREE_CLONE | os.O_CLOEXEC))
+
+
+def attach(source: int | str, number: int) -> str:
+    """Mount what `detach` has returned at a place of its own beside the merged root, and return its path there."""
+    if isinstance(source, str):
+        return source
+    place = f"{PLACE}/source-{number}"
+    if stat.S_ISDIR(os.fstat(source).st_mode):
+        os.mkdir(place)
+    else:
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL, 0o644))
+    call("move_mount", LIBC.syscall(MOVE_MOUNT, source, b"", AT_FDCWD, place.encode(), EMPTY_PATH))
+    os.close(source)
+    return place
+
+
+def configure(context: int, command: int, key: bytes | None, value: bytes | None) -> None:
+    """Set one option of a file system that is about to be mounted. Raises LaunchError with the kernel's own words."""
+    if LIBC.syscall(FSCONFIG, context, command, key, value, 0) != 0:
+        number = ctypes.get_errno()
+        try:
+            said = os.read(context, 500).decode("utf-8", "replace").strip()
+        except OSError:
+            said = ""
+        raise LaunchError(f"overlay {(key or b'').decode()}: {said or os.strerror(number)}")
+
+
+def call(name: str, result: int) -> int:
+    """Return what a system call returned; raises OSError if it failed."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+class Places:
+    """Makes the files and directories on which something is mounted, without leaving the merged root.
+
+    The image decides what links are on the way. They are followed as inside, from the image's own root; bubblewrap,
+    which would follow them outside, gets the path that is left.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = os.open(root, OPEN_DIRECTORY)
+
+    def plain(self, path: str) -> None:
+        """Make a directory at the top; raises LaunchError if the image has something else of that name."""
+        name = path.lstrip("/")
+        try:
+            os.mkdir(name, 0o755, dir_fd=self.root)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=self.root, follow_symlinks=False).st_mode):
+                raise LaunchError(f"the image's {path} is not a directory") from None
+
+    def find(self, path: str) -> str | None:
+        """Return `path` without links if it exists inside, else None. Raises LaunchError."""
+        return self.walk(path, "")
+
+    def make(self, path: str, kind: str) -> str:
+        """Return `path` without links, after making it as a "directory" or "file", or a "program".
+
+        A program replaces a link of that name, instead of what the link leads to. Raises LaunchError.
+        """
+        found = self.walk(path, kind)
+        assert found is not None
+        return found
+
+    def walk(self, path: str, kind: str) -> str | None:
+        """Follow a path inside; with an empty `kind` nothing is made, and None returned if it does not exist."""
+        waiting = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        done: list[str] = []
+        here = os.dup(self.root)
+        links = 0
+        try:
+            while waiting:
+                name = waiting.pop()
+                if name == "..":
+                    done = done[:-1]
+                    os.close(here)
+                    here = self.reopen(done)
+                    continue
+                found = self.look(here, name)
+                last = not waiting
+                if found is not None and stat.S_ISLNK(found.st_mode):
+                    if last and kind == "program":
+                        os.unlink(name, dir_fd=here)
+                        found = None
+                    else:
+                        links += 1
+                        if links > MAX_LINKS:
+                            raise LaunchError(f"there are too many links on the way to {path}")
+                        target = os.readlink(name, dir_fd=here)
+                        waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+                        if target.startswith("/"):
+                            done = []
+                            os.close(here)
+                            here = os.dup(self.root)
+                        continue
+                done.append(name)
+                if not kind and (found is None or (not last and not stat.S_ISDIR(found.st_mode))):
+                    return None
+                if last and not kind:
+                    break
+                if last and kind != "directory":
+                    if found is None:
+                        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=here))
+                    elif not stat.S_ISREG(found.st_mode):
+                        raise LaunchError(f"{path} is not a file in the image, and one is mounted there")
+                    break
+                if found is None:
+                    os.mkdir(name, 0o755, dir_fd=here)
+                elif not stat.S_ISDIR(found.st_mode):
+                    raise LaunchError(f"{path} cannot be made: /{'/'.join(done)} is not a directory in the image")
+                inner = os.open(name, OPEN_DIRECTORY, dir_fd=here)
+                os.close(here)
+                here = inner
+        finally:
+            os.close(here)
+        return "/" + "/".join(done)
+
+    def reopen(self, parts: list[str]) -> int:
+        """Open the directory at parts that have been walked before."""
+        here = os.dup(self.root)
+        for part in parts:
+            inner = os.open(part, OPEN_DIRECTORY, dir_fd=here)
+            os.close(here)
+            here = inner
+        return here
+
+    def look(self, directory: int, name: str) -> os.stat_result | None:
+        """Return what is at a name of a directory, None if nothing is."""
+        try:
+            return os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+
+def fill(argv: list[Any], places: list[str], sources: list[str]) -> list[str]:
+    """Return bubblewrap's argv with the numbers in it replaced: n is the place n, and -1 - n the source n."""
+    return [word if isinstance(word, str) else places[word] if word >= 0 else sources[-1 - word] for word in argv]
+
+
+if __name__ == "__main__":
+    main()

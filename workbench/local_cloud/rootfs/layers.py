@@ -1,0 +1,219 @@
+"""The store of layers: directories that never change once they are there, and the private uppers of what runs.
+
+A layer's name is the key of what it was made from, so that the same step is done once for all images. It is made under
+another name and renamed when it is complete and on the disk: a kill leaves no half layer.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.programs import Program
+from workbench.local_cloud.rootfs.ids import ids
+
+LAYERS, LIVE = "layers", "live"
+MAX_LAYERS = 100  # of one root: the kernel's limit is 500, and a walk gets slower with each
+_WORK_S = 600.0
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class LayerError(Exception):
+    """A layer could not be made; the message is a sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root file system that can be mounted: the store's directory, and the paths in it of its parts.
+
+    `lower` are the layers, the topmost first.
+    """
+
+    store: Path
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+
+    @property
+    def written(self) -> Path:
+        """The directory that holds what was written to this root."""
+        return self.store / self.upper
+
+
+class Layers:
+    """Keeps layers and uppers below one directory, whose parts only the ids of root file systems may enter."""
+
+    def __init__(self, store: Path) -> None:
+        """Make the directories, and remove what an earlier process left in the uppers."""
+        self.store = store
+        self._making: dict[str, asyncio.Future[None]] = {}
+        for directory in (store, store / LAYERS, store / LIVE):
+            directory.mkdir(exist_ok=True)
+            directory.chmod(0o711)
+        self._leftovers = [f"{LIVE}/{path.name}" for path in (store / LIVE).iterdir()]
+
+    async def reap(self) -> None:
+        """Remove the uppers of an earlier process. Idempotent."""
+        leftovers, self._leftovers = self._leftovers, []
+        if leftovers:
+            await self.remove(leftovers)
+
+    def has(self, key: str) -> bool:
+        """Whether there is a layer of this key."""
+        return (self.store / LAYERS / key).is_dir()
+
+    def keys(self) -> list[str]:
+        """Return the keys of all layers."""
+        return sorted(path.name for path in (self.store / LAYERS).iterdir())
+
+    async def once(self, key: str, make: Callable[[Root], Awaitable[None]], *, below: Iterable[str] = ()) -> None:
+        """Make the layer of a key on top of the layers `below`, the topmost first, unless it is there.
+
+        `make` writes to the root's upper directory. Two callers at the same time make it once. Raises what it raises.
+        """
+        while not self.has(key):
+            running = self._making.get(key)
+            if running is not None:
+                await asyncio.wait([running])
+                continue
+            done = self._making[key] = asyncio.get_running_loop().create_future()
+            try:
+                async with self.root(below) as root:
+                    await make(root)
+                    await asyncio.to_thread(_sync, root.written)
+                    (self.store / root.upper).rename(self.store / LAYERS / key)
+            finally:
+                del self._making[key]
+                done.set_result(None)
+
+    async def keep(self, key: str, root: Root) -> None:
+        """Make what was written to a root a layer of this key; the root must not be in use any more."""
+        await asyncio.to_thread(_sync, root.written)
+        root.written.rename(self.store / LAYERS / key)
+
+    def open(self, lower: Iterable[str]) -> Root:
+        """Make the private directories of a new root on layers, the topmost first; to be given to `close`."""
+        keys = tuple(lower)
+        missing = [key for key in keys if not self.has(key)]
+        if missing:
+            raise LayerError("Files of the image are missing: deploy again to build it anew.")
+        name = f"{LIVE}/{secrets.token_hex(8)}"
+        owner = ids().root
+        for directory in (self.store / name, self.store / name / "upper", self.store / name / "work"):
+            directory.mkdir()
+            directory.chmod(0o755)
+            if os.geteuid() == 0:
+                os.chown(directory, owner, owner)
+        return Root(self.store, tuple(f"{LAYERS}/{key}" for key in keys), f"{name}/upper", f"{name}/work")
+
+    async def copy(self, root: Root) -> str:
+        """Make what has been written to a root until now a layer of its own, and return its key.
+
+        The root may be in use: what is written meanwhile may be in the copy or not. Raises LayerError, OSError.
+        """
+        key = secrets.token_hex(16)
+        async with self.root([]) as target:
+            await self.work("copy of an upper", source=root.upper, target=target.upper)
+            await self.keep(key, target)
+        return key
+
+    async def close(self, root: Root) -> None:
+        """Remove what was written to a root. Idempotent."""
+        await self.remove([str(Path(root.upper).parent)])
+
+    @asynccontextmanager
+    async def root(self, lower: Iterable[str]) -> AsyncIterator[Root]:
+        """Give a root on layers while the block runs."""
+        root = self.open(lower)
+        try:
+            yield root
+        finally:
+            await asyncio.shield(self.close(root))
+
+    async def remove(self, paths: list[str]) -> None:
+        """Remove trees by their paths in the store. Raises LayerError, OSError."""
+        if os.geteuid() == 0:
+            for path in paths:
+                await asyncio.to_thread(remove_tree, self.store / path)
+        else:  # their files belong to subordinate ids
+            await self.work("remove", paths=paths)
+
+    async def put(self, root: Root, files: Mapping[str, bytes], *, mode: int) -> None:
+        """Write files into a root by their absolute paths. Raises LayerError, OSError."""
+        contents = order_descriptor(b"".join(files.values()))
+        try:
+            await self.work(
+                "put",
+                inherit=[contents],
+                contents=contents,
+                sizes={path: len(content) for path, content in files.items()},
+                mode=mode,
+                lower=root.lower,
+                upper=root.upper,
+                work=root.work,
+            )
+        finally:
+            os.close(contents)
+
+    async def work(self, do: str, *, inherit: Sequence[int] = (), **order: Any) -> dict[str, Any]:
+        """Do one thing as root inside the namespace, see `worker`; returns what it says.
+
+        `inherit` are descriptors that the worker gets. Raises LayerError, OSError.
+        """
+        text = json.dumps({"do": do, "store": str(self.store), "ids": ids().as_json(), "owner": _owner(), **order})
+        read = order_descriptor(text.encode())
+        try:
+            program = await Program.start(
+                sys.executable,
+                "-I",
+                "-m",
+                "workbench.local_cloud.rootfs.worker",
+                str(read),
+                pass_fds=[read, *inherit],
+                cwd="/",
+            )
+        finally:
+            os.close(read)
+        async with aclosing(program), asyncio.timeout(_WORK_S):
+            printed, complaint = await asyncio.gather(program.stdout.read(), program.stderr.read())
+            code = await program.wait()
+        if code:
+            said = complaint.decode(errors="replace").strip().splitlines() or [f"it ended with {code}"]
+            raise LayerError(said[-1][:500])
+        return dict(json.loads(printed))
+
+
+def order_descriptor(content: bytes) -> int:
+    """Return a descriptor that holds bytes and is read from its beginning; the caller closes it."""
+    descriptor = os.memfd_create("order", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _owner() -> int | None:
+    return ids().root if os.geteuid() == 0 else None
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _LIBC.syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), "the layer cannot be written to the disk")
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(store: Path) -> int:
+    """Return how many bytes the store's disk has left."""
+    return shutil.disk_usage(store).free

@@ -1,0 +1,257 @@
+"""The base that is made of this machine's own Debian or Ubuntu: a small system, copied from its installed packages.
+
+It has the essential packages, apt, Python, certificates, and what these need. It has none of the machine's own files:
+only what packages list is copied, configuration only as the package brought it, and of that only what every user may
+read. Users and groups are those of a fresh installation.
+"""
+
+import hashlib
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.local_cloud.rootfs.ids import COUNT
+
+DPKG = Path("/var/lib/dpkg")
+SYSTEMS = ("debian", "ubuntu")
+# What debian_slim has on Modal, as far as it is installed here.
+_WANTED = ("apt", "ca-certificates", "python3", "python3-minimal", "debian-archive-keyring", "ubuntu-keyring", "gpgv")
+_LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/lintian/")
+# Public certificates, also those that this machine's administrator has added: downloads need them.
+CERTIFICATES = "/etc/ssl/certs"
+_PAM = {
+    "common-auth": "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\nauth required pam_permit.so\n",
+    "common-account": "account required pam_unix.so\n",
+    "common-password": "password required pam_unix.so obscure yescrypt\n",
+    "common-session": "session required pam_unix.so\n",
+    "common-session-noninteractive": "session required pam_unix.so\n",
+}
+_ASK_S = 60
+_VERSION = 1  # to be raised when the same packages are copied differently from then on
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package: its name with its architecture if several have it, its version, its paragraph in status."""
+
+    name: str
+    architecture: str
+    version: str
+    paragraph: str
+    conffiles: dict[str, str]  # path → md5 as the package brought it
+
+    def info(self, kind: str) -> Path:
+        """Return the path of one of dpkg's files about the package, such as `list`."""
+        plain = DPKG / "info" / f"{self.name}.{kind}"
+        qualified = DPKG / "info" / f"{self.name}:{self.architecture}.{kind}"
+        return qualified if qualified.exists() else plain
+
+
+class NoMachineBaseError(Exception):
+    """This machine's system cannot be a base; the message says why and what to do."""
+
+
+def packages(more: Iterable[str] = ()) -> list[Package]:
+    """Return the packages that the base consists of, by name, with the installed ones of `more`. Raises NoMachineBaseError."""
+    try:
+        system = platform.freedesktop_os_release().get("ID", "")
+    except OSError:
+        system = ""
+    if system not in SYSTEMS or not (DPKG / "status").is_file():
+        raise NoMachineBaseError(
+            "This machine's system is neither Debian nor Ubuntu, so no base image can be made of it. Name a base image "
+            "that a registry has, with Image.from_registry."
+        )
+    installed = {package.name: package for package in _installed()}
+    providers: dict[str, list[str]] = {}
+    for package in installed.values():
+        for name in _names(_field(package.paragraph, "Provides")):
+            providers.setdefault(name, []).append(package.name)
+    waiting = [name for name, package in installed.items() if _is_essential(package)]
+    waiting += [name for name in (*_WANTED, *more) if name in installed]
+    found: dict[str, Package] = {}
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        package = found[name] = installed[name]
+        for field in ("Pre-Depends", "Depends"):
+            for alternatives in _field(package.paragraph, field).split(","):
+                choice = [other for part in alternatives.split("|") for other in _names(part)]
+                known = [other for other in choice if other in installed]
+                known += [other for virtual in choice for other in providers.get(virtual, ())]
+                waiting += known[:1]
+    return [found[name] for name in sorted(found)]
+
+
+def key(chosen: Iterable[Package]) -> str:
+    """Return what identifies the base that is made of packages."""
+    text = "\n".join(f"{package.name} {package.version}" for package in chosen)
+    return hashlib.sha256(f"machine base {_VERSION}\n{text}".encode()).hexdigest()
+
+
+def files(chosen: Iterable[Package]) -> Iterator[str]:
+    """Yield the absolute paths that packages have on this machine, each once; directories are among them."""
+    seen: set[str] = set()
+    diversions = _diversions()
+    for package in chosen:
+        for line in package.info("list").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            path, diverted_by = diversions.get(line, (line, ""))
+            path = line if diverted_by == package.name else path
+            if path in ("", "/.") or path in seen or path.startswith(_LEFT_OUT):
+                continue
+            seen.add(path)
+            if path in package.conffiles and not _is_as_packaged(Path(path), package.conffiles[path]):
+                continue
+            yield path
+
+
+def owners(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return (user id, group id) of those paths that do not belong to root."""
+    found = {}
+    for path in paths:
+        with suppress(OSError):
+            status = Path(path).lstat()
+            if (status.st_uid, status.st_gid) != (0, 0) and max(status.st_uid, status.st_gid) < COUNT:
+                found[path] = (status.st_uid, status.st_gid)
+    return found
+
+
+def alternatives(paths: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield the links (path, target) of Debian's alternatives whose programs are among `paths`."""
+    for link in sorted(Path("/etc/alternatives").glob("*")):
+        if link.is_symlink() and (target := str(link.readlink())) in paths:
+            yield str(link), target
+            description = DPKG / "alternatives" / link.name
+            if description.is_file():
+                place = description.read_text(errors="replace").splitlines()[1:2]
+                if place and Path(place[0]).is_symlink():
+                    yield place[0], str(Path(place[0]).readlink())
+
+
+def package_database(chosen: Iterable[Package]) -> dict[str, bytes]:
+    """Return dpkg's own files for the base, by absolute path: apt and dpkg inside know what is installed."""
+    kept = list(chosen)
+    found = {
+        str(DPKG / "status"): "".join(f"{package.paragraph}\n\n" for package in kept).encode(),
+        str(DPKG / "available"): b"",
+        str(DPKG / "diversions"): b"",
+        str(DPKG / "statoverride"): b"",
+        str(DPKG / "info/format"): b"1\n",
+    }
+    for package in kept:
+        stem = package.info("list").name.removesuffix("list")
+        for path in (DPKG / "info").glob(f"{stem}*"):
+            found[str(path)] = path.read_bytes()
+    return found
+
+
+def accounts() -> dict[str, bytes]:
+    """Return the files of users and groups as of a fresh installation, by absolute path."""
+    masters = Path("/usr/share/base-passwd")
+    users = (masters / "passwd.master").read_text().replace(":*:", ":x:")
+    groups = (masters / "group.master").read_text().replace(":*:", ":x:")
+    names = [line.partition(":")[0] for line in users.splitlines() if line]
+    group_names = [line.partition(":")[0] for line in groups.splitlines() if line]
+    if "_apt" not in names:
+        users += "_apt:x:42:65534::/nonexistent:/usr/sbin/nologin\n"
+        names.append("_apt")
+    return {
+        "/etc/passwd": users.encode(),
+        "/etc/group": groups.encode(),
+        "/etc/shadow": "".join(f"{name}:*:19000:0:99999:7:::\n" for name in names).encode(),
+        "/etc/gshadow": "".join(f"{name}:*::\n" for name in group_names).encode(),
+    }
+
+
+def settings() -> dict[str, bytes]:
+    """Return the files that packages' own scripts write at their installation, by absolute path."""
+    found = {f"/etc/pam.d/{name}": text.encode() for name, text in _PAM.items()}
+    for source, target in (
+        ("/usr/share/base-files/nsswitch.conf", "/etc/nsswitch.conf"),
+        ("/usr/share/base-files/dot.bashrc", "/root/.bashrc"),
+        ("/usr/share/base-files/dot.profile", "/root/.profile"),
+        ("/usr/share/debianutils/shells", "/etc/shells"),
+        ("/etc/ld.so.cache", "/etc/ld.so.cache"),
+    ):
+        if Path(source).is_file():
+            found[target] = Path(source).read_bytes()
+    certificates = Path("/usr/share/ca-certificates")
+    names = sorted(str(path.relative_to(certificates)) for path in certificates.rglob("*.crt"))
+    found["/etc/ca-certificates.conf"] = "".join(f"{name}\n" for name in names).encode()
+    found["/etc/hostname"] = b"modal\n"
+    found["/etc/hosts"] = b"127.0.0.1 localhost\n::1 localhost\n"
+    found["/etc/environment"] = b""
+    return found
+
+
+def package_sources() -> dict[str, bytes]:
+    """Return where apt finds packages, by absolute path, as on this machine; a file with a password is left out."""
+    found = {}
+    listed = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
+    for path in listed:
+        if path.suffix in (".list", ".sources") and path.is_file():
+            text = path.read_bytes()
+            if not re.search(rb"://[^/\s]*@", text):
+                found[str(path)] = text
+    for path in Path("/etc/apt/keyrings").glob("*"):
+        if path.is_file() and path.suffix in (".asc", ".gpg"):
+            found[str(path)] = path.read_bytes()
+    return found
+
+
+def _is_essential(package: Package) -> bool:
+    essential, priority = (_field(package.paragraph, name) for name in ("Essential", "Priority"))
+    return essential == "yes" or priority == "required"
+
+
+def _installed() -> Iterator[Package]:
+    query = ["dpkg-query", "-W", "-f=${binary:Package}\t${Architecture}\t${Version}\t${db:Status-Status}\n"]
+    listed = subprocess.run(query, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
+    states = {}
+    for line in listed.splitlines():
+        name, architecture, version, state = line.split("\t")
+        if state == "installed":
+            states[(name.partition(":")[0], architecture)] = version
+    native = subprocess.run(
+        ["dpkg", "--print-architecture"], capture_output=True, text=True, timeout=_ASK_S, check=True
+    ).stdout.strip()
+    for paragraph in (DPKG / "status").read_text(encoding="utf-8", errors="replace").split("\n\n"):
+        name, architecture = _field(paragraph, "Package"), _field(paragraph, "Architecture")
+        if (name, architecture) in states and architecture in (native, "all"):
+            yield Package(
+                name, architecture, states[(name, architecture)], paragraph.strip("\n"), _conffiles(paragraph)
+            )
+
+
+def _field(paragraph: str, name: str) -> str:
+    found = re.search(rf"^{name}:[ \t]*(.*(?:\n[ \t].*)*)", paragraph, re.MULTILINE)
+    return found.group(1).strip() if found else ""
+
+
+def _names(text: str) -> list[str]:
+    return [word for part in text.split(",") if (word := part.split("(")[0].strip().partition(":")[0])]
+
+
+def _conffiles(paragraph: str) -> dict[str, str]:
+    rows = [line.split() for line in _field(paragraph, "Conffiles").splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) >= 2}
+
+
+def _is_as_packaged(path: Path, md5: str) -> bool:
+    try:
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
+    except OSError:
+        return False
+
+
+def _diversions() -> dict[str, tuple[str, str]]:
+    try:
+        lines = (DPKG / "diversions").read_text().splitlines()
+    except OSError:
+        return {}
+    return {lines[index]: (lines[index + 1], lines[index + 2]) for index in range(0, len(lines) - 2, 3)}

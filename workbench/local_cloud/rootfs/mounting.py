@@ -1,0 +1,115 @@
+"""What the launcher is told: the ids, the layers, the places of further mounts, and bubblewrap's argv."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from workbench.errors import WorkbenchError
+from workbench.local_cloud.base.system_root import system_python
+from workbench.local_cloud.rootfs import launcher
+from workbench.local_cloud.rootfs.ids import ids
+from workbench.local_cloud.rootfs.layers import Root, order_descriptor
+
+# What `useradd`, `su`, `apt-get install` and servers need, each tried alone. None of them reaches out of the namespace;
+# without SYS_PTRACE no program inside can read process 1.
+CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+MERGED = launcher.MERGED
+MAX_PROCESSES = 8192  # of a build or a function's container, for all users inside together
+Word = str | int  # the number of a place, or below zero that of a source, counted from -1
+
+
+class NoHostPythonError(WorkbenchError):
+    """This machine has no Python below /usr to start root file systems with; the message names the command that helps."""
+
+
+class Places:
+    """Collects the paths inside at which something is mounted, and what of the host is mounted there.
+
+    Bubblewrap gets the paths inside without links, and the host's in a form that it can reach.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.sources: list[str] = []
+
+    def bind(self, source: Path, target: str, *, read_only: bool) -> list[Word]:
+        """Return the words that bind a file or directory of the host to a path inside."""
+        self.sources.append(str(source))
+        place = self.directory(target) if source.is_dir() else self.file(target)
+        return ["--ro-bind" if read_only else "--bind", -len(self.sources), place]
+
+    def directory(self, path: str) -> int:
+        """Return the word for a directory, which is made if it is missing."""
+        return self._add(path, "directory")
+
+    def file(self, path: str) -> int:
+        """Return the word for a file, which is made if it is missing."""
+        return self._add(path, "file")
+
+    def program(self, path: str) -> int:
+        """Return the word for a program that takes the place of one of the image's, also of a link."""
+        return self._add(path, "program")
+
+    def _add(self, path: str, kind: str) -> int:
+        self.found.append((path, kind))
+        return len(self.found) - 1
+
+
+@contextmanager
+def started(
+    root: Root, places: Places, words: Sequence[Word], *, seccomp: bytes, owner: int
+) -> Iterator[tuple[list[str], list[int]]]:
+    """Give the argv and the descriptors that start a program on a root, with this machine's network.
+
+    `words` are bubblewrap's further options and, after "--", the program; `places` those that they count; `seccomp` is
+    the filter, and `owner` the user that owns the namespace when the cloud is root. Raises NoHostPythonError.
+    """
+    python = system_python()
+    if python is None:
+        raise NoHostPythonError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
+    descriptors = [order_descriptor(seccomp)]
+    try:
+        argv: list[Word] = ["/usr/bin/bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "modal"]
+        argv += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
+        for capability in CAPABILITIES:
+            argv += ["--cap-add", f"CAP_{capability}"]
+        argv += ["--seccomp", str(descriptors[0]), "--bind", MERGED, "/"]
+        argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", *words]
+        text = order(root, places, argv, owner=owner, processes=MAX_PROCESSES)
+        descriptors.append(order_descriptor(text.encode()))
+        yield [python, "-I", "-S", launcher.__file__, str(descriptors[1])], descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int) -> str:
+    """Return the launcher's order as JSON. `owner` is the user that owns the namespace when the cloud is root."""
+    return json.dumps(
+        {
+            "store": str(root.store),
+            "ids": ids().as_json(),
+            "owner": owner if os.geteuid() == 0 else None,
+            "processes": processes,
+            "lower": root.lower,
+            "upper": root.upper,
+            "work": root.work,
+            "places": places.found,
+            "sources": places.sources,
+            "argv": argv,
+        }
+    )

@@ -1,0 +1,218 @@
+"""Makes the files of layers, as a process of its own that is root in their user namespace and nobody outside.
+
+`python -m workbench.local_cloud.rootfs.worker FD` reads an order as JSON from a descriptor, enters the namespace, and
+does one thing: copies the machine's base or an image's files, carries out a COPY, or removes a tree. It prints
+one line of JSON for what it has done, or a sentence on stderr and ends with 1.
+
+All paths of the order are relative to the store's directory, which is entered first.
+"""
+
+import base64
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.rootfs import launcher
+from workbench.local_cloud.rootfs.copying import CopyRefusedError, copy_files, owner_of
+
+_TOP_LINKS = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
+_PRIVATE = {"/etc/shadow": (0o640, 42), "/etc/gshadow": (0o640, 42)}
+_MODES = {"/root": 0o700, "/tmp": 0o1777, "/var/tmp": 0o1777, "/run": 0o755}  # noqa: S108  # inside
+
+
+def main() -> int:
+    """Read the order, enter the namespace, do the work. Returns the exit code."""
+    with os.fdopen(int(sys.argv[1]), "rb") as file:
+        order: dict[str, Any] = json.loads(file.read())
+    work: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "machine base": _machine_base,
+        "files": _files,
+        "copy": _copy,
+        "directory": _directory,
+        "put": _put,
+        "copy of an upper": _copy_of_an_upper,
+        "remove": _remove,
+    }
+    try:
+        os.umask(0o022)
+        os.chdir(order["store"])
+        for name, path in order.get("open", {}).items():
+            order[name] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if "context" in order:
+            order["context"] = launcher.detach(order["context"], as_root=order["owner"] is not None)
+        launcher.enter(order["ids"], owner=order["owner"])
+        print(json.dumps(work[order["do"]](order)))
+    except (launcher.LaunchError, CopyRefusedError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error.strerror or error}: {error.filename or order['do']}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _machine_base(order: dict[str, Any]) -> dict[str, Any]:
+    """Copy files of this machine's packages into an empty directory; what not every user may read is left out."""
+    target = order["target"]
+    count = 0
+    for name in _TOP_LINKS:
+        if os.path.islink(f"/{name}"):
+            os.makedirs(os.path.realpath(f"/{name}").replace("/", f"{target}/", 1), exist_ok=True)
+            os.symlink(os.readlink(f"/{name}"), f"{target}/{name}")
+    links = dict(order["links"])
+    for path in [*order["files"], *links]:
+        count += _copy_one(path, f"{target}{path}", links.get(path), order["owners"].get(path, (0, 0)))
+    for path in ("/root", "/tmp", "/var/tmp", "/run", "/proc", "/sys", "/dev", "/etc", "/home", "/mnt", "/opt", "/srv"):  # noqa: S108
+        os.makedirs(f"{target}{path}", exist_ok=True)
+    for path, encoded in order["data"].items():
+        place = Path(f"{target}{path}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        place.write_bytes(base64.b64decode(encoded))
+    for path, (mode, group) in _PRIVATE.items():
+        os.chown(f"{target}{path}", 0, group)
+        os.chmod(f"{target}{path}", mode)
+    for path, mode in _MODES.items():
+        os.chmod(f"{target}{path}", mode)
+    for tree in order["trees"]:
+        for directory, _, names in os.walk(tree):
+            os.makedirs(f"{target}{directory}", exist_ok=True)
+            for name in names:
+                count += _copy_one(f"{directory}/{name}", f"{target}{directory}/{name}")
+    os.chmod(target, 0o755)
+    return {"files": count}
+
+
+def _copy_one(source: str, target: str, link: str | None = None, owner: tuple[int, int] = (0, 0)) -> int:
+    """Copy one file, link or directory with its mode and times; 0 if it is there, or cannot be read."""
+    if os.path.lexists(target):
+        return 0
+    try:
+        status = os.lstat(source)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(link or os.readlink(source), target)
+        elif stat.S_ISDIR(status.st_mode):
+            os.mkdir(target)
+        elif stat.S_ISREG(status.st_mode):
+            if not status.st_mode & stat.S_IROTH:
+                return 0
+            shutil.copyfile(source, target)
+            _compiled(source, target)
+        else:
+            return 0
+        if tuple(owner) != (0, 0):
+            os.chown(target, *owner, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode):
+            os.chmod(target, stat.S_IMODE(status.st_mode))
+            os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    except (FileNotFoundError, PermissionError):
+        return 0
+    return 1
+
+
+def _compiled(source: str, target: str) -> None:
+    """Copy the compiled forms of a Python module, which packages do not list, but make."""
+    if not source.endswith(".py"):
+        return
+    directory, name = os.path.split(source)
+    cache = Path(directory, "__pycache__")
+    for path in cache.glob(f"{name[:-3]}.cpython-*.pyc") if cache.is_dir() else ():
+        place = Path(os.path.dirname(target), "__pycache__", path.name)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, place)
+        times = path.stat()
+        os.utime(place, ns=(times.st_mtime_ns, times.st_mtime_ns))
+
+
+def _files(order: dict[str, Any]) -> dict[str, Any]:
+    """Copy directories that are open, each to a path of a new layer, with modes, times and links; all owned by root."""
+    target = Path(order["target"])
+    count = 0
+    for name, inside in order["into"].items():
+        for directory, directories, names, descriptor in os.fwalk(".", dir_fd=order[name]):
+            here = target / inside.lstrip("/") / directory
+            here.mkdir(parents=True, exist_ok=True)
+            for entry in [*names, *(other for other in directories)]:
+                status = os.stat(entry, dir_fd=descriptor, follow_symlinks=False)
+                place = here / entry
+                if stat.S_ISLNK(status.st_mode):
+                    place.symlink_to(os.readlink(entry, dir_fd=descriptor))
+                    count += 1
+                elif stat.S_ISREG(status.st_mode):
+                    with (
+                        open(os.open(entry, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=descriptor), "rb") as source,
+                        place.open("xb") as copy,
+                    ):
+                        shutil.copyfileobj(source, copy, 1 << 20)
+                    place.chmod(stat.S_IMODE(status.st_mode) & 0o755 | 0o444)
+                    os.utime(place, ns=(status.st_mtime_ns, status.st_mtime_ns))
+                    count += 1
+    for made in _directories(target):
+        made.chmod(0o755)
+    return {"files": count}
+
+
+def _directories(root: Path) -> Iterator[Path]:
+    for directory, _, _ in os.walk(root):
+        yield Path(directory)
+
+
+def _copy(order: dict[str, Any]) -> dict[str, Any]:
+    launcher.merge(order["lower"], order["upper"], order["work"])
+    context = launcher.attach(order["context"], 0)
+    return {"files": copy_files(Path(context), launcher.Places(launcher.MERGED), Path(launcher.MERGED), order["step"])}
+
+
+def _directory(order: dict[str, Any]) -> dict[str, Any]:
+    """Make a directory of the merged root, and the missing ones above it."""
+    launcher.merge(order["lower"], order["upper"], order["work"])
+    places = launcher.Places(launcher.MERGED)
+    missing = places.find(order["path"]) is None
+    made = launcher.MERGED + places.make(order["path"], "directory")
+    if missing and order["owner_name"]:
+        os.chown(made, *owner_of(order["owner_name"], Path(launcher.MERGED)))
+    return {}
+
+
+def _put(order: dict[str, Any]) -> dict[str, Any]:
+    """Write files into the merged root; they come one after the other from a descriptor."""
+    launcher.merge(order["lower"], order["upper"], order["work"])
+    places = launcher.Places(launcher.MERGED)
+    with os.fdopen(order["contents"], "rb") as contents:
+        for path, size in order["sizes"].items():
+            place = launcher.MERGED + places.make(path, "program")
+            with open(place, "wb") as file:
+                file.write(contents.read(size))
+            os.chmod(place, order["mode"])
+    return {}
+
+
+def _copy_of_an_upper(order: dict[str, Any]) -> dict[str, Any]:
+    """Copy what was written to a root, with the marks of what was removed, links, holes, owners and modes.
+
+    A file that a program changes or removes meanwhile is in the copy as far as it was there.
+    """
+    command = ["cp", "-a", "--reflink=auto", "--no-target-directory", "--", order["source"], order["target"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    kept = [line for line in done.stderr.splitlines() if "No such file or directory" not in line]
+    if done.returncode and kept:
+        raise launcher.LaunchError(f"what the sandbox has written cannot be copied: {kept[0][:300]}")
+    return {}
+
+
+def _remove(order: dict[str, Any]) -> dict[str, Any]:
+    for path in order["paths"]:
+        remove_tree(Path(path))
+    return {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

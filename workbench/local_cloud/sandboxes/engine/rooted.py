@@ -1,0 +1,71 @@
+"""The command that starts a sandbox whose root file system is its image's: the launcher, and bubblewrap in it.
+
+The image needs nothing of ours. The agent and the SDK's programs run under the host's own Python, which is bound below
+/__modal with the libraries that it needs and started through its own loader.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from workbench.local_cloud.base.system_root import system_python
+from workbench.local_cloud.rootfs import launcher
+from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python
+from workbench.local_cloud.rootfs.layers import order_descriptor
+from workbench.local_cloud.rootfs.mounting import CAPABILITIES, Places, Word, order
+from workbench.local_cloud.sandboxes.engine.isolation import FS_TOOLS, GUEST, bubblewrap
+from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec
+
+_AGENT = "/__modal/agent.py"
+_SYNC = "/__modal/sync.py"
+_ETC = {"hosts": "127.0.0.1 localhost\n::1 localhost\n", "resolv.conf": "", "hostname": "sandbox\n"}
+
+
+def argv_inside(argv: Sequence[str]) -> list[str]:
+    """Return the words for a program: the SDK's own ones are started by the host's Python."""
+    own = {target for target in FS_TOOLS.values() if argv and argv[0] == target}
+    return [*started_by_host_python(), *argv] if own else list(argv)
+
+
+@contextmanager
+def command(
+    spec: SandboxSpec, *, seccomp: bytes, info_fd: int, block_fd: int, control_fd: int
+) -> Iterator[tuple[list[str], list[int]]]:
+    """Give the launcher's argv and the descriptors that it must inherit, as `isolation.command` does."""
+    assert spec.root is not None
+    descriptors: list[int] = []
+
+    def data(content: bytes) -> str:
+        descriptors.append(order_descriptor(content))
+        return str(descriptors[-1])
+
+    places = Places()
+    argv: list[Word] = [bubblewrap(), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"]
+    argv += ["--unshare-cgroup-try", "--hostname", "sandbox", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
+    for capability in CAPABILITIES:
+        argv += ["--cap-add", f"CAP_{capability}"]
+    argv += ["--clearenv", "--info-fd", str(info_fd), "--block-fd", str(block_fd), "--seccomp", data(seccomp)]
+    argv += ["--bind", launcher.MERGED, "/", "--proc", "/proc", "--dev", "/dev"]
+    argv += ["--perms", "1777", "--size", str(spec.limits.tmpfs_bytes), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108  # inside
+    argv += mount_host_python(places)
+    for name, text in _ETC.items():
+        argv += ["--perms", "0644", "--ro-bind-data", data(text.encode()), places.file(f"/etc/{name}")]
+    argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / "agent.py").read_bytes()), places.file(_AGENT)]
+    argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / "sync.py").read_bytes()), places.file(_SYNC)]
+    started = " ".join([*started_by_host_python(), _SYNC])
+    sync = f'#!/bin/sh\nexec {started} "$@"\n'.encode()
+    argv += ["--perms", "0555", "--ro-bind-data", data(sync), places.program("/bin/sync")]
+    for script, target in FS_TOOLS.items():
+        argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / script).read_bytes()), places.file(target)]
+    for mount in spec.mounts:
+        argv += places.bind(mount.source, mount.target, read_only=mount.read_only)
+    argv += ["--chdir", "/", "--", *started_by_host_python(), _AGENT]
+    argv += [str(control_fd), str(spec.limits.processes), str(spec.limits.workspace_bytes), spec.workdir]
+    python = system_python()
+    assert python is not None  # `started_by_host_python` has found it
+    try:
+        text = order(spec.root, places, argv, owner=spec.owner, processes=spec.limits.processes)
+        yield [python, "-I", "-S", launcher.__file__, data(text.encode())], descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
