@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from workbench.local_cloud.base.log_lines import OutputPipe
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.base.system_root import interpreter_paths, system_root
 from workbench.local_cloud.functions import guest_output
-from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images import host, layouts
 from workbench.local_cloud.images.images import Image
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import Layers, Root
@@ -33,6 +34,26 @@ from workbench.local_cloud.volumes.working_copies import WorkingCopy
 CODE_ROOT = "/root"
 _ENTRYPOINT = "modal._container_entrypoint"
 _GUEST_OUTPUT = "/run/modal/output.py"
+# Starts the Python of a registry's image. If that is of the cloud's own version and has no SDK, it gets the cloud's.
+_FIND_PYTHON = """
+own=$1 packages=$2 sdk=$3
+shift 3
+python=$(command -v python || command -v python3) || {
+    echo "The image has no Python to run the function with: install one, or use Image.from_registry(..., add_python=...)." >&2
+    exit 127
+}
+found=$("$python" -c 'import sys, importlib.util as u
+print(bool(u.find_spec("modal")), "%d.%d" % sys.version_info[:2])')
+case "$found" in
+    "True "*) ;;
+    "False $own") export PYTHONPATH="$PYTHONPATH:$packages" ;;
+    *)
+        echo "The image's Python (${found#* }) has no SDK: add pip_install(\"modal==$sdk\") to the image." >&2
+        exit 127
+        ;;
+esac
+exec "$python" "$@"
+"""
 _REAP_S = 5.0
 _SETTLE_S = 5.0
 
@@ -89,8 +110,7 @@ class Container:
         code = self._directory / "code"
         code.mkdir()
         await asyncio.to_thread(self._lay_out, code)
-        entrypoint = [*self._image.config.entrypoint, self._image.python or sys.executable]
-        argv = [*entrypoint, self._launcher, _ENTRYPOINT]
+        argv = [*self._image.config.entrypoint, *self._python(), self._launcher, _ENTRYPOINT]
         if self._image.is_rooted:
             await asyncio.to_thread(give_to_root_inside, self._directory)
             await self._start(self._rooted(code, argv))
@@ -105,6 +125,13 @@ class Container:
         out.started()
         err.started()
         self._tasks = [asyncio.create_task(work) for work in (out.run(), err.run(), self._reap(self._program))]
+
+    def _python(self) -> list[str]:
+        """Return the words that start the Python in which the function runs."""
+        if self._image.is_rooted and not self._image.python:
+            own = str(metadata.distribution("modal").locate_file(""))
+            return ["/bin/sh", "-c", _FIND_PYTHON, "sh", host.OWN_PYTHON, own, metadata.version("modal")]
+        return [self._image.python or sys.executable]
 
     @property
     def _launcher(self) -> str:

@@ -28,8 +28,10 @@ from workbench.local_cloud.images.build_sandbox import LAYER_DEADLINE_S, BuildFa
 from workbench.local_cloud.images.builder import Builder
 from workbench.local_cloud.images.dockerfile import NeedsRootError, RefusedError
 from workbench.local_cloud.images.plans import Adopt, ImageConfig, Plan, Step
+from workbench.local_cloud.images.pulls import Puller, RegistryAccess
 from workbench.local_cloud.images.rooted_builder import RootedBuilder
 from workbench.local_cloud.images.steps import interpret
+from workbench.local_cloud.registry.blobs import BlobStore
 from workbench.local_cloud.rootfs.ids import NoRangeError, ids
 from workbench.local_cloud.rootfs.layers import Layers
 from workbench.local_cloud.store.database import Database
@@ -115,6 +117,7 @@ class Images:
         root: Path,
         *,
         layers: Layers,
+        blobs: BlobStore,
         seccomp: bytes,
         lay_out: Callable[[list[str], Path], None],
         mount_checksum: Callable[[str], str],
@@ -122,7 +125,7 @@ class Images:
     ) -> None:
         """Mark builds that an earlier process did not finish as failed.
 
-        `layers` holds the root file systems of images, and `seccomp` is the filter for programs that run on them during
+        `blobs` holds what was pulled from registries, `layers` the root file systems of images, and `seccomp` is the filter for programs that run on them during
         a build. `lay_out` copies the files of mounts into a directory, `mount_checksum` returns that of a mount's contents, and
         `secrets` resolves secrets' ids into environment variables.
         """
@@ -131,7 +134,7 @@ class Images:
         self.layers = layers
         self.seccomp = seccomp
         self._builder = Builder(root, lay_out=lay_out)
-        self._rooted = RootedBuilder(root, layers, builder=self._builder, seccomp=seccomp)
+        self._rooted = RootedBuilder(root, layers, builder=self._builder, puller=Puller(blobs, layers), seccomp=seccomp)
         self._mount_checksum = mount_checksum
         self._secrets = secrets
         self._builds: dict[str, asyncio.Task[None]] = {}
@@ -273,6 +276,7 @@ class Images:
                         context_files={file.filename: file.data for file in image.context_files},
                         checksum=_context_key(image, checksum),
                         log=log.add,
+                        access=RegistryAccess.of(image, self._secrets),
                         anew=anew,
                     )
                     self._finish(image_id, config, "", "")

@@ -8,6 +8,8 @@ from typing import Any
 from workbench.local_cloud.images import host
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 
+DEFAULT_SHELL = ("/bin/sh", "-c")
+
 
 @dataclass(frozen=True)
 class ImageConfig:
@@ -29,7 +31,7 @@ class ImageConfig:
     packages: tuple[str, ...] = ()  # of this machine's system that it asked for
     layers: tuple[str, ...] = ()  # of its own root file system, the topmost first; empty on this machine's system
     user: str = ""  # `name[:group]` as which its programs run; only with layers
-    shell: tuple[str, ...] = ("/bin/sh", "-c")
+    shell: tuple[str, ...] = DEFAULT_SHELL
     guest_python: str = ""  # with layers: the path of the Python that runs functions, empty if there is none
 
     def to_json(self) -> str:

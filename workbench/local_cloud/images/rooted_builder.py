@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.images import build_sandbox, host, layouts
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.builder import SCRATCH_PREFIX, Builder, Log
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.plans import (
+    DEFAULT_SHELL,
     CopyIn,
     ImageConfig,
     MachineBase,
@@ -32,6 +34,7 @@ from workbench.local_cloud.images.plans import (
     Scratch,
     Step,
 )
+from workbench.local_cloud.images.pulls import Puller, RegistryAccess
 from workbench.local_cloud.rootfs.bases import machine_layer
 from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python
 from workbench.local_cloud.rootfs.ids import NoRangeError, ids
@@ -55,12 +58,14 @@ class RootedBuilder:
         layers: Layers,
         *,
         builder: Builder,
+        puller: Puller,
         seccomp: bytes,
     ) -> None:
         """`builder` makes the environments of Python, and `seccomp` is the filter for programs on a root of their own."""
         self._root = root
         self._layers = layers
         self.builder = builder
+        self.puller = puller
         self._seccomp = seccomp
 
     async def build(
@@ -73,6 +78,7 @@ class RootedBuilder:
         context_files: Mapping[str, bytes],
         checksum: str,
         log: Log,
+        access: RegistryAccess,
         anew: bool,
     ) -> ImageConfig:
         """Build a plan and return the resulting image's config, which names its layers.
@@ -88,12 +94,14 @@ class RootedBuilder:
             if any(isinstance(step, CopyIn) for step in plan.steps):
                 await asyncio.to_thread(self.builder.fill, context, context_mount, context_files)
                 await asyncio.to_thread(_open_to_all, context)
-            build = _Build(self, plan, scratch, parent, context, checksum, log, salt=image_id if anew else "")
+            build = _Build(self, plan, scratch, parent, context, checksum, log, access, salt=image_id if anew else "")
             for step in plan.steps:
                 await build.run(step)
             return build.config
         except (NoRangeError, NoMachineBaseError, NoHostPythonError) as error:
             raise RefusedError(str(error)) from error
+        except CloudError as error:
+            raise BuildFailedError(error.message) from error
         except LayerError as error:
             raise BuildFailedError(f"{str(error).rstrip('.')}.") from error
         finally:
@@ -112,6 +120,7 @@ class _Build:
         context: Path,
         checksum: str,
         log: Log,
+        access: RegistryAccess,
         *,
         salt: str,
     ) -> None:
@@ -124,6 +133,7 @@ class _Build:
         self._context = context
         self._checksum = checksum
         self._log = log
+        self._access = access
         self._salt = salt
 
     async def run(self, step: Step) -> None:
@@ -133,9 +143,7 @@ class _Build:
             case Scratch():
                 await self._layer(step, self._nothing)
             case Pull():
-                raise RefusedError(
-                    f"The base image '{step.name[:200]}' cannot be pulled: the local cloud has no registry client yet."
-                )
+                await self._pull(step.name)
             case Run():
                 await self._layer(step, lambda root: self._run(step, root))
             case CopyIn():
@@ -165,6 +173,22 @@ class _Build:
             self._log(f"Found: {_named(step)}\n", 1)
         await self._layers.once(key, make, below=self.config.layers)
         self.config = replace(self.config, layers=(key, *self.config.layers))
+
+    async def _pull(self, name: str) -> None:
+        layers, config = await self._owner.puller.base(name, self._access, self._log)
+        if config.on_build:
+            self._log("The base image's ONBUILD instructions are not carried out.\n", 2)
+        own = self.config
+        self.config = replace(
+            own,
+            layers=layers,
+            env={**config.env, **own.env},
+            entrypoint=own.entrypoint or config.entrypoint,
+            cmd=own.cmd or (() if own.entrypoint else config.cmd),
+            user=own.user or ("" if config.user in ("root", "0", "0:0") else config.user),
+            workdir=own.workdir or config.workdir or None,
+            shell=own.shell if own.shell != DEFAULT_SHELL else config.shell or DEFAULT_SHELL,
+        )
 
     async def _machine_base(self, python: str, packages: tuple[str, ...]) -> None:
         key, said = await machine_layer(self._layers, packages)

@@ -47,6 +47,7 @@ from workbench.local_cloud.objects.secrets import SecretRpcs
 from workbench.local_cloud.process.control_routes import ControlRoutes
 from workbench.local_cloud.process.fault_targets import FaultTargets
 from workbench.local_cloud.process.live_mounts import LiveMounts
+from workbench.local_cloud.registry.blobs import BlobStore
 from workbench.local_cloud.rootfs.layers import Layers
 from workbench.local_cloud.sandboxes.engine import isolation
 from workbench.local_cloud.sandboxes.engine.engine import Engine
@@ -70,6 +71,7 @@ from workbench.local_cloud.server.signed_links import Links
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.damage import DATABASE
 from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.disk_reserve import require_room
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.names import Objects
 from workbench.local_cloud.tasks.task_rpc import TaskRpcs
@@ -135,6 +137,7 @@ class LocalCloud:
             database,
             _directory(state / "images", mode=0o711),
             layers=self._layers,
+            blobs=BlobStore(_directory(state / "rootfs" / "blobs"), require_room=require_room),
             seccomp=isolation.seccomp_program(rooted=True),
             lay_out=file_mounts.lay_out,
             mount_checksum=file_mounts.checksum,

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.registry import unpacking
+from workbench.local_cloud.registry.unpacking import LayerRefusedError, UnpackFailedError
 from workbench.local_cloud.rootfs import launcher
 from workbench.local_cloud.rootfs.copying import CopyRefusedError, copy_files, owner_of
 
@@ -39,6 +41,7 @@ def main() -> int:
         "put": _put,
         "copy of an upper": _copy_of_an_upper,
         "remove": _remove,
+        "unpack": _unpack,
     }
     try:
         os.umask(0o022)
@@ -49,7 +52,7 @@ def main() -> int:
             order["context"] = launcher.detach(order["context"], as_root=order["owner"] is not None)
         launcher.enter(order["ids"], owner=order["owner"])
         print(json.dumps(work[order["do"]](order)))
-    except (launcher.LaunchError, CopyRefusedError) as error:
+    except (launcher.LaunchError, CopyRefusedError, LayerRefusedError, UnpackFailedError) as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
@@ -206,6 +209,26 @@ def _copy_of_an_upper(order: dict[str, Any]) -> dict[str, Any]:
     if done.returncode and kept:
         raise launcher.LaunchError(f"what the sandbox has written cannot be copied: {kept[0][:300]}")
     return {}
+
+
+def _unpack(order: dict[str, Any]) -> dict[str, Any]:
+    """Unpack an archive into an empty directory, in a child that is confined to it."""
+    lower = order["lower"]
+    if len(lower) > 1:
+        launcher.merge(lower, "", "")
+    below = os.open(launcher.MERGED if len(lower) > 1 else lower[0], os.O_RDONLY | os.O_DIRECTORY) if lower else None
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        os.chroot(order["target"])
+        os.chdir("/")
+        unpacking.unpack_in_child(order["blob"], order["diff_id"], report=write, below=below)
+    os.close(write)
+    with os.fdopen(read, "rb") as file:
+        report = file.read()
+    os.waitpid(child, 0)
+    return vars(unpacking.read_report(report))
 
 
 def _remove(order: dict[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class SandboxRpcs:
         if self._snapshots.is_expired(image_id):
             raise not_found(f"Image {image_id}, a snapshot of a sandbox, has expired: take a new one.")
         snapshot = self._snapshots.find(image_id)
-        if snapshot is None:
+        if snapshot is None or snapshot.kind == "layer":
             return None
         if snapshot.kind != "filesystem":
             raise invalid(
