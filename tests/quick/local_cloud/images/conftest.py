@@ -10,6 +10,9 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.images.host import OWN_PYTHON
 from workbench.local_cloud.images.images import BUILDING, Image, Images
+from workbench.local_cloud.registry.blobs import BlobStore
+from workbench.local_cloud.rootfs.layers import Layers
+from workbench.local_cloud.sandboxes.engine.isolation import seccomp_program
 from workbench.local_cloud.store.database import Database
 
 FROM_PYTHON = f"FROM python:{OWN_PYTHON}-slim"
@@ -29,6 +32,9 @@ class Service:
         return Images(
             self.database,
             self.root,
+            layers=Layers(self.root.parent / "rootfs"),
+            blobs=BlobStore(self.root.parent / "blobs"),
+            seccomp=seccomp_program(rooted=True),
             lay_out=self._lay_out,
             mount_checksum=lambda mount_id: hashlib.sha256(repr(self.mounts[mount_id]).encode()).hexdigest(),
             secrets=lambda ids: {name: value for each in ids for name, value in self.secrets[each].items()},
