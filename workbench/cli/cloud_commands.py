@@ -16,6 +16,8 @@ app = typer.Typer(no_args_is_help=True, help="The local cloud: Modal's own proto
 app.add_typer(control_commands.fault, name="fault")
 app.add_typer(control_commands.clock, name="clock")
 app.command()(control_commands.coverage)
+images = typer.Typer(no_args_is_help=True, help="The images that were built here, their layers and their sizes.")
+app.add_typer(images, name="images")
 
 _TELL_S = 2.0
 
@@ -145,6 +147,63 @@ def gc(
     if kept:
         typer.echo(f"forgot {forgotten} commits")
     typer.echo(f"removed {removed} contents and images, {size} bytes")
+
+
+@images.command("list")
+def list_images(as_json: JsonOption = False) -> None:
+    """List the images that were built here, the newest first: what each stands on, its layers and its size.
+
+    A size counts all layers of the image; other images may have some of them, too.
+    """
+    from workbench.local_cloud import maintenance
+
+    with failing():
+        found = maintenance.images(_state().root)
+    if as_json:
+        print_json([asdict(image) for image in found])
+        return
+    if not found:
+        typer.echo("no image was built here yet")
+        return
+    typer.echo(f"{'image':<26}{'state':<9}{'built (UTC)':<18}{'layers':>6}{'MB':>8}  used  base")
+    for image in found:
+        built = time.strftime("%Y-%m-%d %H:%M", time.gmtime(image.finished_at)) if image.finished_at else ""
+        typer.echo(
+            f"{image.image_id:<26}{image.state:<9}{built:<18}{image.layers:>6}{image.size / 1e6:>8.1f}  "
+            f"{'yes' if image.used else 'no':<4}  {image.base}"
+        )
+    typer.echo(f"{len(found)} images; `workbench cloud images prune` removes those that nothing uses")
+
+
+@images.command("prune")
+def prune_images(
+    older: Annotated[
+        str, typer.Option(help="Only images that were built longer ago than this: 12h, 30d; 0 for all.")
+    ] = "7d",
+    as_json: JsonOption = False,
+) -> None:
+    """Remove images that no app, no deployment and no other image uses, and the layers that no image has any more.
+
+    The local cloud must not be running. An image that is removed is built anew when it is asked for.
+    """
+    from workbench.local_cloud import maintenance
+
+    try:
+        age_s = 0.0 if older.strip() == "0" else maintenance.Keep.parse(older).age_s
+        if older.strip() != "0" and not age_s:
+            raise ValueError(f"'{older[:50]}' is not a time, such as 12h or 30d, or 0")
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--older") from None
+    state = _state()
+    with failing(), state.locked():
+        pruned = maintenance.prune_images(state.root, before=time.time() - age_s)
+    if as_json:
+        print_json(asdict(pruned))
+    else:
+        typer.echo(
+            f"removed {pruned.images} images; with them {pruned.removed} layers, directories and downloads, "
+            f"{pruned.size} bytes"
+        )
 
 
 def _facts(running: Running) -> dict[str, object]:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError as IsolationUnavailableError
     from workbench.local_cloud.base.guest_directories import remove_tree as remove_tree
     from workbench.local_cloud.base.host_processes import family as family
     from workbench.local_cloud.base.host_processes import start_of as start_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from workbench.local_cloud.process.state_directory import StateInUseError as StateInUseError
     from workbench.local_cloud.process.state_directory import StateUnusableError as StateUnusableError
     from workbench.local_cloud.process.state_directory import default_state_dir as default_state_dir
+    from workbench.local_cloud.rootfs.layers import Layers as Layers
     from workbench.local_cloud.sandboxes.engine import diagnosis as diagnosis
     from workbench.local_cloud.sandboxes.engine.diagnosis import MORE as MORE
     from workbench.local_cloud.sandboxes.engine.engine import Engine as Engine
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox as Sandbox
     from workbench.local_cloud.sandboxes.engine.spec import BindMount as BindMount
     from workbench.local_cloud.sandboxes.engine.spec import ExitStatus as ExitStatus
-    from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError as IsolationUnavailableError
     from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec as SandboxSpec
     from workbench.local_cloud.sandboxes.engine.spec import SandboxStartFailedError as SandboxStartFailedError
     from workbench.local_cloud.sandboxes.limits.cgroups import PREFIX as PREFIX
@@ -58,7 +59,8 @@ _HOMES = {
     "Engine": "sandboxes.engine.engine",
     "ExitStatus": "sandboxes.engine.spec",
     "FaultRule": "faults.rules",
-    "IsolationUnavailableError": "sandboxes.engine.spec",
+    "IsolationUnavailableError": "base.bubblewrap",
+    "Layers": "rootfs.layers",
     "MORE": "sandboxes.engine.diagnosis",
     "OWNER_VARIABLE": "process.state_directory",
     "Objects": "store.names",

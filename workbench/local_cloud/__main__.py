@@ -23,12 +23,12 @@ import modal
 import structlog
 
 from workbench.errors import WorkbenchError
+from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.descriptors import raise_limit
 from workbench.local_cloud.process.cloud import LocalCloud
 from workbench.local_cloud.process.state_directory import OWNER_VARIABLE, State, StateInUseError
 from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
 from workbench.local_cloud.sandboxes.engine.host_users import UidRangeError, uid_range
-from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError
 from workbench.local_cloud.server.grpc_server import PortInUseError
 from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.damage import StateError

@@ -192,6 +192,25 @@ def _package(name: str, *, status: Status = "fail") -> Callable[[State], Outcome
     return look
 
 
+def _roots(state: State) -> Outcome:
+    """Check that images can have root file systems of their own: in the file system of the state directory."""
+    if any(item.package == "bubblewrap" and not item.present() for item in prerequisites.RUN):
+        return Outcome("info", "not tried without bubblewrap", prerequisites.installation("bubblewrap"))
+    from workbench.local_cloud import Layers
+
+    beside = next(path for path in (state.root, *state.root.parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".workbench-doctor-", dir=beside) as directory:
+            Path(directory).chmod(0o711)
+            problem = asyncio.run(Layers(Path(directory) / "rootfs").problem())
+    except OSError as error:
+        return Outcome("info", f"not tried: {error.strerror}", "see state directory: it decides")
+    if problem:
+        reason, _, fix = problem.partition(" Run: ")
+        return Outcome("warn", f"images must share this machine's system: {reason}", fix or "see the reason")
+    return Outcome("ok", "images can have root file systems of their own, by overlayfs")
+
+
 def _missing(package: str, *, status: Status = "fail") -> Outcome:
     (item,) = (item for item in prerequisites.TEST if item.package == package)
     return Outcome(status, f"missing: {item.why}", prerequisites.installation(package))
@@ -213,6 +232,7 @@ CHECKS = (
     Check("libseccomp", _package("libseccomp2")),
     Check("system Python", _package("python3")),
     Check("isolation", _isolation),
+    Check("root file systems", _roots),
     Check("control groups", _cgroups),
     Check("git", _package("git")),
     Check("Claude CLI", _claude),

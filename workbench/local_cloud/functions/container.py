@@ -39,7 +39,7 @@ _FIND_PYTHON = """
 own=$1 packages=$2 sdk=$3
 shift 3
 python=$(command -v python || command -v python3) || {
-    echo "The image has no Python to run the function with: install one, or use Image.from_registry(..., add_python=...)." >&2
+    echo "The image has no Python to run the function with: install one, or use from_registry(..., add_python=...)." >&2
     exit 127
 }
 found=$("$python" -c 'import sys, importlib.util as u
@@ -208,7 +208,7 @@ class Container:
 
     @contextmanager
     def _rooted(self, code: Path, argv: list[str]) -> Iterator[tuple[list[str], list[int]]]:
-        """Give the argv that starts `argv` on the image's own root file system, and the descriptors that it inherits."""
+        """Give the argv that starts `argv` on the image's own root file system, and the descriptors to inherit."""
         self._root = self._layers.open(self._image.config.layers)
         workdir = self._image.config.workdir or CODE_ROOT
         places = Places()

@@ -32,7 +32,6 @@ from workbench.local_cloud.images.pulls import Puller, RegistryAccess
 from workbench.local_cloud.images.rooted_builder import RootedBuilder
 from workbench.local_cloud.images.steps import interpret
 from workbench.local_cloud.registry.blobs import BlobStore
-from workbench.local_cloud.rootfs.ids import NoRangeError, ids
 from workbench.local_cloud.rootfs.layers import Layers
 from workbench.local_cloud.store.database import Database
 
@@ -125,9 +124,10 @@ class Images:
     ) -> None:
         """Mark builds that an earlier process did not finish as failed.
 
-        `blobs` holds what was pulled from registries, `layers` the root file systems of images, and `seccomp` is the filter for programs that run on them during
-        a build. `lay_out` copies the files of mounts into a directory, `mount_checksum` returns that of a mount's contents, and
-        `secrets` resolves secrets' ids into environment variables.
+        `blobs` holds what was pulled from registries, `layers` the root file systems of images, and `seccomp` is the
+        filter for programs that run on them during a build. `lay_out` copies the files of mounts into a directory,
+        `mount_checksum` returns that of a mount's contents, and `secrets` resolves secrets' ids into environment
+        variables.
         """
         self._db = database
         self._root = root
@@ -195,8 +195,8 @@ class Images:
         parent = next(iter(parents.values()), None)
         files = parent.directory / layouts.TREE if parent is not None and parent.directory is not None else None
         try:
-            plan = await asyncio.to_thread(_interpreted, image, configs, secrets, files)
-        except (RefusedError, NoRangeError) as error:
+            plan = await self._interpreted(image, configs, secrets, files)
+        except RefusedError as error:
             refusal = str(error)
         key: str | None = _key(image, parent_key, checksum, secrets, plan.steps)
         row = self._db.one("SELECT * FROM image_layers WHERE key=?", (key,))
@@ -249,6 +249,27 @@ class Images:
         )
         self._finish(new, config, "", "")
         return new
+
+    async def _interpreted(
+        self,
+        image: api_pb2.Image,
+        parents: Mapping[str, ImageConfig],
+        secrets: Mapping[str, str],
+        files: Path | None,
+    ) -> Plan:
+        """Read a layer: for this machine's system if that has all it needs, else for a root file system of its own.
+
+        Raises RefusedError.
+        """
+        if not any(parent.layers for parent in parents.values()):
+            try:
+                return await asyncio.to_thread(interpret, image, parents, secrets=secrets, files=files)
+            except NeedsRootError as error:
+                if problem := await self.layers.problem():
+                    raise RefusedError(
+                        f"{error} It needs a root file system of its own, which cannot be made here: {problem}"
+                    ) from error
+        return await asyncio.to_thread(rooted_steps.interpret, image, parents, secrets=secrets)
 
     async def _build(
         self,
@@ -354,18 +375,6 @@ class Images:
             started_at=row["started_at"],
             finished_at=row["finished_at"],
         )
-
-
-def _interpreted(
-    image: api_pb2.Image, parents: Mapping[str, ImageConfig], secrets: Mapping[str, str], files: Path | None
-) -> Plan:
-    """Read a layer: for this machine's system if that has all it needs, else for a root file system of its own."""
-    if not any(parent.layers for parent in parents.values()):
-        try:
-            return interpret(image, parents, secrets=secrets, files=files)
-        except NeedsRootError:
-            ids()  # raises NoRangeError, whose message is the one that helps
-    return rooted_steps.interpret(image, parents, secrets=secrets)
 
 
 def _context_key(image: api_pb2.Image, mount_checksum: str) -> str:

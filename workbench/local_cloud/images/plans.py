@@ -15,8 +15,9 @@ DEFAULT_SHELL = ("/bin/sh", "-c")
 class ImageConfig:
     """An image's config: its environment, working directory, entrypoint and CMD, and its Python.
 
-    `python` is a version `X.Y`. A guest gets `directories` empty and writable, unless the image has files there. Without
-    `layers` there is no user: containers run as the cloud's user, and sandboxes as an unprivileged user of their own.
+    `python` is a version `X.Y`. A guest gets `directories` empty and writable, unless the image has files there.
+    Without `layers` there is no user: containers run as the cloud's user, and sandboxes as an unprivileged user of
+    their own.
     """
 
     python: str = host.OWN_PYTHON

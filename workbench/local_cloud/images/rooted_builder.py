@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.images import build_sandbox, host, layouts
@@ -40,7 +41,7 @@ from workbench.local_cloud.rootfs.host_python import mount_host_python, started_
 from workbench.local_cloud.rootfs.ids import NoRangeError, ids
 from workbench.local_cloud.rootfs.layers import LayerError, Layers, Root, order_descriptor
 from workbench.local_cloud.rootfs.machine_base import NoMachineBaseError
-from workbench.local_cloud.rootfs.mounting import NoHostPythonError, Places, Word, started
+from workbench.local_cloud.rootfs.mounting import Places, Word, started
 
 _TOOLS = "/__modal/tools"
 _AS_USER = "/__modal/as_user.py"
@@ -61,7 +62,7 @@ class RootedBuilder:
         puller: Puller,
         seccomp: bytes,
     ) -> None:
-        """`builder` makes the environments of Python, and `seccomp` is the filter for programs on a root of their own."""
+        """`builder` makes environments of Python; `seccomp` is the filter for programs on a root of their own."""
         self._root = root
         self._layers = layers
         self.builder = builder
@@ -98,7 +99,7 @@ class RootedBuilder:
             for step in plan.steps:
                 await build.run(step)
             return build.config
-        except (NoRangeError, NoMachineBaseError, NoHostPythonError) as error:
+        except (NoRangeError, NoMachineBaseError, IsolationUnavailableError) as error:
             raise RefusedError(str(error)) from error
         except CloudError as error:
             raise BuildFailedError(error.message) from error

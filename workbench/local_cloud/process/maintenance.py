@@ -4,13 +4,12 @@ For the state directory of a cloud that does not run; the caller must hold its l
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.images import inventory
 from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.content import ContentStore, read_chunks
 from workbench.local_cloud.store.database import Database
@@ -18,7 +17,6 @@ from workbench.local_cloud.volumes.committed import CommittedVolumes, parents
 
 DATABASE = damage.DATABASE
 CONTENT = "content"
-IMAGES = "images"
 _REFERENCES = {
     "volume_entries": "SELECT DISTINCT sha256 FROM volume_entries WHERE sha256<>''",
     "volume_changes": "SELECT DISTINCT sha256 FROM volume_changes WHERE sha256<>'' AND sha256 IS NOT NULL",
@@ -53,11 +51,7 @@ def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Repor
     try:
         _check_contents(database, content, report, progress)
         _check_volumes(database, report)
-        report.problems += [
-            f"image {image_id}: its directory is missing; the next deployment builds it anew"
-            for image_id, directory in _image_directories(database).items()
-            if not (state / IMAGES / directory).is_dir()
-        ]
+        report.problems += inventory.missing(state, database)
     finally:
         database.close()
     return report
@@ -120,32 +114,30 @@ def gc(state: Path) -> tuple[int, int]:
             if path.parent.name + path.name not in wanted:
                 removed, size = removed + 1, size + path.stat().st_size
                 path.unlink()
-        kept = set(_image_directories(database).values())
-        for path in (state / IMAGES).iterdir() if (state / IMAGES).is_dir() else ():
-            if path.name not in kept:
-                removed, size = removed + 1, size + _size(path)
-                remove_tree(path)
-        return removed, size
+        of_images = inventory.collect(state, database)
+        return removed + of_images[0], size + of_images[1]
     finally:
         database.close()
 
 
-def _image_directories(database: Database) -> dict[str, str]:
-    """Return the name of each built image's directory, by the image's id."""
-    if database.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name='image_layers'") is None:
-        return {}
-    rows = database.all("SELECT image_id, directory FROM image_layers WHERE directory<>'' AND state='built'")
-    return {str(row["image_id"]): str(row["directory"]) for row in rows}
+def images(state: Path) -> list[inventory.Listed]:
+    """Return all images of a state directory, whose cloud may run. Raises DamagedStateError."""
+    damage.check(state)
+    database = Database(state / DATABASE)
+    try:
+        return inventory.listed(state, database)
+    finally:
+        database.close()
 
 
-def _size(directory: Path) -> int:
-    """Return the bytes that removing a directory frees: without files that other images share by hard links."""
-    return sum(
-        status.st_size
-        for parent, _, names in os.walk(directory)
-        for name in names
-        if (status := os.lstat(os.path.join(parent, name))).st_nlink == 1  # noqa: PTH118  # a million files
-    )
+def prune_images(state: Path, *, before: float) -> inventory.Pruned:
+    """Remove images that nothing uses and that were built before a time (Unix seconds). Raises DamagedStateError."""
+    damage.check(state)
+    database = Database(state / DATABASE)
+    try:
+        return inventory.prune(state, database, before=before)
+    finally:
+        database.close()
 
 
 def _references(database: Database) -> dict[str, str]:

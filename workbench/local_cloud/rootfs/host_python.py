@@ -7,8 +7,9 @@ import os
 from functools import cache
 from pathlib import Path
 
+from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.system_root import system_python
-from workbench.local_cloud.rootfs.mounting import NoHostPythonError, Places, Word
+from workbench.local_cloud.rootfs.mounting import Places, Word
 
 _HOST_USR = "/__modal/host/usr"
 
@@ -19,10 +20,10 @@ def mount_host_python(places: Places) -> list[Word]:
 
 
 def started_by_host_python() -> list[str]:
-    """Return the words that start the host's Python inside; a script's path follows. Raises NoHostPythonError."""
+    """Return the words that start the host's Python inside; a script's path follows. Raises IsolationUnavailableError."""
     python, loader = system_python(), _loader()
     if python is None or loader is None:
-        raise NoHostPythonError(
+        raise IsolationUnavailableError(
             "There is no python3 with its loader below /usr, which images need here. "
             "Run: sudo apt-get install -y python3"
         )

@@ -71,7 +71,7 @@ def give_to_root_inside(directory: Path) -> None:
         return
     owner = ids().root
     for here, directories, names in os.walk(directory):
-        for path in (here, *(os.path.join(here, name) for name in (*directories, *names))):
+        for path in (Path(here), *(Path(here, name) for name in (*directories, *names))):
             os.chown(path, owner, owner, follow_symlinks=False)
 
 

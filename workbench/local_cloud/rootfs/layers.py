@@ -19,7 +19,7 @@ from typing import Any
 
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.programs import Program
-from workbench.local_cloud.rootfs.ids import ids
+from workbench.local_cloud.rootfs.ids import NoRangeError, ids
 
 LAYERS, LIVE = "layers", "live"
 MAX_LAYERS = 100  # of one root: the kernel's limit is 500, and a walk gets slower with each
@@ -55,11 +55,31 @@ class Layers:
     def __init__(self, store: Path) -> None:
         """Make the directories, and remove what an earlier process left in the uppers."""
         self.store = store
+        self._problem: str | None = None
         self._making: dict[str, asyncio.Future[None]] = {}
         for directory in (store, store / LAYERS, store / LIVE):
             directory.mkdir(exist_ok=True)
             directory.chmod(0o711)
         self._leftovers = [f"{LIVE}/{path.name}" for path in (store / LIVE).iterdir()]
+
+    async def problem(self) -> str:
+        """Return why no root file system can be mounted on this machine and what mends it, empty if one can.
+
+        It is tried out, once.
+        """
+        if self._problem is None:
+            try:
+                async with self.root([]) as root:
+                    await self.work("try", lower=[root.upper], upper="", work="")
+                self._problem = ""
+            except NoRangeError as error:
+                self._problem = str(error)
+            except (LayerError, OSError, TimeoutError) as error:
+                self._problem = (
+                    f"the kernel does not let it ({error}). It needs user namespaces with several ids and overlayfs in "
+                    "them (Linux 6.8 or newer), and a state directory that is not on an overlay itself."
+                )
+        return self._problem
 
     async def reap(self) -> None:
         """Remove the uppers of an earlier process. Idempotent."""

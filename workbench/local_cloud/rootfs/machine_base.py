@@ -24,7 +24,9 @@ _LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/s
 # Public certificates, also those that this machine's administrator has added: downloads need them.
 CERTIFICATES = "/etc/ssl/certs"
 _PAM = {
-    "common-auth": "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\nauth required pam_permit.so\n",
+    "common-auth": (
+        "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\nauth required pam_permit.so\n"
+    ),
     "common-account": "account required pam_unix.so\n",
     "common-password": "password required pam_unix.so obscure yescrypt\n",
     "common-session": "session required pam_unix.so\n",
@@ -36,7 +38,7 @@ _VERSION = 1  # to be raised when the same packages are copied differently from 
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package: its name with its architecture if several have it, its version, its paragraph in status."""
+    """An installed package: its name, architecture, version, and its paragraph in dpkg's status file."""
 
     name: str
     architecture: str
@@ -52,11 +54,14 @@ class Package:
 
 
 class NoMachineBaseError(Exception):
-    """This machine's system cannot be a base; the message says why and what to do."""
+    """No base can be made of this machine's system; the message says why and what to do."""
 
 
 def packages(more: Iterable[str] = ()) -> list[Package]:
-    """Return the packages that the base consists of, by name, with the installed ones of `more`. Raises NoMachineBaseError."""
+    """Return the packages that the base consists of, by name, with the installed ones of `more`.
+
+    Raises NoMachineBaseError.
+    """
     try:
         system = platform.freedesktop_os_release().get("ID", "")
     except OSError:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from workbench.errors import WorkbenchError
+from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError, bubblewrap
 from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs import launcher
 from workbench.local_cloud.rootfs.ids import ids
@@ -32,10 +32,6 @@ MAX_PROCESSES = 8192  # of a build or a function's container, for all users insi
 Word = str | int  # the number of a place, or below zero that of a source, counted from -1
 
 
-class NoHostPythonError(WorkbenchError):
-    """This machine has no Python below /usr to start root file systems with; the message names the command that helps."""
-
-
 class Places:
     """Collects the paths inside at which something is mounted, and what of the host is mounted there.
 
@@ -51,6 +47,13 @@ class Places:
         self.sources.append(str(source))
         place = self.directory(target) if source.is_dir() else self.file(target)
         return ["--ro-bind" if read_only else "--bind", -len(self.sources), place]
+
+    def host_program(self, path: str) -> Word:
+        """Return the word for a program of the host, which is started before the root is entered."""
+        if os.path.realpath(path).startswith("/usr/"):
+            return path
+        self.sources.append(path)
+        return -len(self.sources)
 
     def directory(self, path: str) -> int:
         """Return the word for a directory, which is made if it is missing."""
@@ -76,14 +79,21 @@ def started(
     """Give the argv and the descriptors that start a program on a root, with this machine's network.
 
     `words` are bubblewrap's further options and, after "--", the program; `places` those that they count; `seccomp` is
-    the filter, and `owner` the user that owns the namespace when the cloud is root. Raises NoHostPythonError.
+    the filter, and `owner` the user that owns the namespace when the cloud is root. Raises IsolationUnavailableError.
     """
     python = system_python()
     if python is None:
-        raise NoHostPythonError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
+        raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
     descriptors = [order_descriptor(seccomp)]
     try:
-        argv: list[Word] = ["/usr/bin/bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "modal"]
+        argv: list[Word] = [
+            places.host_program(bubblewrap()),
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--hostname",
+            "modal",
+        ]
         argv += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
         for capability in CAPABILITIES:
             argv += ["--cap-add", f"CAP_{capability}"]

@@ -42,6 +42,7 @@ def main() -> int:
         "copy of an upper": _copy_of_an_upper,
         "remove": _remove,
         "unpack": _unpack,
+        "try": _try,
     }
     try:
         os.umask(0o022)
@@ -208,6 +209,17 @@ def _copy_of_an_upper(order: dict[str, Any]) -> dict[str, Any]:
     kept = [line for line in done.stderr.splitlines() if "No such file or directory" not in line]
     if done.returncode and kept:
         raise launcher.LaunchError(f"what the sandbox has written cannot be copied: {kept[0][:300]}")
+    return {}
+
+
+def _try(order: dict[str, Any]) -> dict[str, Any]:
+    """Mount an overlay with an upper on another file system than the machine's own, and write to it."""
+    (beside,) = order["lower"]
+    for name in ("lower", "upper", "work"):
+        os.mkdir(f"{beside}/{name}")
+    launcher.merge([f"{beside}/lower"], f"{beside}/upper", f"{beside}/work")
+    os.mkdir(f"{launcher.MERGED}/made")
+    os.chown(f"{launcher.MERGED}/made", 1000, 1000)
     return {}
 
 

@@ -26,7 +26,11 @@ class Preparation:
     """Makes a sandbox's mounts. Each is stored in its record at once, so that it is released if a later step fails."""
 
     def __init__(self, copies: WorkingCopies, users: Users, files: Path, *, layers: Layers, lay_out: LayOut) -> None:
-        """`layers` has the files of images with a root file system of their own. `lay_out` copies the files of mounts into a directory, of which one per sandbox is made in `files`."""
+        """Take what sandboxes are made of.
+
+        `layers` has the files of images with a root file system of their own. `lay_out` copies the files of mounts into
+        a directory, of which one per sandbox is made in `files`.
+        """
         self._copies = copies
         self._users = users
         self._files = files

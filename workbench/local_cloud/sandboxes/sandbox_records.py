@@ -24,9 +24,10 @@ _AUTHOR_TAGS_CHARS = 200
 class Record(Known):
     """One sandbox: what is stored of it, and everything that it has while it runs.
 
-    `mounts` are its working copies by mount path, `files` the directory with files of its other mounts, `root` its own root file system (None: it has this machine's). `ending` is the
-    task that ends it, None until that begins; `ended` is set when it has a result. `refusals` counts connections that
-    its egress policy refused, `logging` are the tasks that copy its output into the log.
+    `mounts` are its working copies by mount path, `files` the directory with files of its other mounts, `root` its own
+    root file system (None: it has this machine's). `ending` is the task that ends it, None until that begins; `ended`
+    is set when it has a result. `refusals` counts connections that its egress policy refused, `logging` are the tasks
+    that copy its output into the log.
     """
 
     sandbox: Sandbox | None = None

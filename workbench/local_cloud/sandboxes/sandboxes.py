@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from modal_proto import api_pb2
 
+from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.base.descriptors import OF_A_SANDBOX, Descriptors
 from workbench.local_cloud.base.errors import CloudError, already_exists, failed_precondition, not_found
@@ -22,7 +23,7 @@ from workbench.local_cloud.sandboxes.engine.engine import Engine
 from workbench.local_cloud.sandboxes.engine.host_users import Users
 from workbench.local_cloud.sandboxes.engine.readiness import Probe, Readiness
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
-from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.engine.spec import SandboxStartFailedError
 from workbench.local_cloud.sandboxes.ledger import Ledger
 from workbench.local_cloud.sandboxes.network.connect_tokens import ConnectEntry
 from workbench.local_cloud.sandboxes.network.egress_policy import EgressPolicy, Network
@@ -69,8 +70,8 @@ class Sandboxes:
 
         `on_notice` gets the cloud's notices about a sandbox and `on_output` its program's output, for the app's log.
         `serves_web` says whether a web function is served at a loopback port now. `lay_out` copies the files of mounts
-        into a directory, of which one per sandbox is made in `files`; `layers` holds the files of images. `egress_test_networks` are private networks that
-        sandboxes may reach nevertheless, for tests.
+        into a directory, of which one per sandbox is made in `files`; `layers` holds the files of images.
+        `egress_test_networks` are private networks that sandboxes may reach nevertheless, for tests.
         """
         self._egress_test_networks = tuple(egress_test_networks)
         self.serves_web = serves_web

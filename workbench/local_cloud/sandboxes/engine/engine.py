@@ -9,12 +9,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.sandboxes.engine import isolation
 from workbench.local_cloud.sandboxes.engine.diagnosis import explain
 from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
 from workbench.local_cloud.sandboxes.engine.running_sandbox import OnNotice, OnSync, Sandbox
-from workbench.local_cloud.sandboxes.engine.spec import IsolationUnavailableError, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec, SandboxStartFailedError
 from workbench.local_cloud.sandboxes.limits import cgroups
 from workbench.local_cloud.sandboxes.limits.free_disk import Disks
 

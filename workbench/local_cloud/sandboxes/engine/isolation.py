@@ -6,9 +6,7 @@ the host. Files that this user cannot read by their paths are passed as descript
 
 import errno
 import os
-import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +14,9 @@ from pathlib import Path
 
 import pyseccomp
 
+from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError, bubblewrap
 from workbench.local_cloud.base.system_root import system_python
-from workbench.local_cloud.sandboxes.engine.spec import HOME, IsolationUnavailableError, SandboxSpec
+from workbench.local_cloud.sandboxes.engine.spec import HOME, SandboxSpec
 
 SANDBOX_UID = 1000
 _ETC = {
@@ -103,16 +102,6 @@ def _local_programs(python: str, own: str, data: Callable[[bytes], str]) -> Iter
         else:
             yield from ("--symlink", python, str(_LOCAL_BIN / name))
     yield from ("--remount-ro", str(_LOCAL_BIN))
-
-
-def bubblewrap() -> str:
-    """Return the path of the bubblewrap program; raises IsolationUnavailableError when there is none."""
-    if sys.platform != "linux":
-        raise IsolationUnavailableError("Sandboxes need Linux. Run this inside a Linux VM (Lima, Docker Desktop).")
-    found = shutil.which("bwrap")
-    if found is None:
-        raise IsolationUnavailableError("bubblewrap is not installed. Run: sudo apt-get install -y bubblewrap")
-    return found
 
 
 def seccomp_program(*, rooted: bool = False) -> bytes:

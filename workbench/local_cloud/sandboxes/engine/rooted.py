@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from workbench.local_cloud.base.bubblewrap import bubblewrap
 from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs import launcher
 from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python
 from workbench.local_cloud.rootfs.layers import order_descriptor
 from workbench.local_cloud.rootfs.mounting import CAPABILITIES, Places, Word, order
-from workbench.local_cloud.sandboxes.engine.isolation import FS_TOOLS, GUEST, bubblewrap
+from workbench.local_cloud.sandboxes.engine.isolation import FS_TOOLS, GUEST
 from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec
 
 _AGENT = "/__modal/agent.py"
@@ -40,7 +41,13 @@ def command(
         return str(descriptors[-1])
 
     places = Places()
-    argv: list[Word] = [bubblewrap(), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"]
+    argv: list[Word] = [
+        places.host_program(bubblewrap()),
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-net",
+    ]
     argv += ["--unshare-cgroup-try", "--hostname", "sandbox", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
     for capability in CAPABILITIES:
         argv += ["--cap-add", f"CAP_{capability}"]

@@ -16,10 +16,6 @@ DEFAULT_ENV = {
 }
 
 
-class IsolationUnavailableError(WorkbenchError):
-    """This machine cannot isolate a sandbox; the message says why and which command fixes it."""  # noqa: D404  # the machine is meant
-
-
 class SandboxStartFailedError(WorkbenchError):
     """A sandbox, or a program in it, could not be started, although isolation works; the message says why."""
 
@@ -39,8 +35,9 @@ class SandboxSpec:
 
     `directories` are paths inside of empty, writable file systems in memory; a mount at the same path hides them.
     `workdir` is made if it does not exist. `python` is the path inside of the image's own interpreter, empty without
-    one. With `root` the sandbox's root file system is that one, its programs start as the image's `user` (`name[:group]`,
-    empty for root), `uid` is what root inside has outside, and `owner` the host user that owns the namespace.
+    one. With `root` the sandbox's root file system is that one, its programs start as the image's `user`
+    (`name[:group]`, empty for root), `uid` is what root inside has outside, and `owner` the host user that owns the
+    namespace.
     """
 
     sandbox_id: str

@@ -1,0 +1,176 @@
+"""What a state directory has of images: each with its base, its layers and its size; and the removal of unused ones.
+
+Reads the database and the files; `prune` is for the state of a cloud that does not run.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.images.build_logs import BuildLog
+from workbench.local_cloud.images.plans import ImageConfig
+from workbench.local_cloud.store.database import Database
+
+ROOTFS, LAYERS, BLOBS, IMAGES = "rootfs", "layers", "blobs", "images"
+_IMAGE_ID = re.compile(rb"im-[A-Za-z0-9]{22}")
+_BASE = "The base is "
+_SHARED = "this machine's system, shared"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One image: its id, its state, what it stands on, how many layers it has, its size, its age, and who uses it.
+
+    `size` is in bytes, with all its layers, of which other images may have some too; `finished_at` in Unix seconds.
+    `used` says whether an app, a deployment that can be rolled back to, or an image on top of it needs it.
+    """
+
+    image_id: str
+    state: str
+    base: str
+    layers: int
+    size: int
+    finished_at: float
+    used: bool
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed: how many images, how many layers, directories and downloads, and their bytes."""
+
+    images: int
+    removed: int
+    size: int
+
+
+def listed(state: Path, database: Database) -> list[Listed]:
+    """Return all images, the newest first."""
+    rows = _rows(database)
+    used = _used(database, rows)
+    sizes: dict[Path, int] = {}
+
+    def size(path: Path) -> int:
+        if path not in sizes:
+            sizes[path] = tree_bytes(path)
+        return sizes[path]
+
+    found = []
+    for image_id, row in rows.items():
+        config = ImageConfig.from_json(row["meaning"])
+        paths = [state / ROOTFS / LAYERS / key for key in config.layers]
+        paths += [state / IMAGES / row["directory"]] if row["directory"] else []
+        found.append(
+            Listed(
+                image_id,
+                row["state"],
+                _base(image_id, rows) if config.layers else _SHARED,
+                len(config.layers) or bool(row["directory"]),
+                sum(map(size, paths)),
+                row["finished_at"],
+                image_id in used,
+            )
+        )
+    return sorted(found, key=lambda image: image.finished_at, reverse=True)
+
+
+def prune(state: Path, database: Database, *, before: float) -> Pruned:
+    """Remove the images that nothing uses and that were built before a time (Unix seconds), and all unused files."""
+    rows = _rows(database)
+    used = _used(database, rows)
+    gone = [image_id for image_id, row in rows.items() if image_id not in used and row["finished_at"] < before]
+    with database.transaction():
+        for image_id in gone:
+            database.execute("DELETE FROM image_layers WHERE image_id=?", (image_id,))
+    removed, size = collect(state, database)
+    return Pruned(len(gone), removed, size)
+
+
+def collect(state: Path, database: Database) -> tuple[int, int]:
+    """Remove the layers, directories and downloads that no image needs; returns how many, and their bytes."""
+    rows = _rows(database)
+    built = [row for row in rows.values() if row["state"] == "built"]
+    kept = {key for row in built for key in ImageConfig.from_json(row["meaning"]).layers}
+    directories = {str(row["directory"]) for row in built if row["directory"]}
+    unused = [path for path in _entries(state / ROOTFS / LAYERS) if path.name not in kept]
+    unused += [path for path in _entries(state / IMAGES) if path.name not in directories]
+    unused += _entries(state / ROOTFS / "live")
+    unused += [path for path in _entries(state / ROOTFS / BLOBS) if path.name != "tmp"]  # a pull asks for them again
+    size = 0
+    for path in unused:
+        size += tree_bytes(path)
+        remove_tree(path)
+    return len(unused), size
+
+
+def missing(state: Path, database: Database) -> list[str]:
+    """Return a sentence for each built image whose files are not all there."""
+    found = []
+    for image_id, row in _rows(database).items():
+        paths = [state / ROOTFS / LAYERS / key for key in ImageConfig.from_json(row["meaning"]).layers]
+        paths += [state / IMAGES / row["directory"]] if row["directory"] else []
+        if row["state"] == "built" and not all(path.is_dir() for path in paths):
+            found.append(f"image {image_id}: its files are missing; the next deployment builds it anew")
+    return found
+
+
+def tree_bytes(directory: Path) -> int:
+    """Return the bytes that removing a directory frees: without files that others share by hard links."""
+    return sum(
+        status.st_size
+        for parent, _, names in os.walk(directory)
+        for name in names
+        if (status := os.lstat(os.path.join(parent, name))).st_nlink == 1  # noqa: PTH118  # a million files
+    )
+
+
+def _entries(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _rows(database: Database) -> dict[str, dict[str, Any]]:
+    if not _has(database, "image_layers"):
+        return {}
+    return {str(row["image_id"]): dict(row) for row in database.all("SELECT * FROM image_layers")}
+
+
+def _base(image_id: str, rows: dict[str, dict[str, Any]]) -> str:
+    """Return what an image stands on, as the log of its lowest layer's build says it."""
+    for _ in range(len(rows)):
+        row = rows.get(image_id)
+        if row is None:
+            break
+        for line in BuildLog.from_json(str(row["log"])).lines:
+            if line.text.startswith(_BASE):
+                return line.text.removeprefix(_BASE).partition(":")[0].strip().rstrip(".")
+        parents = json.loads(str(row["parents"]))
+        if not parents:
+            break
+        image_id = parents[0]
+    return "a root file system of its own"
+
+
+def _used(database: Database, rows: dict[str, dict[str, Any]]) -> set[str]:
+    """Return the ids of images that functions, deployments or snapshots refer to, with those below them."""
+    found = set()
+    for table in ("functions", "deployed_functions"):
+        if _has(database, table):
+            for row in database.all(f"SELECT definition FROM {table}"):  # noqa: S608  # one of two names
+                found |= {match.decode() for match in _IMAGE_ID.findall(row["definition"])}
+    if _has(database, "snapshots"):
+        for row in database.all("SELECT image_id, base_image_id FROM snapshots"):
+            found |= {str(row["image_id"]), str(row["base_image_id"])}
+    waiting = list(found)
+    while waiting:
+        row_of = rows.get(waiting.pop())
+        more = set(json.loads(str(row_of["parents"]))) - found if row_of is not None else set()
+        found |= more
+        waiting += more
+    return found
+
+
+def _has(database: Database, table: str) -> bool:
+    return database.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name=?", (table,)) is not None
