@@ -77,4 +77,4 @@ def test_gc_removes_what_no_image_refers_to_and_fsck_misses_what_one_does(own_st
         assert maintenance.fsck(own_state.root).problems == []
         shutil.rmtree(kept)
         (problem,) = maintenance.fsck(own_state.root).problems
-    assert f"image {kept.name}: its directory is missing" in problem
+    assert f"image {kept.name}: its files are missing" in problem

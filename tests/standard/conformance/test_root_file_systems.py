@@ -1,0 +1,180 @@
+"""Images that need more than this machine's system have a root file system of their own, and what runs on it is root.
+
+No step needs a network: the base is made of this machine's own packages.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+
+import modal
+import pytest
+from modal.volume import FileEntryType
+
+from tests.support.commands import Cli, cli
+from workbench.local_cloud.process.state_directory import Running
+
+TIMEOUT_S = 120
+Shell = Callable[..., str]
+
+AGENT = (
+    modal.Image.debian_slim()
+    .run_commands(
+        "echo 'deb [trusted=yes] file:/srv/packages ./' | tee /etc/apt/sources.list.d/own.list > /dev/null",
+        "useradd --create-home --shell /bin/bash claude && mkdir -p /workspace && chown claude:claude /workspace",
+        "su claude -c 'umask 077; echo mine > ~/note'",
+    )
+    .env({"COLOUR": "deep blue"})
+)
+
+
+@pytest.fixture(scope="module")
+def app(cloud: Running) -> modal.App:
+    return modal.App.lookup("root-file-systems", create_if_missing=True)
+
+
+@pytest.fixture(scope="module")
+def sandbox(app: modal.App) -> Iterator[modal.Sandbox]:
+    sandbox = modal.Sandbox.create(app=app, image=AGENT, timeout=TIMEOUT_S)
+    yield sandbox
+    sandbox.terminate(wait=True)
+
+
+def said(sandbox: modal.Sandbox, script: str) -> str:
+    process = sandbox.exec("sh", "-ec", script)
+    out = process.stdout.read()
+    assert process.wait() == 0, (out, process.stderr.read())
+    return str(out)
+
+
+def test_programs_are_root_of_a_system_that_they_can_change(sandbox: modal.Sandbox) -> None:
+    assert said(sandbox, "id -u; whoami; echo $COLOUR") == "0\nroot\ndeep blue\n"
+    assert said(sandbox, "echo own > /usr/bin/own; rm /etc/issue; mkdir /var/lib/mine; cat /usr/bin/own") == "own\n"
+    assert "own.list" in said(sandbox, "ls /etc/apt/sources.list.d")
+
+
+def test_users_of_the_image_are_users(sandbox: modal.Sandbox) -> None:
+    assert said(sandbox, "su claude -c 'id -un; echo $HOME; cat ~/note; touch /workspace/made'") == (
+        "claude\n/home/claude\nmine\n"
+    )
+    assert said(sandbox, "stat -c '%U %a' /home/claude/note /workspace/made") == "claude 600\nclaude 644\n"
+    assert said(sandbox, "su claude -c 'touch /etc/x' 2>&1 || echo refused").endswith("refused\n")
+    assert said(sandbox, "adduser --disabled-password --gecos '' second >/dev/null; id -u second") == "1001\n"
+
+
+def test_what_one_sandbox_writes_another_does_not_see(app: modal.App, sandbox: modal.Sandbox) -> None:
+    said(sandbox, "echo private > /opt/private")
+    other = modal.Sandbox.create("sh", "-c", "ls /opt; cat /etc/hostname", app=app, image=AGENT, timeout=TIMEOUT_S)
+    other.wait()
+    assert "private" not in other.stdout.read()
+
+
+def test_the_user_of_an_image_starts_its_programs(app: modal.App) -> None:
+    """In builds, too; and they have no rights that the user would not have."""
+    image = AGENT.dockerfile_commands("USER claude", "WORKDIR /workspace/deep", "RUN id -un > who && pwd >> who")
+    sandbox = modal.Sandbox.create(app=app, image=image, timeout=TIMEOUT_S)
+    try:
+        assert said(sandbox, "id -un; pwd; echo $HOME; cat who") == (
+            "claude\n/workspace/deep\n/home/claude\nclaude\n/workspace/deep\n"
+        )
+        assert said(sandbox, "grep -c -E 'Cap(Prm|Eff|Amb):.*[1-9a-f]' /proc/self/status || true") == "0\n"
+        sandbox.filesystem.write_text("through the SDK", "/workspace/deep/file")
+        assert sandbox.filesystem.stat("/workspace/deep/file").owner == "claude"
+    finally:
+        sandbox.terminate(wait=True)
+
+
+def test_volumes_are_shared_with_sandboxes_of_any_root(app: modal.App) -> None:
+    volume = modal.Volume.from_name("root-file-systems", create_if_missing=True)
+    own = modal.Sandbox.create(app=app, image=AGENT, timeout=TIMEOUT_S, volumes={"/mnt/v": volume})
+    try:
+        said(own, "echo one > /mnt/v/one; su claude -c 'cat /mnt/v/one'; sync /mnt/v")
+    finally:
+        own.terminate(wait=True)
+    plain = modal.Sandbox.create("sh", "-c", "cat /v/one; echo two > /v/two", app=app, volumes={"/v": volume})
+    plain.wait()
+    assert plain.stdout.read() == "one\n"
+    plain.terminate(wait=True)
+    again = modal.Sandbox.create("sh", "-c", "cat /v/two; rm /v/one", app=app, image=AGENT, volumes={"/v": volume})
+    again.wait()
+    assert again.stdout.read() == "two\n"
+    again.terminate(wait=True)
+    assert [(entry.path, entry.type) for entry in volume.listdir("/")] == [("two", FileEntryType.FILE)]
+
+
+def test_a_snapshot_is_all_of_the_file_system(app: modal.App) -> None:
+    first = modal.Sandbox.create(app=app, image=AGENT, timeout=TIMEOUT_S)
+    said(first, "useradd later; rm -r /usr/share/keyrings; ln -s /etc /usr/link; echo x > /workspace/x")
+    said(first, "chown later /workspace/x; chmod 4750 /workspace/x; mkdir -p /var/new/deep; mv /home/claude /home/old")
+    image = first.snapshot_filesystem()
+    said(first, "echo after > /usr/after")
+    first.terminate(wait=True)
+    second = modal.Sandbox.create(app=app, image=image, timeout=TIMEOUT_S)
+    try:
+        assert said(second, "stat -c '%U %a' /workspace/x; readlink /usr/link; ls -d /var/new/deep /home/*") == (
+            "later 4750\n/etc\n/home/old\n/var/new/deep\n"
+        )
+        assert said(second, "ls /usr/share/keyrings /usr/after 2>&1 || echo gone").endswith("gone\n")
+        said(second, "echo third > /third")
+        third = modal.Sandbox.create("cat", "/third", "/home/old/note", app=app, image=second.snapshot_filesystem())
+        third.wait()
+        assert third.stdout.read() == "third\nmine\n"
+    finally:
+        second.terminate(wait=True)
+
+
+def test_a_directory_is_mounted_anywhere(app: modal.App, sandbox: modal.Sandbox) -> None:
+    said(sandbox, "mkdir -p /opt/project/src; echo main > /opt/project/src/main")
+    image = sandbox.snapshot_directory("/opt/project")
+    other = modal.Sandbox.create(app=app, image=AGENT, timeout=TIMEOUT_S)
+    try:
+        other.mount_image("/user_project", image)
+        assert said(other, "cat /user_project/src/main") == "main\n"
+        other.unmount_image("/user_project")
+        assert said(other, "ls /user_project | wc -l") == "0\n"
+    finally:
+        other.terminate(wait=True)
+
+
+def test_functions_run_in_their_image(modal_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> None:
+    source = tmp_path_factory.mktemp("rooted") / "rooted_function.py"
+    source.write_text("""
+import modal
+image = modal.Image.debian_slim().run_commands("useradd worker | cat", "echo built > /usr/share/built").workdir("/srv/app")
+volume = modal.Volume.from_name("rooted-function", create_if_missing=True)
+app = modal.App("rooted-function", image=image)
+
+@app.function(volumes={"/data": volume})
+def look(word):
+    import os, pwd
+    open("/usr/share/written", "w").write(word)
+    open("/data/word", "w").write(word)
+    volume.commit()
+    return {"built": open("/usr/share/built").read(), "uid": os.getuid(), "worker": pwd.getpwnam("worker").pw_name,
+            "cwd": os.getcwd(), "written": open("/usr/share/written").read()}
+
+@app.function()
+def fail():
+    raise ValueError("as it should")
+""")
+    modal_cli("deploy", str(source))
+    look = modal.Function.from_name("rooted-function", "look")
+    assert look.remote("one") == {
+        "built": "built\n",
+        "uid": 0,
+        "worker": "worker",
+        "cwd": "/srv/app",
+        "written": "one",
+    }
+    assert b"".join(modal.Volume.from_name("rooted-function").read_file("word")) == b"one"
+    with pytest.raises(ValueError, match="as it should"):
+        modal.Function.from_name("rooted-function", "fail").remote()
+
+
+def test_images_are_listed_with_what_they_stand_on(app: modal.App, sandbox: modal.Sandbox) -> None:
+    modal.Image.debian_slim().env({"SHARED": "1"}).build(app)
+    listed = {image["image_id"]: image for image in json.loads(cli("cloud", "images", "list", "--json").stdout)}
+    rooted = [image for image in listed.values() if image["base"] == "made of this machine's own system"]
+    assert rooted
+    assert all(image["layers"] >= 2 and image["size"] > 1_000_000 for image in rooted if image["state"] == "built")
+    assert any(image["base"] == "this machine's system, shared" for image in listed.values())
+    assert "used  base" in cli("cloud", "images", "list").stdout
