@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -25,6 +24,7 @@ import structlog
 from workbench.errors import WorkbenchError
 from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.descriptors import raise_limit
+from workbench.local_cloud.process import run_mark
 from workbench.local_cloud.process.cloud import LocalCloud
 from workbench.local_cloud.process.state_directory import OWNER_VARIABLE, State, StateInUseError
 from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
@@ -89,7 +89,7 @@ async def _run(state: State, port: int | None) -> None:
     if stop.is_set():
         return  # the owner has ended already
     with _explained(state.root), state.locked() as run:
-        janitor = _start_janitor(run)
+        janitor = run_mark.start_janitor(run)
         try:
             damage.check(state.root)
             credentials = state.credentials()
@@ -106,9 +106,7 @@ async def _run(state: State, port: int | None) -> None:
                 await stop.wait()
                 state.withdraw()
         finally:
-            assert janitor.stdin is not None
-            janitor.stdin.close()
-            janitor.wait(timeout=30)
+            run_mark.dismiss(janitor)
 
 
 @contextlib.contextmanager
@@ -128,18 +126,6 @@ def _end_with(owner: str, stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_reader(os.pidfd_open(int(owner)), stop.set)
     except ProcessLookupError:
         stop.set()
-
-
-def _start_janitor(run: Path) -> "subprocess.Popen[bytes]":
-    script = Path(__file__).parent / "process" / "janitor.py"
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(script), str(run)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
 
 
 def _say(message: dict[str, object]) -> None:

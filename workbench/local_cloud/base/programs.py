@@ -1,7 +1,9 @@
 """Child processes, each the leader of its own process group: ending one ends everything that it has started.
 
 Why the whole group: a bubblewrap that is killed before its child has its user map leaves that child waiting for ever,
-with our pipes open. Why a start is never interrupted: asyncio would kill only the leader.
+with our pipes open. Why a start is never interrupted: asyncio would kill only the leader. Why each bears the cloud's
+mark: a cloud that is killed can end nothing, and bubblewrap dies with it only once it is set up. The mark is how the
+janitor, and failing that the next cloud's start, know what is left of it.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from typing import Any
 
 from workbench.local_cloud.base.host_processes import MAX_LINE_BYTES
 
+RUN_MARK = "WORKBENCH_CLOUD_RUN"  # the variable that marks every process of one run of a cloud
 _REAP_S = 5.0
 _UMASK = 0o022  # what programs expect; the cloud's own umask is stricter, and must not be inherited
 
@@ -44,6 +47,8 @@ class Program:
     @classmethod
     async def _start(cls, argv: tuple[str, ...], **how: Any) -> "Program":
         how["umask"] = _UMASK
+        if how["env"] is not None and (mark := os.environ.get(RUN_MARK)):
+            how["env"] = {**how["env"], RUN_MARK: mark}
         loop = asyncio.get_running_loop()
         transport, leader = await loop.subprocess_exec(
             lambda: _Leader(limit=MAX_LINE_BYTES, loop=loop), *argv, stdin=DEVNULL, start_new_session=True, **how

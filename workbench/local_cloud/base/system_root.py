@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from workbench.local_cloud.base.programs import RUN_MARK
+
 _ETC = (
     "ssl",
     "ca-certificates",
@@ -23,7 +25,7 @@ def system_root() -> list[str]:
     """Return bubblewrap's argv for a root that has the host's system read-only and none of its users' files."""
     argv = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "modal"]
     argv += ["--uid", str(os.getuid()), "--gid", str(os.getgid()), "--cap-drop", "ALL", "--die-with-parent"]
-    argv += ["--ro-bind", "/usr", "/usr"]
+    argv += ["--unsetenv", RUN_MARK, "--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib64", "lib32"):
         path = Path("/") / name
         if path.is_symlink():

@@ -22,6 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.host_processes import start_of
+from workbench.local_cloud.process.run_mark import end_what_is_left
 from workbench.local_cloud.store.damage import is_disk_full, set_aside
 
 STATE_VARIABLE = "WORKBENCH_STATE_DIR"
@@ -136,7 +137,7 @@ class State:
     def locked(self) -> Iterator[Path]:
         """Lock the directory while the block runs, and give a new run directory; raises StateInUseError.
 
-        Run directories that clouds have left which no longer run are removed.
+        Of clouds that no longer run, the processes are ended and the run directories removed.
         """
         self.create()
         lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -149,6 +150,7 @@ class State:
                 ) from error
             runs = self.root / "run"
             if runs.exists():
+                end_what_is_left(runs)
                 remove_tree(runs)
             run = runs / secrets.token_hex(4)
             run.mkdir(parents=True)

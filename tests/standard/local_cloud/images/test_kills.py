@@ -1,10 +1,13 @@
 """A cloud that is killed while it builds leaves no process, and nothing half made after its next start."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,7 +17,7 @@ from tests.conftest import processes_of, wait_until
 from tests.support import warm
 from tests.support.packages import source_archive
 from workbench.local_cloud.process import daemon, maintenance
-from workbench.local_cloud.process.state_directory import State
+from workbench.local_cloud.process.state_directory import Running, State
 
 BUILD = """
 import sys, modal
@@ -24,31 +27,84 @@ image.pip_install("endless", find_links="/wheels", extra_options="--no-index").b
 """
 
 
-def begun(state: State) -> bool:
-    """Whether a program of a build runs: a sandbox that is still being set up dies with nobody yet."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            parent = process.parent()
-            if process.name() == "uv" and parent is not None and str(state.root) in " ".join(parent.cmdline()):
-                return True
-    return False
+def building(state: State) -> list[str]:
+    """The command lines of the builds' bubblewraps, whether or not they are set up."""
+    return [line for line in processes_of(state) if line.startswith("bwrap ")]
+
+
+@contextmanager
+def build(state: State, archive: Path) -> Iterator[Running]:
+    """Start a cloud, and a client that has an image built which takes for ever; the client ends with the block."""
+    running, _ = daemon.start(state)
+    env = {**os.environ, **running.env()}
+    with subprocess.Popen([sys.executable, "-c", BUILD, str(archive)], env=env, stderr=subprocess.DEVNULL) as client:
+        try:
+            yield running
+        finally:
+            client.kill()
+
+
+def builds_of(running: Running) -> list[int]:
+    """The ids of the bubblewraps that are the cloud's children."""
+    return [child.pid for child in psutil.Process(running.pid).children() if child.name() == "bwrap"]
+
+
+def janitors(running: Running) -> list[psutil.Process]:
+    """The cloud's janitor."""
+    return [child for child in psutil.Process(running.pid).children() if "janitor.py" in " ".join(child.cmdline())]
+
+
+def kill(running: Running) -> None:
+    """Kill a cloud, and wait until the process has ended."""
+    cloud = psutil.Process(running.pid)
+    cloud.kill()
+    cloud.wait(30)
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Path:
+    """A package whose installation never ends."""
+    return source_archive(tmp_path, "endless", "1.0", "import time; time.sleep(1000)")
+
+
+def test_at_no_instant_does_a_killed_cloud_leave_a_build(own_state: State, endless: Path) -> None:
+    """Bubblewrap dies with its parent only once it is set up, and it can be set up after the cloud's death."""
+    chance = random.Random(1207)
+    for _ in range(6):
+        with build(own_state, endless) as running:
+            wait_until(lambda: building(own_state) != [], "the build did not begin")
+            time.sleep(chance.choice([0, 0, chance.uniform(0, 0.02), chance.uniform(0, 1)]))
+            kill(running)
+            wait_until(lambda: processes_of(own_state) == [], "a build outlived its cloud")
+
+
+@pytest.mark.parametrize("instant", ["as it is set up", "as it runs"])
+def test_the_next_start_ends_a_build_that_a_killed_cloud_and_its_killed_janitor_have_left(
+    own_state: State, endless: Path, instant: str
+) -> None:
+    with build(own_state, endless) as running:
+        wait_until(lambda: building(own_state) != [], "the build did not begin")
+        stopped = [psutil.Process(pid) for pid in builds_of(running)]
+        for process in (*janitors(running), *(stopped if instant == "as it is set up" else [])):
+            process.suspend()
+        for janitor in janitors(running):
+            janitor.kill()
+        kill(running)
+    daemon.start(own_state)
+    assert [process for process in stopped if process.is_running()] == []
+    assert building(own_state) == []
+    assert daemon.stop(own_state)
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
-def test_nothing_of_a_build_outlives_its_cloud(own_state: State, tmp_path: Path, end: str) -> None:
-    running, _ = daemon.start(own_state)
-    made = source_archive(tmp_path, "endless", "1.0", "import time; time.sleep(1000)")
-    env = {**os.environ, **running.env()}
-    with subprocess.Popen([sys.executable, "-c", BUILD, str(made)], env=env, stderr=subprocess.DEVNULL) as client:
-        wait_until(lambda: begun(own_state), "the build did not begin")
+def test_nothing_of_a_build_outlives_its_cloud(own_state: State, endless: Path, end: str) -> None:
+    with build(own_state, endless) as running:
+        wait_until(lambda: building(own_state) != [], "the build did not begin")
         if end == "kill":
-            cloud = psutil.Process(running.pid)
-            cloud.kill()
-            cloud.wait(30)
+            kill(running)
         else:
             assert daemon.stop(own_state)
         wait_until(lambda: processes_of(own_state) == [], "a build outlived its cloud")
-        client.kill()
     with own_state.locked():
         assert maintenance.fsck(own_state.root).problems == []
     daemon.start(own_state)
