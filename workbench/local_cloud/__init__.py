@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.local_cloud.base.quiet_server import QuietServer as QuietServer
     from workbench.local_cloud.base.system_root import system_python as system_python
     from workbench.local_cloud.faults.rules import FaultRule as FaultRule
-    from workbench.local_cloud.faults.rules import check_word as check_word
+    from workbench.local_cloud.faults.words import check_word as check_word
     from workbench.local_cloud.process import daemon as daemon
     from workbench.local_cloud.process import maintenance as maintenance
     from workbench.local_cloud.process.daemon import CloudStartFailedError as CloudStartFailedError
@@ -78,7 +78,7 @@ _HOMES = {
     "StateUnusableError": "process.state_directory",
     "WorkingCopies": "volumes.working_copies",
     "WorkingCopy": "volumes.working_copies",
-    "check_word": "faults.rules",
+    "check_word": "faults.words",
     "daemon": "process.daemon",
     "default_state_dir": "process.state_directory",
     "diagnosis": "sandboxes.engine.diagnosis",

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workbench.local_cloud.faults.rules import RPCS, FaultRule, Faults, Subject
+from workbench.local_cloud.faults.protocol import RPCS
+from workbench.local_cloud.faults.rules import FaultRule, Faults, Subject
 
 
 def refusal(**fields: Any) -> str:
@@ -150,3 +151,57 @@ def test_a_program_s_words_go_with_calls_about_programs(fields: dict[str, Any]) 
 )
 def test_what_has_no_length_is_refused(fields: dict[str, Any]) -> None:
     assert "greater than" in refusal(**{"delay_s": 1, **fields})
+
+
+# -- what a rule ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "instead"),
+    [
+        ({"at": "stream", "rpc": "TaskExecStdioRead", "preempt": True}, "at=web"),
+        ({"at": "stream", "rpc": "TaskExec*", "kill": "container"}, "at=web"),
+        ({"at": "call", "rpc": "TaskExecStart", "preempt": True, "argv": "*job*"}, "at=web"),
+        ({"at": "answer", "rpc": "TaskSnapshotDirectory", "kill": "container"}, "at=web"),
+        ({"at": "web", "kill": "exec"}, "kill=container"),
+        ({"at": "web", "kill": "sandbox"}, "kill=container"),
+        ({"at": "commit", "kill": "exec"}, "kill=sandbox or kill=container"),
+        ({"at": "call", "rpc": "SandboxCreateV2", "kill": "sandbox"}, "rpc=TaskExecStart"),
+        ({"at": "answer", "rpc": "SandboxCreateV2", "exhaust": "memory"}, "rpc=TaskExecStart"),
+        ({"at": "call", "rpc": "AppList", "exhaust": "disk"}, "rpc=TaskExecStart"),
+        ({"at": "call", "rpc": "SandboxTerminate", "kill": "exec"}, "rpc=TaskExecWait"),
+        ({"at": "stream", "rpc": "AppGetLogs", "kill": "exec"}, "rpc=TaskExecWait"),
+    ],
+    ids=str,
+)
+def test_a_rule_that_can_never_end_anything_is_refused(fields: dict[str, Any], instead: str) -> None:
+    told = refusal(**fields)
+    assert "has no effect with" in told
+    assert instead in told
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"at": "stream", "rpc": "TaskExecStdioRead", "kill": "sandbox"},
+        {"at": "call", "rpc": "Task*", "kill": "container"},  # containers tell of their own tasks
+        {"at": "answer", "rpc": "SandboxCreateV2", "kill": "container"},
+        {"at": "commit", "kill": "container"},
+        {"at": "web", "preempt": True},
+        {"at": "call", "preempt": True},
+    ],
+    ids=str,
+)
+def test_a_rule_that_may_end_something_is_taken(fields: dict[str, Any]) -> None:
+    assert FaultRule(**fields).ends_something
+
+
+def test_a_call_about_nothing_that_a_rule_could_end_is_no_match() -> None:
+    faults = Faults(Time())
+    faults.add(FaultRule(kill="sandbox", nth=1))
+    assert faults.draw("call", "TaskExecStart", Subject, lambda rule, subject: False) == []
+    assert [(one.matched, one.injected) for one in faults.rules()] == [(0, 0)]
+    [fired] = faults.draw("call", "TaskExecStart", Subject)
+    faults.take_back(fired)  # the sandbox had ended before
+    assert (faults.happened(), [(one.matched, one.injected) for one in faults.rules()]) == ([], [(0, 0)])
+    assert len(faults.draw("call", "TaskExecStart", Subject)) == 1

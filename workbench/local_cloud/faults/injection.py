@@ -7,7 +7,8 @@ from google.protobuf.message import Message
 
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.base.errors import CloudError
-from workbench.local_cloud.faults.rules import At, FaultRule, Faults, Subject
+from workbench.local_cloud.faults.protocol import At
+from workbench.local_cloud.faults.rules import FaultRule, Faults, Fired, Subject
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _UNLIMITED_S = 24 * 3600.0
@@ -28,8 +29,12 @@ class Targets(Protocol):
         """Return the subject of a request for `path` to a web function: its app."""
         ...
 
-    async def harm(self, rule: FaultRule, subject: Subject) -> None:
-        """Kill, preempt or exhaust the subject as the rule says; does nothing where the subject has no such part."""
+    def reaches(self, rule: FaultRule, subject: Subject) -> bool:
+        """Whether the subject has what the rule ends; True for a rule that ends nothing."""
+        ...
+
+    async def harm(self, rule: FaultRule, subject: Subject) -> bool:
+        """Kill, preempt or exhaust the subject as the rule says; returns whether it has ended anything."""
         ...
 
 
@@ -48,24 +53,26 @@ class Injector:
         """
         if self.faults:
             subject = self._targets.of_request(request)
-            for rule in self.faults.draw(at, name, lambda: subject):
-                await self._harm(rule, subject)
+            for fired in self._draw(at, name, lambda: subject):
+                await self._harm(fired, subject)
 
     async def on_stream(self, name: str, request: Message, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
         """Pass a streamed answer on, as slowly and as far as the rules allow. Raises CloudError when one ends it."""
-        rules = self.faults.draw("stream", name, lambda: self._targets.of_request(request)) if self.faults else []
+        drawn = self._draw("stream", name, lambda: self._targets.of_request(request)) if self.faults else []
         passed = 0
         async for message in messages:
-            for rule in rules:
+            for fired in drawn:
+                rule = fired.rule
                 if passed == rule.after_messages:
-                    await self._harm(rule, self._targets.of_request(request))
+                    await self._harm(fired, self._targets.of_request(request))
                 if passed >= rule.after_messages and rule.bytes_per_s:
                     await self._clock.sleep(message.ByteSize() / rule.bytes_per_s)
             passed += 1
             yield message
-        for rule in rules:
-            if passed <= rule.after_messages and not rule.bytes_per_s:  # a stream that was shorter breaks at its end
-                await self._harm(rule, self._targets.of_request(request))
+        for fired in drawn:
+            # A stream that was shorter breaks at its end.
+            if passed <= fired.rule.after_messages and not fired.rule.bytes_per_s:
+                await self._harm(fired, self._targets.of_request(request))
 
     async def on_commit(self, author: str, path: str) -> bool:
         """Apply the rules for a commit of a mount before it is made. Raises CloudError when a rule says so.
@@ -76,23 +83,31 @@ class Injector:
         lost = False
         if self.faults:
             subject = self._targets.of_holder(author.partition(":")[2].partition(" ")[0], path)
-            for rule in self.faults.draw("commit", author, lambda: subject):
-                await self._harm(rule, subject)
-                lost = lost or rule.lose
+            for fired in self._draw("commit", author, lambda: subject):
+                await self._harm(fired, subject)
+                lost = lost or fired.rule.lose
         return not lost
 
-    def on_web(self, function_id: str, path: str) -> list[FaultRule]:
+    def on_web(self, function_id: str, path: str) -> list[Fired]:
         """Return the rules that fire for one response of a web function."""
         return self.faults.draw("web", path, lambda: self._targets.of_function(function_id, path))
 
-    async def harm_container(self, rule: FaultRule, task_id: str) -> None:
-        """Do to the function container `task_id` what a rule says. Raises CloudError when the rule has a status."""
-        await self._harm(rule, Subject(task_id=task_id))
+    async def harm_container(self, fired: Fired, task_id: str) -> None:
+        """End the function container `task_id` as a rule says, whose other actions are the caller's."""
+        await self._end(fired, Subject(task_id=task_id))
 
-    async def _harm(self, rule: FaultRule, subject: Subject) -> None:
+    def _draw(self, at: At, what: str, subject: Callable[[], Subject]) -> list[Fired]:
+        return self.faults.draw(at, what, subject, self._targets.reaches)
+
+    async def _end(self, fired: Fired, subject: Subject) -> None:
+        if fired.rule.ends_something and not await self._targets.harm(fired.rule, subject) and fired.rule.only_ends:
+            self.faults.take_back(fired)
+
+    async def _harm(self, fired: Fired, subject: Subject) -> None:
+        rule = fired.rule
         if rule.delay_s:
             await self._clock.sleep(rule.delay_s)
-        await self._targets.harm(rule, subject)
+        await self._end(fired, subject)
         if rule.reason is not None:
             raise CloudError(rule.reason, f"injected by a fault rule: {rule.reason}")
 

@@ -6,46 +6,26 @@ A rule has its own random numbers, drawn from its seed once per match, so that t
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, get_args
 
 import structlog
-from modal_proto import api_pb2, task_command_router_pb2
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workbench.local_cloud.base.errors import Reason
 from workbench.local_cloud.base.ids import new_id
+from workbench.local_cloud.faults.protocol import RPCS, At, Part, why_without_effect
+from workbench.local_cloud.faults.words import check_word
 
 _log = structlog.get_logger(__name__)
 
 MAX_RULES = 100
 _REMEMBERED = 200  # injected faults
-_MOST_LISTED = 30  # words in an error
 
-At = Literal["call", "answer", "stream", "commit", "web"]
 Pattern = Annotated[str, Field(max_length=200)]
 Seconds = Annotated[float, Field(ge=0, le=24 * 3600)]
-
-
-def check_word(what: str, word: str, known: Iterable[str]) -> None:
-    """Raise ValueError when `word` is none of `known`; the message names the most similar words, or all of them.
-
-    `what` says what kind of word it is.
-    """
-    names = {name.lower(): name for name in known}
-    if word in names.values():
-        return
-    near = [names[found] for found in get_close_matches(word.lower().strip("*"), names, n=3, cutoff=0.6)]
-    if near:
-        hint = f"did you mean {' or '.join(near)}?"
-    elif len(names) > _MOST_LISTED:
-        hint = "`workbench cloud coverage` lists them"
-    else:
-        hint = f"there is {', '.join(names.values())}"
-    raise ValueError(f"there is no {what} '{word[:100]}': {hint}")
 
 
 class FaultRule(BaseModel):
@@ -56,6 +36,9 @@ class FaultRule(BaseModel):
     With `nth` the rule fires at that match only, counted from 1; with `times` at most so often; with `probability` at
     that share of its matches, by random numbers from `seed`. It ends after `for_s` seconds of the cloud's clock, and
     when nobody has renewed it for `lease_s` seconds of the machine's clock.
+
+    A rule with `kill`, `preempt` or `exhaust` matches only calls about something running that it can end: the program
+    or the sandbox that the request names, and the container that calls or whose function the call is about.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,7 +58,7 @@ class FaultRule(BaseModel):
 
     delay_s: Seconds = 0
     status: str | None = Field(None, description="a gRPC status by name: UNAVAILABLE, INTERNAL, RESOURCE_EXHAUSTED, …")
-    kill: Literal["exec", "sandbox", "container"] | None = None
+    kill: Part | None = None
     preempt: bool = Field(False, description="end the container as Modal does when it needs the machine")
     grace_s: Seconds | None = Field(None, description="how long a preempted container has to end; Modal's 30 s without")
     exhaust: Literal["memory", "disk"] | None = Field(None, description="end the sandbox as if that were used up")
@@ -117,6 +100,9 @@ class FaultRule(BaseModel):
         if self.grace_s is not None and not self.preempt:
             raise ValueError("grace_s is the time that a preempted container has: give preempt=true as well")
         self._must_match_an_rpc()
+        for action, part in self._ended_parts():
+            if (why := why_without_effect(self.at, self.rpc, part)) is not None:
+                raise ValueError(f"{action} has no effect {why}")
         return self
 
     def _must_match_an_rpc(self) -> None:
@@ -128,6 +114,26 @@ class FaultRule(BaseModel):
             check_word("RPC", self.rpc, RPCS)
         how = "stream their answer: give at=stream or at=call" if any(matched) else "do not stream: give another at="
         raise ValueError(f"RPCs like {self.rpc} {how}")
+
+    def _ended_parts(self) -> Iterator[tuple[str, Part]]:
+        """The actions that end something, each with what it ends."""
+        if self.kill is not None:
+            yield f"kill={self.kill}", self.kill
+        if self.preempt:
+            yield "preempt", "container"
+        if self.exhaust is not None:
+            yield f"exhaust={self.exhaust}", "sandbox"
+
+    @property
+    def ends_something(self) -> bool:
+        """Whether the rule ends a program, a sandbox or a container."""
+        return next(self._ended_parts(), None) is not None
+
+    @property
+    def only_ends(self) -> bool:
+        """Whether it does nothing but that."""
+        given = {name for name in ACTIONS if _does_something(name, getattr(self, name))}
+        return given <= {"kill", "preempt", "exhaust"}
 
     def given(self) -> dict[str, object]:
         """The fields that make the same rule again: those that are not at their defaults, and `at`."""
@@ -146,17 +152,8 @@ class FaultRule(BaseModel):
 _WORDS: dict[str, tuple[str, ...]] = {
     "at": get_args(At),
     "status": tuple(Reason),
-    "kill": ("exec", "sandbox", "container"),
+    "kill": get_args(Part),
     "exhaust": ("memory", "disk"),
-}
-# The RPCs of the protocol, and whether each streams its answer.
-RPCS: dict[str, bool] = {
-    method.name: method.server_streaming
-    for service in (
-        api_pb2.DESCRIPTOR.services_by_name["ModalClient"],
-        task_command_router_pb2.DESCRIPTOR.services_by_name["TaskCommandRouter"],
-    )
-    for method in service.methods
 }
 ACTIONS = frozenset(
     (
@@ -247,6 +244,15 @@ class Injection:
     subject: Subject
 
 
+@dataclass(frozen=True)
+class Fired:
+    """A rule that fires for one call, and what is remembered of that."""
+
+    rule: FaultRule
+    active: Active
+    injection: Injection
+
+
 class Faults:
     """The rules in force, and the newest faults that they injected. `now` returns Unix seconds by the cloud's clock."""
 
@@ -304,20 +310,26 @@ class Faults:
         """The newest injected faults, oldest first."""
         return list(self._happened)
 
-    def draw(self, at: At, what: str, subject: Callable[[], Subject]) -> list[FaultRule]:
+    def draw(
+        self,
+        at: At,
+        what: str,
+        subject: Callable[[], Subject],
+        reaches: Callable[[FaultRule, Subject], bool] = lambda rule, subject: True,
+    ) -> list[Fired]:
         """Return the rules that fire for this call, and log them as injected.
 
         `what` is the RPC's name, the author of a commit or the path of a web request. `subject` is called only when
-        some rule may match.
+        some rule may match; `reaches` says whether the subject has what a rule ends.
         """
-        fired: list[FaultRule] = []
+        fired: list[Fired] = []
         known: Subject | None = None
         for active in self._in_force():
             rule = active.rule
             if rule.at != at or (rule.rpc and not fnmatchcase(what, rule.rpc)):
                 continue
             known = known or subject()
-            if not _matches(rule, known):
+            if not _matches(rule, known) or not reaches(rule, known):
                 continue
             active.matched += 1
             fires = (rule.nth is None or active.matched == rule.nth) and active.chance.random() < rule.probability
@@ -325,10 +337,19 @@ class Faults:
                 continue
             active.injected += 1
             # Without the program's words: they may hold anything, and the rule tells which were meant.
-            self._happened.append(Injection(active.rule_id, self._now(), at, what, replace(known, argv="")))
+            injection = Injection(active.rule_id, self._now(), at, what, replace(known, argv=""))
+            self._happened.append(injection)
             _log.warning("fault.injected", rule_id=active.rule_id, at=at, what=what, sandbox_id=known.sandbox_id)
-            fired.append(rule)
+            fired.append(Fired(rule, active, injection))
         return fired
+
+    def take_back(self, fired: Fired) -> None:
+        """Let a rule count as not fired: what it was to end had ended before."""
+        fired.active.matched -= 1
+        fired.active.injected -= 1
+        kept = [one for one in self._happened if one is not fired.injection]
+        self._happened = deque(kept, maxlen=_REMEMBERED)
+        _log.warning("fault.without-effect", rule_id=fired.active.rule_id)
 
     def _in_force(self) -> list[Active]:
         """The rules in force, after those that are over or that nobody renews have been dropped."""

@@ -22,7 +22,7 @@ from workbench.local_cloud.base.errors import CloudError, not_found
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.base.quiet_server import QuietServer
 from workbench.local_cloud.faults.injection import Injector, SlowedResponse
-from workbench.local_cloud.faults.rules import FaultRule
+from workbench.local_cloud.faults.rules import Fired
 from workbench.local_cloud.functions.asgi_scopes import (
     SERVED,
     Message,
@@ -179,8 +179,8 @@ class Ingress:
             self._pools.submit(call.add(0, as_input(scope, method)))
             start = asyncio.create_task(self._send_on(call, scope, receive))
         try:
-            rules = self._injector.on_web(function_id, scope["path"]) if self._injector.faults else []
-            await (self._respond_with_faults(rules, call, scope, send) if rules else self._respond(call, scope, send))
+            fired = self._injector.on_web(function_id, scope["path"]) if self._injector.faults else []
+            await (self._respond_with_faults(fired, call, scope, send) if fired else self._respond(call, scope, send))
         finally:
             if start is not None:
                 start.cancel()
@@ -218,16 +218,17 @@ class Ingress:
             if is_disconnect(message):
                 return
 
-    async def _respond_with_faults(self, rules: list[FaultRule], call: Call, scope: Message, send: Send) -> None:
+    async def _respond_with_faults(self, fired: list[Fired], call: Call, scope: Message, send: Send) -> None:
         """Respond with the faults of these rules. Raises StreamBrokenError where one cuts the connection."""
+        rules = [one.rule for one in fired]
         await self._clock.sleep(sum(rule.delay_s for rule in rules))
         refused = next((rule.http_status for rule in rules if rule.http_status), None)
         if refused is not None:
             await answer(scope, send, refused, "modal-http: injected by a fault rule")
             return
-        for rule in rules:
-            if rule.kill or rule.preempt:
-                await self._injector.harm_container(rule, await self._worker(call))
+        for one in fired:
+            if one.rule.ends_something:
+                await self._injector.harm_container(one, await self._worker(call))
         slowed = SlowedResponse(send, rules, self._clock)
         answering = asyncio.ensure_future(self._respond(call, scope, slowed.send))
         cut_s = min((rule.cut_after_s for rule in rules if rule.cut_after_s is not None), default=math.inf)

@@ -1,16 +1,24 @@
 """The targets of faults: finds the sandbox or container that a call concerns, and kills, preempts or exhausts it."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 from google.protobuf.message import Message
 
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.faults.rules import FaultRule, Subject
 from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.functions.task import Task
 from workbench.local_cloud.sandboxes.limits.watchdog import Exceeded
 from workbench.local_cloud.sandboxes.sandbox_records import Record
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
 from workbench.local_cloud.server.callers import caller
 
+_EXCEEDED = {
+    "memory": Exceeded("memory", "it used up its memory, as an injected fault"),
+    "disk": Exceeded("workspace", "it used up its disk, as an injected fault"),
+}
 _ARGV_CHARS = 4096  # more is not matched
 
 
@@ -52,32 +60,55 @@ class FaultTargets:
         app = self._apps.app_of(function_id)
         return Subject(app=app.name or app.description, path=path)
 
-    async def harm(self, rule: FaultRule, subject: Subject) -> None:
-        """Kill, preempt or exhaust the subject as the rule says; does nothing where the subject has no such part."""
-        record = self._record(subject.sandbox_id, subject.task_id)
-        if record is not None and record.sandbox is not None:
-            if rule.kill == "exec" and subject.exec_id:
-                await record.sandbox.execs.kill(subject.exec_id)
-            if rule.kill == "sandbox":
-                await record.sandbox.terminate()
-            if rule.exhaust == "memory":
-                await record.sandbox.exceed(Exceeded("memory", "it used up its memory, as an injected fault"))
-            if rule.exhaust == "disk":
-                await record.sandbox.exceed(Exceeded("workspace", "it used up its disk, as an injected fault"))
-        elif rule.kill == "container" or rule.preempt:
-            self._harm_containers(rule, subject)
+    def reaches(self, rule: FaultRule, subject: Subject) -> bool:
+        """Whether the subject has what the rule ends; True for a rule that ends nothing."""
+        return not rule.ends_something or bool(self._ends(rule, subject))
 
-    def _harm_containers(self, rule: FaultRule, subject: Subject) -> None:
-        for task in self._pools.tasks():
-            app = self._apps.app_of(task.function_id)
-            names = (app.name, app.description)
-            is_subject = task.task_id == subject.task_id if subject.task_id else subject.app in names
-            if not is_subject or task.container is None:
-                continue
-            if rule.preempt:
-                self._pools.preempt(task.task_id, grace_s=rule.grace_s)
-            else:
-                task.container.kill()
+    async def harm(self, rule: FaultRule, subject: Subject) -> bool:
+        """Kill, preempt or exhaust the subject as the rule says; returns whether it has ended anything."""
+        ends = self._ends(rule, subject)
+        for end in ends:
+            await end()
+        return bool(ends)
+
+    def _ends(self, rule: FaultRule, subject: Subject) -> list[Callable[[], Awaitable[None]]]:
+        """What ends the parts of the subject that run and that the rule means."""
+        record = self._record(subject.sandbox_id, subject.task_id)
+        found: list[Callable[[], Awaitable[None]]] = []
+        if record is not None and (sandbox := record.sandbox) is not None and not sandbox.closed:
+            run = sandbox.execs.find(subject.exec_id)
+            if rule.kill == "exec" and run is not None and run.poll() is None:
+                found.append(partial(sandbox.execs.kill, subject.exec_id))
+            if rule.kill == "sandbox":
+                found.append(sandbox.terminate)
+            if rule.exhaust is not None and sandbox.exceeded is None:
+                found.append(partial(sandbox.exceed, _EXCEEDED[rule.exhaust]))
+        if rule.kill == "container" or rule.preempt:
+            tasks = self._tasks_of(subject, of_sandbox=record is not None)
+            found += [partial(self._end_container, rule, task) for task in tasks if task.container is not None]
+        return found
+
+    async def _end_container(self, rule: FaultRule, task: Task) -> None:
+        if rule.preempt:
+            self._pools.preempt(task.task_id, grace_s=rule.grace_s)
+        elif task.container is not None:
+            task.container.kill()
+
+    def _tasks_of(self, subject: Subject, *, of_sandbox: bool) -> list[Task]:
+        """The containers that a call is about; for one about a sandbox, the container that calls."""
+        task_id = subject.task_id
+        if of_sandbox:
+            who = caller.get(None)
+            if who is None or who.kind != "container":
+                return []
+            task_id = who.task_id or ""
+        if task_id:
+            return [task for task in self._pools.tasks() if task.task_id == task_id]
+        return [task for task in self._pools.tasks() if subject.app and subject.app in self._names(task)]
+
+    def _names(self, task: Task) -> tuple[str | None, str]:
+        app = self._apps.app_of(task.function_id)
+        return app.name, app.description
 
     def _app_name(self, app_id: str, function_id: str, task_id: str) -> str:
         try:

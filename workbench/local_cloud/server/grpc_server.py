@@ -22,7 +22,7 @@ from modal_proto import api_pb2, task_command_router_pb2
 from workbench.errors import WorkbenchError
 from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.faults.injection import Injector
-from workbench.local_cloud.faults.rules import At
+from workbench.local_cloud.faults.protocol import At
 from workbench.local_cloud.server import statuses
 from workbench.local_cloud.server.callers import Authenticator, Caller, caller, metadata
 from workbench.local_cloud.server.repeated_calls import Answers, Key
