@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from workbench.deployment.model_backing import ModelUnavailableError, Scripted
+from workbench.deployment.model_backing import ModelUnavailableError, Scripted, running_model
+from workbench.deployment.targets import Target
 from workbench.machine.renewal import renewed
 from workbench.scripted_model import Script, ScriptError, script_of
 
@@ -37,6 +38,7 @@ class Answered(BaseModel):
 
 
 _ANSWERED: TypeAdapter[tuple[Answered, ...]] = TypeAdapter(tuple[Answered, ...])
+_IN_FORCE: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
 
 
 class Answers:
@@ -102,6 +104,28 @@ class Model:
                 yield answers
         finally:
             answers._end()
+
+
+def in_force(target: Target) -> dict[str, int]:
+    """The markers of all answers in force, whoever has given them, and how often each was asked; starts no model.
+
+    Raises ModelUnavailableError.
+    """
+    service = running_model(target)
+    if service is None:
+        return {}
+    return _IN_FORCE.validate_python(_ask(service, "GET", "/answers")["answers"])
+
+
+def end_all(target: Target) -> None:
+    """End all answers in force, whoever has given them; who asks with their prompts gets an error then.
+
+    Raises ModelUnavailableError.
+    """
+    service = running_model(target)
+    for marker in in_force(target):
+        if service is not None:
+            Answers(service, marker)._end()
 
 
 def _script(turns: tuple[str | Mapping[str, Any], ...], turn: Mapping[str, Any], script: Script | None) -> Script:

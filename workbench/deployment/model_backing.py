@@ -10,6 +10,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,11 +95,21 @@ def _path(target: Target) -> Path:
     return target.private / "scripted-model.json"
 
 
+def running_model(target: Target) -> Scripted | None:
+    """The scripted model beside the local cloud; None while it does not run."""
+    known = private_files.read(_path(target))
+    return _known(known) if _runs(known) else None
+
+
+def _known(known: Mapping[str, object]) -> Scripted:
+    return Scripted(*(str(known.get(name, "")) for name in ("url", "key", "control")))
+
+
 def scripted_model(target: Target) -> Scripted:
     """The scripted model beside the local cloud, started if need be. Raises ModelUnavailableError."""
     path = _path(target)
     known = private_files.read(path)
-    found = Scripted(*(str(known.get(name, "")) for name in ("url", "key", "control")))
+    found = _known(known)
     if _runs(known):
         return found
     assert target.cloud_pid is not None, "the local cloud runs"

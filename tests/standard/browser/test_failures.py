@@ -1,5 +1,7 @@
 """The failure lab in JupyterLab: a mode is found by what one sees, brought about, and kept as a test."""
 
+import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from tests.standard.browser.cells import aside
 from tests.standard.browser.conftest import LONG, JupyterPages, dark, picture
 from tests.support.commands import cli
 from workbench import Workbench
+from workbench.deployment.model_answers import Model, in_force
+from workbench.deployment.model_backing import scripted_model
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -72,3 +76,18 @@ def test_while_a_rule_is_in_force_every_tab_says_so_and_the_mark_ends_it(desk: J
     mark.locator(".wb-halt").click()
     expect(mark).to_be_hidden(timeout=LONG)
     assert aside(wb.faults.rules) == []
+
+
+def test_scripted_answers_in_force_are_on_the_mark_too(desk: JupyterPages, wb: Workbench) -> None:
+    cell = f"import workbench\npanel = workbench.open(app_name={wb.app_name!r})\npanel"
+    mark = desk.show(cell).locator(".wb-workbench .wb-failing")
+    with ExitStack() as stack:
+        answers = aside(lambda: stack.enter_context(Model(lambda: scripted_model(wb.target)).answers("mine")))
+        said = re.compile(rf"^1 scripted answer is in force.*{answers.marker} \(asked 0\)")
+        expect(mark).to_have_text(said, timeout=LONG)
+        aside(lambda: wb.faults.add(at="web", app="nobody's", path="/x", delay_s=1))
+        expect(mark).to_contain_text("1 fault rule is in force", timeout=LONG)
+        mark.locator(".wb-halt").click()
+        expect(mark).to_be_hidden(timeout=LONG)
+        aside(stack.close)
+    assert aside(lambda: in_force(wb.target)) == {}

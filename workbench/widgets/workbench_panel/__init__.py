@@ -13,7 +13,7 @@ import traitlets
 from modal_app.contract.requests import Request
 from workbench.runs.project import Project
 from workbench.session import Workbench
-from workbench.widgets.active_rules import ShownRule, active_rules
+from workbench.widgets.active_rules import ShownAnswers, ShownRule, active_answers, active_rules, halt
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.deploy_panel import DeployPanel
 from workbench.widgets.failures import Failures
@@ -47,6 +47,7 @@ class WorkbenchPanel(Panel):
     can_deploy = traitlets.Bool(False).tag(sync=True)
     can_fail = traitlets.Bool(False).tag(sync=True)
     rules: "traitlets.List[ShownRule]" = traitlets.List().tag(sync=True)
+    answers: "traitlets.List[ShownAnswers]" = traitlets.List().tag(sync=True)
 
     def __init__(self, workbench: Workbench, *, owns: bool = False) -> None:
         super().__init__(can_deploy=workbench.target.kind != "url", can_fail=workbench.target.kind == "local")
@@ -125,10 +126,12 @@ class WorkbenchPanel(Panel):
             self.missing = ""
 
     def _look_at_rules(self) -> None:
-        self.rules = active_rules(self.workbench)
+        rules, answers = active_rules(self.workbench), active_answers(self.workbench)
+        with self.hold_sync():
+            self.rules, self.answers = rules, answers
 
     def _halt(self) -> None:
-        self.workbench.faults.clear()
+        halt(self.workbench)
         self._look_at_rules()
 
     def _files(self) -> Files:

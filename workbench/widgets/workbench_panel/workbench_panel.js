@@ -1,5 +1,9 @@
 // Draws the tabs; each part draws itself, from the first time that its tab is opened: Python makes it then.
 
+// How many there are of a kind, and each in words; an empty text for none.
+const inForce = (found, kind, where, words) =>
+  found.length ? `${found.length} ${kind}${found.length === 1 ? " is" : "s are"} ${where}: ${found.map(words).join("; ")}` : "";
+
 export default widget("workbench", {
   draw({ model, body, host, needs, connected }) {
     const bar = element("div", "wb-tabs", "", { role: "tablist", "aria-label": "Workbench" });
@@ -9,7 +13,7 @@ export default widget("workbench", {
     // While anything is made to fail, every tab says so, and the mark is what ends it.
     const failing = element("div", "wb-banner wb-failing", "", { role: "status", hidden: true });
     const rules = element("span", "wb-grow");
-    const halt = needs(button("halt: remove them", "Remove every fault rule of the local cloud", () => model.send({ type: "halt" }), "wb-halt"));
+    const halt = needs(button("halt: end them", "Remove every fault rule of the local cloud, and end the scripted answers of its model", () => model.send({ type: "halt" }), "wb-halt"));
     failing.append(rules, halt);
     body.append(bar, failing, missing);
     const parts = model.get("tabs").map((tab, index) => {
@@ -44,11 +48,14 @@ export default widget("workbench", {
         if (part.key === shown && made[part.key]) part.embedded ??= embedOnce({ host, reference: made[part.key], box: part.box });
       }
       const active = model.get("rules");
-      const count = `${active.length} fault rule${active.length === 1 ? " is" : "s are"}`;
-      rules.textContent = `${count} in force on the local cloud: ${active.map((one) => `${visible(one.text)} (fired ${one.injected})`).join("; ")}`;
+      const answers = model.get("answers");
+      rules.textContent = [
+        inForce(active, "fault rule", "in force on the local cloud", (one) => `${visible(one.text)} (fired ${one.injected})`),
+        inForce(answers, "scripted answer", "in force at the model", (one) => `${visible(one.marker)} (asked ${one.asked})`),
+      ].filter(Boolean).join(". ");
       rules.classList.add("wb-cut");
       rules.title = rules.textContent;
-      failing.hidden = !active.length;
+      failing.hidden = !active.length && !answers.length;
       reason.textContent = visible(model.get("missing"));
       missing.hidden = !model.get("missing") || shown === "deploy";
       missing.querySelector(".wb-to-deploy").hidden = !model.get("can_deploy");
@@ -59,12 +66,12 @@ export default widget("workbench", {
     });
     const onChosen = () => show(model.get("chosen"));
     model.on("change:chosen", onChosen);
-    model.on("change:parts change:missing change:rules", draw);
+    model.on("change:parts change:missing change:rules change:answers", draw);
     const stopLooking = whileSeen(body, () => connected() && model.get("can_fail") && model.send({ type: "look" }));
     onChosen();
     return () => {
       model.off("change:chosen", onChosen);
-      model.off("change:parts change:missing change:rules", draw);
+      model.off("change:parts change:missing change:rules change:answers", draw);
       stopLooking();
       for (const part of parts) part.embedded?.abort();
     };
