@@ -105,8 +105,13 @@ def _volume_browser(files: Any) -> object:
     return import_module("workbench.widgets.volume_browser").VolumeBrowser(files)
 
 
+def _checklist(names: Any, **options: Any) -> object:
+    return import_module("workbench.widgets.checklist").Checklist(names, **options)
+
+
 show_with("run", _run_view)
 show_with("project files", _volume_browser)
+show_with("check", _checklist)
 
 
 def __getattr__(name: str) -> object:

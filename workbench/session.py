@@ -123,21 +123,31 @@ class Workbench:
 
         `through` is the address of a proxy in front of the endpoint, by which its callers reach it. `cold_start_s` are
         allowed until the first output of a new project, and `upstream_s` is for how long the proxy waits. `rotation`
-        also tries a secret's rotation, on an app of its own. `on_line` is called with each line as it is known.
+        also tries a secret's rotation, on an app of its own. `on_line` is called with each line as it is known; a
+        notebook's cell shows each of them as well.
         Raises CheckImpossibleError when the endpoint does not answer, DeployFailedError when nothing is deployed.
         """
-        from workbench.checks import checklist  # here, for most sessions check nothing
+        from workbench.checks import checklist, showing  # here, for most sessions check nothing
 
-        return checklist.check(
-            self.target,
-            self.app_name,
-            self.endpoint,
-            through=through,
-            cold_start_s=cold_start_s,
-            upstream_s=upstream_s,
-            rotation=rotation,
-            on_line=on_line,
-        )
+        endpoint = self.endpoint
+        with showing.shown(checklist.NAMES, self.target.kind, through or endpoint.url) as shown:
+
+            def told(line: Line) -> None:
+                shown.tell(line)
+                on_line(line)
+
+            report = checklist.check(
+                self.target,
+                self.app_name,
+                endpoint,
+                through=through,
+                cold_start_s=cold_start_s,
+                upstream_s=upstream_s,
+                rotation=rotation,
+                on_line=told,
+            )
+            shown.finish(report)
+        return report
 
     @property
     def deployments(self) -> Deployments:

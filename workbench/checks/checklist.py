@@ -102,3 +102,7 @@ def _clean(subject: Subject) -> None:
         with suppress(*PLATFORM_ERRORS, FileNotFoundError):
             path = sub_path(project.user_id, project.project_id)
             modal.Volume.from_name(f"{subject.app_name}-projects").remove_file(path, recursive=True)
+
+
+NAMES = tuple(name for name, _ in _lines(rotation=False))
+"""The names of all lines, in their order."""

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from workbench.text.junit import Case, junit
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import facts_and_table
+from workbench.views import shell_of_the_cell
 
 Status = Literal["ok", "partly", "fail", "skipped"]
 COLD_START_S = 15.0
@@ -65,6 +66,8 @@ class Report(BaseModel):
     lines: tuple[Line, ...]
     runs: int
     took_s: float
+    _shown_in: int | None = PrivateAttr(None)
+    """The number of the cell that has shown it line by line."""
 
     @property
     def sound(self) -> bool:
@@ -82,6 +85,10 @@ class Report(BaseModel):
             if line.name == name:
                 return line
         raise KeyError(f"there is no line '{name}': there is {', '.join(line.name for line in self.lines)}")
+
+    def is_shown(self) -> None:
+        """Note that the cell which runs now shows the report already."""
+        self._shown_in = _cell()
 
     def facts(self) -> list[tuple[str, str]]:
         """The facts as (name, value) for people."""
@@ -104,8 +111,19 @@ class Report(BaseModel):
         heading, *rows = self.rows()
         return facts_and_table("Checklist", self.facts(), heading, rows)
 
+    def _ipython_display_(self) -> None:
+        from IPython.display import publish_display_data  # here: only a notebook has need of it
+
+        if self._shown_in is None or self._shown_in != _cell():
+            publish_display_data(self._repr_mimebundle_())  # type: ignore[no-untyped-call]
+
     def __str__(self) -> str:
         return self._repr_mimebundle_()["text/plain"]
+
+
+def _cell() -> int | None:
+    shell = shell_of_the_cell()
+    return None if shell is None else int(shell.execution_count)
 
 
 def as_junit(report: Report) -> str:

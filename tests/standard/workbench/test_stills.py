@@ -84,3 +84,29 @@ def test_papermill_keeps_what_the_widgets_showed(wb: Workbench, project: Project
     assert all(job.run_id in text for text in runs), runs
     assert all("deployed, v" in text and "healthy" in text for text in deployed)
     assert all("equal lines" in text and job.run_id in text for text in compared)
+
+
+CHECKED = (
+    "import workbench\nfrom workbench.views import view_of\nwb = workbench.connect(app_name={app!r})\nseen = []",
+    "report = wb.check(on_line=lambda line: seen.append(line.name))\nreport",
+    "report",
+    "try:\n    wb.check(through='http://127.0.0.1:9')\nexcept workbench.WorkbenchError as e:\n    seen.append(e)",
+    "assert seen[:-1] == [line.name for line in report.lines]",
+)
+
+
+@pytest.mark.timeout(300)
+def test_a_check_is_shown_line_by_line_and_once_in_its_cell(wb: Workbench, project: Project, tmp_path: Path) -> None:
+    notebook = saved(wb, project, CHECKED, tmp_path)
+    checked, again, broken = [
+        [out.data for out in cell.outputs if "data" in out] for cell in notebook.cells if cell.outputs
+    ]
+    [live] = checked  # the report, which is the value of the cell, is not drawn below it once more
+    assert "application/vnd.jupyter.widget-view+json" in live
+    for shown in (live, *again):
+        assert "streaming end to end" in shown["text/plain"]
+        assert "verdict  sound" in shown["text/plain"]
+        assert "<th style='text-align:left'>measured</th>" in shown["text/html"]
+    assert len(again) == 1
+    assert "broken off" in broken[0]["text/plain"]
+    assert "does not answer" in broken[0]["text/plain"]
