@@ -182,10 +182,14 @@ def test_where_and_on_what_a_function_runs_has_no_effect(cloud: Running) -> None
         assert answer.remote() == 42
 
 
-def test_proxies_are_refused(cloud: Running) -> None:
+def test_clustered_functions_are_refused(cloud: Running) -> None:
     own = modal.App()
-    own.function(proxy=modal.Proxy.from_name("my-proxy"), serialized=True)(lambda: None)
-    refused(own, "ProxyGet is not implemented by the local cloud")
+
+    @own.function(serialized=True)
+    @modal.clustered(size=2)
+    def together() -> None: ...
+
+    refused(own, "Clustered functions are not implemented by the local cloud")
 
 
 def test_memory_snapshots_are_refused(sandbox: modal.Sandbox) -> None:

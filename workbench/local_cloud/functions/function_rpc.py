@@ -15,6 +15,7 @@ from workbench.local_cloud.server.unsupported import (
     refuse_variant_options,
     refuse_web_options,
 )
+from workbench.local_cloud.workspace.proxies import check_proxy
 
 
 class WebIngress(Protocol):
@@ -81,6 +82,7 @@ class FunctionRpcs:
             raise invalid(NO_GPU)
         function = request.function
         refuse_function_options(function)
+        check_proxy(function.proxy_id)
         schedules.check(function.schedule)
         function_id = self._apps.define_function(request.app_id, request.existing_function_id, function)
         if function.webhook_config.type:

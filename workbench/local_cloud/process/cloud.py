@@ -82,6 +82,7 @@ from workbench.local_cloud.volumes.volume_rpc import VolumeRpcs
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 from workbench.local_cloud.workspace.environments import EnvironmentRpcs
 from workbench.local_cloud.workspace.handshake import SessionRpcs
+from workbench.local_cloud.workspace.proxies import ProxyRpcs
 from workbench.local_cloud.workspace.proxy_token_rpc import ProxyTokenRpcs
 from workbench.local_cloud.workspace.proxy_tokens import ProxyTokens
 
@@ -218,6 +219,7 @@ class LocalCloud:
                 SessionRpcs(authenticator),
                 EnvironmentRpcs(objects),
                 ProxyTokenRpcs(proxy_tokens, objects),
+                ProxyRpcs(objects),
                 secrets,
                 file_mounts,
                 ImageRpcs(self._images),

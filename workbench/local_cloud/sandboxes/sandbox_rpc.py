@@ -23,6 +23,7 @@ from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.unsupported import refuse_options, refuse_sandbox_options
 from workbench.local_cloud.store.names import DEFAULT_ENVIRONMENT
 from workbench.local_cloud.volumes.committed import clean
+from workbench.local_cloud.workspace.proxies import check_proxy
 
 _MAX_WAIT_S = 60.0
 _MAX_NAME = 63
@@ -79,6 +80,7 @@ class SandboxRpcs:
         app = self._apps.get(request.app_id)
         refuse_options("Sandbox.create", request, _REQUEST)
         refuse_sandbox_options(definition)
+        check_proxy(definition.proxy_id)
         if len(definition.name) > _MAX_NAME:
             raise invalid(f"A sandbox's name is at most {_MAX_NAME} characters, not {len(definition.name)}.")
         if len({mount.volume_id for mount in definition.volume_mounts}) != len(definition.volume_mounts):

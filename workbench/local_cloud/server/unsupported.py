@@ -46,6 +46,7 @@ _OF_SANDBOXES = _NO_EFFECT | {
     "name",
     "network_access",
     "open_ports",
+    "proxy_id",  # what leaves keeps this machine's address
     "readiness_probe",
     "runtime",
     "secret_ids",
@@ -82,6 +83,7 @@ _OF_FUNCTIONS = _NO_EFFECT | {
     "mount_client_dependencies",
     "mount_ids",
     "object_dependencies",
+    "proxy_id",  # what leaves keeps this machine's address
     "pty_info",
     "retry_policy",
     "runtime",
@@ -138,7 +140,6 @@ _CALLED = {
     "experimental_outbound_policy": "outbound_policy",
     "i6pn_enabled": "i6pn",
     "nfs_mounts": "network_file_systems",
-    "proxy_id": "proxy",
     "pty_info": "pty",
 }
 _CLOUDS = frozenset(
@@ -184,8 +185,6 @@ def refuse_function_options(function: api_pb2.Function) -> None:
         raise invalid(_NO_BUCKETS)
     if function.shared_volume_mounts:
         raise invalid("NetworkFileSystem is not implemented by the local cloud; use a Volume.")
-    if function.proxy_id:
-        raise invalid("Proxies are not implemented by the local cloud: it has no static address to give. Leave it out.")
     if function.block_network or function.network_access.network_access_type in _RESTRICTING:
         raise invalid(f"block_network of a function is not implemented by the local cloud: {_SHARED_NETWORK}")
     if function.is_builder_function:
