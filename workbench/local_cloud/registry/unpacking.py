@@ -116,8 +116,7 @@ def unpack_in_child(
 
     From here on this process imports nothing: below the chroot, Python's modules would be those of the layer.
     """
-    sys.meta_path.clear()
-    sys.path.clear()
+    sys.meta_path[:] = [_NoImports]
     code = 1
     try:
         root = os.open(".", _DIRECTORY)
@@ -135,6 +134,14 @@ def unpack_in_child(
             data = data[os.write(report, data) :]
     finally:
         os._exit(code)
+
+
+class _NoImports:
+    """Finds no module. (Without any finder, Python warns of that, whose text it would have to import.)"""
+
+    @staticmethod
+    def find_spec(fullname: str, path: object, target: object = None) -> None:
+        raise ImportError(f"{fullname} is not imported below the chroot of a layer")
 
 
 def read_report(data: bytes) -> Unpacked:
@@ -607,6 +614,8 @@ def _check_holes(member: tarfile.TarInfo) -> None:
     """Refuse a sparse file whose parts with data do not follow one another: tarfile could look for one for ever."""
     end = 0
     for offset, size in cast("list[tuple[int, int]]", member.sparse or []):
+        if size == 0 and offset >= 0:
+            continue  # what the old format does not need of its table
         if offset < end or size < 0 or offset + size > member.size:
             raise LayerRefusedError(f"The holes of the sparse file {_shown(member.name)} make no sense.")
         end = offset + size
