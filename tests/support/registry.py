@@ -229,7 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: bytes, headers: dict[str, str], *, cut_after: int | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
+            if name != "Content-Length" or value:  # without one, the body ends with the connection
+                self.send_header(name, value)
+            else:
+                self.close_connection = True
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body if cut_after is None else body[:cut_after])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from workbench.local_cloud.registry.errors import refused
-from workbench.local_cloud.registry.references import DOCKER_HUB, ImageReference
+from workbench.local_cloud.registry.references import DOCKER_HUB, ImageReference, is_domain, is_path
 
 _DOCKER_HUB_HOST = "registry-1.docker.io"
 
@@ -43,17 +43,18 @@ def _mirror(reference: ImageReference, mirror: str) -> Address:
     try:
         parts = urlsplit(mirror if "://" in mirror else f"//{mirror}")
         loopback = is_loopback(parts.hostname or "")
-        _ = parts.port  # raises ValueError for one that is none
     except ValueError:
         raise refused(f"{wrong}.") from None
     scheme = parts.scheme or ("http" if loopback else "https")
-    if not parts.hostname or parts.query or parts.fragment or scheme not in ("http", "https"):
-        raise refused(f"{wrong}.")
-    if parts.username is not None or parts.password is not None:
+    if "@" in parts.netloc:
         raise refused(f"{wrong}, without a user name or password in it.")
+    if not is_domain(parts.netloc) or parts.query or parts.fragment or scheme not in ("http", "https"):
+        raise refused(f"{wrong}.")
     if scheme == "http" and not loopback:
         raise refused(f"{wrong}: plain http is for mirrors on this machine alone.")
     prefix = parts.path.strip("/")
+    if prefix and not is_path(prefix):
+        raise refused(f"{wrong}, whose prefix is like the name of an image.")
     repository = f"{prefix}/{reference.path}" if prefix else reference.path
     return Address(f"{scheme}://{parts.netloc}", parts.netloc, repository, True, loopback)
 

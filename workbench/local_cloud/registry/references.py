@@ -52,9 +52,9 @@ class ImageReference:
         if _IDENTIFIER.fullmatch(name):
             raise refused(f"{shown} is the identifier of an image, which no registry knows by it: give its name.")
         domain, path = _split(name)
-        if not _DOMAIN.fullmatch(domain) or not _port_is_possible(domain):
+        if not is_domain(domain):
             raise refused(f"{shown} names no valid registry: {domain[:100]!r} is no host name with an optional port.")
-        if not _PATH.fullmatch(path):
+        if not is_path(path):
             lower = ", in lower case" if path.lower() != path else ""
             raise refused(
                 f"{shown} is no image name: {path[:100]!r} must be made of letters and digits{lower}, parted by '/', "
@@ -77,6 +77,16 @@ class ImageReference:
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return f"{self.name}{tag}{f'@{self.digest}' if self.digest else ''}"
+
+
+def is_domain(text: str) -> bool:
+    """Whether a text is a host as names of images have it, with a port or without."""
+    return bool(_DOMAIN.fullmatch(text)) and _port_is_possible(text)
+
+
+def is_path(text: str) -> bool:
+    """Whether a text is a repository, or the beginning of one."""
+    return bool(_PATH.fullmatch(text))
 
 
 def _without_tag(name: str) -> tuple[str, str | None]:
