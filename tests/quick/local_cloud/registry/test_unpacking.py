@@ -320,7 +320,7 @@ def _below(workspace: Workspace) -> None:
 def test_a_directory_that_is_not_listed_is_as_it_is_below(workspace: Workspace) -> None:
     """The top layer's directory decides: of another owner, it would lock out the home's user."""
     _below(workspace)
-    workspace.unpack(layer(member("home/ann/.cache/x", b"x"), member("new/y", b"y")), below="below")
+    workspace.unpack(layer(member("home/ann/.cache/x", b"x"), member("new/y", b"y")), below=["below"])
     found = workspace.entries()
     assert (found["."].mode, found["."].owner, found["."].mtime) == (0o711, (9, 9), 1_111_111_111)
     home = found["home"]
@@ -334,7 +334,7 @@ def test_a_directory_that_is_not_listed_is_as_it_is_below(workspace: Workspace) 
 def test_a_directory_that_is_listed_is_as_it_is_listed(workspace: Workspace) -> None:
     _below(workspace)
     members = [member("home/x", b"x"), directory("home", 0o711, owner=(1, 2), mtime=1_000_000_000)]
-    workspace.unpack(layer(*members), below="below")
+    workspace.unpack(layer(*members), below=["below"])
     home = workspace.entries()["home"]
     assert (home.mode, home.owner, home.mtime, home.xattrs) == (0o711, (1, 2), 1_000_000_000, {})
 
@@ -342,7 +342,7 @@ def test_a_directory_that_is_listed_is_as_it_is_listed(workspace: Workspace) -> 
 def test_what_is_hidden_below_lends_nothing(workspace: Workspace) -> None:
     _below(workspace)
     hidden = [member(".wh.home"), member("home/ann/x", b"x"), directory("var"), member("var/.wh..wh..opq")]
-    workspace.unpack(layer(*hidden, member("var/run/x", b"x")), below="below")
+    workspace.unpack(layer(*hidden, member("var/run/x", b"x")), below=["below"])
     found = workspace.entries()
     assert (found["home"].owner, found["home"].xattrs) == ((0, 0), OPAQUE)
     assert (found["home/ann"].mode, found["home/ann"].owner) == (0o755, (0, 0))
@@ -366,7 +366,7 @@ def test_a_name_behind_a_link_of_a_layer_below_is_where_the_link_leads(
 ) -> None:
     """A directory in the link's place would hide /lib of every merged system. No link leads out of the root."""
     _below(workspace)
-    workspace.unpack(layer(member(name, b"x")), below="below")
+    workspace.unpack(layer(member(name, b"x")), below=["below"])
     found = workspace.entries()
     assert found[place].content == b"x"
     assert not [entry for entry in found.values() if entry.kind == "l"]
@@ -375,7 +375,7 @@ def test_a_name_behind_a_link_of_a_layer_below_is_where_the_link_leads(
 def test_links_below_that_go_round_are_refused(workspace: Workspace) -> None:
     _below(workspace)
     with pytest.raises(LayerRefusedError, match="behind too many links"):
-        workspace.unpack(layer(member("loop/x", b"x")), below="below")
+        workspace.unpack(layer(member("loop/x", b"x")), below=["below"])
 
 
 # -- what is refused

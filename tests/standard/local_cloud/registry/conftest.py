@@ -1,0 +1,5 @@
+"""Where layers are unpacked."""
+
+from tests.support.unpacked import workspace
+
+__all__ = ["workspace"]
