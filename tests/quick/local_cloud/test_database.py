@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.database import SCHEMA_VERSION, Database, StaleStateError
 
 NORMAL, FULL = 1, 2  # SQLite's numbers for PRAGMA synchronous
 
@@ -50,3 +50,26 @@ def test_a_transaction_that_fails_leaves_nothing_and_no_waiting(database: Databa
         fails()
     assert numbers(database) == []
     assert waits(database) == NORMAL
+
+
+@pytest.mark.parametrize("version", [3, SCHEMA_VERSION + 1])
+def test_a_state_of_another_version_is_refused_with_what_to_do(tmp_path: Path, version: int) -> None:
+    """An older build refuses a state with packs likewise: it would not find what is in them."""
+    _with_version(tmp_path / "cloud.sqlite", version)
+    with pytest.raises(StaleStateError, match=f"has version {version}, .*workbench cloud reset"):
+        Database(tmp_path / "cloud.sqlite")
+
+
+def test_a_state_whose_contents_are_files_of_their_own_is_taken_over(tmp_path: Path) -> None:
+    _with_version(tmp_path / "cloud.sqlite", 4)
+    opened = Database(tmp_path / "cloud.sqlite")
+    row = opened.one("PRAGMA user_version")
+    opened.close()
+    assert row is not None
+    assert row[0] == SCHEMA_VERSION
+
+
+def _with_version(path: Path, version: int) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version={version}")
+    connection.close()

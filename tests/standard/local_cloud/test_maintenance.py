@@ -111,14 +111,33 @@ def test_what_is_no_time_and_no_number_is_refused(text: str) -> None:
         maintenance.Keep.parse(text)
 
 
-def test_damage_is_found(state: Path) -> None:
-    content = ContentStore(state / maintenance.CONTENT)
-    content.path(hashlib.sha256(b"one").hexdigest()).write_bytes(b"else")
-    content.path(hashlib.sha256(b"two").hexdigest()).unlink()
-    problems = maintenance.fsck(state).problems
-    assert len(problems) == 2
-    assert any("is damaged" in problem for problem in problems)
-    assert any("is missing (volume_changes)" in problem for problem in problems)
+def _stored(state: Path, data: bytes) -> Path:
+    """The one file below a state's contents that holds some bytes."""
+    files = (path for path in (state / maintenance.CONTENT).rglob("*") if path.is_file())
+    [found] = [path for path in files if data in path.read_bytes()]
+    return found
+
+
+@pytest.mark.parametrize("size", [40, 100_000], ids=["in a pack", "a file of its own"])
+def test_damage_is_found(tmp_path: Path, size: int) -> None:
+    """Of small contents, whose pack holds other ones, and of large ones."""
+    database, content = Database(tmp_path / maintenance.DATABASE), ContentStore(tmp_path / maintenance.CONTENT)
+    volumes = CommittedVolumes(database)
+    volumes.create("vo-1", version=2)
+    for name in ("good", "changed", "gone"):
+        sha256 = content.add_bytes(name.encode() * size)
+        volumes.publish("vo-1", [Entry(name, "file", 0o644, size, sha256)], author="test:")
+        content.close()  # so that each is in a file or a pack of its own
+    database.close()
+    for data, to in ((b"changed", b"changes"), (b"good", b"good")):
+        path = _stored(tmp_path, data * size)
+        path.write_bytes(path.read_bytes().replace(data, to))
+    _stored(tmp_path, b"gone" * size).unlink()
+    problems = maintenance.fsck(tmp_path).problems
+    changed, gone = (hashlib.sha256(name * size).hexdigest() for name in (b"changed", b"gone"))
+    assert sorted(problems) == sorted(
+        [f"the content {changed} is damaged (volume_changes)", f"the content {gone} is missing (volume_changes)"]
+    )
 
 
 def test_a_manifest_that_is_not_its_history_is_found(state: Path) -> None:

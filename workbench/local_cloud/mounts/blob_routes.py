@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from workbench.local_cloud.base.ids import new_id
+from workbench.local_cloud.server.contents import content_response
 from workbench.local_cloud.server.signed_links import Links
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
@@ -99,4 +100,4 @@ class BlobRoutes:
         sha256 = self.sha256(request.path_params["blob_id"])
         if sha256 is None:
             return PlainTextResponse("there is no such blob, or its bytes were never uploaded", 404)
-        return FileResponse(self._content.path(sha256), media_type="application/octet-stream")
+        return content_response(self._content, sha256)

@@ -108,6 +108,7 @@ class LocalCloud:
         self._stack.callback(database.close)
         objects = Objects(database)
         content = ContentStore(_directory(state / "content"))
+        self._stack.callback(content.close)
         committed = CommittedVolumes(database)
         links = Links(credentials.signing_key.encode(), self._http_url)
         blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))

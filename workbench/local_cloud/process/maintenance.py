@@ -5,7 +5,7 @@ For the state directory of a cloud that does not run; the caller must hold its l
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,7 @@ def fsck(state: Path, *, progress: Progress = lambda done, total: None) -> Repor
         _check_volumes(database, report)
         report.problems += inventory.missing(state, database)
     finally:
+        content.close()
         database.close()
     return report
 
@@ -109,14 +110,11 @@ def gc(state: Path) -> tuple[int, int]:
     database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
     try:
         wanted = set(_references(database))
-        removed = size = 0
-        for path in content.paths():
-            if path.parent.name + path.name not in wanted:
-                removed, size = removed + 1, size + path.stat().st_size
-                path.unlink()
+        removed, size = content.keep_only(wanted)
         of_images = inventory.collect(state, database)
         return removed + of_images[0], size + of_images[1]
     finally:
+        content.close()
         database.close()
 
 
@@ -153,17 +151,20 @@ def _references(database: Database) -> dict[str, str]:
 
 def _check_contents(database: Database, content: ContentStore, report: Report, progress: Progress) -> None:
     wanted = _references(database)
-    paths = list(content.paths())
-    for done, path in enumerate(paths):
-        progress(done, len(paths))
-        name = path.parent.name + path.name
-        size = path.stat().st_size
+    contents = list(content.contents())
+    for done, found in enumerate(contents):
+        progress(done, len(contents))
+        name = found.sha256
         report.contents += 1
-        report.size += size
+        report.size += found.size
         if name not in wanted:
             report.unreferenced += 1
-            report.unreferenced_size += size
-        if _hash(path) != name:
+            report.unreferenced_size += found.size
+        try:
+            is_whole = _hash(content, name) == name
+        except FileNotFoundError:
+            continue  # the index knows it, but its pack is gone
+        if not is_whole:
             report.problems.append(f"the content {name} is damaged" + (f" ({wanted[name]})" if name in wanted else ""))
         wanted.pop(name, None)
     report.problems += [f"the content {name} is missing ({table})" for name, table in wanted.items()]
@@ -188,10 +189,15 @@ def _check_volumes(database: Database, report: Report) -> None:
             report.problems.append(f"volume {volume_id}: a commit is missing")
 
 
-def _hash(path: Path) -> str:
+def _hash(content: ContentStore, sha256: str) -> str:
+    """Return the sha256 of a content's bytes, "" when they cannot be read; raises FileNotFoundError."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        chunks: Iterator[bytes] = read_chunks(file)
-        for chunk in chunks:
-            digest.update(chunk)
+    try:
+        with content.open(sha256) as file:
+            for chunk in read_chunks(file):
+                digest.update(chunk)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return ""
     return digest.hexdigest()

@@ -20,8 +20,9 @@ from workbench.local_cloud.sandboxes.engine.isolation import SNAPSHOT_PROGRAM
 from workbench.local_cloud.sandboxes.engine.output_spool import OutputForgottenError, Spool
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
 from workbench.local_cloud.sandboxes.engine.spec import SandboxStartFailedError
-from workbench.local_cloud.store.content import CHUNK_BYTES, ContentStore
+from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.holes import CHUNK_BYTES
 
 MAX_BYTES = 2 * 1024**3  # more than the three temporary file systems of a sandbox can hold
 PACK_S = 300.0

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from workbench.local_cloud.store.damage import DamagedStateError, StateError, is_damage
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+_READABLE = (0, 4, SCHEMA_VERSION)  # 0: a new file; 4: the same tables, but each content was a file of its own
 
 
 class StaleStateError(StateError):
@@ -49,7 +50,7 @@ class Database:
             if is_damage(error):
                 raise DamagedStateError(f"{path} is damaged: {error}") from error
             raise
-        if found not in (0, SCHEMA_VERSION):
+        if found not in _READABLE:
             self._connection.close()
             raise StaleStateError(
                 f"the state in {path.parent} has version {found}, this local cloud writes version {SCHEMA_VERSION}: "

@@ -2,17 +2,16 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from workbench.local_cloud.server.contents import content_response
 from workbench.local_cloud.server.signed_links import Links
 from workbench.local_cloud.store.content import ContentStore
 
 BLOCK_BYTES = 8 * 1024 * 1024  # the SDK's block size
-_CHUNK_BYTES = 256 * 1024
 
 
 class VolumeRoutes:
@@ -61,14 +60,4 @@ class VolumeRoutes:
         if not self._content.has(sha256):
             return PlainTextResponse(f"there is no content {sha256} any more: list the volume again", 404)
         start, length = int(request.query_params["start"]), int(request.query_params["length"])
-        headers = {"content-length": str(length)}
-        return StreamingResponse(
-            self._read(sha256, start, length), media_type="application/octet-stream", headers=headers
-        )
-
-    async def _read(self, sha256: str, start: int, length: int) -> AsyncIterator[bytes]:
-        with self._content.open(sha256) as file:
-            file.seek(start)
-            while length > 0 and (chunk := await asyncio.to_thread(file.read, min(length, _CHUNK_BYTES))):
-                length -= len(chunk)
-                yield chunk
+        return content_response(self._content, sha256, start=start, length=length)

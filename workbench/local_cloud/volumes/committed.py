@@ -139,10 +139,7 @@ class CommittedVolumes:
             removals = [change.path for change in changes if isinstance(change, Removal)]
             for path in sorted(removals, reverse=True):  # a directory after everything below it
                 self._remove(volume_id, number, path)
-            known: set[str] = set()
-            for entry in sorted((c for c in changes if isinstance(c, Entry)), key=lambda entry: entry.path):
-                self._add_parents(volume_id, number, entry.path, known)
-                self._put(volume_id, number, entry)
+            self._put(volume_id, number, sorted((c for c in changes if isinstance(c, Entry)), key=lambda c: c.path))
         return number
 
     def _remove(self, volume_id: str, number: int, path: str) -> None:
@@ -155,29 +152,44 @@ class CommittedVolumes:
         if removed:
             self._log_removal(volume_id, number, path)
 
-    def _add_parents(self, volume_id: str, number: int, path: str, known: set[str]) -> None:
-        for parent in parents(path):
-            if parent in known:
-                continue
-            found = self.entry(volume_id, parent)
-            if found is None or found.kind != "dir":
-                self._put(volume_id, number, Entry(parent, "dir", 0o755, mtime=time.time()))
-            known.add(parent)
+    def _put(self, volume_id: str, number: int, entries: list[Entry]) -> None:
+        """Add or replace entries, which must be in order of paths, with the directories above them.
 
-    def _put(self, volume_id: str, number: int, entry: Entry) -> None:
-        if entry.kind != "dir":
-            low, high = _below(entry.path)
-            where = "volume_id=? AND path>? AND path<?"
-            for row in self._db.all(f"SELECT path FROM volume_entries WHERE {where}", (volume_id, low, high)):  # noqa: S608  # fixed text
-                self._log_removal(volume_id, number, str(row["path"]))
-            self._db.execute(f"DELETE FROM volume_entries WHERE {where}", (volume_id, low, high))  # noqa: S608  # fixed text
-        values = (entry.kind, entry.mode, entry.size, entry.sha256, entry.target, entry.mtime)
-        self._db.execute(
-            "INSERT OR REPLACE INTO volume_entries VALUES (?,?,?,?,?,?,?,?)", (volume_id, entry.path, *values)
+        What lies below a directory that becomes something else is removed. All is written at once, because a commit may
+        have tens of thousands of entries; nothing of it lies below an entry that comes later.
+        """
+        kinds: dict[str, str | None] = {}  # of the paths that were looked up, as they are with what is put so far
+        put: list[Entry] = []
+        for entry in entries:
+            for parent in parents(entry.path):
+                if self._kind(volume_id, parent, kinds) != "dir":
+                    put.append(Entry(parent, "dir", 0o755, mtime=time.time()))
+                    kinds[parent] = "dir"
+            if entry.kind != "dir" and self._kind(volume_id, entry.path, kinds) == "dir":
+                self._remove_below(volume_id, number, entry.path)
+            kinds[entry.path] = entry.kind
+            put.append(entry)
+        rows = [(e.path, e.kind, e.mode, e.size, e.sha256, e.target, e.mtime) for e in put]
+        self._db.executemany(
+            "INSERT OR REPLACE INTO volume_entries VALUES (?,?,?,?,?,?,?,?)", [(volume_id, *row) for row in rows]
         )
-        self._db.execute(
-            "INSERT OR REPLACE INTO volume_changes VALUES (?,?,?,?,?,?,?,?,?)", (volume_id, number, entry.path, *values)
+        self._db.executemany(
+            "INSERT OR REPLACE INTO volume_changes VALUES (?,?,?,?,?,?,?,?,?)",
+            [(volume_id, number, *row) for row in rows],
         )
+
+    def _kind(self, volume_id: str, path: str, kinds: dict[str, str | None]) -> str | None:
+        if path not in kinds:
+            row = self._db.one("SELECT kind FROM volume_entries WHERE volume_id=? AND path=?", (volume_id, path))
+            kinds[path] = None if row is None else str(row["kind"])
+        return kinds[path]
+
+    def _remove_below(self, volume_id: str, number: int, path: str) -> None:
+        low, high = _below(path)
+        where = "volume_id=? AND path>? AND path<?"
+        for row in self._db.all(f"SELECT path FROM volume_entries WHERE {where}", (volume_id, low, high)):  # noqa: S608  # fixed text
+            self._log_removal(volume_id, number, str(row["path"]))
+        self._db.execute(f"DELETE FROM volume_entries WHERE {where}", (volume_id, low, high))  # noqa: S608  # fixed text
 
     def _log_removal(self, volume_id: str, number: int, path: str) -> None:
         self._db.execute(

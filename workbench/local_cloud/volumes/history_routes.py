@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from workbench.local_cloud.base.errors import not_found
 from workbench.local_cloud.server.callers import Authenticator
+from workbench.local_cloud.server.contents import content_response
 from workbench.local_cloud.server.http_routes import for_clients
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.commit_history import History
@@ -132,7 +133,7 @@ class HistoryRoutes:
     async def _file(self, volume_id: str, question: _Question) -> Response:
         number = question.commit or self._committed.head(volume_id)
         entry = self._history.file_at(volume_id, clean(question.path), number)
-        return FileResponse(self._content.path(entry.sha256), media_type="application/octet-stream")
+        return content_response(self._content, entry.sha256)
 
     async def _mounts(self, volume_id: str, question: _Question) -> Response:
         below = clean(question.path)

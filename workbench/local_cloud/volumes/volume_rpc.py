@@ -229,7 +229,7 @@ class VolumeRpcs:
         def chunks() -> Iterator[bytes]:
             for block, length in zip(file.blocks, lengths, strict=True):
                 sha256 = _hash(block.contents_sha256)
-                data = b"" if sha256 == EMPTY_SHA256 else self._content.path(sha256).read_bytes()
+                data = b"" if sha256 == EMPTY_SHA256 else self._content.read(sha256)
                 if len(data) > length:
                     raise invalid(f"A block of '{file.path[:200]}' has {len(data)} bytes, its place only {length}.")
                 yield data.ljust(length, b"\0")

@@ -259,9 +259,20 @@ class WorkingCopy:
         with opened_dir(self.path) as root:
             return scan(root, self._known, keep=keep, limits=self._limits)
 
-    def _keep(self, file: BinaryIO, max_bytes: int) -> tuple[str, int]:
-        sha256 = self._content.add_file(file, max_bytes=max_bytes, spend=self._spend)
-        return sha256, self._content.size(sha256)
+    def _scan_and_keep(self) -> Scan:
+        """Scan, and keep the contents of changed files, all of them or none."""
+        stored = self._stored
+        try:
+            with self._content.batch() as batch:
+
+                def keep(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
+                    added = batch.add_file(file, max_bytes=max_bytes, spend=self._spend)
+                    return added.sha256, added.size
+
+                return self._scan(keep)
+        except BaseException:
+            self._stored = stored
+            raise
 
     def _spend(self, size: int) -> None:
         if self._stored + size > self._max_stored:
@@ -287,7 +298,7 @@ class WorkingCopy:
             return file.read(max_bytes)
 
     def _commit(self, author: str) -> CommitResult:
-        found = self._scan(self._keep)
+        found = self._scan_and_keep()
         number = None
         if found.changes:
             prefix = self.sub_path + "/" if self.sub_path else ""

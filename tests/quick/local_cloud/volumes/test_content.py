@@ -9,28 +9,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.local_cloud.base.errors import CloudError
-from workbench.local_cloud.store.content import CHUNK_BYTES, ContentStore
+from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE
+from workbench.local_cloud.store.holes import CHUNK_BYTES
 
 
 def _files(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.is_file()]
+    """What is in a store beside the index of its packs, which has files of its own as long as it is open."""
+    return [path for path in root.rglob("*") if path.is_file() and not path.name.startswith("index.sqlite")]
 
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.binary(max_size=2000), zeros=st.integers(0, 3))
 def test_what_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, data: bytes, zeros: int) -> None:
     """Runs of zeros become holes on the disk, never in what is read."""
-    store = ContentStore(tmp_path_factory.mktemp("content"))
+    root = tmp_path_factory.mktemp("content")
+    store = ContentStore(root)
     whole = bytes(zeros * CHUNK_BYTES) + data
     sha256 = store.add_file(io.BytesIO(whole))
     assert sha256 == hashlib.sha256(whole).hexdigest() == store.add_bytes(whole)
     assert store.size(sha256) == len(whole)
     with store.open(sha256) as file:
         assert file.read() == whole
-    copy = store.path(sha256).with_name("copy")
-    store.copy_to(sha256, copy)
-    assert copy.read_bytes() == whole
+    store.copy_to(sha256, root / "copy")
+    assert (root / "copy").read_bytes() == whole == store.read(sha256)
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,7 +54,7 @@ def test_zeros_are_holes_wherever_they_begin(
     sha256 = store.add_chunks([*pieces, rest])
     assert (sha256, store.size(sha256)) == (hashlib.sha256(whole).hexdigest(), len(whole))
     store.copy_to(sha256, root / "copy")
-    assert store.path(sha256).read_bytes() == (root / "copy").read_bytes() == whole
+    assert store.read(sha256) == (root / "copy").read_bytes() == whole
 
 
 @pytest.mark.parametrize("step", [16 * 1024, 100_000, CHUNK_BYTES, 5 * CHUNK_BYTES])
@@ -76,11 +78,32 @@ def test_a_sparse_file_costs_what_it_holds_in_the_store_and_in_every_copy(tmp_pa
     assert spent == [store.disk_bytes(sha256)]
 
 
-def test_what_may_not_be_spent_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [4, 64 * 1024, 64 * 1024 + 1, 3 * CHUNK_BYTES])
+def test_what_may_not_be_spent_is_not_kept(tmp_path: Path, size: int) -> None:
     store = ContentStore(tmp_path)
     with pytest.raises(ZeroDivisionError):
-        store.add_file(io.BytesIO(b"dear"), spend=lambda size: size // 0)  # type: ignore[arg-type]
+        store.add_file(io.BytesIO(b"d" * size), spend=lambda size: size // 0)  # type: ignore[arg-type]
     assert _files(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 64 * 1024, 64 * 1024 + 1])
+def test_what_is_spent_is_what_the_store_takes(tmp_path: Path, size: int) -> None:
+    """A limit of what a mount may store counts a content as the disk does, wherever the store puts it."""
+    store, spent = ContentStore(tmp_path), list[int]()
+    sha256 = store.add_file(io.BytesIO(b"x" * size), spend=spent.append)
+    assert store.add_file(io.BytesIO(b"x" * size), spend=spent.append) == sha256
+    assert spent == [store.disk_bytes(sha256)]
+    assert spent[0] >= size
+
+
+@pytest.mark.parametrize("size", [13_000, 40_000, 64 * 1024])
+def test_a_small_file_with_a_hole_keeps_it(tmp_path: Path, size: int) -> None:
+    store = ContentStore(tmp_path / "content")
+    whole = b"head".ljust(size - 1, b"\0") + b"x"
+    sha256 = store.add_bytes(whole)
+    store.copy_to(sha256, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == whole
+    assert max(store.disk_bytes(sha256), (tmp_path / "copy").stat().st_blocks * 512) <= 8192
 
 
 def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +129,7 @@ def test_a_copy_is_not_the_original(tmp_path: Path) -> None:
     sha256 = store.add_bytes(b"original")
     store.copy_to(sha256, tmp_path / "copy")
     (tmp_path / "copy").write_bytes(b"changed!")
-    assert store.path(sha256).read_bytes() == b"original"
+    assert store.read(sha256) == b"original"
 
 
 def test_an_interrupted_add_leaves_nothing(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _shown(mount: WorkingCopy) -> Files:
 def _files(committed: CommittedVolumes, root: Path, number: int = 0) -> Files:
     content = ContentStore(root / "content")
     entries = committed.as_of(VOLUME, number) if number else committed.below(VOLUME, "")
-    return {entry.path: content.path(entry.sha256).read_text() for entry in entries if entry.kind == "file"}
+    return {entry.path: content.read(entry.sha256).decode() for entry in entries if entry.kind == "file"}
 
 
 def _check_history(committed: CommittedVolumes, model: Model, root: Path) -> None:
