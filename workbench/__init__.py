@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from workbench.files.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
     from workbench.files.preview import Preview
     from workbench.files.project_files import ProjectVolume, VolumeEntry
+    from workbench.labels import Labels, LabelsUnreadableError, RunLabel, SavedFilter
     from workbench.panel import load_ipython_extension as load_ipython_extension
     from workbench.panel import open as open  # noqa: A004  # workbench.open
     from workbench.runs.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunArchive, RunNotArchivedError
@@ -76,6 +77,10 @@ _HOMES = {
     "FileChange": "workbench.files.history",
     "HistoryError": "workbench.files.history",
     "HistoryUnavailableError": "workbench.files.history",
+    "Labels": "workbench.labels",
+    "LabelsUnreadableError": "workbench.labels",
+    "RunLabel": "workbench.labels",
+    "SavedFilter": "workbench.labels",
     "Recording": "workbench.runs.recordings",
     "RecordingUnreadableError": "workbench.runs.recordings",
     "load_ipython_extension": "workbench.panel",
@@ -153,6 +158,9 @@ __all__ = [
     "InjectedFault",
     "Timeline",
     "ViewState",
+    "Labels",
+    "RunLabel",
+    "SavedFilter",
     "AsyncClient",
     "Endpoint",
     "Received",
@@ -168,6 +176,7 @@ __all__ = [
     "ArchiveUnavailableError",
     "RecordingUnreadableError",
     "NotServedError",
+    "LabelsUnreadableError",
     "DeployFailedError",
     "TargetUnavailableError",
     "HistoryError",

@@ -25,6 +25,7 @@ from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.targets import Target, TargetUnavailableError
 from workbench.files.history import HistoryClient
 from workbench.files.project_files import ProjectVolume
+from workbench.labels import Labels
 from workbench.runs import replay as replaying
 from workbench.runs.archive import RunArchive
 from workbench.runs.background_loop import BackgroundLoop
@@ -165,6 +166,11 @@ class Workbench:
         self._forget()
 
     @property
+    def has_scripted_model(self) -> bool:
+        """Whether what was deployed from here asks the scripted model, whose answers nobody pays for."""
+        return deployment.has_scripted_model(self.target, self.app_name)
+
+    @property
     def why_without_claude(self) -> str | None:
         """Why a deployment to this target has no Claude CLI, and what to do; None when it has one."""
         return why_without_claude(self.target)
@@ -239,6 +245,11 @@ class Workbench:
         except NotFoundError:
             raise self._nothing_deployed() from None
         return RunArchive(volume, Records(SharedState.named(self.app_name)), self._loop)
+
+    @property
+    def labels(self) -> Labels:
+        """Names of projects and runs, notes, and saved filters: this user's own, kept beside the target's secrets."""
+        return Labels(self.target.private)
 
     def _nothing_deployed(self) -> deployment.DeployFailedError:
         return deployment.DeployFailedError(

@@ -155,9 +155,14 @@ def caller_has_secret(target: Target, app_name: str) -> bool:
     return _kept(target, app_name) is not None
 
 
+def has_scripted_model(target: Target, app_name: str) -> bool:
+    """Whether an app that was deployed from here asks the scripted model."""
+    return private_files.read(_path(target, f"{app_name}-model")).get("scripted") is True
+
+
 def scripted_model(target: Target, app_name: str) -> Scripted:
     """The scripted model that an app asks, started if need be. Raises ModelUnavailableError when it asks another."""
-    if private_files.read(_path(target, f"{app_name}-model")).get("scripted") is not True:
+    if not has_scripted_model(target, app_name):
         raise ModelUnavailableError(
             f"'{app_name}' does not ask the scripted model: deploy it to the local cloud, with the Claude CLI and "
             f"without {model_backing.UPSTREAM_KEY_VARIABLE}"

@@ -85,7 +85,7 @@ def tail(events: Iterable[Event], lines: int = 40) -> str:
 def _system(message: dict[str, JsonValue]) -> Iterator[Piece]:
     match message.get("subtype"):
         case "init":
-            yield Piece("note", _first(f"session {message.get('session_id')}, model {message.get('model')}"))
+            yield Piece("note", _first(f"session {message.get('session_id')}, asks for model {message.get('model')}"))
         case "api_retry":
             why = message.get("error_status") or message.get("error")
             yield Piece("note", _first(f"the model did not answer ({why}); attempt {message.get('attempt')} follows"))

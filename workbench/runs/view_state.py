@@ -18,7 +18,9 @@ from modal_app.contract.events import (
     StreamEvent,
     Usage,
 )
+from workbench.text.message_ids import SCRIPTED
 
+SCRIPTED_MODEL = "scripted model"
 STDERR_CHARS = 4096  # of its end, which tells the reason
 Condition = Literal["waiting", "running", "done", "error", "refused", "lost"]
 
@@ -27,7 +29,7 @@ Condition = Literal["waiting", "running", "done", "error", "refused", "lost"]
 class ViewState:
     """What is known of a run at one moment. `bytes` counts its output in bytes of UTF-8, by channel.
 
-    `stderr` is the end of what was printed there.
+    `stderr` is the end of what was printed there. `scripted` says that the scripted model answered, and not a model.
     """
 
     condition: Condition = "waiting"
@@ -45,6 +47,7 @@ class ViewState:
     code: str = ""
     stderr: str = ""
     exit_code: int | None = None
+    scripted: bool = False
 
     @property
     def reason(self) -> str:
@@ -67,7 +70,8 @@ def reduce(state: ViewState, event: Event) -> ViewState:
         case StreamEvent():
             counts = state.bytes | {event.channel: state.bytes[event.channel] + len(event.text.encode())}
             stderr = (state.stderr + event.text)[-STDERR_CHARS:] if event.channel == "stderr" else state.stderr
-            return replace(state, bytes=counts, stderr=stderr)
+            scripted = state.scripted or _is_scripted(event)
+            return replace(state, bytes=counts, stderr=stderr, scripted=scripted)
         case DoneEvent():
             return replace(
                 state,
@@ -87,7 +91,14 @@ def reduce(state: ViewState, event: Event) -> ViewState:
                 code=str(event.code),
                 exit_code=event.exit_code,
                 sandbox=event.sandbox,
+                usage=event.usage,
             )
+
+
+def _is_scripted(event: StreamEvent) -> bool:
+    said = (event.message or {}).get("message")
+    message_id = said.get("id") if isinstance(said, dict) else event.message_id
+    return isinstance(message_id, str) and message_id.startswith(SCRIPTED)
 
 
 def refused(state: ViewState, code: str, message: str) -> ViewState:
@@ -98,3 +109,13 @@ def refused(state: ViewState, code: str, message: str) -> ViewState:
 def lost(state: ViewState, code: str, message: str) -> ViewState:
     """The state after the stream was lost: how the run ended is then not known."""
     return replace(state, condition="lost", code=code, message=message)
+
+
+def usage_of(state: ViewState) -> str:
+    """What a model was used, and its price, on one line; of the scripted model, that it is one. "" where none was."""
+    if state.usage is None:
+        return SCRIPTED_MODEL if state.scripted else ""
+    used = state.usage
+    read = used.input_tokens + used.cache_read_tokens + used.cache_write_tokens
+    figures = f"{read} tokens in, {used.output_tokens} out, ${used.cost_usd:.4f}, {used.turns} turns"
+    return f"{figures} ({SCRIPTED_MODEL}: nothing was spent)" if state.scripted else figures

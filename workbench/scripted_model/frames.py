@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from workbench.scripted_model.script import Block, Fault, Tool, Turn
+from workbench.text.message_ids import SCRIPTED
 
 Frame = dict[str, JsonValue]
 _INPUT_PIECE = 64  # characters of a tool's input in one delta
@@ -112,7 +113,7 @@ class Answer:
 
     def _id(self, kind: str) -> str:
         digest = hashlib.sha256(f"{kind}/{self.seed}".encode()).hexdigest()[:24]
-        return f"{kind.split('_', maxsplit=1)[0]}_{digest}"
+        return f"{SCRIPTED}{digest}" if kind == "msg" else f"{kind.split('_', maxsplit=1)[0]}_{digest}"
 
 
 def error(fault: Fault) -> Frame:

@@ -1,8 +1,9 @@
-"""The choice of a project in a page: projects that were used before, and checks of ids that are typed."""
+"""The choice of a project in a page: by a name of one's own, among those used before, or by ids that are typed."""
 
 from collections.abc import Iterable
 from typing import TypedDict
 
+from workbench.labels import Labels, LabelsUnreadableError
 from workbench.runs.project import Project
 from workbench.session import Workbench
 
@@ -14,6 +15,12 @@ class Ids(TypedDict):
 
     user_id: str
     project_id: str
+
+
+class Offered(Ids):
+    """A project that can be chosen, and what it is called; an empty name for one without."""
+
+    name: str
 
 
 def used_before(workbench: Workbench) -> list[Project]:
@@ -30,6 +37,24 @@ def ids(project: Project) -> Ids:
     return Ids(user_id=project.user_id, project_id=project.project_id)
 
 
-def offered(projects: Iterable[Project]) -> list[Ids]:
-    """The ids of the projects in their order, without duplicates."""
-    return [ids(project) for project in dict.fromkeys(projects)]
+def offered(projects: Iterable[Project], labels: Labels) -> list[Offered]:
+    """The projects that have a name, and then the others in their order, without duplicates."""
+    try:
+        names = {project: name for name, project in labels.projects().items()}
+    except LabelsUnreadableError:
+        names = {}  # whoever gives a name is told why it cannot be kept
+    return [Offered(**ids(one), name=names.get(one, "")) for one in dict.fromkeys([*names, *projects])]
+
+
+def called(name: str, now: Project, labels: Labels) -> Project:
+    """The project that is meant by a name which was typed where the project `now` is shown.
+
+    It is the one of this name, where there is one. A new name is given to `now`, or where that has a name already, to a
+    project that nobody has used. Raises as `Labels` does.
+    """
+    known = labels.projects()
+    if name.strip() in known:
+        return known[name.strip()]
+    project = Project.new() if now in known.values() else now
+    labels.name_project(name, project)
+    return project

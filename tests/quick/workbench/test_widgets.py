@@ -279,7 +279,7 @@ def test_claudes_messages_are_lines_that_unfold() -> None:
     index = OutputIndex(claude_run())
     rows = [row for row in index.rows(range(index.total)) if row.channel == "claude"]
     assert [(row.kind, row.text) for row in rows] == [
-        ("note", "session 58f02da3, model m-5"),
+        ("note", "session 58f02da3, asks for model m-5"),
         ("", "I will write a small web page with a clock."),
         ("tool", "→ Write index.html"),
         ("result", "✓ File created: index.html"),

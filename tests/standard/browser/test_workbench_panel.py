@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.standard.browser.conftest import LONG, JupyterPages, Lab, dark, picture, readme_picture, wait_for_kernel
+from tests.standard.browser.conftest import LONG, JupyterPages, Lab, dark, picture, readme_picture
 from workbench import Workbench
 from workbench.cli.lab_command import WORKSPACE
 
@@ -18,25 +18,86 @@ print("a warning of the job", file=sys.stderr)
 pathlib.Path("report.txt").write_text("five steps")"""
 
 
-def test_jupyterlab_leads_to_the_workbench(lab: Lab, wb: Workbench, page: Page) -> None:
-    """A link to the workspace must not run what somebody else has put into that notebook."""
-    evil = lab.directory / lab.write("print('evil ' + 'ran')")
-    evil.rename(lab.directory / "workbench.ipynb")
+def test_jupyterlab_has_the_workbench_as_a_page_beside_any_notebook(lab: Lab, wb: Workbench, page: Page) -> None:
+    """With a kernel of its own: nothing that lies in a notebook is run, and none is made."""
+    page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(f"{lab.url}{WORKSPACE}?token={lab.token}&reset")
-    wait_for_kernel(page)
-    assert page.get_by_text("evil ran").count() == 0
-    (lab.directory / "workbench.ipynb").unlink()
-    page.goto(f"{lab.url}{WORKSPACE}?token={lab.token}&reset")
-    expect(page.locator(".wb-workbench")).to_be_visible(timeout=LONG)
+    whole = page.locator(".wb-workbench")
+    main = page.locator("#jp-main-dock-panel .wb-workbench")
+    expect(main).to_be_visible(timeout=LONG)
+    tab = page.get_by_role("tab", name="Failures", exact=True)
+    tab.click()
+    page.reload()  # what was there is there again: its kernel goes on
+    expect(tab).to_have_attribute("aria-selected", "true", timeout=LONG)
+    assert list(lab.directory.glob("*workbench*")) == []
+
+    page.get_by_role("button", name="to the side bar").click()
+    expect(page.locator("#jp-right-stack .wb-workbench")).to_be_visible(timeout=LONG)
+    page.evaluate(
+        "path => { window.jupyterapp.commands.execute('docmanager:open', { path, factory: 'Notebook' }); }",
+        lab.write("'a notebook beside it'"),
+    )
+    expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=LONG)
+    page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel")
+    assert (whole.bounding_box() or {"width": 0})["width"] >= 340
+    picture(page, "page-beside-a-notebook")
 
     page.evaluate("() => { window.jupyterapp.commands.execute('launcher:create'); }")
     card = page.locator(".jp-LauncherCard", has_text="Modal workbench")
     card.wait_for(timeout=LONG)
     picture(page, "jupyterlab-launcher")
-    card.click()  # what is there already is opened again, not made twice
-    expect(page.locator(".wb-workbench")).to_be_visible(timeout=LONG)
-    expect(page.get_by_role("tab", name="Launch", exact=True)).to_have_attribute("aria-selected", "true")
-    assert [path.name for path in lab.directory.glob("workbench*")] == ["workbench.ipynb"]
+    card.click()  # it is moved, not made twice
+    expect(main).to_be_visible(timeout=LONG)
+    expect(whole).to_have_count(1)
+    page.locator("#jp-main-dock-panel .lm-TabBar-tab", has_text="Modal workbench").locator(
+        ".lm-TabBar-tabCloseIcon"
+    ).click()
+    expect(whole).to_be_hidden()
+    page.evaluate("() => { window.jupyterapp.commands.execute('modal-workbench:open'); }")
+    expect(tab).to_have_attribute("aria-selected", "true", timeout=LONG)
+    page.get_by_role("button", name="start again").click()
+    expect(page.get_by_role("tab", name="Launch", exact=True)).to_have_attribute("aria-selected", "true", timeout=LONG)
+    expect(whole).to_have_count(1)
+
+
+@pytest.mark.parametrize("width", [1280, 700])
+def test_what_a_launched_job_says_is_seen_without_scrolling(lab: Lab, wb: Workbench, page: Page, width: int) -> None:
+    """The page of an ordinary screen; its project has a name, and what is folded away is named."""
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(f"{lab.url}{WORKSPACE}?token={lab.token}&reset")
+    page.get_by_role("button", name="connect …").click(timeout=LONG)
+    page.locator(".jp-Dialog input").fill(f"local {wb.app_name}")
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    form = page.locator(".wb-launcher", has_text=f"{wb.app_name} on local")
+    expect(form).to_be_visible(timeout=LONG)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.evaluate("() => { window.jupyterapp.shell.collapseLeft(); }")
+    expect(form.locator(".wb-more")).to_contain_text("args, stdin")
+    name = f"my shop {width}"
+    form.get_by_label("Project's name").fill(name)
+    page.keyboard.press("Enter")
+    expect(form.get_by_label("A project used before")).to_contain_text(name)
+    form.locator("[data-field=code] textarea").fill(CODE)
+    form.locator(".wb-launch").click()
+    view = form.locator(".wb-run")
+    expect(view).to_have_attribute("data-condition", "done", timeout=LONG)
+    for part in (".wb-condition", ".wb-clock", ".wb-lines"):
+        expect(view.locator(part)).to_be_in_viewport(ratio=1)
+    expect(view.locator(".wb-row", has_text="a warning of the job")).to_be_in_viewport(ratio=1)
+    picture(page, f"page-launched-{width}")
+    form.get_by_role("button", name="The form").click()
+    expect(form.locator("[data-field=code] textarea")).to_have_value(CODE)
+
+    page.get_by_role("tab", name="Runs", exact=True).click()
+    runs = page.locator(".wb-runs")
+    runs.get_by_role("button", name="Open run").first.click(timeout=LONG)
+    opened = runs.locator(".wb-run .wb-row", has_text="step 1 of the job")
+    expect(opened).to_be_in_viewport(ratio=1, timeout=LONG)
+    picture(page, f"page-run-opened-{width}")
+    page.get_by_role("tab", name="Files", exact=True).click()
+    files = page.locator(".wb-files")
+    expect(files.get_by_label("Project's name")).to_have_value(name, timeout=LONG)
+    wb.labels.forget_project(name)
 
 
 def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: JupyterPages, wb: Workbench) -> None:
@@ -90,6 +151,7 @@ def test_a_job_is_launched_from_a_form_and_its_run_is_seen_to_its_proof(desk: Ju
     expect(files.locator(".wb-content")).to_have_text("five steps", timeout=LONG)
     picture(whole, "tab-files")
     user, used = (files.get_by_label(name).input_value() for name in ("user_id", "project_id"))
+    files.get_by_title("The ids of the project").click()
     tabs.first.click()
     form.get_by_role("button", name="A project that nobody has used").click()
     tabs.nth(2).click()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any, get_args
 
@@ -141,7 +142,7 @@ def test_a_form_is_launched_without_blocking_and_its_run_is_shown(wb: Workbench,
     assert launcher.runs[0].text() == "hi\n"
     assert set(launcher.calls) == {"curl", "TypeScript", "Python"}
     assert launcher.launched == ["python"]
-    assert ids in launcher.offered
+    assert {**ids, "name": ""} in launcher.offered
     assert "done" in launcher._repr_mimebundle_()[0]["text/plain"]
     assert launcher.launch(project, "git", op="status").wait(60).type in ("done", "error")
     assert launcher.launched == ["python", "git status"]
@@ -157,7 +158,7 @@ def test_used_projects_are_found_in_the_archives(wb: Workbench, project: Project
     assert all(check.ok for check in run.checks(60))
     launcher = Launcher(wb)
     launcher._on_message(launcher, {"type": "hello"}, [])
-    wanted = {"user_id": project.user_id, "project_id": project.project_id}
+    wanted = {"user_id": project.user_id, "project_id": project.project_id, "name": ""}
     wait_until(lambda: wanted in launcher.offered, "the project was not offered")
     launcher.close()
 
@@ -169,3 +170,26 @@ def test_a_new_project_is_one_that_nobody_has_used(wb: Workbench) -> None:
     wait_until(lambda: launcher.draft["project"] != before, "there is no new project")
     assert forms()[launcher.draft["form"]].action == "claude"
     launcher.close()
+
+
+def test_a_project_is_chosen_by_its_name(wb: Workbench) -> None:
+    """The name stands for ids, which stay visible, and which every other widget of this user finds by it."""
+    launcher = Launcher(wb)
+    mine, other = launcher.project, f"other {uuid.uuid4()}"
+    name = f"mine {uuid.uuid4()}"
+    launcher._on_message(launcher, {"type": "name", "name": name}, [])
+    wait_until(lambda: wb.labels.name_of(mine) == name, "the project was not named")
+    launcher._on_message(launcher, {"type": "name", "name": other}, [])
+    wait_until(lambda: launcher.project != mine, "no other project was begun")
+    assert wb.labels.project(other) == launcher.project
+    again = Launcher(wb)
+    again._on_message(again, {"type": "name", "name": name}, [])
+    wait_until(lambda: again.project == mine, "the project was not found by its name")
+    wait_until(lambda: name in [one["name"] for one in again.offered], "the name is not offered")
+    again._on_message(again, {"type": "name", "name": "two\nlines"}, [])
+    wait_until(lambda: "printable" in again.problem, "nobody said what is wrong with the name")
+    assert again.project == mine
+    for one in (launcher, again):
+        one.close()
+    for given in (name, other):
+        wb.labels.forget_project(given)

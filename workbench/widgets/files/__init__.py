@@ -15,7 +15,7 @@ from workbench.session import Workbench
 from workbench.widgets.asking import AskingPanel
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.launcher.forms import check, forms
-from workbench.widgets.projects import Ids, ids, offered, used_before
+from workbench.widgets.projects import Offered, called, ids, offered, used_before
 from workbench.widgets.volume_browser import VolumeBrowser
 
 _LIST = next(form for form in forms() if (form.action, form.op) == ("files", "list"))
@@ -28,7 +28,7 @@ class Files(AskingPanel):
     label = "Files"
 
     project = traitlets.Dict().tag(sync=True)
-    offered: traitlets.List[Ids] = traitlets.List().tag(sync=True)
+    offered: traitlets.List[Offered] = traitlets.List().tag(sync=True)
     errors = traitlets.Dict().tag(sync=True)
     leader = traitlets.Unicode("").tag(sync=True)
     following = traitlets.Bool(False).tag(sync=True)
@@ -84,6 +84,10 @@ class Files(AskingPanel):
                 self.in_background(self._look_around)
             case {"type": "pick", "user_id": str(user_id), "project_id": str(project_id)}:
                 self._pick(Project(user_id, project_id))
+            case {"type": "name", "name": str(name)}:
+                now = Project(self.project.get("user_id", ""), self.project.get("project_id", ""))
+                self._pick(called(name, now if now.project_id else Project.new(), self.workbench.labels))
+                self._offer([])
             case {"type": "follow"} if self.leader and self._led is not None:
                 self.following = True
                 self._show(self._led)
@@ -150,4 +154,4 @@ class Files(AskingPanel):
 
     def _offer(self, projects: list[Project]) -> None:
         self._known = list(dict.fromkeys([*projects, *self._known]))
-        self.offered = offered(self._known)
+        self.offered = offered(self._known, self.workbench.labels)

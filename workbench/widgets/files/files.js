@@ -12,6 +12,7 @@ export default widget("files", {
         clearTimeout(pause);
         pause = setTimeout(() => model.send({ type: "pick", ...project }), PAUSE);
       },
+      named: (name) => model.send({ type: "name", name }),
     });
     const leader = model.get("leader");
     const follow = needs(button(`follow ${leader}`, `Always show the project of ${leader}`, () => model.send({ type: "follow" }), "wb-follow"));
@@ -32,7 +33,7 @@ export default widget("files", {
     const empty = () => {
       if (model.get("opening")) return placeholder("loading", "opening the project …");
       if (model.get("why")) return placeholder("error", model.get("why"));
-      return placeholder("empty", "Choose a project that was used before, or type its ids");
+      return placeholder("empty", "Choose a project that was used before, or type its name or its ids");
     };
     const drawEmpty = () => model.get("view") || box.replaceChildren(empty());
     const watch = [

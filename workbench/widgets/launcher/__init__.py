@@ -16,11 +16,15 @@ from workbench.session import Workbench
 from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
 from workbench.widgets.launcher.forms import Checked, Form, check, forms, values_of
 from workbench.widgets.launcher.launch_code import calls
-from workbench.widgets.projects import Ids, ids, offered, used_before
+from workbench.widgets.projects import Offered, called, ids, offered, used_before
 from workbench.widgets.run_view import RunView
 
 _KEPT = 8  # runs whose views are kept
 _FORMS = forms()
+_SCRIPTED = (
+    "What is deployed here asks the scripted model, whatever model is named below: its answers are written down "
+    "before, and nothing is spent, whatever price is told."
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,13 @@ class Launcher(Panel):
 
     forms: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     draft = traitlets.Dict().tag(sync=True)
+    filled = traitlets.Int(0).tag(sync=True)
     errors = traitlets.Dict().tag(sync=True)
     calls = traitlets.Dict().tag(sync=True)
     calls_note = traitlets.Unicode("").tag(sync=True)
     where = traitlets.Unicode("").tag(sync=True)
     notes = traitlets.Dict().tag(sync=True)
-    offered: traitlets.List[Ids] = traitlets.List().tag(sync=True)
+    offered: traitlets.List[Offered] = traitlets.List().tag(sync=True)
     launching = traitlets.Bool(False).tag(sync=True)
     launched: traitlets.List[str] = traitlets.List().tag(sync=True)
     chosen = traitlets.Int(0).tag(sync=True)
@@ -86,15 +91,14 @@ class Launcher(Panel):
         op = f" {request.op}" if hasattr(request, "op") else ""
         self.launched = [*self.launched, f"{request.action}{op}"]
         self._choose(len(self._views) - 1)
-        before = [Project(one["user_id"], one["project_id"]) for one in self.offered]
-        self.offered = offered([Project(request.user_id, request.project_id), *before])
+        self._offer([Project(request.user_id, request.project_id)])
         return run
 
     def fill(self, request: Request) -> None:
         """Fill the form in as for this request, to be edited and launched. May be called from any thread."""
         form = next(one for one in _FORMS if isinstance(request, one.model))
         project = Project(request.user_id, request.project_id)
-        self.soon(self._fill, Draft(form, project, values_of(form, request)))
+        self.soon(self._fill_in, Draft(form, project, values_of(form, request)))
 
     def refresh(self) -> None:
         """Find out again what is deployed and which projects were used, in the background."""
@@ -118,9 +122,10 @@ class Launcher(Panel):
                 if wish == "launch":
                     self._launch_draft()
             case {"type": "new_project"}:
-                self._draft = Draft(self._draft.form, Project.new(), self._draft.values)
-                self._show_draft()
-                self._check()
+                self._move(Project.new())
+            case {"type": "name", "name": str(name)}:
+                self._move(called(name, self.project, self._workbench.labels))
+                self._offer([])
             case {"type": "choose", "index": int(index)} if 0 <= index < len(self._views):
                 self._choose(index)
 
@@ -155,6 +160,19 @@ class Launcher(Panel):
         self._draft = draft
         self._check()
 
+    def _fill_in(self, draft: Draft) -> None:
+        """Fill the form in, in pages that show another one, too: `filled` tells them that this is not from them."""
+        self._fill(draft)
+        self.filled += 1
+
+    def _move(self, project: Project) -> None:
+        self._fill(Draft(self._draft.form, project, self._draft.values))
+
+    def _offer(self, projects: list[Project]) -> None:
+        """Offer these projects before those that were offered already."""
+        before = [Project(one["user_id"], one["project_id"]) for one in self.offered]
+        self.offered = offered([*projects, *before], self._workbench.labels)
+
     def _show_draft(self) -> None:
         draft = self._draft
         self.draft = {
@@ -183,11 +201,16 @@ class Launcher(Panel):
     def _look_around(self) -> None:
         """Find out, which takes a moment, whether the deployment has Claude, and which projects were used before."""
         why = self._workbench.why_without_claude if self._workbench.target.kind != "url" else None
-        self.notes = {"claude": f"What is deployed from here has no Claude CLI: {why}"} if why else {}
+        if why:
+            self.notes = {"claude": f"What is deployed from here has no Claude CLI: {why}"}
+        elif self._workbench.has_scripted_model:
+            self.notes = {"claude": _SCRIPTED}
+        else:
+            self.notes = {}
         self.soon(self._check)
         launched = [run.request for run in self.runs if run.request is not None]
         here = [Project(one.user_id, one.project_id) for one in launched]
-        self.offered = offered([*here, *used_before(self._workbench)])
+        self._offer([*here, *used_before(self._workbench)])
 
 
 def _form(action: str) -> Form:

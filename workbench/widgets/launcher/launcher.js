@@ -8,6 +8,7 @@ export default widget("launcher", {
     const touched = new Set();
     const forms = model.get("forms");
     let pause = 0;
+    let folded = null; // the runs for which the form was folded
     let wrong = new Map(); // where a field's error is told, by its name
     let tabs = [];
 
@@ -30,6 +31,7 @@ export default widget("launcher", {
         draft.project = project;
         changed(name);
       },
+      named: (name) => model.send({ type: "name", name }),
     });
     picker.node.append(needs(button("new project", "A project that nobody has used", () => model.send({ type: "new_project" }), "wb-new")));
 
@@ -45,11 +47,23 @@ export default widget("launcher", {
     const foot = element("div", "wb-bar wb-quietly");
     foot.append(launch, said);
     const call = callBox({ model });
+    // A form that was launched is folded to one line, so that what the run says is seen without scrolling.
+    const fold = button("", "The form", () => unfold(sheet.hidden), "wb-toggle wb-fold-form");
+    const sheet = element("div", "wb-sheet");
+    sheet.append(form, foot, call.node);
+    const unfold = (open) => {
+      sheet.hidden = !open;
+      fold.textContent = `${open ? "▾" : "▸"} form`;
+      fold.setAttribute("aria-expanded", String(open));
+    };
+    unfold(true);
+    fold.hidden = true;
+    head.prepend(fold);
     const shown = element("div", "wb-shown");
     const runs = element("div", "wb-bar wb-quietly wb-runs-here", "", { role: "tablist", "aria-label": "Runs launched here" });
     const box = element("div", "wb-embedded");
     shown.append(runs, box);
-    body.append(head, picker.node, form, foot, call.node, shown);
+    body.append(head, picker.node, sheet, shown);
 
     // One form after the other.
     const names = [...new Set(forms.map((one) => one.action))];
@@ -92,12 +106,13 @@ export default widget("launcher", {
     };
     const drawOptions = (fields) => {
       const grid = element("div", "wb-options", "", { hidden: !fields.some((field) => draft.values[field.name]) });
-      const toggle = button("", "More fields", () => {
+      const toggle = button("", `More fields: ${fields.map((field) => field.name).join(", ")}`, () => {
         grid.hidden = !grid.hidden;
         name();
       }, "wb-toggle wb-more");
       const name = () => {
-        toggle.textContent = `${grid.hidden ? "▸" : "▾"} ${fields.length} more`;
+        const names = fields.map((field) => field.name).join(", ");
+        toggle.textContent = `${grid.hidden ? "▸" : "▾"} ${fields.length} more: ${names}`;
         toggle.setAttribute("aria-expanded", String(!grid.hidden));
       };
       name();
@@ -184,6 +199,14 @@ export default widget("launcher", {
       picker.tell(Object.keys(errors).filter((name) => touched.has(name)));
       said.textContent = left.join("; ");
     };
+    const refill = () => {
+      Object.assign(draft, structuredClone(model.get("draft")));
+      touched.clear();
+      clearTimeout(pause);
+      unfold(true);
+      drawForm();
+      drawProject();
+    };
     const drawProject = () => {
       const { project } = model.get("draft");
       if (picker.show(project)) draft.project = { ...project };
@@ -196,6 +219,9 @@ export default widget("launcher", {
     const drawRuns = () => {
       const launched = model.get("launched");
       shown.hidden = launched.length === 0;
+      fold.hidden = shown.hidden;
+      if (launched.length && launched !== folded) unfold(false);
+      folded = launched;
       runs.hidden = launched.length < 2;
       const items = launched.map((name, index) => {
         const tab = needs(button(`${index + 1} ${name}`, `Run ${index + 1}, ${name}`, () => model.send({ type: "choose", index })));
@@ -212,6 +238,7 @@ export default widget("launcher", {
     const watch = [
       ["change:errors", tell],
       ["change:draft", drawProject],
+      ["change:filled", refill],
       ["change:notes", drawForm],
       ["change:offered", picker.offer],
       ["change:launched change:chosen", drawRuns],

@@ -12,13 +12,13 @@ from typing import Any
 
 import traitlets
 
-from modal_app.contract.events import TERMINAL, Event, StatusEvent, StreamEvent, Usage
+from modal_app.contract.events import TERMINAL, Event, StatusEvent, StreamEvent
 from workbench.runs.archived_run import ArchivedRun
 from workbench.runs.claude_spans import ClaudeSpan
 from workbench.runs.client import Received
 from workbench.runs.inputs import described
 from workbench.runs.output_index import LATEST_MS
-from workbench.runs.view_state import ViewState
+from workbench.runs.view_state import ViewState, usage_of
 from workbench.text.plain_text import one_line
 from workbench.widgets.base import Buffers, Gathered, Panel, Still, front_end, sentence
 from workbench.widgets.run_view.paging import Paging
@@ -49,6 +49,7 @@ class RunView(Panel):
     event_count = traitlets.Int(0).tag(sync=True)
     sizes = traitlets.Dict().tag(sync=True)
     usage = traitlets.Unicode("").tag(sync=True)
+    scripted = traitlets.Bool(False).tag(sync=True)
     reconnects = traitlets.Int(0).tag(sync=True)
     reconnecting = traitlets.Bool(False).tag(sync=True)
     cancelling = traitlets.Bool(False).tag(sync=True)
@@ -184,7 +185,8 @@ class RunView(Panel):
             self.start = _start(state)
             self.event_count = state.events
             self.sizes = {str(channel): count for channel, count in state.bytes.items()}
-            self.usage = _usage(state.usage)
+            self.usage = usage_of(state)
+            self.scripted = state.scripted
             self.reconnects = self.run.reconnects
             self.reconnecting = self.run.reconnecting
 
@@ -212,10 +214,3 @@ def _start(state: ViewState) -> str:
     container = {True: "container cold", False: "container warm", None: ""}[state.cold_start]
     sandbox = "" if state.sandbox is None else f"sandbox {'warm' if state.sandbox.warm else 'cold'}"
     return " · ".join(filter(None, [container, sandbox]))
-
-
-def _usage(usage: Usage | None) -> str:
-    if usage is None:
-        return ""
-    read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-    return f"{read} tokens in, {usage.output_tokens} out, ${usage.cost_usd:.4f}, {usage.turns} turns"

@@ -74,11 +74,13 @@ function header({ model, root, needs, connected, lines }) {
   condition.setAttribute("role", "status");
   const start = badge("", "empty");
   const again = badge("", "warn");
+  const scripted = badge("scripted model", "warn");
+  scripted.title = "No model answered: the answers are written down, and nothing was spent";
   const text = element("span", "wb-grow wb-cut wb-message");
   const figures = element("span", "wb-figure wb-quiet wb-count");
   const clock = element("span", "wb-figure wb-clock");
   const stop = needs(button("cancel", "Cancel the run", () => model.send({ type: "cancel" }), "wb-danger wb-cancel"));
-  node.append(condition, start, again, text, figures, clock, stop);
+  node.append(condition, start, again, scripted, text, figures, clock, stop);
   const now = clockOf(model, connected);
   let sample = { at: performance.now(), heard: lines.heard };
   let rate = 0;
@@ -94,6 +96,7 @@ function header({ model, root, needs, connected, lines }) {
     const resumed = model.get("reconnects");
     again.textContent = model.get("reconnecting") ? "reconnecting …" : `reconnected ${resumed} ×`;
     again.hidden = !model.get("reconnecting") && !resumed;
+    scripted.hidden = !model.get("scripted");
     const code = model.get("exit_code");
     const message = ended(model)
       ? [model.get("reason"), model.get("code"), model.get("code") && model.get("message"), code != null && `exit code ${code}`, model.get("usage")]

@@ -4,7 +4,7 @@ import html
 
 from workbench.runs.claude_messages import tail
 from workbench.runs.inputs import described
-from workbench.runs.view_state import ViewState
+from workbench.runs.view_state import ViewState, usage_of
 from workbench.text.plain_text import one_line
 from workbench.widgets.base import Still
 from workbench.widgets.run_view.source import Source
@@ -47,4 +47,4 @@ def headline(state: ViewState) -> str:
     reason = f"{state.code}: {one_line(state.message)}" if state.code else ""
     words = [state.reason] if state.reason else []
     took = f"{state.elapsed_ms / 1000:.1f} s, {state.events} events" if state.elapsed_ms < 10**15 else ""
-    return ", ".join(filter(None, [*words, reason, code, took]))
+    return ", ".join(filter(None, [*words, reason, code, took, usage_of(state)]))
