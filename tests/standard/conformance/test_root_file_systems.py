@@ -139,7 +139,8 @@ def test_functions_run_in_their_image(modal_cli: Cli, tmp_path_factory: pytest.T
     source = tmp_path_factory.mktemp("rooted") / "rooted_function.py"
     source.write_text("""
 import modal
-image = modal.Image.debian_slim().run_commands("useradd worker | cat", "echo built > /usr/share/built").workdir("/srv/app")
+image = modal.Image.debian_slim().run_commands("useradd worker | cat", "echo built > /usr/share/built")
+image = image.workdir("/srv/app")
 volume = modal.Volume.from_name("rooted-function", create_if_missing=True)
 app = modal.App("rooted-function", image=image)
 

@@ -20,7 +20,10 @@ def mount_host_python(places: Places) -> list[Word]:
 
 
 def started_by_host_python() -> list[str]:
-    """Return the words that start the host's Python inside; a script's path follows. Raises IsolationUnavailableError."""
+    """Return the words that start the host's Python inside; a script's path follows.
+
+    Raises IsolationUnavailableError.
+    """
     python, loader = system_python(), _loader()
     if python is None or loader is None:
         raise IsolationUnavailableError(
