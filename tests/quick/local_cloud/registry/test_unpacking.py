@@ -492,7 +492,11 @@ def test_what_follows_the_archives_end_belongs_to_the_digest(workspace: Workspac
         archive(member("a", b"x"))[:100],
         archive(member("a", b"x"))[:1024] + b"broken header".ljust(512, b"x") + archive(member("b", b"x")),
     ],
-)
+    ids=[
+        "nothing", "text", "one letter", "gzip of text", "gzip cut at its end", "gzip cut early", "gzip and garbage",
+        "zstd cut", "zstd of garbage", "archive cut in a file", "archive cut after a file", "header cut", "broken header",
+    ],
+)  # fmt: skip
 def test_a_damaged_layer_is_refused(workspace: Workspace, blob: bytes) -> None:
     """Also in the middle, where tarfile takes a broken header for the end."""
     with pytest.raises(LayerRefusedError):
