@@ -494,7 +494,8 @@ def test_what_follows_the_archives_end_belongs_to_the_digest(workspace: Workspac
     ],
     ids=[
         "nothing", "text", "one letter", "gzip of text", "gzip cut at its end", "gzip cut early", "gzip and garbage",
-        "zstd cut", "zstd of garbage", "archive cut in a file", "archive cut after a file", "header cut", "broken header",
+        "zstd cut", "zstd of garbage", "archive cut in a file", "archive cut after a file", "header cut",
+        "broken header",
     ],
 )  # fmt: skip
 def test_a_damaged_layer_is_refused(workspace: Workspace, blob: bytes) -> None:
