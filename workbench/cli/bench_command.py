@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
 
 _WIDTH = 140  # characters of a table that is not printed to a terminal
-GROUPS = ("sandboxes", "volumes", "streams", "deltas", "bridge", "demo", "output")
+GROUPS = ("sandboxes", "volumes", "streams", "deltas", "bridge", "demo", "output", "images")
 
 
 def bench(
@@ -58,6 +58,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                 bridge_benchmark,
                 delta_benchmark,
                 demo_benchmark,
+                image_benchmark,
                 output_benchmark,
                 sandbox_benchmark,
                 stream_benchmark,
@@ -73,6 +74,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                     "deltas": lambda: delta_benchmark.measure(workbench, repeat),
                     "bridge": lambda: bridge_benchmark.measure(workbench, repeat),
                     "demo": lambda: iter([demo_benchmark.measure(max(1, repeat // 6))]),
+                    "images": lambda: image_benchmark.measure(repeat),
                     "output": lambda: output_benchmark.measure(repeat),
                 }
                 workbench.target.point_sdk()
