@@ -1,20 +1,18 @@
 """A JavaScript project with the packages that its tests need, installed once."""
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.node_packages import INSTALL_S, WITHOUT_NODE, install
+
 HERE = Path(__file__).parent
-INSTALL_S = 180
 SCRIPT_S = 150
 NODE = [
-    pytest.mark.skipif(
-        shutil.which("node") is None or shutil.which("npm") is None, reason="node and npm are not installed"
-    ),
+    WITHOUT_NODE,
     pytest.mark.timeout(INSTALL_S + SCRIPT_S),
 ]
 
@@ -24,9 +22,7 @@ def scripts() -> Iterator[Path]:
     """The scripts with the SDK beside them, as a user's project has it."""
     with tempfile.TemporaryDirectory(prefix="workbench-javascript-") as name:
         directory = Path(name)
-        for path in (HERE / "package.json", *HERE.glob("*.mjs")):
+        for path in HERE.glob("*.mjs"):
             shutil.copy(path, directory)
-        install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
-        done = subprocess.run(install, cwd=directory, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
+        install(HERE / "package.json", directory)
         yield directory

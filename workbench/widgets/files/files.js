@@ -18,7 +18,7 @@ export default widget("files", {
     const follow = needs(button(`follow ${leader}`, `Always show the project of ${leader}`, () => model.send({ type: "follow" }), "wb-follow"));
     const said = element("div", "wb-wrong wb-said", "", { role: "status" });
     const box = element("div", "wb-embedded");
-    picker.node.append(follow);
+    picker.add(follow);
     body.append(picker.node, said, box);
 
     const draw = () => {

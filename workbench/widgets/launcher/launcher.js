@@ -23,7 +23,7 @@ export default widget("launcher", {
     const head = element("div", "wb-bar");
     const actions = element("span", "wb-actions", "", { role: "tablist", "aria-label": "Action" });
     const operation = needs(element("select", "wb-field wb-op", "", { "aria-label": "Operation" }));
-    head.append(actions, operation, element("span", "wb-grow"), element("span", "wb-quiet wb-cut", model.get("where")));
+    head.append(actions, operation, element("span", "wb-quiet wb-cut wb-where", model.get("where")));
     const picker = projectPicker({
       needs,
       offered: () => model.get("offered"),
@@ -33,7 +33,7 @@ export default widget("launcher", {
       },
       named: (name) => model.send({ type: "name", name }),
     });
-    picker.node.append(needs(button("new project", "A project that nobody has used", () => model.send({ type: "new_project" }), "wb-new")));
+    picker.add(needs(button("new project", "A project that nobody has used", () => model.send({ type: "new_project" }), "wb-new")));
 
     const form = element("div", "wb-form");
     const said = element("span", "wb-wrong wb-grow", "", { role: "status" });
@@ -53,7 +53,7 @@ export default widget("launcher", {
     sheet.append(form, foot, call.node);
     const unfold = (open) => {
       sheet.hidden = !open;
-      fold.textContent = `${open ? "▾" : "▸"} form`;
+      fold.says(`${open ? "▾" : "▸"} form`);
       fold.setAttribute("aria-expanded", String(open));
     };
     unfold(true);
@@ -79,8 +79,7 @@ export default widget("launcher", {
       tabs = names.map((name) => {
         const tab = needs(button(name, name, () => choose(forms.findIndex((one) => one.action === name))));
         tab.setAttribute("role", "tab");
-        tab.setAttribute("aria-selected", String(name === now.action));
-        tab.setAttribute("aria-pressed", String(name === now.action));
+        mark(tab, name === now.action);
         tab.tabIndex = name === now.action ? 0 : -1;
         return tab;
       });
@@ -106,13 +105,13 @@ export default widget("launcher", {
     };
     const drawOptions = (fields) => {
       const grid = element("div", "wb-options", "", { hidden: !fields.some((field) => draft.values[field.name]) });
-      const toggle = button("", `More fields: ${fields.map((field) => field.name).join(", ")}`, () => {
+      const toggle = button("", fields.map((field) => `${field.name}: ${field.hint || field.kind}`).join("\n"), () => {
         grid.hidden = !grid.hidden;
         name();
       }, "wb-toggle wb-more");
       const name = () => {
         const names = fields.map((field) => field.name).join(", ");
-        toggle.textContent = `${grid.hidden ? "▸" : "▾"} ${fields.length} more: ${names}`;
+        toggle.says(`${grid.hidden ? "▸" : "▾"} ${fields.length} more: ${names}`);
         toggle.setAttribute("aria-expanded", String(!grid.hidden));
       };
       name();
@@ -226,14 +225,13 @@ export default widget("launcher", {
       const items = launched.map((name, index) => {
         const tab = needs(button(`${index + 1} ${name}`, `Run ${index + 1}, ${name}`, () => model.send({ type: "choose", index })));
         tab.setAttribute("role", "tab");
-        tab.setAttribute("aria-selected", String(index === model.get("chosen")));
-        tab.setAttribute("aria-pressed", String(index === model.get("chosen")));
+        mark(tab, index === model.get("chosen"));
         return tab;
       });
       runs.replaceChildren(...items);
     };
     const busy = () => {
-      launch.textContent = model.get("launching") ? "launching …" : "launch";
+      launch.says(model.get("launching") ? "launching …" : "launch");
     };
     const watch = [
       ["change:errors", tell],
@@ -263,14 +261,14 @@ export default widget("launcher", {
 // The exact call, in the language that is chosen.
 function callBox({ model }) {
   const node = element("div", "wb-calls");
-  const bar = element("div", "wb-bar wb-quietly", "", { role: "tablist", "aria-label": "The exact call" });
-  const text = element("pre", "wb-call wb-code", "", { tabindex: 0, "aria-label": "The exact call" });
+  const bar = element("div", "wb-bar wb-quietly", "", { role: "group", "aria-label": "The exact call, in a language" });
+  const text = element("pre", "wb-call wb-code", "", { tabindex: 0, role: "region", "aria-label": "The exact call" });
   node.append(bar, text);
   let chosen = "";
   const copy = button("copy", "Copy the call", async () => {
     await navigator.clipboard.writeText(text.textContent);
-    copy.textContent = "copied";
-    setTimeout(() => { copy.textContent = "copy"; }, 2000);
+    copy.says("copied");
+    setTimeout(() => { copy.says("copy"); }, 2000);
   });
   const draw = () => {
     const calls = model.get("calls");
@@ -280,7 +278,7 @@ function callBox({ model }) {
         chosen = chosen === name ? "" : name;
         draw();
       });
-      tab.setAttribute("aria-pressed", String(name === chosen));
+      mark(tab, name === chosen);
       return tab;
     });
     copy.hidden = !chosen || !calls[chosen];

@@ -48,8 +48,8 @@ export default widget("replay", {
       choice.hidden = !model.get("offers");
       bar.hidden = !model.get("count");
       const playing = model.get("playing");
-      play.textContent = playing ? "pause" : "play";
-      play.setAttribute("aria-pressed", String(playing));
+      play.says(playing ? "pause" : "play");
+      mark(play, playing);
       place.max = model.get("length_ms");
       if (!held) place.value = model.get("position_ms");
       place.setAttribute("aria-valuetext", lasting(model.get("position_ms")));
@@ -60,7 +60,7 @@ export default widget("replay", {
       }
       speed.value = value;
       events.textContent = `${model.get("played").toLocaleString("en")} of ${model.get("count").toLocaleString("en")} events`;
-      load.textContent = model.get("loading") ? "loading …" : "load";
+      load.says(model.get("loading") ? "loading …" : "load");
     };
     model.on("change", draw);
     const name = () => {

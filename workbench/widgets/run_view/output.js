@@ -38,11 +38,11 @@ function output({ lines, painters, root, connected }) {
   const chips = CHANNELS.map((channel) =>
     button(channel, `Show ${channel}`, (event) => {
       shown.hidden.has(channel) ? shown.hidden.delete(channel) : shown.hidden.add(channel);
-      event.currentTarget.setAttribute("aria-pressed", String(!shown.hidden.has(channel)));
+      mark(event.currentTarget, !shown.hidden.has(channel));
       refilter();
     }),
   );
-  for (const chip of chips) chip.setAttribute("aria-pressed", "true");
+  for (const chip of chips) mark(chip, true);
   const filter = element("input", "wb-field wb-filter", "", { type: "search", placeholder: "filter", maxlength: 1000, "aria-label": "Show only lines with" });
   const search = element("input", "wb-field wb-search", "", { type: "search", placeholder: "search", maxlength: 1000, "aria-label": "Search in the output" });
   const found = element("span", "wb-figure wb-quiet wb-found", "", { role: "status" });
@@ -50,12 +50,12 @@ function output({ lines, painters, root, connected }) {
   const after = button("↓", "Next match", () => look(1));
   const failure = button("to error", "Jump to the next error", () => toError(), "wb-to-error");
   const copy = button("copy", "Copy the lines that are shown", () => copied(), "wb-copy");
-  bar.append(follow, ...chips, filter, element("span", "wb-grow"), search, before, after, found, failure, copy);
+  bar.append(together(follow, ...chips, filter), element("span", "wb-grow"), together(search, before, after, found, failure, copy));
 
   const setFollowing = (value) => {
     following = value;
-    follow.textContent = value ? "following" : "paused";
-    follow.setAttribute("aria-pressed", String(value));
+    follow.says(value ? "following" : "paused");
+    mark(follow, value);
     soon();
   };
   const refilter = () => {
@@ -121,10 +121,10 @@ function output({ lines, painters, root, connected }) {
       } catch {
         told = "the browser does not let it be copied";
       }
-      copy.textContent = told;
+      copy.says(told);
       clearTimeout(telling);
       telling = setTimeout(() => {
-        copy.textContent = "copy";
+        copy.says("copy");
       }, 2000);
     }, connected());
   };

@@ -105,7 +105,7 @@ function header({ model, root, needs, connected, lines }) {
     text.title = `${text.textContent}\nrun ${model.get("run_id")}`;
     stop.hidden = ended(model) || !model.get("can_cancel");
     stop.disabled = !connected() || model.get("cancelling");
-    stop.textContent = model.get("cancelling") ? "cancelling …" : "cancel";
+    stop.says(model.get("cancelling") ? "cancelling …" : "cancel");
     tick();
   };
   const tick = () => {
@@ -132,7 +132,7 @@ function section(name, label) {
   const content = element("div", "wb-content");
   const toggle = button(`▾ ${label}`, label, () => {
     content.hidden = !content.hidden;
-    toggle.textContent = `${content.hidden ? "▸" : "▾"} ${label}`;
+    toggle.says(`${content.hidden ? "▸" : "▾"} ${label}`);
     toggle.setAttribute("aria-expanded", String(!content.hidden));
   }, "wb-toggle");
   toggle.setAttribute("aria-expanded", "true");
@@ -145,7 +145,7 @@ function section(name, label) {
 // What the run was asked, folded until somebody wants to know.
 function inputs({ model }) {
   const { node, content, toggle } = section("input", "Input");
-  const text = element("pre", "wb-code wb-asked", "", { tabindex: 0, "aria-label": "Input" });
+  const text = element("pre", "wb-code wb-asked", "", { tabindex: 0, role: "region", "aria-label": "Input" });
   content.append(text);
   toggle.click();
   return {
@@ -215,17 +215,15 @@ function waterfall({ model }) {
 }
 
 function proofs({ model }) {
-  const node = element("div", "wb-bar wb-quietly wb-proof", "", { "aria-label": "Proof" });
+  const node = element("div", "wb-bar wb-quietly wb-proof", "", { role: "group", "aria-label": "Proof" });
   const draw = () => {
     const checks = model.get("proof");
     const note = model.get("proof_note");
     node.hidden = !checks.length && !note;
     const badges = checks.map((check) => {
       const one = badge(`${check.ok ? "✓" : "✗"} ${check.name.replaceAll("_", " ")}`, check.ok ? "good" : "bad");
-      one.title = check.detail;
       one.tabIndex = 0;
-      one.setAttribute("aria-label", `${check.name} ${check.ok ? "holds" : "does not hold"}: ${check.detail}`);
-      return one;
+      return spoken(one, `${check.name} ${check.ok ? "holds" : "does not hold"}: ${check.detail}`);
     });
     const failed = checks.filter((check) => !check.ok).map((check) => element("div", "wb-failed", `✗ ${check.name}: ${check.detail}`));
     node.replaceChildren(element("span", "wb-quiet", "Proof"), ...badges, ...failed, element("span", "wb-quiet", note));

@@ -23,7 +23,7 @@ function draw({ model, body, own, host, needs }) {
   const action = element("select", "wb-field", "", { "aria-label": "Filter by action" });
   const compare = needs(button("compare", "Compare the two chosen runs", () => both(), "wb-compare"));
   const refresh = needs(button("refresh", "Look for new runs", () => model.send({ type: "refresh" }), "wb-refresh"));
-  bar.append(text, outcome, action, compare, refresh);
+  bar.append(text, together(outcome, action), together(compare, refresh));
   const asking = element("div", "wb-asking", "", { hidden: true });
   const said = element("div", "wb-notice wb-quiet", "", { role: "status", hidden: true });
   const scroll = element("div", "wb-scroll", "", { tabindex: "-1" });
@@ -72,8 +72,8 @@ function draw({ model, body, own, host, needs }) {
   };
   const heading = (column) => {
     const head = element("th", "", "", { scope: "col", "aria-sort": column === sort.column ? (sort.down ? "descending" : "ascending") : "none" });
-    const mark = column === sort.column ? (sort.down ? " ▾" : " ▴") : "";
-    const press = element("button", "wb-sort", column[0] + mark, { type: "button", "aria-label": `Sort by ${column[0]}` });
+    const way = column === sort.column ? (sort.down ? " ▾" : " ▴") : "";
+    const press = element("button", "wb-sort", column[0] + way, { type: "button", "aria-label": `Sort by ${column[0]}` });
     press.addEventListener("click", () => {
       sort = { column, down: column === sort.column ? !sort.down : column[2] !== null };
       drawTable();
@@ -101,10 +101,8 @@ function draw({ model, body, own, host, needs }) {
     }
     const bad = known.filter((one) => !one.ok);
     const list = known.map((one) => `${one.ok ? "✓" : "✗"} ${one.name}: ${one.detail}`).join("\n");
-    const mark = badge(bad.length ? `✗ ${bad[0].name}${bad.length > 1 ? ` +${bad.length - 1}` : ""}` : "✓ proved", bad.length ? "bad" : "good");
-    mark.title = visible(list);
-    mark.setAttribute("aria-label", visible(list));
-    box.append(mark);
+    const told = badge(bad.length ? `✗ ${bad[0].name}${bad.length > 1 ? ` +${bad.length - 1}` : ""}` : "✓ proved", bad.length ? "bad" : "good");
+    box.append(spoken(told, visible(list)));
     return box;
   };
   const line = (row) => {
@@ -177,7 +175,7 @@ function draw({ model, body, own, host, needs }) {
   const drawTable = () => {
     const condition = model.get("condition");
     const rows = model.get("rows");
-    compare.textContent = picked.size ? `compare ${picked.size} of 2` : "compare";
+    compare.says(picked.size ? `compare ${picked.size} of 2` : "compare");
     compare.disabled = picked.size !== 2 || !model.get("rows").length;
     more.hidden = model.get("complete");
     if (condition !== "ready" && !rows.length) {
@@ -193,7 +191,10 @@ function draw({ model, body, own, host, needs }) {
     const grid = element("table", "wb-table", "", { "aria-label": "Runs" });
     const head = element("thead");
     const names = element("tr");
-    names.append(element("th", "", "", { "aria-label": "Choose" }), ...COLUMNS.map(heading), element("th", "wb-last", "", { "aria-label": "Proof and actions" }));
+    const [first, last] = [element("th", "", "", { scope: "col" }), element("th", "wb-last", "", { scope: "col" })];
+    first.append(unseen("Choose"));
+    last.append(unseen("Proof and actions"));
+    names.append(first, ...COLUMNS.map(heading), last);
     head.append(names);
     const lines = element("tbody");
     lines.append(...sorted(found).map(line));
@@ -209,7 +210,12 @@ function draw({ model, body, own, host, needs }) {
   };
 
   // -- what is done with runs
+  const closeBelow = () => {
+    below.hidden = true;
+    below.replaceChildren();
+  };
   const open = (run) => {
+    if (run) closeBelow();
     tell(run ? `opening ${run} …` : "");
     model.send({ type: "show", run_id: run });
   };
@@ -222,14 +228,14 @@ function draw({ model, body, own, host, needs }) {
     below.hidden = false;
     const inside = element("div");
     below.replaceChildren(inside);
-    closing(below, "Comparison", () => (below.hidden = true, below.replaceChildren()));
+    closing(below, "Comparison", closeBelow);
     answered(inside, ask("compare", { left, right }), (answer) => compared(left, right, answer), "comparing …");
   };
   const changedBy = (run) => {
     below.hidden = false;
     const inside = element("div");
     below.replaceChildren(inside);
-    closing(below, `Files that run …${run.slice(-FEW)} changed`, () => (below.hidden = true, below.replaceChildren()));
+    closing(below, `Files that run …${run.slice(-FEW)} changed`, closeBelow);
     answered(inside, ask("files", { run_id: run }), ({ files, more }) => {
       if (!files.length) return placeholder("empty", "it changed no file that is kept");
       const grid = element("table", "wb-table", "", { "aria-label": "Changed files" });
@@ -253,6 +259,7 @@ function draw({ model, body, own, host, needs }) {
     const grid = element("table", "wb-table wb-sides", "", { "aria-label": name });
     const head = element("tr");
     head.append(...heads.map((words) => element("th", "", words, { scope: "col" })));
+    head.firstChild.append(...(heads[0] ? [] : [unseen("what")]));
     grid.append(head);
     for (const row of rows) {
       const tr = element("tr", "", "", { "data-verdict": row.verdict });

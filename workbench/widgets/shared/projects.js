@@ -22,8 +22,9 @@ function projectPicker({ needs, offered, chosen, named }) {
   const both = element("div", "wb-both");
   both.append(...inputs.map(([, input]) => input));
   folded.append(short, both);
+  const tail = together(folded);
   const recent = needs(element("select", "wb-field wb-recent", "", { "aria-label": "A project used before" }));
-  node.append(element("span", "", "Project"), name, list, recent, folded);
+  node.append(element("span", "", "Project"), name, list, recent, tail);
   const few = (id) => `${id.slice(0, 8)}…`;
   const same = (one) => one.user_id === project.user_id && one.project_id === project.project_id;
   const label = (one) => one.name || `${few(one.project_id)} of ${few(one.user_id)}`;
@@ -44,6 +45,8 @@ function projectPicker({ needs, offered, chosen, named }) {
   });
   return {
     node,
+    // Put a button beside it.
+    add: (control) => tail.append(control),
     // Show another project, unless somebody types here now: that is newer.
     show(one) {
       if (inputs.some(([, input]) => document.activeElement === input)) return false;

@@ -12,9 +12,16 @@ function element(tag, name = "", text = "", attributes = {}) {
   return node;
 }
 
-// A button with a label for screen readers and a tooltip; `act` is called when it is pressed.
+// A button with a label for screen readers and a tooltip; `act` is called when it is pressed. `says(text)` changes its
+// text. Its name has the text in it, so that who says what they see reaches it.
 function button(text, label, act, name = "") {
-  const node = element("button", `wb-button ${name}`.trim(), text, { type: "button", "aria-label": label, title: label });
+  const node = element("button", `wb-button ${name}`.trim(), "", { type: "button", title: label });
+  const plain = (words) => words.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+  node.says = (words) => {
+    node.textContent = words;
+    node.setAttribute("aria-label", plain(label).includes(plain(words)) ? label : `${words}: ${label}`);
+  };
+  node.says(text);
   node.addEventListener("click", act);
   return node;
 }
@@ -22,6 +29,31 @@ function button(text, label, act, name = "") {
 // A word in a coloured frame: kind is good, bad, busy, warn or empty.
 function badge(text, kind = "") {
   return element("span", "wb-badge", text, { "data-kind": kind });
+}
+
+// Which of several buttons is the one: a tab is selected, another button is pressed.
+function mark(node, chosen) {
+  node.setAttribute(node.getAttribute("role") === "tab" ? "aria-selected" : "aria-pressed", String(chosen));
+}
+
+// What a few signs stand for, said in full to whoever does not see them, and in a tooltip.
+function spoken(node, words) {
+  node.setAttribute("role", "img");
+  node.setAttribute("aria-label", words);
+  node.title = words;
+  return node;
+}
+
+// Words for screen readers alone.
+function unseen(words) {
+  return element("span", "wb-unseen", words);
+}
+
+// Controls of a bar that stay together where it is narrow.
+function together(...controls) {
+  const node = element("span", "wb-together");
+  node.append(...controls);
+  return node;
 }
 
 // What stands in place of content: `state` is empty, loading or error.
@@ -37,6 +69,7 @@ function table(heading, rows, label) {
     for (const cell of cells) {
       const box = element(tag, "", typeof cell === "string" ? cell : "", tag === "th" ? { scope: "col" } : {});
       if (typeof cell !== "string") box.append(cell);
+      if (tag === "th" && !cell) box.append(unseen("What can be done"));
       row.append(box);
     }
     return row;

@@ -60,7 +60,7 @@ function previewed(answer) {
     return choice;
   });
   const choose = (kind) => {
-    for (const choice of choices) choice.setAttribute("aria-pressed", String(choice.dataset.kind === kind));
+    for (const choice of choices) mark(choice, choice.dataset.kind === kind);
     shown.replaceChildren(made[kind]());
   };
   bar.append(...choices);

@@ -154,8 +154,7 @@ function draw({ model, body, own, needs, root }) {
     tabOf.get("blame").disabled = !isFile;
     if (view === "blame" && !isFile) view = "file";
     for (const [key, tab] of tabOf) {
-      tab.setAttribute("aria-selected", String(key === view));
-      tab.setAttribute("aria-pressed", String(key === view));
+      mark(tab, key === view);
       tab.tabIndex = key === view ? 0 : -1;
     }
     name.textContent = chosen() ? visible(chosen()) : "whole project";
@@ -228,8 +227,7 @@ function draw({ model, body, own, needs, root }) {
   const differ = (what) => {
     view = "changes";
     for (const [key, tab] of tabOf) {
-      tab.setAttribute("aria-selected", String(key === view));
-      tab.setAttribute("aria-pressed", String(key === view));
+      mark(tab, key === view);
     }
     const to = what.holder ? visible(what.holder) : what.head ? `commit ${what.head}` : "what is there now";
     const caption = `${(what.path ?? chosen()) ? visible(chosen()) : "whole project"}: ${what.base ? `commit ${what.base}` : what.holder ? "what is committed" : "nothing"} → ${to}`;
