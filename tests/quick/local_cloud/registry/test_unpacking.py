@@ -17,8 +17,7 @@ import zstandard
 
 from tests.support.layers import Layer, archive, directory, hard_link, link, member
 from tests.support.unpacked import Workspace
-from workbench.local_cloud.registry import unpacking
-from workbench.local_cloud.registry.unpacking import LayerRefusedError, Unpacked, UnpackFailedError, read_report
+from workbench.local_cloud.registry.unpacking import LayerRefusedError, Unpacked, UnpackFailedError, child, read_report
 
 OPAQUE = {"user.overlay.opaque": b"y"}
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)  # cap_net_raw, effective and permitted
@@ -546,6 +545,50 @@ def test_a_chain_of_headers_is_refused(workspace: Workspace) -> None:
         workspace.unpack(Layer.of(header.tobuf(tarfile.USTAR_FORMAT) * 20_000))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"9" * 400_000,
+        b"2 " * 200_000 + b"=",
+        b"400000 " + b"k" * 100_000 + b"=" + b"v" * 299_992 + b"\n",
+        b"20 hdrcharset=BINARY\n" + b"1" * 300_000,
+        b"300010 comment=" + b"1" * 299_994 + b"\n",
+        b"0 path=x\n",
+        b"10 path=xyz",
+        b"99 path=x\n",
+        b"5 path=x\n",
+        b"path=x\n",
+        b"-9 path=x\n",
+        b"9 path=xx\n",
+        b"\0" * 100,
+    ],
+)
+def test_extended_headers_that_nobody_writes_are_refused_at_once(workspace: Workspace, body: bytes) -> None:
+    """Older tarfiles search such texts for hours, or make gigabytes of them."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, len(body)
+    tar = header.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512) + archive(member("x", b"x"))
+    with pytest.raises(LayerRefusedError, match="extended header"):
+        workspace.unpack(Layer.of(tar))
+
+
+def test_implied_directories_count_as_entries(workspace: Workspace) -> None:
+    with pytest.raises(LayerRefusedError, match="more than 100 entries"):
+        workspace.unpack(layer(*(member(f"{number}/a/b/c/d", b"x") for number in range(25))), entries=100)
+
+
+def test_the_names_of_directories_are_limited(workspace: Workspace) -> None:
+    """They are kept in memory until the end."""
+    with pytest.raises(LayerRefusedError, match="too long together"):
+        workspace.unpack(layer(*(directory("d" * 200 + str(number)) for number in range(100))), directories=10_000)
+
+
+def test_what_is_skipped_is_no_header(workspace: Workspace) -> None:
+    """A whiteout may have content, which nobody wants."""
+    workspace.unpack(layer(member(".wh.x", os.urandom(2_000_000)), member("y", b"y")))
+    assert workspace.entries()["y"].content == b"y"
+
+
 def test_global_headers_are_limited(workspace: Workspace) -> None:
     members = b""
     for number in range(3):
@@ -586,7 +629,7 @@ def test_nothing_is_imported_from_the_layer(workspace: Workspace, monkeypatch: p
     package = ModuleType("package")
     package.__path__ = ["/package"]  # as `encodings` has one, where Python looks for the names of others
     monkeypatch.setitem(sys.modules, "package", package)
-    monkeypatch.setattr(unpacking, "unpack", importing)
+    monkeypatch.setattr(child, "unpack", importing)
     assert workspace.unpack(layer(member("x"))).entries == 0
 
 
@@ -597,7 +640,15 @@ def test_it_runs_as_a_script_with_nothing_but_the_standard_library(tmp_path: Pat
     with tempfile.TemporaryFile() as blob, os.fdopen(reader, "rb") as report:
         blob.write(good.blob)
         blob.flush()
-        command = [sys.executable, "-IS", unpacking.__file__, "--blob", str(blob.fileno()), "--report", str(writer)]
+        command = [
+            sys.executable,
+            "-IS",
+            str(Path(child.__file__).parent),
+            "--blob",
+            str(blob.fileno()),
+            "--report",
+            str(writer),
+        ]
         command += ["--diff-id", good.diff_id]
         done = subprocess.run(command, cwd=tmp_path, pass_fds=(blob.fileno(), writer), timeout=60, check=False)
         os.close(writer)
