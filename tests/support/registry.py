@@ -27,6 +27,7 @@ class Fault:
     status: int | None = None  # answer with this status instead
     headers: Mapping[str, str] = field(default_factory=dict)  # of every answer, also of right ones
     cut_after: int | None = None  # bytes of the body, then the connection is closed
+    stall_after: int | None = None  # bytes of the body, then nothing comes any more
     body: bytes | None = None  # instead of the right one
     method: str = ""  # only of these, all when empty
 
@@ -56,6 +57,8 @@ class Registry:
     faults: list[Fault] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    stalled: threading.Event = field(default_factory=threading.Event)  # since a `stall_after` has begun
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def push(self, name: str, image: Image) -> str:
         """Keep an image as `repository:tag`; returns its digest."""
@@ -101,6 +104,7 @@ def registry(host: str = "127.0.0.1", **how: Any) -> Iterator[Registry]:
     try:
         yield served
     finally:
+        served.closing.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -224,6 +228,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, body, headers)
             return
         body = body if fault.body is None else fault.body
+        if fault.stall_after is not None:
+            self._answer(status, body, headers, cut_after=fault.stall_after)
+            self.registry.stalled.set()
+            self.registry.closing.wait()
+            return
         self._answer(status, body, {**headers, **fault.headers}, cut_after=fault.cut_after)
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str], *, cut_after: int | None = None) -> None:

@@ -42,10 +42,13 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def unpack(self, layer: Layer, *, name: str = "layer", below: Sequence[str] = (), **limits: int) -> Unpacked:
+    def unpack(
+        self, layer: Layer, *, name: str = "layer", below: Sequence[str] = (), disk_bytes: int = 0, **limits: int
+    ) -> Unpacked:
         """Unpack a layer into a new directory `name`; `limits` are those of `unpacking.Limits`.
 
         `below` are layers of this workspace, the lowest first, which are mounted as an overlay within the namespace.
+        With `disk_bytes`, the directory is on a disk of that size, which goes with the child.
         """
         self._make(name)
         with ExitStack() as stack:
@@ -55,6 +58,8 @@ class Workspace:
 
             def inside(report: int) -> NoReturn:
                 merged = os.open(self._mounted(below), os.O_RDONLY | os.O_DIRECTORY) if below else None
+                if disk_bytes:
+                    _call("mount", b"none", bytes(self.root / name), b"tmpfs", 0, f"size={disk_bytes}".encode())
                 os.chdir(self.root / name)
                 os.chroot(".")
                 unpack_in_child(blob.fileno(), layer.diff_id, report=report, below=merged, limits=Limits(**limits))

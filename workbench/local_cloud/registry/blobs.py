@@ -5,17 +5,19 @@ the same blob wait for the first of them; when that fails, the next one download
 """
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from workbench.local_cloud.base.errors import Reason
 from workbench.local_cloud.registry.digests import check_digest
-from workbench.local_cloud.registry.errors import damaged
+from workbench.local_cloud.registry.errors import RegistryError, damaged
 
 RequireRoom = Callable[[Path, int], None]  # may raise to refuse so many more bytes in a directory
 Download = Callable[["PartialBlob"], Awaitable[None]]  # fills it, from `received` on
@@ -88,7 +90,8 @@ class BlobStore:
     async def obtain(self, digest: str, size: int, download: Download) -> Path:
         """Return the blob's file, downloaded if it is not kept.
 
-        Raises what `download` raises, RegistryError DATA_LOSS for other content, what `require_room` raises, OSError.
+        Raises what `download` and `require_room` raise, RegistryError DATA_LOSS for other content and
+        RESOURCE_EXHAUSTED when the disk is full.
         """
         async with self._alone_with(digest):
             if not await asyncio.to_thread(self.has, digest, size):
@@ -109,6 +112,10 @@ class BlobStore:
 
     async def _fetch(self, digest: str, size: int, download: Download) -> None:
         self._require_room(self._tmp, size)
+        with _disk_told():
+            await self._write(digest, size, download)
+
+    async def _write(self, digest: str, size: int, download: Download) -> None:
         descriptor, name = tempfile.mkstemp(dir=self._tmp)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -126,6 +133,20 @@ class BlobStore:
         temporary.rename(final)
         for directory in (final.parent, final.parent.parent, self._root):
             _synchronise(directory)
+
+
+@contextmanager
+def _disk_told() -> Iterator[None]:
+    """Turn what the disk refuses into a RegistryError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise RegistryError(
+            Reason.RESOURCE_EXHAUSTED if full else Reason.INTERNAL,
+            f"A part of the image could not be written: {os.strerror(error.errno or errno.EIO)}."
+            f"{' Make room on the disk of the cloud.' if full else ''}",
+        ) from None
 
 
 def _synchronise(directory: Path) -> None:

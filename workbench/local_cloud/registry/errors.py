@@ -15,6 +15,11 @@ class PassingError(RegistryError):
         self.wait_s = wait_s
 
 
+def printable(text: str, limit: int = 80) -> str:
+    """Return what a registry says for a message: short, without anything that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:limit])
+
+
 def refused(message: str) -> RegistryError:
     """Build the error for an image or a name that cannot be used as it is."""
     return RegistryError(Reason.INVALID_ARGUMENT, message)

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from workbench.local_cloud.base.errors import Reason
 from workbench.local_cloud.registry.digests import check_digest
-from workbench.local_cloud.registry.errors import RegistryError, damaged, refused
+from workbench.local_cloud.registry.errors import RegistryError, damaged, printable, refused
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -153,7 +153,7 @@ def fits(offered: Platform, wanted: Platform) -> bool:
 
 def other_platform(name: str, wanted: Platform, offered: Iterable[Platform]) -> RegistryError:
     """Build the error for an image that does not exist for this processor."""
-    names = sorted({str(platform)[:60] for platform in offered if platform.os not in ("", "unknown")})
+    names = sorted({printable(str(platform)) for platform in offered if platform.os not in ("", "unknown")})
     there = ", ".join(names[:30]) or "none that is named"
     return RegistryError(
         Reason.FAILED_PRECONDITION,

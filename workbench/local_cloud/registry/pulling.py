@@ -18,7 +18,7 @@ from workbench.local_cloud.registry.blobs import BlobStore, PartialBlob
 from workbench.local_cloud.registry.connection import Connection, connected, read_body
 from workbench.local_cloud.registry.credentials import Credentials
 from workbench.local_cloud.registry.digests import digest_of
-from workbench.local_cloud.registry.errors import PassingError, RegistryError, damaged
+from workbench.local_cloud.registry.errors import PassingError, RegistryError, damaged, printable
 from workbench.local_cloud.registry.image_config import ImageConfig, read_config
 from workbench.local_cloud.registry.manifests import (
     ACCEPTED,
@@ -88,8 +88,8 @@ async def pull(
     """Bring an image into the store, and return what it is made of.
 
     Raises RegistryError, whose reason is NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION (another processor),
-    UNAVAILABLE (the registry is away), DATA_LOSS (wrong content), DEADLINE_EXCEEDED or INVALID_ARGUMENT; what the
-    store's `require_room` raises; OSError when the disk fails. The store then has whole blobs only.
+    UNAVAILABLE (the registry is away), DATA_LOSS (wrong content), DEADLINE_EXCEEDED, INVALID_ARGUMENT or
+    RESOURCE_EXHAUSTED (the disk is full); and what the store's `require_room` raises. The store has whole blobs only.
     """
     address = address_of(reference, mirrors)
     progress(f"Pulling {reference} from {address.host}.")
@@ -165,12 +165,16 @@ class _Pull:
         digest = digest_of(body)
         wanted = version if ":" in version else said
         if wanted.startswith("sha256:") and wanted != digest:
-            raise damaged(f"The manifest's digest is {digest}; it should be {wanted[:80]}. It was not used.")
+            raise damaged(f"The manifest's digest is {digest}; it should be {printable(wanted)}. It was not used.")
         return digest, read_manifest(body, kind, self._name)
 
     async def _config(self, wanted: Descriptor) -> ImageConfig:
         path = await self._store.obtain(wanted.digest, wanted.size, self._download)
-        return read_config(await asyncio.to_thread(path.read_bytes))
+        data = await asyncio.to_thread(path.read_bytes)
+        if digest_of(data) != wanted.digest:  # it was right when it came
+            self._store.remove(wanted.digest)
+            raise damaged("The kept configuration was damaged on the disk, and is removed: pull the image again.")
+        return read_config(data)
 
     async def _layers(self, wanted: tuple[Descriptor, ...]) -> list[Path]:
         """Return the layers' files, a few of them downloaded at once."""

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -218,7 +220,8 @@ async def test_an_image_of_another_processor_is_refused_and_those_that_exist_are
 ) -> None:
     arm = Image([SMALL], architecture="arm64")
     if is_index:
-        far.push_index("m:1", arm, Image([SMALL], architecture="arm", variant="v7"))
+        odd = Image([SMALL], architecture="\x1b[2J" + "x" * 100, variant="\n")
+        far.push_index("m:1", arm, Image([SMALL], architecture="arm", variant="v7"), odd)
     else:
         far.push("m:1", arm)
     failure = await refusal(puller(far.name("m:1")))
@@ -226,6 +229,7 @@ async def test_an_image_of_another_processor_is_refused_and_those_that_exist_are
     assert "linux/amd64" in failure.message
     assert "linux/arm64" in failure.message
     assert ("linux/arm/v7" in failure.message) is is_index
+    assert failure.message.isprintable()
     assert digest(SMALL.blob) not in puller.kept()
 
 
@@ -469,6 +473,70 @@ async def test_a_full_disk_is_told_and_leaves_nothing_half(far: Registry, tmp_pa
         await puller(far.name("a/b:1"))
     assert failure.value.reason is Reason.RESOURCE_EXHAUSTED
     assert digest(LARGE.blob) not in puller.kept()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with little room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True, timeout=30, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True, timeout=30)
+
+
+async def test_a_disk_that_gets_full_in_the_middle_is_told(far: Registry, small_disk: Path) -> None:
+    puller = Puller(BlobStore(small_disk / "blobs"), small_disk / "blobs")
+    failure = await refusal(puller(far.name("a/b:1")))
+    assert failure.reason is Reason.RESOURCE_EXHAUSTED
+    assert "No space left" in failure.message
+    assert digest(LARGE.blob) not in puller.kept()
+    far.push("a/small:1", Image([SMALL]))
+    await puller(far.name("a/small:1"))
+
+
+async def test_a_kept_configuration_that_was_damaged_is_told_and_pulled_again(far: Registry, puller: Puller) -> None:
+    await puller(far.name("a/b:1"))
+    configuration = IMAGE.configuration()
+    puller.store.path(digest(configuration)).write_bytes(b"x" * len(configuration))
+    assert (await refusal(puller(far.name("a/b:1")))).reason is Reason.DATA_LOSS
+    await puller(far.name("a/b:1"))
+    puller.kept()
+
+
+PULLING = """
+import asyncio, sys
+from pathlib import Path
+from workbench.local_cloud.registry.blobs import BlobStore
+from workbench.local_cloud.registry.manifests import Platform
+from workbench.local_cloud.registry.pulling import pull
+from workbench.local_cloud.registry.references import ImageReference
+asyncio.run(pull(
+    ImageReference.parse(sys.argv[1]), store=BlobStore(Path(sys.argv[2])), credentials=None, mirrors={},
+    platform=Platform("linux", "amd64"), progress=print, timeout_s=60,
+))
+"""
+
+
+def test_a_kill_in_the_middle_leaves_no_half_blob(far: Registry, tmp_path: Path) -> None:
+    far.faults.append(Fault(f"/blobs/{digest(LARGE.blob)}", stall_after=100_000))
+    root = tmp_path / "blobs"
+    child = subprocess.Popen([sys.executable, "-c", PULLING, far.name("a/b:1"), str(root)], stdout=subprocess.DEVNULL)
+    try:
+        assert far.stalled.wait(30)
+    finally:
+        child.kill()
+        child.wait(30)
+    name = digest(LARGE.blob).removeprefix("sha256:")
+    assert [path for path in (root / "sha256").rglob("*") if path.name == name] == []
+    puller = Puller(BlobStore(root), root)
+    puller.kept()
+    asyncio.run(puller(far.name("a/b:1")))
+    assert digest(LARGE.blob) in puller.kept()
 
 
 async def test_what_a_killed_process_left_is_removed_at_the_next_start(far: Registry, puller: Puller) -> None:

@@ -1,5 +1,6 @@
 """Layers are unpacked whole and exact, by root of a user namespace; what a hostile one tries is refused."""
 
+import errno
 import gzip
 import importlib
 import os
@@ -666,6 +667,12 @@ def test_it_runs_as_a_script_with_nothing_but_the_standard_library(tmp_path: Pat
 def test_a_child_that_was_killed_has_failed(data: bytes) -> None:
     with pytest.raises(UnpackFailedError, match="ended before it was done"):
         read_report(data)
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_layer(workspace: Workspace) -> None:
+    with pytest.raises(UnpackFailedError, match="No space left") as failure:
+        workspace.unpack(layer(member("a", os.urandom(1_000_000))), disk_bytes=500_000)
+    assert failure.value.code == errno.ENOSPC
 
 
 def test_a_failure_of_this_machine_has_its_number() -> None:
