@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from workbench.local_cloud.sandboxes.engine import diagnosis as diagnosis
     from workbench.local_cloud.sandboxes.engine.diagnosis import MORE as MORE
     from workbench.local_cloud.sandboxes.engine.engine import Engine as Engine
+    from workbench.local_cloud.sandboxes.engine.host_users import UIDS_VARIABLE as UIDS_VARIABLE
     from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid as isolation_uid
+    from workbench.local_cloud.sandboxes.engine.host_users import uid_range as uid_range
     from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox as Sandbox
     from workbench.local_cloud.sandboxes.engine.spec import BindMount as BindMount
     from workbench.local_cloud.sandboxes.engine.spec import ExitStatus as ExitStatus
@@ -76,6 +78,7 @@ _HOMES = {
     "StateError": "store.damage",
     "StateInUseError": "process.state_directory",
     "StateUnusableError": "process.state_directory",
+    "UIDS_VARIABLE": "sandboxes.engine.host_users",
     "WorkingCopies": "volumes.working_copies",
     "WorkingCopy": "volumes.working_copies",
     "check_word": "faults.words",
@@ -89,6 +92,7 @@ _HOMES = {
     "remove_tree": "base.guest_directories",
     "start_of": "base.host_processes",
     "system_python": "base.system_root",
+    "uid_range": "sandboxes.engine.host_users",
 }
 
 

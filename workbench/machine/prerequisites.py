@@ -45,8 +45,11 @@ RUN = (
 TEST = (*RUN, Prerequisite("chromium", "the browser of the JupyterLab tests", _chromium))
 
 
-def ensure(wanted: tuple[Prerequisite, ...] = RUN, *, say: Callable[[str], None] = print) -> None:
-    """Install what is missing of `wanted`; `say` is called with a line for each. Raises PrerequisitesMissingError."""
+def ensure(wanted: tuple[Prerequisite, ...] = RUN, *, install: bool = True, say: Callable[[str], None] = print) -> None:
+    """Install what is missing of `wanted`; `say` is called with a line for each. Raises PrerequisitesMissingError.
+
+    Without `install` nothing is installed, and the error has the command.
+    """
     if sys.platform != "linux":
         raise PrerequisitesMissingError(f"{LINUX_ONLY} {MORE}")
     missing = [item for item in wanted if not item.present()]
@@ -54,7 +57,7 @@ def ensure(wanted: tuple[Prerequisite, ...] = RUN, *, say: Callable[[str], None]
         return
     packages = [item.package for item in missing]
     command = installation(*packages)
-    prefix = _privilege()
+    prefix = _privilege() if install else None
     if shutil.which("apt-get") is None or prefix is None:
         raise PrerequisitesMissingError(f"Missing: {', '.join(packages)}. Run: {command} {MORE}")
     for item in missing:

@@ -14,6 +14,7 @@ from tests.support.docs.pages import PAGES, README, UnknownError, check_command
 from tests.support.docs.reference import PAGES as MADE
 from tests.support.paths import ROOT
 from workbench import Run, Workbench
+from workbench.pytest_plugin import settings as pytest_settings
 
 SOURCES = {
     path: path.read_text()
@@ -155,9 +156,14 @@ def test_a_name_that_there_is_not_is_found(text: str, tmp_path: Path) -> None:
         check_names(text, pages.inline(page))
 
 
+def pytest_options() -> set[str]:
+    """The options that the plugin adds to pytest."""
+    return {f"--{name.replace('_', '-')}" for name in pytest_settings.HELP}
+
+
 # What pages call the objects that they speak of, and options of other programs that they name.
 CALLED = {"wb": Workbench, "run": Run}
-OF_OTHERS = {"--privileged"}
+OF_OTHERS = {"--privileged", *pytest_options()}
 
 
 def check_names(text: str, inline: list[str]) -> None:

@@ -1,7 +1,8 @@
 """What the README and the pages below `.github/docs` tell people to do, works: their commands and their code run.
 
 A block says by its tag how it is run: `sh run` on the tests' cloud, `sh fault` as rules with a run that meets them,
-`python FILE` is the file that the page's commands name. That other commands exist, `quick/project/test_docs.py` holds.
+`python FILE` is the file that the page's commands name. `sh pytest` is run by `workbench/test_pytest_plugin.py`. That
+other commands exist, `quick/project/test_docs.py` holds.
 """
 
 import json
@@ -105,12 +106,12 @@ def test_the_faults_of_the_pages_happen_and_are_told(wb: Workbench) -> None:
 
 def test_every_block_is_held_by_a_test() -> None:
     """A tag or a language that nobody runs would be prose that looks like code."""
-    known = {"sh": ("", "run", "fault"), "yaml": ("",), "text": ("",)}
+    known = {"sh": ("", "run", "fault", "pytest"), "yaml": ("",), "text": ("",)}
     typescript = nextjs.code().keys()  # compiled and built with the reference application
     for page in PAGES:
         for block in pages.blocks(page):
             if block.language == "python":
-                run = "".join(one.text for one in pages.blocks(page, "sh", "run"))
+                run = "".join(one.text for one in pages.blocks(page, "sh") if one.tag)
                 assert block.tag in ("", "claude") or block.tag in run  # "claude": in `test_model_modes.py`
             elif block.language in ("ts", "tsx"):
                 assert (page, block.tag) in {(DOCS / "nextjs.md", tag) for tag in typescript}

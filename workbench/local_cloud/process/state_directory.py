@@ -27,6 +27,8 @@ from workbench.local_cloud.store.damage import is_disk_full, set_aside
 
 STATE_VARIABLE = "WORKBENCH_STATE_DIR"
 OWNER_VARIABLE = "WORKBENCH_CLOUD_OWNER"  # a process id: the cloud ends when that process does
+# What `modal setup` may have stored in the user's configuration; beside a token the SDK refuses it, unless it is empty.
+_SIGNED_IN = tuple(f"MODAL_OAUTH_{name}" for name in ("REFRESH_TOKEN", "CLIENT_ID", "CLIENT_SECRET", "JWT_KEY"))
 _ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # not root's home, which the users of sandboxes cannot enter
 
 
@@ -73,6 +75,7 @@ class Running:
             "MODAL_TOKEN_SECRET": self.token_secret,
             "MODAL_ENVIRONMENT": "main",
             "MODAL_DISABLE_API_PROXY": "1",
+            **dict.fromkeys(_SIGNED_IN, ""),
         }
 
 
