@@ -1,18 +1,24 @@
-"""Parses Dockerfile text: instructions, variables, argument lists, and the commands of a RUN line.
+"""Parses Dockerfile text: instructions, flags, words, argument lists, and the commands of a RUN line.
 
-Text that cannot be parsed raises `RefusedError`. What is allowed in a layer is decided in `steps.py`.
+Text that cannot be parsed raises `RefusedError`. What an instruction does is decided in `steps` and `rooted_steps`.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from workbench.local_cloud.images import expansion
+from workbench.local_cloud.images.documents import Document, announced
 
 MAX_INSTRUCTIONS = 1000
 MAX_CHARS = 1 << 20
-_VARIABLE = re.compile(r"\\\$|\$(?:(\w+)|\{(\w+)(?::([-+])([^}]*))?\})", re.ASCII)
+ESCAPE = "\\"
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_DIRECTIVES = frozenset(("syntax", "escape", "check"))
+_WITH_DOCUMENTS = re.compile(r"(?:ONBUILD\s+)?(?:RUN|COPY|ADD)\s+(.*)", re.IGNORECASE | re.DOTALL)
+_FLAG = re.compile(r"--([a-z][a-z-]*)(?:=(\S*))?(?:\s+|$)")
 _QUOTED = r"""'(?P<single>[^']*)'|"(?P<double>(?:[^"\\]|\\.)*)\""""
-_IN_WORDS = re.compile(r"(?P<blank>\s+)|" + _QUOTED + r"""|(?P<bare>(?:[^\s'"\\]|\\.)+)""")
 _IN_SHELL = re.compile(
     r"(?P<blank>\s+)|(?P<operator>[();<>|&]+)|" + _QUOTED + r"""|(?P<bare>(?:[^\s'"\\();<>|&]|\\.)+)"""
 )
@@ -31,73 +37,118 @@ class NeedsRootError(RefusedError):
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: its keyword in capitals, and the text after it on one line."""
+    """One instruction: its keyword in capitals, the text after it on one line, and its here-documents.
+
+    `escape` is the character that takes away the meaning of the one behind it.
+    """
 
     keyword: str
     text: str
+    documents: tuple[Document, ...] = ()
+    escape: str = ESCAPE
 
     def __str__(self) -> str:
         return f"{self.keyword} {self.text}"
 
 
 def instructions(lines: Iterable[str]) -> list[Instruction]:
-    """Return the instructions of Dockerfile lines: continued lines joined, comments removed. Raises RefusedError."""
+    """Return the instructions of Dockerfile lines as Docker reads them. Raises RefusedError.
+
+    Continued lines are joined, comments removed (also between continued lines), here-documents collected, and the
+    directives of the first lines are heeded.
+    """
+    text = "\n".join(lines)
+    if len(text) > MAX_CHARS:
+        raise _too_long()
+    rows = [row.removesuffix("\r") for row in text.split("\n")]
+    escape = _escape(rows)
+    quoted = re.escape(escape)
+    continued = re.compile(rf"(?:^|(?<=[^{quoted}])){quoted}[ \t]*$")
     found: list[Instruction] = []
     pending = ""
-    size = 0
-    for line in "\n".join(lines).splitlines():
-        size += len(line)
-        if size > MAX_CHARS or len(found) >= MAX_INSTRUCTIONS:
-            raise RefusedError(f"A layer has at most {MAX_INSTRUCTIONS} instructions and {MAX_CHARS} characters.")
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
+    waiting = iter(rows)
+    for row in waiting:
+        if not row.strip() or row.lstrip().startswith("#"):
             continue
-        if stripped.endswith("\\"):
-            pending += stripped[:-1].rstrip() + " "
+        line = row if pending else row.lstrip()
+        if (end := continued.search(line)) is not None:
+            pending += line[: end.start()] or " "
             continue
-        found.append(_instruction(pending + stripped))
+        found.append(_instruction(pending + line, waiting, escape))
         pending = ""
+        if len(found) > MAX_INSTRUCTIONS:
+            raise _too_long()
     if pending.strip():
-        found.append(_instruction(pending))
+        found.append(_instruction(pending, waiting, escape))
     return found
 
 
-def _instruction(line: str) -> Instruction:
+def _too_long() -> RefusedError:
+    return RefusedError(f"A layer has at most {MAX_INSTRUCTIONS} instructions and {MAX_CHARS} characters.")
+
+
+def _escape(rows: Iterable[str]) -> str:
+    """Return the escape character that the directives in the first lines choose."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        match = _DIRECTIVE.fullmatch(row.strip())
+        name = match.group(1).lower() if match is not None else ""
+        if match is None or name not in _DIRECTIVES or name in seen:
+            break
+        seen[name] = match.group(2)
+    escape = seen.get("escape", ESCAPE)
+    if escape not in (ESCAPE, "`"):
+        raise RefusedError(f"The directive escape must be a backslash or a backtick, not '{escape[:20]}'.")
+    return escape
+
+
+def _instruction(line: str, rest: Iterator[str], escape: str) -> Instruction:
+    """Return the instruction of a whole line; its here-documents are taken from the rows behind it."""
     keyword, text = [*line.split(None, 1), ""][:2]
-    if re.search(r"<<-?[\"']?\w", text) and keyword.upper() in ("RUN", "COPY", "ADD"):
-        raise RefusedError(
-            f"Here-documents are not implemented by the local cloud: use a RUN per command. The step was: {line[:200]}"
-        )
-    return Instruction(keyword.upper(), text.strip())
+    match = _WITH_DOCUMENTS.fullmatch(line.strip())
+    documents = []
+    for document in announced(match.group(1)) if match is not None else ():
+        body: list[str] = []
+        for row in rest:
+            if document.ends_with(row):
+                break
+            body.append(f"{row}\n")
+        else:
+            raise RefusedError(f"The here-document {document.name[:100]} has no end: {line[:200]}")
+        documents.append(replace(document, text="".join(body)))
+    return Instruction(keyword.upper(), text.strip(), tuple(documents), escape)
 
 
-def expand(text: str, variables: Mapping[str, str]) -> str:
-    r"""Return `text` with $NAME, ${NAME}, ${NAME:-word} and ${NAME:+word} replaced; unknown names are empty.
-
-    `\$` becomes a dollar sign.
-    """
-
-    def value(match: "re.Match[str]") -> str:
-        if match.group() == r"\$":
-            return "$"
-        known = variables.get(match.group(1) or match.group(2), "")
-        match match.group(3):
-            case "-":
-                return known or match.group(4)
-            case "+":
-                return match.group(4) if known else ""
-            case _:
-                return known
-
-    return _VARIABLE.sub(value, text)
+def flags(text: str) -> tuple[list[tuple[str, str]], str]:
+    """Split an instruction's text into its flags, as (name, value), and the rest."""
+    found = []
+    while (match := _FLAG.match(text)) is not None:
+        found.append((match.group(1), match.group(2) or ""))
+        text = text[match.end() :]
+    return found, text
 
 
-def pairs(text: str, variables: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Parse the `NAME=value …` or `NAME value` of ENV, ARG and LABEL into (name, value). Raises RefusedError."""
-    first, _, rest = text.partition(" ")
+def expand(text: str, variables: Mapping[str, str], *, escape: str = ESCAPE) -> str:
+    """Return `text` with its variables replaced, see `expansion`. Raises RefusedError."""
+    try:
+        return expansion.expand(text, variables, escape=escape)
+    except expansion.ExpansionError as error:
+        raise RefusedError(str(error)) from None
+
+
+def pairs(text: str, variables: Mapping[str, str], *, escape: str = ESCAPE) -> list[tuple[str, str]]:
+    """Parse the `NAME=value …` or `NAME value` of ENV and LABEL into (name, value). Raises RefusedError."""
+    first, rest = [*text.split(None, 1), "", ""][:2]
     if "=" not in first:
-        return [(first, expand(rest.strip(), variables))]
-    return [(name, value) for name, _, value in (word.partition("=") for word in _plain_words(text, variables))]
+        if not rest:
+            raise RefusedError(f"'{text[:100]}' has no value: write NAME=value.")
+        return [(first, word(rest.strip(), variables, escape=escape))]
+    found = []
+    for name, equals, value in (each.partition("=") for each in words(text, variables, escape=escape)):
+        if not equals:
+            raise RefusedError(f"'{name[:100]}' has no '=': write NAME=value, with quotes around a value with blanks.")
+        found.append((name, value))
+    return found
 
 
 def argument_list(text: str) -> list[str] | None:
@@ -111,10 +162,17 @@ def argument_list(text: str) -> list[str] | None:
     return found if isinstance(found, list) and all(isinstance(word, str) for word in found) else None
 
 
-def words(text: str, variables: Mapping[str, str]) -> list[str]:
-    """Split a text at blanks outside of quotes, or parse its JSON form. Raises RefusedError."""
+def words(text: str, variables: Mapping[str, str], *, escape: str = ESCAPE) -> list[str]:
+    """Split a text at blanks outside of quotes, or parse its JSON form; variables are replaced. Raises RefusedError."""
     listed = argument_list(text)
-    return listed if listed is not None else _plain_words(text, variables)
+    if listed is not None:
+        return [expand(each, variables, escape=escape) for each in listed]
+    return list(_words(text, variables, escape, splits=True))
+
+
+def word(text: str, variables: Mapping[str, str], *, escape: str = ESCAPE) -> str:
+    """Return a text as one word: without its quotes, with its variables replaced. Raises RefusedError."""
+    return next(_words(text, variables, escape, splits=False), "")
 
 
 def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
@@ -129,7 +187,7 @@ def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
         return [listed]
     text = _COMMAND_V.sub(r"\1", text)
     found: list[list[str]] = [[]]
-    for token, is_operator in _tokens(_IN_SHELL, text, variables):
+    for token, is_operator in _tokens(text, variables):
         if not is_operator:
             found[-1].append(token)
         elif token in ("&&", ";"):
@@ -139,40 +197,79 @@ def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
     return [command for command in found if command]
 
 
-def _plain_words(text: str, variables: Mapping[str, str]) -> list[str]:
-    return [token for token, _ in _tokens(_IN_WORDS, text, variables)]
-
-
-def _tokens(pattern: "re.Pattern[str]", text: str, variables: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """Yield words without their quotes as (word, False), and operators as (operator, True). Raises RefusedError.
-
-    Not `shlex`: it does not say which part of a word was quoted, which decides what a shell would expand.
-    """
-    word: str | None = None
+def _words(text: str, variables: Mapping[str, str], escape: str, *, splits: bool) -> Iterator[str]:
+    """Yield words without their quotes; without `splits` blanks do not end a word."""
+    found: list[str] | None = None
     position = 0
     while position < len(text):
-        match = pattern.match(text, position)
+        here = text[position]
+        if here.isspace() and splits:
+            if found is not None:
+                yield "".join(found)
+            found = None
+            position += 1
+            continue
+        found = found if found is not None else []
+        if here in "'\"":
+            end = _end_of_quote(text, position, escape)
+            inner = text[position + 1 : end]
+            found.append(inner if here == "'" else _in_double_quotes(inner, variables, escape))
+            position = end + 1
+        elif here == escape:
+            found.append(text[position + 1 : position + 2] or escape)
+            position += 2
+        elif here == "$":
+            end = expansion.end_of_variable(text, position)
+            found.append(expand(text[position:end], variables, escape=escape))
+            position = end
+        else:
+            found.append(here)
+            position += 1
+    if found is not None:
+        yield "".join(found)
+
+
+def _end_of_quote(text: str, start: int, escape: str) -> int:
+    position = start + 1
+    while position < len(text):
+        if text[position] == text[start]:
+            return position
+        position += 2 if text[position] == escape and text[start] == '"' else 1
+    raise RefusedError(f"A quote is not closed in: {text[:200]}")
+
+
+def _in_double_quotes(text: str, variables: Mapping[str, str], escape: str) -> str:
+    expanded = expand(text, variables, escape=escape)
+    return re.sub(rf'{re.escape(escape)}(["{re.escape(escape)}])', r"\1", expanded)
+
+
+def _tokens(text: str, variables: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+    """Yield a RUN line's words without their quotes as (word, False), and operators as (operator, True).
+
+    Raises RefusedError. Not `shlex`: it does not say which part of a word was quoted, which decides what a shell would
+    expand.
+    """
+    found: str | None = None
+    position = 0
+    while position < len(text):
+        match = _IN_SHELL.match(text, position)
         if match is None:
             raise RefusedError(f"A quote is not closed in: {text[:200]}")
-        if (
-            pattern is _IN_SHELL
-            and match.lastgroup != "single"
-            and _SUBSTITUTION.search(text, match.start(), match.end() + 1)
-        ):
+        if match.lastgroup != "single" and _SUBSTITUTION.search(text, match.start(), match.end() + 1):
             raise NeedsRootError(
                 "Command substitution needs a shell, which the local cloud does not run: write out the words."
             )
         position = match.end()
         if match.lastgroup in ("blank", "operator"):
-            if word is not None:
-                yield word, False
-            word = None
+            if found is not None:
+                yield found, False
+            found = None
             if match.lastgroup == "operator":
                 yield match.group(), True
         else:
-            word = (word or "") + _unquoted(match, variables)
-    if word is not None:
-        yield word, False
+            found = (found or "") + _unquoted(match, variables)
+    if found is not None:
+        yield found, False
 
 
 def _unquoted(match: "re.Match[str]", variables: Mapping[str, str]) -> str:
@@ -180,6 +277,6 @@ def _unquoted(match: "re.Match[str]", variables: Mapping[str, str]) -> str:
         case "single":
             return match.group("single")
         case "double":
-            return re.sub(r'\\(["\\])', r"\1", expand(match.group("double"), variables))
+            return _in_double_quotes(match.group("double"), variables, ESCAPE)
         case _:
             return re.sub(r"\\(.)", r"\1", expand(match.group(), variables))

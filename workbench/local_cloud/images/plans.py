@@ -9,6 +9,7 @@ from workbench.local_cloud.images import host
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
+SCRIPT = "/__modal/script"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ImageConfig:
     layers: tuple[str, ...] = ()  # of its own root file system, the topmost first; empty on this machine's system
     user: str = ""  # `name[:group]` as which its programs run; only with layers
     shell: tuple[str, ...] = DEFAULT_SHELL
+    on_build: tuple[str, ...] = ()  # instructions for the build that has this image as its base
     guest_python: str = ""  # with layers: the path of the Python that runs functions, empty if there is none
 
     def to_json(self) -> str:
@@ -101,20 +103,24 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Run:
-    """Run a program as the image's user in its own root file system. `words` are its argv, `text` is what was asked."""
+    """Run a program as the image's user in its own root file system. `words` are its argv, `text` is what was asked.
+
+    `script` is the text of a file that is at `SCRIPT` meanwhile, empty for none.
+    """
 
     words: tuple[str, ...]
     text: str
     env: tuple[tuple[str, str], ...]
     workdir: str
     user: str
+    script: str = ""
 
 
 @dataclass(frozen=True)
 class CopyIn:
     """Copy files of the build context into the image's own root file system.
 
-    `owner` is `user[:group]`; with `unpack`, archives are unpacked.
+    `owner` is `user[:group]`; `excluded` are patterns below a source; with `unpack`, archives are unpacked.
     """
 
     sources: tuple[str, ...]
@@ -123,13 +129,42 @@ class CopyIn:
     mode: int | None
     owner: str
     unpack: bool
+    excluded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CopyFrom:
+    """Copy files of another image, or of a stage before the stage of a number. `origin` is a name or a number."""
+
+    origin: str
+    stage: int
+    copy: CopyIn
+
+
+@dataclass(frozen=True)
+class Download:
+    """Copy a file of the network into the image. `checksum` is the sha256 that it must have, empty for any."""
+
+    url: str
+    checksum: str
+    copy: CopyIn
+
+
+@dataclass(frozen=True)
+class Write:
+    """Copy a here-document into the image as if it were a file of that name."""
+
+    name: str
+    text: str
+    copy: CopyIn
 
 
 @dataclass(frozen=True)
 class PutUv:
-    """Copy this machine's `uv` to a path, in place of a COPY from uv's own image."""
+    """Copy this machine's `uv` or `uvx` to a path, in place of a COPY from uv's own image."""
 
     path: str
+    program: str
 
 
 @dataclass(frozen=True)
@@ -152,6 +187,9 @@ Step = (
     | Scratch
     | Run
     | CopyIn
+    | CopyFrom
+    | Download
+    | Write
     | PutUv
     | MakeDirectory
 )

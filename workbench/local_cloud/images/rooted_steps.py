@@ -1,20 +1,24 @@
 """Reads one layer of an image that has a root file system of its own: its RUN lines are given to a real shell.
 
 `steps` reads the images that share this machine's system. What it refuses, and every base that is not this machine's
-system, is read here.
+system, is read here. A base's config is known only once it is there, so that a stage is read while it is built; that
+there is nothing to be refused in it is looked for before.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.images import dockerfile, host, layouts
+from workbench.local_cloud.images import dockerfile, host
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.plans import (
+    SCRIPT,
+    CopyFrom,
     CopyIn,
+    Download,
     ImageConfig,
     MachineBase,
     MakeDirectory,
@@ -23,18 +27,27 @@ from workbench.local_cloud.images.plans import (
     PutUv,
     Run,
     Scratch,
+    Step,
+    Write,
+)
+from workbench.local_cloud.images.reading import (
+    PYTHON_IMAGE,
+    UV_IMAGE,
+    ConfigReader,
+    arguments,
+    base_name,
+    carry_out,
+    check,
+    platform_arguments,
 )
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MAX_ENV_CHARS = 128 * 1024
-PYTHON_IMAGE = re.compile(
-    r"^(?:docker\.io/)?(?:library/)?python:(3\.\d{1,2})(?:\.\d+)?(?:-(?:slim|bookworm|bullseye|trixie))*$"
-)
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?(?::[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)?", re.ASCII)
-_FLAG = re.compile(r"^--(\w+)(?:=(\S+))?\s*")
-_UV_IMAGE = re.compile(r"(?:ghcr\.io/astral-sh/uv|astral/uv)(?::|@|$)")
+_MODE = re.compile(r"0?[0-7]{3,4}")
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_URL = re.compile(r"\w+://|git@")
 _MAX_PATH = 4000
+_ROOT = ("root", "0", "root:root", "0:0", "root:0", "0:root")
 
 
 def interpret(image: api_pb2.Image, parents: Mapping[str, ImageConfig], *, secrets: Mapping[str, str]) -> Plan:
@@ -43,16 +56,28 @@ def interpret(image: api_pb2.Image, parents: Mapping[str, ImageConfig], *, secre
     `parents` are the configs of the images that its FROM may name, `secrets` the environment variables of its RUN
     steps. Raises RefusedError.
     """
-    reader = _Reader(image, parents, secrets=secrets)
+    check(image)
+    stages = Stages(parents=parents, secrets=secrets, build_args=dict(image.build_args))
     for instruction in dockerfile.instructions(image.dockerfile_commands):
-        reader.plan.log.append(str(instruction))
-        try:
-            reader.read(instruction)
-        except RefusedError as refusal:
-            raise RefusedError(f"{refusal} The layer was: {str(instruction)[:500]}") from None
-    if not reader.started:
+        carry_out(instruction, stages.add)
+    if not stages.stages:
         raise RefusedError("The layer has no FROM: begin it with one.")
-    return reader.plan
+    plan = RootedPlan(ImageConfig(), rooted=True, stages=stages)
+    for number in stages.needed():
+        base = stages.base(number)
+        known = base if isinstance(base, ImageConfig) else ImageConfig()
+        plan.steps += [] if isinstance(base, int) or known.layers else [_made_by(base)]
+        reader = stages.reader(number, known)
+        for instruction in (*dockerfile.instructions(known.on_build), *stages.stages[number].instructions):
+            plan.steps += reader.steps(instruction)
+        plan.config = reader.config
+    if not plan.steps:  # nothing is built, so that nothing says what was read
+        plan.log = [str(instruction) for stage in stages.stages for instruction in stage.instructions]
+    return plan
+
+
+def _made_by(base: "ImageConfig | Step") -> Step:
+    return MachineBase(base.python, base.packages) if isinstance(base, ImageConfig) else base
 
 
 def own_path(config: ImageConfig) -> dict[str, str]:
@@ -60,110 +85,144 @@ def own_path(config: ImageConfig) -> dict[str, str]:
     return {"PATH": PATH, **config.env}
 
 
-class _Reader:
-    """Reads the instructions of one layer in their order."""
+@dataclass
+class Stage:
+    """One stage of a build: its own name in small letters, or empty, the base that its FROM names, and the rest."""
 
-    def __init__(self, image: api_pb2.Image, parents: Mapping[str, ImageConfig], *, secrets: Mapping[str, str]) -> None:
-        self.plan = Plan(ImageConfig(), rooted=True)
-        self.started = False
-        self._parents = parents
-        self._secrets = secrets
-        self._build_args = dict(image.build_args)
-        self._arguments: dict[str, str] = {}
+    name: str
+    base: str
+    instructions: list[Instruction] = field(default_factory=list)
 
-    def read(self, instruction: Instruction) -> None:
-        text = instruction.text
-        if not self.started and instruction.keyword not in ("FROM", "ARG"):
-            raise RefusedError(f"A layer must begin with FROM, not {instruction.keyword[:50]}.")
-        match instruction.keyword:
-            case "FROM":
-                self._from(text)
-            case "ENV":
-                self._env(text)
-            case "ARG":
-                self._arg(text)
-            case "WORKDIR":
-                self._workdir(text)
-            case "USER":
-                self._user(text)
-            case "SHELL":
-                self._shell(text)
-            case "ENTRYPOINT" | "CMD":
-                self._program(instruction)
-            case "COPY" | "ADD":
-                self._copy(instruction)
-            case "RUN":
-                self._run(text)
-            case "LABEL" | "EXPOSE" | "MAINTAINER" | "STOPSIGNAL" | "HEALTHCHECK" | "VOLUME":
-                pass  # nothing here depends on them: no port is published, no container is checked
-            case _:
-                raise RefusedError(f"{instruction.keyword[:50]} is not implemented by the local cloud: leave it out.")
 
-    @property
-    def _variables(self) -> dict[str, str]:
-        return {**self._arguments, **own_path(self.plan.config)}
+@dataclass
+class Stages:
+    """The stages of one layer, of which the last one is the image.
 
-    def _change(self, **changes: object) -> None:
-        self.plan.config = replace(self.plan.config, **changes)  # type: ignore[arg-type]  # fields by their names
+    `parents` are the configs of the images that are there already, by the names that they have in the text.
+    """
 
-    def _from(self, text: str) -> None:
-        if self.started:
-            raise RefusedError("A second FROM (a build stage) is not implemented by the local cloud: use one FROM.")
-        self.started = True
-        words = dockerfile.expand(text, self._arguments).split()
-        name = next((word for word in words if not word.startswith("--")), "")
-        parent = self._parents.get(name)
-        known = PYTHON_IMAGE.match(name)
-        if parent is not None and parent.layers:
-            self.plan.config = parent
-        elif parent is not None:
-            self.plan.config = replace(parent, env={"PATH": layouts.IMAGE_PATH, **parent.env}, directories=())
-            self.plan.steps.append(MachineBase(parent.python, parent.packages))
-            for path in parent.directories:
-                self.plan.steps.append(MakeDirectory(path, ""))
-        elif host.is_own_system(name):
-            self.plan.steps.append(MachineBase(""))
-        elif known is not None and host.interpreters(known.group(1)):
-            self._change(python=known.group(1), env={"PATH": layouts.IMAGE_PATH})
-            self.plan.steps.append(MachineBase(known.group(1)))
-        elif name == "scratch":
-            self.plan.steps.append(Scratch())
+    parents: Mapping[str, ImageConfig]
+    secrets: Mapping[str, str]
+    build_args: Mapping[str, str]
+    stages: list[Stage] = field(default_factory=list)
+    common: dict[str, str] = field(default_factory=platform_arguments)  # arguments from before the first FROM
+
+    def add(self, instruction: Instruction) -> None:
+        """Add the next instruction. Raises RefusedError."""
+        if instruction.keyword == "FROM":
+            base, name = base_name(instruction, self.common)
+            self.stages.append(Stage(name, base))
+        elif self.stages:
+            self.stages[-1].instructions.append(instruction)
+        elif instruction.keyword == "ARG":
+            self.common |= arguments(instruction, self.common, self.build_args, {})
         else:
-            self.plan.steps.append(Pull(name))
+            raise RefusedError(f"A layer must begin with FROM, not {instruction.keyword[:50]}.")
 
-    def _env(self, text: str) -> None:
-        env = dict(self.plan.config.env)
-        for name, value in dockerfile.pairs(text, self._variables):
-            if not _NAME.fullmatch(name) or "\0" in value:
-                raise RefusedError(
-                    f"ENV '{name[:100]}': a name has letters, digits and underscores only, a value has no NUL."
-                )
-            env[name] = value
-        if sum(len(name) + len(value) for name, value in env.items()) > MAX_ENV_CHARS:
-            raise RefusedError(f"An image's environment has at most {MAX_ENV_CHARS} characters, and this is longer.")
-        self._change(env=env)
+    def number(self, name: str, *, before: int, counted: bool = False) -> int | None:
+        """Return the number of the stage of a name, the last one before another stage; None if there is none.
 
-    def _arg(self, text: str) -> None:
-        name, _, default = text.partition("=")
-        if not _NAME.fullmatch(name.strip()):
-            raise RefusedError(f"ARG '{name[:100]}': a name must be letters, digits and underscores.")
-        value = dict(dockerfile.pairs(text, self._variables)).get(name, "") if default else ""
-        self._arguments[name.strip()] = self._build_args.get(name.strip(), value)
+        With `counted`, a number may stand for the name.
+        """
+        for number in reversed(range(before)):
+            if self.stages[number].name == name.lower():
+                return number
+        if counted and name.isdecimal() and int(name) < before:
+            return int(name)
+        return None
 
-    def _workdir(self, text: str) -> None:
-        (word, *more) = dockerfile.words(text, self._variables) or [""]
-        if more:
-            raise RefusedError(f"WORKDIR must be one path, not '{text[:200]}': put quotes around a path with blanks.")
-        path = self._path(word)
-        self._change(workdir=path)
-        self.plan.steps.append(MakeDirectory(path, self.plan.config.user))
+    def base(self, number: int) -> "ImageConfig | int | Step":
+        """Return what a stage begins with: the config of an image, the number of a stage, or the step that makes it."""
+        return self.origin(self.stages[number].base, before=number)
+
+    def origin(self, name: str, *, before: int, counted: bool = False) -> "ImageConfig | int | Step":
+        """Return what a name in a FROM or a COPY --from stands for."""
+        stage = self.number(name, before=before, counted=counted)
+        known = PYTHON_IMAGE.match(name)
+        if stage is not None:
+            return stage
+        if name in self.parents:
+            return self.parents[name]
+        if host.is_own_system(name):
+            return MachineBase("")
+        if known is not None and host.interpreters(known.group(1)):
+            return MachineBase(known.group(1))
+        return Scratch() if name == "scratch" else Pull(name)
+
+    def needed(self) -> list[int]:
+        """Return the numbers of the stages that the last one is made from, and of itself, in their order."""
+        found: set[int] = set()
+        waiting = [len(self.stages) - 1]
+        while waiting:
+            number = waiting.pop()
+            if number in found:
+                continue
+            found.add(number)
+            base = self.base(number)
+            waiting += [base] if isinstance(base, int) else []
+            for instruction in self.stages[number].instructions:
+                for flag, name in dockerfile.flags(instruction.text)[0]:
+                    other = self.number(name, before=number, counted=True) if flag == "from" else None
+                    waiting += [other] if other is not None else []
+        return sorted(found)
+
+    def reader(self, number: int, config: ImageConfig) -> "StageReader":
+        """Return what reads the instructions of a stage, whose base has a config."""
+        return StageReader(self, number, config)
+
+
+@dataclass
+class RootedPlan(Plan):
+    """A layer for a root file system of its own.
+
+    `steps` are those that can be told before the configs of bases are known; without any, nothing has to be built.
+    """
+
+    stages: Stages = field(default_factory=lambda: Stages({}, {}, {}))
+
+
+class StageReader(ConfigReader):
+    """Reads the instructions of one stage in their order, and says which steps carry them out."""
+
+    def __init__(self, stages: Stages, number: int, config: ImageConfig) -> None:
+        super().__init__(replace(config, on_build=()), build_args=stages.build_args, path=PATH, common=stages.common)
+        self._stages = stages
+        self._number = number
+
+    def steps(self, instruction: Instruction) -> list[Step]:
+        """Change the config, and return the steps that an instruction needs. Raises RefusedError."""
+        found: list[Step] = []
+        carry_out(instruction, lambda each: found.extend(self._read(each)))
+        return found
+
+    def _read(self, instruction: Instruction) -> Iterator[Step]:
+        if self.read_config(instruction):
+            return
+        match instruction.keyword:
+            case "WORKDIR":
+                path = self._path(self.word(instruction))
+                self.change(workdir=path)
+                yield MakeDirectory(path, self.config.user)
+            case "VOLUME":
+                for word in self.words(instruction.text, instruction):
+                    yield MakeDirectory(self._path(word), "")
+            case "USER":
+                self._user(self.word(instruction))
+            case "ONBUILD":
+                self._on_build(instruction)
+            case "COPY" | "ADD":
+                yield from self._copy(instruction)
+            case "RUN":
+                yield self._run(instruction)
+            case keyword:
+                raise RefusedError(f"{keyword[:50]} is not a known instruction: correct it, or leave it out.")
 
     def _path(self, word: str) -> str:
         if not word or "\0" in word or "\n" in word or len(word) > _MAX_PATH:
             raise RefusedError(
                 f"A path must have 1 to {_MAX_PATH} characters, without line feeds, unlike {word[:50]!r}."
             )
-        path = PurePosixPath("/") / (self.plan.config.workdir or "/") / word
+        path = PurePosixPath("/") / (self.config.workdir or "/") / word
         parts: list[str] = []
         for part in path.parts[1:]:
             if part == "..":
@@ -172,86 +231,126 @@ class _Reader:
                 parts.append(part)
         return "/" + "/".join(parts)
 
-    def _user(self, text: str) -> None:
-        name = dockerfile.expand(text, self._variables).strip().strip("\"'")
+    def _user(self, name: str) -> None:
         if not _ACCOUNT.fullmatch(name):
-            raise RefusedError(f"USER '{text[:100]}': it must be a name or a number, and after a colon a group.")
-        self._change(user="" if name in ("root", "0", "root:root", "0:0") else name)
+            raise RefusedError(f"USER '{name[:100]}': it must be a name or a number, and after a colon a group.")
+        self.change(user="" if name in _ROOT else name)
 
-    def _shell(self, text: str) -> None:
-        words = dockerfile.argument_list(text)
-        if not words:
-            raise RefusedError('SHELL must be a list, as in SHELL ["/bin/bash", "-c"].')
-        self._change(shell=tuple(words))
+    def _on_build(self, instruction: Instruction) -> None:
+        later = dockerfile.instructions([instruction.text])
+        if instruction.documents or len(later) != 1 or later[0].keyword in ("FROM", "MAINTAINER", "ONBUILD"):
+            raise RefusedError("ONBUILD takes one instruction, without a here-document, and not FROM or ONBUILD.")
+        self.change(on_build=(*self.config.on_build, instruction.text))
 
-    def _program(self, instruction: Instruction) -> None:
-        listed = dockerfile.argument_list(instruction.text)
-        if listed is None:
-            listed = [*self.plan.config.shell, instruction.text]
-        if instruction.keyword == "ENTRYPOINT":
-            self._change(entrypoint=tuple(listed), cmd=())  # as Docker does, which drops the base's CMD
-        else:
-            self._change(cmd=tuple(listed))
-
-    def _copy(self, instruction: Instruction) -> None:
-        mode, owner, origin = None, "", ""
-        paths: list[str] = []
-        for word in dockerfile.words(instruction.text, self._variables):
-            name, _, value = word.partition("=")
-            if not word.startswith("--"):
-                paths.append(word)
-            elif name == "--chmod":
-                if not re.fullmatch(r"0?[0-7]{3,4}", value):
-                    raise RefusedError(f"A mode must be octal digits, as in --chmod=644, not '{value[:60]}'.")
-                mode = int(value, 8)
-            elif name == "--chown":
-                if not _ACCOUNT.fullmatch(value):
-                    raise RefusedError(f"An owner must be a user and a group, as in --chown=me:us, not '{value[:60]}'.")
-                owner = value
-            elif name == "--from":
-                origin = value
-            elif name != "--link":
-                raise RefusedError(f"{name[:50]} is not implemented by the local cloud: leave it out.")
-        if len(paths) < 2:
+    def _copy(self, instruction: Instruction) -> Iterator[Step]:
+        flags, rest = dockerfile.flags(instruction.text)
+        step = CopyIn((), "", into=False, mode=None, owner="", unpack=instruction.keyword == "ADD")
+        origin = checksum = ""
+        for name, raw in flags:
+            value = dockerfile.word(raw, self.variables, escape=instruction.escape)
+            match name:
+                case "chmod":
+                    if not _MODE.fullmatch(value):
+                        raise RefusedError(f"A mode must be octal digits, as in --chmod=644, not '{value[:60]}'.")
+                    step = replace(step, mode=int(value, 8))
+                case "chown":
+                    if not _ACCOUNT.fullmatch(value):
+                        raise RefusedError(
+                            f"An owner must be a user and a group, as in --chown=me:us, not '{value[:60]}'."
+                        )
+                    step = replace(step, owner=value)
+                case "exclude":
+                    step = replace(step, excluded=(*step.excluded, value))
+                case "from" if instruction.keyword == "COPY":
+                    origin = value
+                case "checksum" if instruction.keyword == "ADD":
+                    if not _SHA256.fullmatch(value):
+                        raise RefusedError(f"A checksum must be sha256: and 64 digits, not '{value[:80]}'.")
+                    checksum = value.removeprefix("sha256:")
+                case "link":
+                    pass  # the same files come of it
+                case _:
+                    raise RefusedError(f"{instruction.keyword} --{name[:50]} is not implemented by the local cloud.")
+        *sources, last = self.words(rest, instruction) or [""]
+        if not sources:
             raise RefusedError(f"{instruction.keyword} needs one source or more, and a destination.")
-        *sources, last = paths
+        step = replace(step, into=last.endswith("/") or last in (".", "./", "..") or len(sources) > 1)
+        step = replace(step, destination=self._path(last))
         if origin:
-            if not _UV_IMAGE.match(origin):
-                raise RefusedError(
-                    "COPY --from another image is not implemented by the local cloud: copy its files in."
-                )
-            into = last.endswith("/")
-            for source in sources:
-                name = PurePosixPath(source).name
-                if name == "uv":
-                    self.plan.steps.append(PutUv(self._path(f"{last}/{name}" if into else last)))
-            return
-        for source in sources:
-            if re.match(r"\w+://|git@", source):
-                raise RefusedError("Files from the network are not implemented by the local cloud: use RUN with curl.")
-            if ".." in PurePosixPath(source).parts:
-                raise RefusedError(f"'{source[:200]}' has '..' in it: a source must be in the build context.")
-        into = last.endswith("/") or last in (".", "./") or len(sources) > 1
-        self.plan.steps.append(
-            CopyIn(tuple(sources), self._path(last), into, mode, owner, unpack=instruction.keyword == "ADD")
-        )
+            yield from self._copy_from(origin, replace(step, sources=tuple(sources)))
+        else:
+            yield from self._copy_each(instruction, sources, step, checksum)
 
-    def _run(self, text: str) -> None:
-        while (flag := _FLAG.match(text)) is not None:
-            kind = dict(part.partition("=")[::2] for part in (flag.group(2) or "").split(",")).get("type", "bind")
-            if flag.group(1) == "mount" and kind not in ("cache", "tmpfs"):
+    def _copy_from(self, name: str, step: CopyIn) -> Iterator[Step]:
+        if self._stages.number(name, before=self._number, counted=True) is None and UV_IMAGE.match(name):
+            for source in step.sources:
+                if source.strip("/") not in ("uv", "uvx"):
+                    raise RefusedError(f"The image {name[:100]} has the programs /uv and /uvx only: copy these.")
+                program = PurePosixPath(source).name
+                yield PutUv(f"{step.destination.rstrip('/')}/{program}" if step.into else step.destination, program)
+        else:
+            if name.isdecimal() and self._stages.number(name, before=self._number, counted=True) is None:
+                raise RefusedError(f"COPY --from={name[:50]}: there is no such stage before this one.")
+            yield CopyFrom(name, self._number, step)
+
+    def _copy_each(self, instruction: Instruction, sources: list[str], step: CopyIn, checksum: str) -> Iterator[Step]:
+        """Yield the copies of files of the context, of files of the network, and of here-documents, in their order."""
+        documents = {f"<<{'-' * each.tabs}{each.name}": each for each in instruction.documents}
+        local: list[str] = []
+        for source in sources:
+            if (document := documents.get(source)) is not None:
+                text = document.content()
+                if document.expands:
+                    text = dockerfile.expand(text, self.variables, escape=instruction.escape)
+                yield Write(document.name, text, replace(step, unpack=False))
+            elif _URL.match(source):
+                if step.unpack is False:
+                    raise RefusedError("COPY takes no files of the network: use ADD.")
+                yield Download(source, checksum, replace(step, unpack=False, mode=step.mode or 0o600))
+            elif ".." in PurePosixPath(source).parts:
+                raise RefusedError(f"'{source[:200]}' has '..' in it: a source must be in the build context.")
+            else:
+                local.append(source)
+        if local:
+            yield replace(step, sources=tuple(local))
+
+    def _run(self, instruction: Instruction) -> Run:
+        flags, text = dockerfile.flags(instruction.text)
+        for name, value in flags:
+            kind = dict(part.partition("=")[::2] for part in value.split(",")).get("type", "bind")
+            if name == "mount" and kind not in ("cache", "tmpfs"):
                 raise RefusedError(
                     f"RUN --mount=type={kind[:30]} is not implemented by the local cloud: use COPY, or a Modal secret."
                 )
-            text = text[flag.end() :]
-        words = dockerfile.argument_list(text)
-        env = {**self._arguments, **own_path(self.plan.config), **self._secrets}
-        self.plan.steps.append(
-            Run(
-                tuple(words) if words else (*self.plan.config.shell, text),
-                text,
-                tuple(sorted(env.items())),
-                self.plan.config.workdir or "/",
-                self.plan.config.user,
-            )
+            if name not in ("mount", "network", "security") or (name, value) == ("security", "insecure"):
+                raise RefusedError(f"RUN --{name[:50]}={value[:50]} is not implemented by the local cloud.")
+        if not text:
+            raise RefusedError("RUN needs a command.")
+        script = _script(text, instruction)
+        words = [SCRIPT] if script else dockerfile.argument_list(text)
+        env = {**self.arguments, **own_path(self.config), **self._stages.secrets}
+        return Run(
+            tuple(words or (*self.config.shell, _with_documents(text, instruction))),
+            text,
+            tuple(sorted(env.items())),
+            self.config.workdir or "/",
+            self.config.user,
+            script,
         )
+
+
+def _with_documents(text: str, instruction: Instruction) -> str:
+    """Return what the shell gets: the command with its here-documents, or the only one's text without a command."""
+    if _is_alone(text, instruction):
+        return instruction.documents[0].content()
+    return "\n".join([text, *(f"{document.text}{document.name}" for document in instruction.documents)])
+
+
+def _script(text: str, instruction: Instruction) -> str:
+    """Return a here-document that is a program of its own, since it begins with #!; empty if there is none."""
+    content = instruction.documents[0].content() if _is_alone(text, instruction) else ""
+    return content if content.startswith("#!") else ""
+
+
+def _is_alone(text: str, instruction: Instruction) -> bool:
+    return len(instruction.documents) == 1 and re.fullmatch(r"\d*<<-?(['\"]?)[^\s'\"]+\1", text) is not None

@@ -6,7 +6,6 @@ No RUN line is given to a shell: only commands that are known here are carried o
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -16,15 +15,18 @@ from workbench.local_cloud.images import adopted, dockerfile, host, layouts
 from workbench.local_cloud.images.dockerfile import Instruction, NeedsRootError, RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync, npm_arguments, pip_arguments
 from workbench.local_cloud.images.plans import Adopt, Copy, ImageConfig, MakePython, Plan
-
-MAX_ENV_CHARS = 128 * 1024
-MAX_DIRECTORIES = 100  # a sandbox mounts a file system for each
-_PYTHON_IMAGE = re.compile(
-    r"^(?:docker\.io/)?(?:library/)?python:(3\.\d{1,2})(?:\.\d+)?(?:-(?:slim|bookworm|bullseye|trixie))*$"
+from workbench.local_cloud.images.reading import (
+    PYTHON_IMAGE,
+    UV_IMAGE,
+    ConfigReader,
+    arguments,
+    base_name,
+    carry_out,
+    check,
 )
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+MAX_DIRECTORIES = 100  # a sandbox mounts a file system for each
 _ARCHIVE = re.compile(r"\.(tar|tar\.\w+|tgz|tbz2?|txz)$")
-_UV_IMAGE = "--from=ghcr.io/astral-sh/uv:"
 _DEBCONF = re.compile(r"^echo\s+'[^']*'\s*\|\s*debconf-set-selections$")
 _APT_NOTHING = frozenset(("update", "clean", "autoclean", "autoremove", "upgrade", "dist-upgrade"))
 _NO_EFFECT = frozenset(("true", ":", "echo"))
@@ -45,25 +47,18 @@ def interpret(
     `parents` are the configs of the images that its FROM may name, `secrets` the build's environment variables, and
     `files` the parent's directory of files by their absolute paths (None: it has none). Raises RefusedError.
     """
-    if image.HasField("build_function") or image.build_function_def:
-        raise RefusedError("run_function is not implemented by the local cloud: do its work when a container starts.")
-    if image.gpu_config.gpu_type or image.gpu_config.type:
-        raise RefusedError("GPUs are not available on the local cloud: build the image without one.")
-    if image.volume_mounts:
-        raise RefusedError("The local cloud mounts no volumes into image builds: copy the files instead.")
+    check(image)
     reader = _Reader(image, parents, secrets=secrets, files=files)
     for instruction in dockerfile.instructions(image.dockerfile_commands):
         reader.plan.log.append(str(instruction))
-        try:
-            reader.read(instruction)
-        except RefusedError as refusal:
-            raise type(refusal)(f"{refusal} The layer was: {str(instruction)[:500]}") from None
+        carry_out(instruction, reader.read)
     if not reader.started:
         raise RefusedError("The layer has no FROM: begin it with one.")
+    reader.plan.config = reader.config
     return reader.plan
 
 
-class _Reader:
+class _Reader(ConfigReader):
     """Reads the instructions of one layer in their order."""
 
     def __init__(
@@ -74,69 +69,69 @@ class _Reader:
         secrets: Mapping[str, str],
         files: Path | None,
     ) -> None:
-        self.plan = Plan(ImageConfig())
+        super().__init__(ImageConfig(), build_args=image.build_args, path=layouts.IMAGE_PATH)
+        self.plan = Plan(self.config)
         self.started = False
         self._parents = parents
         self._secrets = secrets
         self._files = files
-        self._build_args = dict(image.build_args)
-        self._arguments: dict[str, str] = {}
         self._context = {file.filename.lstrip("/"): file.data for file in image.context_files}
         self._texts: dict[str, str] = {}  # the texts of context files that were copied, by their paths in the image
 
     def read(self, instruction: Instruction) -> None:
-        text = instruction.text
-        if not self.started and instruction.keyword not in ("FROM", "ARG"):
-            raise RefusedError(f"A layer must begin with FROM, not {instruction.keyword[:50]}.")
+        """Carry out one instruction. Raises RefusedError."""
+        if instruction.documents:
+            raise NeedsRootError("Here-documents need a shell, which the local cloud does not run here.")
+        if not self.started:
+            self._begin(instruction)
+        elif not self.read_config(instruction):
+            self._make(instruction)
+
+    def _begin(self, instruction: Instruction) -> None:
         match instruction.keyword:
             case "FROM":
-                self._from(text)
-            case "ENV":
-                self._env(text)
+                self.started = True
+                self._from(base_name(instruction, self._common)[0])
             case "ARG":
-                self._arg(text)
+                self._common |= arguments(instruction, self._common, self._build_args, {})
+            case keyword:
+                raise RefusedError(f"A layer must begin with FROM, not {keyword[:50]}.")
+
+    def _make(self, instruction: Instruction) -> None:
+        match instruction.keyword:
+            case "FROM" | "ONBUILD":
+                raise NeedsRootError(f"{instruction.keyword} needs a root file system of its own.")
             case "WORKDIR":
-                self._workdir(text)
-            case "ENTRYPOINT" | "CMD":
-                self._program(instruction)
+                path = str(self._target(self.word(instruction), what="A working directory"))
+                self.change(workdir=path)
+                self._directory(path)
+            case "VOLUME":
+                for word in self.words(instruction.text, instruction):
+                    self._directory(str(self._target(word, what="A volume")))
             case "COPY" | "ADD":
                 self._copy(instruction)
             case "RUN":
-                self._run(text)
+                self._run(instruction.text)
             case "USER":
-                raise NeedsRootError(
-                    "USER is not implemented by the local cloud, which chooses the user of each program: leave it out."
-                )
-            case "LABEL" | "EXPOSE" | "SHELL" | "MAINTAINER" | "STOPSIGNAL":
-                pass  # nothing here depends on them: no shell is run, and no port is published
-            case _:
-                raise RefusedError(f"{instruction.keyword[:50]} is not implemented by the local cloud: leave it out.")
+                if self.word(instruction) not in ("root", "0", "root:root", "0:0"):
+                    raise NeedsRootError("USER needs a root file system of its own.")
+            case keyword:
+                raise RefusedError(f"{keyword[:50]} is not a known instruction: correct it, or leave it out.")
 
-    @property
-    def _variables(self) -> dict[str, str]:
-        return {"PATH": layouts.IMAGE_PATH, **self._arguments, **self.plan.config.env}
+    def _target(self, word: str, what: str = "A file") -> PurePosixPath:
+        return layouts.target(word, workdir=self.config.workdir or "/", what=what)
 
-    def _change(self, **changes: object) -> None:
-        self.plan.config = replace(self.plan.config, **changes)  # type: ignore[arg-type]  # fields by their names
-
-    def _from(self, text: str) -> None:
-        if self.started:
-            raise RefusedError("A second FROM (a build stage) is not implemented by the local cloud: use one FROM.")
-        self.started = True
-        name = dockerfile.expand(text, self._arguments).split()[0] if text else ""
+    def _from(self, name: str) -> None:
         if name in self._parents:
-            self.plan.config = self._parents[name]
+            self.config = self._parents[name]
             return
         if host.is_own_system(name):
             return
-        known = _PYTHON_IMAGE.match(name)
+        known = PYTHON_IMAGE.match(name)
         if known is None:
-            raise NeedsRootError(
-                f"The base image '{name[:200]}' is not available on the local cloud, which has no registry: use "
-                "debian_slim, or python:3.X."
-            )
+            raise NeedsRootError(f"The base image '{name[:200]}' has a root file system of its own.")
         version = known.group(1)
-        self._change(python=version)
+        self.change(python=version)
         if version == host.OWN_PYTHON and host.is_system_python(version):
             return  # sandboxes see that Python below /usr, and function containers have the cloud's own
         if not host.interpreters(version):
@@ -147,78 +142,41 @@ class _Reader:
             )
         self.plan.steps.append(MakePython(version))
 
-    def _env(self, text: str) -> None:
-        env = dict(self.plan.config.env)
-        for name, value in dockerfile.pairs(text, self._variables):
-            if not _NAME.fullmatch(name) or "\0" in value:
-                raise RefusedError(
-                    f"ENV '{name[:100]}': a name has letters, digits and underscores only, a value has no NUL."
-                )
-            env[name] = value
-        if sum(len(name) + len(value) for name, value in env.items()) > MAX_ENV_CHARS:
-            raise RefusedError(f"An image's environment has at most {MAX_ENV_CHARS} characters, and this is longer.")
-        self._change(env=env)
-
-    def _arg(self, text: str) -> None:
-        name, _, default = text.partition("=")
-        if not _NAME.fullmatch(name.strip()):
-            raise RefusedError(f"ARG '{name[:100]}': a name must be letters, digits and underscores.")
-        value = dict(dockerfile.pairs(text, self._variables)).get(name, "") if default else ""
-        self._arguments[name.strip()] = self._build_args.get(name.strip(), value)
-
-    def _workdir(self, text: str) -> None:
-        (word, *more) = dockerfile.words(text, self._variables) or [""]
-        if more:
-            raise RefusedError(f"WORKDIR must be one path, not '{text[:200]}': put quotes around a path with blanks.")
-        path = str(layouts.target(word, workdir=self.plan.config.workdir or "/", what="A working directory"))
-        self._change(workdir=path)
-        self._directory(path)
-
     def _directory(self, path: str) -> None:
-        if path not in ("/", "/root", "/tmp") and path not in self.plan.config.directories:  # noqa: S108  # inside the guest
+        if path not in ("/", "/root", "/tmp") and path not in self.config.directories:  # noqa: S108  # inside the guest
             # Sorted, so that an outer directory is made first: made later it would hide the inner one.
-            self._change(directories=tuple(sorted((*self.plan.config.directories, path))))
-            if len(self.plan.config.directories) > MAX_DIRECTORIES:
+            self.change(directories=tuple(sorted((*self.config.directories, path))))
+            if len(self.config.directories) > MAX_DIRECTORIES:
                 raise RefusedError(f"An image has at most {MAX_DIRECTORIES} directories from WORKDIR and mkdir.")
 
-    def _program(self, instruction: Instruction) -> None:
-        listed = dockerfile.argument_list(instruction.text)
-        if listed is None:
-            listed = ["/bin/sh", "-c", instruction.text]
-        if instruction.keyword == "ENTRYPOINT":
-            self._change(entrypoint=tuple(listed), cmd=())  # as Docker does, which drops the base's CMD
-        else:
-            self._change(cmd=tuple(listed))
-
     def _copy(self, instruction: Instruction) -> None:
-        if instruction.text.startswith(_UV_IMAGE):
-            return  # the SDK gets uv into the image in this way; here the machine's own uv is used
         mode = None
-        paths: list[str] = []
-        for word in dockerfile.words(instruction.text, self._variables):
-            if word.startswith("--chmod="):
-                if not re.fullmatch(r"0?[0-7]{3}", word[8:]):
-                    raise RefusedError(f"A mode must be three octal digits, as in --chmod=644, not '{word[8:60]}'.")
-                mode = int(word[8:], 8)
-            elif word.startswith(("--chown=", "--link")):
-                continue  # without an effect, since guests see the files read-only
-            elif word.startswith("--"):
-                option = word.partition("=")[0][:50]
-                raise NeedsRootError(f"{option} is not implemented by the local cloud: leave it out.")
-            else:
-                paths.append(word)
+        flags, rest = dockerfile.flags(instruction.text)
+        for name, value in flags:
+            match name:
+                case "from" if UV_IMAGE.match(value):
+                    return  # the SDK gets uv into the image in this way; here the machine's own uv is used
+                case "chmod":
+                    if not re.fullmatch(r"0?[0-7]{3}", value):
+                        raise NeedsRootError(f"The mode '{value[:60]}' needs a root file system of its own.")
+                    mode = int(value, 8)
+                case "chown" | "link":
+                    pass  # without an effect, since guests see the files read-only
+                case _:
+                    raise NeedsRootError(f"{instruction.keyword} --{name[:50]} needs a root file system of its own.")
+        paths = self.words(rest, instruction)
         if len(paths) < 2:
             raise RefusedError(f"{instruction.keyword} needs one source or more, and a destination.")
         *sources, last = paths
         for source in sources:
             if re.match(r"\w+://|git@", source):
-                raise RefusedError("Files from the network are not implemented by the local cloud: copy a local one.")
+                raise NeedsRootError("Files from the network need a root file system of their own.")
             if ".." in PurePosixPath(source).parts:
                 raise RefusedError(f"'{source[:200]}' has '..' in it: a source must be in the build context.")
             if instruction.keyword == "ADD" and _ARCHIVE.search(source):
                 raise NeedsRootError("Archives are not unpacked by the local cloud: use COPY, or copy what is in it.")
         into = last.endswith("/") or last in (".", "./") or len(sources) > 1
-        destination = layouts.target(last, workdir=self.plan.config.workdir or "/")
+        destination = self._target(last)
         self.plan.steps.append(Copy(tuple(sources), destination, into, mode))
         if len(sources) == 1 and not into and (data := self._context.get(sources[0].lstrip("/"))) is not None:
             self._texts[str(destination)] = data.decode(errors="replace")
@@ -226,7 +184,7 @@ class _Reader:
     def _run(self, text: str) -> None:
         if _DEBCONF.match(text):
             return  # it sets the answers to questions of Debian's installer, which does not run here
-        for command in dockerfile.commands(text, {**self._variables, **self._secrets}):
+        for command in dockerfile.commands(text, {**self.variables, **self._secrets}):
             self._command(command)
 
     def _command(self, command: list[str]) -> None:
@@ -240,7 +198,7 @@ class _Reader:
         elif name == "mkdir":
             for word in command[1:]:
                 if not word.startswith("-"):
-                    self._directory(str(layouts.target(word, workdir=self.plan.config.workdir or "/")))
+                    self._directory(str(self._target(word)))
         elif name in ("apt-get", "apt"):
             self._apt(command[1:])
         elif name == "npm":
@@ -249,7 +207,7 @@ class _Reader:
             self._pip(pip)
         elif name == "uv" and command[1:2] == ["sync"]:
             self.plan.steps.append(UvSync(tuple(command[2:])))
-            self._change(installed=True)
+            self.change(installed=True)
         else:
             raise NeedsRootError(
                 f"'{' '.join(command)[:100]}' cannot be run in an image build of the local cloud, which has only "
@@ -259,7 +217,7 @@ class _Reader:
     def _rm(self, words: list[str]) -> None:
         """Accept rm of what installers leave behind, which is not there anyway; raise RefusedError for other files."""
         for word in words:
-            path = str(PurePosixPath("/") / (self.plan.config.workdir or "/") / re.sub(r"^~(?=/|$)", "/root", word))
+            path = str(PurePosixPath("/") / (self.config.workdir or "/") / re.sub(r"^~(?=/|$)", "/root", word))
             copied = [str(step.destination) for step in self.plan.steps if isinstance(step, Copy)]
             stays = any(_meets(path, destination) for destination in copied) or self._has_file(path)
             if stays or not path.startswith(_LEFT_BY_INSTALLERS):
@@ -280,13 +238,13 @@ class _Reader:
         met = adopted.satisfied(wanted) if wanted is not None else None
         if met == []:
             return
-        if met and self.plan.config.python == host.OWN_PYTHON and not self.plan.config.installed:
+        if met and self.config.python == host.OWN_PYTHON and not self.config.installed:
             self.plan.steps.append(Adopt(tuple(met)))
             return
         if not host.can_install():
             raise RefusedError("This machine has neither uv nor pip to install packages with. Run `pip install uv`.")
         self.plan.steps.append(PipInstall(tuple(arguments)))
-        self._change(installed=True)
+        self.change(installed=True)
 
     def _requirements(self, arguments: list[str]) -> list[str] | None:
         """Return the requirements in pip's arguments; None when only an installer can say what would be installed."""
@@ -320,7 +278,7 @@ class _Reader:
                 f"Run `sudo apt-get install -y {' '.join(missing)}`."
             )
         names = {word.partition("=")[0] for word in verbs[1:]} - host.COMPILERS
-        self._change(packages=tuple(sorted({*self.plan.config.packages, *names})))
+        self.change(packages=tuple(sorted({*self.config.packages, *names})))
 
     def _npm(self, arguments: list[str]) -> None:
         wanted = npm_arguments(arguments)

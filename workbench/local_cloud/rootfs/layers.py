@@ -91,6 +91,10 @@ class Layers:
         """Whether there is a layer of this key."""
         return (self.store / LAYERS / key).is_dir()
 
+    def path(self, key: str) -> str:
+        """Return the path of a layer in the store."""
+        return f"{LAYERS}/{key}"
+
     def keys(self) -> list[str]:
         """Return the keys of all layers."""
         return sorted(path.name for path in (self.store / LAYERS).iterdir())
@@ -133,7 +137,7 @@ class Layers:
             directory.chmod(0o755)
             if os.geteuid() == 0:
                 os.chown(directory, owner, owner)
-        return Root(self.store, tuple(f"{LAYERS}/{key}" for key in keys), f"{name}/upper", f"{name}/work")
+        return Root(self.store, tuple(map(self.path, keys)), f"{name}/upper", f"{name}/work")
 
     async def copy(self, root: Root) -> str:
         """Make what has been written to a root until now a layer of its own, and return its key.

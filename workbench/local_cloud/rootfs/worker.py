@@ -22,7 +22,7 @@ from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.registry import unpacking
 from workbench.local_cloud.registry.unpacking import LayerRefusedError, UnpackFailedError
 from workbench.local_cloud.rootfs import launcher
-from workbench.local_cloud.rootfs.copying import CopyRefusedError, copy_files, owner_of
+from workbench.local_cloud.rootfs.copying import CopyRefusedError, Tree, copy_files, owner_of
 
 _TOP_LINKS = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 _PRIVATE = {"/etc/shadow": (0o640, 42), "/etc/gshadow": (0o640, 42)}
@@ -170,9 +170,21 @@ def _directories(root: Path) -> Iterator[Path]:
 
 
 def _copy(order: dict[str, Any]) -> dict[str, Any]:
+    """Copy files of a build context, or of the layers `from`, the topmost first."""
+    source = _opened(order["from"]) if "from" in order else None
     launcher.merge(order["lower"], order["upper"], order["work"])
-    context = launcher.attach(order["context"], 0)
-    return {"files": copy_files(Path(context), launcher.Places(launcher.MERGED), Path(launcher.MERGED), order["step"])}
+    if source is not None:
+        tree = Tree.of(Path(f"/proc/self/fd/{source}"), keeps=True)
+    else:
+        tree = Tree.of(Path(launcher.attach(order["context"], 0)), keeps=False)
+    return {"files": copy_files(tree, Tree.of(Path(launcher.MERGED), keeps=True), order["step"])}
+
+
+def _opened(layers: list[str]) -> int:
+    """Open the merged tree of layers, which stays reachable when something else is mounted in its place."""
+    if len(layers) > 1:
+        launcher.merge(layers, "", "")
+    return os.open(launcher.MERGED if len(layers) > 1 else layers[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _directory(order: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +194,7 @@ def _directory(order: dict[str, Any]) -> dict[str, Any]:
     missing = places.find(order["path"]) is None
     made = launcher.MERGED + places.make(order["path"], "directory")
     if missing and order["owner_name"]:
-        os.chown(made, *owner_of(order["owner_name"], Path(launcher.MERGED)))
+        os.chown(made, *owner_of(order["owner_name"], Tree.of(Path(launcher.MERGED), keeps=True)))
     return {}
 
 
@@ -225,10 +237,7 @@ def _try(order: dict[str, Any]) -> dict[str, Any]:
 
 def _unpack(order: dict[str, Any]) -> dict[str, Any]:
     """Unpack an archive into an empty directory, in a child that is confined to it."""
-    lower = order["lower"]
-    if len(lower) > 1:
-        launcher.merge(lower, "", "")
-    below = os.open(launcher.MERGED if len(lower) > 1 else lower[0], os.O_RDONLY | os.O_DIRECTORY) if lower else None
+    below = _opened(order["lower"]) if order["lower"] else None
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

@@ -334,10 +334,9 @@ def descendants(root: int) -> set[int]:
 
 
 def become_user() -> NoReturn:
-    """Start the program in the arguments after "as" and a user, as that user."""
+    """Start the program in the arguments after "as" and a user, as that user, whose home is HOME unless that is set."""
     home = take_user(sys.argv[2])
-    if home:
-        os.environ["HOME"] = home
+    os.environ.setdefault("HOME", home or "/")
     os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606  # no shell is the point
 
 

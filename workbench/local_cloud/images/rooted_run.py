@@ -1,0 +1,126 @@
+"""RUN steps: programs of the image, run as root of its file system and as nobody outside.
+
+They have the network, since packages come from there, and this machine's configuration of pip, uv and npm. Nothing of
+that gets into the layer: where it is mounted, empty files stand in a layer of their own below the image's.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from workbench.local_cloud.images import build_sandbox, host, layouts
+from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run
+from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python
+from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
+from workbench.local_cloud.rootfs.layers import Layers, Root, order_descriptor
+from workbench.local_cloud.rootfs.mounting import Places, Word, started
+
+_TOOLS = "/__modal/tools"
+_AS_USER = "/__modal/as_user.py"
+_GUEST_AGENT = Path(__file__).parents[1] / "sandboxes" / "guest" / "agent.py"
+_PIP = '#!/bin/sh\nexec {tools}/uv pip "$@"\n'
+_NAMES = ("/etc/resolv.conf", "/etc/hosts")
+_DIRECTORIES = ("/proc", "/dev", "/__modal/host/usr")
+Data = Callable[[bytes], str]
+
+
+async def mount_points(layers: Layers) -> str:
+    """Return the key of the layer on which mounts of RUN steps find their places; it goes below all others."""
+    files = [*_NAMES, _AS_USER, SCRIPT, *(f"{_TOOLS}/{name}" for name in ("uv", "pip", "pip3"))]
+    files += [target for _, target in build_sandbox.configured_files()]
+    key = hashlib.sha256(json.dumps(["mount points 1", sorted(files), _DIRECTORIES]).encode()).hexdigest()[:32]
+
+    async def make(root: Root) -> None:
+        for path in _DIRECTORIES:
+            (root.written / path.lstrip("/")).mkdir(parents=True)
+        for path in files:
+            place = root.written / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        give_to_root_inside(root.written)
+
+    await layers.once(key, make)
+    return key
+
+
+class RunStep:
+    """Runs RUN steps of one build."""
+
+    def __init__(self, *, seccomp: bytes, log: Callable[[str, int], None]) -> None:
+        self._seccomp = seccomp
+        self._log = log
+
+    async def run(self, step: Run, config: ImageConfig, root: Root) -> None:
+        """Run a step on a root to its end. Raises BuildFailedError, NoHostPythonError, OSError."""
+        descriptors: list[int] = []
+
+        def data(content: bytes) -> str:
+            descriptors.append(order_descriptor(content))
+            return str(descriptors[-1])
+
+        try:
+            places = Places()
+            words = list(step.words)
+            if config.interpreter:  # an environment of ours, which has no pip: uv takes its place
+                words = [_with_uv(word) for word in words]
+            argv = ["--args", data(_environment(_env(step, config))), *_bound(config, places, data)]
+            if step.script:
+                argv += ["--perms", "0555", "--ro-bind-data", data(step.script.encode()), places.file(SCRIPT)]
+            if step.user:
+                argv += ["--perms", "0444", "--ro-bind-data", data(_GUEST_AGENT.read_bytes()), places.file(_AS_USER)]
+                argv += mount_host_python(places)
+                words = [*started_by_host_python(), _AS_USER, "as", step.user, *words]
+            argv += ["--chdir", places.directory(step.workdir), "--", *words]
+            with started(root, places, argv, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
+                what = f"RUN {step.text}"
+                env = {"PATH": os.defpath}
+                pass_fds = [*descriptors, *inherited]
+                await build_sandbox.run_to_end(command, what=what, env=env, log=self._log, pass_fds=pass_fds)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def _env(step: Run, config: ImageConfig) -> dict[str, str]:
+    env = {**build_sandbox.configuration(), "UV_NO_PROGRESS": "1", "UV_LINK_MODE": "copy"}
+    if not step.user:  # others get theirs when they become that user
+        env["HOME"] = "/root"
+    if config.interpreter:
+        env |= {"UV_PYTHON_DOWNLOADS": "never", "VIRTUAL_ENV": layouts.VENV}
+    env |= dict(step.env)
+    if config.interpreter:
+        env["PATH"] = f"{_TOOLS}:{env['PATH']}"
+    return env
+
+
+def _environment(env: Mapping[str, str]) -> bytes:
+    """Return bubblewrap's options for an environment: not its argv, which every user of this machine can read.
+
+    The programs that start it never get that environment: an image may have LD_PRELOAD in it.
+    """
+    words = ["--clearenv"]
+    for name, value in env.items():
+        words += ["--setenv", name, value]
+    return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+def _bound(config: ImageConfig, places: Places, data: Data) -> list[Word]:
+    """Return bubblewrap's words for what a build has from this machine: names, settings of installers, and uv."""
+    argv: list[Word] = []
+    for path in _NAMES:
+        if Path(path).is_file():
+            argv += ["--perms", "0444", "--ro-bind-data", data(Path(path).read_bytes()), places.file(path)]
+    for source, target in build_sandbox.configured_files():
+        argv += ["--perms", "0444", "--ro-bind-data", data(source.read_bytes()), places.file(target)]
+    if (uv := host.uv()) is not None and config.interpreter:
+        argv += places.bind(Path(uv), f"{_TOOLS}/uv", read_only=True)
+        for name in ("pip", "pip3"):
+            script = _PIP.format(tools=_TOOLS).encode()
+            argv += ["--perms", "0555", "--ro-bind-data", data(script), places.file(f"{_TOOLS}/{name}")]
+    return argv
+
+
+def _with_uv(text: str) -> str:
+    return text.replace("python -m pip ", "pip ").replace("python3 -m pip ", "pip ")
