@@ -53,7 +53,7 @@ class RunStep:
         self._log = log
 
     async def run(self, step: Run, config: ImageConfig, root: Root) -> None:
-        """Run a step on a root to its end. Raises BuildFailedError, NoHostPythonError, OSError."""
+        """Run a step on a root to its end. Raises BuildFailedError, IsolationUnavailableError, OSError."""
         descriptors: list[int] = []
 
         def data(content: bytes) -> str:
