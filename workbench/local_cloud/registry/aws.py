@@ -108,7 +108,7 @@ def _canonical(method: str, url: str, headers: Mapping[str, str], names: str, bo
     return "\n".join(
         (
             method,
-            quote(parts.path or "/", safe="/-_.~%"),
+            quote(parts.path or "/", safe="/-_.~"),  # once more than in the address, as AWS has it
             "&".join(f"{name}={value}" for name, _, value in sorted(pairs)),
             *(f"{name}:{' '.join(headers[name].split())}" for name in names.split(";")),
             "",

@@ -617,6 +617,15 @@ def test_no_time_of_change_breaks_a_layer(workspace: Workspace, mtime: float) ->
     assert workspace.entries()["a"].mtime == (1.5 if mtime == 1.5 else 0)
 
 
+@pytest.mark.parametrize("mtime", ["1796042674.406004565", "1796042674.4060045651", "1.", "8589934592", "0.000000001"])
+def test_times_are_exact_to_the_nanosecond(workspace: Workspace, mtime: str) -> None:
+    item, content = member("a", b"x", mtime=0)
+    item.pax_headers = {"mtime": mtime}
+    workspace.unpack(layer((item, content)))
+    whole, _, part = mtime.partition(".")
+    assert (workspace.root / "layer/a").stat().st_mtime_ns == int(whole) * 10**9 + int(part[:9].ljust(9, "0"))
+
+
 def test_nothing_is_imported_from_the_layer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below the chroot, the paths of Python's packages are the layer's: an import would run its code."""
 

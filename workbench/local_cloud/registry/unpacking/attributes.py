@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from workbench.local_cloud.registry.unpacking.refusals import LayerRefusedError,
 _SPECIAL_BITS = 0o7777
 _PREFIX = "SCHILY.xattr."  # of an extended attribute's name in a pax header
 _NAME_BYTES = 255  # of an extended attribute, as the kernel has it
+_TIME = re.compile(r"([0-9]{1,10})(?:\.([0-9]{0,30}))?")  # seconds; no file has one of before 1970, or of year 2300
 _REFUSALS = (errno.EINVAL, errno.EPERM, errno.ERANGE, errno.E2BIG)  # of the kernel for a value
 
 
@@ -40,7 +42,7 @@ class Attributes:
                 if not name.removeprefix("user.") or "\0" in name or len(_encoded(name)) > _NAME_BYTES:
                     raise LayerRefusedError(f"The entry {shown(member.name)} has an attribute without a proper name.")
                 extended[name] = _encoded(value)
-        return cls(member.uid, member.gid, member.mode & _SPECIAL_BITS, _nanoseconds(member.mtime), extended)
+        return cls(member.uid, member.gid, member.mode & _SPECIAL_BITS, _nanoseconds(member), extended)
 
     @classmethod
     def of_directory(cls, descriptor: int) -> "Attributes":
@@ -94,10 +96,8 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _nanoseconds(seconds: float) -> int:
-    """Return a time of change in ns; 0 for one that no file can have."""
-    try:
-        whole = int(seconds)
-        return whole * 10**9 + int((seconds - whole) * 10**9) if 0 <= whole < 2**33 else 0
-    except (ValueError, OverflowError):  # not a number, or infinite
-        return 0
+def _nanoseconds(member: tarfile.TarInfo) -> int:
+    """Return a time of change in ns, exact as it is written, unlike tarfile's number; 0 for one that cannot be."""
+    text = member.pax_headers.get("mtime") or str(member.mtime)
+    time = _TIME.fullmatch(text)
+    return int(time[1]) * 10**9 + int((time[2] or "").ljust(9, "0")[:9]) if time else 0
