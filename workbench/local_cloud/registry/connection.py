@@ -47,7 +47,7 @@ class Connection:
         """
         url = httpx.URL(f"{self._address.base}/v2/{self._address.repository}/{path}")
         async with self._exchange(url, headers) as response:
-            if response.status_code != 401:
+            if response.status_code != 401 or self._is_elsewhere(response):
                 self._check(response)
                 yield response
                 return
@@ -103,7 +103,7 @@ class Connection:
             raise PassingError(
                 Reason.UNAVAILABLE,
                 f"The registry {host} cannot be reached ({_cause(error)}). Check its name and this machine's network, "
-                "or set a mirror for it; an image that was pulled before is built without it.",
+                "or set a mirror for it.",
             ) from None
         except httpx.TimeoutException:
             raise PassingError(
@@ -128,11 +128,19 @@ class Connection:
                 f"The registry {host} answered {status}{_MEANING.get(status, '')}.",
                 wait_s=_wait_s(response),
             )
+        if status in (401, 403) and self._is_elsewhere(response):
+            raise PassingError(
+                Reason.UNAVAILABLE, f"The storage that the registry {host} sends readers to answered {status}."
+            )
         if status in (401, 403):
             raise self._not_allowed()
         if status == 404:
             raise RegistryError(Reason.NOT_FOUND, f"The registry {host} does not have it.")
         raise RegistryError(Reason.UNAVAILABLE, f"The registry {host} answered {status}, which is not expected.")
+
+    def _is_elsewhere(self, response: httpx.Response) -> bool:
+        """Whether another host has answered, after a redirect: what that one asks for is not told to it."""
+        return _origin(response.url) != _origin(httpx.URL(self._address.base))
 
     def _not_allowed(self) -> RegistryError:
         host, repository = self._address.host, self._address.repository

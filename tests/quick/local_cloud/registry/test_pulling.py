@@ -628,6 +628,21 @@ async def test_credentials_and_tokens_are_not_sent_to_where_blobs_are_kept(
     assert all(PASSWORD not in str(one) for one in storage.seen)
 
 
+@pytest.mark.parametrize("challenge", ['Bearer realm="http://{}/token"', 'Basic realm="x"'])
+async def test_a_storage_that_asks_for_credentials_gets_none(far: Registry, puller: Puller, challenge: str) -> None:
+    """Only the registry itself may name a token server."""
+    with registry(host="127.0.0.2") as storage:
+        refusing = Fault(
+            "/blobs/", status=401, headers={"WWW-Authenticate": challenge.format(storage.address)}, times=100
+        )
+        storage.faults.append(refusing)
+        far.storage, far.authentication, far.users = storage.address, "bearer", {"ann": PASSWORD}
+        failure = await refusal(puller(far.name("a/b:1"), credentials=ANN))
+    assert "storage" in failure.message
+    assert storage.asked("/token") == []
+    assert all("authorization" not in one.headers for one in storage.seen)
+
+
 async def test_a_failure_of_the_storage_tells_no_signed_address(far: Registry, puller: Puller) -> None:
     with registry(host="127.0.0.2") as storage:
         far.storage = storage.address
