@@ -83,6 +83,11 @@ class BlobStore:
         except FileNotFoundError:
             return False
 
+    def kept(self) -> Iterator[tuple[str, int]]:
+        """Yield the digest and the bytes of every blob that is kept."""
+        for path in sorted(self._root.glob("sha256/*/*")):
+            yield f"sha256:{path.name}", path.stat().st_size
+
     def remove(self, digest: str) -> None:
         """Remove a blob, if it is there: the next pull downloads it again."""
         self.path(digest).unlink(missing_ok=True)

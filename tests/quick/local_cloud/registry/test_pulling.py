@@ -77,6 +77,7 @@ class Puller:
     def kept(self) -> set[str]:
         """The digests of all blobs, each verified; nothing else may be there."""
         assert list((self.root / "tmp").iterdir()) == []
+        assert all(self.store.has(name, size) for name, size in self.store.kept())
         files = [path for path in self.root.rglob("*") if path.is_file()]
         assert all(path.relative_to(self.root).parts[0] == "sha256" for path in files)
         assert all(digest(path.read_bytes()) == f"sha256:{path.name}" for path in files)

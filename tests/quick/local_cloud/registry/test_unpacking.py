@@ -4,6 +4,7 @@ import errno
 import gzip
 import importlib
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -665,6 +666,35 @@ def test_it_runs_as_a_script_with_nothing_but_the_standard_library(tmp_path: Pat
         assert read_report(report.read()).entries == 1
     assert done.returncode == 0
     assert (tmp_path / "a").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_damaged_in_an_archive_it_is_refused_or_unpacked(workspace: Workspace, seed: int) -> None:
+    """Nothing that tarfile raises of strange bytes comes through as a failure of this machine."""
+    chance = random.Random(seed)
+    members = [
+        directory("a"),
+        member("a/b", b"x" * 700),
+        link("l", "a/b"),
+        hard_link("h", "a/b"),
+        member("n" * 200, b"y"),
+    ]
+    whole = [
+        archive(*members),
+        archive(*members, form=tarfile.GNU_FORMAT),
+        _sparse_pax(b"x" * 512),
+        _sparse_gnu(b"x" * 512),
+    ]
+    for number in range(20):
+        tar = bytearray(chance.choice(whole))
+        for _ in range(chance.choice((1, 2, 10))):
+            tar[chance.randrange(len(tar))] = chance.choice(b"0123456789 =\n\0/.\x80\xff")
+        for start in range(0, len(tar) - 511, 512):  # so that what is damaged is not just the sum
+            if tar[start + 257 : start + 262] == b"ustar":
+                tar[start + 148 : start + 156] = b" " * 8
+                tar[start + 148 : start + 156] = b"%06o\0 " % sum(tar[start : start + 512])
+        with suppress(LayerRefusedError):
+            workspace.unpack(Layer.of(bytes(tar), ""), name=f"layer{number}")
 
 
 # -- the report
