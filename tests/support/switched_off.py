@@ -4,6 +4,7 @@ from tests.support.edited_endpoint import Edit
 
 _UNAVAILABLE = "raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None"
 _STREAM, _WEB, _FLEET, _SANDBOX = "stream.py", "web.py", "sandboxes/fleet.py", "sandboxes/project_sandbox.py"
+_CLAUDE, _COMMAND, _VERDICT = "actions/claude_action.py", "actions/claude_command.py", "actions/claude_verdict.py"
 
 OFF: dict[str, tuple[Edit, ...]] = {
     "headers-at-once": (
@@ -134,6 +135,35 @@ OFF: dict[str, tuple[Edit, ...]] = {
             "return any([hmac.compare_digest(given, one) for one in known])",
             "return any([given for one in known])",
         ),
+    ),
+    "words-taken-back": (
+        (_CLAUDE, "message_id=item.message_id or None, replaces=item.replaces)", "message_id=item.message_id or None)"),
+        (_CLAUDE, "message=item.value, replaces=item.replaces,", "message=item.value,"),
+    ),
+    "results-judged": ((_VERDICT, "if self._failed is not None:", "if False:"),),
+    "model-errors-told-apart": (
+        (_VERDICT, "if isinstance(status, int) and status in _BY_STATUS:", "if False:"),
+        (_VERDICT, 'if result.get("stop_reason") == "refusal":', "if False:"),
+        (_VERDICT, 'if result.get("terminal_reason") == "prompt_too_long":', "if False:"),
+    ),
+    "repetitions-told": ((_CLAUDE, "self._retried(retry)", "pass"),),
+    "repetitions-counted": ((_COMMAND, "max_retries: int = 2", "max_retries: int = 3"),),
+    "session-told": ((_CLAUDE, "session_id=verdict.session_id)", "session_id=None)"),),
+    "waits-for-the-model-bounded": (
+        (
+            "actions/claude_command.py",
+            '"API_TIMEOUT_MS": str(int(self.headers_s * 1000))',
+            '"API_TIMEOUT_MS": "600000"',
+        ),
+        ("actions/claude_command.py", '"CLAUDE_ENABLE_BYTE_WATCHDOG": "1"', '"CLAUDE_ENABLE_BYTE_WATCHDOG": "0"'),
+        ("model_gateway/upstream.py", "asyncio.timeout(self._settings.headers_s)", "asyncio.timeout(600)"),
+        ("model_gateway/upstream.py", "httpx.Timeout(settings.headers_s,", "httpx.Timeout(600,"),
+        ("model_gateway/upstream.py", "last_life() + idle_s - clock()", "last_life() + 600 - clock()"),
+    ),
+    "broken-calls-end-the-run": ((_VERDICT, "_UNPARSED in given and self.failure is None", "False"),),
+    "denials-seen": ((_VERDICT, "if self._denied:", "if False:"),),
+    "stdin-closed": (  # of what is not the CLI, which would not work without it
+        (_SANDBOX, "process.stdin.write_eof()  #", '"PYTHONPATH" in (env or {}) or process.stdin.write_eof()  #'),
     ),
     "overlap-of-secrets": (
         ("endpoint_settings.py", "(self.secret, self.secret_previous) if secret]", "(self.secret,) if secret]"),

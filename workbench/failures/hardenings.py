@@ -27,7 +27,7 @@ HARDENINGS: dict[str, Hardening] = dict(
             "headers-at-once",
             "Headers and a first event are sent before any sandbox is asked for.",
             "modal_app/stream.py",
-            "cold-start-over-budget",
+            "303-after-150s cold-start-over-budget",
         ),
         _row(
             "no-buffering-header",
@@ -87,7 +87,7 @@ HARDENINGS: dict[str, Hardening] = dict(
             "events-outlive-the-container",
             "Records and events of runs are kept outside of the container, and every other one can read them.",
             "modal_app/runs/log.py modal_app/runs/following.py",
-            "container-preempted deploy-under-a-run duplicate-submit",
+            "cloud-restarted container-preempted deploy-under-a-run duplicate-submit",
         ),
         _row(
             "runs-end-before-their-container",
@@ -232,6 +232,67 @@ HARDENINGS: dict[str, Hardening] = dict(
             "The secret before is accepted beside the new one, until the next rotation.",
             "modal_app/endpoint_settings.py",
             "secret-rotated",
+        ),
+        _row(
+            "words-taken-back",
+            "Words of an answer that broke off are named by what stands in their place.",
+            "modal_app/actions/claude_speaker.py modal_app/actions/claude_stream.py",
+            "model-stream-truncated",
+        ),
+        _row(
+            "results-judged",
+            "An answer of the CLI counts only when no error is in it, whatever its exit code and its text say.",
+            "modal_app/actions/claude_verdict.py",
+            "error-dressed-as-success full-context-resume model-429 model-500 model-529 model-hangs-before-headers "
+            "model-hangs-mid-stream model-refusal stall",
+        ),
+        _row(
+            "model-errors-told-apart",
+            "What the model's service refused, and the model itself, have names of their own.",
+            "modal_app/actions/claude_verdict.py",
+            "full-context-resume model-429 model-529 model-refusal",
+        ),
+        _row(
+            "repetitions-told",
+            "Each repetition of a request to the model is told, with its cause and its wait.",
+            "modal_app/actions/claude_retries.py modal_app/actions/claude_action.py",
+            "model-429 model-500 model-529",
+        ),
+        _row(
+            "repetitions-counted",
+            "A request to the model is repeated twice at most; of an overloaded one the CLI itself asks no more often.",
+            "modal_app/actions/claude_command.py",
+            "model-429 model-500 model-hangs-before-headers",
+        ),
+        _row(
+            "session-told",
+            "The end of a failed job of the model names the session that can be resumed.",
+            "modal_app/actions/claude_action.py",
+            "model-429 model-500 model-529",
+        ),
+        _row(
+            "waits-for-the-model-bounded",
+            "A model that does not begin its answer, or does not go on with it, is given up within a minute.",
+            "modal_app/actions/claude_command.py modal_app/model_gateway/upstream.py",
+            "model-hangs-before-headers model-hangs-mid-stream",
+        ),
+        _row(
+            "broken-calls-end-the-run",
+            "A call of a tool whose input is not whole ends the run, and is neither repaired nor run.",
+            "modal_app/actions/claude_verdict.py",
+            "tool-json-invalid",
+        ),
+        _row(
+            "denials-seen",
+            "A job that was not permitted to use its tools is not done.",
+            "modal_app/actions/claude_verdict.py",
+            "permission-denied",
+        ),
+        _row(
+            "stdin-closed",
+            "The input of every program is closed, also when there is nothing to write.",
+            "modal_app/sandboxes/project_sandbox.py",
+            "stdin-left-open",
         ),
     )
 )

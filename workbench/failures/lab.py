@@ -14,8 +14,9 @@ from copy import copy
 from workbench.cloud_control.controls import Clock, ControlUnavailableError, Faults
 from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.targets import Target
+from workbench.failures import own_cloud
 from workbench.failures.catalogue import FAMILIES, PROMISES, Failure, find, search
-from workbench.failures.experiments import EXPERIMENTS, Experiment, experiment_of
+from workbench.failures.experiments import EXPERIMENTS, Experiment, NotProvokedError, experiment_of
 from workbench.failures.observation import Observation, SideName
 from workbench.failures.results import FailureResult
 from workbench.failures.side_results import Fired, SideResult
@@ -59,10 +60,24 @@ class FailureLab:
     def run(self, name: str, *, on_step: Callable[[str], None] = lambda step: None) -> FailureResult:
         """Bring a mode about at both endpoints, each an app of the lab's own, and judge what they made of it.
 
-        Raises UnknownFailureError, NotProvokedError, ControlUnavailableError for a target that cannot be made to fail.
+        Raises UnknownFailureError, NotProvokedError, ControlUnavailableError for a target that cannot be made to fail,
+        OwnCloudFailedError for an experiment that has a cloud of its own.
+        """
+        failure = find(name)
+        self._require_local()
+        if experiment_of(failure.name).own_cloud:
+            return own_cloud.run(failure.name, self._target.private.parent, on_step)
+        return self.run_here(failure.name, on_step=on_step)
+
+    def run_here(self, name: str, *, on_step: Callable[[str], None] = lambda step: None) -> FailureResult:
+        """As `run`, in this session's cloud, also what would end it or move its clock. Raises as `run` does.
+
+        Raises NotProvokedError when that is a cloud which others may use.
         """
         failure = find(name)
         experiment = experiment_of(failure.name)
+        if experiment.own_cloud and not own_cloud.is_own(self._target.private):
+            raise NotProvokedError(f"'{failure.name}' would meet whoever uses this cloud: `run` gives it its own")
         faults = self._faults()
         self._require_claude(failure, experiment)
         sides = self._deployed(on_step)
@@ -79,14 +94,15 @@ class FailureLab:
     ) -> FailureResult:
         began_at, began = time.time(), time.monotonic()
         on_step(f"{failure.name}: both endpoints do a job without the fault")
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
             before = list(pool.map(_well_with_claude if experiment.turns else _well, sides))
             ill = [one for one in before if (one.ended, one.text.strip()) != ("done", "well")]
             if ill:
                 why = f"the {ill[0].side} endpoint {ill[0]} without any fault"
                 return FailureResult.of(failure, began_at=began_at, took_s=time.monotonic() - began, why=why)
             on_step(f"{failure.name}: now with it")
-            seen = list(pool.map(lambda side, well: self._seen(side, experiment, well, faults), sides, before))
+            acting = stack.enter_context(ThreadPoolExecutor(1)) if experiment.own_cloud else pool
+            seen = list(acting.map(lambda side, well: self._seen(side, experiment, well, faults), sides, before))
         return FailureResult.of(failure, *seen, began_at=began_at, took_s=time.monotonic() - began)
 
     @contextmanager
@@ -98,6 +114,8 @@ class FailureLab:
         """
         failure = find(name)
         experiment = experiment_of(failure.name)
+        if experiment.own_cloud:
+            raise NotProvokedError(f"'{failure.name}' is shown in a cloud that ends with it: `run` gives it that")
         self._require_claude(failure, experiment)
         faults = self._faults()
         chosen = next(one for one in self._deployed(lambda step: None) if one.name == side)
@@ -114,7 +132,7 @@ class FailureLab:
 
     def reset(self) -> list[str]:
         """Take back whatever experiments have left: their rules, and the apps of the lab. Returns what was there."""
-        left = []
+        left = [f"cloud {name}" for name in own_cloud.clear(self._target.private.parent)]
         faults = self._faults()
         for active in faults.rules():
             if active.rule.app.startswith(APP_PREFIX):
@@ -133,9 +151,10 @@ class FailureLab:
         project = Project.new()
         with _in_force(experiment, faults, side, project) as rule_ids:
             outcome = experiment.act(side, project)
-            found = {one.rule_id: one for one in (*faults.ended(), *faults.rules())}
-            moments = faults.happened()
-            ahead_s = self._clock().offset_s()
+            if rule_ids:  # without any, the cloud may be another one by now
+                found = {one.rule_id: one for one in (*faults.ended(), *faults.rules())}
+                moments = faults.happened()
+                ahead_s = self._clock().offset_s()
         fired = [
             Fired(
                 rule=str(found[rule_id].rule),
@@ -159,11 +178,14 @@ class FailureLab:
         if experiment.turns and (why := why_without_claude(self._target)) is not None:
             raise ControlUnavailableError(f"'{failure.name}' happens to jobs of the Claude CLI alone, and {why}")
 
-    def _deployed(self, on_step: Callable[[str], None]) -> tuple[Side, Side]:
+    def _require_local(self) -> None:
         if self._target.kind != "local":
             raise ControlUnavailableError(
                 f"nothing can be made to fail on {self._target.kind}: experiments run on the local cloud"
             )
+
+    def _deployed(self, on_step: Callable[[str], None]) -> tuple[Side, Side]:
+        self._require_local()
         has_claude = why_without_claude(self._target) is None
         if self._sides is None or any(side.has_claude != has_claude for side in self._sides):
             sides = (Naive(self._target, self._faults()), Hardened(self._target, self._faults()))

@@ -41,8 +41,7 @@ def is_shown(lab: FailureLab, name: str) -> None:
 
 
 def _any(lab: FailureLab) -> tuple[module.Side, Project]:
-    assert lab._sides is not None
-    return lab._sides[0], Project.new()
+    return module.Naive(lab._target), Project.new()
 
 
 def test_a_fault_that_never_fires_makes_the_result_invalid(wb: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:

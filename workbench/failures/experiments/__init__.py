@@ -4,6 +4,7 @@ from workbench.errors import WorkbenchError
 from workbench.failures.experiments.basics import Experiment, Outcome
 from workbench.failures.experiments.life import LIFE
 from workbench.failures.experiments.model import MODEL
+from workbench.failures.experiments.own_clouds import OWN_CLOUDS
 from workbench.failures.experiments.persistence import PERSISTENCE
 from workbench.failures.experiments.security import SECURITY
 from workbench.failures.experiments.streaming import STREAMING
@@ -11,7 +12,7 @@ from workbench.failures.experiments.timing import TIME
 
 __all__ = ["EXPERIMENTS", "Experiment", "NotProvokedError", "Outcome", "experiment_of"]
 
-EXPERIMENTS: dict[str, Experiment] = {**STREAMING, **MODEL, **PERSISTENCE, **TIME, **LIFE, **SECURITY}
+EXPERIMENTS: dict[str, Experiment] = {**STREAMING, **MODEL, **PERSISTENCE, **TIME, **LIFE, **SECURITY, **OWN_CLOUDS}
 
 
 class NotProvokedError(WorkbenchError):

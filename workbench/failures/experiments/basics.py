@@ -52,7 +52,8 @@ class Experiment:
 
     One of jobs of the Claude CLI has `turns`, what the model answers: then the job without the fault is one, too.
 
-    One that ends containers or deploys meets every job of the lab's apps: it has them `alone`.
+    One that ends containers or deploys meets every job of the lab's apps: it has them `alone`. One that moves the
+    cloud's clock or ends the cloud has an `own_cloud`, and its sides act there one after the other.
     """
 
     act: Act
@@ -61,6 +62,7 @@ class Experiment:
     rules: Callable[[Side, Project], tuple[Rule, ...]] = lambda side, project: ()
     turns: tuple[Turn, ...] = ()
     alone: bool = False
+    own_cloud: bool = False
 
 
 def running(code: str, **options: Any) -> Act:

@@ -4,6 +4,7 @@ It puts together what Modal's documentation shows of streaming responses and of 
 Its weaknesses are left in on purpose: do not build on it. `modal deploy` it from this file.
 """
 
+import asyncio
 import hmac
 import json
 import os
@@ -17,12 +18,14 @@ NAME = os.environ.get("NAIVE_APP_NAME", "failure-lab-naive")
 app = modal.App(NAME)
 files = modal.Volume.from_name(f"{NAME}-files", create_if_missing=True, version=2)
 SANDBOX_S = os.environ.get("NAIVE_SANDBOX_S", "300")
+CREATES_FIRST = os.environ.get("NAIVE_CREATES_FIRST", "")  # so that a sandbox that is refused can be a status
 CLAUDE = os.environ.get("NAIVE_CLAUDE", "")  # the npm package of the Claude CLI, with its version
 jobs_image = modal.Image.debian_slim().apt_install("git")
 if CLAUDE:
     jobs_image = jobs_image.apt_install("nodejs", "npm").run_commands(f"npm install -g {CLAUDE}")
 image = modal.Image.debian_slim().uv_pip_install("fastapi")
 image = image.env({"NAIVE_APP_NAME": NAME, "NAIVE_SANDBOX_S": SANDBOX_S, "NAIVE_CLAUDE": CLAUDE})
+image = image.env({"NAIVE_CREATES_FIRST": CREATES_FIRST})
 secret = modal.Secret.from_dict({"API_SECRET": os.environ.get("API_SECRET", "")})
 # Given to every sandbox, because a job may want to call the model.
 MODEL = ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_MAX_RETRIES"]
@@ -45,7 +48,9 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
     async def run(request: Request) -> StreamingResponse:
         if not hmac.compare_digest(request.headers.get("x-secret", ""), os.environ["API_SECRET"]):
             raise HTTPException(401)
-        return StreamingResponse(job(await request.json()), media_type="text/event-stream")
+        asked = await request.json()
+        sandbox = await asyncio.to_thread(created, asked) if CREATES_FIRST else None
+        return StreamingResponse(job(asked, sandbox), media_type="text/event-stream")
 
     @api.get("/generate/{run_id}")
     async def again(run_id: str, request: Request) -> StreamingResponse:
@@ -63,10 +68,9 @@ def generate():  # type: ignore[no-untyped-def]  # what the SDK wants is an ASGI
     return api
 
 
-def job(asked: dict[str, Any]) -> Iterator[str]:
-    """Run a program or the Claude CLI in a sandbox and yield what it says, then its exit code."""
-    workspace = f"/files/{asked['project']}"
-    sandbox = modal.Sandbox.create(
+def created(asked: dict[str, Any]) -> modal.Sandbox:
+    """A sandbox for a job."""
+    return modal.Sandbox.create(
         app=modal.App.lookup(NAME),
         image=jobs_image,
         name=asked["sandbox"],
@@ -75,6 +79,12 @@ def job(asked: dict[str, Any]) -> Iterator[str]:
         timeout=int(SANDBOX_S),
         **everywhere(),
     )
+
+
+def job(asked: dict[str, Any], sandbox: modal.Sandbox | None) -> Iterator[str]:
+    """Run a program or the Claude CLI in a sandbox and yield what it says, then its exit code."""
+    workspace = f"/files/{asked['project']}"
+    sandbox = sandbox or created(asked)
     try:
         sandbox.exec("mkdir", "-p", workspace).wait()
         yield from claude(sandbox, asked, workspace) if "prompt" in asked else program(sandbox, asked, workspace)

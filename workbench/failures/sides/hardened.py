@@ -60,6 +60,10 @@ class Hardened(Side):
         modal_command.follow(
             ["deploy", "-m", "modal_app.app"], env, timeout_s=deployment.DEPLOY_TIMEOUT_S, on_line=lambda line: None
         )
+        self.locate()
+
+    def locate(self) -> None:
+        """The address of its function."""
         self.url = str(modal.Function.from_name(self.app_name, deployment.FUNCTION_NAME).get_web_url())
 
     def _deploy(self, on_line: Callable[[str], None], *, rotate_secret: bool = False) -> None:

@@ -48,6 +48,8 @@ class Naive(Side):
         super().__init__(target, faults)
         self._named: dict[str, list[str]] = {}
         self._model_url = ""
+        self.creates_first = False
+        """Whether it is deployed as one that answers only when it has a sandbox."""
 
     def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
         """Deploy `naive/app.py` with the stock command, and what its sandboxes take for the model's service."""
@@ -75,12 +77,17 @@ class Naive(Side):
         self.target.point_sdk()
         env = {**os.environ, **self.target.env, "NAIVE_APP_NAME": self.app_name, "API_SECRET": stored}
         env |= {"NAIVE_SANDBOX_S": str(NAIVE_SANDBOX_S), "ANTHROPIC_API_KEY": CANARY, **NAIVE_CLI}
+        env |= {"NAIVE_CREATES_FIRST": "1" if self.creates_first else ""}
         env.pop("ANTHROPIC_BASE_URL", None)  # the deployer's own, if any: nobody's service is asked
         if self.has_claude:
             env["NAIVE_CLAUDE"] = f"{CLI_PACKAGE}@{CLI_VERSION}"
             self._model_url = self._model_url or self._deploy_model(on_line)
             env["ANTHROPIC_BASE_URL"] = self._model_url
         modal_command.follow(["deploy", str(NAIVE_FILE)], env, timeout_s=deployment.DEPLOY_TIMEOUT_S, on_line=on_line)
+        self.locate()
+
+    def locate(self) -> None:
+        """The address of its function."""
         self.url = str(modal.Function.from_name(self.app_name, "generate").get_web_url())
 
     def _deploy_model(self, on_line: Callable[[str], None]) -> str:

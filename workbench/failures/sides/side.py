@@ -71,6 +71,10 @@ class Side(ABC):
         self.deployed_in_s = time.monotonic() - began
 
     @abstractmethod
+    def locate(self) -> None:
+        """Find the address again, of a cloud that was started anew."""
+
+    @abstractmethod
     def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
         """Deploy the app as `deploy` says."""
 

@@ -10,7 +10,7 @@ from tests.support.edited_endpoint import edited_endpoint
 from tests.support.paths import ROOT
 from tests.support.switched_off import OFF
 from workbench.cli import app
-from workbench.failures.catalogue import catalogue, find
+from workbench.failures.catalogue import catalogue
 from workbench.failures.experiments import EXPERIMENTS
 from workbench.failures.hardenings import ABSENT, HARDENINGS, serving
 
@@ -18,7 +18,7 @@ from workbench.failures.hardenings import ABSENT, HARDENINGS, serving
 def test_every_mode_that_can_be_shown_is_served_by_what_can_be_switched_off() -> None:
     served = {name for one in HARDENINGS.values() for name in one.serves}
     assert served <= set(catalogue())
-    assert {name for name in EXPERIMENTS if not find(name).family.startswith("model")} <= served | set(ABSENT)
+    assert set(EXPERIMENTS) <= served | set(ABSENT)
     assert not served & set(ABSENT)
     assert set(OFF) == set(HARDENINGS)
 
