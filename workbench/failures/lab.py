@@ -80,7 +80,7 @@ class FailureLab:
             raise NotProvokedError(f"'{failure.name}' would meet whoever uses this cloud: `run` gives it its own")
         faults = self._faults()
         self._require_claude(failure, experiment)
-        sides = self._deployed(on_step)
+        sides = self._deployed(on_step, experiment.variant)
         with (alone if experiment.alone else using)(self._lock, on_step):
             return self._experiment(failure, experiment, sides, faults, on_step)
 
@@ -184,13 +184,16 @@ class FailureLab:
                 f"nothing can be made to fail on {self._target.kind}: experiments run on the local cloud"
             )
 
-    def _deployed(self, on_step: Callable[[str], None]) -> tuple[Side, Side]:
+    def _deployed(
+        self, on_step: Callable[[str], None], variant: Callable[[Side], None] = lambda side: None
+    ) -> tuple[Side, Side]:
         self._require_local()
         has_claude = why_without_claude(self._target) is None
         if self._sides is None or any(side.has_claude != has_claude for side in self._sides):
             sides = (Naive(self._target, self._faults()), Hardened(self._target, self._faults()))
             with alone(self._lock, on_step):
                 for side in sides:
+                    variant(side)
                     on_step(f"deploying the {side.name} endpoint as {side.app_name}")
                     side.deploy(lambda line: None)
             self._sides = sides

@@ -72,3 +72,32 @@ def test_a_container_that_calls_about_a_sandbox_is_the_one_that_a_rule_takes_awa
     assert wb.launch(project, "python", code="print(1)").wait().type == "done"
     assert counts(faults) == [(1, 1)]
     assert [one.what.startswith("SandboxTerminate") for one in faults.happened()[-1:]] == [True]
+
+
+@pytest.mark.parametrize("how", [{"kill": "sandbox"}, {"kill": "sandbox", "delay_s": 0.1}, {"lose": True}], ids=str)
+def test_who_is_killed_in_the_commit_that_follows_its_end_commits_nothing(
+    faults: Faults, cloud: Running, how: dict[str, object]
+) -> None:
+    """A sandbox that has ended is there no more, but its files are still to be kept."""
+    app = modal.App.lookup("faults", create_if_missing=True)
+    with modal.Volume.ephemeral() as volume:
+        name = f"committing-{uuid.uuid4().hex[:8]}"
+        faults.add(at="commit", sandbox=name, **how)
+        sandbox = modal.Sandbox.create(app=app, name=name, volumes={"/files": volume}, timeout=600)
+        sandbox.exec("sh", "-c", "echo kept > /files/note").wait()
+        sandbox.terminate(wait=True)
+        [(matched, injected)] = counts(faults)
+        assert matched == injected >= 1
+        assert [entry.path for entry in volume.listdir("/")] == []
+
+
+def test_a_sandbox_that_commits_is_no_container(faults: Faults, cloud: Running) -> None:
+    app = modal.App.lookup("faults", create_if_missing=True)
+    with modal.Volume.ephemeral() as volume:
+        name = f"committing-{uuid.uuid4().hex[:8]}"
+        faults.add(at="commit", sandbox=name, kill="container")
+        sandbox = modal.Sandbox.create(app=app, name=name, volumes={"/files": volume}, timeout=600)
+        sandbox.exec("sh", "-c", "echo kept > /files/note").wait()
+        sandbox.terminate(wait=True)
+        assert counts(faults) == [(0, 0)]
+        assert [entry.path for entry in volume.listdir("/")] == ["note"]

@@ -53,7 +53,8 @@ class Experiment:
     One of jobs of the Claude CLI has `turns`, what the model answers: then the job without the fault is one, too.
 
     One that ends containers or deploys meets every job of the lab's apps: it has them `alone`. One that moves the
-    cloud's clock or ends the cloud has an `own_cloud`, and its sides act there one after the other.
+    cloud's clock or ends the cloud has an `own_cloud`, and its sides act there one after the other. Then `variant` may
+    say of each side how it is to be deployed there.
     """
 
     act: Act
@@ -63,6 +64,7 @@ class Experiment:
     turns: tuple[Turn, ...] = ()
     alone: bool = False
     own_cloud: bool = False
+    variant: Callable[[Side], None] = lambda side: None
 
 
 def running(code: str, **options: Any) -> Act:

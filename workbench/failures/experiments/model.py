@@ -199,7 +199,7 @@ MODEL_MEANING: dict[str, Experiment] = {
         broken=(told("model_error"),),
     ),
     "stdin-left-open": Experiment(
-        act=running("import sys\nprint(len(sys.stdin.read()))", reading=Reading(_SILENT_S)),
+        act=running("import sys\nprint(len(sys.stdin.read()))", reading=Reading(_SILENT_S), timeout_s=30),
         harm=_silent,
         broken=same("0\n"),
     ),

@@ -34,16 +34,10 @@ def _slow_creation(side: Side, project: Project) -> Outcome:
         return Outcome((running.result(),))
 
 
-def _as_one_that_creates_first(side: Side) -> None:
+def _creating_first(side: Side) -> None:
     """Have the naive endpoint answer only when it has a sandbox, as many do that tell a failure by a status."""
     if isinstance(side, Naive):
         side.creates_first = True
-        side.deploy(lambda line: None)
-
-
-def _creating_first(side: Side, project: Project) -> Outcome:
-    _as_one_that_creates_first(side)
-    return _slow_creation(side, project)
 
 
 def _redirected(seen: Outcome) -> str | None:
@@ -100,7 +94,7 @@ def _no_end(seen: Outcome) -> str | None:
 
 OWN_CLOUDS: dict[str, Experiment] = {
     "303-after-150s": Experiment(
-        act=_creating_first,
+        act=_slow_creation,
         rules=lambda side, project: (
             {
                 "rpc": "SandboxCreate*",
@@ -109,6 +103,7 @@ OWN_CLOUDS: dict[str, Experiment] = {
                 "times": 1,
             },
         ),
+        variant=_creating_first,
         harm=_redirected,
         broken=first(same("at last\n"), _headers_at_once),
         own_cloud=True,

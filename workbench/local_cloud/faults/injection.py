@@ -77,15 +77,15 @@ class Injector:
     async def on_commit(self, author: str, path: str) -> bool:
         """Apply the rules for a commit of a mount before it is made. Raises CloudError when a rule says so.
 
-        Returns False when the commit is to be lost: acknowledged, but not made. `author` begins with `kind:id` of who
-        commits; `path` is the mount's sub-path.
+        Returns False when the commit is not to be made: lost, though acknowledged, or its maker is killed in it.
+        `author` begins with `kind:id` of who commits; `path` is the mount's sub-path.
         """
         lost = False
         if self.faults:
             subject = self._targets.of_holder(author.partition(":")[2].partition(" ")[0], path)
             for fired in self._draw("commit", author, lambda: subject):
                 await self._harm(fired, subject)
-                lost = lost or fired.rule.lose
+                lost = lost or fired.rule.lose or fired.rule.ends_commit
         return not lost
 
     def on_web(self, function_id: str, path: str) -> list[Fired]:

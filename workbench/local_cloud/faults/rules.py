@@ -38,7 +38,8 @@ class FaultRule(BaseModel):
     when nobody has renewed it for `lease_s` seconds of the machine's clock.
 
     A rule with `kill`, `preempt` or `exhaust` matches only calls about something running that it can end: the program
-    or the sandbox that the request names, and the container that calls or whose function the call is about.
+    or the sandbox that the request names, and the container that calls or whose function the call is about. Who is
+    killed in a commit does not make it, also when it is the one that follows its end.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -130,6 +131,11 @@ class FaultRule(BaseModel):
         return next(self._ended_parts(), None) is not None
 
     @property
+    def ends_commit(self) -> bool:
+        """Whether it kills who commits, so that nothing is committed."""
+        return self.at == "commit" and self.kill is not None
+
+    @property
     def only_ends(self) -> bool:
         """Whether it does nothing but that."""
         given = {name for name in ACTIONS if _does_something(name, getattr(self, name))}
@@ -155,22 +161,6 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "kill": get_args(Part),
     "exhaust": ("memory", "disk"),
 }
-ACTIONS = frozenset(
-    (
-        "delay_s",
-        "status",
-        "kill",
-        "preempt",
-        "exhaust",
-        "bytes_per_s",
-        "lose",
-        "http_status",
-        "buffer_bytes",
-        "cut_after_s",
-        "idle_cut_s",
-        "slice_bytes",
-    )
-)
 _OF_CALLS = frozenset(("delay_s", "status", "kill", "preempt", "exhaust"))
 _ALLOWED: dict[At, frozenset[str]] = {
     "call": _OF_CALLS,
@@ -191,6 +181,9 @@ _ALLOWED: dict[At, frozenset[str]] = {
         )
     ),
 }
+
+
+ACTIONS = frozenset[str]().union(*_ALLOWED.values())
 
 
 def _does_something(name: str, value: object) -> bool:

@@ -1,5 +1,7 @@
 """The targets of faults: finds the sandbox or container that a call concerns, and kills, preempts or exhausts it."""
 
+import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -10,6 +12,9 @@ from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.faults.rules import FaultRule, Subject
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.functions.task import Task
+from workbench.local_cloud.sandboxes.engine.exec_registry import ExecRegistry
+from workbench.local_cloud.sandboxes.engine.execs import Exec
+from workbench.local_cloud.sandboxes.engine.spec import SandboxStartFailedError
 from workbench.local_cloud.sandboxes.limits.watchdog import Exceeded
 from workbench.local_cloud.sandboxes.sandbox_records import Record
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
@@ -19,6 +24,7 @@ _EXCEEDED = {
     "memory": Exceeded("memory", "it used up its memory, as an injected fault"),
     "disk": Exceeded("workspace", "it used up its disk, as an injected fault"),
 }
+_KILLED_S = 5.0
 _ARGV_CHARS = 4096  # more is not matched
 
 
@@ -62,23 +68,23 @@ class FaultTargets:
 
     def reaches(self, rule: FaultRule, subject: Subject) -> bool:
         """Whether the subject has what the rule ends; True for a rule that ends nothing."""
+        if rule.ends_commit:
+            return (self._record(subject.sandbox_id, subject.task_id) is not None) == (rule.kill == "sandbox")
         return not rule.ends_something or bool(self._ends(rule, subject))
 
     async def harm(self, rule: FaultRule, subject: Subject) -> bool:
         """Kill, preempt or exhaust the subject as the rule says; returns whether it has ended anything."""
-        ends = self._ends(rule, subject)
-        for end in ends:
-            await end()
-        return bool(ends)
+        ended = [await end() for end in self._ends(rule, subject)]
+        return any(one is not False for one in ended) or rule.ends_commit
 
-    def _ends(self, rule: FaultRule, subject: Subject) -> list[Callable[[], Awaitable[None]]]:
-        """What ends the parts of the subject that run and that the rule means."""
+    def _ends(self, rule: FaultRule, subject: Subject) -> list[Callable[[], Awaitable[bool | None]]]:
+        """What ends the parts of the subject that run and that the rule means; False of one that ended by itself."""
         record = self._record(subject.sandbox_id, subject.task_id)
-        found: list[Callable[[], Awaitable[None]]] = []
+        found: list[Callable[[], Awaitable[bool | None]]] = []
         if record is not None and (sandbox := record.sandbox) is not None and not sandbox.closed:
             run = sandbox.execs.find(subject.exec_id)
             if rule.kill == "exec" and run is not None and run.poll() is None:
-                found.append(partial(sandbox.execs.kill, subject.exec_id))
+                found.append(partial(_kill, sandbox.execs, run))
             if rule.kill == "sandbox":
                 found.append(sandbox.terminate)
             if rule.exhaust is not None and sandbox.exceeded is None:
@@ -124,6 +130,16 @@ class FaultTargets:
             return self._sandboxes.get(sandbox_id) if sandbox_id else self._sandboxes.by_task(task_id)
         except CloudError:
             return None
+
+
+async def _kill(execs: ExecRegistry, run: Exec) -> bool:
+    """Kill a program; returns whether it has ended by that. Its output may end some time before it does."""
+    try:
+        async with asyncio.timeout(_KILLED_S):
+            await execs.kill(run.exec_id)
+            return (await run.wait()).signal == signal.SIGKILL
+    except (SandboxStartFailedError, TimeoutError):  # the sandbox ends, and all in it
+        return False
 
 
 def _argv(request: Message, record: Record) -> str:
