@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from workbench.files.history import BlamedLine, CommitInfo, FileChange, HistoryError, HistoryUnavailableError
     from workbench.files.preview import Preview
     from workbench.files.project_files import ProjectVolume, VolumeEntry
-    from workbench.labels import Labels, LabelsUnreadableError, RunLabel, SavedFilter
     from workbench.panel import load_ipython_extension as load_ipython_extension
     from workbench.panel import open as open  # noqa: A004  # workbench.open
     from workbench.runs.archive import ArchiveUnavailableError, ArchiveUnreadableError, RunArchive, RunNotArchivedError
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.runs.bisection import Bisection, FirstDifference
     from workbench.runs.client import AsyncClient, Received, RequestRefusedError, StreamLostError
     from workbench.runs.comparison import Comparison
+    from workbench.runs.labels import Labels, LabelsUnreadableError, RunLabel, SavedFilter
     from workbench.runs.project import Project, make_request
     from workbench.runs.recordings import Recording, RecordingUnreadableError
     from workbench.runs.run import Run
@@ -77,10 +77,10 @@ _HOMES = {
     "FileChange": "workbench.files.history",
     "HistoryError": "workbench.files.history",
     "HistoryUnavailableError": "workbench.files.history",
-    "Labels": "workbench.labels",
-    "LabelsUnreadableError": "workbench.labels",
-    "RunLabel": "workbench.labels",
-    "SavedFilter": "workbench.labels",
+    "Labels": "workbench.runs.labels",
+    "LabelsUnreadableError": "workbench.runs.labels",
+    "RunLabel": "workbench.runs.labels",
+    "SavedFilter": "workbench.runs.labels",
     "Recording": "workbench.runs.recordings",
     "RecordingUnreadableError": "workbench.runs.recordings",
     "load_ipython_extension": "workbench.panel",

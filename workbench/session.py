@@ -10,13 +10,15 @@ import modal
 from modal.exception import NotFoundError
 
 from modal_app import DEFAULT_APP_NAME
-from modal_app.contract.proof import Check
+from modal_app.contract.proof import Bundle, Check
 from modal_app.contract.requests import Request
 from modal_app.model.traffic import Traffic
 from modal_app.runs.run_records import Records
 from modal_app.runs.shared_state import SharedState, traffic_name
+from modal_app.sandboxes.fleet import project_name
 from workbench.checks.lines import COLD_START_S, Line, Report
-from workbench.cloud_control.controls import Clock, CloudControl, ControlUnavailableError, Faults
+from workbench.cloud_control.controls import Clock, CloudControl, ControlError, ControlUnavailableError, Faults
+from workbench.cloud_control.fault_log import EndedRun, FaultLog
 from workbench.deployment import deploy as deployment
 from workbench.deployment import targets
 from workbench.deployment.deployments import Deployments
@@ -25,13 +27,13 @@ from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.targets import Target, TargetUnavailableError
 from workbench.files.history import HistoryClient
 from workbench.files.project_files import ProjectVolume
-from workbench.labels import Labels
 from workbench.runs import replay as replaying
 from workbench.runs.archive import RunArchive
 from workbench.runs.background_loop import BackgroundLoop
 from workbench.runs.bisection import NO_FILES, Bisection, bisect
 from workbench.runs.client import PATIENCE_S, AsyncClient
 from workbench.runs.comparison import Comparison, compare
+from workbench.runs.labels import Labels
 from workbench.runs.project import Project, make_request
 from workbench.runs.recordings import Recording
 from workbench.runs.run import Run
@@ -194,14 +196,14 @@ class Workbench:
 
     def start(self, request: Request, *, key: str = "") -> Run:
         """Start a run of a parsed request and return at once; `key` as in `launch`."""
-        return Run(self._connected(), self._loop, request, proof=self._proof, key=key)
+        return Run(self._connected(), self._loop, request, proof=self._proof, fault=self._fault_of, key=key)
 
     def attach(self, run_id: str) -> Run:
         """Follow a run that was started elsewhere, or earlier, from its first event.
 
         `wait` of the Run raises RequestRefusedError when there is no such run, or it is no longer kept.
         """
-        return Run(self._connected(), self._loop, None, proof=self._proof, run_id=run_id)
+        return Run(self._connected(), self._loop, None, proof=self._proof, fault=self._fault_of, run_id=run_id)
 
     def _proof(self, run_id: str, wait_s: float) -> Sequence[Check]:
         return self.runs.verify(run_id, wait_s=wait_s)
@@ -244,7 +246,35 @@ class Workbench:
             volume.hydrate()
         except NotFoundError:
             raise self._nothing_deployed() from None
-        return RunArchive(volume, Records(SharedState.named(self.app_name)), self._loop)
+        return RunArchive(volume, Records(SharedState.named(self.app_name)), self._loop, faults=self._blame)
+
+    def _blame(self) -> Callable[[Bundle], str]:
+        """What tells which fault rule of the local cloud has ended a run; nothing does on other targets."""
+        if self.target.kind != "local":
+            return lambda _bundle: ""
+        try:
+            log = FaultLog.read(self.faults)
+        except ControlError:
+            return lambda _bundle: ""
+        return lambda bundle: log.cause(_ended(self.app_name, bundle))
+
+    def _fault_of(self, run: Run) -> str:
+        """The fault rule of the local cloud that has ended a run which was watched from here; "" where none has."""
+        if self.target.kind != "local":
+            return ""
+        asked, end = run.request, run.terminal
+        seen = EndedRun(
+            app=self.app_name,
+            code=run.state.code or run.state.condition,
+            sandbox_id=end.sandbox.id if end is not None and end.sandbox is not None else "",
+            sandbox_name=project_name(asked.user_id, asked.project_id) if asked is not None else "",
+            accepted_at_ms=run.began_at_ms,
+            ended_at_ms=run.ended_at_ms,
+        )
+        try:
+            return FaultLog.read(self.faults).cause(seen)
+        except ControlError:
+            return ""
 
     @property
     def labels(self) -> Labels:
@@ -351,6 +381,17 @@ class Workbench:
 
     def __repr__(self) -> str:
         return f"Workbench(target={self.target.kind!r}, app_name={self.app_name!r})"
+
+
+def _ended(app_name: str, bundle: Bundle) -> EndedRun:
+    return EndedRun(
+        app=app_name,
+        code=bundle.outcome,
+        sandbox_id=bundle.sandbox.id if bundle.sandbox else "",
+        sandbox_name=project_name(bundle.user_id, bundle.project_id),
+        accepted_at_ms=bundle.accepted_at_ms,
+        ended_at_ms=bundle.ended_at_ms,
+    )
 
 
 def connect(

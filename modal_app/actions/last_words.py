@@ -34,18 +34,29 @@ def last_words(stderr: str) -> str:
     When it has said something else after that error, its last line follows. What has the form of no error is told by
     its last line alone.
     """
-    lines = [line.rstrip() for line in _COLOURS.sub("", stderr).splitlines()]
-    lines = [line for line in lines if line and not _NO_REASON.match(line)]
-    if not lines:
-        return ""
-    found = max(_exception(lines), _error(lines))
-    if found < 0:
-        return one_line(lines[-1].strip())
-    words = one_line(lines[found].strip(_MARGIN))
-    last = lines[-1]
-    if found < len(lines) - 1 and last == last.lstrip(_MARGIN):
+    lines = _told(stderr)
+    words = one_line(_line(lines))
+    last = lines[-1] if lines else ""
+    if last.strip(_MARGIN) != _line(lines) and last == last.lstrip(_MARGIN):
         words += f"; its last line: {one_line(last)}"
     return words
+
+
+def reason_line(stderr: str) -> str:
+    """The whole line that `last_words` begins with, without the margin of a group of exceptions."""
+    return _line(_told(stderr))
+
+
+def _told(stderr: str) -> list[str]:
+    lines = [line.rstrip() for line in _COLOURS.sub("", stderr).splitlines()]
+    return [line for line in lines if line and not _NO_REASON.match(line)]
+
+
+def _line(lines: list[str]) -> str:
+    found = max(_exception(lines), _error(lines))
+    if found >= 0:
+        return lines[found].strip(_MARGIN)
+    return lines[-1].strip() if lines else ""
 
 
 def _exception(lines: list[str]) -> int:

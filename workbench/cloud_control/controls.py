@@ -58,13 +58,17 @@ class ActiveFault(_Fact):
 
 
 class InjectedFault(_Fact):
-    """One injected fault: its rule, its time (Unix seconds by the cloud's clock), the RPC, commit or path it hit."""
+    """One injected fault: its rule, its time, the RPC, commit or path it hit.
+
+    Times are Unix seconds: `at_s` by the cloud's clock, which can be moved, `real_s` by the machine's.
+    """
 
     rule_id: str
     at_s: float
     at: str
     what: str
     subject: dict[str, str]
+    real_s: float
 
 
 class Coverage(_Fact):

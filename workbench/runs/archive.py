@@ -8,9 +8,9 @@ import asyncio
 import builtins
 import re
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import modal
@@ -30,6 +30,9 @@ from workbench.runs.project import Project
 
 T = TypeVar("T")
 
+Blame = Callable[[Bundle], str]
+"""Tells which fault rule has ended a run; "" where none has."""
+
 MAX_BUNDLE_BYTES = 256 * 1024  # a real one has about two thousand bytes
 MAX_STREAM_BYTES = 1024**3  # held in memory when a run is read or checked
 MAX_TRAFFIC_BYTES = 128 * 1024 * 1024  # four times what a run's archive holds at most
@@ -45,6 +48,10 @@ _NOT_THERE = (
 )
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _none(_bundle: Bundle) -> str:
+    return ""
 
 
 class RunNotArchivedError(WorkbenchError):
@@ -65,7 +72,16 @@ class RunArchive:
     Every call raises ArchiveUnavailableError when it fails.
     """
 
-    def __init__(self, volume: modal.Volume, records: Records, loop: BackgroundLoop) -> None:
+    def __init__(
+        self,
+        volume: modal.Volume,
+        records: Records,
+        loop: BackgroundLoop,
+        *,
+        faults: Callable[[], Blame] = lambda: _none,
+    ) -> None:
+        """`faults` gives what tells which fault rule has ended a run; it is asked once for each list."""
+        self._faults = faults
         self._volume = volume
         self._records = records
         self._loop = loop
@@ -77,7 +93,10 @@ class RunArchive:
         one way: `done`, the code of an error, or `error` for any error. Runs whose facts cannot be read are listed only
         when neither is given. At most MAX_LOOKED_AT runs are looked at.
         """
-        return self._call(self._list(_Filter.of(project, outcome), limit), _LIST_S)
+        found = self._call(self._list(_Filter.of(project, outcome), limit), _LIST_S)
+        blame = self._faults()
+        runs = tuple(one if one.bundle is None else replace(one, fault=blame(one.bundle)) for one in found)
+        return replace(found, runs=runs)
 
     def live(self) -> tuple[RunRecord, ...]:
         """The runs that go on now, the newest first, at most MAX_LIVE; `Workbench.attach` follows one."""
@@ -93,7 +112,8 @@ class RunArchive:
 
         Raises RunNotArchivedError, ArchiveUnreadableError, and ContractError `invalid_request` for a malformed id.
         """
-        return self._find(run_id, wait_s, whole=True)
+        found = self._find(run_id, wait_s, whole=True)
+        return replace(found, fault=self._faults()(found.bundle))
 
     def verify(self, run_id: str, *, wait_s: float = 0) -> tuple[Check, ...]:
         """Check a run by its archive; files that are missing or unreadable make a failed check.

@@ -44,12 +44,18 @@ class ListedRun:
     run_id: str
     bundle: Bundle | None
     problem: str = ""
+    fault: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, by what its proof says, or by the fault rule of the local cloud that has ended it."""
+        return "" if self.bundle is None else why(self.bundle, self.fault)
 
     def row(self) -> tuple[str, ...]:
         """The cells of the line, safe to print."""
         if self.bundle is None:
             return (self.run_id, "", "", "", "unreadable", "", "", "", one_line(self.problem))
-        return _row(self.run_id, self.bundle)
+        return _row(self.run_id, self.bundle, self.reason)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class RunList(Sequence[ListedRun]):
         Each has the run's id, project, action, outcome, reason, the time it was accepted, seconds in all (`took_s`) and
         of each step (`run_s`, `commit_s` and so on), bytes and events, and its estimated dollars (`usd`).
         """
-        return [_record(one.bundle) for one in self.runs if one.bundle is not None]
+        return [_record(one.bundle) | {"reason": one.reason} for one in self.runs if one.bundle is not None]
 
     def frame(self) -> Any:
         """The same as a pandas DataFrame, with times in UTC. Raises PandasMissingError when pandas is not installed."""
@@ -114,7 +120,8 @@ class RunList(Sequence[ListedRun]):
 class ArchivedRun:
     """One ended run: the id under which it was found, its proof, and its events as the bytes that readers got.
 
-    As JSON also the `request`, and for a job of the Claude CLI `traffic`, its exchanges with the model.
+    As JSON also the `request`, and for a job of the Claude CLI `traffic`, its exchanges with the model. `fault` is the
+    fault rule that has ended it, where the local cloud remembers one.
     """
 
     run_id: str
@@ -122,6 +129,7 @@ class ArchivedRun:
     stream: bytes
     request: bytes = b""
     traffic: bytes = b""
+    fault: str = ""
 
     @cached_property
     def _parsed(self) -> tuple[tuple[Event, ...], str]:
@@ -164,10 +172,15 @@ class ArchivedRun:
 
     @property
     def reason(self) -> str:
-        """Why the run failed, safe to print: the program's last words, else the error's message; "" when it is done."""
+        """Why the run failed, safe to print; "" when it is done.
+
+        It is the fault rule that has ended it, else the program's last words, else the error's message.
+        """
         end = self.terminal
         if not isinstance(end, ErrorEvent):
             return ""
+        if self.fault:
+            return self.fault
         words = last_words(self.text("stderr")[-STDERR_CHARS:]) if end.code is ErrorCode.PROCESS_FAILED else ""
         return words or one_line(end.message)
 
@@ -262,9 +275,9 @@ def _record(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def why(bundle: Bundle) -> str:
-    """Why a run failed, by its proof alone, safe to print: the program's last words, else the error's message."""
-    return one_line(bundle.reason or bundle.message, _REASON)
+def why(bundle: Bundle, fault: str = "") -> str:
+    """Why a run failed, safe to print: the fault rule that has ended it, the program's last words, or its message."""
+    return fault or one_line(bundle.reason or bundle.message, _REASON)
 
 
 def badge(check: Check) -> str:
@@ -272,7 +285,7 @@ def badge(check: Check) -> str:
     return "✓" if check.ok else "✗"
 
 
-def _row(run_id: str, bundle: Bundle) -> tuple[str, ...]:
+def _row(run_id: str, bundle: Bundle, reason: str) -> tuple[str, ...]:
     cells = (
         _when(bundle.accepted_at_ms),
         bundle.action,
@@ -282,7 +295,7 @@ def _row(run_id: str, bundle: Bundle) -> tuple[str, ...]:
         _start(bundle),
         _cost(bundle),
     )
-    return (run_id, *(one_line(cell, 40) for cell in cells), why(bundle))
+    return (run_id, *(one_line(cell, 40) for cell in cells), reason)
 
 
 def _when(at_ms: int) -> str:

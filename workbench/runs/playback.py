@@ -45,6 +45,7 @@ class Playback:
 
     reconnects = 0
     reconnecting = False
+    fault = ""  # a recording tells nothing of a cloud's rules
 
     def __init__(
         self, recorded: Recorded | Iterable[Event], *, speed: float = 1.0, clock: Callable[[], float] = time.monotonic

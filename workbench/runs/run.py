@@ -48,11 +48,17 @@ class Run:
         request: Request | None,
         *,
         proof: Proof,
+        fault: "Callable[[Run], str]" = lambda _run: "",
         run_id: str = "",
         key: str = "",
     ) -> None:
         self.request = request
         self._proof = proof
+        self._find_fault = fault
+        self._fault: str | None = None
+        self.began_at_ms = int(time.time() * 1000)
+        """When it was asked for here, in Unix time; `ended_at_ms` is when its end was known here, or 0."""
+        self.ended_at_ms = 0
         self._attached_to = run_id
         self._key = key
         self._stream: EventStream | None = None
@@ -127,6 +133,21 @@ class Run:
     def timeline(self) -> Timeline:
         """How long each phase and step has taken so far."""
         return timeline(self.events)
+
+    @property
+    def fault(self) -> str:
+        """The fault rule of the local cloud that has ended the run; "" where none has. Asks the cloud once."""
+        if not self._state.ended or self._state.condition == "done":
+            return ""
+        if self._fault is None:
+            self._fault = self._find_fault(self)
+        return self._fault
+
+    @property
+    def reason(self) -> str:
+        """Why the run failed, safe to print: the fault rule, else the program's last words, else the message; or ""."""
+        state = self._state
+        return (self.fault or state.reason or one_line(state.message)) if state.code else ""
 
     def text(self, channel: Channel = "stdout") -> str:
         """What the job printed to a channel, as far as it is kept; without text that the model has replaced."""
@@ -259,13 +280,14 @@ class Run:
 
     def _end(self) -> None:
         with self._changed:
+            self.ended_at_ms = int(time.time() * 1000)
             listeners, self._end_listeners = self._end_listeners, []
         for listener in listeners:
             listener()
 
     def __repr__(self) -> str:
         state = self._state
-        reason = f", {state.reason or one_line(state.message)} ({state.code})" if state.code else ""
+        reason = f", {self.reason} ({state.code})" if state.code else ""
         return f"Run({self.run_id or 'not accepted yet'}, {state.condition}{reason})"
 
     def view(self) -> "RunView":

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from modal_app.actions.last_words import last_words
+from modal_app.actions.last_words import last_words, reason_line
 from modal_app.contract.errors import ErrorCode
 from modal_app.contract.events import (
     Channel,
@@ -53,6 +53,11 @@ class ViewState:
     def reason(self) -> str:
         """What a program that failed said last on stderr, on one printable line: the job's own words; else ""."""
         return last_words(self.stderr) if self.code == ErrorCode.PROCESS_FAILED else ""
+
+    @property
+    def reason_line(self) -> str:
+        """The line of stderr that `reason` begins with; "" where it has none."""
+        return reason_line(self.stderr) if self.code == ErrorCode.PROCESS_FAILED else ""
 
     @property
     def ended(self) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TypedDict
 
-from workbench.labels import Labels, LabelsUnreadableError
+from workbench.runs.labels import Labels, LabelsUnreadableError
 from workbench.runs.project import Project
 from workbench.session import Workbench
 

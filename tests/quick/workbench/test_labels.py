@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.contract.errors import ContractError, ErrorCode
-from workbench.labels import MOST_FILTERS, NAME_CHARS, NOTE_CHARS, Labels, LabelsUnreadableError, RunLabel
+from workbench.runs.labels import MOST_FILTERS, NAME_CHARS, NOTE_CHARS, Labels, LabelsUnreadableError, RunLabel
 from workbench.runs.project import Project
 from workbench.widgets.projects import called, offered
 

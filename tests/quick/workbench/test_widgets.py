@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modal_app.contract import sse
-from modal_app.contract.events import DoneEvent, Event, Phase, StatusEvent, StreamEvent
+from modal_app.contract.events import DoneEvent, ErrorEvent, Event, Phase, StatusEvent, StreamEvent
 from tests.conftest import wait_until
 from tests.quick.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
 from tests.quick.workbench.test_recordings import BUNDLE_OF_RUN, RUN_ID
@@ -162,6 +162,46 @@ def test_a_page_asks_for_rows_matches_bodies_and_copies() -> None:
     assert (told["rows"], told["of"]) == (2, 2)
     told, text = view.ask(type="copy", **plain, unfolded=[tool])
     assert '  "file_path": "index.html",' in text.splitlines()
+    view.close()
+
+
+BEGINS = "Traceback (most recent call last):"
+BROKE = "ValueError: it broke"
+REASONS = {
+    "the exception of the traceback": (f"a warning\n{BEGINS}\n  File 'job.py'\n{BROKE}\n", BROKE),
+    "the last of two": (f"{BEGINS}\n  x\nKeyError: 'a'\n\nDuring handling:\n\n{BEGINS}\n  y\n{BROKE}\n", BROKE),
+    "not what repeats its words": (f"{BROKE} (at once)\n{BEGINS}\n  {BROKE}\n{BROKE}\nsaid: {BROKE} indeed\n", BROKE),
+    "what git says": ("hint: try this\nfatal: not a git repository\nusage: git\n", "fatal: not a git repository"),
+    "a last line without a form": ("first\nsecond\n", "second"),
+    "a coloured one": ("x\n\x1b[31mTypeError: no\x1b[0m\n", "TypeError: no"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_to_error_goes_to_the_line_of_the_reason(name: str) -> None:
+    """Wherever else the same words stand, and whatever comes later; a second press goes on to how the run ended."""
+    stderr, line = REASONS[name]
+    stamps = {"run_id": "r", "at_ms": 1, "elapsed_ms": 1}
+    events: list[Event] = [
+        StreamEvent(**stamps, seq=1, channel="stdout", text="out\nValueError: it broke\n"),
+        StreamEvent(**stamps, seq=2, channel="stderr", text=stderr),
+        StreamEvent(**stamps, seq=3, channel="stdout", text="out again\n"),
+        ErrorEvent(**stamps, seq=4, code="process_failed", message="m", recoverable=False, exit_code=1),
+    ]
+    view = Heard(Playback(events))
+    view.run.seek(10)  # type: ignore[attr-defined]  # a playback
+    plain: dict[str, Any] = {"hidden": [], "wanted": ""}
+    told, _ = view.ask(type="match", **plain, sought=None, number=-1, by=1)
+    _, rows = view.ask(type="rows", **plain, **{"from": told["place"]}, count=1)
+    assert line in rows[0][4]
+    assert rows[0][1] == "stderr"
+    assert view.reason.startswith(line)
+    told, _ = view.ask(type="match", **plain, sought=None, number=told["number"], by=1)
+    _, rows = view.ask(type="rows", **plain, **{"from": told["place"]}, count=1)
+    assert rows[0][1] == "error"
+    hidden: dict[str, Any] = {"hidden": ["stderr"], "wanted": ""}
+    told, _ = view.ask(type="match", **hidden, sought=None, number=-1, by=1)
+    assert view.ask(type="rows", **hidden, **{"from": told["place"]}, count=1)[1][0][1] == "error"
     view.close()
 
 

@@ -412,3 +412,31 @@ def test_notebooks_show_a_table_and_a_run(wb: Workbench, runs: dict[str, Run], a
         assert text in shown["text/html"]
         assert text in shown["text/plain"]
     assert parse_event(archived.events[0].model_dump_json()) == archived.events[0]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"at": "call", "rpc": "SandboxCreate*", "status": "RESOURCE_EXHAUSTED"},
+        {"at": "stream", "rpc": "TaskExecStdioRead", "kill": "sandbox"},
+        {"at": "commit", "status": "INTERNAL"},
+    ],
+)
+def test_the_fault_rule_that_ended_a_run_is_its_reason(wb: Workbench, rule: dict[str, str]) -> None:
+    """Of the run itself, of its archive and in every list; a run that nothing ended names none."""
+    project = Project.new()
+    with wb.faults.injected(**rule) as rule_id:
+        run = wb.launch(project, "python", code="print('hello', flush=True); open('a', 'w').write('x')")
+        assert run.wait().type == "error"
+    assert run.reason.startswith(f"fault rule {rule_id} (at={rule['at']}")
+    assert f"fault rule {rule_id}" in repr(run)
+    found = wb.runs.get(run.run_id, wait_s=30)
+    assert found.reason.startswith(f"fault rule {rule_id}")
+    assert f"fault rule {rule_id}" in dict(found.facts())["reason"]
+    listed = wb.runs.list(project=project)
+    assert listed[0].reason.startswith(f"fault rule {rule_id}")
+    assert listed.records()[0]["reason"].startswith(f"fault rule {rule_id}")
+    well = wb.launch(project, "python", code="raise SystemExit('of its own')")
+    well.wait()
+    assert "of its own" in well.reason
+    assert "of its own" in wb.runs.get(well.run_id, wait_s=30).reason

@@ -228,13 +228,14 @@ class Active:
 
 @dataclass(frozen=True)
 class Injection:
-    """One injected fault; `at_s` is Unix time by the cloud's clock, `what` as for `Faults.draw`."""
+    """One injected fault; `what` as for `Faults.draw`. `at_s` is Unix time by the cloud's clock, `real_s` real."""
 
     rule_id: str
     at_s: float
     at: At
     what: str
     subject: Subject
+    real_s: float
 
 
 @dataclass(frozen=True)
@@ -330,7 +331,7 @@ class Faults:
                 continue
             active.injected += 1
             # Without the program's words: they may hold anything, and the rule tells which were meant.
-            injection = Injection(active.rule_id, self._now(), at, what, replace(known, argv=""))
+            injection = Injection(active.rule_id, self._now(), at, what, replace(known, argv=""), time.time())
             self._happened.append(injection)
             _log.warning("fault.injected", rule_id=active.rule_id, at=at, what=what, sandbox_id=known.sandbox_id)
             fired.append(Fired(rule, active, injection))

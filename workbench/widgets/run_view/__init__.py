@@ -66,6 +66,7 @@ class RunView(Panel):
         self.input = described(self.run.request) if self.run.request is not None else ""
         self._proved = threading.Event()
         self._has_messages = False
+        self._fault = ""
         self._paging = Paging(self.run, self.send)
         self._unsent = Gathered[Event](self, BATCH_S, self._send_events)
         self._stop = self.run.listen(self._on_event)
@@ -155,6 +156,8 @@ class RunView(Panel):
 
     def _prove(self) -> None:
         try:
+            self._fault = self.run.fault
+            self.soon(self._sync_state)
             if self.run.state.run_id:  # else it was refused, so it has no archive
                 self._check()
         finally:
@@ -177,7 +180,7 @@ class RunView(Panel):
             self.run_id = state.run_id
             self.phase = state.phase
             self.message = one_line(state.message)
-            self.reason = state.reason
+            self.reason = self._fault or state.reason
             self.code = state.code
             self.exit_code = state.exit_code
             self.elapsed_ms = min(state.elapsed_ms, LATEST_MS)

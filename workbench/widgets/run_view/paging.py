@@ -21,6 +21,8 @@ SNAPSHOT_ROWS = 20_000  # that a new page gets, which it has when the kernel has
 WINDOW_ROWS = 512  # in one answer
 COPY_ROWS, COPY_CHARS = 100_000, 8 * 1024 * 1024
 MAX_SOUGHT = 1000  # characters
+_LINE_CHARS = 200  # by which a line is known
+_REASONS = 64  # rows with the words of the reason, of which the newest are looked at
 LOOKING_S = 0.15  # for one answer
 _SELECTIONS = 8  # that are kept up to date
 _MOST = 2**53
@@ -108,14 +110,17 @@ class Paging:
         hits = self._hits(spec, sought)
         chosen.advance(LOOKING_S)
         hits.advance(LOOKING_S)
-        found = _next(hits, number, by, stay=stay)
+        reason, told = self._reason(spec) if sought is None and by > 0 else (None, True)
+        found = _next(hits, number, by, stay=stay) if reason in (None, number) else reason
         if found is None and by > 0 and not hits.whole and isinstance(hits, Matching):
             found = hits.first_after(number - stay, LOOKING_S)
+        if not told:
+            found = None  # where the reason stands is not known yet
         place = None if found is None or not chosen.knows(found) else chosen.place(found)
         at = None if found is None or not hits.knows(found) else hits.place(found) - hits.begin
-        told = {"number": found if place is not None else None, "place": place, "at": at}
-        whole = hits.whole and chosen.whole
-        self._send({"type": "match", "ask": ask, **told, "total": hits.end - hits.begin, "whole": whole}, [])
+        answer = {"number": found if place is not None else None, "place": place, "at": at}
+        whole = hits.whole and chosen.whole and told
+        self._send({"type": "match", "ask": ask, **answer, "total": hits.end - hits.begin, "whole": whole}, [])
 
     def _hits(self, spec: _Spec, sought: str | None) -> Selection:
         """What is searched for, among the rows that pass the filter; None: what tells of an error."""
@@ -127,6 +132,23 @@ class Paging:
         return (
             worst if worst.end > worst.begin or not worst.whole else self._selection((hidden, wanted, None, "stderr"))
         )
+
+    def _reason(self, spec: _Spec) -> tuple[int | None, bool]:
+        """The number of the row that tells why the program failed, and whether all rows were looked at.
+
+        None where none of those that pass the filter does.
+        """
+        line = visible(self._source.state.reason_line)[:_LINE_CHARS]
+        if not line:
+            return None, True
+        hidden, wanted, _, _ = spec
+        told = self._selection((hidden, wanted, line, "stderr"))
+        told.advance(LOOKING_S)
+        newest = told.numbers(max(told.begin, told.end - _REASONS), told.end)
+        numbers, rows = _kept(self._now(), newest)
+        exact = [one for one, row in zip(numbers, rows, strict=True) if row.text.strip(" |+")[:_LINE_CHARS] == line]
+        found = exact or numbers
+        return (found[-1] if found else None), told.whole
 
     def _body(self, ask: int, number: int) -> None:
         _, rows = _kept(self._now(), [number])

@@ -49,6 +49,10 @@ class Source(Protocol):
     def request(self) -> Request | None:
         """What the run was asked; None when that is not known."""
 
+    @property
+    def fault(self) -> str:
+        """The fault rule that has ended it, as far as the local cloud remembers it; else "". May block."""
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every event from now on, in any thread; returns a function that ends that."""
 
@@ -101,6 +105,11 @@ class Ended:
     def request(self) -> Request | None:
         """What the run was asked, as far as the archive has it."""
         return self.run.asked
+
+    @property
+    def fault(self) -> str:
+        """The fault rule that has ended it."""
+        return self.run.fault
 
     @property
     def timeline(self) -> Timeline:

@@ -23,11 +23,12 @@ def still(source: Source, proof: list[dict[str, object]], proof_note: str) -> St
         f"{html.escape(text)}</pre>"
         for title, text in _parts(source, output, "\n".join(checks))
     )
+    line = ", ".join(filter(None, [source.fault if state.ended else "", headline(state)]))
     colour = _COLOURS.get(state.condition, "#616161")
     return Still(
         html=f'<div class="workbench-run"><strong style="color:{colour}">{state.condition}</strong> '
-        f"<code>{html.escape(name)}</code> {html.escape(headline(state))}{escaped}</div>",
-        plain="\n".join(filter(None, [f"Run {name}: {state.condition}, {headline(state)}", *bars, output, *checks])),
+        f"<code>{html.escape(name)}</code> {html.escape(line)}{escaped}</div>",
+        plain="\n".join(filter(None, [f"Run {name}: {state.condition}, {line}", *bars, output, *checks])),
     )
 
 

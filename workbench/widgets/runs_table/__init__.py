@@ -18,7 +18,7 @@ import traitlets
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from modal_app.runs.run_records import RunRecord
-from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList, why
+from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
 from workbench.runs.comparison import Comparison, written_by
 from workbench.runs.project import Project
 from workbench.runs.recordings import Recording
@@ -239,7 +239,7 @@ def _row(one: ListedRun) -> Row:
     return Row(
         run_id=one.run_id,
         cells=list(one.row()[1:-1]),
-        reason=why(bundle) if bundle else "",
+        reason=one.reason,
         at_ms=bundle.accepted_at_ms if bundle else 0,
         took_ms=bundle.ended_at_ms - bundle.accepted_at_ms if bundle else 0,
         usd=bundle.cost.usd if bundle and bundle.cost else 0.0,
