@@ -24,6 +24,7 @@ from workbench.deployment import targets
 from workbench.deployment.deployments import Deployments
 from workbench.deployment.endpoint import Endpoint
 from workbench.deployment.model_backing import why_without_claude
+from workbench.deployment.sandbox_use import sandbox_use
 from workbench.deployment.targets import Target, TargetUnavailableError
 from workbench.files.history import HistoryClient
 from workbench.files.project_files import ProjectVolume
@@ -34,6 +35,7 @@ from workbench.runs.bisection import NO_FILES, Bisection, bisect
 from workbench.runs.client import PATIENCE_S, AsyncClient
 from workbench.runs.comparison import Comparison, compare
 from workbench.runs.labels import Labels
+from workbench.runs.measured import Measured, Use
 from workbench.runs.project import Project, make_request
 from workbench.runs.recordings import Recording
 from workbench.runs.run import Run
@@ -43,6 +45,11 @@ if TYPE_CHECKING:
     from workbench.deployment.model_answers import Model
     from workbench.failures.lab import FailureLab
 
+_NO_SAMPLE = "no sample was taken of it: the first one is taken after a second, then one every few seconds"
+_NOT_MEASURED = {
+    "modal": "Modal does not tell what one run used while it went on; its dashboard has the sandbox's figures",
+    "url": "an endpoint given by URL does not tell what its sandboxes use",
+}
 _CLOSE_S = 15.0
 _JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ended
 _LAY_DOWN_S = 120.0
@@ -196,14 +203,30 @@ class Workbench:
 
     def start(self, request: Request, *, key: str = "") -> Run:
         """Start a run of a parsed request and return at once; `key` as in `launch`."""
-        return Run(self._connected(), self._loop, request, proof=self._proof, fault=self._fault_of, key=key)
+        return Run(
+            self._connected(),
+            self._loop,
+            request,
+            proof=self._proof,
+            fault=self._fault_of,
+            measure=self._measure_run,
+            key=key,
+        )
 
     def attach(self, run_id: str) -> Run:
         """Follow a run that was started elsewhere, or earlier, from its first event.
 
         `wait` of the Run raises RequestRefusedError when there is no such run, or it is no longer kept.
         """
-        return Run(self._connected(), self._loop, None, proof=self._proof, fault=self._fault_of, run_id=run_id)
+        return Run(
+            self._connected(),
+            self._loop,
+            None,
+            proof=self._proof,
+            fault=self._fault_of,
+            measure=self._measure_run,
+            run_id=run_id,
+        )
 
     def _proof(self, run_id: str, wait_s: float) -> Sequence[Check]:
         return self.runs.verify(run_id, wait_s=wait_s)
@@ -246,7 +269,13 @@ class Workbench:
             volume.hydrate()
         except NotFoundError:
             raise self._nothing_deployed() from None
-        return RunArchive(volume, Records(SharedState.named(self.app_name)), self._loop, faults=self._blame)
+        return RunArchive(
+            volume,
+            Records(SharedState.named(self.app_name)),
+            self._loop,
+            faults=self._blame,
+            measure=self._measure_archived,
+        )
 
     def _blame(self) -> Callable[[Bundle], str]:
         """What tells which fault rule of the local cloud has ended a run; nothing does on other targets."""
@@ -257,6 +286,36 @@ class Workbench:
         except ControlError:
             return lambda _bundle: ""
         return lambda bundle: log.cause(_ended(self.app_name, bundle))
+
+    def _measure_archived(self, bundle: Bundle) -> Measured:
+        sandbox = bundle.sandbox.id if bundle.sandbox else ""
+        return self._measured(sandbox, bundle.accepted_at_ms, bundle.ended_at_ms)
+
+    def _measure_run(self, run: Run) -> Measured:
+        """Of a run that was watched from here: its times are the endpoint's."""
+        events, end = run.events, run.terminal
+        if end is None or end.sandbox is None:
+            return Measured(note="it had no sandbox")
+        return self._measured(end.sandbox.id, events[0].at_ms - events[0].elapsed_ms, end.at_ms)
+
+    def _measured(self, sandbox_id: str, accepted_at_ms: int, ended_at_ms: int) -> Measured:
+        """What a sandbox used while a run went on; why that is not known, where it is not."""
+        if not sandbox_id:
+            return Measured(note="it had no sandbox")
+        if self.target.kind != "local":
+            return Measured(note=_NOT_MEASURED[self.target.kind])
+        self.target.point_sdk()
+        try:
+            ahead_s = self.clock.offset_s()
+            begin_s = accepted_at_ms / 1000 + ahead_s
+            found = sandbox_use(sandbox_id, begin_s, max(ended_at_ms / 1000 + ahead_s, begin_s + 0.001))
+        except (ControlError, modal.Error) as error:
+            return Measured(note=f"it is not known ({type(error).__name__})")
+        uses = tuple(
+            Use(int((begin - begin_s) * 1000), int((end - begin_s) * 1000), memory * 1024, cores)
+            for begin, end, memory, cores in found
+        )
+        return Measured(uses, "" if uses else _NO_SAMPLE)
 
     def _fault_of(self, run: Run) -> str:
         """The fault rule of the local cloud that has ended a run which was watched from here; "" where none has."""

@@ -26,6 +26,7 @@ from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from workbench.errors import WorkbenchError
 from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
 from workbench.runs.background_loop import BackgroundLoop
+from workbench.runs.measured import NOTHING, Measured
 from workbench.runs.project import Project
 
 T = TypeVar("T")
@@ -79,9 +80,14 @@ class RunArchive:
         loop: BackgroundLoop,
         *,
         faults: Callable[[], Blame] = lambda: _none,
+        measure: Callable[[Bundle], Measured] = lambda _bundle: NOTHING,
     ) -> None:
-        """`faults` gives what tells which fault rule has ended a run; it is asked once for each list."""
+        """`faults` gives what tells which fault rule has ended a run; it is asked once for each list.
+
+        `measure` tells what a run used of memory and processors.
+        """
         self._faults = faults
+        self._measure = measure
         self._volume = volume
         self._records = records
         self._loop = loop
@@ -113,7 +119,7 @@ class RunArchive:
         Raises RunNotArchivedError, ArchiveUnreadableError, and ContractError `invalid_request` for a malformed id.
         """
         found = self._find(run_id, wait_s, whole=True)
-        return replace(found, fault=self._faults()(found.bundle))
+        return replace(found, fault=self._faults()(found.bundle), measure=lambda: self._measure(found.bundle))
 
     def verify(self, run_id: str, *, wait_s: float = 0) -> tuple[Check, ...]:
         """Check a run by its archive; files that are missing or unreadable make a failed check.

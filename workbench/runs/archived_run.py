@@ -5,8 +5,8 @@ parsers, and shown only as escaped text.
 """
 
 import html
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
@@ -18,6 +18,7 @@ from modal_app.contract.proof import Bundle, Check, parse_stream, verify
 from modal_app.contract.requests import Request
 from workbench.errors import WorkbenchError
 from workbench.runs import inputs
+from workbench.runs.measured import NOTHING, Measured
 from workbench.runs.project import Project
 from workbench.runs.timeline import Timeline, timeline
 from workbench.runs.view_state import STDERR_CHARS
@@ -130,6 +131,11 @@ class ArchivedRun:
     request: bytes = b""
     traffic: bytes = b""
     fault: str = ""
+    measure: Callable[[], Measured] = field(default=lambda: NOTHING, repr=False, compare=False)
+
+    def measured(self) -> Measured:
+        """What the run used of memory and processors over time, where the platform still tells it. Blocks."""
+        return self.measure()
 
     @cached_property
     def _parsed(self) -> tuple[tuple[Event, ...], str]:

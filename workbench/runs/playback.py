@@ -16,6 +16,7 @@ from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from workbench.errors import WorkbenchError
 from workbench.runs.client import Received
+from workbench.runs.measured import NOTHING, Measured
 from workbench.runs.output_index import OutputIndex
 from workbench.runs.run import Listener
 from workbench.runs.timeline import Timeline, timeline
@@ -45,7 +46,8 @@ class Playback:
 
     reconnects = 0
     reconnecting = False
-    fault = ""  # a recording tells nothing of a cloud's rules
+    fault = ""  # a recording tells nothing of a cloud's rules, of arrivals or of what was used
+    arrivals = None
 
     def __init__(
         self, recorded: Recorded | Iterable[Event], *, speed: float = 1.0, clock: Callable[[], float] = time.monotonic
@@ -117,6 +119,10 @@ class Playback:
     def events(self) -> Sequence[Event]:
         """The events that have been played."""
         return self._events[: self._played]
+
+    def measured(self) -> Measured:
+        """Nothing: a recording does not tell."""
+        return NOTHING
 
     @property
     def request(self) -> Request | None:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from modal_app.contract.events import TERMINAL, Channel, Event, StreamEvent, TerminalEvent
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
+from workbench.runs.arrivals import Arrivals
 from workbench.runs.background_loop import BackgroundLoop
 from workbench.runs.claude_messages import standing, tail
 from workbench.runs.client import AsyncClient, EventStream, Received, RequestRefusedError, StreamLostError
+from workbench.runs.measured import NOTHING, Measured
 from workbench.runs.output_index import OutputIndex
 from workbench.runs.timeline import Timeline, timeline
 from workbench.runs.view_state import ViewState, lost, reduce, refused
@@ -49,6 +51,7 @@ class Run:
         *,
         proof: Proof,
         fault: "Callable[[Run], str]" = lambda _run: "",
+        measure: "Callable[[Run], Measured]" = lambda _run: NOTHING,
         run_id: str = "",
         key: str = "",
     ) -> None:
@@ -56,6 +59,9 @@ class Run:
         self._proof = proof
         self._find_fault = fault
         self._fault: str | None = None
+        self._measure = measure
+        self.arrivals = Arrivals(since_s=time.monotonic() if run_id else float("-inf"))
+        """How late each event arrived here; of a run that was attached to, those that came while it was watched."""
         self.began_at_ms = int(time.time() * 1000)
         """When it was asked for here, in Unix time; `ended_at_ms` is when its end was known here, or 0."""
         self.ended_at_ms = 0
@@ -142,6 +148,10 @@ class Run:
         if self._fault is None:
             self._fault = self._find_fault(self)
         return self._fault
+
+    def measured(self) -> Measured:
+        """What the run used of memory and processors over time, once it has ended. Blocks for a moment."""
+        return self._measure(self) if self._state.ended else NOTHING
 
     @property
     def reason(self) -> str:
@@ -235,6 +245,7 @@ class Run:
         event = received.event
         with self._changed:
             self._state = reduce(self._state, event)
+            self.arrivals.add(event, received.at)
             self.output.add(event)
             if isinstance(event, StreamEvent):
                 self._kept.append(received)

@@ -1,6 +1,7 @@
 """Ended runs as their archives tell them: found, read, proved, and never believed more than their bytes allow."""
 
 import asyncio
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -440,3 +441,38 @@ def test_the_fault_rule_that_ended_a_run_is_its_reason(wb: Workbench, rule: dict
     well.wait()
     assert "of its own" in well.reason
     assert "of its own" in wb.runs.get(well.run_id, wait_s=30).reason
+
+
+def test_what_a_hop_holds_back_is_told_of_the_run(wb: Workbench) -> None:
+    code = "import time\nfor step in range(5):\n    print(step, flush=True)\n    time.sleep(0.5)"
+    with wb.faults.injected(at="web", app=wb.app_name, buffer_bytes=1_000_000):
+        run = wb.launch(Project.new(), "python", code=code)
+        run.wait()
+    assert run.arrivals.most_ms >= 1500
+    assert "holds them back" in run.arrivals.told
+    assert max(run.arrivals.lags, key=lambda one: one.lag_ms).from_ms < 1000  # the first was held longest
+
+
+def test_memory_and_processor_of_a_run_are_told_over_time(wb: Workbench) -> None:
+    """By the platform's own samples, of the run and later of its archive; of a run without one, that there is none."""
+    code = "import time\nheld = bytearray(b'x') * (150 << 20)\nend = time.time() + 7\nwhile time.time() < end: pass"
+    run = wb.launch(Project.new(), "python", code=code)
+    assert run.measured().uses == ()
+    run.wait()
+    for one in (run, wb.runs.get(run.run_id, wait_s=30)):
+        found = one.measured()
+        assert max(use.memory_mib for use in found.uses) > 140, found
+        assert max(use.cores for use in found.uses) > 0
+        assert all(0 <= use.from_ms < use.to_ms for use in found.uses)
+        assert "MiB" in found.told
+    short = wb.launch(Project.new(), "git", op="status")
+    short.wait()
+    assert "sample" in short.measured().told or short.measured().uses
+
+
+def test_what_modal_does_not_tell_is_said(wb: Workbench) -> None:
+    elsewhere = Workbench(dataclasses.replace(wb.target, kind="modal", cloud_url=None))
+    try:
+        assert "Modal does not tell" in elsewhere._measured("sb-1", 0, 1000).told
+    finally:
+        elsewhere.close()

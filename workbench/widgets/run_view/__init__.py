@@ -14,6 +14,7 @@ import traitlets
 
 from modal_app.contract.events import TERMINAL, Event, StatusEvent, StreamEvent
 from workbench.runs.archived_run import ArchivedRun
+from workbench.runs.arrivals import LATE_MS
 from workbench.runs.claude_spans import ClaudeSpan
 from workbench.runs.client import Received
 from workbench.runs.inputs import described
@@ -55,6 +56,11 @@ class RunView(Panel):
     cancelling = traitlets.Bool(False).tag(sync=True)
     can_cancel = traitlets.Bool(True).tag(sync=True)
     spans: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    lags: traitlets.List[list[int]] = traitlets.List().tag(sync=True)
+    lag = traitlets.Unicode("").tag(sync=True)
+    late_ms = traitlets.Int(0).tag(sync=True)
+    uses: traitlets.List[list[float]] = traitlets.List().tag(sync=True)
+    used = traitlets.Unicode("").tag(sync=True)
     first_output_ms = traitlets.Int(None, allow_none=True).tag(sync=True)
     proof: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     proof_note = traitlets.Unicode("").tag(sync=True)
@@ -158,6 +164,7 @@ class RunView(Panel):
         try:
             self._fault = self.run.fault
             self.soon(self._sync_state)
+            self.in_background(self._look_at_use)
             if self.run.state.run_id:  # else it was refused, so it has no archive
                 self._check()
         finally:
@@ -193,9 +200,20 @@ class RunView(Panel):
             self.reconnects = self.run.reconnects
             self.reconnecting = self.run.reconnecting
 
+    def _look_at_use(self) -> None:
+        found = self.run.measured()
+        with self.hold_sync():
+            self.uses = [[one.from_ms, one.to_ms, one.memory_mib, one.cores] for one in found.uses]
+            self.used = one_line(found.told)
+
     def _sync_timeline(self) -> None:
         drawn = self.run.timeline
+        arrivals = self.run.arrivals
         with self.hold_sync():
+            if arrivals is not None:
+                self.lags = [[min(one.from_ms, LATEST_MS), one.lag_ms, one.events] for one in arrivals.lags]
+                self.lag = arrivals.told
+                self.late_ms = arrivals.most_ms if arrivals.most_ms >= LATE_MS else 0
             first = drawn.first_output_ms
             self.first_output_ms = None if first is None else min(first, LATEST_MS)
             self.spans = [

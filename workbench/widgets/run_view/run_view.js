@@ -76,11 +76,12 @@ function header({ model, root, needs, connected, lines }) {
   const again = badge("", "warn");
   const scripted = badge("scripted model", "warn");
   scripted.title = "No model answered: the answers are written down, and nothing was spent";
+  const late = badge("", "warn");
   const text = element("span", "wb-grow wb-cut wb-message");
   const figures = element("span", "wb-figure wb-quiet wb-count");
   const clock = element("span", "wb-figure wb-clock");
   const stop = needs(button("cancel", "Cancel the run", () => model.send({ type: "cancel" }), "wb-danger wb-cancel"));
-  node.append(condition, start, again, scripted, text, figures, clock, stop);
+  node.append(condition, start, again, scripted, late, text, figures, clock, stop);
   const now = clockOf(model, connected);
   let sample = { at: performance.now(), heard: lines.heard };
   let rate = 0;
@@ -97,6 +98,9 @@ function header({ model, root, needs, connected, lines }) {
     again.textContent = model.get("reconnecting") ? "reconnecting …" : `reconnected ${resumed} ×`;
     again.hidden = !model.get("reconnecting") && !resumed;
     scripted.hidden = !model.get("scripted");
+    late.hidden = !model.get("late_ms");
+    late.textContent = `came ${lasting(model.get("late_ms"))} late`;
+    late.title = `${model.get("lag")}. The clocks need not agree: a delay that all events share is not seen.`;
     const code = model.get("exit_code");
     const message = ended(model)
       ? [model.get("reason"), model.get("code"), model.get("code") && model.get("message"), code != null && `exit code ${code}`, model.get("usage")]
@@ -160,6 +164,7 @@ function inputs({ model }) {
 
 function waterfall({ model }) {
   const { node, content } = section("time", "Timeline");
+  let rest = []; // what was measured, below the spans
   let bars = [];
   const first = element("span", "wb-first-output", "", { title: "first output" });
   const scale = () => {
@@ -181,6 +186,38 @@ function waterfall({ model }) {
     first.style.left = `${((at - begin) / whole) * 100}%`;
     during.bar.parentElement.append(first);
   };
+  // What has a value over time: a row of columns on the same axis, `values` as [from, to, share of the greatest, text].
+  const columns = (name, kind, values, figure, words) => {
+    const { begin, whole } = scale();
+    const track = spoken(element("span", "wb-track wb-columns"), `${name}: ${words}`);
+    for (const [from, to, share, told] of values) {
+      const column = element("span", "wb-column", "", { "data-kind": kind, title: told });
+      column.style.left = `${((from - begin) / whole) * 100}%`;
+      column.style.width = `${Math.max(0.4, ((to - from) / whole) * 100)}%`;
+      column.style.height = `${Math.max(4, share * 100)}%`;
+      track.append(column);
+    }
+    return [element("span", "wb-span", name, { "data-step": true }), track, element("span", "wb-figure wb-quiet wb-took", figure, { title: words })];
+  };
+  const measured = () => {
+    const [lags, uses, late] = [model.get("lags"), model.get("uses"), model.get("late_ms")];
+    const worst = Math.max(1000, ...lags.map(([, lag]) => lag)); // below a second, columns stay low
+    const most = (place) => Math.max(0.01, ...uses.map((use) => use[place]));
+    const [memory, cores] = [most(2), most(3)];
+    const rows = [];
+    if (lags.length) {
+      const width = lags.length > 1 ? Math.max(1, lags[1][0] - lags[0][0]) : 1;
+      const values = lags.map(([at, lag, events]) => [at, at + Math.min(width, 50), lag / worst, `${events} event${events === 1 ? "" : "s"} at ${lasting(at)}: ${lasting(lag)} late`]);
+      rows.push(...columns("arrival lag", late ? "late" : "lag", values, `≤ ${lasting(Math.max(...lags.map(([, lag]) => lag)))}`, `${model.get("lag")}. The clocks need not agree: a delay that all events share is not seen.`));
+    }
+    if (uses.length) {
+      rows.push(...columns("memory", "use", uses.map(([from, to, used]) => [from, to, used / memory, `${used.toFixed(0)} MiB`]), `≤ ${memory.toFixed(0)} MiB`, model.get("used")));
+      rows.push(...columns("processor", "use", uses.map(([from, to, , used]) => [from, to, used / cores, `${used.toFixed(1)} cores`]), `≤ ${cores.toFixed(1)} cores`, model.get("used")));
+    } else if (model.get("used")) rows.push(element("span", "wb-span", "memory, processor", { "data-step": true }), element("span", "wb-quiet wb-wide", model.get("used")));
+    for (const one of rest) one.remove();
+    rest = rows;
+    content.append(...rest);
+  };
   const draw = () => {
     const spans = model.get("spans");
     node.hidden = spans.length === 0;
@@ -199,14 +236,19 @@ function waterfall({ model }) {
     });
     content.replaceChildren(...rows);
     place();
+    measured();
   };
   let drawn = null;
+  let told = "";
   return {
     node,
     draw() {
       if (drawn !== model.get("spans")) draw();
       drawn = model.get("spans");
       place();
+      const known = JSON.stringify([model.get("lag"), model.get("lags").length, model.get("used"), drawn.length]);
+      if (known !== told) measured();
+      told = known;
     },
     tick() {
       if (!ended(model)) place();

@@ -8,6 +8,8 @@ from modal_app.contract.events import Event
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from workbench.runs.archived_run import ArchivedRun
+from workbench.runs.arrivals import Arrivals
+from workbench.runs.measured import Measured
 from workbench.runs.output_index import OutputIndex
 from workbench.runs.run import Listener
 from workbench.runs.timeline import Timeline
@@ -50,6 +52,13 @@ class Source(Protocol):
         """What the run was asked; None when that is not known."""
 
     @property
+    def arrivals(self) -> Arrivals | None:
+        """How late its events arrived here; None where that is not known."""
+
+    def measured(self) -> Measured:
+        """What it used of memory and processors over time, once it has ended. Blocks."""
+
+    @property
     def fault(self) -> str:
         """The fault rule that has ended it, as far as the local cloud remembers it; else "". May block."""
 
@@ -69,6 +78,7 @@ class Source(Protocol):
 class Ended:
     """An archived run as a source: all its events are known, and no more will come."""
 
+    arrivals = None
     reconnects = 0
     reconnecting = False
     pace = 0.0
@@ -105,6 +115,10 @@ class Ended:
     def request(self) -> Request | None:
         """What the run was asked, as far as the archive has it."""
         return self.run.asked
+
+    def measured(self) -> Measured:
+        """What it used, as far as the platform still tells it."""
+        return self.run.measured()
 
     @property
     def fault(self) -> str:
