@@ -178,5 +178,12 @@ ATTEMPTS: dict[str, str] = {
 
 def program(name: str) -> str:
     """The Python program of an attempt."""
-    body = textwrap.indent(textwrap.dedent(ATTEMPTS[name]).strip(), "    ")
-    return f"{_PRELUDE}\ntry:\n{body}\nexcept OSError as error: print('held', error.errno)\nelse: print('held')\n"
+    return written(ATTEMPTS[name])
+
+
+def written(attempt: str, *, prelude: str = "") -> str:
+    """Write out the Python program of an attempt; `prelude` defines what it uses beside what all have."""
+    body = textwrap.indent(textwrap.dedent(attempt).strip(), "    ")
+    return (
+        f"{_PRELUDE}{prelude}\ntry:\n{body}\nexcept OSError as error: print('held', error.errno)\nelse: print('held')\n"
+    )

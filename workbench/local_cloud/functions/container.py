@@ -113,12 +113,16 @@ class Container:
         argv = [*self._image.config.entrypoint, *self._python(), self._launcher, _ENTRYPOINT]
         if self._image.is_rooted:
             await asyncio.to_thread(give_to_root_inside, self._directory)
-            await self._start(self._rooted(code, argv))
+            await self._start(self._rooted(code, argv), {})  # its own comes inside: an image may have chosen it
         else:
-            await self._start(nullcontext(([*self._bubblewrap(code), *argv], [])))
+            await self._start(nullcontext(([*self._bubblewrap(code), *argv], [])), self._program_env())
 
-    async def _start(self, command: AbstractContextManager[tuple[list[str], list[int]]]) -> None:
-        env = {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
+    def _program_env(self) -> dict[str, str]:
+        return {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
+
+    async def _start(
+        self, command: AbstractContextManager[tuple[list[str], list[int]]], env: Mapping[str, str]
+    ) -> None:
         out, err = self._pipes.values()
         with command as (argv, descriptors):
             self._program = await Program.start(*argv, env=env, stdout=out.fd, stderr=err.fd, pass_fds=descriptors)
@@ -222,7 +226,9 @@ class Container:
         for source, target, read_only in binds:
             words += places.bind(source, target, read_only=read_only)
         words += ["--chdir", places.directory(workdir), "--", *argv]
-        with started(self._root, places, words, seccomp=self._seccomp, owner=ids().root) as found:
+        with started(
+            self._root, places, words, env=self._program_env(), seccomp=self._seccomp, owner=ids().root
+        ) as found:
             yield found
 
     async def _reap(self, program: Program) -> None:

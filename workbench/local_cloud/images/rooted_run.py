@@ -7,7 +7,7 @@ that gets into the layer: where it is mounted, empty files stand in a layer of t
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from workbench.local_cloud.images import build_sandbox, host, layouts
@@ -65,7 +65,7 @@ class RunStep:
             words = list(step.words)
             if config.interpreter:  # an environment of ours, which has no pip: uv takes its place
                 words = [_with_uv(word) for word in words]
-            argv = ["--args", data(_environment(_env(step, config))), *_bound(config, places, data)]
+            argv = _bound(config, places, data)
             if step.script:
                 argv += ["--perms", "0555", "--ro-bind-data", data(step.script.encode()), places.file(SCRIPT)]
             if step.user:
@@ -73,11 +73,10 @@ class RunStep:
                 argv += mount_host_python(places)
                 words = [*started_by_host_python(), _AS_USER, "as", step.user, *words]
             argv += ["--chdir", places.directory(step.workdir), "--", *words]
-            with started(root, places, argv, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
-                what = f"RUN {step.text}"
-                env = {"PATH": os.defpath}
-                pass_fds = [*descriptors, *inherited]
-                await build_sandbox.run_to_end(command, what=what, env=env, log=self._log, pass_fds=pass_fds)
+            env = _env(step, config)
+            with started(root, places, argv, env=env, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
+                what, pass_fds = f"RUN {step.text}", [*descriptors, *inherited]
+                await build_sandbox.run_to_end(command, what=what, env={}, log=self._log, pass_fds=pass_fds)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -93,17 +92,6 @@ def _env(step: Run, config: ImageConfig) -> dict[str, str]:
     if config.interpreter:
         env["PATH"] = f"{_TOOLS}:{env['PATH']}"
     return env
-
-
-def _environment(env: Mapping[str, str]) -> bytes:
-    """Return bubblewrap's options for an environment: not its argv, which every user of this machine can read.
-
-    The programs that start it never get that environment: an image may have LD_PRELOAD in it.
-    """
-    words = ["--clearenv"]
-    for name, value in env.items():
-        words += ["--setenv", name, value]
-    return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
 def _bound(config: ImageConfig, places: Places, data: Data) -> list[Word]:

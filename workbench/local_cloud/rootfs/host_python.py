@@ -1,6 +1,7 @@
 """The host's own Python inside a root file system that may have none: bound below /__modal, with its loader.
 
-It is started by its own loader with its own libraries, so that the image's libraries do not matter.
+It is started by its own loader with its own libraries, so that the image's libraries do not matter, and by a copy of
+that loader which does not know the image's list of libraries to load into every program.
 """
 
 import os
@@ -12,11 +13,13 @@ from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs.mounting import Places, Word
 
 _HOST_USR = "/__modal/host/usr"
+_HOST_LOADER = "/__modal/host/loader"
 
 
 def mount_host_python(places: Places) -> list[Word]:
-    """Return bubblewrap's words that bind the host's programs and libraries."""
-    return places.bind(Path("/usr"), _HOST_USR, read_only=True)
+    """Return bubblewrap's words that bind the host's programs and libraries. Raises IsolationUnavailableError."""
+    words = places.bind(Path("/usr"), _HOST_USR, read_only=True)
+    return [*words, *places.bind_loader(Path(_found()[1]), _HOST_LOADER)]
 
 
 def started_by_host_python() -> list[str]:
@@ -24,17 +27,22 @@ def started_by_host_python() -> list[str]:
 
     Raises IsolationUnavailableError.
     """
+    python, loader = _found()
+    libraries = sorted({str(Path(loader).parent), "/usr/lib", "/usr/lib64"})
+    return [
+        *(_HOST_LOADER, "--library-path", ":".join(map(_inside, libraries)), _inside(python)),
+        *("-I", "-S", "-X", "utf8"),
+    ]
+
+
+def _found() -> tuple[str, str]:
     python, loader = system_python(), _loader()
     if python is None or loader is None:
         raise IsolationUnavailableError(
             "There is no python3 with its loader below /usr, which images need here. "
             "Run: sudo apt-get install -y python3"
         )
-    libraries = sorted({str(Path(loader).parent), "/usr/lib", "/usr/lib64"})
-    return [
-        *(_inside(loader), "--library-path", ":".join(map(_inside, libraries)), _inside(python)),
-        *("-I", "-S", "-X", "utf8"),
-    ]
+    return python, loader
 
 
 @cache

@@ -9,6 +9,7 @@ Its one argument is the number of a descriptor that holds the order as JSON, whi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
-MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x4000, 0x40000, 2, 4
+MS_REC, MS_PRIVATE, MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 0x4000, 0x40000, 1, 2, 4, 0x20, 0x1000
 OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT = 428, 429, 430, 431, 432  # the same numbers on every processor
 SET_FLAG, SET_STRING, CREATE = 0, 1, 6
 OPEN_TREE_CLONE = 1
@@ -32,6 +33,10 @@ AT_FDCWD = -100
 PR_SET_PDEATHSIG = 1
 PLACE = "/mnt"  # where the merged root is, on a file system in memory that only this namespace sees
 MERGED = f"{PLACE}/root"
+OWN = ("proc", "dev")  # at the top, what bubblewrap mounts there itself: no image's and no host's file
+HIDDEN = "__modal"  # at the top, what is ours alone: process 1 would heed an image's files there
+LOADER_FILES = (b"/etc/ld.so.preload\0", b"/etc/ld.so.cache\0")
+SPARE_PROCESSES = 4096  # of an ordinary user: what else they start while a sandbox runs
 MAX_LINKS = 40
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -48,15 +53,27 @@ def main() -> NoReturn:
         with os.fdopen(int(sys.argv[1]), "rb") as file:
             order = json.loads(file.read())
         os.chdir(order["store"])  # entered now: inside, the directories above may be out of reach
-        resource.setrlimit(resource.RLIMIT_NPROC, (order["processes"], order["processes"]))  # bounds all ids together
-        sources = [detach(path, as_root=order["owner"] is not None) for path in order["sources"]]
+        limit(order["processes"], as_root=order["owner"] is not None)
+        sources = [path if own else detach(path, as_root=order["owner"] is not None) for path, own in order["sources"]]
         enter(order["ids"], owner=order["owner"])
         merge(order["lower"], order["upper"], order["work"])
         places = Places(MERGED)
-        for plain in ("/proc", "/dev"):
+        for plain in OWN:
             places.plain(plain)
-        attached = [attach(source, number) for number, source in enumerate(sources)]
-        argv = fill(order["argv"], [places.make(*place) for place in order["places"]], attached)
+        if any(path.startswith(f"/{HIDDEN}/") for path, _, _ in order["places"]):
+            places.hide(HIDDEN)
+        loaders = [own for _, own in order["sources"]]
+        attached = [
+            own_loader(str(source)) if own else attach(source, number)
+            for number, (source, own) in enumerate(zip(sources, loaders, strict=True))
+        ]
+        found = []
+        for path, kind, source in order["places"]:
+            found.append(places.make(path, kind))
+            if source is not None and kind == "directory":
+                places.mount(found[-1], attached[source])
+        places.close()
+        argv = fill(order["argv"], found, attached)
         os.execv(argv[0], argv)  # noqa: S606  # no shell is the point
     except LaunchError as error:
         text = str(error)
@@ -64,6 +81,31 @@ def main() -> NoReturn:
         text = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     os.write(2, f"the root file system cannot be mounted: {text}\n".encode("utf-8", "replace"))
     os._exit(125)
+
+
+def limit(processes: int, *, as_root: bool) -> None:
+    """Bound the processes of all users inside together, and let no program be spared when memory runs out.
+
+    The kernel counts them for the user outside. Root gives each sandbox one of its own. An ordinary user's own
+    processes count too: they are counted now, and some more are left to them. Raises OSError.
+    """
+    if not as_root:
+        processes += own_threads() + SPARE_PROCESSES
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    bound = processes if most == resource.RLIM_INFINITY else min(processes, most)
+    resource.setrlimit(resource.RLIMIT_NPROC, (bound, bound))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
+        file.write(str(max(0, int(file.read()))).encode())  # of root, this is also the least that programs may choose
+
+
+def own_threads() -> int:
+    """Return how many threads of this user there are."""
+    found = 0
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
+                found += len(os.listdir(f"/proc/{name}/task"))
+    return found
 
 
 def enter(ids: dict[str, list[list[int]]], *, owner: int | None) -> None:
@@ -105,7 +147,7 @@ def enter(ids: dict[str, list[list[int]]], *, owner: int | None) -> None:
     os.setgroups([])
     os.setresuid(0, 0, 0)
     die_with(parent)  # a change of ids has taken it back
-    call("mount", LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+    call("mount", mount(b"none", "/", None, MS_REC | MS_PRIVATE, None))
     with open("/proc/sys/user/max_user_namespaces", "wb", buffering=0) as file:
         file.write(b"0")  # no program inside can make another one, and none has the right to raise it again
 
@@ -132,7 +174,7 @@ def write_maps(pid: int, ids: dict[str, list[list[int]]], *, as_root: bool) -> N
 
 def merge(lower: list[str], upper: str, work: str) -> None:
     """Mount directories below the working directory as one root file system at `MERGED`. Raises OSError."""
-    call("mount", LIBC.mount(b"none", PLACE.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755,size=1m"))
+    call("mount", mount(b"none", PLACE, b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755,size=1m"))
     os.mkdir(MERGED)
     context = call("fsopen", LIBC.syscall(FSOPEN, b"overlay", 1))
     flags = ["userxattr", "volatile"] if upper else ["userxattr"]  # volatile: an end must not sync the whole disk
@@ -144,9 +186,9 @@ def merge(lower: list[str], upper: str, work: str) -> None:
         configure(context, SET_STRING, b"upperdir", upper.encode())
         configure(context, SET_STRING, b"workdir", work.encode())
     configure(context, CREATE, None, None)
-    mount = call("fsmount", LIBC.syscall(FSMOUNT, context, 1, MS_NODEV))
-    call("move_mount", LIBC.syscall(MOVE_MOUNT, mount, b"", AT_FDCWD, MERGED.encode(), EMPTY_PATH))
-    os.close(mount)
+    merged = call("fsmount", LIBC.syscall(FSMOUNT, context, 1, MS_NODEV))
+    call("move_mount", LIBC.syscall(MOVE_MOUNT, merged, b"", AT_FDCWD, MERGED.encode(), EMPTY_PATH))
+    os.close(merged)
     os.close(context)
 
 
@@ -174,6 +216,23 @@ def attach(source: int | str, number: int) -> str:
     return place
 
 
+def own_loader(path: str) -> str:
+    """Write a copy of the host's loader that looks for none of the image's files, and return its path.
+
+    The image's list of libraries to load into every program would be loaded into process 1. Raises LaunchError.
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    for name in LOADER_FILES:
+        if name not in content:
+            raise LaunchError(f"the host's loader {path} does not name {name[:-1].decode()}")
+        content = content.replace(name, b"/proc/no/such/file"[: len(name) - 1].ljust(len(name), b"\0"))
+    place = f"{PLACE}/loader"
+    with open(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o755), "wb") as file:
+        file.write(content)
+    return place
+
+
 def configure(context: int, command: int, key: bytes | None, value: bytes | None) -> None:
     """Set one option of a file system that is about to be mounted. Raises LaunchError with the kernel's own words."""
     if LIBC.syscall(FSCONFIG, context, command, key, value, 0) != 0:
@@ -183,6 +242,11 @@ def configure(context: int, command: int, key: bytes | None, value: bytes | None
         except OSError:
             said = ""
         raise LaunchError(f"overlay {(key or b'').decode()}: {said or os.strerror(number)}")
+
+
+def mount(source: bytes, target: str, kind: bytes | None, flags: int, data: bytes | None) -> int:
+    """Mount; the result is for `call`."""
+    return int(LIBC.mount(source, os.fsencode(target), kind, ctypes.c_ulong(flags), data))
 
 
 def call(name: str, result: int) -> int:
@@ -197,20 +261,40 @@ class Places:
     """Makes the files and directories on which something is mounted, without leaving the merged root.
 
     The image decides what links are on the way. They are followed as inside, from the image's own root; bubblewrap,
-    which would follow them outside, gets the path that is left.
+    which would follow them outside, gets the path that is left. No path leads into what bubblewrap mounts itself: its
+    /proc has links to the host's root.
     """
 
     def __init__(self, root: str) -> None:
+        self.path = root
         self.root = os.open(root, OPEN_DIRECTORY)
+        self.hidden: list[str] = []
+        self.mounted: dict[tuple[str, ...], int] = {}
 
-    def plain(self, path: str) -> None:
+    def mount(self, path: str, source: str) -> None:
+        """Record that a directory of the host is mounted at a path that `make` has returned: others lie in it then."""
+        self.mounted[tuple(path.split("/")[1:])] = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def hide(self, name: str) -> None:
+        """Mount an empty file system over a directory at the top, which `close` makes read-only."""
+        self.plain(name)
+        self.hidden.append(f"{self.path}/{name}")
+        call("mount", mount(b"none", self.hidden[-1], b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755,size=1m"))
+        self.mount(f"/{name}", self.hidden[-1])
+
+    def close(self) -> None:
+        """Make no more places."""
+        for path in self.hidden:
+            flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV
+            call("mount", mount(b"none", path, None, flags, None))
+
+    def plain(self, name: str) -> None:
         """Make a directory at the top; raises LaunchError if the image has something else of that name."""
-        name = path.lstrip("/")
         try:
             os.mkdir(name, 0o755, dir_fd=self.root)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=self.root, follow_symlinks=False).st_mode):
-                raise LaunchError(f"the image's {path} is not a directory") from None
+                raise LaunchError(f"the image's /{name} is not a directory") from None
 
     def find(self, path: str) -> str | None:
         """Return `path` without links if it exists inside, else None. Raises LaunchError."""
@@ -257,6 +341,8 @@ class Places:
                             here = os.dup(self.root)
                         continue
                 done.append(name)
+                if kind and done[0] in OWN:
+                    raise LaunchError(f"{path} leads into /{done[0]}, which is the sandbox's own")
                 if not kind and (found is None or (not last and not stat.S_ISDIR(found.st_mode))):
                     return None
                 if last and not kind:
@@ -271,18 +357,23 @@ class Places:
                     os.mkdir(name, 0o755, dir_fd=here)
                 elif not stat.S_ISDIR(found.st_mode):
                     raise LaunchError(f"{path} cannot be made: /{'/'.join(done)} is not a directory in the image")
-                inner = os.open(name, OPEN_DIRECTORY, dir_fd=here)
+                inner = self.enter(name, done, here)
                 os.close(here)
                 here = inner
         finally:
             os.close(here)
         return "/" + "/".join(done)
 
+    def enter(self, name: str, parts: list[str], here: int) -> int:
+        """Open a directory at its path `parts`, or what is mounted there."""
+        mounted = self.mounted.get(tuple(parts))
+        return os.dup(mounted) if mounted is not None else os.open(name, OPEN_DIRECTORY, dir_fd=here)
+
     def reopen(self, parts: list[str]) -> int:
         """Open the directory at parts that have been walked before."""
         here = os.dup(self.root)
-        for part in parts:
-            inner = os.open(part, OPEN_DIRECTORY, dir_fd=here)
+        for number, part in enumerate(parts, 1):
+            inner = self.enter(part, parts[:number], here)
             os.close(here)
             here = inner
         return here

@@ -207,9 +207,13 @@ class Layers:
             )
         finally:
             os.close(read)
-        async with aclosing(program), asyncio.timeout(_WORK_S):
-            printed, complaint = await asyncio.gather(program.stdout.read(), program.stderr.read())
-            code = await program.wait()
+        async with aclosing(program):
+            try:
+                async with asyncio.timeout(_WORK_S):
+                    printed, complaint = await asyncio.gather(program.stdout.read(), program.stderr.read())
+                    code = await program.wait()
+            except TimeoutError:
+                raise LayerError(f"The files of a layer took longer than {_WORK_S:g} s.") from None
         if code:
             said = complaint.decode(errors="replace").strip().splitlines() or [f"it ended with {code}"]
             raise LayerError(said[-1][:500])

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,20 +39,25 @@ class Places:
     """
 
     def __init__(self) -> None:
-        self.found: list[tuple[str, str]] = []
-        self.sources: list[str] = []
+        self.found: list[tuple[str, str, int | None]] = []  # path, kind, and the number of the source mounted there
+        self.sources: list[tuple[str, bool]] = []  # path, and whether it is the loader of `bind_loader`
 
     def bind(self, source: Path, target: str, *, read_only: bool) -> list[Word]:
         """Return the words that bind a file or directory of the host to a path inside."""
-        self.sources.append(str(source))
-        place = self.directory(target) if source.is_dir() else self.file(target)
+        self.sources.append((str(source), False))
+        place = self._add(target, "directory" if source.is_dir() else "file", len(self.sources) - 1)
         return ["--ro-bind" if read_only else "--bind", -len(self.sources), place]
+
+    def bind_loader(self, source: Path, target: str) -> list[Word]:
+        """Return the words that bind a copy of the host's loader that heeds no file of the image; at most once."""
+        self.sources.append((str(source), True))
+        return ["--ro-bind", -len(self.sources), self.file(target)]
 
     def host_program(self, path: str) -> Word:
         """Return the word for a program of the host, which is started before the root is entered."""
         if os.path.realpath(path).startswith("/usr/"):
             return path
-        self.sources.append(path)
+        self.sources.append((path, False))
         return -len(self.sources)
 
     def directory(self, path: str) -> int:
@@ -67,24 +72,26 @@ class Places:
         """Return the word for a program that takes the place of one of the image's, also of a link."""
         return self._add(path, "program")
 
-    def _add(self, path: str, kind: str) -> int:
-        self.found.append((path, kind))
+    def _add(self, path: str, kind: str, source: int | None = None) -> int:
+        self.found.append((path, kind, source))
         return len(self.found) - 1
 
 
 @contextmanager
 def started(
-    root: Root, places: Places, words: Sequence[Word], *, seccomp: bytes, owner: int
+    root: Root, places: Places, words: Sequence[Word], *, env: Mapping[str, str], seccomp: bytes, owner: int
 ) -> Iterator[tuple[list[str], list[int]]]:
     """Give the argv and the descriptors that start a program on a root, with this machine's network.
 
-    `words` are bubblewrap's further options and, after "--", the program; `places` those that they count; `seccomp` is
-    the filter, and `owner` the user that owns the namespace when the cloud is root. Raises IsolationUnavailableError.
+    The argv must be started with an empty environment: it begins outside, and `env`, the program's own, may come from
+    the image, which could choose what the host's loader loads. `words` are bubblewrap's further options and, after
+    "--", the program; `places` those that they count; `seccomp` is the filter, and `owner` the user that owns the
+    namespace when the cloud is root. Raises IsolationUnavailableError.
     """
     python = system_python()
     if python is None:
         raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
-    descriptors = [order_descriptor(seccomp)]
+    descriptors = [order_descriptor(seccomp), order_descriptor(_environment(env))]
     try:
         argv: list[Word] = [
             places.host_program(bubblewrap()),
@@ -97,14 +104,20 @@ def started(
         argv += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
         for capability in CAPABILITIES:
             argv += ["--cap-add", f"CAP_{capability}"]
-        argv += ["--seccomp", str(descriptors[0]), "--bind", MERGED, "/"]
+        argv += ["--args", str(descriptors[1]), "--seccomp", str(descriptors[0]), "--bind", MERGED, "/"]
         argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", *words]
         text = order(root, places, argv, owner=owner, processes=MAX_PROCESSES)
         descriptors.append(order_descriptor(text.encode()))
-        yield [python, "-I", "-S", launcher.__file__, str(descriptors[1])], descriptors
+        yield [python, "-I", "-S", launcher.__file__, str(descriptors[2])], descriptors
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _environment(env: Mapping[str, str]) -> bytes:
+    """Return bubblewrap's options for the program's environment; not in its argv, which every user can read."""
+    words = ["--clearenv", *(word for name, value in env.items() for word in ("--setenv", name, value))]
+    return b"".join(word.encode(errors="surrogateescape") + b"\0" for word in words)
 
 
 def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int) -> str:

@@ -52,12 +52,12 @@ def main() -> int:
         if "context" in order:
             order["context"] = launcher.detach(order["context"], as_root=order["owner"] is not None)
         launcher.enter(order["ids"], owner=order["owner"])
-        print(json.dumps(work[order["do"]](order)))
+        sys.stdout.write(json.dumps(work[order["do"]](order)))
     except (launcher.LaunchError, CopyRefusedError, LayerRefusedError, UnpackFailedError) as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     except OSError as error:
-        print(f"{error.strerror or error}: {error.filename or order['do']}", file=sys.stderr)
+        sys.stderr.write(f"{error.strerror or error}: {error.filename or order['do']}\n")
         return 1
     return 0
 
@@ -90,7 +90,7 @@ def _machine_base(order: dict[str, Any]) -> dict[str, Any]:
             os.makedirs(f"{target}{directory}", exist_ok=True)
             for name in names:
                 count += _copy_one(f"{directory}/{name}", f"{target}{directory}/{name}")
-    os.chmod(target, 0o755)
+    os.chmod(target, 0o755)  # noqa: S103  # a root directory
     return {"files": count}
 
 
@@ -214,14 +214,40 @@ def _put(order: dict[str, Any]) -> dict[str, Any]:
 def _copy_of_an_upper(order: dict[str, Any]) -> dict[str, Any]:
     """Copy what was written to a root, with the marks of what was removed, links, holes, owners and modes.
 
-    A file that a program changes or removes meanwhile is in the copy as far as it was there.
+    A file that a program changes or removes meanwhile is in the copy as far as it was there. Programs may also put a
+    link in the place of a directory that is about to be read, so that the copying sees nothing else of this machine
+    than the programs that it needs.
     """
-    command = ["cp", "-a", "--reflink=auto", "--no-target-directory", "--", order["source"], order["target"]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    launcher.call("mount", launcher.mount(b"none", launcher.PLACE, b"tmpfs", launcher.MS_NODEV, b"size=1m,mode=0755"))
+    for name in ("source", "target"):
+        _show(order[name], name)
+    _show("/usr", "usr")
+    for name in _TOP_LINKS:
+        if os.path.islink(f"/{name}"):
+            os.symlink(os.readlink(f"/{name}"), f"{launcher.PLACE}/{name}")
+        elif os.path.isdir(f"/{name}"):
+            _show(f"/{name}", name)
+    done = subprocess.run(
+        ["/usr/bin/cp", "-a", "--reflink=auto", "--no-target-directory", "--", "/source", "/target"],
+        preexec_fn=lambda: os.chroot(launcher.PLACE),
+        cwd="/",
+        env={"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
     kept = [line for line in done.stderr.splitlines() if "No such file or directory" not in line]
     if done.returncode and kept:
         raise launcher.LaunchError(f"what the sandbox has written cannot be copied: {kept[0][:300]}")
     return {}
+
+
+def _show(path: str, name: str) -> None:
+    """Mount a directory at a name of the place."""
+    place = f"{launcher.PLACE}/{name}"
+    os.mkdir(place)
+    launcher.call("mount", launcher.mount(os.fsencode(path), place, None, launcher.MS_BIND | launcher.MS_REC, None))
 
 
 def _try(order: dict[str, Any]) -> dict[str, Any]:

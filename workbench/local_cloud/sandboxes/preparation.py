@@ -41,8 +41,9 @@ class Preparation:
         """Return what the engine needs to start a sandbox. Raises CloudError when a volume cannot be mounted."""
         definition = record.definition
         written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
-        uid = self._users.take(record.sandbox_id, json.dumps(written) if written else None)
-        owner = uid
+        # On a root of its own, files belong to the ids of all such roots, and its user bounds its processes alone.
+        project = json.dumps(written) if written and not image.is_rooted else None
+        owner = uid = self._users.take(record.sandbox_id, project)
         if image.is_rooted:
             record.root = self._layers.open(image.config.layers)
             uid = ids().root

@@ -5,7 +5,7 @@ The image needs nothing of ours. The agent and the SDK's programs run under the 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from workbench.local_cloud.base.bubblewrap import bubblewrap
@@ -19,13 +19,20 @@ from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec
 
 _AGENT = "/__modal/agent.py"
 _SYNC = "/__modal/sync.py"
+_OF_THE_LOADER = ("LD_", "GLIBC_TUNABLES")
 _ETC = {"hosts": "127.0.0.1 localhost\n::1 localhost\n", "resolv.conf": "", "hostname": "sandbox\n"}
 
 
-def argv_inside(argv: Sequence[str]) -> list[str]:
-    """Return the words for a program: the SDK's own ones are started by the host's Python."""
-    own = {target for target in FS_TOOLS.values() if argv and argv[0] == target}
-    return [*started_by_host_python(), *argv] if own else list(argv)
+def inside(argv: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the words and the environment for a program: the SDK's own ones are started by the host's Python.
+
+    Its loader gets none of the libraries that an image's environment names: they are made for the image's own.
+    """
+    if argv and argv[0] in FS_TOOLS.values():
+        return [*started_by_host_python(), *argv], {
+            name: value for name, value in env.items() if not name.startswith(_OF_THE_LOADER)
+        }
+    return list(argv), dict(env)
 
 
 @contextmanager
@@ -51,7 +58,8 @@ def command(
     argv += ["--unshare-cgroup-try", "--hostname", "sandbox", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
     for capability in CAPABILITIES:
         argv += ["--cap-add", f"CAP_{capability}"]
-    argv += ["--clearenv", "--info-fd", str(info_fd), "--block-fd", str(block_fd), "--seccomp", data(seccomp)]
+    argv += ["--clearenv", "--setenv", "LC_ALL", "C"]  # any other locale is read from the image's files
+    argv += ["--info-fd", str(info_fd), "--block-fd", str(block_fd), "--seccomp", data(seccomp)]
     argv += ["--bind", launcher.MERGED, "/", "--proc", "/proc", "--dev", "/dev"]
     argv += ["--perms", "1777", "--size", str(spec.limits.tmpfs_bytes), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108  # inside
     argv += mount_host_python(places)
@@ -60,7 +68,7 @@ def command(
     argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / "agent.py").read_bytes()), places.file(_AGENT)]
     argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / "sync.py").read_bytes()), places.file(_SYNC)]
     started = " ".join([*started_by_host_python(), _SYNC])
-    sync = f'#!/bin/sh\nexec {started} "$@"\n'.encode()
+    sync = f'#!/bin/sh\nunset LD_PRELOAD LD_AUDIT LD_LIBRARY_PATH GLIBC_TUNABLES\nexec {started} "$@"\n'.encode()
     argv += ["--perms", "0555", "--ro-bind-data", data(sync), places.program("/bin/sync")]
     for script, target in FS_TOOLS.items():
         argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / script).read_bytes()), places.file(target)]

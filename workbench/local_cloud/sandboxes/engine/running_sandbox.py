@@ -171,10 +171,13 @@ class Sandbox:
             return known
         if self.closed:
             raise SandboxStartFailedError("the sandbox has ended")
+        words, variables = list(argv), {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})}
+        if self._spec.root is not None:
+            words, variables = rooted.inside(words, variables)
         order = {
-            "argv": list(argv) if self._spec.root is None else rooted.argv_inside(argv),
+            "argv": words,
             "user": self._spec.user,
-            "env": {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})},
+            "env": variables,
             "cwd": workdir or self._spec.workdir,
         }
         run = await self.execs.start(exec_id, order, terminal=terminal, devnull=devnull)

@@ -20,6 +20,7 @@ import socket
 import struct
 import sys
 import termios
+import warnings  # noqa: F401  # of `os.execvpe`
 
 TYPE_CHECKING = False  # typing itself is a slow import
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ MAX_MESSAGE = 256 * 1024
 MAX_SYNC_WAITING = 16
 MAX_PROXY_WAITING = 128
 PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+CAPABILITY_VERSION = 0x20080522
 PEER_CREDENTIALS = struct.Struct("iII")  # process, user, group
-MAX_ACCOUNTS = 1 << 20
+MAX_ACCOUNTS = 1 << 20  # bytes that are read of a list of users
+USERS = 65_536  # how many ids there are inside
 ROOT_HOME = "/root"
 OOM_SCORE = b"500"  # when memory is used up, the kernel kills programs before this process
 
@@ -45,6 +49,8 @@ def main() -> None:
     Its arguments are that socket's number, the limits of processes and of a file's bytes, and the working directory.
     """
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    keep_to_what_we_have()
+    sys.meta_path.clear()  # nothing is imported from here on: guests may put other files in the place of Python's
     inherited = int(sys.argv[1])
     os.closerange(3, inherited)  # bubblewrap leaves descriptors open
     os.closerange(inherited + 1, 256)
@@ -64,6 +70,19 @@ def main() -> None:
     listener.listen(MAX_SYNC_WAITING)
     listener.setblocking(False)
     Agent(control, listener, wake_read).run()
+
+
+def keep_to_what_we_have() -> None:
+    """Let no program that is started from here inherit a capability as another user, or gain one that we have not."""
+    header = struct.pack("Ii", CAPABILITY_VERSION, 0)
+    data = ctypes.create_string_buffer(24)  # two times 32 bits of what is effective, permitted and inheritable
+    LIBC.capget(header, data)
+    words = list(struct.unpack("6I", data.raw))
+    LIBC.capset(header, struct.pack("6I", words[0], words[1], 0, words[3], words[4], 0))
+    permitted = words[1] | words[4] << 32
+    for number in range(64):
+        if not permitted >> number & 1:
+            LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
 class Agent:
@@ -158,19 +177,22 @@ class Agent:
     def start(self, order: dict[str, Any], descriptors: list[int]) -> None:
         """Start a program with `descriptors` as stdin, stdout and stderr, or on a new terminal, which the host gets."""
         terminal = []
-        if order["terminal"] is not None:
-            rows, columns = order["terminal"]
-            terminal = list(os.openpty())
-            fcntl.ioctl(terminal[1], termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            self.tell({"op": "terminal", "id": order["id"]}, terminal[0])
-            descriptors = [terminal[1]] * 3
         try:
+            if order["terminal"] is not None:
+                rows, columns = order["terminal"]
+                terminal = list(os.openpty())
+                fcntl.ioctl(terminal[1], termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+                self.tell({"op": "terminal", "id": order["id"]}, terminal[0])
+                descriptors = [terminal[1]] * 3
+            if len(descriptors) != 3:  # the guest has lowered our limit, and the kernel has kept them back
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             pid = os.fork()
             if pid == 0:
                 become(order, descriptors)
             self.children[pid] = order["id"]
         except OSError:  # the guest's own processes have reached the limit
-            os.write(descriptors[2], b"the sandbox has no room for another process\n")
+            for descriptor in descriptors[2:]:
+                complain("the sandbox has no room for another process", descriptor)
             self.tell({"op": "exit", "id": order["id"], "code": 126})
         finally:
             for descriptor in terminal:
@@ -264,16 +286,16 @@ def take_user(text: str) -> str:
     if not text:
         return ""
     name, _, group = text.partition(":")
-    found = next((row for row in rows_of("/etc/passwd") if name in (row[0], row[2])), None)
-    if found is None and not name.isdigit():
-        raise OSError(errno.ENOENT, "the image has no user " + name)
+    found = next((row for row in rows_of("/etc/passwd", 7) if name in (row[0], row[2])), None)
+    if found is None and not is_id(name):
+        raise OSError(errno.EINVAL, "the image has no user " + name)
     uid = int(found[2]) if found else int(name)
     gid = int(found[3]) if found else 0
-    groups = rows_of("/etc/group")
+    groups = rows_of("/etc/group", 4)
     if group:
         known = next((row for row in groups if group in (row[0], row[2])), None)
-        if known is None and not group.isdigit():
-            raise OSError(errno.ENOENT, "the image has no group " + group)
+        if known is None and not is_id(group):
+            raise OSError(errno.EINVAL, "the image has no group " + group)
         gid = int(known[2]) if known else int(group)
     login = found[0] if found else ""
     os.setgroups([int(row[2]) for row in groups if login and login in row[3].split(",")][:64])
@@ -282,21 +304,29 @@ def take_user(text: str) -> str:
     return found[5] if found else ""
 
 
-def rows_of(path: str) -> list[list[str]]:
-    """Return the rows of /etc/passwd or /etc/group that are whole; the image has written them."""
+def rows_of(path: str, fields: int) -> list[list[str]]:
+    """Return the rows of /etc/passwd (7 fields) or /etc/group (4) that make sense; the image has written them."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(MAX_ACCOUNTS).splitlines()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # whatever it is, do not wait for it
+        with open(descriptor, "rb") as file:
+            data = file.read(MAX_ACCOUNTS + 1) or b""
     except OSError:
         return []
-    rows = [line.split(":") for line in lines]
-    return [row for row in rows if len(row) >= 4 and row[2].isdigit() and (len(row) < 7 or row[3].isdigit())]
+    if len(data) > MAX_ACCOUNTS:  # the last row is cut off, and a part of a number is another one
+        data = data.rpartition(b"\n")[0]
+    rows = [line.split(":") for line in data.decode("utf-8", "replace").splitlines()]
+    return [row for row in rows if len(row) >= fields and is_id(row[2]) and (fields == 4 or is_id(row[3]))]
 
 
-def complain(text: str) -> None:
+def is_id(text: str) -> bool:
+    """Tell whether a text is the number of a user or group that there can be inside; -1 would mean no change."""
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < USERS
+
+
+def complain(text: str, descriptor: int = 2) -> None:
     """Print a line to stderr."""
     with contextlib.suppress(OSError):
-        os.write(2, (text + "\n").encode("utf-8", "replace"))
+        os.write(descriptor, (text + "\n").encode("utf-8", "replace"))
 
 
 def kill_family(pid: int) -> None:
@@ -335,9 +365,14 @@ def descendants(root: int) -> set[int]:
 
 def become_user() -> NoReturn:
     """Start the program in the arguments after "as" and a user, as that user, whose home is HOME unless that is set."""
-    home = take_user(sys.argv[2])
-    os.environ.setdefault("HOME", home or "/")
-    os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606  # no shell is the point
+    keep_to_what_we_have()
+    try:
+        home = take_user(sys.argv[2])
+        os.environ.setdefault("HOME", home or "/")
+        os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606  # no shell is the point
+    except OSError as error:
+        complain(sys.argv[3] + ": " + str(error.strerror))
+        sys.exit(126)
 
 
 if __name__ == "__main__":

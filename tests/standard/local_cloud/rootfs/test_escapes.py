@@ -1,0 +1,47 @@
+"""Every known way out is tried as root of a root file system of its own, by the cloud's user and by an ordinary one."""
+
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.rooted_attempts import ATTEMPTS, SPARED, program
+from tests.support.sandboxes import run
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
+
+CAP_SYS_RESOURCE = 24
+
+
+@pytest.fixture
+def host(root: Path) -> Iterator[list[str]]:
+    """Things of the host that an attempt may aim at: a file, a process, a port, an abstract socket."""
+    secret = root / "secret"
+    secret.write_text("the host's own")
+    secret.chmod(0o644)
+    name = f"workbench-{secrets.token_hex(4)}"
+    victim = subprocess.Popen(["sleep", "600"])
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind("\0" + name)
+        abstract.listen()
+        yield [str(secret), str(victim.pid), str(listener.getsockname()[1]), name]
+    assert victim.poll() is None
+    victim.kill()
+    victim.wait(10)
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+async def test_it_holds(rooted: Sandbox, host: list[str], name: str) -> None:
+    if name == SPARED and not _may_bind():
+        pytest.skip("this user cannot say what a program may choose at least")
+    status, out, err = await run(rooted, "python3", "-c", program(name), *host)
+    died = status.signal is not None
+    assert out.startswith("held") or (died and "ESCAPED" not in out), (status, out, err)
+    assert (await run(rooted, "echo", "on"))[1] == "on\n"  # process 1 has taken no harm
+
+
+def _may_bind() -> bool:
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return bool(int(effective.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
