@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from workbench.local_cloud.store.database import Database as Database
     from workbench.local_cloud.store.names import Objects as Objects
     from workbench.local_cloud.volumes.committed import CommittedVolumes as CommittedVolumes
+    from workbench.local_cloud.volumes.overlay_mounts import take_private_mounts as take_private_mounts
+    from workbench.local_cloud.volumes.overlay_mounts import why_without_overlay as why_without_overlay
     from workbench.local_cloud.volumes.working_copies import WorkingCopies as WorkingCopies
     from workbench.local_cloud.volumes.working_copies import WorkingCopy as WorkingCopy
     from workbench.local_cloud.workspace.handshake import SDK_VERSION as SDK_VERSION
@@ -92,6 +94,8 @@ _HOMES = {
     "remove_tree": "base.guest_directories",
     "start_of": "base.host_processes",
     "system_python": "base.system_root",
+    "take_private_mounts": "volumes.overlay_mounts",
+    "why_without_overlay": "volumes.overlay_mounts",
     "uid_range": "sandboxes.engine.host_users",
 }
 

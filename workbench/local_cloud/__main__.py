@@ -32,6 +32,7 @@ from workbench.local_cloud.sandboxes.engine.host_users import UidRangeError, uid
 from workbench.local_cloud.server.grpc_server import PortInUseError
 from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.damage import StateError
+from workbench.local_cloud.volumes.overlay_mounts import take_private_mounts
 from workbench.local_cloud.workspace.handshake import SDK_VERSION
 
 TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # private CIDR ranges that sandboxes may reach, for tests
@@ -90,13 +91,19 @@ async def _run(state: State, port: int | None) -> None:
         return  # the owner has ended already
     with _explained(state.root), state.locked() as run:
         janitor = run_mark.start_janitor(run)
+        without_overlay = take_private_mounts()  # not before: the janitor must see the directories below the mounts
         try:
             damage.check(state.root)
             credentials = state.credentials()
             ports = (port,) if port is not None else (state.port(), 0)
             nearby = [ip_network(text) for text in os.environ.get(TEST_NETWORKS_VARIABLE, "").split()]
             async with LocalCloud.running(
-                state.root, run, credentials, ports=ports, egress_test_networks=nearby
+                state.root,
+                run,
+                credentials,
+                ports=ports,
+                without_overlay=without_overlay,
+                egress_test_networks=nearby,
             ) as cloud:
                 state.remember_port(int(cloud.url.rpartition(":")[2]))
                 running = state.announce(cloud.url, cloud.http_url, credentials)

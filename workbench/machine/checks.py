@@ -151,6 +151,16 @@ def _cgroups(_: State) -> Outcome:
     return Outcome("ok", f"{found.version}: the kernel limits memory, processes and CPUs of sandboxes")
 
 
+def _volumes(state: State) -> Outcome:
+    """Check how the mounts of volumes are made: the local cloud tries the same when it starts."""
+    from workbench.local_cloud import why_without_overlay
+
+    why = why_without_overlay(state.nearest)
+    if why:
+        return Outcome("info", f"each mount copies all files of its directory: {why}")
+    return Outcome("ok", "mounts are overlays: their cost follows what a job writes, not the size of a project")
+
+
 def _claude(_: State) -> Outcome:
     lacking = [name for name in ("node", "npm") if shutil.which(name) is None]
     if not lacking:
@@ -239,5 +249,6 @@ CHECKS = (
     Check("Chromium", _package("chromium", status="warn")),
     Check("state directory", _state),
     Check("disk", _disk),
+    Check("volumes", _volumes),
     Check("local cloud", _cloud),
 )

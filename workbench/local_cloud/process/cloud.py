@@ -75,6 +75,7 @@ from workbench.local_cloud.store.disk_reserve import require_room
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.names import Objects
 from workbench.local_cloud.tasks.task_rpc import TaskRpcs
+from workbench.local_cloud.volumes import overlay_mounts
 from workbench.local_cloud.volumes.block_routes import VolumeRoutes
 from workbench.local_cloud.volumes.committed import CommittedVolumes
 from workbench.local_cloud.volumes.history_routes import HistoryRoutes
@@ -97,7 +98,13 @@ class LocalCloud:
     """A running local cloud; made by `LocalCloud.running`."""
 
     def __init__(
-        self, state: Path, run: Path, credentials: Credentials, *, egress_test_networks: Sequence[Network] = ()
+        self,
+        state: Path,
+        run: Path,
+        credentials: Credentials,
+        *,
+        without_overlay: str = "it has no mounts of its own",
+        egress_test_networks: Sequence[Network] = (),
     ) -> None:
         self._stack = contextlib.AsyncExitStack()
         clock = Clock()
@@ -113,7 +120,10 @@ class LocalCloud:
         links = Links(credentials.signing_key.encode(), self._http_url)
         blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))
         blocks = VolumeRoutes(content, links)
-        copies = WorkingCopies(run / "copies", committed, content, may_commit=self._may_commit)
+        why = without_overlay or overlay_mounts.why_unusable(run)
+        _log.info("cloud.volumes", mounted_by="copies" if why else "overlay", why=why)
+        copies = WorkingCopies(run / "copies", committed, content, may_commit=self._may_commit, overlay=not why)
+        self._stack.callback(copies.close)
         self._engine = Engine(run / "sandboxes", clock)
         self._apps = Apps(database)
         self._logs = AppLogs(database)
@@ -252,15 +262,17 @@ class LocalCloud:
         credentials: Credentials,
         *,
         ports: Sequence[int] = (0,),
+        without_overlay: str = "it has no mounts of its own",
         egress_test_networks: Sequence[Network] = (),
     ) -> AsyncIterator["LocalCloud"]:
         """Run a cloud while the block runs, with its durable state in `state` and everything else in `run`.
 
+        `without_overlay` says why this process cannot mount overlays, "" when it has mounts of its own and may try.
         It listens at the first of `ports` that is free (0: any free one). `egress_test_networks` are private networks
         that sandboxes may reach, for tests. Raises PortInUseError, StateError or IsolationUnavailableError; nothing is
         left running then.
         """
-        cloud = cls(state, run, credentials, egress_test_networks=egress_test_networks)
+        cloud = cls(state, run, credentials, without_overlay=without_overlay, egress_test_networks=egress_test_networks)
         async with cloud._stack:
             await cloud._start(ports)
             yield cloud

@@ -33,6 +33,7 @@ from workbench.local_cloud.sandboxes.network.web_function_access import WebFunct
 from workbench.local_cloud.sandboxes.output_log import follow
 from workbench.local_cloud.sandboxes.preparation import LayOut, Preparation
 from workbench.local_cloud.sandboxes.sandbox_records import ENTRYPOINT_EXEC_ID, Record, author_of
+from workbench.local_cloud.volumes.mounted_tree import SeenAt
 from workbench.local_cloud.volumes.open_files import holders, sentence
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
@@ -264,8 +265,9 @@ class Sandboxes:
                 if found:
                     raise failed_precondition(sentence(found))
         await commit(record, "/", author=f"{author_of(record)} (reload)")
-        for copy in record.mounts.values():
-            await copy.reload()
+        for target, copy in record.mounts.items():
+            pid = record.sandbox.pid if record.sandbox is not None else 0
+            await copy.reload(SeenAt(pid, target, copy.read_only) if pid else None)
 
     async def stop_app(self, app_id: str) -> None:
         """End every sandbox of an app; returns when all have ended."""

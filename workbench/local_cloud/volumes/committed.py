@@ -295,6 +295,24 @@ class CommittedVolumes:
         )
         return [_entry(row) for row in rows]
 
+    def at_commit(self, volume_id: str, number: int, path: str) -> Entry | None:
+        """Return one entry as it was right after a commit, None when there was none."""
+        row = self._db.one(
+            "SELECT * FROM volume_changes WHERE volume_id=? AND path=? AND number<=? ORDER BY number DESC LIMIT 1",
+            (volume_id, path, number),
+        )
+        return None if row is None or row["kind"] is None else _entry(row)
+
+    def changed_since(self, volume_id: str, number: int, *, below: str) -> dict[str, int]:
+        """Return the paths below a directory that commits after `number` have changed, each with the last of them."""
+        _, low, high = _range(below)
+        rows = self._db.all(
+            "SELECT path, MAX(number) AS last FROM volume_changes WHERE volume_id=? AND number>? AND path>? AND path<? "
+            "GROUP BY path ORDER BY path",
+            (volume_id, number, low, high),
+        )
+        return {str(row["path"]): int(row["last"]) for row in rows}
+
     def touching(self, volume_id: str, path: str, *, limit: int) -> list[Commit]:
         """Return the newest `limit` commits that changed something at or below a path, newest first."""
         rows = self._db.all(

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.local_cloud.base.guest_directories import Skipped, opened_dir, remove_tree, walk
+from workbench.local_cloud.volumes.layers import Place
 from workbench.local_cloud.volumes.scan import Known
 
 _MAX_KEPT = 8
 _MAX_ENTRIES = 20_000
 _MAX_BYTES = 256 * 1024**2
-
-Place = tuple[str, str, int | None]  # volume, sub-path, owner
 
 
 @dataclass(frozen=True, slots=True)

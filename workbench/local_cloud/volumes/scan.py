@@ -43,7 +43,7 @@ class Scan:
     """The result of a scan: the changes, the state that is known now, and the entries that were skipped.
 
     `files_changed` counts files and links that were added, changed or removed; `bytes_changed` is the size of the first
-    two.
+    two. `entries_added` is how many entries there are more than before.
     """
 
     changes: list[Entry | Removal]
@@ -51,6 +51,7 @@ class Scan:
     files_changed: int
     bytes_changed: int
     skipped: tuple[Skipped, ...]
+    entries_added: int = 0
 
 
 def _stamp_of(status: os.stat_result) -> Stamp | None:
@@ -72,14 +73,10 @@ def scan(root: int, known: dict[str, Known], *, keep: Keep | None, limits: ScanL
     files = moved = 0
     for found in walk(root, skipped):
         if len(seen) >= limits.max_entries:
-            raise CloudError(
-                Reason.RESOURCE_EXHAUSTED,
-                f"A mount of a volume holds at most {limits.max_entries} files and directories, and this one has more: "
-                "remove some of them.",
-            )
+            raise too_many(limits)
         before = known.get(found.path)
         try:
-            now = _look(found, before, keep, limits, skipped)
+            now = look(found, before, keep, limits, skipped)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -97,7 +94,7 @@ def scan(root: int, known: dict[str, Known], *, keep: Keep | None, limits: ScanL
     for path, before in known.items():
         if path in seen:
             continue
-        if _is_at_or_below(path, kept_out):
+        if is_at_or_below(path, kept_out):
             seen[path] = before
         else:
             changes.append(Removal(path))
@@ -105,9 +102,13 @@ def scan(root: int, known: dict[str, Known], *, keep: Keep | None, limits: ScanL
     return Scan(changes, seen, files, moved, tuple(skipped))
 
 
-def _look(
+def look(
     found: Found, before: Known | None, keep: Keep | None, limits: ScanLimits, skipped: list[Skipped]
 ) -> Known | None:
+    """Return what an entry is now, None for what no volume can hold, which is added to `skipped`. Raises OSError.
+
+    A file whose stamp is that in `before` is not read again; `keep` is as for `scan`.
+    """
     status, path = found.status, found.path
     mode = stat.S_IMODE(status.st_mode) & 0o777
     if stat.S_ISDIR(status.st_mode):
@@ -153,6 +154,15 @@ def _hash(file: BinaryIO, limit: int) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
+def too_many(limits: ScanLimits) -> CloudError:
+    """Return the error for a mount with too many entries."""
+    return CloudError(
+        Reason.RESOURCE_EXHAUSTED,
+        f"A mount of a volume holds at most {limits.max_entries} files and directories, and this one has more: "
+        "remove some of them.",
+    )
+
+
 def identity(status: os.stat_result) -> Stamp:
     """Return the stamp of a file's status: it changes whenever the file does."""
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
@@ -166,7 +176,8 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _is_at_or_below(path: str, roots: set[str]) -> bool:
+def is_at_or_below(path: str, roots: set[str]) -> bool:
+    """Whether a path is one of some paths, or below one."""
     while path:
         if path in roots:
             return True

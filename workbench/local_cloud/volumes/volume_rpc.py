@@ -17,6 +17,7 @@ from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.names import Objects
 from workbench.local_cloud.volumes.block_routes import BLOCK_BYTES, VolumeRoutes
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, clean
+from workbench.local_cloud.volumes.mounted_tree import SeenAt
 from workbench.local_cloud.volumes.open_files import Holder, holders, sentence
 from workbench.local_cloud.volumes.uploads import VolumeFiles
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
@@ -316,8 +317,8 @@ async def _holders(own: Mounts) -> list[Holder]:
 
 
 async def _reload(own: Mounts) -> None:
-    for copy in own.copies.values():
-        await copy.reload()
+    for path, copy in own.copies.items():
+        await copy.reload(SeenAt(own.pid, path, copy.read_only))
 
 
 def _hash(digest: bytes) -> str:

@@ -1,7 +1,8 @@
 """Working copies: each mount of a volume is a private directory with the state that was committed when it was made.
 
 Guests write into it, so everything in it is hostile: the host uses directory descriptors only and follows no link.
-Writes become visible elsewhere on commit, and commits of others become visible here on reload.
+Writes become visible elsewhere on commit, and commits of others become visible here on reload. How the directory is
+made is the matter of `overlay_tree`, and of `copied_tree` where the kernel has no overlay for us.
 """
 
 import asyncio
@@ -18,10 +19,14 @@ from workbench.local_cloud.base.errors import exhausted, failed_precondition
 from workbench.local_cloud.base.guest_directories import Skipped, open_regular, opened_dir, opened_parent, remove_tree
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.disk_reserve import lacking, require_room
+from workbench.local_cloud.volumes import overlay_mounts, overlay_tree
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
-from workbench.local_cloud.volumes.layout import Layout
-from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories, ReusableDirectory, is_plain
-from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits, scan
+from workbench.local_cloud.volumes.copied_tree import CopiedTree
+from workbench.local_cloud.volumes.layers import Layers, Place
+from workbench.local_cloud.volumes.mounted_tree import MountedTree, SeenAt
+from workbench.local_cloud.volumes.overlay_tree import OverlayTree
+from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories
+from workbench.local_cloud.volumes.scan import Keep, Scan, ScanLimits
 
 _T = TypeVar("_T")
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # with any other error the file may exist
@@ -62,23 +67,40 @@ class WorkingCopies:
         *,
         limits: ScanLimits | None = None,
         may_commit: MayCommit = _always,
+        overlay: bool = False,
     ) -> None:
-        """Make `root` and remove what is in it. `may_commit` is awaited before each commit, which it can suppress."""
+        """Make `root` and remove what is in it. `may_commit` is awaited before each commit, which it can suppress.
+
+        With `overlay`, mounts are overlays, whose layers are in a directory beside `root`: only for a process with
+        private mounts, and where `overlay_mounts.why_unusable` finds nothing.
+        """
         self._root = root
         self._committed = committed
         self._content = content
         self._limits = limits or ScanLimits()
-        self._reusable = ReusableDirectories()
         self._may_commit = may_commit
         root.mkdir(parents=True, exist_ok=True)
         # Each sandbox has a uid of its own and must pass through `root`; each holder below it admits only one of them.
         root.chmod(0o711 if os.geteuid() == 0 else 0o700)
         self.reap()
+        self._reusable = ReusableDirectories()
+        self._layers: Layers | None = None
+        if overlay:
+            layers = root.with_name(f"{root.name}-layers")
+            self._layers = Layers(layers, committed, content)
+
+    def close(self) -> None:
+        """Remove the mounts that are left, and wait for work in the background. Idempotent."""
+        self.reap()
+        if self._layers is not None:
+            self._layers.close()
 
     def reap(self) -> int:
         """Remove the directories that a crashed cloud left, and return how many. To be called before any mount."""
         leftovers = list(self._root.iterdir())
         for leftover in leftovers:
+            for name in overlay_tree.MOUNT_POINTS:
+                overlay_mounts.unmount(leftover / name)
             remove_tree(leftover)
         return len(leftovers)
 
@@ -99,23 +121,15 @@ class WorkingCopies:
         """
         below = clean(sub_path or "")
         self._create_sub_path(volume_id, below)
-        owner = owner_uid if os.geteuid() == 0 else None
-        spare = self._reusable.take((volume_id, below, owner))
-        if spare is None:
-            await asyncio.to_thread(self._require_room, volume_id, below)
-        holder = spare.holder if spare is not None else Path(tempfile.mkdtemp(dir=self._root))
+        place = Place(volume_id, below, owner_uid if os.geteuid() == 0 else None)
+        tree = await asyncio.to_thread(self._tree, place)
         copy = WorkingCopy(
-            holder,
-            volume_id,
+            tree,
+            place,
             self._committed.version(volume_id),
-            below,
             read_only,
-            owner,
-            self._limits,
             committed=self._committed,
             content=self._content,
-            reusable=self._reusable,
-            known=spare.known if spare is not None else {},
             may_commit=self._may_commit,
             max_stored_bytes=max_stored_bytes,
         )
@@ -126,14 +140,42 @@ class WorkingCopies:
             raise
         return copy
 
-    def _require_room(self, volume_id: str, below: str) -> None:
+    def _tree(self, place: Place) -> MountedTree:
+        """Make the directory of a mount, still without its files."""
+        if self._layers is not None:
+            return OverlayTree(
+                self._holder(place), place, self._committed, self._content, self._layers, limits=self._limits
+            )
+        spare = self._reusable.take(place)
+        if spare is None:
+            self._require_room(place)
+        return CopiedTree(
+            spare.holder if spare is not None else self._holder(place),
+            place,
+            self._committed,
+            self._content,
+            self._reusable,
+            known=spare.known if spare is not None else {},
+            limits=self._limits,
+        )
+
+    def _holder(self, place: Place) -> Path:
+        """Make a directory that only the owner of the mount in it may pass, whatever mode the guest gives its tree."""
+        holder = Path(tempfile.mkdtemp(dir=self._root))
+        if place.owner_uid is not None:
+            os.chown(holder, 0, place.owner_uid)
+            holder.chmod(0o710)
+        return holder
+
+    def _require_room(self, place: Place) -> None:
         """Raise CloudError RESOURCE_EXHAUSTED when the disk has no room for a copy.
 
         The files' lengths are one query; what they really take on the disk, holes left out, is looked up only if the
         lengths do not fit.
         """
-        if lacking(self._root, self._committed.size_below(volume_id, below)) is not None:
-            files = [entry for entry in self._committed.below(volume_id, below) if entry.kind == "file"]
+        if lacking(self._root, self._committed.size_below(place.volume_id, place.sub_path)) is not None:
+            below = self._committed.below(place.volume_id, place.sub_path)
+            files = [entry for entry in below if entry.kind == "file"]
             require_room(self._root, sum(self._content.disk_bytes(entry.sha256) for entry in files))
 
     def _create_sub_path(self, volume_id: str, sub_path: str) -> None:
@@ -157,55 +199,32 @@ class WorkingCopy:
 
     def __init__(
         self,
-        holder: Path,
-        volume_id: str,
+        tree: MountedTree,
+        place: Place,
         version: int,
-        sub_path: str,
         read_only: bool,
-        owner_uid: int | None,
-        limits: ScanLimits,
         *,
         committed: CommittedVolumes,
         content: ContentStore,
-        reusable: ReusableDirectories,
-        known: dict[str, Known],
         may_commit: MayCommit,
         max_stored_bytes: float,
     ) -> None:
-        """Prepare the directory `holder`, which belongs to this copy from now on; `reload` must follow.
-
-        `known` is what it holds already: nothing, unless it is a reused directory.
-        """
+        """Take a directory, which belongs to this copy from now on; `reload` must follow."""
         self._stored = 0  # disk bytes of new contents in its commits
         self._max_stored = max_stored_bytes
-        self.path = holder / "tree"
-        self.volume_id = volume_id
+        self.path = tree.path
+        self.volume_id = place.volume_id
         self.version = version
-        self.sub_path = sub_path
+        self.sub_path = place.sub_path
         self.read_only = read_only
-        self._holder = holder
-        self._owner = owner_uid
-        self._limits = limits
+        self._tree = tree
         self._committed = committed
         self._content = content
-        self._reusable = reusable
-        self._known = known
         self._may_commit = may_commit
         self._head = 0
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[object]] = set()
-        self._laid_out = False
         self._discarded = False
-        self._given_away = False  # its directory belongs to `reusable` now
-        scratch = holder / "scratch"
-        for directory in (self.path, scratch):
-            directory.mkdir(mode=0o700, exist_ok=True)
-            directory.chmod(0o700)
-        if owner_uid is not None:
-            os.chown(self.path, owner_uid, owner_uid)
-            os.chown(holder, 0, owner_uid)  # only the owner's group may enter, whatever mode the guest gives `path`
-            holder.chmod(0o710)
-        self._layout = Layout(self.path, scratch, owner_uid, content)
 
     async def commit(self, author: str) -> CommitResult:
         """Publish what changed since the mount or the last commit; nothing for a read-only mount.
@@ -229,12 +248,13 @@ class WorkingCopy:
         """
         return await self._run(lambda: self._read(path, max_bytes))
 
-    async def reload(self) -> None:
-        """Make the newest committed state visible.
+    async def reload(self, seen_at: SeenAt | None = None) -> None:
+        """Make the newest committed state visible, also where a container that runs sees this mount.
 
         Files with uncommitted changes are neither changed nor published; everything else becomes as it was committed.
+        Raises CloudError FAILED_PRECONDITION when a file of the mount is open there, and may not be.
         """
-        await self._run(self._reload)
+        await self._run(lambda: self._reload(seen_at))
 
     async def release(self) -> None:
         """Like `discard`, but keep the directory for reuse if possible. Only for a copy whose guest has ended."""
@@ -256,8 +276,7 @@ class WorkingCopy:
 
     def _scan(self, keep: Keep | None = None) -> Scan:
         self._refuse_discarded()
-        with opened_dir(self.path) as root:
-            return scan(root, self._known, keep=keep, limits=self._limits)
+        return self._tree.scan(keep)
 
     def _scan_and_keep(self) -> Scan:
         """Scan, and keep the contents of changed files, all of them or none."""
@@ -305,33 +324,22 @@ class WorkingCopy:
             published = [_moved(change, prefix) for change in found.changes]
             number = self._committed.publish(self.volume_id, published, author=author, parent=self._head)
             self._head = number
-        self._known = found.known
+        self._tree.committed(found, number)
         return CommitResult(number, found.files_changed, found.bytes_changed, found.skipped)
 
-    def _reload(self) -> None:
-        local = {change.path for change in self._scan().changes} if self._laid_out else set()
-        with self._committed.transaction():
-            head = self._committed.head(self.volume_id)
-            target = self._committed.at(self.volume_id, self.sub_path)
-        self._known = self._layout.apply(self._known, target, keep=local, live=self._laid_out)
-        self._laid_out = True
-        self._head = head
+    def _reload(self, seen_at: SeenAt | None) -> None:
+        self._refuse_discarded()
+        self._head = self._tree.show_newest(seen_at)
 
     def _release(self) -> None:
-        if self._discarded:
-            return
-        found = self._scan()
-        if found.changes or found.skipped or not is_plain(self.path):
-            self._discard()
-            return
-        self._discarded = self._given_away = True
-        self._reusable.keep((self.volume_id, self.sub_path, self._owner), ReusableDirectory(self._holder, found.known))
+        if not self._discarded:
+            self._tree.release()
+            self._discarded = True
 
     def _discard(self) -> None:
-        if not self._given_away:
+        if not self._discarded:
+            self._tree.remove()
             self._discarded = True
-            self._known = {}
-            remove_tree(self._holder)
 
     def _refuse_discarded(self) -> None:
         if self._discarded:

@@ -9,6 +9,7 @@ import pytest
 
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.volumes import overlay_mounts
 from workbench.local_cloud.volumes.committed import CommittedVolumes
 from workbench.local_cloud.volumes.scan import ScanLimits
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
@@ -51,8 +52,22 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
+@pytest.fixture(scope="session")
+def without_overlay() -> str:
+    """Why this process cannot mount overlays, "" if it can. It has mounts of its own from now on."""
+    return overlay_mounts.take_private_mounts()
+
+
+@pytest.fixture(params=["copied", "overlay"])
+def overlay(request: pytest.FixtureRequest, without_overlay: str, tmp_path: Path) -> bool:
+    """Both ways in which a mount's directory is made; what a job sees is the same."""
+    if request.param == "overlay" and (why := without_overlay or overlay_mounts.why_unusable(tmp_path)):
+        pytest.skip(why)
+    return bool(request.param == "overlay")
+
+
 @pytest.fixture
-async def service(tmp_path: Path, database: Database) -> AsyncIterator[Service]:
+async def service(tmp_path: Path, database: Database, overlay: bool) -> AsyncIterator[Service]:
     content = ContentStore(tmp_path / "content")
     committed = CommittedVolumes(database)
     committed.create(VOLUME, version=2)
@@ -61,9 +76,11 @@ async def service(tmp_path: Path, database: Database) -> AsyncIterator[Service]:
         database,
         content,
         committed,
-        WorkingCopies(tmp_path / "copies", committed, content, limits=LIMITS),
+        WorkingCopies(tmp_path / "copies", committed, content, limits=LIMITS, overlay=overlay),
     )
     async with asyncio.timeout(60):
         yield service
     service.copies.reap()
+    service.copies.close()
+    content.close()
     assert list((tmp_path / "content" / "tmp").iterdir()) == []

@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workbench.local_cloud.store.content import ContentStore
@@ -68,19 +68,23 @@ STEP = st.one_of(
 )
 
 
-@given(st.lists(STEP, min_size=5, max_size=30))
-@settings(deadline=None, max_examples=200)
-def test_mounts_behave_as_the_model_says(steps: list[tuple[object, ...]]) -> None:
-    asyncio.run(_play(steps))
+@given(steps=st.lists(STEP, min_size=5, max_size=30))
+@settings(
+    deadline=None,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # it is a fact of this machine
+)
+def test_mounts_behave_as_the_model_says(overlay: bool, steps: list[tuple[object, ...]]) -> None:
+    asyncio.run(_play(steps, overlay=overlay))
 
 
-async def _play(steps: list[tuple[object, ...]]) -> None:
+async def _play(steps: list[tuple[object, ...]], *, overlay: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="workbench-test-") as directory:
         root = Path(directory)
         database = Database(root / "cloud.sqlite")
         committed = CommittedVolumes(database)
         committed.create(VOLUME, version=2)
-        copies = WorkingCopies(root / "copies", committed, ContentStore(root / "content"))
+        copies = WorkingCopies(root / "copies", committed, ContentStore(root / "content"), overlay=overlay)
         model = Model()
         mounts: dict[int, WorkingCopy] = {}
         for number in range(MOUNTS):
@@ -119,6 +123,7 @@ async def _play(steps: list[tuple[object, ...]]) -> None:
         _check_history(committed, model, root)
         for mount in mounts.values():
             await mount.discard()
+        copies.close()
         database.close()
 
 

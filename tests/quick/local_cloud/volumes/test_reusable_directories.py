@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.quick.local_cloud.volumes.conftest import Service
+from workbench.local_cloud.volumes.layers import Place
 from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories, ReusableDirectory
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
+
+
+@pytest.fixture
+def overlay() -> bool:
+    """These directories are those of mounts without an overlay."""
+    return False
 
 
 async def _ended(service: Service, **place: str) -> WorkingCopy:
@@ -110,13 +117,13 @@ def test_few_are_kept(tmp_path: Path) -> None:
     reusable = ReusableDirectories()
     for number in range(20):
         (tmp_path / str(number)).mkdir()
-        reusable.keep(("vo-1", str(number), None), ReusableDirectory(tmp_path / str(number), {}))
+        reusable.keep(Place("vo-1", str(number), None), ReusableDirectory(tmp_path / str(number), {}))
     kept = sorted(int(path.name) for path in tmp_path.iterdir())
     assert kept == list(range(12, 20))
     (tmp_path / "again").mkdir()
-    reusable.keep(("vo-1", "19", None), ReusableDirectory(tmp_path / "again", {}))
+    reusable.keep(Place("vo-1", "19", None), ReusableDirectory(tmp_path / "again", {}))
     assert not (tmp_path / "19").exists()
-    found = reusable.take(("vo-1", "19", None))
+    found = reusable.take(Place("vo-1", "19", None))
     assert found is not None
     assert found.holder == tmp_path / "again"
-    assert reusable.take(("vo-1", "19", None)) is None
+    assert reusable.take(Place("vo-1", "19", None)) is None

@@ -1,0 +1,275 @@
+"""A mount's directory as an overlay: the committed layers of its place, below a private directory for what is written.
+
+Making one costs the same for any number of files, and a commit or an end as much as was written.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from workbench.local_cloud.base.errors import failed_precondition
+from workbench.local_cloud.base.guest_directories import MAX_DEPTH, Found, opened_dir, opened_parent, remove_tree
+from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.volumes import overlay_mounts
+from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, parents
+from workbench.local_cloud.volumes.layers import Layers, Place, Stack, View, is_plain_entry
+from workbench.local_cloud.volumes.layout import Layout
+from workbench.local_cloud.volumes.mounted_tree import SeenAt
+from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits
+from workbench.local_cloud.volumes.upper_scan import Changed, scan_upper
+
+_TREE, _NEXT = "tree", "next"
+MOUNT_POINTS = (_TREE, _NEXT)  # in the directory of a mount; what a killed process has left there is unmounted first
+
+
+class OverlayTree:
+    """See `MountedTree`."""
+
+    def __init__(
+        self,
+        holder: Path,
+        place: Place,
+        committed: CommittedVolumes,
+        content: ContentStore,
+        layers: Layers,
+        *,
+        limits: ScanLimits,
+    ) -> None:
+        """Prepare the directory `holder`, which belongs to this tree from now on; `show_newest` must follow."""
+        self.path = holder / _TREE
+        self._holder = holder
+        self._private = holder / "private"  # nobody but the cloud may enter it
+        self._place = place
+        self._committed = committed
+        self._content = content
+        self._layers = layers
+        self._limits = limits
+        self._stack: Stack | None = None
+        self._known: Changed = {}
+        self._total = 0  # entries that the mount shows, when it was last in step
+        self._pending: tuple[Scan, Changed] | None = None
+        self._commits: set[int] = set()
+        self._uppers = 0
+        self.path.mkdir(mode=0o700)
+        self._private.mkdir(mode=0o700)
+
+    def scan(self, keep: Keep | None) -> Scan:
+        """See `MountedTree`."""
+        found, known = self._scan(keep)
+        self._pending = (found, known)
+        return found
+
+    def committed(self, found: Scan, number: int | None) -> None:
+        """See `MountedTree`."""
+        assert self._pending is not None
+        assert self._pending[0] is found
+        _, self._known = self._pending
+        self._total += found.entries_added
+        if number is not None:
+            self._commits.add(number)
+
+    def show_newest(self, seen_at: SeenAt | None) -> int:
+        """See `MountedTree`. Where it is seen, the new mount takes the place of the old one in one step."""
+        volume_id = self._place.volume_id
+        head = self._committed.head(volume_id)
+        if self._stack is not None:
+            changed = self._committed.changed_since(volume_id, self._stack.head, below=self._place.sub_path)
+            if set(changed.values()) <= self._commits:
+                return head
+        stack = self._layers.take(self._place)
+        try:
+            if self._stack is None:
+                self._new_upper().rename(self._upper)
+                self._mount(stack, "upper", _TREE)
+                known: dict[str, Known | None] = {}
+            else:
+                known = self._remount(stack, seen_at)
+        except BaseException:
+            self._layers.give_back(stack)
+            raise
+        if self._stack is not None:
+            self._layers.give_back(self._stack)
+        view = self._layers.view(stack)
+        self._total = stack.entries + sum((old is not None) - (view.entry(p) is not None) for p, old in known.items())
+        self._stack, self._known, self._commits = stack, known, set()
+        return max(head, stack.head)
+
+    def release(self) -> None:
+        """See `MountedTree`."""
+        found, _ = self._scan(None)
+        overlay_mounts.unmount(self.path)
+        if self._commits and not found.changes and not found.skipped:
+            assert self._stack is not None
+            size = self._committed.size_below(self._place.volume_id, self._place.sub_path)
+            self._layers.adopt(self._stack, self._upper, self._commits, entries=self._total, size=size)
+        self.remove()
+
+    def remove(self) -> None:
+        """See `MountedTree`."""
+        overlay_mounts.unmount(self.path)
+        remove_tree(self._holder)
+        if self._stack is not None:
+            self._layers.give_back(self._stack)
+            self._stack = None
+
+    @property
+    def _upper(self) -> Path:
+        return self._private / "upper"
+
+    def _scan(self, keep: Keep | None) -> tuple[Scan, Changed]:
+        assert self._stack is not None
+        with opened_dir(self._upper) as root:
+            view = self._layers.view(self._stack)
+            return scan_upper(root, view, self._known, total=self._total, keep=keep, limits=self._limits)
+
+    def _new_upper(self) -> Path:
+        """Make an upper directory; its owner and mode are those of the mount."""
+        made = self._private / "next-upper"
+        remove_tree(made)
+        made.mkdir(mode=0o700)
+        if self._place.owner_uid is not None:
+            os.chown(made, self._place.owner_uid, self._place.owner_uid)
+        return made
+
+    def _mount(self, stack: Stack, upper: str, target: str) -> None:
+        remove_tree(self._private / f"work-{self._uppers}")
+        self._uppers += 1
+        work = self._private / f"work-{self._uppers}"  # a used one cannot be mounted again
+        work.mkdir(mode=0o700)
+        root = self._holder.parents[1]
+        inside = f"{self._holder.parent.name}/{self._holder.name}"
+        overlay_mounts.mount(
+            root,
+            [f"{self._layers.name}/{name}" for name in self._layers.names(stack)],
+            f"{inside}/private/{upper}",
+            f"{inside}/private/{work.name}",
+            f"{inside}/{target}",
+        )
+
+    def _remount(self, stack: Stack, seen_at: SeenAt | None) -> dict[str, Known | None]:
+        """Replace the layers, with an upper directory that has the local changes only; returns what those replace."""
+        found, _ = self._scan(None)
+        upper = self._new_upper()
+        unusual = self._carry_over(found, upper, stack)
+        beside = self._holder / _NEXT
+        beside.mkdir(mode=0o700, exist_ok=True)
+        self._mount(stack, "next-upper", _NEXT)
+        try:
+            if seen_at is not None:
+                overlay_mounts.replace_inside(seen_at.pid, seen_at.path, beside, read_only=seen_at.read_only)
+            overlay_mounts.unmount(self.path)
+            overlay_mounts.move(beside, self.path)
+        except BaseException:
+            overlay_mounts.unmount(beside)
+            raise
+        self._upper.rename(self._private / "old-upper")
+        upper.rename(self._upper)
+        remove_tree(self._private / "old-upper")
+        kept = {path: Known(found.known[path].entry, None) for path in unusual}
+        return {**kept, **{change.path: self._before(change.path) for change in found.changes}}
+
+    def _before(self, path: str) -> Known | None:
+        """Return what a path was when the mount was last in step."""
+        assert self._stack is not None
+        if path in self._known:
+            return self._known[path]
+        entry = self._layers.view(self._stack).entry(path)
+        return None if entry is None else Known(entry, None)
+
+    def _carry_over(self, found: Scan, upper: Path, stack: Stack) -> list[str]:
+        """Put what is not committed into a new upper directory: files as they are, removals as whiteouts.
+
+        Returns the committed files that are put there, too: they have what no commit describes, such as a second link.
+        """
+        local = {change.path for change in found.changes}
+        view = self._layers.view(stack)
+        unusual: list[str] = []
+
+        def is_needed(item: Found) -> bool:
+            known = found.known.get(item.path)
+            if known is None or item.path in local:
+                return True
+            if known.entry.kind != "file" or is_plain_entry(item, self._place.owner_uid):
+                return False
+            now = view.entry(item.path)
+            if now is None or not now.same_as(known.entry):
+                return False  # somebody else has changed it
+            unusual.append(item.path)
+            return True
+
+        with opened_dir(self._upper) as old, opened_dir(upper) as new:
+            _link_tree(old, new, is_needed)
+            moved = {c.path: c for c in found.changes if isinstance(c, Entry) and not _exists(new, c.path)}
+            removed = _topmost({c.path for c in found.changes if isinstance(c, Removal)}, view)
+            above = {a for path in (*moved, *removed) for a in parents(path)} - moved.keys()
+            for path in above:
+                if not _exists(new, path) and (entry := view.entry(path)) is not None and entry.kind == "dir":
+                    moved[path] = entry
+            scratch = self._private / "scratch"
+            scratch.mkdir(mode=0o700, exist_ok=True)
+            Layout(upper, scratch, self._place.owner_uid, self._content).apply({}, moved, keep=frozenset(), live=True)
+            for path in removed:
+                with suppress(FileNotFoundError, NotADirectoryError, FileExistsError):  # something local is in its way
+                    _whiteout(new, path)
+        return unusual
+
+
+def _topmost(removed: set[str], view: View) -> list[str]:
+    """Return the paths to hide so that those in `removed` are hidden, and nothing else of what a stack shows.
+
+    A directory in which others have put something meanwhile is not hidden as a whole.
+    """
+    hidden: set[str] = set()
+    for path in sorted(removed):
+        entry = view.entry(path)
+        if entry is None or any(above in hidden for above in parents(path)):
+            continue
+        if entry.kind != "dir" or all(below.path in removed for below in view.below(path)):
+            hidden.add(path)
+    return sorted(hidden)
+
+
+def _whiteout(root: int, path: str) -> None:
+    with opened_parent(root, path) as (directory, name):
+        overlay_mounts.whiteout(name, dir_fd=directory)
+
+
+def _link_tree(old: int, new: int, is_needed: Callable[[Found], bool], *, prefix: str = "", depth: int = 0) -> bool:
+    """Link what is needed of one directory, but for whiteouts, into another; returns whether there is any.
+
+    Directories are made anew, with their owners and modes. Raises CloudError FAILED_PRECONDITION if one is too deep.
+    """
+    kept = False
+    for name in os.listdir(old):
+        path = prefix + name
+        status = os.stat(name, dir_fd=old, follow_symlinks=False)
+        item = Found(path, name, old, status)
+        if overlay_mounts.is_whiteout(status):
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            if depth >= MAX_DEPTH:
+                raise failed_precondition(f"The mount has directories more than {MAX_DEPTH} deep: remove them first.")
+            os.mkdir(name, 0o700, dir_fd=new)
+            with opened_dir(name, dir_fd=old) as inner, opened_dir(name, dir_fd=new) as made:
+                holds_any = _link_tree(inner, made, is_needed, prefix=path + "/", depth=depth + 1)
+                os.fchown(made, status.st_uid, status.st_gid)
+                os.fchmod(made, stat.S_IMODE(status.st_mode))
+            if holds_any or is_needed(item):
+                kept = True
+            else:
+                os.rmdir(name, dir_fd=new)
+        elif is_needed(item):
+            os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+            kept = True
+    return kept
+
+
+def _exists(root: int, path: str) -> bool:
+    try:
+        with opened_parent(root, path) as (directory, name):
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
