@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
 
 _WIDTH = 140  # characters of a table that is not printed to a terminal
-GROUPS = ("sandboxes", "volumes", "streams", "deltas", "bridge", "demo", "output", "images")
+GROUPS = ("sandboxes", "volumes", "files", "streams", "deltas", "bridge", "demo", "output", "images")
 
 
 def bench(
@@ -30,7 +30,7 @@ def bench(
     """Measure what the local cloud and the endpoint add to a bare process, a pipe and a bare HTTP stream.
 
     Every figure is shown beside baselines that were measured in the same run, alternating with it: compare the ratios.
-    The measurement starts a local cloud of its own, with an empty state. It takes about four minutes.
+    The measurement starts a local cloud of its own, with an empty state. It takes about six minutes.
     """
     wanted = only or list(GROUPS)
     if unknown := [name for name in wanted if name not in GROUPS]:
@@ -58,6 +58,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                 bridge_benchmark,
                 delta_benchmark,
                 demo_benchmark,
+                files_benchmark,
                 image_benchmark,
                 output_benchmark,
                 sandbox_benchmark,
@@ -70,6 +71,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                 measures: dict[str, Callable[[], Iterator[Figure]]] = {
                     "sandboxes": lambda: sandbox_benchmark.measure(repeat),
                     "volumes": lambda: volume_benchmark.measure(repeat),
+                    "files": lambda: files_benchmark.measure(repeat),
                     "streams": lambda: stream_benchmark.measure(workbench, repeat),
                     "deltas": lambda: delta_benchmark.measure(workbench, repeat),
                     "bridge": lambda: bridge_benchmark.measure(workbench, repeat),

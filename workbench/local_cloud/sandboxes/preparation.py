@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import posixpath
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from modal_proto import api_pb2
@@ -16,8 +18,9 @@ from workbench.local_cloud.rootfs.layers import Layers
 from workbench.local_cloud.sandboxes.engine.host_users import Users
 from workbench.local_cloud.sandboxes.engine.spec import HOME, BindMount, SandboxSpec
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import limits_of
+from workbench.local_cloud.sandboxes.limits.watchdog import Usage, Written
 from workbench.local_cloud.sandboxes.sandbox_records import Record
-from workbench.local_cloud.volumes.working_copies import WorkingCopies
+from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
 LayOut = Callable[[list[str], Path], None]
 
@@ -73,7 +76,7 @@ class Preparation:
             if image.is_rooted:
                 copy.path.chmod(0o755)  # the image may have several users
             record.mounts[mount.mount_path.rstrip("/")] = copy
-            binds.append(BindMount(copy.path, mount.mount_path, mount.read_only))
+            binds.append(BindMount(copy.path, mount.mount_path, mount.read_only, partial(overlay_of, copy)))
         return SandboxSpec(
             sandbox_id=record.sandbox_id,
             uid=uid,
@@ -111,6 +114,15 @@ class Preparation:
         for directory in (record.files, tree, *(path for path in tree.rglob("*") if path.is_dir())):
             directory.chmod(0o755)
         return tree
+
+
+def overlay_of(copy: WorkingCopy) -> Written | None:
+    """Return what the watchdog of a sandbox has to know about a mount that is an overlay."""
+    layers = copy.layers
+    if layers is None:
+        return None
+    block = os.statvfs(layers.written).f_frsize
+    return Written(layers.written, Usage(layers.size + layers.entries * block, layers.entries))
 
 
 def _has_files(directory: Path) -> bool:

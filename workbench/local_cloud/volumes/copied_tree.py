@@ -8,7 +8,7 @@ from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.committed import CommittedVolumes
 from workbench.local_cloud.volumes.layers import Place
 from workbench.local_cloud.volumes.layout import Layout
-from workbench.local_cloud.volumes.mounted_tree import SeenAt
+from workbench.local_cloud.volumes.mounted_tree import BelowWritten, SeenAt
 from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories, ReusableDirectory, is_plain
 from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits, scan
 
@@ -46,6 +46,11 @@ class CopiedTree:
         if place.owner_uid is not None:
             os.chown(self.path, place.owner_uid, place.owner_uid)
         self._layout = Layout(self.path, scratch, place.owner_uid, content)
+
+    @property
+    def layers(self) -> BelowWritten | None:
+        """See `MountedTree`."""
+        return None
 
     def scan(self, keep: Keep | None) -> Scan:
         """See `MountedTree`."""

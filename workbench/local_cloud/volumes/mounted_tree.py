@@ -16,10 +16,23 @@ class SeenAt:
     read_only: bool = False
 
 
+@dataclass(frozen=True)
+class BelowWritten:
+    """What an overlay shows below `written`, the directory of what was written: entries, and bytes of their files."""
+
+    written: Path
+    entries: int
+    size: int
+
+
 class MountedTree(Protocol):
     """One mount's directory `path`. For one thread at a time; everything blocks."""
 
     path: Path
+
+    @property
+    def layers(self) -> BelowWritten | None:
+        """What the directory shows of committed layers; None when it is no overlay."""
 
     def scan(self, keep: Keep | None) -> Scan:
         """Compare the directory with what was last committed or shown; `keep` and errors are as for `scan.scan`."""

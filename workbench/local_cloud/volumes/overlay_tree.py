@@ -16,7 +16,7 @@ from workbench.local_cloud.volumes import overlay_mounts
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, parents
 from workbench.local_cloud.volumes.layers import Layers, Place, Stack, View, is_plain_entry
 from workbench.local_cloud.volumes.layout import Layout
-from workbench.local_cloud.volumes.mounted_tree import SeenAt
+from workbench.local_cloud.volumes.mounted_tree import BelowWritten, SeenAt
 from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits
 from workbench.local_cloud.volumes.upper_scan import Changed, scan_upper
 
@@ -44,7 +44,7 @@ class OverlayTree:
         self._place = place
         self._committed = committed
         self._content = content
-        self._layers = layers
+        self._all_layers = layers
         self._limits = limits
         self._stack: Stack | None = None
         self._known: Changed = {}
@@ -54,6 +54,12 @@ class OverlayTree:
         self._uppers = 0
         self.path.mkdir(mode=0o700)
         self._private.mkdir(mode=0o700)
+
+    @property
+    def layers(self) -> BelowWritten | None:
+        """See `MountedTree`."""
+        stack = self._stack
+        return None if stack is None else BelowWritten(self._upper, stack.entries, stack.size)
 
     def scan(self, keep: Keep | None) -> Scan:
         """See `MountedTree`."""
@@ -78,7 +84,7 @@ class OverlayTree:
             changed = self._committed.changed_since(volume_id, self._stack.head, below=self._place.sub_path)
             if set(changed.values()) <= self._commits:
                 return head
-        stack = self._layers.take(self._place)
+        stack = self._all_layers.take(self._place)
         try:
             if self._stack is None:
                 self._new_upper().rename(self._upper)
@@ -87,11 +93,11 @@ class OverlayTree:
             else:
                 known = self._remount(stack, seen_at)
         except BaseException:
-            self._layers.give_back(stack)
+            self._all_layers.give_back(stack)
             raise
         if self._stack is not None:
-            self._layers.give_back(self._stack)
-        view = self._layers.view(stack)
+            self._all_layers.give_back(self._stack)
+        view = self._all_layers.view(stack)
         self._total = stack.entries + sum((old is not None) - (view.entry(p) is not None) for p, old in known.items())
         self._stack, self._known, self._commits = stack, known, set()
         return max(head, stack.head)
@@ -103,7 +109,7 @@ class OverlayTree:
         if self._commits and not found.changes and not found.skipped:
             assert self._stack is not None
             size = self._committed.size_below(self._place.volume_id, self._place.sub_path)
-            self._layers.adopt(self._stack, self._upper, self._commits, entries=self._total, size=size)
+            self._all_layers.adopt(self._stack, self._upper, self._commits, entries=self._total, size=size)
         self.remove()
 
     def remove(self) -> None:
@@ -111,7 +117,7 @@ class OverlayTree:
         overlay_mounts.unmount(self.path)
         remove_tree(self._holder)
         if self._stack is not None:
-            self._layers.give_back(self._stack)
+            self._all_layers.give_back(self._stack)
             self._stack = None
 
     @property
@@ -121,7 +127,7 @@ class OverlayTree:
     def _scan(self, keep: Keep | None) -> tuple[Scan, Changed]:
         assert self._stack is not None
         with opened_dir(self._upper) as root:
-            view = self._layers.view(self._stack)
+            view = self._all_layers.view(self._stack)
             return scan_upper(root, view, self._known, total=self._total, keep=keep, limits=self._limits)
 
     def _new_upper(self) -> Path:
@@ -142,7 +148,7 @@ class OverlayTree:
         inside = f"{self._holder.parent.name}/{self._holder.name}"
         overlay_mounts.mount(
             root,
-            [f"{self._layers.name}/{name}" for name in self._layers.names(stack)],
+            [f"{self._all_layers.name}/{name}" for name in self._all_layers.names(stack)],
             f"{inside}/private/{upper}",
             f"{inside}/private/{work.name}",
             f"{inside}/{target}",
@@ -175,7 +181,7 @@ class OverlayTree:
         assert self._stack is not None
         if path in self._known:
             return self._known[path]
-        entry = self._layers.view(self._stack).entry(path)
+        entry = self._all_layers.view(self._stack).entry(path)
         return None if entry is None else Known(entry, None)
 
     def _carry_over(self, found: Scan, upper: Path, stack: Stack) -> list[str]:
@@ -184,7 +190,7 @@ class OverlayTree:
         Returns the committed files that are put there, too: they have what no commit describes, such as a second link.
         """
         local = {change.path for change in found.changes}
-        view = self._layers.view(stack)
+        view = self._all_layers.view(stack)
         unusual: list[str] = []
 
         def is_needed(item: Found) -> bool:

@@ -23,7 +23,7 @@ from workbench.local_cloud.volumes import overlay_mounts, overlay_tree
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 from workbench.local_cloud.volumes.copied_tree import CopiedTree
 from workbench.local_cloud.volumes.layers import Layers, Place
-from workbench.local_cloud.volumes.mounted_tree import MountedTree, SeenAt
+from workbench.local_cloud.volumes.mounted_tree import BelowWritten, MountedTree, SeenAt
 from workbench.local_cloud.volumes.overlay_tree import OverlayTree
 from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories
 from workbench.local_cloud.volumes.scan import Keep, Scan, ScanLimits
@@ -225,6 +225,11 @@ class WorkingCopy:
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[object]] = set()
         self._discarded = False
+
+    @property
+    def layers(self) -> BelowWritten | None:
+        """What the mount shows of committed layers, for who watches its size; None when it is no overlay."""
+        return self._tree.layers
 
     async def commit(self, author: str) -> CommitResult:
         """Publish what changed since the mount or the last commit; nothing for a read-only mount.

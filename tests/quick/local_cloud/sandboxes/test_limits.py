@@ -3,6 +3,9 @@
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,18 @@ from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.sandboxes.engine.engine import Engine
 from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
-from workbench.local_cloud.sandboxes.engine.spec import ExitStatus
+from workbench.local_cloud.sandboxes.engine.spec import BindMount, ExitStatus, SandboxSpec
 from workbench.local_cloud.sandboxes.limits import cgroups
 from workbench.local_cloud.sandboxes.limits.cgroups import Cgroups
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE, Limits, limits_of
 from workbench.local_cloud.sandboxes.limits.watchdog import UnmeasurableError, measure
+from workbench.local_cloud.sandboxes.preparation import overlay_of
+from workbench.local_cloud.store.content import ContentStore
+from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE
+from workbench.local_cloud.volumes import overlay_mounts
+from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry
+from workbench.local_cloud.volumes.working_copies import WorkingCopies
 
 HOG = "data = []\nwhile True: data.append(bytearray(os.urandom(1 << 20)))"
 SMALL = Limits(memory_bytes=128 * MEBIBYTE, workspace_bytes=32 * MEBIBYTE, workspace_entries=500)
@@ -107,6 +116,52 @@ async def test_a_workspace_cannot_be_filled(small: Sandbox, notices: list[str], 
     await ended(small)
     assert small.exceeded is not None
     assert notices == [f"the sandbox was ended: {small.exceeded}"]
+
+
+@pytest.fixture
+async def overlay(root: Path, without_overlay: str) -> AsyncIterator[SandboxSpec]:
+    """A sandbox whose workspace is an overlay on 20 MiB of committed files."""
+    if why := without_overlay or overlay_mounts.why_unusable(root):
+        pytest.skip(why)
+    database, content = Database(root / "cloud.sqlite"), ContentStore(root / "content")
+    committed = CommittedVolumes(database)
+    committed.create("vo-1", version=2)
+    with content.batch() as batch:
+        added = [batch.add_chunks([os.urandom(1 << 20)]) for _ in range(20)]
+    entries = [Entry(f"f{n}", "file", 0o644, size=c.size, sha256=c.sha256) for n, c in enumerate(added)]
+    committed.publish("vo-1", [*entries], author="test:")
+    copies = WorkingCopies(root / "copies", committed, content, overlay=True)
+    copy = await copies.mount("vo-1", owner_uid=isolation_uid(1))
+    mounts = (BindMount(copy.path, "/workspace", written=partial(overlay_of, copy)),)
+    yield replace(spec_of(copy.path, limits=SMALL), mounts=mounts)
+    copies.close()
+    content.close()
+    database.close()
+
+
+@pytest.mark.parametrize("how", FILL)
+async def test_an_overlay_cannot_be_filled(engine: Engine, overlay: SandboxSpec, notices: list[str], how: str) -> None:
+    """Below its limit counts what is committed, and what was written above it."""
+    sandbox = await engine.create(overlay, on_notice=notices.append)
+    code = f"import os, time\n{FILL[how].replace('100', '30')}\ntime.sleep(600)"
+    if how in ("by many files", "by names that are no text"):
+        code = code.replace("f{n}", "new{n}")
+    await sandbox.exec(["python3", "-c", code], exec_id="fill")
+    await ended(sandbox)
+    assert notices == [f"the sandbox was ended: {sandbox.exceeded}"]
+    await engine.discard(sandbox)
+
+
+async def test_files_of_an_overlay_that_are_written_anew_count_once(
+    engine: Engine, overlay: SandboxSpec, notices: list[str]
+) -> None:
+    """Their old contents are below, and nobody sees them any more."""
+    sandbox = await engine.create(overlay, on_notice=notices.append)
+    change = "for n in range(20): open(f'f{n}', 'wb').write(os.urandom(1 << 20))"
+    code = f"import os, time\n{change}\ntime.sleep(2); print('on')"
+    assert (await run(sandbox, "python3", "-c", code))[1] == "on\n"
+    assert notices == []
+    await engine.discard(sandbox)
 
 
 async def test_one_file_is_no_larger_than_the_workspace_may_be(small: Sandbox) -> None:

@@ -52,12 +52,6 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture(scope="session")
-def without_overlay() -> str:
-    """Why this process cannot mount overlays, "" if it can. It has mounts of its own from now on."""
-    return overlay_mounts.take_private_mounts()
-
-
 @pytest.fixture(params=["copied", "overlay"])
 def overlay(request: pytest.FixtureRequest, without_overlay: str, tmp_path: Path) -> bool:
     """Both ways in which a mount's directory is made; what a job sees is the same."""

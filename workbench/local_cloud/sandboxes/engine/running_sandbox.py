@@ -326,7 +326,7 @@ class Sandbox:
 
     def _written(self) -> list[Path]:
         """Return the host's directories that programs of the sandbox write to."""
-        mounts = [mount.source for mount in self._spec.mounts if not mount.read_only]
+        mounts = [mount.watched for mount in self._spec.mounts if not mount.read_only]
         return [*mounts, self._spec.root.written] if self._spec.root is not None else mounts
 
     def _watchdog(self, pid: int) -> Watchdog:

@@ -1,12 +1,13 @@
 """The specification from which a sandbox is made, the exit status of its programs, and the errors of a start."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
 from workbench.local_cloud.rootfs.layers import Root
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import Limits
+from workbench.local_cloud.sandboxes.limits.watchdog import Watched, Written
 
 HOME = "/root"
 DEFAULT_ENV = {
@@ -22,11 +23,17 @@ class SandboxStartFailedError(WorkbenchError):
 
 @dataclass(frozen=True)
 class BindMount:
-    """A file or directory of the host that is bound to a path inside."""
+    """A file or directory of the host that is bound to a path inside. `written` is as for `Watched`."""
 
     source: Path
     target: str
     read_only: bool = False
+    written: Callable[[], Written | None] = lambda: None
+
+    @property
+    def watched(self) -> Watched:
+        """The mount as the watchdog sees it."""
+        return Watched(self.source, self.written)
 
 
 @dataclass(frozen=True, kw_only=True)

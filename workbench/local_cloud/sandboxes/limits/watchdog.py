@@ -50,6 +50,22 @@ class Usage:
     entries: int = 0
 
 
+@dataclass(frozen=True)
+class Written:
+    """Where a mount is an overlay: the directory of what guests have written, and at most what is below it."""
+
+    directory: Path
+    below: Usage
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A writable mount at `path`; `written` returns what is known of its overlay now, None for a plain directory."""
+
+    path: Path
+    written: Callable[[], Written | None] = lambda: None
+
+
 def measure(directory: Path, *, enough: Limits, seen: set[Inode]) -> Usage:
     """Measure a tree without following links, counting each inode once; stops early when it exceeds `enough`.
 
@@ -130,7 +146,7 @@ class Watchdog:
     def __init__(
         self,
         limits: Limits,
-        directories: Sequence[Path],
+        mounts: Sequence[Watched],
         *,
         pid: int,
         watch_memory: bool,
@@ -138,20 +154,20 @@ class Watchdog:
         disks: Disks,
         exceeded: Callable[[Exceeded], None],
     ) -> None:
-        """`directories` are the writable mounts, `pid` is the sandbox's process 1 as the host sees it.
+        """`mounts` are the writable ones, `pid` is the sandbox's process 1 as the host sees it.
 
         `watch_memory` says that no cgroup limits the memory; `out_of_memory` returns a reason once the kernel has
         killed a process of the sandbox for its memory, else None.
         """
         self._limits = limits
-        self._directories = tuple(directories)
+        self._mounts = tuple(mounts)
         self._pid = pid
         self._watch_memory = watch_memory
         self._out_of_memory = out_of_memory
         self._disks = disks
         self._exceeded = exceeded
         self._next_walk = time.monotonic()
-        self._disk = (directories[0].stat().st_dev, directories[0]) if directories else None
+        self._disk = (mounts[0].path.stat().st_dev, mounts[0].path) if mounts else None
         self._free = self._free_now()
         self._first: int | None = None  # the bytes of its files when they were first measured
 
@@ -183,7 +199,7 @@ class Watchdog:
             return None
         started = time.monotonic()
         try:
-            usage = await asyncio.to_thread(self._measure)
+            usage, own = await asyncio.to_thread(self._measure)
         except UnmeasurableError as error:
             return Exceeded("workspace", str(error))
         taken = time.monotonic() - started
@@ -194,20 +210,32 @@ class Watchdog:
             return Exceeded("workspace", f"its files took more than {limit} MiB of disk")
         if usage.entries > self._limits.workspace_entries:
             return Exceeded("workspace", f"it made more than {self._limits.workspace_entries} files")
-        self._first = usage.size if self._first is None else self._first
-        self._disks.note_growth(self, self._disk[0], usage.size - self._first)
+        self._first = own if self._first is None else self._first
+        self._disks.note_growth(self, self._disk[0], own - self._first)
         if full and self._disks.has_grown_most(self, self._disk[0]):
-            grown = (usage.size - self._first) // MEBIBYTE
+            grown = (own - self._first) // MEBIBYTE
             return Exceeded("workspace", f"the disk is nearly full, and its files have grown most: by {grown} MiB")
         return None
 
-    def _measure(self) -> Usage:
+    def _measure(self) -> tuple[Usage, int]:
+        """Return what the mounts take at most, exactly if that is over a limit, and the bytes without lower layers."""
+        written = [mount.written() for mount in self._mounts]
+        pairs = zip(self._mounts, written, strict=True)
+        own = self._walked([mount.path if found is None else found.directory for mount, found in pairs])
+        below = [found.below for found in written if found is not None]
+        size = own.size + sum(usage.size for usage in below)
+        entries = own.entries + sum(usage.entries for usage in below)
+        if below and (size > self._limits.workspace_bytes or entries > self._limits.workspace_entries):
+            return self._walked([mount.path for mount in self._mounts]), own.size
+        return Usage(size, entries), own.size
+
+    def _walked(self, directories: Sequence[Path]) -> Usage:
         size = entries = 0
         seen: set[Inode] = set()
-        for directory in self._directories:
+        for directory, mount in zip(directories, self._mounts, strict=True):
             try:
                 usage = measure(directory, enough=self._limits, seen=seen)
-                size += usage.size + unnamed(self._pid, directory.stat().st_dev, seen=seen)
+                size += usage.size + unnamed(self._pid, mount.path.stat().st_dev, seen=seen)
             except OSError:  # it is being removed
                 continue
             entries += usage.entries
