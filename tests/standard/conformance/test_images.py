@@ -377,24 +377,8 @@ def test_secrets_of_a_build_reach_it_and_not_its_log(app: modal.App, run: Run, t
 @pytest.mark.parametrize(
     ("refused", "reason"),
     [
-        (lambda i: i.run_commands("curl https://example.com | sh"), "'|' needs a shell"),
-        (lambda i: i.run_commands("make all"), "'make all' cannot be run in an image build of the local cloud"),
-        (lambda i: i.run_commands("echo $(id)"), "Command substitution"),
-        (lambda i: i.run_commands("pip install --target /x y"), "into the image's own environment"),
-        (lambda i: i.run_commands("npm install left-pad"), "npm install without -g"),
-        (lambda i: i.apt_install("no-such-package-here"), "sudo apt-get install -y no-such-package-here"),
-        (lambda i: i.workdir("/proc/1"), "cannot be at /proc/1"),
-        (lambda i: i.workdir("/usr/src/app"), "cannot be at /usr/src/app"),
         (lambda i: i.dockerfile_commands("ENV 1X=2"), "ENV '1X': a name has letters, digits and underscores only"),
-        (lambda i: i.dockerfile_commands("ADD https://example.com/x /x"), "Files from the network"),
-        (lambda i: i.dockerfile_commands("HEALTHCHECK NONE"), "HEALTHCHECK is not implemented"),
-        (lambda i: i.dockerfile_commands("USER nobody"), "USER is not implemented"),
-        (lambda i: i.add_local_file(__file__, "/srv/it", copy=True).run_commands("rm /srv/it"), "rm of '/srv/it'"),
-        (lambda i: i.add_local_file(__file__, "/tmp/it", copy=True).run_commands("rm -rf /tmp/*"), "rm of '/tmp/*'"),
-        (lambda i: i.dockerfile_commands("WORKDIR /srv", "RUN rm it"), "rm of 'it'"),
         (lambda i: i.pip_install("x", gpu="T4"), "GPUs are not available"),
-        (lambda i: modal.Image.from_registry("alpine:3"), "The base image 'alpine:3' is not available on"),
-        (lambda i: modal.Image.micromamba(), "is not available on the local cloud"),
     ],
 )
 def test_what_cannot_be_had_here_is_refused_by_name(

@@ -114,7 +114,7 @@ class BuildSandbox:
         argv += ["--bind", str(self._scratch / "home"), _HOME, "--bind", str(self._scratch / "tmp"), "/tmp"]  # noqa: S108  # inside
         for path in _SYSTEM_FILES:
             argv += ["--ro-bind-try", path, path]
-        for source in _configured_paths():
+        for source in configured_paths():
             argv += ["--ro-bind-try", source, source]
         cloud = interpreter_paths() if with_cloud else []
         split = [*cloud, *(path for _, path in writable)]
@@ -183,11 +183,21 @@ def configured_files() -> list[tuple[Path, str]]:
     """Return the files that configure installers for root inside an image, as (host path, path inside)."""
     found = [(Path(path), path) for path in _SYSTEM_FILES]
     found += [(Path.home() / source, f"/root/{target}") for source, target in _USER_FILES]
-    found += [(Path(path), path) for path in _configured_paths()]
     return [(source, target) for source, target in found if source.is_file()]
 
 
-def _configured_paths() -> list[str]:
+def moved(text: str, prefix: str) -> str:
+    """Return a configuration that finds what it refers to on this machine, such as local indexes, below a prefix."""
+    paths = set(configured_paths())
+
+    def place(match: "re.Match[str]") -> str:
+        path = match.group(1)
+        return match.group().removesuffix(path) + (prefix + path if path in paths else path)
+
+    return _PATH.sub(place, text)
+
+
+def configured_paths() -> list[str]:
     """Return the directories and files that the installers' configuration refers to, such as local indexes."""
     texts = [value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)]
     for path in (*(Path.home() / source for source, _ in _USER_FILES), *map(Path, _SYSTEM_FILES)):

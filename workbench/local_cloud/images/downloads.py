@@ -34,6 +34,14 @@ def file_name(url: str) -> str:
     return name
 
 
+def check_url(url: str) -> None:
+    """Raise RefusedError for a URL that can be seen to be none that may be downloaded."""
+    parsed = _parsed(url)
+    literal = _literal(parsed.host)
+    if (literal is not None and not _is_public(literal)) or parsed.host == "localhost":
+        _refuse_private(parsed.host)
+
+
 async def download(url: str, target: Path, *, checksum: str = "", most: int = MAX_BYTES) -> str:
     """Download a URL's file to a path that does not exist, and return the sha256 of its bytes.
 
@@ -101,14 +109,9 @@ async def _address(url: httpx.URL) -> tuple[httpx.URL, str]:
 
     Raises RefusedError, BuildFailedError.
     """
-    allowed = os.environ.get(PRIVATE_VARIABLE) == "1"
+    check_url(str(url))
     proxied = url.scheme in getproxies() and not proxy_bypass(url.host)
-    literal = _literal(url.host)
-    if literal is not None or url.host == "localhost":
-        if not allowed and (literal is None or not _is_public(literal)):
-            raise _private(url.host)
-        return url, ""
-    if proxied or allowed:
+    if proxied or _literal(url.host) is not None or url.host == "localhost":
         return url, ""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
@@ -118,16 +121,17 @@ async def _address(url: httpx.URL) -> tuple[httpx.URL, str]:
     for address in addresses:
         literal = _literal(address)
         if literal is None or not _is_public(literal):
-            raise _private(url.host)
+            _refuse_private(url.host)
     host = f"{url.host}:{url.port}" if url.port is not None else url.host
     return url.copy_with(host=addresses[0]), host
 
 
-def _private(host: str) -> RefusedError:
-    return RefusedError(
-        f"ADD: {host[:200]} is an address of this machine or its own network, which builds do not download from: "
-        "use COPY."
-    )
+def _refuse_private(host: str) -> None:
+    if os.environ.get(PRIVATE_VARIABLE) != "1":
+        raise RefusedError(
+            f"ADD: {host[:200]} is an address of this machine or its own network, which builds do not download from: "
+            "use COPY."
+        )
 
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

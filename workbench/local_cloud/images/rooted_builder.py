@@ -18,7 +18,7 @@ from workbench.local_cloud.images import dockerfile, host, layouts
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.builder import SCRATCH_PREFIX, Builder, Log
 from workbench.local_cloud.images.contexts import Context, fingerprint, open_to_all
-from workbench.local_cloud.images.dockerfile import RefusedError
+from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.downloads import download, file_name
 from workbench.local_cloud.images.plans import (
     CopyFrom,
@@ -124,6 +124,7 @@ class _Build:
         self._access = access
         self._salt = salt
         self._built: dict[int, ImageConfig] = {}
+        self._pulled: dict[str, ImageConfig] = {}
         self._runs = RunStep(seccomp=builder.seccomp, log=log)
 
     async def stage(self, number: int) -> ImageConfig:
@@ -136,7 +137,7 @@ class _Build:
             for instruction in (*dockerfile.instructions(config.on_build), *stage.instructions):
                 self._log(f"{instruction}\n", 1)
                 for step in reader.steps(instruction):
-                    reader.change(layers=await self._step(step, reader.config))
+                    reader.change(layers=await self._named_step(instruction, step, reader.config))
             self._built[number] = reader.config
         return self._built[number]
 
@@ -160,6 +161,18 @@ class _Build:
             case _:
                 return ImageConfig(layers=await self._layer(ImageConfig(), "Scratch", [], _nothing))
 
+    async def _named_step(self, instruction: Instruction, step: Step, config: ImageConfig) -> tuple[str, ...]:
+        """Carry out a step; a failure names its instruction."""
+        if isinstance(step, CopyFrom):
+            await self._copied_from(step)  # whose failures have names of their own
+        try:
+            return await self._step(step, config)
+        except (RefusedError, BuildFailedError, CopyRefusedError, LayerError) as error:
+            text = str(error)
+            if str(instruction) not in text:
+                text = f"{text.rstrip('.')}. The step was: {str(instruction)[:500]}"
+            raise (RefusedError if isinstance(error, RefusedError) else BuildFailedError)(text) from error
+
     async def _step(self, step: Step, config: ImageConfig) -> tuple[str, ...]:
         """Carry out a step and return the layers that the image has from then on."""
         kind = type(step).__name__
@@ -171,7 +184,7 @@ class _Build:
                 files = await self._context.files()
                 return await self._copy(step, config, files)
             case CopyFrom():
-                found = await self._origin(self._stages.origin(step.origin, before=step.stage, counted=True))
+                found = await self._copied_from(step)
                 parts = [asdict(step.copy), found.layers]
                 make = partial(self._laid, step.copy, {"from": self._paths(found.layers)})
             case Write():
@@ -202,9 +215,14 @@ class _Build:
         await self._layers.once(key, make, below=(*config.layers, *below))
         return (key, *config.layers)
 
+    async def _copied_from(self, step: CopyFrom) -> ImageConfig:
+        return await self._origin(self._stages.origin(step.origin, before=step.stage, counted=True))
+
     async def _pull(self, name: str) -> ImageConfig:
+        if name in self._pulled:
+            return self._pulled[name]
         layers, config = await self._owner.puller.base(name, self._access, self._log)
-        return ImageConfig(
+        self._pulled[name] = ImageConfig(
             layers=layers,
             env=dict(config.env),
             entrypoint=config.entrypoint,
@@ -214,6 +232,7 @@ class _Build:
             shell=config.shell or ImageConfig().shell,
             on_build=config.on_build,
         )
+        return self._pulled[name]
 
     async def _machine_layer(self, packages: tuple[str, ...]) -> str:
         key, said = await machine_layer(self._layers, packages)

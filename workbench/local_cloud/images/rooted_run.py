@@ -22,19 +22,19 @@ _AS_USER = "/__modal/as_user.py"
 _GUEST_AGENT = Path(__file__).parents[1] / "sandboxes" / "guest" / "agent.py"
 _PIP = '#!/bin/sh\nexec {tools}/uv pip "$@"\n'
 _NAMES = ("/etc/resolv.conf", "/etc/hosts")
+_SETTINGS = "/__modal/settings"  # below it, what the configuration refers to: nothing of the image is hidden by it
 _DIRECTORIES = ("/proc", "/dev", "/__modal/host/usr")
 Data = Callable[[bytes], str]
 
 
 async def mount_points(layers: Layers) -> str:
     """Return the key of the layer on which mounts of RUN steps find their places; it goes below all others."""
-    files = [*_NAMES, _AS_USER, SCRIPT, *(f"{_TOOLS}/{name}" for name in ("uv", "pip", "pip3"))]
-    files += [target for _, target in build_sandbox.configured_files()]
-    key = hashlib.sha256(json.dumps(["mount points 1", sorted(files), _DIRECTORIES]).encode()).hexdigest()[:32]
+    files, directories = _mounted()
+    key = hashlib.sha256(json.dumps(["mount points 1", files, directories]).encode()).hexdigest()[:32]
 
     async def make(root: Root) -> None:
-        for path in _DIRECTORIES:
-            (root.written / path.lstrip("/")).mkdir(parents=True)
+        for path in directories:
+            (root.written / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
         for path in files:
             place = root.written / path.lstrip("/")
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,16 @@ async def mount_points(layers: Layers) -> str:
 
     await layers.once(key, make)
     return key
+
+
+def _mounted() -> tuple[list[str], list[str]]:
+    """Return the paths of the files and of the directories that are mounted while a step runs."""
+    files = [*_NAMES, _AS_USER, SCRIPT, *(f"{_TOOLS}/{name}" for name in ("uv", "pip", "pip3"))]
+    files += [target for _, target in build_sandbox.configured_files()]
+    referred = [path for path in build_sandbox.configured_paths() if Path(path).exists()]
+    files += [_SETTINGS + path for path in referred if not Path(path).is_dir()]
+    directories = [*_DIRECTORIES, *(_SETTINGS + path for path in referred if Path(path).is_dir())]
+    return sorted(files), sorted(directories)
 
 
 class RunStep:
@@ -83,7 +93,9 @@ class RunStep:
 
 
 def _env(step: Run, config: ImageConfig) -> dict[str, str]:
-    env = {**build_sandbox.configuration(), "UV_NO_PROGRESS": "1", "UV_LINK_MODE": "copy"}
+    configured = build_sandbox.configuration()
+    env = {name: build_sandbox.moved(value, _SETTINGS) for name, value in configured.items()}
+    env |= {"UV_NO_PROGRESS": "1", "UV_LINK_MODE": "copy"}
     if not step.user:  # others get theirs when they become that user
         env["HOME"] = "/root"
     if config.interpreter:
@@ -101,7 +113,12 @@ def _bound(config: ImageConfig, places: Places, data: Data) -> list[Word]:
         if Path(path).is_file():
             argv += ["--perms", "0444", "--ro-bind-data", data(Path(path).read_bytes()), places.file(path)]
     for source, target in build_sandbox.configured_files():
-        argv += ["--perms", "0444", "--ro-bind-data", data(source.read_bytes()), places.file(target)]
+        text = build_sandbox.moved(source.read_text("utf-8", "surrogateescape"), _SETTINGS)
+        content = text.encode("utf-8", "surrogateescape")
+        argv += ["--perms", "0444", "--ro-bind-data", data(content), places.file(target)]
+    for path in build_sandbox.configured_paths():
+        if Path(path).exists():
+            argv += places.bind(Path(path), _SETTINGS + path, read_only=True)
     if (uv := host.uv()) is not None and config.interpreter:
         argv += places.bind(Path(uv), f"{_TOOLS}/uv", read_only=True)
         for name in ("pip", "pip3"):

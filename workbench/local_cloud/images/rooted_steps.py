@@ -14,6 +14,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.images import dockerfile, host
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
+from workbench.local_cloud.images.downloads import check_url
 from workbench.local_cloud.images.plans import (
     SCRIPT,
     CopyFrom,
@@ -306,6 +307,7 @@ class StageReader(ConfigReader):
             elif _URL.match(source):
                 if step.unpack is False:
                     raise RefusedError("COPY takes no files of the network: use ADD.")
+                check_url(source)
                 yield Download(source, checksum, replace(step, unpack=False, mode=step.mode or 0o600))
             elif ".." in PurePosixPath(source).parts:
                 raise RefusedError(f"'{source[:200]}' has '..' in it: a source must be in the build context.")
