@@ -28,7 +28,7 @@ from workbench.local_cloud.sandboxes.engine.spec import DEFAULT_ENV, ExitStatus,
 from workbench.local_cloud.sandboxes.limits.cgroups import Group
 from workbench.local_cloud.sandboxes.limits.free_disk import Disks
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE
-from workbench.local_cloud.sandboxes.limits.watchdog import Exceeded, Watchdog
+from workbench.local_cloud.sandboxes.limits.watchdog import Exceeded, Watchdog, Watched
 from workbench.local_cloud.sandboxes.network.loopback_sockets import Dials
 
 _log = structlog.get_logger(__name__)
@@ -324,15 +324,15 @@ class Sandbox:
         self._on_notice(f"the sandbox was ended: {reason}")
         await self.terminate()
 
-    def _written(self) -> list[Path]:
+    def _watched(self) -> list[Watched]:
         """Return the host's directories that programs of the sandbox write to."""
-        mounts = [mount.watched for mount in self._spec.mounts if not mount.read_only]
-        return [*mounts, self._spec.root.written] if self._spec.root is not None else mounts
+        own = [Watched(self._spec.root.written)] if self._spec.root is not None else []
+        return [*(mount.watched for mount in self._spec.mounts if not mount.read_only), *own]
 
     def _watchdog(self, pid: int) -> Watchdog:
         return Watchdog(
             self._spec.limits,
-            self._written(),
+            self._watched(),
             pid=pid,
             watch_memory=self.group.version == "none",
             out_of_memory=self._out_of_memory,
