@@ -26,6 +26,7 @@ def address(image: str, **mirrors: str) -> Address:
         ("127.0.0.1:5000/x", "http://127.0.0.1:5000"),
         ("127.8.9.1/x", "http://127.8.9.1"),
         ("[::1]:5000/x", "http://[::1]:5000"),
+        ("[::ffff:7f00:1]/x", "http://[::ffff:7f00:1]"),
     ],
 )
 def test_plain_http_is_for_loopback_alone(image: str, base: str) -> None:
@@ -53,6 +54,6 @@ def test_a_mirror_takes_the_place_of_its_registry(mirror: str, base: str, reposi
     assert address("ghcr.io/a/b", docker_io=mirror).base == "https://ghcr.io"
 
 
-@pytest.mark.parametrize("host", ["", "localhost.", "LOCALHOST", "127.1", "::ffff:127.0.0.1", "0", "example.com"])
+@pytest.mark.parametrize("host", ["", "localhost.", "LOCALHOST", "127.1", "::ffff:10.0.0.1", "0", "example.com"])
 def test_only_what_is_surely_this_machine_is_loopback(host: str) -> None:
     assert not is_loopback(host)

@@ -185,14 +185,6 @@ async def test_pulls_at_once_share_their_downloads(far: Registry, puller: Puller
     assert len(far.asked(digest(LARGE.blob))) == 1
 
 
-async def test_who_waits_for_a_download_that_fails_downloads_itself(far: Registry, puller: Puller) -> None:
-    far.push("other/b:1", IMAGE)
-    far.faults.append(Fault(f"^/v2/a/b/blobs/{digest(LARGE.blob)}", status=403, times=100))
-    bad, good = await asyncio.gather(puller(far.name("a/b:1")), puller(far.name("other/b:1")), return_exceptions=True)
-    assert isinstance(bad, RegistryError)
-    assert isinstance(good, PulledImage)
-
-
 # -- processors
 
 
