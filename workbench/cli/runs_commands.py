@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, again, export, replay, serve "
-    "and bisect.",
+    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, again, label, export, replay, "
+    "serve and bisect.",
 )
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN_ID", help="The run's id, as shown by `runs list` and in its events.")
@@ -265,6 +265,19 @@ def again(
         end = follow_own(run, EventPrinter(as_json=as_json))
     if end.type == "error":
         raise typer.Exit(1)
+
+
+@app.command()
+def label(
+    run_id: RunArgument,
+    name: Annotated[str, typer.Option(help="What the run is called.")] = "",
+    note: Annotated[str, typer.Option(help="What there is to say about it.")] = "",
+    target: TargetOption = "local",
+    app_name: AppNameOption = DEFAULT_APP_NAME,
+) -> None:
+    """Name a run and note something about it, for yourself: the archive stays as it is. With neither, forget both."""
+    with _workbench(target, app_name) as workbench:
+        workbench.labels.label_run(run_id, name=name, note=note)
 
 
 @app.command()

@@ -150,6 +150,27 @@ run.view()
         desk.execute("wb.close(); server.__exit__(None, None, None); runs.MAX_KEPT = 100_000")
 
 
+def test_a_search_that_new_rows_overtake_is_asked_again(desk: JupyterPages) -> None:
+    """A snapshot takes the place of all that the page has, and of the questions that it had asked."""
+    view = opened(desk)
+    desk.execute("import threading; held = threading.Event(); replay.view.soon(held.wait, 60); replay.view.restart()")
+    view.locator(".wb-search").fill(f"LINE {LAST - 3} of")
+    expect(view.locator(".wb-found")).to_have_text("…")
+    desk.execute("held.set()")
+    expect(view.locator(".wb-found")).to_have_text("1/1")
+    expect(row(view, f"line {LAST - 3} of {LAST + 1}")).to_be_visible()
+
+
+def test_a_search_that_the_kernel_does_not_answer_any_more_is_answered_here(desk: JupyterPages) -> None:
+    view = opened(desk)
+    desk.execute("import threading; held = threading.Event(); replay.view.soon(held.wait, 60)")
+    view.locator(".wb-search").fill(f"LINE {LAST - 3} of")
+    expect(view.locator(".wb-found")).to_have_text("…")
+    desk.page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
+    expect(view.locator(".wb-found")).to_have_text("1/1", timeout=LONG)
+    expect(row(view, f"line {LAST - 3} of {LAST + 1}")).to_be_visible()
+
+
 def test_a_kernel_that_has_ended_is_said_where_its_output_is_missing(desk: JupyterPages) -> None:
     view = opened(desk)
     desk.page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")

@@ -118,3 +118,49 @@ def test_nothing_deployed_and_nothing_run_are_told(desk: JupyterPages, wb: Workb
     expect(views.last).to_contain_text("No run has ended here yet", timeout=PATIENCE_MS)
     picture(views.first, "runs-error")
     picture(views.last, "runs-empty")
+
+
+def test_runs_have_names_and_notes_filters_are_saved_and_times_are_drawn(
+    desk: JupyterPages, wb: Workbench, runs: list[str]
+) -> None:
+    """What somebody calls a run is found as the run's own words are; a note is text, whatever it says."""
+    view = desk.show(f"{connected(wb)}\n{TABLE}").locator(".wb-runs")
+    row = line(view, runs[0])
+    row.get_by_role("button", name="More to do").click(timeout=PATIENCE_MS)
+    row.get_by_role("button", name="Name run").click()
+    view.get_by_label("name", exact=True).fill("the baseline")
+    view.get_by_label("note", exact=True).fill(f"before the fix {HOSTILE}")
+    view.get_by_role("button", name="Save: Run").click()
+    expect(row).to_contain_text("the baseline", timeout=PATIENCE_MS)
+    expect(row).to_contain_text(HOSTILE)
+    assert desk.page.evaluate("() => window.owned") is None
+    assert wb.labels.runs()[runs[0]].name == "the baseline"
+    view.get_by_label("Filter by text").fill("before the fix")
+    expect(view.locator("tr[data-run]")).to_have_count(1)
+
+    view.get_by_label("Filter by text").fill("")
+    view.get_by_label("Filter by outcome").select_option("error")
+    view.get_by_label("Group by").select_option("reason")
+    expect(view.locator("tr.wb-group").first).to_contain_text("not done")
+    view.get_by_role("button", name="Save this filter").click()
+    view.get_by_label("name", exact=True).fill("what failed")
+    desk.page.keyboard.press("Enter")
+    expect(view.get_by_label("A saved filter")).to_have_value("what failed", timeout=PATIENCE_MS)
+    view.get_by_label("Filter by outcome").select_option("")
+    view.get_by_label("Group by").select_option("")
+    expect(view.locator("tr.wb-group")).to_have_count(0)
+    again = desk.show(f"{connected(wb)}\n{TABLE}").locator(".wb-runs")
+    again.get_by_label("A saved filter").select_option("what failed", timeout=PATIENCE_MS)
+    expect(again.locator("tr.wb-group").first).to_be_visible()
+    expect(line(again, runs[0])).to_have_count(0)
+    again.get_by_role("button", name="How long the runs took").click()
+    expect(again.get_by_role("img", name="How long runs took")).to_be_visible()
+    expect(again.locator(".wb-axis")).to_contain_text("half took at most")
+    picture(again, "runs-grouped")
+    again.get_by_role("button", name="Forget the saved filter").click()
+    expect(again.get_by_label("A saved filter")).to_be_hidden(timeout=PATIENCE_MS)
+    again.get_by_role("button", name="Save this filter").click()
+    again.get_by_label("name", exact=True).fill("   ")
+    desk.page.keyboard.press("Enter")
+    expect(again.get_by_role("alert")).to_contain_text("a name has 1 to 60", timeout=PATIENCE_MS)
+    wb.labels.label_run(runs[0])

@@ -26,6 +26,7 @@ function output({ lines, painters, root, connected }) {
   let touched = false; // somebody has done what scrolls
   let sought = "";
   let looking = 0; // the question that looks for matches, and what was looked at
+  let wish = { by: 0, stay: false }; // what that question wanted
   let looked = { at: 0, seen: -1 };
   let hits = 0;
   let telling = 0; // what was copied
@@ -76,6 +77,7 @@ function output({ lines, painters, root, connected }) {
   const look = (by, stay = false) => {
     lines.forgo(looking);
     looking = 0;
+    wish = { by, stay };
     looked = { at: performance.now(), seen: lines.seen };
     if (!sought) return tellFound(null);
     looking = step({ sought, stay }, by, (message) => {
@@ -86,6 +88,10 @@ function output({ lines, painters, root, connected }) {
       if (!message.whole) look(there ? 0 : by, stay);
       soon();
     });
+  };
+  // Look once more, if what was asked last will have no answer.
+  const lookAgain = () => {
+    if (looking) look(wish.by, wish.stay);
   };
   const tellFound = (message) => {
     hits = message?.total ?? 0;
@@ -134,7 +140,7 @@ function output({ lines, painters, root, connected }) {
     if (!view.clientHeight) return; // it is out of sight: `tick` sees when it is shown
     if (shown.generation !== lines.generation) {
       cursor = null;
-      looking = 0; // what was asked of other output is not answered
+      lookAgain(); // what was asked of other output is not answered
     }
     const gone = shown.update();
     const total = shown.length;
@@ -282,8 +288,9 @@ function output({ lines, painters, root, connected }) {
   resized.observe(view);
   painters.add(soon);
   const lost = () => {
-    looking = 0; // what the kernel was asked it does not answer
+    const unanswered = looking !== 0; // what the kernel was asked it does not answer
     if (shown.filtered) refilter();
+    if (unanswered) look(wish.by, wish.stay);
     soon();
   };
   root.addEventListener("wb-lost", lost);

@@ -20,11 +20,12 @@ from modal_app.contract.requests import Request
 from modal_app.runs.run_records import RunRecord
 from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
 from workbench.runs.comparison import Comparison, written_by
+from workbench.runs.labels import LabelsUnreadableError, RunLabel
 from workbench.runs.project import Project
 from workbench.runs.recordings import Recording
 from workbench.text.plain_text import one_line
 from workbench.widgets.asking import Answer, asking_front_end
-from workbench.widgets.base import Buffers, Panel, Still
+from workbench.widgets.base import Buffers, Panel, Still, sentence
 from workbench.widgets.reading import ReadingPanel
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ _JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ende
 
 
 class Row(TypedDict):
-    """A run in the table: the cells of `ListedRun.row`, and numbers to sort by; `problem` if it is unreadable."""
+    """A run in the table: the cells of `ListedRun.row`, and numbers to sort by; `problem` if it is unreadable.
+
+    `name`, `note` and `project` are what this user calls the run and its project; empty where they have no name.
+    """
 
     run_id: str
     cells: list[str]
@@ -47,22 +51,29 @@ class Row(TypedDict):
     usd: float
     problem: str
     live: bool
+    name: str
+    note: str
+    project: str
 
 
 class RunsTable(ReadingPanel):
     """Lists ended runs, the newest first. `refresh` reads them again, `show` opens one, `compare` compares two."""
 
-    _esm, _css = asking_front_end(__file__)
+    _esm, _css = asking_front_end(__file__, "groups.js")
     label = "Runs"
     questions: ClassVar[Mapping[str, str]] = {
         "verify": "_verify",
         "compare": "_compare",
         "export": "_export",
         "files": "_files",
+        "label": "_label",
+        "save filter": "_save_filter",
+        "forget filter": "_forget_filter",
     }
 
     title = traitlets.Unicode("").tag(sync=True)
     rows: traitlets.List[Row] = traitlets.List().tag(sync=True)
+    filters: "traitlets.Dict[str, dict[str, str]]" = traitlets.Dict().tag(sync=True)
     complete = traitlets.Bool(True).tag(sync=True)
     shown = traitlets.Unicode("").tag(sync=True)
     view = traitlets.Unicode("").tag(sync=True)
@@ -101,6 +112,7 @@ class RunsTable(ReadingPanel):
         self._wanted = {"project": project, "outcome": outcome}
         self._found = RunList((), complete=True)
         self._going: set[str] = set()
+        self._going_records: list[RunRecord] = []
         self._open: Panel | None = None
         self._open_lock = threading.Lock()
         self.refresh()
@@ -174,8 +186,24 @@ class RunsTable(ReadingPanel):
         ended = {one.run_id for one in self._found}
         going = [one for one in live if one.run_id not in ended]
         self._going = {one.run_id for one in going}
-        self.rows = [*map(_live_row, going), *map(_row, self._found)]
+        self._going_records = going
+        self._draw_rows()
         self.complete = self._found.complete or self.limit >= MAX_RUNS
+
+    def _draw_rows(self) -> None:
+        """Put the runs that were found into the trait, with what they and their projects are called now."""
+        labels = self.workbench.labels
+        try:
+            runs, projects, filters = labels.runs(), labels.projects(), labels.filters()
+        except LabelsUnreadableError as error:
+            runs, projects, filters = {}, {}, {}
+            self.problem = sentence(error)
+        names = {(one.user_id, one.project_id): name for name, one in projects.items()}
+        self.filters = {name: one.model_dump() for name, one in filters.items()}
+        self.rows = [
+            *(_live_row(one, runs, names) for one in self._going_records),
+            *(_row(one, runs, names) for one in self._found),
+        ]
 
     def _takes(self, record: RunRecord) -> bool:
         project = self._wanted["project"]
@@ -222,6 +250,23 @@ class RunsTable(ReadingPanel):
         files = [[one.path, one.what, one.size, one.commit] for one in found[:MAX_FILES]]
         return {"files": files, "more": len(found) - len(files)}, ()
 
+    def _label(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        name, note = str(asked.get("name", "")), str(asked.get("note", ""))
+        self.workbench.labels.label_run(str(asked.get("run_id", "")), name=name, note=note)
+        self._draw_rows()
+        return {}, ()
+
+    def _save_filter(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        values = asked.get("values")
+        self.workbench.labels.save_filter(str(asked.get("name", "")), values if isinstance(values, dict) else {})
+        self._draw_rows()
+        return {}, ()
+
+    def _forget_filter(self, asked: Mapping[str, Any], _buffers: Buffers) -> Answer:
+        self.workbench.labels.forget_filter(str(asked.get("name", "")))
+        self._draw_rows()
+        return {}, ()
+
     def _browse(self, browse: Callable[[Project], None], run_id: str) -> None:
         bundle = self._get(run_id).bundle
         browse(Project(bundle.user_id, bundle.project_id))
@@ -234,8 +279,8 @@ class RunsTable(ReadingPanel):
             return {"name": f"run-{run_id}.zip"}, (path.read_bytes(),)
 
 
-def _row(one: ListedRun) -> Row:
-    bundle = one.bundle
+def _row(one: ListedRun, runs: Mapping[str, RunLabel], names: Mapping[tuple[str, str], str]) -> Row:
+    bundle, label = one.bundle, runs.get(one.run_id, RunLabel())
     return Row(
         run_id=one.run_id,
         cells=list(one.row()[1:-1]),
@@ -245,10 +290,14 @@ def _row(one: ListedRun) -> Row:
         usd=bundle.cost.usd if bundle and bundle.cost else 0.0,
         problem=one_line(one.problem),
         live=False,
+        name=label.name,
+        note=label.note,
+        project=names.get((bundle.user_id, bundle.project_id), "") if bundle else "",
     )
 
 
-def _live_row(record: RunRecord) -> Row:
+def _live_row(record: RunRecord, runs: Mapping[str, RunLabel], names: Mapping[tuple[str, str], str]) -> Row:
+    label = runs.get(record.run_id, RunLabel())
     took_ms = max(0, int(time.time() * 1000) - record.accepted_at_ms)
     when = f"{datetime.fromtimestamp(record.accepted_at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
     return Row(
@@ -268,6 +317,9 @@ def _live_row(record: RunRecord) -> Row:
         usd=0.0,
         problem="",
         live=True,
+        name=label.name,
+        note=label.note,
+        project=names.get((record.user_id, record.project_id), ""),
     )
 
 

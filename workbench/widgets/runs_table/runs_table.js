@@ -18,12 +18,22 @@ function draw({ model, body, own, host, needs }) {
 
   const bar = element("div", "wb-bar");
   const title = element("span", "wb-cut wb-quiet wb-which");
-  const text = element("input", "wb-field wb-grow wb-narrow", "", { type: "search", placeholder: "filter: id, action, project, outcome, reason", "aria-label": "Filter by text" });
+  const text = element("input", "wb-field wb-grow wb-narrow", "", { type: "search", placeholder: "filter: name, id, action, project, outcome, reason", "aria-label": "Filter by text" });
   const outcome = element("select", "wb-field", "", { "aria-label": "Filter by outcome" });
   const action = element("select", "wb-field", "", { "aria-label": "Filter by action" });
   const compare = needs(button("compare", "Compare the two chosen runs", () => both(), "wb-compare"));
   const refresh = needs(button("refresh", "Look for new runs", () => model.send({ type: "refresh" }), "wb-refresh"));
   bar.append(text, together(outcome, action), together(compare, refresh));
+  const view = element("div", "wb-bar wb-quietly", "", { role: "toolbar", "aria-label": "How runs are shown" });
+  const group = element("select", "wb-field wb-by", "", { "aria-label": "Group by" });
+  group.append(...["", ...Object.keys(GROUPS)].map((by) => element("option", "", by ? `by ${by}` : "not grouped", { value: by })));
+  const times = button("times", "How long the runs took, and how they ended", () => (mark(times, times.getAttribute("aria-pressed") !== "true"), drawTable()), "wb-times");
+  mark(times, false);
+  const filters = element("select", "wb-field wb-saved", "", { "aria-label": "A saved filter" });
+  const keep = needs(button("save filter", "Save this filter under a name", () => naming(), "wb-keep-filter"));
+  const forget = needs(button("forget", "Forget the saved filter", () => ask("forget filter", { name: filters.value }).then(() => tell(""), failed), "wb-forget-filter"));
+  view.append(together(group, times), element("span", "wb-grow"), together(filters, keep, forget));
+  const chart = element("div", "wb-chart", "", { hidden: true });
   const asking = element("div", "wb-asking", "", { hidden: true });
   const said = element("div", "wb-notice wb-quiet", "", { role: "status", hidden: true });
   const scroll = element("div", "wb-scroll", "", { tabindex: "-1" });
@@ -33,7 +43,7 @@ function draw({ model, body, own, host, needs }) {
   foot.append(title, count, more);
   const below = element("div", "wb-below", "", { hidden: true });
   const opened = element("div", "wb-opened", "", { hidden: true });
-  body.append(bar, asking, said, scroll, foot, below, opened);
+  body.append(bar, view, asking, said, chart, scroll, foot, below, opened);
 
   const tell = (words) => {
     said.textContent = words;
@@ -59,7 +69,7 @@ function draw({ model, body, own, host, needs }) {
   const kept = () => {
     const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
     return model.get("rows").filter((row) => {
-      const whole = [row.run_id, ...row.cells, row.reason].join(" ").toLowerCase();
+      const whole = [row.run_id, ...row.cells, row.reason, row.name, row.note, row.project].join(" ").toLowerCase();
       const ended = outcome.value === "" || row.cells[3] === outcome.value || (outcome.value === "error" && row.cells[3] !== "done");
       return ended && (action.value === "" || row.cells[1] === action.value) && words.every((word) => whole.includes(word));
     });
@@ -125,8 +135,11 @@ function draw({ model, body, own, host, needs }) {
       const value = visible(cellOf(row, column));
       const cell = element("td", column[2] ? "wb-figure" : "", "", { title: value });
       if (column[0] === "run" || column[0] === "project") {
-        cell.className = "wb-code wb-id";
-        cell.textContent = value.length > FEW ? `…${value.slice(-FEW)}` : value;
+        const name = visible(column[0] === "run" ? row.name : row.project);
+        cell.className = name ? "wb-id" : "wb-code wb-id";
+        cell.textContent = name || (value.length > FEW ? `…${value.slice(-FEW)}` : value);
+        const note = column[0] === "run" ? visible(row.note) : "";
+        if (note) cell.append(element("span", "wb-why", note, { title: note }));
       } else if (column[0] === "outcome") {
         cell.append(badge(value, kindOf(value)));
         if (row.reason) cell.append(element("span", "wb-why", visible(row.reason), { title: visible(row.reason) }));
@@ -155,6 +168,7 @@ function draw({ model, body, own, host, needs }) {
     const acts = element("span", "wb-acts", "", { hidden: !unfolded.has(row.run_id) });
     const said = (type) => () => model.send({ type, run_id: row.run_id });
     acts.append(
+      needs(button("name", `Name run ${row.run_id}, and note something about it`, () => labelling(row))),
       needs(button("files", `Files that run ${row.run_id} changed`, () => changedBy(row.run_id))),
       ...(model.get("can_ask") ? [
         needs(button("run again", `Run ${row.run_id} again`, said("again"))),
@@ -185,6 +199,8 @@ function draw({ model, body, own, host, needs }) {
     }
     if (condition === "error") failed(new Error(model.get("why")));
     const found = kept();
+    chart.hidden = times.getAttribute("aria-pressed") !== "true";
+    if (!chart.hidden) chart.replaceChildren(histogram(found));
     count.textContent = found.length === rows.length ? `${rows.length} run${rows.length === 1 ? "" : "s"}` : `${found.length} of ${rows.length} runs`;
     if (!rows.length) return scroll.replaceChildren(placeholder("empty", "No run has ended here yet: launch one, and look again."));
     if (!found.length) return scroll.replaceChildren(placeholder("empty", "No run is like that."));
@@ -196,13 +212,68 @@ function draw({ model, body, own, host, needs }) {
     last.append(unseen("Proof and actions"));
     names.append(first, ...COLUMNS.map(heading), last);
     head.append(names);
-    const lines = element("tbody");
-    lines.append(...sorted(found).map(line));
-    grid.append(head, lines);
+    grid.append(head);
+    for (const [name, rows] of grouped(sorted(found), group.value)) {
+      const lines = element("tbody");
+      if (name) lines.append(groupLine(name, rows));
+      lines.append(...rows.map(line));
+      grid.append(lines);
+    }
     const at = scroll.scrollTop;
     scroll.replaceChildren(grid);
     scroll.scrollTop = at;
   };
+  const groupLine = (name, rows) => {
+    const line = element("tr", "wb-group");
+    const cell = element("th", "", "", { scope: "rowgroup", colspan: COLUMNS.length + 2 });
+    cell.append(element("span", "", visible(name)), element("span", "wb-quiet", summary(rows)));
+    line.append(cell);
+    return line;
+  };
+  const drawFilters = () => {
+    const saved = Object.keys(model.get("filters"));
+    const now = filters.value;
+    filters.replaceChildren(element("option", "", "saved filters …", { value: "" }), ...saved.map((name) => element("option", "", visible(name), { value: name })));
+    filters.value = saved.includes(now) ? now : "";
+    filters.hidden = !saved.length;
+    forget.hidden = !filters.value;
+  };
+  const apply = () => {
+    const wanted = model.get("filters")[filters.value];
+    forget.hidden = !wanted;
+    if (!wanted) return;
+    text.value = wanted.text;
+    for (const [select, value] of [[outcome, wanted.outcome], [action, wanted.action], [group, wanted.group]]) {
+      if (value && ![...select.options].some((one) => one.value === value)) select.append(element("option", "", visible(value), { value }));
+      select.value = value;
+    }
+    drawTable();
+  };
+  // Asks for words, in place of what is below the table.
+  const form = (label, fields, act) => {
+    below.hidden = false;
+    const box = element("form", "wb-label wb-pad");
+    const inputs = fields.map(([name, value, most]) => {
+      const input = element(name === "note" ? "textarea" : "input", "wb-field", "", { "aria-label": name, placeholder: name, maxlength: most });
+      input.value = value;
+      return input;
+    });
+    const save = needs(button("save", `Save: ${label}`, () => box.requestSubmit(), "wb-main"));
+    box.append(...inputs, save);
+    box.addEventListener("submit", (event) => {
+      event.preventDefault();
+      act(...inputs.map((input) => input.value)).then(closeBelow, failed);
+    });
+    below.replaceChildren(box);
+    closing(below, label, closeBelow);
+    inputs[0].focus();
+  };
+  const naming = () => form("Save this filter", [["name", filters.value, 60]], (name) => {
+    const values = { text: text.value, outcome: outcome.value, action: action.value, group: group.value };
+    return ask("save filter", { name, values }).then(() => (drawFilters(), (filters.value = name.trim()), apply()));
+  });
+  const labelling = (row) => form(`Run …${row.run_id.slice(-FEW)}`, [["name", row.name, 60], ["note", row.note, 2000]],
+    (name, note) => ask("label", { run_id: row.run_id, name, note }));
   const drawOptions = () => {
     const rows = model.get("rows");
     options(outcome, "any outcome", new Set([...rows.map((row) => row.cells[3]), "error"]));
@@ -310,10 +381,12 @@ function draw({ model, body, own, host, needs }) {
   const drawAll = () => {
     title.textContent = model.get("title");
     drawOptions();
+    drawFilters();
     drawTable();
   };
-  for (const input of [text, outcome, action]) input.addEventListener("input", drawTable);
-  const listened = [["change:rows change:condition change:why change:complete change:title", () => unpressed(scroll, drawAll)], ["change:view change:shown", () => (drawOpened(), drawClose())], ["change:problem", () => tell("")]];
+  filters.addEventListener("input", apply);
+  for (const input of [text, outcome, action, group]) input.addEventListener("input", drawTable);
+  const listened = [["change:rows change:filters change:condition change:why change:complete change:title", () => unpressed(scroll, drawAll)], ["change:view change:shown", () => (drawOpened(), drawClose())], ["change:problem", () => tell("")]];
   for (const [names, act] of listened) model.on(names, act);
   drawAll();
   opened.hidden = !model.get("view");
