@@ -14,6 +14,7 @@ from workbench.cli import (
     lab_command,
     next_commands,
     notebooks_command,
+    parity_command,
     run_commands,
     runs_commands,
     soak_commands,
@@ -44,6 +45,7 @@ app.add_typer(notebooks_command.app, name="notebooks")
 app.command()(bench_command.bench)
 app.add_typer(soak_commands.app, name="soak")
 app.command()(check_command.check)
+app.command()(parity_command.parity)
 app.command()(doctor_command.doctor)
 app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     tests_command.run_tests
