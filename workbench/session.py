@@ -23,6 +23,7 @@ from workbench.deployment import deploy as deployment
 from workbench.deployment import targets
 from workbench.deployment.deployments import Deployments
 from workbench.deployment.endpoint import Endpoint
+from workbench.deployment.images_ahead import ProgramImage
 from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.sandbox_use import sandbox_use
 from workbench.deployment.targets import Target, TargetUnavailableError
@@ -110,6 +111,16 @@ class Workbench:
             )
         )
         return self.endpoint
+
+    def images(
+        self, *, build: bool = False, on_line: Callable[[str], None] = lambda line: None
+    ) -> tuple[ProgramImage, ...]:
+        """The endpoint's images, and whether they are built; with `build`, those that are not are built now.
+
+        Without `build` nothing is known of Modal's, which cannot be asked. Raises ProgramUnreadableError,
+        TargetUnavailableError.
+        """
+        return deployment.images(self.target, app_name=self.app_name, build=build, on_line=on_line)
 
     @property
     def failures(self) -> "FailureLab":

@@ -1,5 +1,6 @@
 """`workbench cloud`: start, stop, inspect and clean up the local cloud's process and its state."""
 
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -173,6 +174,37 @@ def list_images(as_json: JsonOption = False) -> None:
             f"{'yes' if image.used else 'no':<4}  {image.base}"
         )
     typer.echo(f"{len(found)} images; `workbench cloud images prune` removes those that nothing uses")
+
+
+@images.command("ahead")
+def images_ahead(
+    program: Annotated[str, typer.Argument(help="A program for Modal, such as squares.py; with -m, a module.")],
+    as_module: Annotated[bool, typer.Option("-m", help="The program is a module, such as package.app.")] = False,
+    build: Annotated[bool, typer.Option("--build", help="Build those that are not built yet.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which images of a program are built here; those that only sandboxes use are not, when it is deployed.
+
+    It loads the program as `modal deploy` does, and looks at the images at its module's level. Exit code 1 when one is
+    not built, 3 when the local cloud does not run.
+    """
+    from workbench.deployment import images_ahead as ahead
+
+    running = _state().running()
+    if running is None:
+        typer.echo("error: the local cloud does not run; start it with `workbench cloud start`", err=True)
+        raise typer.Exit(3)
+    env, words = {**os.environ, **running.env()}, [*(["-m"] if as_module else []), program]
+    with failing():
+        found = ahead.build(words, env, on_line=say) if build else ahead.look(words, env)
+    if as_json:
+        print_json([image.model_dump() for image in found])
+    else:
+        for image in found:
+            typer.echo(f"{image.state:<10} {image.name}{f': {image.why}' if image.why else ''}")
+        if any(image.state == "not built" for image in found):
+            typer.echo("the first sandbox that uses one waits for it: `--build` builds them now")
+    raise typer.Exit(0 if all(image.state == "built" for image in found) else 1)
 
 
 @images.command("prune")

@@ -1,6 +1,6 @@
 """`workbench deploy` deploys the endpoint; `workbench endpoint` shows how to call it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from workbench.cli.common import (
     say,
 )
 
+if TYPE_CHECKING:
+    from workbench.session import Workbench
+
 
 def deploy(
     target: TargetOption = "local",
@@ -23,9 +26,15 @@ def deploy(
     rotate_secret: Annotated[
         bool, typer.Option(help="Make a new secret; the one before stays accepted until the next rotation.")
     ] = False,
+    build_images: Annotated[
+        bool, typer.Option("--build-images", help="Also build what only sandboxes use, so that none of them waits.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Deploy the endpoint to a target, with the stock `modal` command."""
+    """Deploy the endpoint to a target, with the stock `modal` command.
+
+    Images of the program that are not built yet are named; `workbench cloud images ahead` does so for any program.
+    """
     from workbench.session import connect
 
     with failing():
@@ -36,10 +45,25 @@ def deploy(
             if (why_not := workbench.why_without_claude) is not None:
                 say(f"without the Claude CLI: {why_not}")
             endpoint = workbench.deploy(rotate_secret=rotate_secret, on_line=say)
+            if build_images or target == "local":
+                _tell_images(workbench, build=build_images)
         if as_json:
             print_json({"url": endpoint.url})
         else:
             typer.echo(endpoint.url)
+
+
+def _tell_images(workbench: "Workbench", *, build: bool) -> None:
+    """Say which images are not built; what is deployed is deployed, whatever comes of this."""
+    from workbench.deployment.images_ahead import ProgramUnreadableError
+
+    try:
+        for image in workbench.images(build=build, on_line=say):
+            if image.state != "built":
+                why = f": {image.why}" if image.why else ", the first sandbox that uses it waits: --build-images"
+                say(f"the image {image.name} is {image.state.replace('failed', 'not built')}{why}")
+    except ProgramUnreadableError as error:
+        say(str(error))
 
 
 def endpoint(

@@ -17,8 +17,9 @@ from pydantic import SecretStr
 
 from modal_app import DEFAULT_APP_NAME
 from modal_app.endpoint_settings import DEFAULT_MEMORY_MB
-from workbench.deployment import modal_command, model_backing
+from workbench.deployment import images_ahead, modal_command, model_backing
 from workbench.deployment.endpoint import Endpoint
+from workbench.deployment.images_ahead import ProgramImage
 from workbench.deployment.modal_command import ModalCommandFailedError
 from workbench.deployment.model_backing import Backing, ModelUnavailableError, Scripted
 from workbench.deployment.targets import Target, TargetUnavailableError
@@ -26,6 +27,7 @@ from workbench.errors import WorkbenchError
 from workbench.machine import private_files
 
 FUNCTION_NAME = "generate"
+PROGRAM = ("-m", "modal_app.app")
 SECRET_VARIABLE = "WORKBENCH_SECRET"  # noqa: S105  # the name of the variable, not its value
 PREVIOUS_VARIABLE = "WORKBENCH_SECRET_PREVIOUS"  # see above
 TOKEN_SECRET_VARIABLE = "WORKBENCH_MODEL_TOKEN_SECRET"  # noqa: S105  # see above
@@ -63,16 +65,9 @@ def deploy(
     except ModelUnavailableError as error:
         raise DeployFailedError(str(error)) from error
     _ensure_secrets(target, app_name, model, rotate=rotate_secret)
-    env = {**os.environ, **(settings or {}), **target.env, "WORKBENCH_APP_NAME": app_name}
-    if not with_claude or model_backing.why_without_claude(target) is not None:
-        env[model_backing.WITHOUT_CLAUDE_VARIABLE] = "1"
-    if target.kind == "local":
-        env.setdefault("WORKBENCH_MIN_CONTAINERS", "1")  # it costs nothing here, and the first run need not wait
-        env.setdefault("WORKBENCH_MEMORY_MB", str(_memory_here_mb()))
-    for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
-        env.pop(name, None)  # it belongs into the gateway's secret only
+    env = _environment(target, app_name, with_claude=with_claude, settings=settings or {})
     try:
-        modal_command.follow(["deploy", "-m", "modal_app.app"], env, timeout_s=DEPLOY_TIMEOUT_S, on_line=on_line)
+        modal_command.follow(["deploy", *PROGRAM], env, timeout_s=DEPLOY_TIMEOUT_S, on_line=on_line)
     except ModalCommandFailedError as error:
         hint = (
             f"\n(set {model_backing.WITHOUT_CLAUDE_VARIABLE}=1 to do without the Claude CLI)"
@@ -81,6 +76,42 @@ def deploy(
         )
         raise DeployFailedError(f"{error}{hint}") from error
     return endpoint(target, app_name=app_name)
+
+
+def images(
+    target: Target,
+    *,
+    app_name: str = DEFAULT_APP_NAME,
+    build: bool = False,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> tuple[ProgramImage, ...]:
+    """The images of the endpoint's program, and whether they are built; with `build`, those that are not are built.
+
+    Without `build` nothing is known of Modal's, which cannot be asked. `on_line` is called with each line of a build.
+    Raises ProgramUnreadableError; TargetUnavailableError for an endpoint given by URL.
+    """
+    if target.kind == "url":
+        raise TargetUnavailableError(
+            "an endpoint given by URL has been deployed elsewhere: use the target local or modal"
+        )
+    target.point_sdk()
+    env = _environment(target, app_name, with_claude=True, settings={})
+    if build:
+        return images_ahead.build(PROGRAM, env, on_line=on_line)
+    return images_ahead.look(PROGRAM, env) if target.kind == "local" else ()
+
+
+def _environment(target: Target, app_name: str, *, with_claude: bool, settings: Mapping[str, str]) -> dict[str, str]:
+    """The complete environment in which the endpoint's program is loaded."""
+    env = {**os.environ, **settings, **target.env, "WORKBENCH_APP_NAME": app_name}
+    if not with_claude or model_backing.why_without_claude(target) is not None:
+        env[model_backing.WITHOUT_CLAUDE_VARIABLE] = "1"
+    if target.kind == "local":
+        env.setdefault("WORKBENCH_MIN_CONTAINERS", "1")  # it costs nothing here, and the first run need not wait
+        env.setdefault("WORKBENCH_MEMORY_MB", str(_memory_here_mb()))
+    for name in (model_backing.UPSTREAM_KEY_VARIABLE, model_backing.UPSTREAM_URL_VARIABLE):
+        env.pop(name, None)  # it belongs into the gateway's secret only
+    return env
 
 
 def _memory_here_mb() -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workbench.local_cloud.base.system_root import system_python as system_python
     from workbench.local_cloud.faults.rules import FaultRule as FaultRule
     from workbench.local_cloud.faults.words import check_word as check_word
+    from workbench.local_cloud.images.image_rpc import ONLY_LOOK as ONLY_LOOK
     from workbench.local_cloud.process import daemon as daemon
     from workbench.local_cloud.process import maintenance as maintenance
     from workbench.local_cloud.process.daemon import CloudStartFailedError as CloudStartFailedError
@@ -66,6 +67,7 @@ _HOMES = {
     "IsolationUnavailableError": "base.bubblewrap",
     "Layers": "rootfs.layers",
     "MORE": "sandboxes.engine.diagnosis",
+    "ONLY_LOOK": "images.image_rpc",
     "OWNER_VARIABLE": "process.state_directory",
     "Objects": "store.names",
     "PREFIX": "sandboxes.limits.cgroups",

@@ -11,7 +11,9 @@ from modal_proto import api_pb2
 from workbench.local_cloud.base.errors import CloudError, invalid
 from workbench.local_cloud.images import host
 from workbench.local_cloud.images.images import BUILDING, BUILT, Image, Images
+from workbench.local_cloud.server.callers import metadata
 
+ONLY_LOOK = "x-workbench-only-look"  # a header of callers who ask whether an image is built, and do not want it built
 _MAX_WAIT_S = 60.0
 _ARCHITECTURES = {"x86_64": api_pb2.ARCH_X86_64, "aarch64": api_pb2.ARCH_AARCH64}
 _MAX_CHAIN = 1000
@@ -36,7 +38,10 @@ class ImageRpcs:
                 f"Images can be built only for this machine's processor ({platform.machine()}): name no other one."
             )
         image_id = await self._images.get_or_create(
-            request.image, force_build=request.force_build, ignore_cache=request.ignore_cache
+            request.image,
+            force_build=request.force_build,
+            ignore_cache=request.ignore_cache,
+            only_look=ONLY_LOOK in metadata(context),
         )
         image = self._images.get(image_id)
         if image.state != BUILT:

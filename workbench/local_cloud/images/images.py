@@ -178,9 +178,11 @@ class Images:
         self._db.execute("DELETE FROM image_layers WHERE image_id=?", (image_id,))
 
     async def get_or_create(
-        self, image: api_pb2.Image, *, force_build: bool = False, ignore_cache: bool = False
+        self, image: api_pb2.Image, *, force_build: bool = False, ignore_cache: bool = False, only_look: bool = False
     ) -> str:
         """Find a layer or begin to build it, and return its image's id. A layer whose build failed is built again.
+
+        With `only_look` nothing is built: it raises CloudError FAILED_PRECONDITION for what is not built, or still is.
 
         `force_build` builds it in any case, and later calls find the new image. `ignore_cache` alone also builds it in
         any case, but later calls find the image that was there before. Raises CloudError for an image below it that
@@ -204,13 +206,15 @@ class Images:
             found = self._image(row)
             gone = found.directory is not None and not found.directory.is_dir()
             gone = gone or not all(map(self.layers.has, found.config.layers))
-            if found.state == BUILDING or (found.state == BUILT and not gone):
+            if (found.state == BUILDING and not only_look) or (found.state == BUILT and not gone):
                 return found.image_id
             image_id = found.image_id
         else:
             image_id = new_id("im")
             if ignore_cache and not force_build:
                 key = None
+        if only_look:
+            raise failed_precondition("This layer is not built yet.")
         directory = parent.directory.name if parent is not None and parent.directory is not None else ""
         directory = "" if plan.rooted else directory
         ids = json.dumps([base.image_id for base in parents.values()])
