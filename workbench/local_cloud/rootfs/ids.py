@@ -52,7 +52,10 @@ def ids() -> Ids:
         return Ids(rows, rows)
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         raise NoRangeError("newuidmap is not installed. Run: sudo apt-get install -y uidmap")
-    name = pwd.getpwuid(os.getuid()).pw_name
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # newuidmap refuses it, too
+        raise NoRangeError(f"The user {os.getuid()} has no name, so there are no subordinate ids for it.") from None
     users, groups = (_subordinate(Path(f"/etc/sub{kind}"), name) for kind in ("uid", "gid"))
     if users is None or groups is None:
         raise NoRangeError(

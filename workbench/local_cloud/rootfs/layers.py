@@ -189,35 +189,45 @@ class Layers:
             os.close(contents)
 
     async def work(self, do: str, *, inherit: Sequence[int] = (), **order: Any) -> dict[str, Any]:
-        """Do one thing as root inside the namespace, see `worker`; returns what it says.
+        """Do one thing in this store as root inside the namespace, see `work`. Raises LayerError, OSError."""
+        return await work(self.store, do, inherit=inherit, **order)
 
-        `inherit` are descriptors that the worker gets. Raises LayerError, OSError.
-        """
-        text = json.dumps({"do": do, "store": str(self.store), "ids": ids().as_json(), "owner": _owner(), **order})
-        read = order_descriptor(text.encode())
+
+async def work(store: Path, do: str, *, inherit: Sequence[int] = (), **order: Any) -> dict[str, Any]:
+    """Do one thing as root inside the namespace, see `worker`; returns what it says.
+
+    `inherit` are descriptors that the worker gets. Raises LayerError, OSError.
+    """
+    text = json.dumps({"do": do, "store": str(store), "ids": ids().as_json(), "owner": _owner(), **order})
+    read = order_descriptor(text.encode())
+    worker = [sys.executable, "-P", "-m", "workbench.local_cloud.rootfs.worker", str(read)]
+    try:
+        program = await Program.start(*worker, pass_fds=[read, *inherit], cwd="/")
+    finally:
+        os.close(read)
+    async with aclosing(program):
         try:
-            program = await Program.start(
-                sys.executable,
-                "-I",
-                "-m",
-                "workbench.local_cloud.rootfs.worker",
-                str(read),
-                pass_fds=[read, *inherit],
-                cwd="/",
-            )
-        finally:
-            os.close(read)
-        async with aclosing(program):
-            try:
-                async with asyncio.timeout(_WORK_S):
-                    printed, complaint = await asyncio.gather(program.stdout.read(), program.stderr.read())
-                    code = await program.wait()
-            except TimeoutError:
-                raise LayerError(f"The files of a layer took longer than {_WORK_S:g} s.") from None
-        if code:
-            said = complaint.decode(errors="replace").strip().splitlines() or [f"it ended with {code}"]
-            raise LayerError(said[-1][:500])
-        return dict(json.loads(printed))
+            async with asyncio.timeout(_WORK_S):
+                printed, complaint = await asyncio.gather(program.stdout.read(), program.stderr.read())
+                code = await program.wait()
+        except TimeoutError:
+            raise LayerError(f"The files of a layer took longer than {_WORK_S:g} s.") from None
+    if code:
+        said = complaint.decode(errors="replace").strip().splitlines() or [f"it ended with {code}"]
+        raise LayerError(said[-1][:500])
+    return dict(json.loads(printed))
+
+
+async def measure(
+    root: Root, directories: Sequence[Path], *, enough_bytes: int, enough_entries: int
+) -> tuple[int, int]:
+    """Return the bytes on the disk and the entries of trees of users inside, which we may not be able to read.
+
+    The walk ends early when there is more than enough of either. Raises LayerError, OSError.
+    """
+    names = {f"tree {number}": str(path) for number, path in enumerate(directories)}
+    found = await work(root.store, "measure", open=names, enough=[enough_bytes, enough_entries])
+    return found["bytes"], found["entries"]
 
 
 def order_descriptor(content: bytes) -> int:

@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def main() -> int:
         "remove": _remove,
         "unpack": _unpack,
         "try": _try,
+        "measure": _measure,
     }
     try:
         os.umask(0o022)
@@ -259,6 +261,32 @@ def _try(order: dict[str, Any]) -> dict[str, Any]:
     os.mkdir(f"{launcher.MERGED}/made")
     os.chown(f"{launcher.MERGED}/made", 1000, 1000)
     return {}
+
+
+def _measure(order: dict[str, Any]) -> dict[str, Any]:
+    """Measure trees that are open, each inode once, without following links."""
+    enough_bytes, enough_entries = order["enough"]
+    size = entries = 0
+    seen: set[tuple[int, int]] = set()
+    for name in order["open"]:
+        for _, directories, names, descriptor in os.fwalk(".", dir_fd=order[name], onerror=_unless_gone):
+            for entry in (*directories, *names):
+                with suppress(FileNotFoundError):
+                    status = os.stat(entry, dir_fd=descriptor, follow_symlinks=False)
+                    entries += 1
+                    if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                        if (status.st_dev, status.st_ino) in seen:
+                            continue
+                        seen.add((status.st_dev, status.st_ino))
+                    size += status.st_blocks * 512
+            if size > enough_bytes or entries > enough_entries:
+                break
+    return {"bytes": size, "entries": entries}
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _unpack(order: dict[str, Any]) -> dict[str, Any]:

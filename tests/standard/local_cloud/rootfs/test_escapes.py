@@ -1,5 +1,6 @@
 """Every known way out is tried as root of a root file system of its own, by the cloud's user and by an ordinary one."""
 
+import os
 import secrets
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ordinary_user import run_as_ordinary_user
 from tests.support.rooted_attempts import ATTEMPTS, SPARED, program
 from tests.support.sandboxes import run
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
@@ -40,6 +42,14 @@ async def test_it_holds(rooted: Sandbox, host: list[str], name: str) -> None:
     died = status.signal is not None
     assert out.startswith("held") or (died and "ESCAPED" not in out), (status, out, err)
     assert (await run(rooted, "echo", "on"))[1] == "on\n"  # process 1 has taken no harm
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
+@pytest.mark.timeout(400)
+def test_it_holds_for_an_ordinary_user_too() -> None:
+    """The same attempts once more: root inside is that user outside then, and other rules make the sandbox."""
+    tests = "tests/standard/local_cloud/rootfs/test_escapes.py"
+    assert run_as_ordinary_user(tests, with_ids=True) >= len(ATTEMPTS) - 1
 
 
 def _may_bind() -> bool:

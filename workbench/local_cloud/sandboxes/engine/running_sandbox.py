@@ -18,6 +18,7 @@ import structlog
 
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.base.programs import Program
+from workbench.local_cloud.rootfs.layers import LayerError, measure
 from workbench.local_cloud.sandboxes.engine import isolation, rooted
 from workbench.local_cloud.sandboxes.engine.activity import Activity
 from workbench.local_cloud.sandboxes.engine.agent_channel import Channel, listening_socket
@@ -27,8 +28,8 @@ from workbench.local_cloud.sandboxes.engine.process_one import ProcessOne
 from workbench.local_cloud.sandboxes.engine.spec import DEFAULT_ENV, ExitStatus, SandboxSpec, SandboxStartFailedError
 from workbench.local_cloud.sandboxes.limits.cgroups import Group
 from workbench.local_cloud.sandboxes.limits.free_disk import Disks
-from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE
-from workbench.local_cloud.sandboxes.limits.watchdog import Exceeded, Watchdog, Watched
+from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE, Limits
+from workbench.local_cloud.sandboxes.limits.watchdog import Exceeded, UnmeasurableError, Usage, Watchdog, Watched
 from workbench.local_cloud.sandboxes.network.loopback_sockets import Dials
 
 _log = structlog.get_logger(__name__)
@@ -329,6 +330,14 @@ class Sandbox:
         own = [Watched(self._spec.root.written)] if self._spec.root is not None else []
         return [*(mount.watched for mount in self._spec.mounts if not mount.read_only), *own]
 
+    async def _measure_inside(self, directories: Sequence[Path], limits: Limits) -> Usage:
+        assert self._spec.root is not None
+        enough = {"enough_bytes": limits.workspace_bytes, "enough_entries": limits.workspace_entries}
+        try:
+            return Usage(*await measure(self._spec.root, directories, **enough))
+        except (LayerError, OSError) as error:
+            raise UnmeasurableError(f"its files cannot be measured: {error}") from error
+
     def _watchdog(self, pid: int) -> Watchdog:
         return Watchdog(
             self._spec.limits,
@@ -338,6 +347,7 @@ class Sandbox:
             out_of_memory=self._out_of_memory,
             disks=self._disks,
             exceeded=lambda reason: self._spawn(self.exceed(reason)),
+            inside=self._measure_inside if self._spec.root is not None else None,
         )
 
     async def _watch(self, bwrap: Program) -> None:

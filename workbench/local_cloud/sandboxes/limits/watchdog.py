@@ -9,7 +9,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,10 +25,15 @@ MAX_DEPTH = 200  # one descriptor is open per level while walking
 _WALK_COST_SHARE = 20  # a walk may take a twentieth of the time
 
 Inode = tuple[int, int]
+MeasureInside = Callable[[Sequence[Path], Limits], Awaitable["Usage"]]  # may raise UnmeasurableError
 
 
 class UnmeasurableError(Exception):
     """A directory tree cannot be measured; the message says what in it prevents that."""
+
+
+class UnreadableError(UnmeasurableError):
+    """A directory in a tree cannot be read by the cloud's user."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def _below(directory: int, depth: int) -> Iterator[os.stat_result]:
                     with opened_dir(entry.name, dir_fd=directory) as inner:
                         yield from _below(inner, depth - 1)
             except PermissionError:
-                raise UnmeasurableError("it has a directory that the cloud may not read") from None
+                raise UnreadableError("it has a directory that the cloud may not read") from None
             except OSError:
                 continue  # it was removed meanwhile
 
@@ -153,11 +158,13 @@ class Watchdog:
         out_of_memory: Callable[[], Exceeded | None],
         disks: Disks,
         exceeded: Callable[[Exceeded], None],
+        inside: MeasureInside | None = None,
     ) -> None:
         """`mounts` are the writable ones, `pid` is the sandbox's process 1 as the host sees it.
 
         `watch_memory` says that no cgroup limits the memory; `out_of_memory` returns a reason once the kernel has
-        killed a process of the sandbox for its memory, else None.
+        killed a process of the sandbox for its memory, else None. `inside` measures directories that belong to several
+        users, of whom the cloud's may be none.
         """
         self._limits = limits
         self._mounts = tuple(mounts)
@@ -166,6 +173,7 @@ class Watchdog:
         self._out_of_memory = out_of_memory
         self._disks = disks
         self._exceeded = exceeded
+        self._inside = inside
         self._next_walk = time.monotonic()
         self._disk = (mounts[0].path.stat().st_dev, mounts[0].path) if mounts else None
         self._free = self._free_now()
@@ -199,7 +207,7 @@ class Watchdog:
             return None
         started = time.monotonic()
         try:
-            usage, own = await asyncio.to_thread(self._measure)
+            usage, own = await self._usage()
         except UnmeasurableError as error:
             return Exceeded("workspace", str(error))
         taken = time.monotonic() - started
@@ -216,6 +224,16 @@ class Watchdog:
             grown = (own - self._first) // MEBIBYTE
             return Exceeded("workspace", f"the disk is nearly full, and its files have grown most: by {grown} MiB")
         return None
+
+    async def _usage(self) -> tuple[Usage, int]:
+        """Return what `_measure` does, measured inside where the cloud's user may not look."""
+        try:
+            return await asyncio.to_thread(self._measure)
+        except UnreadableError:
+            if self._inside is None:
+                raise
+            usage = await self._inside([mount.path for mount in self._mounts], self._limits)
+            return usage, usage.size
 
     def _measure(self) -> tuple[Usage, int]:
         """Return what the mounts take at most, exactly if that is over a limit, and the bytes without lower layers."""
