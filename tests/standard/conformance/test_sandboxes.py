@@ -358,6 +358,50 @@ def test_a_busy_volume_is_not_reloaded_and_the_holder_is_named(app: modal.App, p
         sandbox.terminate()
 
 
+def test_a_read_only_mount_stays_read_only_when_it_is_reloaded(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        volumes = {"/v": volume.with_mount_options(read_only=True)}
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes=volumes)
+        for name in ("one", "two"):
+            with volume.batch_upload() as batch:
+                batch.put_file(io.BytesIO(b"1"), f"/{name}")
+            sandbox.reload_volumes()
+            assert sandbox.exec("cat", f"/v/{name}", workdir="/").wait() == 0
+            assert sandbox.exec("touch", "/v/x", workdir="/").wait() != 0
+        sandbox.terminate()
+
+
+def test_a_program_that_runs_from_a_volume_goes_on_when_the_volume_is_reloaded(app: modal.App) -> None:
+    """Its file is in use, but it is not open: that refuses no reload."""
+    with modal.Volume.ephemeral(version=2) as volume:
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/v": volume})
+        assert sandbox.exec("cp", "/bin/cat", "/v/program", workdir="/").wait() == 0
+        process = sandbox.exec("/v/program", workdir="/")
+        for name in ("one", "two"):
+            with volume.batch_upload() as batch:
+                batch.put_file(io.BytesIO(b"1"), f"/{name}")
+            sandbox.reload_volumes()
+            assert sandbox.exec("cat", f"/v/{name}", workdir="/").wait() == 0
+        process.stdin.write(b"still here")
+        process.stdin.write_eof()
+        process.stdin.drain()
+        assert process.stdout.read() == "still here"
+        sandbox.terminate()
+
+
+def test_a_volume_inside_of_another_one_stays_there_when_both_are_reloaded(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as outer, modal.Volume.ephemeral(version=2) as inner:
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/v": outer, "/v/inner": inner})
+        for volume in (outer, inner):
+            with volume.batch_upload() as batch:
+                batch.put_file(io.BytesIO(b"1"), "/late")
+        sandbox.reload_volumes()
+        assert sandbox.exec("cat", "/v/late", "/v/inner/late", workdir="/").stdout.read() == "11"
+        assert sandbox.exec("sh", "-c", "echo 2 > /v/inner/own; sync /v/inner", workdir="/").wait() == 0
+        assert b"".join(inner.read_file("own")) == b"2\n"
+        sandbox.terminate()
+
+
 def test_jobs_are_not_root_and_hold_no_token(sandbox: modal.Sandbox) -> None:
     assert sandbox.exec("id", "-u").stdout.read().strip() != "0"
     assert "MODAL_TOKEN" not in sandbox.exec("env").stdout.read()

@@ -87,12 +87,14 @@ class ContainerMaker:
                 layout.objects.append(self._described(dependency.object_id))
         mounts: dict[str, WorkingCopy] = {}
         try:
+            paths = [mount.mount_path for mount in function.volume_mounts]
             for mount in function.volume_mounts:
                 mounts[mount.mount_path] = await self._copies.mount(
                     mount.volume_id,
                     sub_path=mount.sub_path.strip("/"),
                     read_only=mount.read_only,
                     owner_uid=ids().root if image.is_rooted else None,
+                    holds_mounts=any(path.startswith(mount.mount_path.rstrip("/") + "/") for path in paths),
                 )
         except BaseException:
             for copy in mounts.values():

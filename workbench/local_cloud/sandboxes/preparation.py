@@ -65,6 +65,7 @@ class Preparation:
             milli_cpu=definition.resources.milli_cpu,
             milli_cpu_max=definition.resources.milli_cpu_max,
         )
+        mount_paths = [mount.mount_path for mount in definition.volume_mounts]
         for mount in definition.volume_mounts:
             copy = await self._copies.mount(
                 mount.volume_id,
@@ -72,6 +73,7 @@ class Preparation:
                 read_only=mount.read_only,
                 owner_uid=uid,
                 max_stored_bytes=limits.stored_bytes,
+                holds_mounts=any(place.startswith(mount.mount_path.rstrip("/") + "/") for place in mount_paths),
             )
             if image.is_rooted:
                 copy.path.chmod(0o755)  # the image may have several users

@@ -20,9 +20,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from workbench.local_cloud.base.errors import failed_precondition
 from workbench.local_cloud.base.host_processes import family
+from workbench.local_cloud.volumes.open_files import holders, sentence
 
 OPAQUE, REDIRECT = "trusted.overlay.opaque", "trusted.overlay.redirect"
 _OWN_PREFIX = "trusted.overlay."  # the kernel's notes of an overlay
@@ -37,6 +39,7 @@ _SETTINGS = "redirect_dir=on,index=off,metacopy=off,volatile"
 _TRY_S = 30
 _NOT_ROOT = "the local cloud is not started by root, and only root may mount for all sandboxes"
 
+_T = TypeVar("_T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -134,7 +137,7 @@ def replace_inside(pid: int, path: str, source: Path, *, read_only: bool) -> Non
     """Put the mount at `source` in the place of the one that a container has at `path`; `pid` is its bubblewrap's.
 
     Raises CloudError FAILED_PRECONDITION, and changes nothing, when a file of the old one is open; else OSError. Does
-    nothing when the container has ended.
+    nothing when the container has ended. Who has only mapped a file, as a program that runs, keeps what was mapped.
     """
     inside = _inside(pid)
     if inside is None:
@@ -146,7 +149,10 @@ def replace_inside(pid: int, path: str, source: Path, *, read_only: bool) -> Non
             _call("syscall", _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, ctypes.sizeof(attributes))
         namespace = os.open(f"/proc/{inside}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _in_thread(lambda: _swap(namespace, path, tree))
+            if not _in_thread(lambda: _swap(namespace, path, tree, even_if_busy=False)):
+                if found := holders(pid, path):
+                    raise failed_precondition(sentence(found))
+                _in_thread(lambda: _swap(namespace, path, tree, even_if_busy=True))
         finally:
             os.close(namespace)
     finally:
@@ -163,8 +169,11 @@ def _inside(pid: int) -> int | None:
     return None
 
 
-def _swap(namespace: int, path: str, tree: int) -> None:
-    """Do the work of `replace_inside` in a thread of its own, whose root is that of the other namespace afterwards."""
+def _swap(namespace: int, path: str, tree: int, *, even_if_busy: bool) -> bool:
+    """Do the work of `replace_inside` in a thread of its own, whose root is that of the other namespace afterwards.
+
+    Returns False, and changes nothing, when anything of the old mount is in use, unless `even_if_busy`.
+    """
     _call("unshare", _CLONE_FS)
     _call("setns", namespace, _CLONE_NEWNS)
     above, _, name = path.rstrip("/").rpartition("/")
@@ -173,8 +182,8 @@ def _swap(namespace: int, path: str, tree: int) -> None:
     try:
         os.fchdir(parent)  # a guest may own directories of the path: from here on there are none but the last
         target = os.fsencode(name)
-        if _is_busy(target):
-            raise failed_precondition("volume busy: there are open files preventing the operation")
+        if not even_if_busy and _is_busy(target):
+            return False
         flags = _F_EMPTY_PATH | _MOVE_MOUNT_BENEATH
         try:
             _call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, target, flags)
@@ -183,10 +192,11 @@ def _swap(namespace: int, path: str, tree: int) -> None:
                 raise
             _call("umount2", target, _MNT_DETACH | _UMOUNT_NOFOLLOW)  # an older kernel: for a moment nothing is there
             _call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, target, _F_EMPTY_PATH)
-            return
-        _call("umount2", target, _MNT_DETACH | _UMOUNT_NOFOLLOW)
+        else:
+            _call("umount2", target, _MNT_DETACH | _UMOUNT_NOFOLLOW)
     finally:
         os.close(parent)
+    return True
 
 
 def _is_busy(target: bytes) -> bool:
@@ -223,13 +233,14 @@ def is_own(attribute: str) -> bool:
     return attribute.startswith(_OWN_PREFIX)
 
 
-def _in_thread(work: Callable[[], None]) -> None:
-    """Run work in a thread that ends with it, and raise what it raises."""
+def _in_thread(work: Callable[[], _T]) -> _T:
+    """Run work in a thread that ends with it; returns or raises what it does."""
+    returned: list[_T] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            work()
+            returned.append(work())
         except BaseException as error:  # noqa: BLE001  # raised below
             raised.append(error)
 
@@ -238,6 +249,7 @@ def _in_thread(work: Callable[[], None]) -> None:
     thread.join()
     if raised:
         raise raised[0]
+    return returned[0]
 
 
 def _call(name: str, *arguments: object) -> int:

@@ -112,17 +112,19 @@ class WorkingCopies:
         read_only: bool = False,
         owner_uid: int | None = None,
         max_stored_bytes: float = math.inf,
+        holds_mounts: bool = False,
     ) -> "WorkingCopy":
-        """Write the committed state below `sub_path` into a new directory, owned by `owner_uid` if we are root.
+        """Make a new directory with the committed state below `sub_path`, owned by `owner_uid` if we are root.
 
         A missing sub-path is created. All commits of the copy together may add `max_stored_bytes` of new contents to
-        the disk. Raises CloudError: NOT_FOUND for the volume, INVALID_ARGUMENT or FAILED_PRECONDITION for the sub-path,
-        RESOURCE_EXHAUSTED when the disk has no room for the copy.
+        the disk. `holds_mounts` says that others will be mounted inside of it: the kernel could not exchange it on a
+        reload then, so it is no overlay. Raises CloudError: NOT_FOUND for the volume, INVALID_ARGUMENT or
+        FAILED_PRECONDITION for the sub-path, RESOURCE_EXHAUSTED when the disk has no room for the copy.
         """
         below = clean(sub_path or "")
         self._create_sub_path(volume_id, below)
         place = Place(volume_id, below, owner_uid if os.geteuid() == 0 else None)
-        tree = await asyncio.to_thread(self._tree, place)
+        tree = await asyncio.to_thread(self._tree, place, holds_mounts)
         copy = WorkingCopy(
             tree,
             place,
@@ -140,9 +142,9 @@ class WorkingCopies:
             raise
         return copy
 
-    def _tree(self, place: Place) -> MountedTree:
+    def _tree(self, place: Place, holds_mounts: bool) -> MountedTree:
         """Make the directory of a mount, still without its files."""
-        if self._layers is not None:
+        if self._layers is not None and not holds_mounts:
             return OverlayTree(
                 self._holder(place), place, self._committed, self._content, self._layers, limits=self._limits
             )
