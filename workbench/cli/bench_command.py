@@ -30,7 +30,7 @@ def bench(
     """Measure what the local cloud and the endpoint add to a bare process, a pipe and a bare HTTP stream.
 
     Every figure is shown beside baselines that were measured in the same run, alternating with it: compare the ratios.
-    The measurement starts a local cloud of its own, with an empty state. It takes about six minutes.
+    The measurement starts a local cloud of its own, with an empty state. It takes about ten minutes.
     """
     wanted = only or list(GROUPS)
     if unknown := [name for name in wanted if name not in GROUPS]:
