@@ -5,16 +5,14 @@ Making one costs the same for any number of files, and a commit or an end as muc
 
 import os
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from workbench.local_cloud.base.errors import failed_precondition
-from workbench.local_cloud.base.guest_directories import MAX_DEPTH, Found, opened_dir, opened_parent, remove_tree
+from workbench.local_cloud.base.guest_directories import Found, opened_dir, remove_tree
 from workbench.local_cloud.store.content import ContentStore
-from workbench.local_cloud.volumes import overlay_mounts
+from workbench.local_cloud.volumes import local_changes, overlay_mounts
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, parents
-from workbench.local_cloud.volumes.layers import Layers, Place, Stack, View, is_plain_entry
+from workbench.local_cloud.volumes.layers import Layers, Place, Stack, is_plain_entry
 from workbench.local_cloud.volumes.layout import Layout
 from workbench.local_cloud.volumes.mounted_tree import BelowWritten, SeenAt
 from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits
@@ -51,7 +49,7 @@ class OverlayTree:
         self._total = 0  # entries that the mount shows, when it was last in step
         self._pending: tuple[Scan, Changed] | None = None
         self._commits: set[int] = set()
-        self._uppers = 0
+        self._generation = 0  # of the directory with what was written: a reload makes a new one
         self.path.mkdir(mode=0o700)
         self._private.mkdir(mode=0o700)
 
@@ -87,8 +85,8 @@ class OverlayTree:
         stack = self._all_layers.take(self._place)
         try:
             if self._stack is None:
-                self._new_upper().rename(self._upper)
-                self._mount(stack, "upper", _TREE)
+                self._new_upper(self._generation)
+                self._mount(stack, self._generation, _TREE)
                 known: dict[str, Known | None] = {}
             else:
                 known = self._remount(stack, seen_at)
@@ -122,7 +120,10 @@ class OverlayTree:
 
     @property
     def _upper(self) -> Path:
-        return self._private / "upper"
+        return self._of(self._generation) / "upper"
+
+    def _of(self, generation: int) -> Path:
+        return self._private / str(generation)
 
     def _scan(self, keep: Keep | None) -> tuple[Scan, Changed]:
         assert self._stack is not None
@@ -130,51 +131,60 @@ class OverlayTree:
             view = self._all_layers.view(self._stack)
             return scan_upper(root, view, self._known, total=self._total, keep=keep, limits=self._limits)
 
-    def _new_upper(self) -> Path:
-        """Make an upper directory; its owner and mode are those of the mount."""
-        made = self._private / "next-upper"
-        remove_tree(made)
-        made.mkdir(mode=0o700)
+    def _new_upper(self, generation: int) -> Path:
+        """Make an upper directory, whose owner and mode are those of the mount, and a work directory beside it."""
+        made = self._of(generation) / "upper"
+        made.mkdir(mode=0o700, parents=True)
+        (made.parent / "work").mkdir(mode=0o700)  # with each upper directory: a used one cannot be mounted again
         if self._place.owner_uid is not None:
             os.chown(made, self._place.owner_uid, self._place.owner_uid)
         return made
 
-    def _mount(self, stack: Stack, upper: str, target: str) -> None:
-        remove_tree(self._private / f"work-{self._uppers}")
-        self._uppers += 1
-        work = self._private / f"work-{self._uppers}"  # a used one cannot be mounted again
-        work.mkdir(mode=0o700)
-        root = self._holder.parents[1]
-        inside = f"{self._holder.parent.name}/{self._holder.name}"
+    def _mount(self, stack: Stack, generation: int, target: str) -> None:
+        own = f"{self._holder.parent.name}/{self._holder.name}"
         overlay_mounts.mount(
-            root,
+            self._holder.parents[1],
             [f"{self._all_layers.name}/{name}" for name in self._all_layers.names(stack)],
-            f"{inside}/private/{upper}",
-            f"{inside}/private/{work.name}",
-            f"{inside}/{target}",
+            f"{own}/{self._private.name}/{generation}/upper",
+            f"{own}/{self._private.name}/{generation}/work",
+            f"{own}/{target}",
         )
 
     def _remount(self, stack: Stack, seen_at: SeenAt | None) -> dict[str, Known | None]:
         """Replace the layers, with an upper directory that has the local changes only; returns what those replace."""
-        found, _ = self._scan(None)
-        upper = self._new_upper()
-        unusual = self._carry_over(found, upper, stack)
+        new = self._generation + 1
         beside = self._holder / _NEXT
         beside.mkdir(mode=0o700, exist_ok=True)
-        self._mount(stack, "next-upper", _NEXT)
         try:
+            found, known = self._scan(None)
+            upper = self._new_upper(new)
+            upper.chmod(stat.S_IMODE(self._upper.stat().st_mode))
+            unusual = self._carry_over(found, upper, stack)
+            self._mount(stack, new, _NEXT)
             if seen_at is not None:
                 overlay_mounts.replace_inside(seen_at.pid, seen_at.path, beside, read_only=seen_at.read_only)
-            overlay_mounts.unmount(self.path)
-            overlay_mounts.move(beside, self.path)
         except BaseException:
             overlay_mounts.unmount(beside)
+            remove_tree(self._of(new))
             raise
-        self._upper.rename(self._private / "old-upper")
-        upper.rename(self._upper)
-        remove_tree(self._private / "old-upper")
-        kept = {path: Known(found.known[path].entry, None) for path in unusual}
-        return {**kept, **{change.path: self._before(change.path) for change in found.changes}}
+        overlay_mounts.unmount(self.path)
+        overlay_mounts.move(beside, self.path)
+        self._bring_late_changes(known)
+        replaced = {change.path: self._before(change.path) for change in found.changes}
+        remove_tree(self._of(self._generation))
+        self._generation = new
+        return {**{path: Known(found.known[path].entry, None) for path in unusual}, **replaced}
+
+    def _bring_late_changes(self, known: Changed) -> None:
+        """Repeat in the new mount what was written into the old one after it was scanned, until nobody saw it any more.
+
+        `known` is the result of that scan.
+        """
+        assert self._stack is not None
+        view = self._all_layers.view(self._stack)
+        with opened_dir(self._upper) as old, opened_dir(self.path) as shown:
+            late, _ = scan_upper(old, view, known, total=0, keep=None, limits=self._limits)
+            local_changes.repeat(late.changes, old, shown)
 
     def _before(self, path: str) -> Known | None:
         """Return what a path was when the mount was last in step."""
@@ -206,76 +216,18 @@ class OverlayTree:
             return True
 
         with opened_dir(self._upper) as old, opened_dir(upper) as new:
-            _link_tree(old, new, is_needed)
-            moved = {c.path: c for c in found.changes if isinstance(c, Entry) and not _exists(new, c.path)}
-            removed = _topmost({c.path for c in found.changes if isinstance(c, Removal)}, view)
+            local_changes.link_tree(old, new, is_needed)
+            moved = {c.path: c for c in found.changes if isinstance(c, Entry) and not local_changes.exists(new, c.path)}
+            removed = local_changes.topmost({c.path for c in found.changes if isinstance(c, Removal)}, view)
             above = {a for path in (*moved, *removed) for a in parents(path)} - moved.keys()
             for path in above:
-                if not _exists(new, path) and (entry := view.entry(path)) is not None and entry.kind == "dir":
+                entry = view.entry(path)
+                if entry is not None and entry.kind == "dir" and not local_changes.exists(new, path):
                     moved[path] = entry
             scratch = self._private / "scratch"
             scratch.mkdir(mode=0o700, exist_ok=True)
             Layout(upper, scratch, self._place.owner_uid, self._content).apply({}, moved, keep=frozenset(), live=True)
             for path in removed:
                 with suppress(FileNotFoundError, NotADirectoryError, FileExistsError):  # something local is in its way
-                    _whiteout(new, path)
+                    local_changes.hide(new, path)
         return unusual
-
-
-def _topmost(removed: set[str], view: View) -> list[str]:
-    """Return the paths to hide so that those in `removed` are hidden, and nothing else of what a stack shows.
-
-    A directory in which others have put something meanwhile is not hidden as a whole.
-    """
-    hidden: set[str] = set()
-    for path in sorted(removed):
-        entry = view.entry(path)
-        if entry is None or any(above in hidden for above in parents(path)):
-            continue
-        if entry.kind != "dir" or all(below.path in removed for below in view.below(path)):
-            hidden.add(path)
-    return sorted(hidden)
-
-
-def _whiteout(root: int, path: str) -> None:
-    with opened_parent(root, path) as (directory, name):
-        overlay_mounts.whiteout(name, dir_fd=directory)
-
-
-def _link_tree(old: int, new: int, is_needed: Callable[[Found], bool], *, prefix: str = "", depth: int = 0) -> bool:
-    """Link what is needed of one directory, but for whiteouts, into another; returns whether there is any.
-
-    Directories are made anew, with their owners and modes. Raises CloudError FAILED_PRECONDITION if one is too deep.
-    """
-    kept = False
-    for name in os.listdir(old):
-        path = prefix + name
-        status = os.stat(name, dir_fd=old, follow_symlinks=False)
-        item = Found(path, name, old, status)
-        if overlay_mounts.is_whiteout(status):
-            continue
-        if stat.S_ISDIR(status.st_mode):
-            if depth >= MAX_DEPTH:
-                raise failed_precondition(f"The mount has directories more than {MAX_DEPTH} deep: remove them first.")
-            os.mkdir(name, 0o700, dir_fd=new)
-            with opened_dir(name, dir_fd=old) as inner, opened_dir(name, dir_fd=new) as made:
-                holds_any = _link_tree(inner, made, is_needed, prefix=path + "/", depth=depth + 1)
-                os.fchown(made, status.st_uid, status.st_gid)
-                os.fchmod(made, stat.S_IMODE(status.st_mode))
-            if holds_any or is_needed(item):
-                kept = True
-            else:
-                os.rmdir(name, dir_fd=new)
-        elif is_needed(item):
-            os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
-            kept = True
-    return kept
-
-
-def _exists(root: int, path: str) -> bool:
-    try:
-        with opened_parent(root, path) as (directory, name):
-            os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return False
-    return True

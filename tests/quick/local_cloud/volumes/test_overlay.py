@@ -383,3 +383,48 @@ async def test_a_local_removal_takes_nothing_that_others_have_put_there_meanwhil
     assert sorted(_walk(copy.path)) == ["d", "d/e", "d/e/theirs", "f", "g"]
     await copy.commit("test:mine")
     assert service.paths() == ["d", "d/e", "d/e/theirs", "f", "g"]
+
+
+async def test_where_an_overlay_cannot_be_it_is_said_why(service: Service) -> None:
+    """The state may lie on an overlay itself, as in a container, or where nobody may write."""
+    copy = await _project(service)
+    assert f"cannot be used below {copy.path} (" in overlay_mounts.why_unusable(copy.path)
+    assert "cannot be used below /proc (" in overlay_mounts.why_unusable(Path("/proc"))
+    assert "cannot be used below /sys (" in overlay_mounts.why_without_overlay(Path("/sys"))
+    assert overlay_mounts.why_without_overlay(service.root) == ""
+
+
+async def test_what_is_written_while_a_reload_goes_on_is_not_lost(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job does not stop for a reload: until nobody sees the old mount any more, its writes count."""
+    copy, other = await _project(service), await service.mount()
+    (other.path / "theirs").write_text("1")
+    (other.path / "d/f").write_text("theirs")
+    await other.commit("test:theirs")
+    (copy.path / "before").write_text("1")
+    unmount = overlay_mounts.unmount
+
+    def late(target: Path) -> None:
+        if target == copy.path:
+            (copy.path / "late").write_text("late")
+            (copy.path / "late").chmod(0o640)
+            (copy.path / "new/dir").mkdir(parents=True)
+            (copy.path / "new/dir/file").write_text("late")
+            (copy.path / "link").symlink_to("late")
+            (copy.path / "before").write_text("late")
+            (copy.path / "g").unlink()
+            shutil.rmtree(copy.path / "d/e")
+        unmount(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(overlay_mounts, "unmount", late)
+        await copy.reload()
+    assert sorted(_walk(copy.path)) == [
+        "before", "d", "d/f", "f", "late", "link", "new", "new/dir", "new/dir/file", "theirs",
+    ]  # fmt: skip
+    assert {(copy.path / name).read_text() for name in ("before", "late", "link", "new/dir/file")} == {"late"}
+    assert (copy.path / "late").stat().st_mode & 0o777 == 0o640
+    await copy.commit("test:mine")
+    assert _committed(service) == _walk(copy.path)
+    assert service.read("d/f") == b"theirs"
