@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS volume_changes (
   volume_id TEXT NOT NULL REFERENCES volumes ON DELETE CASCADE, number INTEGER NOT NULL, path TEXT NOT NULL, kind TEXT,
   mode INTEGER, size INTEGER, sha256 TEXT, target TEXT, mtime REAL, PRIMARY KEY (volume_id, path, number)
 );
+CREATE INDEX IF NOT EXISTS volume_changes_by_commit ON volume_changes (volume_id, number, path);
 CREATE TABLE IF NOT EXISTS volume_entries (
   volume_id TEXT NOT NULL REFERENCES volumes ON DELETE CASCADE, path TEXT NOT NULL, kind TEXT NOT NULL,
   mode INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, target TEXT NOT NULL, mtime REAL NOT NULL,
@@ -307,8 +308,8 @@ class CommittedVolumes:
         """Return the paths below a directory that commits after `number` have changed, each with the last of them."""
         _, low, high = _range(below)
         rows = self._db.all(
-            "SELECT path, MAX(number) AS last FROM volume_changes WHERE volume_id=? AND number>? AND path>? AND path<? "
-            "GROUP BY path ORDER BY path",
+            "SELECT path, MAX(number) AS last FROM volume_changes INDEXED BY volume_changes_by_commit "
+            "WHERE volume_id=? AND number>? AND path>? AND path<? GROUP BY path ORDER BY path",
             (volume_id, number, low, high),
         )
         return {str(row["path"]): int(row["last"]) for row in rows}

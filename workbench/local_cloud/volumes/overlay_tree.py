@@ -46,7 +46,7 @@ class OverlayTree:
         self._limits = limits
         self._stack: Stack | None = None
         self._known: Changed = {}
-        self._total = 0  # entries that the mount shows, when it was last in step
+        self._total = self._size = 0  # entries that the mount shows, and their bytes, when it was last in step
         self._pending: tuple[Scan, Changed] | None = None
         self._commits: set[int] = set()
         self._generation = 0  # of the directory with what was written: a reload makes a new one
@@ -71,6 +71,7 @@ class OverlayTree:
         assert self._pending[0] is found
         _, self._known = self._pending
         self._total += found.entries_added
+        self._size += found.size_added
         if number is not None:
             self._commits.add(number)
 
@@ -96,7 +97,11 @@ class OverlayTree:
         if self._stack is not None:
             self._all_layers.give_back(self._stack)
         view = self._all_layers.view(stack)
-        self._total = stack.entries + sum((old is not None) - (view.entry(p) is not None) for p, old in known.items())
+        self._total, self._size = stack.entries, stack.size
+        for path, old in known.items():
+            new = view.entry(path)
+            self._total += (old is not None) - (new is not None)
+            self._size += (0 if old is None else old.entry.size) - (0 if new is None else new.size)
         self._stack, self._known, self._commits = stack, known, set()
         return max(head, stack.head)
 
@@ -106,8 +111,8 @@ class OverlayTree:
         overlay_mounts.unmount(self.path)
         if self._commits and not found.changes and not found.skipped:
             assert self._stack is not None
-            size = self._committed.size_below(self._place.volume_id, self._place.sub_path)
-            self._all_layers.adopt(self._stack, self._upper, self._commits, entries=self._total, size=size)
+            commits = self._commits
+            self._all_layers.adopt(self._stack, self._upper, commits, entries=self._total, size=self._size)
         self.remove()
 
     def remove(self) -> None:

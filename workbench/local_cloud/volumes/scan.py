@@ -43,7 +43,7 @@ class Scan:
     """The result of a scan: the changes, the state that is known now, and the entries that were skipped.
 
     `files_changed` counts files and links that were added, changed or removed; `bytes_changed` is the size of the first
-    two. `entries_added` is how many entries there are more than before.
+    two. `entries_added` and `size_added` are how many entries, and bytes of their files, there are more than before.
     """
 
     changes: list[Entry | Removal]
@@ -52,6 +52,7 @@ class Scan:
     bytes_changed: int
     skipped: tuple[Skipped, ...]
     entries_added: int = 0
+    size_added: int = 0
 
 
 def _stamp_of(status: os.stat_result) -> Stamp | None:

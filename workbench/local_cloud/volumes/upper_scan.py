@@ -43,12 +43,13 @@ def scan_upper(
     moved = dict(_moved(view, upper))
     shown: dict[str, Known] = {**moved, **upper.entries}
     changes: list[Entry | Removal] = []
-    files = size = added = 0
+    files = size = added = size_added = 0
     for path, now in shown.items():
         old = before.entry(path)
         if old is None or not now.entry.same_as(old):
             changes.append(now.entry)
             added += old is None
+            size_added += now.entry.size - (old.size if old is not None else 0)
             if now.entry.kind != "dir":
                 files, size = files + 1, size + now.entry.size
     kept_out = {item.path for item in upper.skipped}
@@ -67,15 +68,17 @@ def scan_upper(
             if again is not None:  # the directory that had it was renamed, and has come back
                 changes.append(again)
                 added += 1
+                size_added += again.size
             continue
         gone[path] = None
         if old is not None:
             changes.append(Removal(path))
             added -= 1
+            size_added -= old.size
             files += old.kind != "dir"
     if total + added > limits.max_entries:
         raise too_many(limits)
-    return Scan(changes, shown, files, size, tuple(upper.skipped), added), {**gone, **shown}
+    return Scan(changes, shown, files, size, tuple(upper.skipped), added, size_added), {**gone, **shown}
 
 
 class _Before:

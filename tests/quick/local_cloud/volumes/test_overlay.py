@@ -173,7 +173,10 @@ async def test_whatever_a_job_does_a_commit_is_what_a_full_walk_would_find(
                 await copy.commit("test:")
         assert _committed(service) == _walk(plain), f"after step {step}"
         assert (await copy.uncommitted()).paths == ()
-    await copy.discard()
+    await copy.release()
+    await service.copies.mount(VOLUME)
+    [stack] = service.copies._layers._stacks.values()  # type: ignore[union-attr]  # these mounts have layers
+    assert (stack.entries, stack.size) == (len(_walk(plain)), service.committed.size_below(VOLUME, ""))
 
 
 async def _project(service: Service) -> WorkingCopy:
