@@ -25,12 +25,12 @@ def small_image(
     programs: Iterable[str] = PROGRAMS,
     files: Mapping[str, str] | None = None,
 ) -> Image:
-    """Make an image with programs below /bin, the users root and me, and further files by their paths."""
+    """Make an image with programs (names or paths) below /bin, the users root and me, and files by their paths."""
     paths = {}
     for name in programs:
         found = shutil.which(name)
         assert found is not None, name
-        paths[f"bin/{name}"] = Path(found)
+        paths[f"bin/{Path(name).name}"] = Path(found)
         listed = subprocess.run(["ldd", found], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(/\S+) \(0x", listed):
             paths[library.lstrip("/")] = Path(library)

@@ -392,9 +392,9 @@ def test_what_installers_leave_may_be_removed(run: Run) -> None:
     assert run(modal.Image.debian_slim().run_commands(script), "echo", "built") == "built\n"
 
 
-def test_a_python_of_its_own_for_another_base_is_refused_by_its_name(app: modal.App) -> None:
-    with pytest.raises(modal.exception.Error, match="add_python is not implemented by the local cloud"):
-        modal.Image.from_registry("ubuntu:22.04", add_python="3.11").build(app)
+def test_a_python_for_another_base_that_is_not_installed_is_named_with_its_command(app: modal.App) -> None:
+    with pytest.raises(modal.exception.Error, match="uv python install 3.15t"):
+        modal.Image.from_registry("ubuntu:22.04", add_python="3.15t").build(app)
 
 
 def test_an_image_that_is_not_there_is_told_in_modal_s_words(app: modal.App) -> None:

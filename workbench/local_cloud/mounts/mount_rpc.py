@@ -11,11 +11,11 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.base.errors import invalid, not_found
 from workbench.local_cloud.base.ids import new_id
+from workbench.local_cloud.mounts import python_mounts
 from workbench.local_cloud.mounts.blob_routes import BlobRoutes
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 
-_PYTHON_PREFIX = "python-build-standalone."  # the SDK's name for the mount of `add_python`
 CLIENT_MOUNT_PREFIX = "modal-client-"
 
 _DDL = """
@@ -67,20 +67,15 @@ class MountRpcs:
     ) -> api_pb2.MountGetOrCreateResponse:
         """Make a mount of files that are stored, or find one by name. The SDK's client mount exists, without files."""
         name = request.deployment_name
-        if name.startswith(_PYTHON_PREFIX):
-            raise invalid(
-                "add_python is not implemented by the local cloud: use debian_slim(python_version=...), or "
-                "from_registry with a python:3.X image."
-            )
+        if name.startswith(python_mounts.PREFIX):
+            python = await asyncio.to_thread(python_mounts.directory_of, name)
+            return self._named(name, hashlib.sha256(f"{name} {python.name}".encode()).hexdigest())
         if name and not request.files:
             row = self._db.one("SELECT mount_id, checksum FROM mounts WHERE name=?", (name,))
             if row is None and not name.startswith(CLIENT_MOUNT_PREFIX):
                 raise not_found(f"Mount '{name}' not found.")
-            if row is None:
-                mount_id, checksum = new_id("mo"), hashlib.sha256(name.encode()).hexdigest()
-                self._db.execute("INSERT INTO mounts VALUES (?,?,?)", (mount_id, checksum, name))
-                return _answer(mount_id, checksum)
-            return _answer(row["mount_id"], row["checksum"])
+            checksum = row["checksum"] if row is not None else hashlib.sha256(name.encode()).hexdigest()
+            return self._named(name, checksum)
         for file in request.files:
             path = PurePosixPath(file.filename)
             if not path.is_absolute() or ".." in path.parts or "\0" in file.filename:
@@ -104,6 +99,14 @@ class MountRpcs:
             )
         return _answer(mount_id, checksum)
 
+    def _named(self, name: str, checksum: str) -> api_pb2.MountGetOrCreateResponse:
+        """Find the mount of a name whose contents have a checksum, or make it."""
+        row = self._db.one("SELECT mount_id FROM mounts WHERE name=? AND checksum=?", (name, checksum))
+        mount_id = row["mount_id"] if row is not None else new_id("mo")
+        if row is None:
+            self._db.execute("INSERT INTO mounts VALUES (?,?,?)", (mount_id, checksum, name))
+        return _answer(mount_id, checksum)
+
     def checksum(self, mount_id: str) -> str:
         """Return the sha256 over a mount's file names, contents and modes; raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT checksum FROM mounts WHERE mount_id=?", (mount_id,))
@@ -114,6 +117,9 @@ class MountRpcs:
     def lay_out(self, mount_ids: list[str], root: Path) -> None:
         """Copy the files of mounts to their paths below `root`; of several with the same path the last one wins."""
         for mount_id in mount_ids:
+            named = self._db.one("SELECT name FROM mounts WHERE mount_id=?", (mount_id,))
+            if named is not None and (named["name"] or "").startswith(python_mounts.PREFIX):
+                python_mounts.lay_out(named["name"], root)
             rows = self._db.all("SELECT * FROM mount_files WHERE mount_id=?", (mount_id,))
             for row in rows:
                 name = PurePosixPath(row["filename"])

@@ -10,6 +10,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.images.host import OWN_PYTHON
 from workbench.local_cloud.images.images import BUILDING, Image, Images
+from workbench.local_cloud.mounts.mount_rpc import MountRpcs
 from workbench.local_cloud.registry.blobs import BlobStore
 from workbench.local_cloud.rootfs.layers import Layers
 from workbench.local_cloud.sandboxes.engine.isolation import seccomp_program
@@ -26,6 +27,7 @@ class Service:
     database: Database
     mounts: dict[str, dict[str, bytes]] = field(default_factory=dict)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    rpcs: MountRpcs | None = None  # which has mounts of its own
 
     def open(self) -> Images:
         """Images as a cloud that starts has them."""
@@ -35,10 +37,13 @@ class Service:
             layers=Layers(self.root.parent / "rootfs"),
             blobs=BlobStore(self.root.parent / "blobs"),
             seccomp=seccomp_program(rooted=True),
-            lay_out=self._lay_out,
-            mount_checksum=lambda mount_id: hashlib.sha256(repr(self.mounts[mount_id]).encode()).hexdigest(),
+            lay_out=self.rpcs.lay_out if self.rpcs else self._lay_out,
+            mount_checksum=self.rpcs.checksum if self.rpcs else self._checksum,
             secrets=lambda ids: {name: value for each in ids for name, value in self.secrets[each].items()},
         )
+
+    def _checksum(self, mount_id: str) -> str:
+        return hashlib.sha256(repr(self.mounts[mount_id]).encode()).hexdigest()
 
     def _lay_out(self, mount_ids: list[str], directory: Path) -> list[str]:
         for mount_id in mount_ids:
