@@ -1,5 +1,7 @@
-"""Python packages that tests make themselves, so that none is asked of an index."""
+"""Packages of Python and of Debian that tests make themselves, so that none is asked of an index."""
 
+import hashlib
+import subprocess
 import tarfile
 import textwrap
 import zipfile
@@ -55,3 +57,21 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
             item.size = len(text.encode())
             archive.addfile(item, BytesIO(text.encode()))
     return path
+
+
+def debian_repository(directory: Path, name: str, postinst: str) -> None:
+    """Make a directory an archive that apt reads, of one package whose script `postinst` runs at its installation."""
+    tree = directory / "tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    control = (
+        f"Package: {name}\nVersion: 1.0\nArchitecture: all\nMaintainer: test <test@example.com>\nDescription: test\n"
+    )
+    (tree / "DEBIAN" / "control").write_text(control)
+    (tree / "DEBIAN" / "postinst").write_text(f"#!/bin/sh\nset -e\n{postinst}\n")
+    (tree / "DEBIAN" / "postinst").chmod(0o755)
+    archive = directory / f"{name}.deb"
+    command = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(archive)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    data = archive.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    (directory / "Packages").write_text(f"{control}Filename: ./{archive.name}\nSize: {len(data)}\nSHA256: {sha256}\n")

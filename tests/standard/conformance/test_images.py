@@ -387,13 +387,21 @@ def test_what_cannot_be_had_here_is_refused_by_name(
     assert reason in build_failure(app, refused(modal.Image.debian_slim()))
 
 
+def test_installed_packages_of_this_machine_are_taken(app: modal.App) -> None:
+    """Nothing is downloaded for them, and the image shares this machine's system."""
+    image = modal.Image.debian_slim().apt_install("bubblewrap", "libseccomp2")
+    image.build(app)
+    log = [entry.message for entry in image.logs.fetch()]
+    assert log == ["FROM base\n", "RUN apt-get update\n", "RUN apt-get install -y bubblewrap libseccomp2\n"]
+
+
 def test_what_installers_leave_may_be_removed(run: Run) -> None:
     script = "apt-get update && rm -rf /var/lib/apt/lists/* /tmp/* ~/.cache /root/.cache/pip"
     assert run(modal.Image.debian_slim().run_commands(script), "echo", "built") == "built\n"
 
 
 def test_a_python_for_another_base_that_is_not_installed_is_named_with_its_command(app: modal.App) -> None:
-    with pytest.raises(modal.exception.Error, match="uv python install 3.15t"):
+    with pytest.raises(modal.exception.Error, match=r"uv python install 3\.15t"):
         modal.Image.from_registry("ubuntu:22.04", add_python="3.15t").build(app)
 
 

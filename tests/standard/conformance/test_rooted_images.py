@@ -13,7 +13,7 @@ import pytest
 from modal.exception import ImageBuildError
 
 from tests.standard.conformance.conftest import ON_MODAL
-from tests.support.packages import source_archive, wheel
+from tests.support.packages import debian_repository, source_archive, wheel
 from tests.support.registry import Registry, registry
 from tests.support.small_image import small_image
 
@@ -306,6 +306,58 @@ def test_every_method_for_packages_of_python_installs_them(run: Run, debian: mod
         *("two three four five", "/opt/image/venv/bin/say-two", "ModuleNotFoundError: No module named 'one'"),
         *("bin", "one-1.0.dist-info", "one.py", "piped"),
     ]
+
+
+def test_packages_of_debian_are_installed_with_their_own_scripts(
+    app: modal.App, debian: modal.Image, tmp_path: Path
+) -> None:
+    (tmp_path / "debs").mkdir()
+    script = "useradd --system --create-home operator2\nchown operator2 /home/operator2\nid > /said-by-postinst"
+    debian_repository(tmp_path / "debs", "said-by-root", script)
+    image = (
+        debian.add_local_dir(tmp_path / "debs", "/debs", copy=True)
+        .run_commands(
+            "rm -rf /etc/apt/sources.list.d/* && echo 'deb [trusted=yes] file:/debs ./' > /etc/apt/sources.list"
+        )
+        .apt_install("said-by-root")
+    )
+    look = "cut -d' ' -f1 /said-by-postinst\nstat -c '%U' /home/operator2\nsu operator2 -s /bin/sh -c 'id -un'"
+    assert printed(app, image, look) == ["uid=0(root)", "operator2", "operator2"]
+    missing = build_failure(app, image.apt_install("no-such-package-here"))
+    assert "'RUN apt-get install -y no-such-package-here' ended with exit code 100" in missing
+    assert "Unable to locate package no-such-package-here" in missing
+
+
+def test_poetry_gets_what_it_needs(app: modal.App, debian: modal.Image, tmp_path: Path) -> None:
+    """A stand-in for poetry says how it was called, and what it found."""
+    code = "import os, sys\ndef main():\n    print('poetry', *sys.argv[1:], os.getcwd(), sorted(os.listdir()))\n"
+    made = wheel(tmp_path, "poetry", "9.9", code, scripts="[console_scripts]\npoetry = poetry:main\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.poetry]\n")
+    (tmp_path / "poetry.lock").write_text("")
+    image = debian.add_local_file(made, "/stand-in/", copy=True).pip_install(
+        "poetry", find_links="/stand-in", extra_options="--no-index"
+    )
+    image = image.poetry_install_from_file(str(tmp_path / "pyproject.toml"), poetry_version=None, with_=["dev"])
+    log = built(app, image)
+    found = "/tmp/poetry ['poetry.lock', 'pyproject.toml']"  # inside the image
+    assert f"poetry config virtualenvs.create false {found}\n" in log
+    assert f"poetry install --no-root --with dev --compile {found}\n" in log
+
+
+def test_an_image_may_begin_with_nothing(app: modal.App, small: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of the context")
+    image = from_text(
+        tmp_path,
+        f"""FROM scratch
+COPY file /of/it
+COPY --from={small} / /
+ADD file /of/
+RUN ["cat", "/of/it", "/of/file"]
+""",
+    )
+    assert "of the contextof the context\n" in built(app, image)
+    log = printed(app, modal.Image.from_scratch().dockerfile_commands(f"COPY --from={small} / /"), "readlink /usr")
+    assert log == ["."]
 
 
 def test_a_project_is_synced_into_an_environment_of_its_own(run: Run, debian: modal.Image, tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ class StageReader(ConfigReader):
         env = {**self.arguments, **own_path(self.config), **self._stages.secrets}
         return Run(
             tuple(words or (*self.config.shell, _with_documents(text, instruction))),
-            text,
+            _in_full(text, instruction),
             tuple(sorted(env.items())),
             self.config.workdir or "/",
             self.config.user,
@@ -345,6 +345,10 @@ def _with_documents(text: str, instruction: Instruction) -> str:
     """Return what the shell gets: the command with its here-documents, or the only one's text without a command."""
     if _is_alone(text, instruction):
         return instruction.documents[0].content()
+    return _in_full(text, instruction)
+
+
+def _in_full(text: str, instruction: Instruction) -> str:
     return "\n".join([text, *(f"{document.text}{document.name}" for document in instruction.documents)])
 
 
