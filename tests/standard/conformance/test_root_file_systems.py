@@ -179,3 +179,18 @@ def test_images_are_listed_with_what_they_stand_on(app: modal.App, sandbox: moda
     assert all(image["layers"] >= 2 and image["size"] > 1_000_000 for image in rooted if image["state"] == "built")
     assert any(image["base"] == "this machine's system, shared" for image in listed.values())
     assert "used  base" in cli("cloud", "images", "list").stdout
+
+
+def test_a_reload_shows_what_others_have_committed(app: modal.App) -> None:
+    volume = modal.Volume.from_name("root-file-systems-reload", create_if_missing=True)
+    reader = modal.Sandbox.create(app=app, image=AGENT, timeout=TIMEOUT_S, volumes={"/srv/v": volume})
+    try:
+        said(reader, "echo own > /srv/v/own")
+        with volume.batch_upload() as batch:
+            batch.put_file(__file__, "other")
+        reader.reload_volumes()
+        assert said(reader, "ls /srv/v; cat /srv/v/own") == "other\nown\nown\n"
+        said(reader, "mkdir /srv/v/d; mv /srv/v/other /srv/v/d/; chown claude /srv/v/d; rm /srv/v/own")
+    finally:
+        reader.terminate(wait=True)
+    assert sorted(entry.path for entry in volume.listdir("/", recursive=True)) == ["d", "d/other"]
