@@ -160,11 +160,13 @@ def replace_inside(pid: int, path: str, source: Path, *, read_only: bool) -> Non
 
 
 def _inside(pid: int) -> int | None:
-    """Return a process that a bubblewrap has started in mounts of its own."""
-    own = Path("/proc/self/ns/mnt").readlink()
+    """Return a process that a bubblewrap has started in mounts of its own; bubblewrap may be in others than ours."""
+    outside = set()
+    with suppress(OSError):
+        outside = {Path(f"/proc/{one}/ns/mnt").readlink() for one in ("self", pid)}
     for process in family(pid):
         with suppress(OSError):
-            if Path(f"/proc/{process.pid}/ns/mnt").readlink() != own:
+            if Path(f"/proc/{process.pid}/ns/mnt").readlink() not in outside:
                 return int(process.pid)
     return None
 
