@@ -45,16 +45,18 @@ def observe(
     """
     found: dict[str, Observation] = {}
     env = {**env, RUN_VARIABLE: secrets.token_hex(6)}
-    for area in dict.fromkeys(row.area for row in rows):
-        waiting = [row for row in rows if row.area == area]
-        while waiting:
-            known = len(found)
-            for row, observation in _attempt(area, waiting, env):
-                found[row.key] = observation
-                waiting.remove(row)
-                on_row(row, observation)
-            assert len(found) > known, "an attempt tells of one row at least"
-    _clean(env)
+    try:
+        for area in dict.fromkeys(row.area for row in rows):
+            waiting = [row for row in rows if row.area == area]
+            while waiting:
+                known = len(found)
+                for row, observation in _attempt(area, waiting, env):
+                    found[row.key] = observation
+                    waiting.remove(row)
+                    on_row(row, observation)
+                assert len(found) > known, "an attempt tells of one row at least"
+    finally:
+        _clean(env)
     return found
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.commands import cli
 from workbench.local_cloud.process.state_directory import Running
-from workbench.parity.observing import observe
+from workbench.parity.catalogue import Row
+from workbench.parity.observing import Observation, observe
 from workbench.parity.suite import chosen
 
 # Of each area what tells most: a call, a class's life, a stream, a program's end and its port, a reload, an error.
@@ -58,6 +59,17 @@ def test_a_row_that_does_not_end_takes_neither_the_next_nor_its_objects_along(cl
     assert "functions/timeouts-raise" in given_up
     for kind in (modal.Dict, modal.Volume, modal.Secret):
         assert [one.name for one in kind.objects.list() if str(one.name).startswith("parity-")] == []
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_in_the_workspace(cloud: Running) -> None:
+    """The volumes of these rows have names and stay until the run's end, however it ends."""
+
+    def interrupt(one: Row, seen: Observation) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        observe(chosen(names=["volumes/commits-are-read-outside"]), dict(os.environ), on_row=interrupt)
+    assert [one.name for one in modal.Volume.objects.list() if str(one.name).startswith("parity-")] == []
 
 
 @pytest.mark.modal_account
