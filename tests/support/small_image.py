@@ -23,14 +23,19 @@ def small_image(
     config: Mapping[str, Any] | None = None,
     *,
     programs: Iterable[str] = PROGRAMS,
+    libraries_of: Iterable[str] = (),
     files: Mapping[str, str] | None = None,
 ) -> Image:
-    """Make an image with programs (names or paths) below /bin, the users root and me, and files by their paths."""
+    """Make an image with programs (names or paths) below /bin, the users root and me, and files by their paths.
+
+    It has the libraries of `libraries_of`, too.
+    """
     paths = {}
-    for name in programs:
+    for name in (*programs, *libraries_of):
         found = shutil.which(name)
         assert found is not None, name
-        paths[f"bin/{Path(name).name}"] = Path(found)
+        if name not in libraries_of:
+            paths[f"bin/{Path(name).name}"] = Path(found)
         listed = subprocess.run(["ldd", found], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(/\S+) \(0x", listed):
             paths[library.lstrip("/")] = Path(library)

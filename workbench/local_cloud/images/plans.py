@@ -161,10 +161,19 @@ class Write:
 
 @dataclass(frozen=True)
 class PutUv:
-    """Copy this machine's `uv` or `uvx` to a path, in place of a COPY from uv's own image."""
+    """Copy this machine's `uv` or `uvx`, in place of a COPY from uv's own image, if it runs in the image.
 
-    path: str
+    Otherwise it is that COPY, `copy` from `origin`.
+    """
+
     program: str
+    origin: str
+    copy: CopyIn
+
+    @property
+    def path(self) -> str:
+        """The path of the program in the image."""
+        return f"{self.copy.destination.rstrip('/')}/{self.program}" if self.copy.into else self.copy.destination
 
 
 @dataclass(frozen=True)

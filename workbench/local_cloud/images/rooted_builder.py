@@ -36,6 +36,7 @@ from workbench.local_cloud.images.plans import (
     Write,
 )
 from workbench.local_cloud.images.pulls import Puller, RegistryAccess
+from workbench.local_cloud.images.reading import PYTHON_IMAGE
 from workbench.local_cloud.images.rooted_run import RunStep, mount_points
 from workbench.local_cloud.images.rooted_steps import RootedPlan
 from workbench.local_cloud.rootfs.bases import machine_layer
@@ -196,7 +197,17 @@ class _Build:
             case MakeDirectory():
                 make = partial(self._make_directory, step)
             case PutUv():
-                make = partial(self._put_uv, step)
+                program = await asyncio.to_thread(_own_program, step.program)
+                if not await self._runs_in(program, config):
+                    self._log(
+                        f"This machine's {step.program} does not run in the image: the one of {step.origin} is taken\n",
+                        1,
+                    )
+                    found = await self._pull(step.origin)
+                    parts = [asdict(step.copy), found.layers]
+                    make = partial(self._laid, step.copy, {"from": self._paths(found.layers)})
+                else:
+                    make = partial(self._put, program, step.path)
             case _:
                 raise RefusedError(f"{kind} is no step of an image with a root of its own.")
         return await self._layer(config, kind, parts, make)
@@ -221,7 +232,17 @@ class _Build:
     async def _pull(self, name: str) -> ImageConfig:
         if name in self._pulled:
             return self._pulled[name]
-        layers, config = await self._owner.puller.base(name, self._access, self._log)
+        try:
+            layers, config = await self._owner.puller.base(name, self._access, self._log)
+        except CloudError as error:
+            python = PYTHON_IMAGE.match(name)
+            if python is None:
+                raise
+            version = python.group(1)
+            raise BuildFailedError(
+                f"Python {version} is not installed on this machine: run `uv python install {version}`. "
+                f"Its image cannot be pulled: {error.message}"
+            ) from error
         self._pulled[name] = ImageConfig(
             layers=layers,
             env=dict(config.env),
@@ -307,14 +328,23 @@ class _Build:
             "directory", lower=root.lower, upper=root.upper, work=root.work, path=step.path, owner_name=step.owner
         )
 
-    async def _put_uv(self, step: PutUv, root: Root) -> None:
-        uv = host.uv()
-        if uv is None:
-            raise RefusedError("uv is not installed on this machine. Run `pip install uv`.")
-        program = Path(uv).with_name(step.program)
-        if not program.is_file():
-            raise RefusedError(f"{step.program} is not beside uv on this machine. Run `pip install uv`.")
-        await self._layers.put(root, {step.path: await asyncio.to_thread(program.read_bytes)}, mode=0o755)
+    async def _runs_in(self, program: Path, config: ImageConfig) -> bool:
+        """Whether a program of this machine runs in an image, whose C library may be another one."""
+        if config.guest_python:
+            return True  # it has this machine's system
+        async with self._layers.root((*config.layers, await mount_points(self._layers))) as root:
+            return await self._runs.can_run(program, root)
+
+    async def _put(self, program: Path, path: str, root: Root) -> None:
+        await self._layers.put(root, {path: await asyncio.to_thread(program.read_bytes)}, mode=0o755)
+
+
+def _own_program(name: str) -> Path:
+    """Return the path of this machine's uv or uvx. Raises RefusedError."""
+    uv = host.uv()
+    if uv is None or not (program := Path(uv).with_name(name)).is_file():
+        raise RefusedError(f"{name} is not installed on this machine. Run `pip install uv`.")
+    return program
 
 
 async def _nothing(root: Root) -> None:

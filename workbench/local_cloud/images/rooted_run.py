@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workbench.local_cloud.images import build_sandbox, host, layouts
+from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run
 from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
@@ -90,6 +91,21 @@ class RunStep:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    async def can_run(self, program: Path, root: Root) -> bool:
+        """Whether a program of this machine runs on a root with the libraries that are there. Raises OSError."""
+        places = Places()
+        argv: list[Word] = ["--clearenv", *places.bind(program, f"{_TOOLS}/uv", read_only=True)]
+        argv += ["--chdir", "/", "--", f"{_TOOLS}/uv", "--version"]
+        try:
+            with started(root, places, argv, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
+                env = {"PATH": os.defpath}
+                await build_sandbox.run_to_end(
+                    command, what=program.name, env=env, log=lambda text, fd: None, pass_fds=inherited
+                )
+        except BuildFailedError:
+            return False
+        return True
 
 
 def _env(step: Run, config: ImageConfig) -> dict[str, str]:

@@ -287,8 +287,7 @@ class StageReader(ConfigReader):
             for source in step.sources:
                 if source.strip("/") not in ("uv", "uvx"):
                     raise RefusedError(f"The image {name[:100]} has the programs /uv and /uvx only: copy these.")
-                program = PurePosixPath(source).name
-                yield PutUv(f"{step.destination.rstrip('/')}/{program}" if step.into else step.destination, program)
+                yield PutUv(PurePosixPath(source).name, name, replace(step, sources=(source,)))
         else:
             if name.isdecimal() and self._stages.number(name, before=self._number, counted=True) is None:
                 raise RefusedError(f"COPY --from={name[:50]}: there is no such stage before this one.")

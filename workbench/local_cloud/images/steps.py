@@ -135,11 +135,7 @@ class _Reader(ConfigReader):
         if version == host.OWN_PYTHON and host.is_system_python(version):
             return  # sandboxes see that Python below /usr, and function containers have the cloud's own
         if not host.interpreters(version):
-            installed = ", ".join(host.python_versions())
-            raise RefusedError(
-                f"Python {version} is not installed on this machine, which has {installed}: run "
-                f'`uv python install {version}`, or use debian_slim(python_version="{host.OWN_PYTHON}").'
-            )
+            raise NeedsRootError(f"Python {version} is not installed on this machine.")
         self.plan.steps.append(MakePython(version))
 
     def _directory(self, path: str) -> None:

@@ -14,7 +14,7 @@ from tests.quick.local_cloud.images.conftest import Service
 from tests.support.processes import naming
 from tests.support.registry import Registry, registry
 from tests.support.small_image import small_image
-from workbench.local_cloud.images import downloads
+from workbench.local_cloud.images import downloads, host
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.images import BUILDING, BUILT, FAILED, Image, Images
@@ -168,6 +168,31 @@ async def test_micromamba_s_image_is_pulled_and_its_shell_and_user_are_used(
     ]
     further = await built(images, "RUN micromamba install x --yes", base=made.image.image_id)
     assert further.lines[-1] == "micromamba install x --yes by 57439\n"
+
+
+async def test_uv_comes_from_its_own_image_where_this_machine_s_does_not_run(
+    images: Images, served: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.push("astral-sh/uv:latest", small_image(programs=["cat"], files={"uv": "#!/bin/sh\necho the other uv\n"}))
+    monkeypatch.setenv(MIRRORS_VARIABLE, f"ghcr.io={served.address}")
+    copy = "COPY --chmod=755 --from=ghcr.io/astral-sh/uv:latest /uv /.uv/uv"
+    other = await built(images, f"FROM {served.name('small:1')}", copy, "RUN /.uv/uv")
+    assert other.lines[-1] == "the other uv\n"
+    served.push("with-libraries:1", small_image(libraries_of=[str(host.uv())]))
+    own = await built(images, f"FROM {served.name('with-libraries:1')}", copy, "RUN /.uv/uv --version")
+    assert own.lines[-1].startswith("uv ")
+
+
+async def test_a_python_that_is_not_installed_is_pulled(
+    images: Images, served: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MIRRORS_VARIABLE, f"docker.io={served.address}")
+    failed = await built(images, "FROM python:3.1-slim-bookworm", "RUN python --version")
+    assert "uv python install 3.1`" in failed.image.failure
+    program = "#!/bin/sh\necho Python 3.1\n"
+    served.push("library/python:3.1-slim-bookworm", small_image(files={"bin/python": program}))
+    made = await built(images, "FROM python:3.1-slim-bookworm", "RUN sh /bin/python --version")
+    assert made.lines[-1] == "Python 3.1\n"
 
 
 class _Files(BaseHTTPRequestHandler):
