@@ -10,7 +10,9 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Row
@@ -39,8 +41,10 @@ _log = structlog.get_logger(__name__)
 
 BUILDING, BUILT, FAILED = "building", "built", "failed"
 MAX_BUILDS = 2  # at a time: an installer uses all of the machine's cores
+ABANDONED_S = 30.0  # after the last client that waited for a build has gone: the SDK asks again at once
 _STOP_S = 10.0
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
+_ABANDONED = "The build was ended: nobody waited for it any more. Deploy again."
 _SLEEP = ["sleep", "172800"]
 _KEY_VERSION = 3  # to be raised when the same definition is built differently from then on
 
@@ -139,6 +143,7 @@ class Images:
         self._secrets = secrets
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._logs: dict[str, BuildLog] = {}
+        self._followers: Counter[str] = Counter()
         self._slots = asyncio.Semaphore(MAX_BUILDS)
         database.script(_DDL)
         database.execute("UPDATE image_layers SET state=?, failure=? WHERE state=?", (FAILED, _INTERRUPTED, BUILDING))
@@ -315,8 +320,8 @@ class Images:
                     secrets=secrets,
                     log=log.add,
                 )
-        except asyncio.CancelledError:
-            self._finish(image_id, config, "", _INTERRUPTED)
+        except asyncio.CancelledError as cancelled:
+            self._finish(image_id, config, "", _ABANDONED if _ABANDONED in cancelled.args else _INTERRUPTED)
             raise
         except TimeoutError:
             failure = f"The layer was not built within {LAYER_DEADLINE_S / 60:.0f} minutes: split it, or try again."
@@ -341,9 +346,26 @@ class Images:
     async def follow(self, image_id: str, *, after: int, timeout_s: float) -> AsyncIterator[list[Line]]:
         """Yield the lines of a build's log after the first `after` ones, as they come.
 
-        Ends with the build, or when no line came until `timeout_s` seconds from now.
+        Ends with the build, or when no line came until `timeout_s` seconds from now. A build that nobody follows any
+        more is ended some time later.
         """
-        deadline = time.monotonic() + timeout_s
+        self._followers[image_id] += 1
+        try:
+            async with aclosing(self._followed(image_id, after, time.monotonic() + timeout_s)) as found:
+                async for lines in found:
+                    yield lines
+        finally:
+            self._followers[image_id] -= 1
+            if not self._followers[image_id]:
+                del self._followers[image_id]
+                asyncio.get_running_loop().call_later(ABANDONED_S, self._end_abandoned, image_id)
+
+    def _end_abandoned(self, image_id: str) -> None:
+        build = self._builds.get(image_id)
+        if build is not None and image_id not in self._followers:
+            build.cancel(_ABANDONED)
+
+    async def _followed(self, image_id: str, after: int, deadline: float) -> AsyncGenerator[list[Line], None]:
         while (log := self._logs.get(image_id)) is not None:
             lines = log.lines[after:]
             if lines:

@@ -15,6 +15,7 @@ from tests.support.processes import naming
 from tests.support.registry import Registry, registry
 from tests.support.small_image import small_image
 from workbench.local_cloud.images import downloads, host
+from workbench.local_cloud.images import images as module
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.images import BUILDING, BUILT, FAILED, Image, Images
@@ -113,6 +114,30 @@ async def test_a_stop_ends_the_programs_of_a_step(service: Service, images: Imag
         assert asyncio.get_running_loop().time() < deadline, naming(mark)
         await asyncio.sleep(0.02)
     assert list((images.layers.store / "live").iterdir()) == []
+
+
+async def test_a_build_that_nobody_waits_for_any_more_is_ended(
+    service: Service, images: Images, served: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a client is stopped with Ctrl-C; somebody else who waits for the same build keeps it."""
+    monkeypatch.setattr(module, "ABANDONED_S", 0.1)
+    mark = "27182.818"
+    waiting = [asyncio.create_task(built(images, f"FROM {served.name('small:1')}", f"RUN sleep {mark}")) for _ in "12"]
+    deadline = asyncio.get_running_loop().time() + 60
+    while not any(f"sleep {mark}" in line and "bwrap" not in line for line in naming(mark)):
+        assert asyncio.get_running_loop().time() < deadline, waiting
+        await asyncio.sleep(0.05)
+    waiting[0].cancel()
+    await asyncio.sleep(0.5)
+    assert naming(mark)
+    waiting[1].cancel()
+    while naming(mark):
+        assert asyncio.get_running_loop().time() < deadline, naming(mark)
+        await asyncio.sleep(0.02)
+    (image_id,) = (row["image_id"] for row in service.database.all("SELECT image_id FROM image_layers"))
+    async for _ in images.follow(image_id, after=0, timeout_s=60):
+        pass
+    assert "nobody waited for it" in images.get(image_id).failure
 
 
 async def test_steps_have_the_image_s_environment_and_an_empty_input(images: Images, served: Registry) -> None:
