@@ -13,6 +13,7 @@ import pytest
 from modal.exception import ImageBuildError
 
 from tests.standard.conformance.conftest import ON_MODAL
+from tests.support.commands import Cli
 from tests.support.packages import debian_repository, source_archive, wheel
 from tests.support.registry import Registry, registry
 from tests.support.small_image import small_image
@@ -379,6 +380,32 @@ def test_secrets_reach_steps_and_nothing_that_is_kept(app: modal.App, debian: mo
     failure = build_failure(app, image.run_commands('echo "$WORD" >&2; exit 3', secrets=[secret]))
     assert "exit code 3. ***" in failure
     assert "open-sesame" not in log + failure
+
+
+@pytest.mark.parametrize("rooted", [True, False])
+def test_the_environment_of_an_image_is_not_that_of_the_programs_that_start_it(
+    modal_cli: Cli, tmp_path: Path, rooted: bool
+) -> None:
+    """With LD_PRELOAD an image would load its own library into them, outside: each that has it complains once."""
+    source = tmp_path / "preloading.py"
+    step = '.run_commands("true | true")' if rooted else ""
+    source.write_text(f"""
+import modal
+image = modal.Image.debian_slim(){step}.env({{"LD_PRELOAD": "/nowhere.so", "SAID": "inside"}})
+app = modal.App("preloading", image=image)
+
+@app.function()
+def look():
+    import os
+    return os.environ["SAID"]
+
+@app.local_entrypoint()
+def main():
+    print("LOOKED", look.remote())
+""")
+    said = modal_cli("run", str(source))
+    assert "LOOKED inside" in said
+    assert said.count("object '/nowhere.so' from LD_PRELOAD cannot be preloaded") <= 1
 
 
 def test_nothing_of_this_machine_is_left_in_a_layer(app: modal.App, small: str) -> None:

@@ -6,12 +6,13 @@ reach the cloud.
 """
 
 import asyncio
+import os
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +28,8 @@ from workbench.local_cloud.functions import guest_output
 from workbench.local_cloud.images import host, layouts
 from workbench.local_cloud.images.images import Image
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
-from workbench.local_cloud.rootfs.layers import Layers, Root
-from workbench.local_cloud.rootfs.mounting import Places, Word, started
+from workbench.local_cloud.rootfs.layers import Layers, Root, order_descriptor
+from workbench.local_cloud.rootfs.mounting import Places, Word, environment, started
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
@@ -113,17 +114,16 @@ class Container:
         argv = [*self._image.config.entrypoint, *self._python(), self._launcher, _ENTRYPOINT]
         if self._image.is_rooted:
             await asyncio.to_thread(give_to_root_inside, self._directory)
-            await self._start(self._rooted(code, argv), {})  # its own comes inside: an image may have chosen it
+            await self._start(self._rooted(code, argv))
         else:
-            await self._start(nullcontext(([*self._bubblewrap(code), *argv], [])), self._program_env())
+            await self._start(self._unrooted(code, argv))
 
     def _program_env(self) -> dict[str, str]:
         return {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
 
-    async def _start(
-        self, command: AbstractContextManager[tuple[list[str], list[int]]], env: Mapping[str, str]
-    ) -> None:
+    async def _start(self, command: AbstractContextManager[tuple[list[str], list[int]]]) -> None:
         out, err = self._pipes.values()
+        env = {"PATH": os.defpath}  # the program inside gets its own from bubblewrap
         with command as (argv, descriptors):
             self._program = await Program.start(*argv, env=env, stdout=out.fd, stderr=err.fd, pass_fds=descriptors)
         out.started()
@@ -188,9 +188,18 @@ class Container:
             await self._layers.close(self._root)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
-    def _bubblewrap(self, code: Path) -> list[str]:
+    @contextmanager
+    def _unrooted(self, code: Path, argv: list[str]) -> Iterator[tuple[list[str], list[int]]]:
+        """Give the argv that starts `argv` on this machine's system, and the descriptors that it inherits."""
+        env = order_descriptor(environment(self._program_env()))
+        try:
+            yield [*self._bubblewrap(code, env), *argv], [env]
+        finally:
+            os.close(env)
+
+    def _bubblewrap(self, code: Path, env: int) -> list[str]:
         argv = system_root()
-        argv += ["--tmpfs", CODE_ROOT]
+        argv += ["--args", str(env), "--tmpfs", CODE_ROOT]
         workdir = self._image.config.workdir or CODE_ROOT
         own = interpreter_paths()
         split = [*own, *self.mounts, workdir]

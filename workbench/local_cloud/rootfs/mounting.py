@@ -77,6 +77,18 @@ class Places:
         return len(self.found) - 1
 
 
+def environment(env: Mapping[str, str]) -> bytes:
+    """Return what bubblewrap's `--args` reads to give the program inside an environment, and nothing but that.
+
+    The programs that start it must not have that environment: with LD_PRELOAD in it, an image would load its own
+    library into them, outside. Nor is it for bubblewrap's argv, which every user of this machine can read.
+    """
+    words = ["--clearenv"]
+    for name, value in env.items():
+        words += ["--setenv", name, value]
+    return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
 @contextmanager
 def started(
     root: Root, places: Places, words: Sequence[Word], *, env: Mapping[str, str], seccomp: bytes, owner: int
@@ -91,7 +103,7 @@ def started(
     python = system_python()
     if python is None:
         raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
-    descriptors = [order_descriptor(seccomp), order_descriptor(_environment(env))]
+    descriptors = [order_descriptor(seccomp), order_descriptor(environment(env))]
     try:
         argv: list[Word] = [
             places.host_program(bubblewrap()),
@@ -112,12 +124,6 @@ def started(
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-
-
-def _environment(env: Mapping[str, str]) -> bytes:
-    """Return bubblewrap's options for the program's environment; not in its argv, which every user can read."""
-    words = ["--clearenv", *(word for name, value in env.items() for word in ("--setenv", name, value))]
-    return b"".join(word.encode(errors="surrogateescape") + b"\0" for word in words)
 
 
 def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int) -> str:
