@@ -62,6 +62,14 @@ class _Open:
     end: int = 0
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """Contents of one thread that are to be kept."""
+
+    placed: list[Packed]
+    is_done: bool = False
+
+
 class Packs:
     """The packs in one directory, which is made when the first content comes. May be called from any thread."""
 
@@ -71,6 +79,9 @@ class Packs:
         self._lock = threading.RLock()
         self._index: Database | None = None
         self._current: _Open | None = None
+        self._keeping = threading.Lock()
+        self._waiting: list[_Waiting] = []
+        self._named: set[int] = set()  # packs whose names are on the disk
         self._existing()
 
     def close(self) -> None:
@@ -121,17 +132,41 @@ class Packs:
         return placed
 
     def keep(self, placed: list[Packed]) -> None:
-        """Wait until the bytes of contents are on the disk, then put the contents into the index, all or none."""
-        numbers = {packed.pack for packed in placed}
-        for path in (*(self._name(number) for number in numbers), str(self._root)):
-            _sync(path)
+        """Wait until the bytes of contents are on the disk, then put the contents into the index, all or none.
+
+        Threads that come while another one waits for the disk are served together by the next wait.
+        """
+        mine = _Waiting(placed)
+        with self._lock:
+            self._waiting.append(mine)
+        with self._keeping:
+            if mine.is_done:
+                return
+            with self._lock:
+                served, self._waiting = self._waiting, []
+            try:
+                self._put([packed for waiting in served for packed in waiting.placed])
+            except BaseException:
+                with self._lock:  # the others try again, each for itself
+                    self._waiting += [waiting for waiting in served if waiting is not mine]
+                raise
+            for waiting in served:
+                waiting.is_done = True
+
+    def _put(self, placed: list[Packed]) -> None:
         index = self._opened()
+        numbers = {packed.pack for packed in placed}
+        for number in numbers:
+            _sync(self._name(number))
+        if not numbers <= self._named:
+            _sync(str(self._root))
         with index.transaction(durable=True):
             index.executemany("INSERT OR IGNORE INTO packs VALUES (?)", [(number,) for number in numbers])
             index.executemany(
                 "INSERT OR REPLACE INTO packed VALUES (?,?,?,?)",
                 [(bytes.fromhex(at.sha256), at.pack, at.position, at.size) for at in placed],
             )
+        self._named |= numbers
 
     def all(self) -> Iterator[Packed]:
         """Yield every content that is kept, in the order in which the packs have them."""
@@ -200,7 +235,7 @@ class Packs:
         known = {int(row["number"]) for row in index.all("SELECT number FROM packs")}
         for number in self._numbers():
             if number not in known:
-                self.keep([*_records(self._name(number), number)])
+                self._put([*_records(self._name(number), number)])
                 index.execute("INSERT OR IGNORE INTO packs VALUES (?)", (number,))  # also one without any
 
     def _writable(self) -> _Open:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -298,3 +299,52 @@ def test_contents_of_older_builds_stay_readable_and_are_cleaned_up(tmp_path: Pat
     assert store.keep_only({small}) == (2, 100_000)
     assert store.read(small) == b"small"
     store.close()
+
+
+def test_threads_that_add_at_the_same_time_wait_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload sends many files side by side: each is kept when it is acknowledged, and few waits serve them all."""
+    store = ContentStore(tmp_path)
+    store.add_bytes(b"first")
+    calls: list[int] = []
+    real = os.fsync
+
+    def slow(descriptor: int) -> None:
+        calls.append(descriptor)
+        time.sleep(0.02)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with ThreadPoolExecutor(16) as pool:
+        names = list(pool.map(lambda number: store.add_bytes(b"%d" % number), range(160)))
+    assert all(store.has(name) for name in names)
+    assert len(calls) <= 60
+    store.close()
+    assert len(_kept(tmp_path)) == 161
+
+
+def test_a_failure_to_keep_fails_no_other_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is told that its content is kept finds it; who is not may try again."""
+    store = ContentStore(tmp_path)
+    real, chance = os.fsync, random.Random(3)
+
+    def unreliable(descriptor: int) -> None:
+        time.sleep(0.005)
+        if chance.random() < 0.3:
+            raise OSError(5, os.strerror(5))
+        real(descriptor)
+
+    def add(number: int) -> tuple[bool, str]:
+        try:
+            return True, store.add_bytes(b"%d" % number)
+        except OSError:
+            return False, hashlib.sha256(b"%d" % number).hexdigest()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", unreliable)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(add, range(80)))
+    assert {told for told, _ in answers} == {True, False}
+    assert all(store.has(name) for told, name in answers if told)
+    assert [add(number)[0] for number in range(80)] == [True] * 80
+    store.close()
+    assert len(_kept(tmp_path)) == 80
