@@ -1,4 +1,4 @@
-"""`workbench runs`: lists, shows and verifies archived runs; follows, cancels, exports, replays, serves and bisects."""
+"""`workbench runs`: lists, shows, verifies and labels archived runs; follows, cancels, exports, replays and serves."""
 
 import sys
 import textwrap
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, again, label, export, replay, "
-    "serve and bisect.",
+    help="Runs of the endpoint, whoever started them: list, show, verify, follow, cancel, again, label, export, "
+    "replay, serve and bisect.",
 )
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN_ID", help="The run's id, as shown by `runs list` and in its events.")
@@ -96,6 +96,7 @@ def show(
     """
     with _workbench(target, app_name) as workbench:
         run = workbench.runs.get(run_id, wait_s=_JUST_ENDED_S)
+        label = workbench.labels.runs().get(run_id)
     checks = run.checks()
     if events:
         printer = EventPrinter(as_json=as_json)
@@ -103,8 +104,10 @@ def show(
             printer(event)
         printer.rest()
     if as_json:
-        print_json(_facts(run, checks))
+        print_json(_facts(run, checks) | ({} if label is None else {"label": label.model_dump()}))
     else:
+        if label is not None:
+            typer.echo(" ".join(filter(None, [label.name, f"({one_line(label.note)})" if label.note else ""])))
         _show_run(run, checks)
 
 

@@ -137,6 +137,24 @@ def test_following_a_live_run_and_leaving_it(wb: Workbench, project: Project) ->
     assert cli("runs", "follow", endless.run_id, *app).returncode == 1
 
 
+def test_a_run_is_named_for_oneself_and_its_archive_stays_as_it_is(wb: Workbench, project: Project) -> None:
+    app = ["--app-name", wb.app_name]
+    run = wb.launch(project, "python", code="print(1)")
+    run.wait()
+    before = wb.runs.get(run.run_id, wait_s=30)
+    named = cli("runs", "label", run.run_id, "--name", "the baseline", "--note", "before the fix", *app)
+    assert named.returncode == 0, named.stderr
+    assert cli("runs", "show", run.run_id, *app).stdout.startswith("the baseline (before the fix)\nrun ")
+    told = json.loads(cli("runs", "show", run.run_id, "--json", *app).stdout)
+    assert told["label"] == {"name": "the baseline", "note": "before the fix"}
+    assert wb.runs.get(run.run_id).bundle == before.bundle
+    for wrong in (["--name", "two\nlines"], ["--note", "x" * 2001], ["--name", "\x1b[2J"]):
+        refused = cli("runs", "label", run.run_id, *wrong, *app)
+        assert (refused.returncode, "printable" in refused.stderr) == (2, True), refused.stderr
+    assert cli("runs", "label", run.run_id, *app).returncode == 0
+    assert run.run_id not in wb.labels.runs()
+
+
 def test_what_is_wrong_with_a_run_id_is_said_in_one_sentence(wb: Workbench) -> None:
     for arguments, code, told in (
         (["show", "nonsense"], 2, "canonical"),

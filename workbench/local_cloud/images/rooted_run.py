@@ -95,13 +95,12 @@ class RunStep:
     async def can_run(self, program: Path, root: Root) -> bool:
         """Whether a program of this machine runs on a root with the libraries that are there. Raises OSError."""
         places = Places()
-        argv: list[Word] = ["--clearenv", *places.bind(program, f"{_TOOLS}/uv", read_only=True)]
+        argv = places.bind(program, f"{_TOOLS}/uv", read_only=True)
         argv += ["--chdir", "/", "--", f"{_TOOLS}/uv", "--version"]
         try:
-            with started(root, places, argv, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
-                env = {"PATH": os.defpath}
+            with started(root, places, argv, env={}, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
                 await build_sandbox.run_to_end(
-                    command, what=program.name, env=env, log=lambda text, fd: None, pass_fds=inherited
+                    command, what=program.name, env={}, log=lambda text, fd: None, pass_fds=inherited
                 )
         except BuildFailedError:
             return False

@@ -169,6 +169,7 @@ function draw({ model, body, own, host, needs }) {
     const said = (type) => () => model.send({ type, run_id: row.run_id });
     acts.append(
       needs(button("name", `Name run ${row.run_id}, and note something about it`, () => labelling(row))),
+      needs(earlier(row) ? button("compare", `Compare run ${row.run_id} with the one before it of its project`, () => compareTwo(earlier(row).run_id, row.run_id)) : element("span")),
       needs(button("files", `Files that run ${row.run_id} changed`, () => changedBy(row.run_id))),
       ...(model.get("can_ask") ? [
         needs(button("run again", `Run ${row.run_id} again`, said("again"))),
@@ -296,6 +297,14 @@ function draw({ model, body, own, host, needs }) {
   };
   const both = () => {
     const [left, right] = model.get("rows").map((row) => row.run_id).filter((run) => picked.has(run)).reverse(); // the older one first
+    compareTwo(left, right);
+  };
+  // The last run before this one that did the same kind of thing in the same project; none where there is none.
+  const earlier = (row) => {
+    const rows = model.get("rows");
+    return rows.slice(rows.indexOf(row) + 1).find((one) => !one.live && !one.problem && one.cells[1] === row.cells[1] && one.cells[2] === row.cells[2]);
+  };
+  const compareTwo = (left, right) => {
     below.hidden = false;
     const inside = element("div");
     below.replaceChildren(inside);
@@ -364,7 +373,7 @@ function draw({ model, body, own, host, needs }) {
     ];
     if (files_problem) found.push(placeholder("empty", files_problem));
     else found.push(sideBySide("files", ["", ...heads], parts.files, (row) => [td(row.name, "wb-code"), td(row.left), td(row.right)], "neither run wrote a file"));
-    found[0].open = found[1].open = false;
+    found[0].open = false;
     for (const part of found.slice(0, 2)) part.querySelector("summary .wb-badge")?.remove(); // ids and times always differ
     return found;
   };
