@@ -71,9 +71,10 @@ _HOME = "experiments"
 def _state(shared: Path) -> Iterator[Path]:
     """A state directory for the length of the block. Whatever runs with it is ended."""
     root = shared / _HOME / f"{_PREFIX}{secrets.token_hex(4)}"
-    root.parent.mkdir(mode=0o711, exist_ok=True)
+    root.parent.mkdir(exist_ok=True)
+    root.parent.chmod(0o711)  # whatever the umask is: sandboxes run as other users
     with _held(root):
-        root.mkdir(mode=0o711)
+        root.mkdir()
         try:
             yield root
         finally:
