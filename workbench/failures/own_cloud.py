@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,11 +23,12 @@ from typing import Any
 from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
 from workbench.errors import WorkbenchError
 from workbench.failures.results import FailureResult
-from workbench.local_cloud import OWNER_VARIABLE, STATE_VARIABLE, State, StateInUseError, daemon
+from workbench.local_cloud import STATE_VARIABLE, State, StateInUseError, daemon
 
 DEADLINE_S = 300.0
 _END_S = 30.0
 _PREFIX = "own-"
+_PROCESS = "workbench.cli.own_cloud_process"  # by its name: it needs a session, which needs the failure lab
 
 
 class OwnCloudFailedError(WorkbenchError):
@@ -103,7 +103,7 @@ def _remove(root: Path) -> None:
 def _process(name: str, root: Path) -> Iterator["subprocess.Popen[bytes]"]:
     env = {key: value for key, value in os.environ.items() if not key.startswith("MODAL_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, name],
+        [sys.executable, "-m", _PROCESS, name],
         env={**env, STATE_VARIABLE: str(root), WITHOUT_CLAUDE_VARIABLE: "1"},  # no such mode needs a model
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -137,35 +137,3 @@ def _told(process: "subprocess.Popen[bytes]", deadline_s: float) -> Iterator[Map
             yield json.loads(line)
         if not chunk:
             return
-
-
-def main() -> int:
-    """Bring the mode about that the first argument names, in the cloud of WORKBENCH_STATE_DIR; say what was seen."""
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    os.environ[OWNER_VARIABLE] = str(os.getpid())
-    said, sys.stdout = sys.stdout, sys.stderr  # whatever else prints must not stand between the lines
-
-    def say(**told: object) -> None:
-        said.write(json.dumps(told) + "\n")
-        said.flush()
-
-    from workbench.session import connect  # here: the SDK reads the environment when it is imported
-
-    try:
-        with connect("local") as wb:
-            result = wb.failures.run_here(sys.argv[1], on_step=lambda step: say(step=step))
-    except WorkbenchError as error:
-        say(error=str(error))
-        return 1
-    say(result=result.model_dump(mode="json"))
-    return 0
-
-
-def _end_with_stdin() -> None:
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,12 +20,13 @@ from pathlib import Path
 import psutil
 from modal_proto import api_pb2
 
+from workbench.local_cloud.base import host
 from workbench.local_cloud.base.host_processes import family
 from workbench.local_cloud.base.log_lines import OutputPipe
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.base.system_root import interpreter_paths, system_root
 from workbench.local_cloud.functions import guest_output
-from workbench.local_cloud.images import host, layouts
+from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.images import Image
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import Layers, Root, order_descriptor

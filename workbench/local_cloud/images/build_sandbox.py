@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from workbench.local_cloud.base import host
 from workbench.local_cloud.base.host_processes import lines
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.base.system_root import interpreter_paths, system_root
-from workbench.local_cloud.images import host, layouts
+from workbench.local_cloud.images import layouts
 
 LAYER_DEADLINE_S = 20 * 60.0
 _REAP_S = 5.0

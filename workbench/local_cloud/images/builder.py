@@ -14,9 +14,10 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from workbench.local_cloud.base import host
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.programs import Program
-from workbench.local_cloud.images import host, layouts
+from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.adopted import adopt
 from workbench.local_cloud.images.build_sandbox import BuildFailedError, BuildSandbox
 from workbench.local_cloud.images.copying import copy_into

@@ -8,8 +8,8 @@ from typing import Any
 from google.protobuf import empty_pb2, timestamp_pb2
 from modal_proto import api_pb2
 
+from workbench.local_cloud.base import host
 from workbench.local_cloud.base.errors import CloudError, invalid
-from workbench.local_cloud.images import host
 from workbench.local_cloud.images.images import BUILDING, BUILT, Image, Images
 from workbench.local_cloud.server.callers import metadata
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from workbench.local_cloud.images import host
+from workbench.local_cloud.base import host
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 
 DEFAULT_SHELL = ("/bin/sh", "-c")

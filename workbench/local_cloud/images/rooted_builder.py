@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from workbench.local_cloud.base import host
 from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.base.guest_directories import remove_tree
-from workbench.local_cloud.images import dockerfile, host, layouts
+from workbench.local_cloud.images import dockerfile, layouts
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.builder import SCRATCH_PREFIX, Builder, Log
 from workbench.local_cloud.images.contexts import Context, fingerprint, open_to_all

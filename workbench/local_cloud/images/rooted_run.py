@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from workbench.local_cloud.images import build_sandbox, host, layouts
+from workbench.local_cloud.base import host
+from workbench.local_cloud.images import build_sandbox, layouts
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run
 from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python

@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.images import dockerfile, host
+from workbench.local_cloud.base import host
+from workbench.local_cloud.images import dockerfile
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.downloads import check_url
 from workbench.local_cloud.images.plans import (

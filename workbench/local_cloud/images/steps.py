@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.images import adopted, dockerfile, host, layouts
+from workbench.local_cloud.base import host
+from workbench.local_cloud.images import adopted, dockerfile, layouts
 from workbench.local_cloud.images.dockerfile import Instruction, NeedsRootError, RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync, npm_arguments, pip_arguments
 from workbench.local_cloud.images.plans import Adopt, Copy, ImageConfig, MakePython, Plan

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from workbench.local_cloud.base import host
 from workbench.local_cloud.base.errors import invalid
-from workbench.local_cloud.images import host
 
 PREFIX = "python-build-standalone."
 PLACE = "/usr/local"  # where the SDK copies the files

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from modal_proto import api_pb2
 
-from workbench.local_cloud.images.host import OWN_PYTHON
+from workbench.local_cloud.base.host import OWN_PYTHON
 from workbench.local_cloud.images.images import BUILDING, Image, Images
 from workbench.local_cloud.mounts.mount_rpc import MountRpcs
 from workbench.local_cloud.registry.blobs import BlobStore

@@ -4,7 +4,7 @@ import platform
 
 import pytest
 
-from workbench.local_cloud.images import host
+from workbench.local_cloud.base import host
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from tests.quick.local_cloud.images.conftest import Service
 from tests.support.processes import naming
 from tests.support.registry import Registry, registry
 from tests.support.small_image import small_image
-from workbench.local_cloud.images import downloads, host
+from workbench.local_cloud.base import host
+from workbench.local_cloud.images import downloads
 from workbench.local_cloud.images import images as module
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.dockerfile import RefusedError
