@@ -242,13 +242,13 @@ class Images:
             task.add_done_callback(lambda _: self._builds.pop(image_id, None))
         return image_id
 
-    def on_top(self, image_id: str, layer: str, *, label: str) -> str:
+    async def on_top(self, image_id: str, layer: str, *, label: str) -> str:
         """Make an image with the config of another one and a layer on top of its layers; returns its id.
 
-        `label` is a line for the image's log. Raises CloudError as `built` does.
+        `label` is a line for the image's log. Raises CloudError as `built` does, LayerError, OSError.
         """
         below = self.built(image_id)
-        config = replace(below.config, layers=(layer, *below.config.layers))
+        config = replace(below.config, layers=(layer, *await self.layers.squashed(below.config.layers)))
         new = new_id("im")
         log = self._logs[new] = BuildLog(hidden=())
         log.add(f"{label}\n", 1)

@@ -220,6 +220,7 @@ class _Build:
 
         `below` are layers that are under the image's while it is made.
         """
+        config = replace(config, layers=await self._layers.squashed(config.layers))
         named = [_VERSION, config.layers, kind, parts, self._salt]
         key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
         if self._layers.has(key):

@@ -290,6 +290,7 @@ class LocalCloud:
     async def _start(self, ports: Sequence[int]) -> None:
         self._close_at_end(self._engine.aclose)
         await self._engine.probe()
+        await self._layers.reap()
         self._close_at_end(self._sandboxes.aclose)
         self._close_at_end(self._pools.aclose)
         self._close_at_end(self._ingress.aclose)

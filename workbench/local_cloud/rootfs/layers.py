@@ -6,6 +6,7 @@ another name and renamed when it is complete and on the disk: a kill leaves no h
 
 import asyncio
 import ctypes
+import hashlib
 import json
 import os
 import secrets
@@ -118,6 +119,21 @@ class Layers:
             finally:
                 del self._making[key]
                 done.set_result(None)
+
+    async def squashed(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        """Return layers that show the same as `keys`, the topmost first: one in the place of many that are too many.
+
+        Raises LayerError, OSError.
+        """
+        if len(keys) < MAX_LAYERS:
+            return keys
+        key = hashlib.sha256(" ".join(["squashed", *keys]).encode()).hexdigest()[:32]
+        lower = [self.path(one) for one in keys]
+        await self.once(key, lambda root: self._copied(lower, root))
+        return (key,)
+
+    async def _copied(self, lower: list[str], root: Root) -> None:
+        await self.work("copy of an upper", lower=lower, target=root.upper)
 
     async def keep(self, key: str, root: Root) -> None:
         """Make what was written to a root a layer of this key; the root must not be in use any more."""

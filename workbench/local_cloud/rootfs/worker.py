@@ -218,8 +218,11 @@ def _copy_of_an_upper(order: dict[str, Any]) -> dict[str, Any]:
 
     A file that a program changes or removes meanwhile is in the copy as far as it was there. Programs may also put a
     link in the place of a directory that is about to be read, so that the copying sees nothing else of this machine
-    than the programs that it needs.
+    than the programs that it needs. With `lower` in place of `source`, all of a root is copied: what its layers show.
     """
+    if "lower" in order:
+        launcher.merge(order["lower"], "", "")
+        order["source"] = f"/proc/self/fd/{os.open(launcher.MERGED, os.O_PATH | os.O_DIRECTORY)}"  # hidden from here on
     launcher.call("mount", launcher.mount(b"none", launcher.PLACE, b"tmpfs", launcher.MS_NODEV, b"size=1m,mode=0755"))
     for name in ("source", "target"):
         _show(order[name], name)

@@ -109,9 +109,10 @@ class SnapshotRpcs:
         if kind == "filesystem" and record.root is not None:
             try:
                 layer = await self._images.layers.copy(record.root)
+                label = f"Snapshot of the sandbox {record.sandbox_id}"
+                image_id = await self._images.on_top(base, layer, label=label)
             except LayerError as error:
                 raise failed_precondition(f"The snapshot cannot be taken: {error}.") from error
-            image_id = self._images.on_top(base, layer, label=f"Snapshot of the sandbox {record.sandbox_id}")
             return self._keep(Snapshot(image_id, "layer", base, ""), record, request, ttl_s)
         try:
             sha256 = await self._snapshots.pack(sandbox, paths, top=top, exclude=list(record.mounts))

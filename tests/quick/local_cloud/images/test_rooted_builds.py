@@ -21,6 +21,7 @@ from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.images import BUILDING, BUILT, FAILED, Image, Images
 from workbench.local_cloud.images.pulls import MIRRORS_VARIABLE
+from workbench.local_cloud.rootfs import layers
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +287,23 @@ async def test_downloads_are_bounded_and_never_come_from_this_machine(
         await downloads.download(f"{site}/x", tmp_path / "large", most=3)
     with pytest.raises(BuildFailedError, match="redirected more than"):
         await downloads.download(f"{site}{'/away' * 9}/x", tmp_path / "around")
+
+
+async def test_layers_that_are_many_become_one_that_shows_the_same(
+    images: Images, served: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes no more than 500, and each costs a little."""
+    steps = [
+        "RUN mkdir /d && echo 1 > /d/one && ln -s one /d/link && echo gone > /d/gone",
+        "RUN rm /d/gone && echo 2 > /d/two && chmod 4750 /d/two && ln /d/two /d/same",
+        "RUN chmod 2711 /d && mkdir -p /e/f && echo 3 > /e/f/g",
+        "RUN rm -r /e && mkdir /e",
+        "RUN ls -ldn /d && ls -ln /d /e && cat /d/link",
+    ]
+    many = await built(images, f"FROM {served.name('small:1')}", *steps)
+    monkeypatch.setattr(layers, "MAX_LAYERS", 3)
+    few = await built(images, f"FROM {served.name('small:1')}", "ENV few=1", *steps)
+    assert (few.image.state, many.image.state) == (BUILT, BUILT)
+    assert len(few.layers) <= 3 < len(many.layers)
+    said = [[line for line in one.lines[-9:] if not line.startswith(("RUN", "total"))] for one in (few, many)]
+    assert said[0] == said[1]
