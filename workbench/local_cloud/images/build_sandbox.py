@@ -17,6 +17,8 @@ from workbench.local_cloud.base.host_processes import lines
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.base.system_root import interpreter_paths, system_root
 from workbench.local_cloud.images import layouts
+from workbench.local_cloud.rootfs.layers import order_descriptor
+from workbench.local_cloud.rootfs.mounting import environment
 
 LAYER_DEADLINE_S = 20 * 60.0
 _REAP_S = 5.0
@@ -88,12 +90,17 @@ class BuildSandbox:
         (host path, path inside) to bind writable; `quiet` keeps the output out of the log. Raises BuildFailedError for
         an exit code other than 0, and OSError when the program cannot be started.
         """
-        await run_to_end(
-            [*self._bubblewrap(with_cloud=with_cloud, writable=writable), *argv],
-            what=f"{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}",
-            env={**self._environment(), **(env or {})},
-            log=(lambda text, fd: None) if quiet else self._log,
-        )
+        inside = order_descriptor(environment({**self._environment(), **(env or {})}))
+        program, *options = self._bubblewrap(with_cloud=with_cloud, writable=writable)
+        try:
+            await run_to_end(
+                [program, "--args", str(inside), *options, *argv],
+                what=f"{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}",
+                log=(lambda text, fd: None) if quiet else self._log,
+                pass_fds=[inside],
+            )
+        finally:
+            os.close(inside)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -141,16 +148,17 @@ async def run_to_end(
     command: Sequence[str],
     *,
     what: str,
-    env: Mapping[str, str],
     log: Callable[[str, int], None],
     pass_fds: Sequence[int] = (),
 ) -> None:
     """Run one program of a build to its end; it is killed with its descendants when the caller is cancelled.
 
+    It gets no environment but a PATH: what runs inside has its own from bubblewrap.
+
     `log` gets each line with its file descriptor, 1 or 2. Raises BuildFailedError, which names the step `what`, for an
     exit code other than 0, and OSError when the program cannot be started.
     """
-    program = await Program.start(*command, env=env, pass_fds=pass_fds, cwd="/")
+    program = await Program.start(*command, env={"PATH": os.defpath}, pass_fds=pass_fds, cwd="/")
     tail: list[str] = []
     readers = [
         asyncio.create_task(_forward(program.stdout, 1, log, tail)),

@@ -88,7 +88,7 @@ class RunStep:
             env = _env(step, config)
             with started(root, places, argv, env=env, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
                 what, pass_fds = f"RUN {step.text}", [*descriptors, *inherited]
-                await build_sandbox.run_to_end(command, what=what, env={}, log=self._log, pass_fds=pass_fds)
+                await build_sandbox.run_to_end(command, what=what, log=self._log, pass_fds=pass_fds)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -101,7 +101,7 @@ class RunStep:
         try:
             with started(root, places, argv, env={}, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
                 await build_sandbox.run_to_end(
-                    command, what=program.name, env={}, log=lambda text, fd: None, pass_fds=inherited
+                    command, what=program.name, log=lambda text, fd: None, pass_fds=inherited
                 )
         except BuildFailedError:
             return False
