@@ -114,8 +114,7 @@ class Layers:
             try:
                 async with self.root(below) as root:
                     await make(root)
-                    await asyncio.to_thread(_sync, root.written)
-                    (self.store / root.upper).rename(self.store / LAYERS / key)
+                    await self.keep(key, root)
             finally:
                 del self._making[key]
                 done.set_result(None)
@@ -137,8 +136,12 @@ class Layers:
 
     async def keep(self, key: str, root: Root) -> None:
         """Make what was written to a root a layer of this key; the root must not be in use any more."""
-        await asyncio.to_thread(_sync, root.written)
-        root.written.rename(self.store / LAYERS / key)
+        await asyncio.to_thread(_sync, self.store)
+        place = f"{LAYERS}/{key}"
+        try:
+            root.written.rename(self.store / place)
+        except PermissionError:  # its root directory belongs to another user inside, or nobody may write to it
+            await self.work("rename", source=root.upper, target=place)
 
     def open(self, lower: Iterable[str]) -> Root:
         """Make the private directories of a new root on layers, the topmost first; to be given to `close`."""

@@ -42,6 +42,7 @@ def main() -> int:
         "put": _put,
         "copy of an upper": _copy_of_an_upper,
         "remove": _remove,
+        "rename": _rename,
         "unpack": _unpack,
         "try": _try,
         "measure": _measure,
@@ -312,6 +313,11 @@ def _unpack(order: dict[str, Any]) -> dict[str, Any]:
 def _remove(order: dict[str, Any]) -> dict[str, Any]:
     for path in order["paths"]:
         remove_tree(Path(path))
+    return {}
+
+
+def _rename(order: dict[str, Any]) -> dict[str, Any]:
+    os.rename(order["source"], order["target"])
     return {}
 
 
