@@ -47,6 +47,7 @@ from workbench.local_cloud.rootfs.layers import LayerError, Layers, Root
 from workbench.local_cloud.rootfs.machine_base import NoMachineBaseError
 
 _VERSION = 2  # to be raised when the same step makes other files from then on
+_PYTHON = "Image"
 Make = Callable[[Root], Awaitable[None]]
 
 
@@ -221,12 +222,15 @@ class _Build:
         `below` are layers that are under the image's while it is made.
         """
         config = replace(config, layers=await self._layers.squashed(config.layers))
-        named = [_VERSION, config.layers, kind, parts, self._salt]
-        key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
+        key = self._key(config, kind, parts)
         if self._layers.has(key):
             self._log("it is there already\n", 1)
         await self._layers.once(key, make, below=(*config.layers, *below))
         return (key, *config.layers)
+
+    def _key(self, config: ImageConfig, kind: str, parts: list[Any]) -> str:
+        named = [_VERSION, config.layers, kind, parts, self._salt]
+        return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
 
     async def _copied_from(self, step: CopyFrom) -> ImageConfig:
         return await self._origin(self._stages.origin(step.origin, before=step.stage, counted=True))
@@ -275,6 +279,9 @@ class _Build:
         config = replace(own, layers=(await self._machine_layer(packages),))
         name = image.name if image is not None else ""
         if image is None or not config.interpreter:
+            known = await self._known_python(config, name)
+            if known is not None:
+                return known
             made = self._scratch / "python"
             plan = Plan(replace(config, layers=()), [MakePython(config.python)])
             found = await self._owner.builder.build(
@@ -282,9 +289,18 @@ class _Build:
             )
             config = replace(found, layers=config.layers)
             image = made
-        parts = [name, config.python, config.interpreter, sys.version]
-        layers = await self._layer(config, "Image", parts, partial(self._lay_image, image, config))
+        parts = _python_parts(config, name)
+        layers = await self._layer(config, _PYTHON, parts, partial(self._lay_image, image, config))
         return replace(config, layers=layers, guest_python=layouts.PYTHON)
+
+    async def _known_python(self, config: ImageConfig, name: str) -> ImageConfig | None:
+        """Return the config with the environment of an earlier build, None if there is none."""
+        for found in await asyncio.to_thread(host.interpreters, config.python):
+            made = replace(config, interpreter=found.path, interpreter_prefix=found.prefix)
+            key = self._key(made, _PYTHON, _python_parts(made, name))
+            if self._layers.has(key):
+                return replace(made, layers=(key, *config.layers), guest_python=layouts.PYTHON)
+        return None
 
     async def _lay_image(self, image: Path, config: ImageConfig, root: Root) -> None:
         places = {"venv": layouts.VENV, "npm": layouts.NPM_PREFIX, layouts.TREE: "/"}
@@ -347,6 +363,11 @@ def _own_program(name: str) -> Path:
     if uv is None or not (program := Path(uv).with_name(name)).is_file():
         raise RefusedError(f"{name} is not installed on this machine. Run `pip install uv`.")
     return program
+
+
+def _python_parts(config: ImageConfig, name: str) -> list[str]:
+    """Return what decides the files of a Python environment, which are laid over those of the image `name`."""
+    return [name, config.python, config.interpreter, sys.version]
 
 
 async def _nothing(root: Root) -> None:
