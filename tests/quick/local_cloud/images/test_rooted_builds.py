@@ -167,6 +167,57 @@ async def test_steps_have_the_image_s_environment_and_an_empty_input(images: Ima
     } | {name for name in names if name.lower().endswith("_proxy")}
 
 
+@pytest.mark.parametrize(
+    ("lines", "entrypoint", "cmd"),
+    [
+        ([], ["entry"], ["base"]),
+        (['ENTRYPOINT ["x"]'], ["x"], []),
+        (["CMD c d", 'ENTRYPOINT ["x"]'], ["x"], ["/bin/sh", "-c", "c d"]),
+        (['ENTRYPOINT ["x"]', "CMD c"], ["x"], ["/bin/sh", "-c", "c"]),
+        (['CMD ["y", "z"]'], ["entry"], ["y", "z"]),
+        (["CMD []"], ["entry"], []),
+        (["ENTRYPOINT []"], [], []),
+        (
+            ['SHELL ["/bin/bash", "-c"]', "CMD a $B", "ENTRYPOINT c"],
+            ["/bin/bash", "-c", "c"],
+            ["/bin/bash", "-c", "a $B"],
+        ),
+        (['CMD ["broken'], ["entry"], ["/bin/sh", "-c", '["broken']),
+    ],
+)
+async def test_entrypoints_and_commands_follow_their_base(
+    images: Images, served: Registry, lines: list[str], entrypoint: list[str], cmd: list[str]
+) -> None:
+    served.push("entry:1", small_image({"Entrypoint": ["entry"], "Cmd": ["base"]}, programs=["true"]))
+    made = await built(images, f"FROM {served.name('entry:1')}", *lines)
+    assert (list(made.image.config.entrypoint), list(made.image.config.cmd)) == (entrypoint, cmd)
+    later = await built(images, "ENV A=b", base=made.image.image_id)
+    assert (list(later.image.config.entrypoint), list(later.image.config.cmd)) == (entrypoint, cmd)
+    assert later.layers == made.layers
+
+
+async def test_arguments_have_their_scopes(images: Images, served: Registry) -> None:
+    made = await built(
+        images,
+        "ARG NAME=small EARLY=1",
+        "ARG TAG=${NAME:+1}",
+        f"FROM {served.name('${NAME}:${TAG}')} AS first",
+        "ARG EARLY LATE=2 TARGETARCH",
+        "ENV SEEN=$EARLY-$LATE-${TARGETARCH:+arch}-$TARGETOS-$NAME",
+        "ENV LATE=env",
+        "ARG LATE=3",
+        "RUN echo $SEEN $LATE $http_proxy $GIVEN",
+        "FROM first",
+        "ARG GIVEN",
+        "RUN echo $SEEN $LATE $EARLY $GIVEN",
+        build_args={"http_proxy": "proxied", "GIVEN": "given", "EARLY": "one"},
+    )
+    assert [line for line in made.lines if line.startswith("one-")] == [
+        "one-2-arch-- env proxied\n",
+        "one-2-arch-- env given\n",
+    ]
+
+
 async def test_micromamba_s_image_is_pulled_and_its_shell_and_user_are_used(
     images: Images, served: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
