@@ -236,7 +236,7 @@ class Images:
             self._finish(image_id, plan.config, directory, log.redacted(refusal))
         else:
             task = asyncio.create_task(
-                self._build(image_id, image, plan, parent, secrets, log, checksum, anew=force_build or ignore_cache)
+                self._build(image_id, image, plan, parent, secrets, log, anew=force_build or ignore_cache)
             )
             self._builds[image_id] = task
             task.add_done_callback(lambda _: self._builds.pop(image_id, None))
@@ -288,7 +288,6 @@ class Images:
         parent: Image | None,
         secrets: Mapping[str, str],
         log: BuildLog,
-        checksum: str,
         *,
         anew: bool,
     ) -> None:
@@ -304,7 +303,6 @@ class Images:
                         parent=parent.directory if parent is not None else None,
                         context_mount=image.context_mount_id,
                         context_files={file.filename: file.data for file in image.context_files},
-                        checksum=_context_key(image, checksum),
                         log=log.add,
                         access=RegistryAccess.of(image, self._secrets),
                         anew=anew,
@@ -401,11 +399,6 @@ class Images:
             started_at=row["started_at"],
             finished_at=row["finished_at"],
         )
-
-
-def _context_key(image: api_pb2.Image, mount_checksum: str) -> str:
-    files = sorted((file.filename, hashlib.sha256(file.data).hexdigest()) for file in image.context_files)
-    return hashlib.sha256(json.dumps([mount_checksum, files]).encode()).hexdigest()
 
 
 def _key(

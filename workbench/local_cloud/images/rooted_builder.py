@@ -70,7 +70,6 @@ class RootedBuilder:
         parent: Path | None,
         context_mount: str,
         context_files: Mapping[str, bytes],
-        checksum: str,
         log: Log,
         access: RegistryAccess,
         anew: bool,
@@ -80,7 +79,6 @@ class RootedBuilder:
         `parent` is the directory of the image below if that shares this machine's system; with `anew`, no layer of an
         earlier build is used for the plan's own steps. Raises RefusedError, BuildFailedError.
         """
-        del checksum  # each COPY looks at the files that it takes
         assert isinstance(plan, RootedPlan)
         scratch = await asyncio.to_thread(self._scratch)
         try:
