@@ -378,6 +378,11 @@ def test_secrets_of_a_build_reach_it_and_not_its_log(app: modal.App, run: Run, t
     ("refused", "reason"),
     [
         (lambda i: i.dockerfile_commands("ENV 1X=2"), "ENV '1X': a name has letters, digits and underscores only"),
+        (
+            lambda i: i.dockerfile_commands("RUN --mount=type=secret,id=x pip install y"),
+            "RUN --mount=type=secret is not",
+        ),
+        (lambda i: i.dockerfile_commands("RUN --mount=target=/x pip install y"), "RUN --mount=type=bind is not"),
         (lambda i: i.pip_install("x", gpu="T4"), "GPUs are not available"),
     ],
 )

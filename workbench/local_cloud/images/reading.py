@@ -46,6 +46,22 @@ def carry_out(instruction: Instruction, read: Callable[[Instruction], None]) -> 
         raise type(refusal)(f"{refusal} The layer was: {str(instruction)[:500]}") from None
 
 
+def run_text(instruction: Instruction) -> str:
+    """Return the command of a RUN without its flags. Raises RefusedError for flags that would be missed."""
+    flags, text = dockerfile.flags(instruction.text)
+    for name, value in flags:
+        kind = dict(part.partition("=")[::2] for part in value.split(",")).get("type", "bind")
+        if name == "mount" and kind not in ("cache", "tmpfs"):
+            raise RefusedError(
+                f"RUN --mount=type={kind[:30]} is not implemented by the local cloud: use COPY, or a Modal secret."
+            )
+        if name not in ("mount", "network", "security") or (name, value) == ("security", "insecure"):
+            raise RefusedError(f"RUN --{name[:50]}={value[:50]} is not implemented by the local cloud.")
+    if not text:
+        raise RefusedError("RUN needs a command.")
+    return text
+
+
 def platform_arguments() -> dict[str, str]:
     """Return the arguments that every build has, once an ARG names them."""
     processor = _PROCESSORS.get(platform.machine(), platform.machine())

@@ -41,6 +41,7 @@ from workbench.local_cloud.images.reading import (
     carry_out,
     check,
     platform_arguments,
+    run_text,
 )
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -317,17 +318,7 @@ class StageReader(ConfigReader):
             yield replace(step, sources=tuple(local))
 
     def _run(self, instruction: Instruction) -> Run:
-        flags, text = dockerfile.flags(instruction.text)
-        for name, value in flags:
-            kind = dict(part.partition("=")[::2] for part in value.split(",")).get("type", "bind")
-            if name == "mount" and kind not in ("cache", "tmpfs"):
-                raise RefusedError(
-                    f"RUN --mount=type={kind[:30]} is not implemented by the local cloud: use COPY, or a Modal secret."
-                )
-            if name not in ("mount", "network", "security") or (name, value) == ("security", "insecure"):
-                raise RefusedError(f"RUN --{name[:50]}={value[:50]} is not implemented by the local cloud.")
-        if not text:
-            raise RefusedError("RUN needs a command.")
+        text = run_text(instruction)
         script = _script(text, instruction)
         words = [SCRIPT] if script else dockerfile.argument_list(text)
         env = {**self.arguments, **own_path(self.config), **self._stages.secrets}

@@ -24,6 +24,7 @@ from workbench.local_cloud.images.reading import (
     base_name,
     carry_out,
     check,
+    run_text,
 )
 
 MAX_DIRECTORIES = 100  # a sandbox mounts a file system for each
@@ -112,7 +113,7 @@ class _Reader(ConfigReader):
             case "COPY" | "ADD":
                 self._copy(instruction)
             case "RUN":
-                self._run(instruction.text)
+                self._run(run_text(instruction))
             case "USER":
                 if self.word(instruction) not in ("root", "0", "root:root", "0:0"):
                     raise NeedsRootError("USER needs a root file system of its own.")
