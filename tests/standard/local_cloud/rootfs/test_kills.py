@@ -74,7 +74,7 @@ def test_at_no_instant_does_a_kill_leave_half_a_layer_a_process_or_a_mount(store
     for turn in range(5):
         mark = f"rootfs-{os.getpid()}-{turn}"
         command = [sys.executable, "-P", "-c", CLOUD, str(store), base, str(root / "run")]
-        env = {**os.environ, RUN_MARK: mark, "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, RUN_MARK: mark, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, start_new_session=True, cwd="/") as cloud:
             assert cloud.stdout is not None
             assert cloud.stdout.readline() == b"begun\n"
