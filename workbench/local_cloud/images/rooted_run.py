@@ -14,7 +14,7 @@ from workbench.local_cloud.base import host
 from workbench.local_cloud.images import build_sandbox, layouts
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run
-from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python
+from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python, without_libraries
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import Layers, Root, order_descriptor
 from workbench.local_cloud.rootfs.mounting import Places, Word, started
@@ -74,7 +74,7 @@ class RunStep:
 
         try:
             places = Places()
-            words = list(step.words)
+            words, env = list(step.words), _env(step, config)
             if config.interpreter:  # an environment of ours, which has no pip: uv takes its place
                 words = [_with_uv(word) for word in words]
             argv = _bound(config, places, data)
@@ -83,9 +83,9 @@ class RunStep:
             if step.user:
                 argv += ["--perms", "0444", "--ro-bind-data", data(_GUEST_AGENT.read_bytes()), places.file(_AS_USER)]
                 argv += mount_host_python(places)
-                words = [*started_by_host_python(), _AS_USER, "as", step.user, *words]
+                env, later = without_libraries(env)
+                words = [*started_by_host_python(), _AS_USER, "as", step.user, *later, "--", *words]
             argv += ["--chdir", places.directory(step.workdir), "--", *words]
-            env = _env(step, config)
             with started(root, places, argv, env=env, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
                 what, pass_fds = f"RUN {step.text}", [*descriptors, *inherited]
                 await build_sandbox.run_to_end(command, what=what, log=self._log, pass_fds=pass_fds)

@@ -5,6 +5,7 @@ that loader which does not know the image's list of libraries to load into every
 """
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def started_by_host_python() -> list[str]:
         *(_HOST_LOADER, "--library-path", ":".join(map(_inside, libraries)), _inside(python)),
         *("-I", "-S", "-X", "utf8"),
     ]
+
+
+def without_libraries(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return an environment for the host's Python, and the NAME=VALUE that it lacks.
+
+    What an image tells the loader is for its own programs: its libraries are made for another one than the host's.
+    """
+    apart = {name: value for name, value in env.items() if name.startswith(("LD_", "GLIBC_TUNABLES"))}
+    rest = {name: value for name, value in env.items() if name not in apart}
+    return rest, [f"{name}={value}" for name, value in apart.items()]
 
 
 def _found() -> tuple[str, str]:

@@ -218,6 +218,21 @@ async def test_arguments_have_their_scopes(images: Images, served: Registry) -> 
     ]
 
 
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GLIBC_TUNABLES"])
+async def test_what_an_image_tells_the_loader_is_for_its_own_programs(
+    images: Images, served: Registry, name: str
+) -> None:
+    """The host's programs that start a step would look for libraries which are made for others."""
+    value, complaints = "/no/such/library.so", []
+    for user, uid in (("root", "0"), ("1000", "1000")):
+        script = f"RUN echo ${name} && id -u"
+        made = await built(images, f"FROM {served.name('small:1')}", f"ENV {name}={value}", f"USER {user}", script)
+        assert made.image.state == BUILT, made.lines
+        assert {f"{value}\n", f"{uid}\n"} <= set(made.lines)
+        complaints.append(len([line for line in made.lines if "ld.so" in line]))
+    assert complaints[0] == complaints[1]
+
+
 async def test_micromamba_s_image_is_pulled_and_its_shell_and_user_are_used(
     images: Images, served: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from workbench.local_cloud.base.bubblewrap import bubblewrap
 from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs import launcher
-from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python
+from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python, without_libraries
 from workbench.local_cloud.rootfs.layers import order_descriptor
 from workbench.local_cloud.rootfs.mounting import CAPABILITIES, Places, Word, order
 from workbench.local_cloud.sandboxes.engine.isolation import FS_TOOLS, GUEST
@@ -19,7 +19,6 @@ from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec
 
 _AGENT = "/__modal/agent.py"
 _SYNC = "/__modal/sync.py"
-_OF_THE_LOADER = ("LD_", "GLIBC_TUNABLES")
 _ETC = {"hosts": "127.0.0.1 localhost\n::1 localhost\n", "resolv.conf": "", "hostname": "sandbox\n"}
 
 
@@ -29,9 +28,7 @@ def inside(argv: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict
     Its loader gets none of the libraries that an image's environment names: they are made for the image's own.
     """
     if argv and argv[0] in FS_TOOLS.values():
-        return [*started_by_host_python(), *argv], {
-            name: value for name, value in env.items() if not name.startswith(_OF_THE_LOADER)
-        }
+        return [*started_by_host_python(), *argv], without_libraries(env)[0]
     return list(argv), dict(env)
 
 

@@ -364,14 +364,20 @@ def descendants(root: int) -> set[int]:
 
 
 def become_user() -> NoReturn:
-    """Start the program in the arguments after "as" and a user, as that user, whose home is HOME unless that is set."""
+    """Start a program as a user, whose home is HOME unless that is set.
+
+    The arguments are "as", the user, NAME=VALUE that are added to the environment, "--", and the program's words.
+    """
     keep_to_what_we_have()
+    end = sys.argv.index("--")
+    words = sys.argv[end + 1 :]
     try:
         home = take_user(sys.argv[2])
         os.environ.setdefault("HOME", home or "/")
-        os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606  # no shell is the point
+        os.environ.update(dict(text.split("=", 1) for text in sys.argv[3:end]))
+        os.execvp(words[0], words)  # noqa: S606  # no shell is the point
     except OSError as error:
-        complain(sys.argv[3] + ": " + str(error.strerror))
+        complain(words[0] + ": " + str(error.strerror))
         sys.exit(126)
 
 
