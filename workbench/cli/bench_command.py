@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
 
 _WIDTH = 140  # characters of a table that is not printed to a terminal
-GROUPS = ("sandboxes", "volumes", "files", "streams", "deltas", "bridge", "demo", "output", "images")
+GROUPS = ("sandboxes", "volumes", "streams", "deltas", "bridge", "demo", "output", "files", "images")
 
 
 def bench(

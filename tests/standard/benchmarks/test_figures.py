@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.commands import cli
-from workbench.benchmarks import bare_processes, bare_stream, output_benchmark
+from workbench.benchmarks import bare_processes, bare_stream, files_benchmark, output_benchmark
 from workbench.benchmarks.figures import Figure, Samples
 from workbench.local_cloud.process.state_directory import Running
 
@@ -65,6 +65,19 @@ def test_output_is_measured_beside_what_does_less(monkeypatch: pytest.MonkeyPatc
         "a search for one of them",
         "a search for what is in each",
         "100 events of a line each, taken in",
+    ]
+    assert all(figure.ours.median > 0 and figure.baselines[0].median > 0 for figure in figures)
+
+
+def test_a_project_is_measured_beside_an_empty_one_and_the_tools_that_copy(
+    cloud: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_benchmark, "FILES", 300)
+    figures = list(files_benchmark.measure(1))
+    assert [(figure.name, [one.name for one in figure.baselines]) for figure in figures] == [
+        ("mount 300 files", ["mount an empty project", "mount by copies", "cp -a"]),
+        ("commit 300 files, all new", ["git add, commit", "cp -a"]),
+        ("one-file run, 300 files", ["in an empty project"]),
     ]
     assert all(figure.ours.median > 0 and figure.baselines[0].median > 0 for figure in figures)
 
