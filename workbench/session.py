@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from workbench.deployment.model_answers import Model
     from workbench.failures.lab import FailureLab
 
+_LATEST_MS = 200_000_000_000_000  # in the year 8307: times in an archive may be none
 _NO_SAMPLE = "no sample was taken of it: the first one is taken after a second, then one every few seconds"
 _NOT_MEASURED = {
     "modal": "Modal does not tell what one run used while it went on; its dashboard has the sandbox's figures",
@@ -313,6 +314,8 @@ class Workbench:
         """What a sandbox used while a run went on; why that is not known, where it is not."""
         if not sandbox_id:
             return Measured(note="it had no sandbox")
+        if not 0 <= accepted_at_ms <= ended_at_ms <= _LATEST_MS:
+            return Measured(note="the archive tells no times that can be")
         if self.target.kind != "local":
             return Measured(note=_NOT_MEASURED[self.target.kind])
         self.target.point_sdk()

@@ -12,8 +12,7 @@ from workbench.cloud_control.controls import Faults, InjectedFault
 from workbench.local_cloud import FaultRule
 from workbench.text.plain_text import one_line
 
-_BEFORE_S = 1.0  # by which a fault may come before the run was accepted, or after its end was written down
-_AFTER_S = 0.5
+_AFTER_MS = 500  # by which a fault may come after the end was written down; the clocks are those of one machine
 _RULE_CHARS = 160
 _OWN = frozenset({ErrorCode.PROCESS_FAILED, ErrorCode.CANCELLED})  # how a run ends by itself, or by its reader
 _LATE = frozenset({ErrorCode.PROCESS_TIMEOUT, ErrorCode.RUN_TIMEOUT, ErrorCode.STALLED})
@@ -59,15 +58,17 @@ class FaultLog:
         return f"fault rule {last.rule_id} ({rule}) fired at {one_line(last.what, 80)}, {before} ms before the end"
 
     def _can_have_ended(self, fault: InjectedFault, run: EndedRun) -> bool:
-        begin, end = run.accepted_at_ms / 1000 - _BEFORE_S, run.ended_at_ms / 1000 + _AFTER_S
-        if not begin <= fault.real_s <= end:
+        begin, end = run.accepted_at_ms, run.ended_at_ms + _AFTER_MS
+        if not begin <= int(fault.real_s * 1000) <= end:  # whole numbers: an archive's may be too large for floats
             return False
         rule = self._rules[fault.rule_id]
-        hit = {fault.subject.get("sandbox_id", ""), fault.subject.get("sandbox_name", "")} - {""}
-        if (hit and not hit & {run.sandbox_id, run.sandbox_name}) or fault.subject.get("app", "") not in ("", run.app):
+        hit_id, hit_name = fault.subject.get("sandbox_id", ""), fault.subject.get("sandbox_name", "")
+        # The sandboxes of one project have the same name, one after the other: an id tells more, where both have one.
+        same = hit_id == run.sandbox_id if hit_id and run.sandbox_id else hit_name == run.sandbox_name
+        if fault.subject.get("app", "") not in ("", run.app) or ((hit_id or hit_name) and not same):
             return False
         if run.code in _OWN:
-            return run.code != ErrorCode.CANCELLED and bool(hit) and _kills(rule)
+            return run.code != ErrorCode.CANCELLED and bool(hit_id or hit_name) and _kills(rule)
         return _harms(rule) or run.code in _LATE
 
 

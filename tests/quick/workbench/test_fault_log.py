@@ -62,12 +62,16 @@ def test_what_can_have_been_the_cause_is_named(fault: InjectedFault, changed: di
         (hit("fr-fail", sandbox_name="p-2"), {"sandbox_id": ""}),
         (hit("fr-kill", app="another"), {}),
         (hit("fr-kill", real_s=90, sandbox_id="sb-1"), {}),  # before
+        (hit("fr-kill", real_s=99.9, sandbox_name="p-1"), {"sandbox_id": ""}),  # the run before, of the same project
+        (hit("fr-kill", sandbox_id="sb-0", sandbox_name="p-1"), {"code": "process_failed"}),
         (hit("fr-kill", real_s=112, sandbox_id="sb-1"), {}),  # after
         (hit("fr-fail", sandbox_id="sb-1"), {"code": "process_failed"}),  # the program failed by itself
         (hit("fr-kill"), {"code": "process_failed"}),  # nobody knows whose sandbox it was
         (hit("fr-late", sandbox_id="sb-1"), {"code": "process_failed"}),
         (hit("fr-slow", sandbox_id="sb-1"), {"code": "sandbox_lost"}),  # slower is not lost
         (hit("fr-forgotten", sandbox_id="sb-1"), {}),
+        (hit("fr-kill", sandbox_id="sb-1"), {"accepted_at_ms": 10**400, "ended_at_ms": 10**401}),
+        (hit("fr-kill", sandbox_id="sb-1"), {"accepted_at_ms": -(10**401), "ended_at_ms": -(10**400)}),
     ],
 )
 def test_what_cannot_have_been_the_cause_is_not_named(fault: InjectedFault, changed: dict[str, Any]) -> None:

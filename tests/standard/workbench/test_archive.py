@@ -470,6 +470,12 @@ def test_memory_and_processor_of_a_run_are_told_over_time(wb: Workbench) -> None
     assert "sample" in short.measured().told or short.measured().uses
 
 
+@pytest.mark.parametrize(("begin", "end"), [(10**400, 10**401), (-(10**400), 0), (5, 4), (0, 2**60)])
+def test_times_that_are_none_are_said_and_not_asked_for(wb: Workbench, begin: int, end: int) -> None:
+    """An archive may have been changed since it was written."""
+    assert "no times" in wb._measured("sb-1", begin, end).told
+
+
 def test_what_modal_does_not_tell_is_said(wb: Workbench) -> None:
     elsewhere = Workbench(dataclasses.replace(wb.target, kind="modal", cloud_url=None))
     try:
