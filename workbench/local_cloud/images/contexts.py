@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from workbench.local_cloud.images.plans import CopyIn
+from workbench.local_cloud.images.plans import CopyFiles
 from workbench.local_cloud.rootfs.copying import Tree
 
 
@@ -38,7 +38,7 @@ class Context:
         return directory
 
 
-def fingerprint(directory: Path, step: CopyIn) -> str:
+def fingerprint(directory: Path, step: CopyFiles) -> str:
     """Return what identifies the files of a directory that a COPY takes. Raises CopyRefusedError."""
     digest = hashlib.sha256()
     tree = Tree.of(directory, keeps=False)

@@ -117,7 +117,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class CopyIn:
+class CopyFiles:
     """Copy files of the build context into the image's own root file system.
 
     `owner` is `user[:group]`; `excluded` are patterns below a source; with `unpack`, archives are unpacked.
@@ -138,7 +138,7 @@ class CopyFrom:
 
     origin: str
     stage: int
-    copy: CopyIn
+    copy: CopyFiles
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Download:
 
     url: str
     checksum: str
-    copy: CopyIn
+    copy: CopyFiles
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Write:
 
     name: str
     text: str
-    copy: CopyIn
+    copy: CopyFiles
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class PutUv:
 
     program: str
     origin: str
-    copy: CopyIn
+    copy: CopyFiles
 
     @property
     def path(self) -> str:
@@ -195,7 +195,7 @@ Step = (
     | Pull
     | Scratch
     | Run
-    | CopyIn
+    | CopyFiles
     | CopyFrom
     | Download
     | Write

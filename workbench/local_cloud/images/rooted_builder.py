@@ -23,7 +23,7 @@ from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.downloads import download, file_name
 from workbench.local_cloud.images.plans import (
     CopyFrom,
-    CopyIn,
+    CopyFiles,
     Download,
     ImageConfig,
     MachineBase,
@@ -181,7 +181,7 @@ class _Build:
         match step:
             case Run():
                 return await self._run(step, config)
-            case CopyIn():
+            case CopyFiles():
                 files = await self._context.files()
                 return await self._copy(step, config, files)
             case CopyFrom():
@@ -318,12 +318,12 @@ class _Build:
 
         return await self._layer(config, "Run", [asdict(step)], make, below=(below,))
 
-    async def _copy(self, step: CopyIn, config: ImageConfig, files: Path) -> tuple[str, ...]:
+    async def _copy(self, step: CopyFiles, config: ImageConfig, files: Path) -> tuple[str, ...]:
         await asyncio.to_thread(open_to_all, files)
         parts = [asdict(step), await asyncio.to_thread(fingerprint, files, step)]
         return await self._layer(config, "Copy", parts, partial(self._laid, step, {"context": str(files)}))
 
-    async def _laid(self, step: CopyIn, source: Mapping[str, Any], root: Root) -> None:
+    async def _laid(self, step: CopyFiles, source: Mapping[str, Any], root: Root) -> None:
         """Copy files into a root; `source` says to the store's worker where they are."""
         said = await self._layers.work(
             "copy", lower=root.lower, upper=root.upper, work=root.work, step=asdict(step), **source

@@ -19,7 +19,7 @@ from workbench.local_cloud.images.downloads import check_url
 from workbench.local_cloud.images.plans import (
     SCRIPT,
     CopyFrom,
-    CopyIn,
+    CopyFiles,
     Download,
     ImageConfig,
     MachineBase,
@@ -247,7 +247,7 @@ class StageReader(ConfigReader):
 
     def _copy(self, instruction: Instruction) -> Iterator[Step]:
         flags, rest = dockerfile.flags(instruction.text)
-        step = CopyIn((), "", into=False, mode=None, owner="", unpack=instruction.keyword == "ADD")
+        step = CopyFiles((), "", into=False, mode=None, owner="", unpack=instruction.keyword == "ADD")
         origin = checksum = ""
         for name, raw in flags:
             value = dockerfile.word(raw, self.variables, escape=instruction.escape)
@@ -284,7 +284,7 @@ class StageReader(ConfigReader):
         else:
             yield from self._copy_each(instruction, sources, step, checksum)
 
-    def _copy_from(self, name: str, step: CopyIn) -> Iterator[Step]:
+    def _copy_from(self, name: str, step: CopyFiles) -> Iterator[Step]:
         if self._stages.number(name, before=self._number, counted=True) is None and UV_IMAGE.match(name):
             for source in step.sources:
                 if source.strip("/") not in ("uv", "uvx"):
@@ -295,7 +295,7 @@ class StageReader(ConfigReader):
                 raise RefusedError(f"COPY --from={name[:50]}: there is no such stage before this one.")
             yield CopyFrom(name, self._number, step)
 
-    def _copy_each(self, instruction: Instruction, sources: list[str], step: CopyIn, checksum: str) -> Iterator[Step]:
+    def _copy_each(self, instruction: Instruction, sources: list[str], step: CopyFiles, checksum: str) -> Iterator[Step]:
         """Yield the copies of files of the context, of files of the network, and of here-documents, in their order."""
         documents = {f"<<{'-' * each.tabs}{each.name}": each for each in instruction.documents}
         local: list[str] = []

@@ -1,7 +1,7 @@
 // Draws the tabs; each part draws itself, from the first time that its tab is opened: Python makes it then.
 
 // How many there are of a kind, and each in words; an empty text for none.
-const inForce = (found, kind, where, words) =>
+const told = (found, kind, where, words) =>
   found.length ? `${found.length} ${kind}${found.length === 1 ? " is" : "s are"} ${where}: ${found.map(words).join("; ")}` : "";
 
 export default widget("workbench", {
@@ -50,8 +50,8 @@ export default widget("workbench", {
       const active = model.get("rules");
       const answers = model.get("answers");
       rules.textContent = [
-        inForce(active, "fault rule", "in force on the local cloud", (one) => `${visible(one.text)} (fired ${one.injected})`),
-        inForce(answers, "scripted answer", "in force at the model", (one) => `${visible(one.marker)} (asked ${one.asked})`),
+        told(active, "fault rule", "in force on the local cloud", (one) => `${visible(one.text)} (fired ${one.injected})`),
+        told(answers, "scripted answer", "in force at the model", (one) => `${visible(one.marker)} (asked ${one.asked})`),
       ].filter(Boolean).join(". ");
       rules.classList.add("wb-cut");
       rules.title = rules.textContent;
