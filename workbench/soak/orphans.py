@@ -18,12 +18,13 @@ _END_S = 10.0
 
 @contextmanager
 def adopted() -> Iterator[None]:
-    """Adopt orphans for the duration of the block; then kill every descendant that is left."""
+    """Adopt orphans for the duration of the block; then kill every descendant that has come in it and is left."""
+    before = set(alive())
     _set(True)
     try:
         yield
     finally:
-        end()
+        end(apart_from=before)
         _set(False)
 
 
@@ -45,10 +46,10 @@ def reap(*, apart_from: Collection[int] = ()) -> None:
                 os.waitpid(process.pid, os.WNOHANG)
 
 
-def end() -> None:
-    """Kill every descendant of this process."""
+def end(*, apart_from: Collection[psutil.Process] = ()) -> None:
+    """Kill every descendant of this process, except some."""
     for _ in range(3):  # a process may fork while it is being killed
-        processes = alive()
+        processes = [process for process in alive() if process not in apart_from]
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

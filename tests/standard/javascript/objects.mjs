@@ -61,6 +61,7 @@ test("an image is built in layers", async () => {
   assert.equal(known.imageId, layered.imageId);
 });
 
-test("a base image that is not here is refused by name", async () => {
-  await assert.rejects(modal.images.fromRegistry("alpine:3.21").build(app), /base image 'alpine:3.21' is not available/);
+test("a base image of a registry that is away is refused by name", async () => {
+  const away = modal.images.fromRegistry("127.0.0.1:9/alpine:3.21").build(app);
+  await assert.rejects(away, /127\.0\.0\.1:9\/alpine:3\.21 was not pulled/);
 });
