@@ -79,6 +79,7 @@ def test_runs_are_found_proved_and_opened(desk: JupyterPages, wb: Workbench, run
     assert zipfile.is_zipfile(io.BytesIO(download.value.path().read_bytes()))
     wide = page.viewport_size or {"width": 1280, "height": 900}
     page.set_viewport_size({"width": 700, "height": wide["height"]})
+    line(view, runs[2]).scroll_into_view_if_needed()  # up and down; to the side there is no need to
     for name in ("Verify run", "Open run", "More to do"):
         expect(line(view, runs[2]).get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
     picture(view, "runs-700")
