@@ -22,8 +22,8 @@ from workbench.local_cloud.images.contexts import Context, fingerprint, open_to_
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.downloads import download, file_name
 from workbench.local_cloud.images.plans import (
-    CopyFrom,
     CopyFiles,
+    CopyFrom,
     Download,
     ImageConfig,
     MachineBase,

@@ -18,8 +18,8 @@ from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.downloads import check_url
 from workbench.local_cloud.images.plans import (
     SCRIPT,
-    CopyFrom,
     CopyFiles,
+    CopyFrom,
     Download,
     ImageConfig,
     MachineBase,
@@ -295,7 +295,9 @@ class StageReader(ConfigReader):
                 raise RefusedError(f"COPY --from={name[:50]}: there is no such stage before this one.")
             yield CopyFrom(name, self._number, step)
 
-    def _copy_each(self, instruction: Instruction, sources: list[str], step: CopyFiles, checksum: str) -> Iterator[Step]:
+    def _copy_each(
+        self, instruction: Instruction, sources: list[str], step: CopyFiles, checksum: str
+    ) -> Iterator[Step]:
         """Yield the copies of files of the context, of files of the network, and of here-documents, in their order."""
         documents = {f"<<{'-' * each.tabs}{each.name}": each for each in instruction.documents}
         local: list[str] = []

@@ -4,19 +4,17 @@ Runs as a script under the system's Python, with nothing but its standard librar
 user namespace with a range of ids, mounts the layers there as one overlay, makes the places of further mounts, and
 executes bubblewrap, which it hands the merged root. The order of the calls matters; each says why.
 
-Its one argument is the number of a descriptor that holds the order as JSON, which `mounting` writes.
+Its one argument is the number of a descriptor that holds the order, which `mounting` writes by `marshal`: json,
+subprocess and signal would take longer to import than everything that is done here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import json
+import marshal
 import os
 import resource
-import signal
 import stat
-import subprocess
 import sys
 
 TYPE_CHECKING = False  # typing itself is a slow import
@@ -31,6 +29,7 @@ OPEN_TREE_CLONE = 1
 EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 AT_FDCWD = -100
 PR_SET_PDEATHSIG = 1
+SIGKILL = 9
 PLACE = "/mnt"  # where the merged root is, on a file system in memory that only this namespace sees
 MERGED = f"{PLACE}/root"
 OWN = ("proc", "dev")  # at the top, what bubblewrap mounts there itself: no image's and no host's file
@@ -51,7 +50,7 @@ def main() -> NoReturn:
     """Read the order, carry it out, and become bubblewrap; exits with 125 and a sentence on stderr if that fails."""
     try:
         with os.fdopen(int(sys.argv[1]), "rb") as file:
-            order = json.loads(file.read())
+            order = marshal.loads(file.read())  # noqa: S302  # ours
         os.chdir(order["store"])  # entered now: inside, the directories above may be out of reach
         limit(order["processes"], as_root=order["owner"] is not None)
         sources = [path if own else detach(path, as_root=order["owner"] is not None) for path, own in order["sources"]]
@@ -94,17 +93,22 @@ def limit(processes: int, *, as_root: bool) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NPROC)
     bound = processes if most == resource.RLIM_INFINITY else min(processes, most)
     resource.setrlimit(resource.RLIMIT_NPROC, (bound, bound))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
-        file.write(str(max(0, int(file.read()))).encode())  # of root, this is also the least that programs may choose
+    try:
+        with open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
+            file.write(str(max(0, int(file.read()))).encode())  # of root, also the least that programs may choose
+    except OSError:
+        pass
 
 
 def own_threads() -> int:
     """Return how many threads of this user there are."""
     found = 0
     for name in os.listdir("/proc"):
-        with contextlib.suppress(OSError):
+        try:
             if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
                 found += len(os.listdir(f"/proc/{name}/task"))
+        except OSError:
+            pass
     return found
 
 
@@ -154,7 +158,7 @@ def enter(ids: dict[str, list[list[int]]], *, owner: int | None) -> None:
 
 def die_with(parent: int) -> None:
     """Have this process killed when its parent ends, or end now if that has happened. Raises LaunchError."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    LIBC.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         raise LaunchError("the local cloud has ended")
 
@@ -167,6 +171,8 @@ def write_maps(pid: int, ids: dict[str, list[list[int]]], *, as_root: bool) -> N
                 file.write("\n".join(" ".join(map(str, row)) for row in rows).encode())
         else:
             words = [str(number) for row in rows for number in row]
+            import subprocess  # only an ordinary user waits for it
+
             done = subprocess.run([f"new{kind}map", str(pid), *words], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise LaunchError(done.stderr.strip()[:300])

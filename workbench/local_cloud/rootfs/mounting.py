@@ -1,6 +1,6 @@
 """What the launcher is told: the ids, the layers, the places of further mounts, and bubblewrap's argv."""
 
-import json
+import marshal
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,17 +118,17 @@ def started(
             argv += ["--cap-add", f"CAP_{capability}"]
         argv += ["--args", str(descriptors[1]), "--seccomp", str(descriptors[0]), "--bind", MERGED, "/"]
         argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", *words]
-        text = order(root, places, argv, owner=owner, processes=MAX_PROCESSES)
-        descriptors.append(order_descriptor(text.encode()))
+        content = order(root, places, argv, owner=owner, processes=MAX_PROCESSES)
+        descriptors.append(order_descriptor(content))
         yield [python, "-I", "-S", launcher.__file__, str(descriptors[2])], descriptors
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int) -> str:
-    """Return the launcher's order as JSON. `owner` is the user that owns the namespace when the cloud is root."""
-    return json.dumps(
+def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int) -> bytes:
+    """Return the launcher's order. `owner` is the user that owns the namespace when the cloud is root."""
+    return marshal.dumps(
         {
             "store": str(root.store),
             "ids": ids().as_json(),
@@ -139,6 +139,7 @@ def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, proce
             "work": root.work,
             "places": places.found,
             "sources": places.sources,
-            "argv": argv,
-        }
+            "argv": list(argv),
+        },
+        2,  # a form that every Python reads: the launcher's is the system's
     )

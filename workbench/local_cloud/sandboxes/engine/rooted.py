@@ -76,8 +76,8 @@ def command(
     python = system_python()
     assert python is not None  # `started_by_host_python` has found it
     try:
-        text = order(spec.root, places, argv, owner=spec.owner, processes=spec.limits.processes)
-        yield [python, "-I", "-S", launcher.__file__, data(text.encode())], descriptors
+        content = order(spec.root, places, argv, owner=spec.owner, processes=spec.limits.processes)
+        yield [python, "-I", "-S", launcher.__file__, data(content)], descriptors
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
