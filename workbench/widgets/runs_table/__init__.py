@@ -8,8 +8,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
@@ -18,6 +20,7 @@ import traitlets
 from modal_app.contract.proof import Check
 from modal_app.contract.requests import Request
 from modal_app.runs.run_records import RunRecord
+from workbench.errors import WorkbenchError
 from workbench.runs.archived_run import ArchivedRun, ListedRun, RunList
 from workbench.runs.comparison import Comparison, written_by
 from workbench.runs.labels import LabelsUnreadableError, RunLabel
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_RUNS = 2000  # in one table
 MAX_FILES = 500  # of those that a run has changed
+_ENDED_S = 10.0  # the wait for the archive of a run whose end was seen
 _JUST_ENDED_S = 3.0  # the wait for the archive of a run that may just have ended
 
 
@@ -223,8 +227,14 @@ class RunsTable(ReadingPanel):
     def _watched(self, run_id: str) -> "RunView":
         """The view of a run that goes on; when it has ended, the table is read again."""
         run = self.workbench.attach(run_id)
-        run.on_end(self.refresh)
+        run.on_end(lambda: self.begin(partial(self._read_ended, run_id)))
         return run.view()
+
+    def _read_ended(self, run_id: str) -> None:
+        """Read the table again when the archive of a run that has ended is there, which is a moment after its end."""
+        with suppress(WorkbenchError):  # then the table is read without it
+            self.workbench.runs.get(run_id, wait_s=_ENDED_S)
+        self.read()
 
     def _ask_again(self, ask: Callable[[Request, bool], None], run_id: str, launch: bool) -> None:
         run = self._get(run_id)
