@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -269,8 +268,3 @@ def _sync(directory: Path) -> None:
             raise OSError(ctypes.get_errno(), "the layer cannot be written to the disk")
     finally:
         os.close(descriptor)
-
-
-def free_bytes(store: Path) -> int:
-    """Return how many bytes the store's disk has left."""
-    return shutil.disk_usage(store).free

@@ -89,6 +89,15 @@ def environment(env: Mapping[str, str]) -> bytes:
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
+def isolated(places: Places, *, hostname: str) -> list[Word]:
+    """Return bubblewrap and its options for namespaces and rights that whatever runs on a root of its own has."""
+    argv: list[Word] = [places.host_program(bubblewrap()), "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    argv += ["--hostname", hostname, "--unshare-cgroup-try", "--new-session", "--cap-drop", "ALL"]
+    for capability in CAPABILITIES:
+        argv += ["--cap-add", f"CAP_{capability}"]
+    return argv
+
+
 @contextmanager
 def started(
     root: Root, places: Places, words: Sequence[Word], *, env: Mapping[str, str], seccomp: bytes, owner: int
@@ -105,17 +114,7 @@ def started(
         raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
     descriptors = [order_descriptor(seccomp), order_descriptor(environment(env))]
     try:
-        argv: list[Word] = [
-            places.host_program(bubblewrap()),
-            "--unshare-pid",
-            "--unshare-ipc",
-            "--unshare-uts",
-            "--hostname",
-            "modal",
-        ]
-        argv += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
-        for capability in CAPABILITIES:
-            argv += ["--cap-add", f"CAP_{capability}"]
+        argv = [*isolated(places, hostname="modal"), "--die-with-parent"]
         argv += ["--args", str(descriptors[1]), "--seccomp", str(descriptors[0]), "--bind", MERGED, "/"]
         argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", *words]
         content = order(root, places, argv, owner=owner, processes=MAX_PROCESSES)

@@ -8,12 +8,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from workbench.local_cloud.base.bubblewrap import bubblewrap
 from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs import launcher
 from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python, without_libraries
 from workbench.local_cloud.rootfs.layers import order_descriptor
-from workbench.local_cloud.rootfs.mounting import CAPABILITIES, Places, Word, order
+from workbench.local_cloud.rootfs.mounting import Places, isolated, order
 from workbench.local_cloud.sandboxes.engine.isolation import FS_TOOLS, GUEST
 from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec
 
@@ -45,16 +44,7 @@ def command(
         return str(descriptors[-1])
 
     places = Places()
-    argv: list[Word] = [
-        places.host_program(bubblewrap()),
-        "--unshare-pid",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--unshare-net",
-    ]
-    argv += ["--unshare-cgroup-try", "--hostname", "sandbox", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
-    for capability in CAPABILITIES:
-        argv += ["--cap-add", f"CAP_{capability}"]
+    argv = [*isolated(places, hostname="sandbox"), "--unshare-net", "--as-pid-1"]
     argv += ["--clearenv", "--setenv", "LC_ALL", "C"]  # any other locale is read from the image's files
     argv += ["--info-fd", str(info_fd), "--block-fd", str(block_fd), "--seccomp", data(seccomp)]
     argv += ["--bind", launcher.MERGED, "/", "--proc", "/proc", "--dev", "/dev"]
