@@ -23,6 +23,8 @@ ROOMS = {
     "browser": ("standard/browser/",),
     "soak": ("standard/soak/",),
     "nextjs": ("standard/nextjs/",),  # the application is built once
+    "plugin": ("standard/workbench/test_pytest_plugin.py",),  # sessions of pytest with clouds of their own
+    "parity": ("standard/workbench/test_parity.py",),  # every row on two clouds
 }
 
 

@@ -15,10 +15,10 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from ipaddress import ip_network
 from pathlib import Path
 
-import modal
 import structlog
 
 from workbench.errors import WorkbenchError
@@ -77,9 +77,9 @@ def main() -> int:
 
 
 async def _run(state: State, port: int | None) -> None:
-    if modal.__version__ != SDK_VERSION:
+    if (installed := metadata.version("modal")) != SDK_VERSION:
         raise WrongSdkError(
-            f"modal {modal.__version__} is installed, this local cloud speaks {SDK_VERSION}: "
+            f"modal {installed} is installed, this local cloud speaks {SDK_VERSION}: "
             f"run `pip install modal=={SDK_VERSION}`"
         )
     uid_range()  # raises for a wrong setting before anything is made

@@ -246,7 +246,8 @@ def test_without_isolation_it_refuses(
 
 def test_another_version_of_the_sdk_is_told(own_state: State) -> None:
     code = (
-        "import modal, sys; modal.__version__ = '1.0.0'; import workbench.local_cloud.__main__ as cloud; "
+        "import sys; from importlib import metadata; import workbench.local_cloud.__main__ as cloud; "
+        "metadata.version = lambda name: '1.0.0'; "
         f"sys.argv = ['cloud', '--state', {str(own_state.root)!r}]; sys.exit(cloud.main())"
     )
     done = warm.run("-c", code, env=os.environ)

@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from modal._serialization import serialize_data_format
 from modal_proto import api_pb2
 
 Message = MutableMapping[str, Any]
@@ -41,8 +40,31 @@ def as_input(scope: Message, method: str) -> api_pb2.FunctionInput:
 
 def as_chunk(message: Message) -> api_pb2.DataChunk:
     """Return a message of the client as a chunk of the call's input data."""
-    data = serialize_data_format(message, api_pb2.DATA_FORMAT_ASGI)
-    return api_pb2.DataChunk(data_format=api_pb2.DATA_FORMAT_ASGI, data=data)
+    wire = api_pb2.Asgi()
+    part = getattr(wire, message["type"].replace(".", "_"))
+    part.SetInParent()
+    for field in part.DESCRIPTOR.fields:
+        if message.get(field.name) is not None:
+            setattr(part, field.name, message[field.name])
+    return api_pb2.DataChunk(data_format=api_pb2.DATA_FORMAT_ASGI, data=wire.SerializeToString(deterministic=True))
+
+
+def as_message(data: bytes) -> Message | None:
+    """Return a message of the function from the data of a chunk; None for one that ASGI's core does not know.
+
+    Raises google.protobuf.message.DecodeError.
+    """
+    wire = api_pb2.Asgi.FromString(data)
+    kind = wire.WhichOneof("type")
+    if kind is None:
+        return None
+    part = getattr(wire, kind)
+    message: Message = {"type": kind.replace("_", ".")}
+    for field in part.DESCRIPTOR.fields:
+        if not field.has_presence or part.HasField(field.name):
+            value = getattr(part, field.name)
+            message[field.name] = list(zip(value[::2], value[1::2], strict=False)) if field.name == "headers" else value
+    return message
 
 
 def disconnected(scope: Message) -> Message:

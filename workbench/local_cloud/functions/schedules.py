@@ -3,6 +3,7 @@
 Cron lines are parsed by croniter, because their rules about days, ranges and time zones are complicated.
 """
 
+import pickle
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,7 +11,6 @@ import structlog
 from croniter import croniter
 from croniter.croniter import CroniterError
 from dateutil.relativedelta import relativedelta
-from modal._serialization import serialize_data_format
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
@@ -59,9 +59,7 @@ class Schedules:
 
     def _start(self, function_id: str) -> None:
         call = self._calls.create(function_id, api_pb2.FUNCTION_CALL_INVOCATION_TYPE_ASYNC)
-        payload = api_pb2.FunctionInput(
-            args=serialize_data_format(((), {}), api_pb2.DATA_FORMAT_PICKLE), data_format=api_pb2.DATA_FORMAT_PICKLE
-        )
+        payload = api_pb2.FunctionInput(args=pickle.dumps(((), {})), data_format=api_pb2.DATA_FORMAT_PICKLE)
         self._pools.submit(call.add(0, payload))
         _log.info("schedule.started", function_id=function_id, call_id=call.call_id)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import structlog
 import uvicorn
-from modal._serialization import deserialize_data_format
 from modal_proto import api_pb2
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -31,6 +30,7 @@ from workbench.local_cloud.functions.asgi_scopes import (
     answer,
     as_chunk,
     as_input,
+    as_message,
     close,
     disconnected,
     is_disconnect,
@@ -288,8 +288,8 @@ class Ingress:
             data = (
                 self._read_blob(chunk.data_blob_id) if chunk.WhichOneof("data_oneof") == "data_blob_id" else chunk.data
             )
-            if chunk.data_format == api_pb2.DATA_FORMAT_ASGI:
-                yield deserialize_data_format(data, chunk.data_format, None)
+            if chunk.data_format == api_pb2.DATA_FORMAT_ASGI and (message := as_message(data)) is not None:
+                yield message
 
     async def _leave(self, call: Call, scope: Message) -> None:
         """Tell the function that its client has disconnected, and read what it still sends until it ends."""
