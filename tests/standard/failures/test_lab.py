@@ -31,6 +31,13 @@ def test_a_mode_happens_to_the_obvious_endpoint_and_not_to_ours(wb: Workbench, n
     is_shown(wb.failures, name)
 
 
+@pytest.mark.parametrize("name", ["path-traversal", "duplicate-submit", "stale-git-lock"])
+def test_a_slow_commit_spares_nobody(wb: Workbench, name: str) -> None:
+    """What the naive endpoint leaves to the end of its sandboxes may be kept late: the next job comes after it."""
+    with wb.faults.injected(at="commit", app="failure-lab-naive", delay_s=3):
+        is_shown(wb.failures, name)
+
+
 def is_shown(lab: FailureLab, name: str) -> None:
     result = lab.run(name)
     assert (result.status, result.verdict, result.shown) == ("completed", result.promise, True), str(result)

@@ -4,6 +4,7 @@ An experiment acts on one side at a time and says nothing of the other. `harm` l
 it, `broken` at whether the hardened one kept its promise: both return a sentence, or None.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import JsonValue
 
 from workbench.failures.hops import Harm, Hop
 from workbench.failures.observation import Observation
-from workbench.failures.sides import Side
+from workbench.failures.sides import PATIENCE_S, Side
 from workbench.runs.project import Project
 
 Rule = Mapping[str, Any]
@@ -106,6 +107,16 @@ def running_and_reading(code: str, path: str) -> Act:
     return act
 
 
+def kept(side: Side, project: Project, *, patience_s: float = PATIENCE_S) -> None:
+    """Wait until what a project's jobs have written is kept, which the naive endpoint leaves to its sandboxes' ends."""
+    deadline = time.monotonic() + patience_s
+    while side.alive(project) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+
+
+_LOOK_S = 0.1
+
+
 def of_its_commits(**fault: Any) -> Callable[[Side, Project], tuple[Rule, ...]]:
     """A rule for the commits of the project's sandbox."""
     return lambda side, project: ({"at": "commit", "sandbox": f"{side.sandbox_name(project)}*", **fault},)
@@ -182,8 +193,6 @@ def done(seen: Outcome) -> str | None:
     return None if seen.end.ended == "done" else f"it {seen.end}"
 
 
-KEPT_S = 2.0
-"""The naive endpoint commits nothing: within so long after the end of its sandbox, its files are kept."""
 _LATE_S = 2.5
 
 WRITES = "open('note.txt', 'w').write('kept'); print('written')"

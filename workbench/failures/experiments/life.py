@@ -17,6 +17,7 @@ from workbench.failures.experiments.basics import (
     done,
     file_is,
     first,
+    kept,
     lied,
     of_its_commits,
     of_its_program,
@@ -35,8 +36,11 @@ def _same_key(code: str) -> Act:
 
     def act(side: Side, project: Project) -> Outcome:
         headers = {"Idempotency-Key": f"lab-{project.project_id}"}
-        seen = tuple(side.run(project, code, headers=headers) for _ in range(2))
-        return Outcome(seen, {"file": side.read(project, "count")})
+        seen = []
+        for _ in range(2):
+            seen.append(side.run(project, code, headers=headers))
+            kept(side, project)
+        return Outcome(tuple(seen), {"file": side.read(project, "count")})
 
     return act
 

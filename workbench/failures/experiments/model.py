@@ -3,19 +3,18 @@
 The scripted model gives each side answers of its own, and says which of them were told and which faults struck.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from workbench.deployment.model_answers import Answered
 from workbench.failures.experiments.basics import (
-    KEPT_S,
     Experiment,
     Judge,
     Outcome,
     Turn,
     file_is,
     first,
+    kept,
     lied,
     running,
     same,
@@ -123,7 +122,7 @@ def _full(side: Side, project: Project) -> Outcome:
     """A session that was made, and that no longer fits when it is resumed: twice, since it stays so."""
     with side.model.answers("remembered") as answers:
         made = side.ask(project, answers.prompt("remember"))
-    time.sleep(KEPT_S)
+    kept(side, project)
     with side.model.answers(_TOO_LONG) as answers:
         seen = tuple(side.ask(project, answers.prompt("go on"), resume=made.session) for _ in range(2))
         asked = answers.asked

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from workbench.failures.experiments.basics import (
     COUNTS,
-    KEPT_S,
     WRITES,
     Act,
     Experiment,
@@ -14,6 +13,7 @@ from workbench.failures.experiments.basics import (
     done,
     file_is,
     first,
+    kept,
     lied,
     not_the_file,
     of_its_commits,
@@ -64,7 +64,7 @@ print('git ended with', done.returncode)
 def _killed_git(side: Side, project: Project) -> Outcome:
     """A job whose git is killed in the middle of a commit, and the next job of the project, which commits."""
     killed = side.run(project, _BEGINS_A_COMMIT, timeout_s=3)
-    time.sleep(KEPT_S)
+    kept(side, project)
     seen = (killed, side.run(project, _COMMITS))
     return Outcome(seen, fired={"a git was killed in its commit": int(killed.text == "begun\n")})
 
@@ -80,7 +80,7 @@ print('written')
 def _two_downloads(side: Side, project: Project) -> Outcome:
     """A small file is asked for again and again while somebody downloads a large one."""
     seen = side.run(project, _LEAVES_FILES)
-    time.sleep(KEPT_S)
+    kept(side, project)
     statuses: list[int] = []
     with ThreadPoolExecutor(1) as pool:
         large = pool.submit(side.download, project, "big.bin")

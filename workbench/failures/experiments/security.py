@@ -4,7 +4,7 @@ import secrets
 import threading
 import time
 
-from workbench.failures.experiments.basics import KEPT_S, Experiment, Outcome, done, first, lied, running, same, told
+from workbench.failures.experiments.basics import Experiment, Outcome, done, first, kept, lied, running, same, told
 from workbench.failures.observation import Observation
 from workbench.failures.sides import CANARY, Naive, Side
 from workbench.runs.project import Project
@@ -14,6 +14,7 @@ def _in_a_foreign_project(side: Side, project: Project) -> Outcome:
     """A project's id that leads into somebody else's directory."""
     other = Project.new()
     side.run(other, "open('secret.txt', 'w').write('of somebody else')")
+    kept(side, other)
     ids = {
         "project": f"{project.user_id}/../{other.user_id}/{other.project_id}",
         "project_id": f"../{other.user_id}/{other.project_id}",
@@ -39,9 +40,9 @@ _LOOKS = (
 def _planted(side: Side, project: Project) -> Outcome:
     """A job plants a program in its repository's settings, and then the repository's status is asked for."""
     planted = side.run(project, _PLANTS)
-    time.sleep(KEPT_S)
+    kept(side, project)
     seen = side.git_status(project, _LOOKS)
-    time.sleep(KEPT_S)
+    kept(side, project)
     return Outcome(
         (planted, seen), {"mark": side.read(project, "mark.txt")}, {"the trap was set": planted.exit_code == 0}
     )
