@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from workbench.local_cloud import STATE_VARIABLE, State, StateInUseError, daemon
 
 DEADLINE_S = 300.0
 _END_S = 30.0
+_CLOUD_END_S = 60.0
 _PREFIX = "own-"
 _PROCESS = "workbench.cli.own_cloud_process"  # by its name: it needs a session, which needs the failure lab
 
@@ -94,9 +94,9 @@ def _held(root: Path) -> Iterator[None]:
 
 
 def _remove(root: Path) -> None:
-    with suppress(StateInUseError):
-        daemon.reset(State(root))
-    shutil.rmtree(root, ignore_errors=True)
+    """Remove a state. A cloud in it whose experiment was ended just starts or ends, and is waited for."""
+    with suppress(StateInUseError):  # then the next experiment clears it
+        daemon.reset(State(root), wait_s=_CLOUD_END_S)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ async def _run(state: State, port: int | None) -> None:
     _end_with(os.environ.pop(OWNER_VARIABLE, ""), stop)
     if stop.is_set():
         return  # the owner has ended already
-    with _explained(state.root), state.locked() as run:
+    with _explained(state.root), state.locked(create=False) as run:  # whoever starts us has made it
         janitor = run_mark.start_janitor(run)
         without_overlay = take_private_mounts()  # not before: the janitor must see the directories below the mounts
         try:

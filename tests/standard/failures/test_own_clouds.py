@@ -62,6 +62,16 @@ def test_one_that_takes_too_long_is_ended_with_its_cloud(shared: Path) -> None:
     assert left(shared) == []
 
 
+@pytest.mark.parametrize("begun", ["lock", "cloud.sqlite", "running.json"])
+def test_a_cloud_that_just_starts_is_waited_for(shared: Path, begun: str) -> None:
+    """Whoever is ended while its cloud starts has nobody to stop it: it ends by itself, and its state goes after it."""
+    with own_cloud._state(shared) as root, own_cloud._process(OWN[0], root):
+        wait_until(lambda: (root / begun).exists(), "no cloud was started")
+    assert left(shared) == []
+    wait_until(lambda: naming(str(shared)) == [], "its processes live on")
+    assert left(shared) == []
+
+
 def test_what_breaks_off_there_is_told_and_leaves_nothing(shared: Path) -> None:
     with pytest.raises(OwnCloudFailedError, match="no failure mode 'never-heard-of'"):
         own_cloud.run("never-heard-of", shared, lambda step: None)

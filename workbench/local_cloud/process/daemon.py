@@ -93,14 +93,15 @@ def stop(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
     return True
 
 
-def reset(state: State) -> None:
+def reset(state: State, *, wait_s: float = 0.0) -> None:
     """End the cloud and remove all of its state: apps, secrets, volumes and their history.
 
-    Raises StateInUseError, and removes nothing, when a cloud still uses the directory, such as one that just starts.
+    Raises StateInUseError, and removes nothing, when a cloud uses the directory for `wait_s` seconds more, such as one
+    that just starts or ends.
     """
     stop(state)
     if state.root.is_dir():
-        with state.locked():  # no cloud can start meanwhile
+        with state.locked(wait_s=wait_s):  # no cloud can start meanwhile
             shutil.rmtree(state.root, ignore_errors=True)
 
 

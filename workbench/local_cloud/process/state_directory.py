@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ STATE_VARIABLE = "WORKBENCH_STATE_DIR"
 OWNER_VARIABLE = "WORKBENCH_CLOUD_OWNER"  # a process id: the cloud ends when that process does
 # What `modal setup` may have stored in the user's configuration; beside a token the SDK refuses it, unless it is empty.
 _SIGNED_IN = tuple(f"MODAL_OAUTH_{name}" for name in ("REFRESH_TOKEN", "CLIENT_ID", "CLIENT_SECRET", "JWT_KEY"))
+_LOOK_S = 0.05
 _ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # not root's home, which the users of sandboxes cannot enter
 
 
@@ -137,20 +139,25 @@ class State:
         self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
     @contextmanager
-    def locked(self) -> Iterator[Path]:
-        """Lock the directory while the block runs, and give a new run directory; raises StateInUseError.
+    def locked(self, *, wait_s: float = 0.0, create: bool = True) -> Iterator[Path]:
+        """Lock the directory while the block runs, and give a new run directory.
 
-        Of clouds that no longer run, the processes are ended and the run directories removed.
+        Of clouds that no longer run, the processes are ended and the run directories removed. Raises StateInUseError
+        when another cloud still has the lock after `wait_s` seconds; without `create` FileNotFoundError when the
+        directory is not there.
         """
-        self.create()
+        if create:
+            self.create()
         lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StateInUseError(
-                    f"a local cloud already runs with the state in {self.root}: use it, or run `workbench cloud stop`"
-                ) from error
+            deadline = time.monotonic() + wait_s
+            while not self._taken(lock):
+                if time.monotonic() >= deadline:
+                    raise StateInUseError(
+                        f"a local cloud already runs with the state in {self.root}: "
+                        "use it, or run `workbench cloud stop`"
+                    )
+                time.sleep(_LOOK_S)
             runs = self.root / "run"
             if runs.exists():
                 end_what_is_left(runs)
@@ -163,6 +170,14 @@ class State:
             remove_tree(run)
         finally:
             os.close(lock)
+
+    def _taken(self, lock: int) -> bool:
+        """Take the lock unless somebody has it, or has removed the directory meanwhile."""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(lock), (self.root / "lock").stat())
+        except (BlockingIOError, FileNotFoundError):
+            return False
 
     def credentials(self) -> Credentials:
         """Return the credentials of this directory, which are made if it has none. The lock must be held.
