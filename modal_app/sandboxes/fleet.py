@@ -207,6 +207,7 @@ class Fleet:
         timeouts = self._timeouts
         return await modal.Sandbox.create.aio(
             "python3",
+            "-IS",  # it needs nothing that is installed, and would look for it
             "-c",
             _WATCHDOG,
             str(timeouts.lease_s),
