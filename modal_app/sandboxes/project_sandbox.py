@@ -313,11 +313,12 @@ class ProjectSandbox:
             )
 
             async def feed(stdin: bytes) -> None:
-                for start in range(0, len(stdin), _STDIN_CHUNK_BYTES):
-                    process.stdin.write(stdin[start : start + _STDIN_CHUNK_BYTES])
+                for start in range(0, len(stdin) or 1, _STDIN_CHUNK_BYTES):
+                    end = start + _STDIN_CHUNK_BYTES
+                    process.stdin.write(stdin[start:end])
+                    if end >= len(stdin):  # always: a program whose stdin stays open may wait for more for ever
+                        process.stdin.write_eof()
                     await process.stdin.drain.aio()
-                process.stdin.write_eof()  # always: a program whose stdin stays open may wait for more for ever
-                await process.stdin.drain.aio()
 
             async def read(channel: str, stream: AsyncIterator[bytes]) -> None:
                 async for chunk in pieces(aiter(stream)):
