@@ -3,28 +3,30 @@
 It starts programs for the host, on pipes or on a terminal, reports how they end, and forwards `sync`. First it sends
 the host a listening socket of the sandbox's loopback, at which the host serves the egress proxy. It takes orders only
 from the inherited socket; when that is closed, it ends, and with it every process of the sandbox.
+
+Every sandbox waits for it to start: `contextlib`, `json`, `selectors`, `signal` and `socket` would take longer to
+import than everything else, so it uses what these are made of.
 """
 
 from __future__ import annotations
 
-import contextlib
+import _signal
+import _socket
 import ctypes
 import errno
 import fcntl
-import json
 import os
 import resource
-import selectors
-import signal
-import socket
+import select
 import struct
 import sys
 import termios
 import warnings  # noqa: F401  # of `os.execvpe`
+from _json import encode_basestring_ascii, make_scanner
 
 TYPE_CHECKING = False  # typing itself is a slow import
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Self
 
 SYNC_ADDRESS = "\0workbench-sync"  # abstract, so it exists only in the sandbox's own network namespace
 MAX_MESSAGE = 256 * 1024
@@ -37,6 +39,15 @@ PEER_CREDENTIALS = struct.Struct("iII")  # process, user, group
 MAX_ACCOUNTS = 1 << 20  # bytes that are read of a list of users
 USERS = 65_536  # how many ids there are inside
 ROOT_HOME = "/root"
+DESCRIPTOR_BYTES = 4
+TAKEN_SIGNALS = (
+    _signal.SIGCHLD,
+    _signal.SIGINT,
+    _signal.SIGTERM,
+    _signal.SIGHUP,
+    _signal.SIGPIPE,
+    _signal.SIGXFSZ,
+)
 OOM_SCORE = b"500"  # when memory is used up, the kernel kills programs before this process
 
 
@@ -60,12 +71,12 @@ def main() -> None:
     wake_read, wake_write = os.pipe()
     for descriptor in (wake_read, wake_write):
         os.set_blocking(descriptor, False)
-    signal.set_wakeup_fd(wake_write)
-    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
-    control = socket.socket(fileno=inherited)
-    control.set_inheritable(False)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    _signal.set_wakeup_fd(wake_write)
+    for number in (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, lambda *_: None)
+    control = _socket.socket(fileno=inherited)
+    os.set_inheritable(inherited, False)
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     listener.bind(SYNC_ADDRESS)
     listener.listen(MAX_SYNC_WAITING)
     listener.setblocking(False)
@@ -85,38 +96,72 @@ def keep_to_what_we_have() -> None:
             LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
+class Json:
+    """How `json` reads a text: numbers, texts, lists and dictionaries, nothing else."""
+
+    strict = True
+    object_hook = object_pairs_hook = parse_constant = None
+    parse_float, parse_int = float, int
+
+
+PARSE = make_scanner(Json)
+
+
+class Ignoring:
+    """Ends its block without an error where one of these was raised, like `contextlib.suppress`."""
+
+    def __init__(self, *errors: type[BaseException]) -> None:
+        self.errors = errors
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, self.errors)
+
+
+class Socket(_socket.socket):
+    """A socket that the end of its block closes."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Agent:
     """Serves the host at `control`, and `sync` programs at `listener`; `wake` becomes readable at each signal."""
 
-    def __init__(self, control: socket.socket, listener: socket.socket, wake: int) -> None:
+    def __init__(self, control: _socket.socket, listener: _socket.socket, wake: int) -> None:
         self.control = control
         self.listener = listener
         self.wake = wake
         self.children: dict[int, str] = {}
-        self.syncs: dict[int, socket.socket] = {}
-        self.silent: set[socket.socket] = set()
+        self.syncs: dict[int, _socket.socket] = {}
+        self.silent: dict[int, _socket.socket] = {}
         self.sync_number = 0
-        self.selector = selectors.DefaultSelector()
-        for source in (control, listener, wake):
-            self.selector.register(source, selectors.EVENT_READ)
+        self.poll = select.epoll()
+        for source in (control.fileno(), listener.fileno(), wake):
+            self.poll.register(source, select.EPOLLIN)
 
     def run(self) -> None:
         """Send the proxy's listening socket, then handle orders, syncs and ended children until `control` is closed."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as proxy:
+        with Socket(_socket.AF_INET, _socket.SOCK_STREAM) as proxy:
             proxy.bind(("127.0.0.1", 0))
             proxy.listen(MAX_PROXY_WAITING)
             self.tell({"op": "ready", "uid": os.getuid(), "workdir": self.workdir()}, proxy.fileno())
         while True:
-            for key, _ in self.selector.select():
-                if key.fileobj is self.control:
+            for source, _ in self.poll.poll():
+                if source == self.control.fileno():
                     if not self.obey():
                         return
-                elif key.fileobj is self.listener:
+                elif source == self.listener.fileno():
                     self.accept()
-                elif key.fileobj is self.wake:
+                elif source == self.wake:
                     self.reap()
-                elif isinstance(key.fileobj, socket.socket):
-                    self.hear(key.fileobj)
+                elif source in self.silent:
+                    self.hear(self.silent.pop(source))
 
     def workdir(self) -> str:
         """Make the directory in which programs start, if it is missing; returns why that failed, "" if it did not."""
@@ -127,15 +172,22 @@ class Agent:
         return ""
 
     def tell(self, message: dict[str, object], *descriptors: int) -> None:
-        """Send the host a message, with descriptors."""
-        socket.send_fds(self.control, [json.dumps(message).encode()], descriptors)
+        """Send the host a message of numbers and texts as JSON, with descriptors."""
+        fields = (
+            f'"{name}": {encode_basestring_ascii(value) if isinstance(value, str) else value}'
+            for name, value in message.items()
+        )
+        passed = struct.pack(f"{len(descriptors)}i", *descriptors)
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)] if passed else []
+        self.control.sendmsg([("{" + ", ".join(fields) + "}").encode()], rights)
 
     def obey(self) -> bool:
         """Carry out one order of the host; False when the socket is closed."""
-        data, descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 3)
+        data, passed, _, _ = self.control.recvmsg(MAX_MESSAGE, _socket.CMSG_LEN(3 * DESCRIPTOR_BYTES))
         if not data:
             return False
-        order = json.loads(data)
+        descriptors = [number for _, _, packed in passed for (number,) in struct.iter_unpack("i", whole(packed))]
+        order, _ = PARSE(data.decode(), 0)
         if order["op"] == "exec":
             self.start(order, descriptors)
         elif order["op"] == "kill":
@@ -157,7 +209,7 @@ class Agent:
     def dial(self, number: int, port: int) -> None:
         """Send the host a socket that connects to a port of our loopback; the host waits for the connection itself."""
         try:
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
+            with Socket(_socket.AF_INET, _socket.SOCK_STREAM) as inside:
                 inside.setblocking(False)
                 inside.connect_ex(("127.0.0.1", port))
                 self.tell({"op": "dialled", "number": number}, inside.fileno())
@@ -167,7 +219,7 @@ class Agent:
     def listen(self, number: int, port: int) -> None:
         """Send the host a socket that listens at a port of our loopback, for the host to serve."""
         try:
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inside:
+            with Socket(_socket.AF_INET, _socket.SOCK_STREAM) as inside:
                 inside.bind(("127.0.0.1", port))
                 inside.listen(MAX_PROXY_WAITING)
                 self.tell({"op": "dialled", "number": number}, inside.fileno())
@@ -200,7 +252,7 @@ class Agent:
 
     def reap(self) -> None:
         """Reap all ended processes, and tell the host the exit codes of those that it has started."""
-        with contextlib.suppress(BlockingIOError):
+        with Ignoring(BlockingIOError):
             os.read(self.wake, 4096)
         while True:
             try:
@@ -216,23 +268,23 @@ class Agent:
 
     def accept(self) -> None:
         """Accept a connection of a `sync` program, unless there are too many."""
-        with contextlib.suppress(OSError):
-            peer, _ = self.listener.accept()
+        with Ignoring(OSError):
+            number, _ = self.listener._accept()
+            peer = _socket.socket(fileno=number)
             peer.setblocking(False)
             if len(self.syncs) + len(self.silent) >= MAX_SYNC_WAITING:
                 self.answer(peer, "too many syncs at once: try again")
                 return
-            self.silent.add(peer)
-            self.selector.register(peer, selectors.EVENT_READ)
+            self.silent[number] = peer
+            self.poll.register(number, select.EPOLLIN)
 
-    def hear(self, peer: socket.socket) -> None:
+    def hear(self, peer: _socket.socket) -> None:
         """Read the path from a `sync` program, and ask the host to commit it in the name of the program's exec."""
-        self.selector.unregister(peer)
-        self.silent.discard(peer)
+        self.poll.unregister(peer.fileno())
         name = ""
         try:
             path = peer.recv(4096).decode("utf-8", "replace")
-            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
+            credentials = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, PEER_CREDENTIALS.size)
             name = self.children.get(os.getsid(PEER_CREDENTIALS.unpack(credentials)[0]), "")  # a child leads a session
         except OSError:
             path = ""
@@ -243,11 +295,16 @@ class Agent:
         self.syncs[self.sync_number] = peer
         self.tell({"op": "sync", "number": self.sync_number, "path": path[:4096], "id": name})
 
-    def answer(self, peer: socket.socket, failure: str) -> None:
+    def answer(self, peer: _socket.socket, failure: str) -> None:
         """Send why a sync failed, or a dot if it succeeded, and close the connection."""
-        with contextlib.suppress(OSError):
+        with Ignoring(OSError):
             peer.send(failure.encode("utf-8", "replace")[:4096] or b".")
         peer.close()
+
+
+def whole(packed: bytes) -> bytes:
+    """Return what there is of descriptors, without a last one that was cut off."""
+    return packed[: len(packed) - len(packed) % DESCRIPTOR_BYTES]
 
 
 def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
@@ -263,9 +320,9 @@ def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
         LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # without it, root owns the next file; exec sets it anyway
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
             file.write(OOM_SCORE)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        _signal.set_wakeup_fd(-1)
+        for number in TAKEN_SIGNALS:
+            _signal.signal(number, _signal.SIG_DFL)
         try:
             home = take_user(order.get("user", ""))
             if home and order["env"].get("HOME") == ROOT_HOME:
@@ -325,7 +382,7 @@ def is_id(text: str) -> bool:
 
 def complain(text: str, descriptor: int = 2) -> None:
     """Print a line to stderr."""
-    with contextlib.suppress(OSError):
+    with Ignoring(OSError):
         os.write(descriptor, (text + "\n").encode("utf-8", "replace"))
 
 
@@ -333,11 +390,11 @@ def kill_family(pid: int) -> None:
     """Kill a process group and all its descendants, and repeat that until none is found, at most 20 times."""
     for _ in range(20):
         family = descendants(pid)
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
+        with Ignoring(OSError):
+            os.killpg(pid, _signal.SIGKILL)
         for member in family:
-            with contextlib.suppress(OSError):
-                os.kill(member, signal.SIGKILL)
+            with Ignoring(OSError):
+                os.kill(member, _signal.SIGKILL)
         if not family - {pid}:
             return
 
