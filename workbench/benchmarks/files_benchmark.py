@@ -64,7 +64,7 @@ class _Mounts:
 
     async def run(self, repeat: int) -> list[Figure]:
         """Measure everything in turns."""
-        overlay = not (why_without_overlay(self._root) or take_private_mounts())
+        overlay = not (why_without_overlay(self._root) or take_private_mounts(self._root))
         with contextlib.ExitStack() as stack:
             stack.callback(self._database.close)
             stack.callback(self._content.close)

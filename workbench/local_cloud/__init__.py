@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from workbench.local_cloud.process import daemon as daemon
     from workbench.local_cloud.process import maintenance as maintenance
     from workbench.local_cloud.process.daemon import CloudStartFailedError as CloudStartFailedError
+    from workbench.local_cloud.process.private_mounts import take_private_mounts as take_private_mounts
+    from workbench.local_cloud.process.private_mounts import why_without_overlay as why_without_overlay
     from workbench.local_cloud.process.state_directory import OWNER_VARIABLE as OWNER_VARIABLE
     from workbench.local_cloud.process.state_directory import STATE_VARIABLE as STATE_VARIABLE
     from workbench.local_cloud.process.state_directory import Running as Running
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
     from workbench.local_cloud.store.database import Database as Database
     from workbench.local_cloud.store.names import Objects as Objects
     from workbench.local_cloud.volumes.committed import CommittedVolumes as CommittedVolumes
-    from workbench.local_cloud.volumes.overlay_mounts import take_private_mounts as take_private_mounts
-    from workbench.local_cloud.volumes.overlay_mounts import why_without_overlay as why_without_overlay
     from workbench.local_cloud.volumes.working_copies import WorkingCopies as WorkingCopies
     from workbench.local_cloud.volumes.working_copies import WorkingCopy as WorkingCopy
     from workbench.local_cloud.workspace.handshake import SDK_VERSION as SDK_VERSION
@@ -96,8 +96,8 @@ _HOMES = {
     "remove_tree": "base.guest_directories",
     "start_of": "base.host_processes",
     "system_python": "base.system_root",
-    "take_private_mounts": "volumes.overlay_mounts",
-    "why_without_overlay": "volumes.overlay_mounts",
+    "take_private_mounts": "process.private_mounts",
+    "why_without_overlay": "process.private_mounts",
     "uid_range": "sandboxes.engine.host_users",
 }
 

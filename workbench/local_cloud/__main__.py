@@ -26,13 +26,13 @@ from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.descriptors import raise_limit
 from workbench.local_cloud.process import run_mark
 from workbench.local_cloud.process.cloud import LocalCloud
+from workbench.local_cloud.process.private_mounts import take_private_mounts
 from workbench.local_cloud.process.state_directory import OWNER_VARIABLE, State, StateInUseError
 from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
 from workbench.local_cloud.sandboxes.engine.host_users import UidRangeError, uid_range
 from workbench.local_cloud.server.grpc_server import PortInUseError
 from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.damage import StateError
-from workbench.local_cloud.volumes.overlay_mounts import take_private_mounts
 from workbench.local_cloud.workspace.handshake import SDK_VERSION
 
 TEST_NETWORKS_VARIABLE = "WORKBENCH_EGRESS_TEST_NETWORKS"  # private CIDR ranges that sandboxes may reach, for tests
@@ -91,7 +91,7 @@ async def _run(state: State, port: int | None) -> None:
         return  # the owner has ended already
     with _explained(state.root), state.locked(create=False) as run:  # whoever starts us has made it
         janitor = run_mark.start_janitor(run)
-        without_overlay = take_private_mounts()  # not before: the janitor must see the directories below the mounts
+        without_overlay = take_private_mounts(run)  # not before: the janitor must see the directories below the mounts
         try:
             damage.check(state.root)
             credentials = state.credentials()

@@ -122,7 +122,14 @@ class LocalCloud:
         blocks = VolumeRoutes(content, links)
         why = without_overlay or overlay_mounts.why_unusable(run)
         _log.info("cloud.volumes", mounted_by="copies" if why else "overlay", why=why)
-        copies = WorkingCopies(run / "copies", committed, content, may_commit=self._may_commit, overlay=not why)
+        copies = WorkingCopies(
+            run / "copies",
+            committed,
+            content,
+            may_commit=self._may_commit,
+            overlay=not why,
+            copies_small=not overlay_mounts.RENAMES_DIRECTORIES,
+        )
         self._stack.callback(copies.close)
         self._engine = Engine(run / "sandboxes", clock)
         self._apps = Apps(database)

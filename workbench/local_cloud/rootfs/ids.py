@@ -11,6 +11,9 @@ import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from workbench.local_cloud.rootfs import user_namespace
 
 IDS_VARIABLE = "WORKBENCH_IMAGE_IDS"
 COUNT = 65_536
@@ -33,9 +36,10 @@ class Ids:
         """The host's user id that root inside has."""
         return self.uid[0][1]
 
-    def as_json(self) -> dict[str, list[list[int]]]:
-        """Return the rows as the launcher reads them."""
-        return {"uid": [list(row) for row in self.uid], "gid": [list(row) for row in self.gid]}
+    def as_json(self) -> dict[str, Any]:
+        """Return the rows as the launcher reads them, and where it asks for them to be mapped."""
+        rows = {"uid": [list(row) for row in self.uid], "gid": [list(row) for row in self.gid]}
+        return {**rows, "at": user_namespace.maps_at()}
 
 
 @cache

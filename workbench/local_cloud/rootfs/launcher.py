@@ -30,6 +30,7 @@ EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 AT_FDCWD = -100
 PR_SET_PDEATHSIG = 1
 SIGKILL = 9
+ASK_S = 20  # for the local cloud to write the map of ids
 PLACE = "/mnt"  # where the merged root is, on a file system in memory that only this namespace sees
 MERGED = f"{PLACE}/root"
 OWN = ("proc", "dev")  # at the top, what bubblewrap mounts there itself: no image's and no host's file
@@ -112,12 +113,12 @@ def own_threads() -> int:
     return found
 
 
-def enter(ids: dict[str, list[list[int]]], *, owner: int | None) -> None:
+def enter(ids: dict[str, Any], *, owner: int | None) -> None:
     """Move this process into a user and a mount namespace of its own, in which it is root.
 
     `ids` are rows of (first id inside, first id outside, how many) for "uid" and "gid". `owner` is the unprivileged
-    user that owns the namespace when the caller is root; None otherwise, and then `newuidmap` writes the map. Raises
-    LaunchError, OSError.
+    user that owns the namespace when the caller is root; None otherwise, and then the map is written by who listens at
+    `ids["at"]`, or by `newuidmap` if that is empty. Raises LaunchError, OSError.
     """
     parent = os.getppid()
     ready_read, ready_write = os.pipe()
@@ -128,7 +129,10 @@ def enter(ids: dict[str, list[list[int]]], *, owner: int | None) -> None:
         try:
             os.close(ready_write)
             if os.read(ready_read, 1) == b".":
-                write_maps(this, ids, as_root=owner is not None)
+                if owner is None and ids["at"]:
+                    ask_for_maps(this, ids["at"])
+                else:
+                    write_maps(this, ids, as_root=owner is not None)
                 code = 0
         except BaseException as error:  # noqa: BLE001  # a forked child must not return into the caller
             os.write(2, f"{error}\n".encode("utf-8", "replace"))
@@ -163,19 +167,37 @@ def die_with(parent: int) -> None:
         raise LaunchError("the local cloud has ended")
 
 
-def write_maps(pid: int, ids: dict[str, list[list[int]]], *, as_root: bool) -> None:
-    """Give a process that waits in a new user namespace its ids. Raises OSError, LaunchError."""
-    for kind, rows in ids.items():
+def write_maps(pid: int, ids: Any, *, as_root: bool) -> None:
+    """Give a process that waits in a new user namespace its ids. Raises OSError, LaunchError.
+
+    `as_root` is for who has the rights to it in the namespace above; else `newuidmap` has them.
+    """
+    for kind in ("uid", "gid"):
         if as_root:
             with open(f"/proc/{pid}/{kind}_map", "wb", buffering=0) as file:
-                file.write("\n".join(" ".join(map(str, row)) for row in rows).encode())
+                file.write("\n".join(" ".join(map(str, row)) for row in ids[kind]).encode())
         else:
-            words = [str(number) for row in rows for number in row]
+            words = [str(number) for row in ids[kind] for number in row]
             import subprocess  # only an ordinary user waits for it
 
             done = subprocess.run([f"new{kind}map", str(pid), *words], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise LaunchError(done.stderr.strip()[:300])
+
+
+def ask_for_maps(pid: int, place: str) -> None:
+    """Have the local cloud, which has the rights to it, give a process its ids. Raises OSError, LaunchError."""
+    import socket  # only an ordinary user waits for it
+
+    directory, _, name = place.rpartition("/")
+    opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ASK_S)
+        connection.connect(f"/proc/self/fd/{opened}/{name}")
+        connection.sendall(str(pid).encode())
+        said = connection.recv(300)
+    if said != b".":
+        raise LaunchError(said.decode("utf-8", "replace") or "the local cloud has ended")
 
 
 def merge(lower: list[str], upper: str, work: str) -> None:

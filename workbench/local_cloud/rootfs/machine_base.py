@@ -10,10 +10,10 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.local_cloud.rootfs import user_namespace
 from workbench.local_cloud.rootfs.ids import COUNT
 
 DPKG = Path("/var/lib/dpkg")
@@ -117,13 +117,9 @@ def files(chosen: Iterable[Package]) -> Iterator[str]:
 
 def owners(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Return (user id, group id) of those paths that do not belong to root."""
-    found = {}
-    for path in paths:
-        with suppress(OSError):
-            status = Path(path).lstat()
-            if (status.st_uid, status.st_gid) != (0, 0) and max(status.st_uid, status.st_gid) < COUNT:
-                found[path] = (status.st_uid, status.st_gid)
-    return found
+    every = list(paths)
+    found = zip(every, user_namespace.owners(every), strict=True)
+    return {path: owner for path, owner in found if owner is not None and owner != (0, 0) and max(owner) < COUNT}
 
 
 def alternatives(paths: set[str]) -> Iterator[tuple[str, str]]:

@@ -224,6 +224,16 @@ class CommittedVolumes:
         )
         return int(row["size"] or 0) if row is not None else 0
 
+    def extent_below(self, volume_id: str, path: str, *, at_most: int) -> tuple[int, int]:
+        """Return (how many entries, their bytes) below a directory; no more than `at_most` entries are looked at."""
+        low, high = _below(path) if path else ("", "\U0010ffff")
+        row = self._db.one(
+            "SELECT COUNT(*) AS entries, SUM(size) AS size FROM "
+            "(SELECT size FROM volume_entries WHERE volume_id=? AND path>? AND path<? LIMIT ?)",
+            (volume_id, low, high, at_most),
+        )
+        return (0, 0) if row is None else (int(row["entries"]), int(row["size"] or 0))
+
     def prune(self, volume_id: str, oldest: int) -> int:
         """Delete the commits before the commit `oldest`, and return how many they were. Later ones stay readable."""
         with self._db.transaction(durable=True):

@@ -2,19 +2,19 @@
 
 Why a mount namespace of the cloud's own: what is mounted there is bound into sandboxes and containers by its path, as
 any directory is, and the kernel removes it with the last process of the namespace, also after SIGKILL. The host's table
-of mounts never has any of it. Needs root: an ordinary user could mount only inside of each sandbox's own namespace.
+of mounts never has any of it. An ordinary user's cloud is in a user namespace of its own as well: there it may mount.
 
-The mounts have the kernel's `trusted` attributes, which no guest can set or read, and redirect_dir, so that a job may
-rename directories of an earlier run. `volatile` is not optional: without it, the end of a mount waits for the whole
-disk. What is committed is synced by the store.
+Root's mounts have the kernel's `trusted` attributes, which no guest can set or read, and redirect_dir, so that a job
+may rename directories of an earlier run. A user namespace has `user` attributes instead, which the kernel keeps apart
+from a guest's own, and cannot have redirect_dir: the rename of such a directory fails (EXDEV), as between two disks.
+`volatile` is not optional: without it, the end of a mount waits for the whole disk. What is committed is synced by the
+store.
 """
 
 import ctypes
 import errno
 import os
 import stat
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -26,8 +26,10 @@ from workbench.local_cloud.base.errors import failed_precondition
 from workbench.local_cloud.base.host_processes import family
 from workbench.local_cloud.volumes.open_files import holders, sentence
 
-OPAQUE, REDIRECT = "trusted.overlay.opaque", "trusted.overlay.redirect"
-_OWN_PREFIX = "trusted.overlay."  # the kernel's notes of an overlay
+RENAMES_DIRECTORIES = os.geteuid() == 0  # whether a job can rename a directory that the layers have
+_OWN_PREFIX = "trusted.overlay." if RENAMES_DIRECTORIES else "user.overlay."  # the kernel's notes of an overlay
+_ESCAPED_PREFIX = _OWN_PREFIX + "overlay."  # what the kernel makes of a guest's attribute of such a name
+OPAQUE, REDIRECT = _OWN_PREFIX + "opaque", _OWN_PREFIX + "redirect"
 _CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
 _MS_NOSUID, _MS_NODEV, _MS_MOVE, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x2000, 0x4000, 1 << 19
 _MNT_DETACH, _MNT_EXPIRE, _UMOUNT_NOFOLLOW = 2, 4, 8
@@ -35,27 +37,16 @@ _OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442  # the sa
 _OPEN_TREE_CLONE, _MOVE_MOUNT_BENEATH, _F_EMPTY_PATH, _T_EMPTY_PATH = 1, 0x200, 0x4, 0x40
 _MOUNT_ATTR_RDONLY, _AT_EMPTY_PATH, _AT_FDCWD = 0x1, 0x1000, -100
 _RESOLVE_NO_LINKS = 0x02 | 0x04  # neither magic nor other ones
-_SETTINGS = "redirect_dir=on,index=off,metacopy=off,volatile"
-_TRY_S = 30
-_NOT_ROOT = "the local cloud is not started by root, and only root may mount for all sandboxes"
+_SETTINGS = "redirect_dir=on,index=off,metacopy=off,volatile" if RENAMES_DIRECTORIES else "userxattr,volatile"
 
 _T = TypeVar("_T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def take_private_mounts() -> str:
-    """Give this process mounts of its own, which the host's do not get; returns why that is not possible, "" if it is.
-
-    To be called in the main thread before any other is started. Mounts of the host still appear here.
-    """
-    if os.geteuid() != 0:
-        return _NOT_ROOT
-    try:
-        _call("unshare", _CLONE_NEWNS)
-        _call("mount", None, b"/", None, _MS_REC | _MS_SLAVE, None)
-    except OSError as error:
-        return f"the kernel does not let this process have mounts of its own ({error.strerror})"
-    return ""
+def unshare() -> None:
+    """Give this process mounts of its own, if it is root; what the host mounts still appears. Raises OSError."""
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", None, b"/", None, _MS_REC | _MS_SLAVE, None)
 
 
 def why_unusable(directory: Path) -> str:
@@ -72,33 +63,23 @@ def why_unusable(directory: Path) -> str:
 
 def _tried(place: Path) -> str:
     """Use an overlay in an empty directory; returns what is not as it should be, "" if all is. Raises OSError."""
-    for name in ("lower/d", "upper", "work", "tree"):
+    for name in ("lower/d", "lower/r", "upper", "work", "tree"):
         (place / name).mkdir(parents=True)
-    (place / "lower/d/f").write_text("f")
+    (place / "lower/f").write_text("f")
     mount(place, ["lower"], "upper", "work", "tree")
     try:
-        (place / "tree/d").rename(place / "tree/e")
-        (place / "tree/e/f").unlink()
+        (place / "tree/f").unlink()
+        (place / "tree/r").rmdir()
+        (place / "tree/r").mkdir()
+        if RENAMES_DIRECTORIES:
+            (place / "tree/d").rename(place / "tree/e")
     finally:
         unmount(place / "tree")
-    if not is_whiteout((place / "upper/d").lstat()) or os.getxattr(place / "upper/e", REDIRECT) != b"d":
+    if not is_whiteout((place / "upper/f").lstat()) or os.getxattr(place / "upper/r", OPAQUE) != b"y":
+        return "the overlay of the kernel does not note what is removed as expected"
+    if RENAMES_DIRECTORIES and os.getxattr(place / "upper/e", REDIRECT) != b"d":
         return "the overlay of the kernel does not note renamed directories as expected"
     return ""
-
-
-def why_without_overlay(directory: Path) -> str:
-    """Like `take_private_mounts` and `why_unusable`, for a process that keeps its own mounts: another one tries it."""
-    program = (
-        "import sys; from pathlib import Path; from workbench.local_cloud.volumes import overlay_mounts as tried; "
-        "sys.stdout.write(tried.take_private_mounts() or tried.why_unusable(Path(sys.argv[1])))"
-    )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(directory)], capture_output=True, text=True, timeout=_TRY_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"it could not be tried ({error})"
-    return done.stdout
 
 
 def mount(root: Path, lowers: Sequence[str], upper: str, work: str, target: str) -> None:
@@ -232,7 +213,7 @@ def attributes(path: str) -> dict[str, bytes]:
 
 def is_own(attribute: str) -> bool:
     """Whether an extended attribute is a note of the kernel's overlay, which no guest can make."""
-    return attribute.startswith(_OWN_PREFIX)
+    return attribute.startswith(_OWN_PREFIX) and not attribute.startswith(_ESCAPED_PREFIX)
 
 
 def _in_thread(work: Callable[[], _T]) -> _T:

@@ -29,6 +29,7 @@ from workbench.local_cloud.volumes.reusable_directories import ReusableDirectori
 from workbench.local_cloud.volumes.scan import Keep, Scan, ScanLimits
 
 _T = TypeVar("_T")
+_SMALL_ENTRIES, _SMALL_BYTES = 2_000, 64 * 1024**2  # see `copies_small`
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # with any other error the file may exist
 MayCommit = Callable[[str, str], Awaitable[bool]]  # (author, sub-path); False: acknowledge the commit, publish nothing
 
@@ -68,11 +69,13 @@ class WorkingCopies:
         limits: ScanLimits | None = None,
         may_commit: MayCommit = _always,
         overlay: bool = False,
+        copies_small: bool = False,
     ) -> None:
         """Make `root` and remove what is in it. `may_commit` is awaited before each commit, which it can suppress.
 
         With `overlay`, mounts are overlays, whose layers are in a directory beside `root`: only for a process with
-        private mounts, and where `overlay_mounts.why_unusable` finds nothing.
+        private mounts, and where `overlay_mounts.why_unusable` finds nothing. With `copies_small`, a small directory is
+        copied all the same.
         """
         self._root = root
         self._committed = committed
@@ -88,6 +91,7 @@ class WorkingCopies:
         if overlay:
             layers = root.with_name(f"{root.name}-layers")
             self._layers = Layers(layers, committed, content)
+        self._copies_small = copies_small
 
     def close(self) -> None:
         """Remove the mounts that are left, and wait for work in the background. Idempotent."""
@@ -144,7 +148,7 @@ class WorkingCopies:
 
     def _tree(self, place: Place, holds_mounts: bool) -> MountedTree:
         """Make the directory of a mount, still without its files."""
-        if self._layers is not None and not holds_mounts:
+        if self._layers is not None and not holds_mounts and not (self._copies_small and self._is_small(place)):
             return OverlayTree(
                 self._holder(place), place, self._committed, self._content, self._layers, limits=self._limits
             )
@@ -160,6 +164,11 @@ class WorkingCopies:
             known=spare.known if spare is not None else {},
             limits=self._limits,
         )
+
+    def _is_small(self, place: Place) -> bool:
+        """Whether copying the files of a place takes a moment only."""
+        entries, size = self._committed.extent_below(place.volume_id, place.sub_path, at_most=_SMALL_ENTRIES + 1)
+        return entries <= _SMALL_ENTRIES and size <= _SMALL_BYTES
 
     def _holder(self, place: Place) -> Path:
         """Make a directory that only the owner of the mount in it may pass, whatever mode the guest gives its tree."""
