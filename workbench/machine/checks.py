@@ -5,6 +5,7 @@ isolation also come from the local cloud.
 """
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -158,7 +159,10 @@ def _volumes(state: State) -> Outcome:
     why = why_without_overlay(state.nearest)
     if why:
         return Outcome("info", f"each mount copies all files of its directory: {why}")
-    return Outcome("ok", "mounts are overlays: their cost follows what a job writes, not the size of a project")
+    exception = "" if os.geteuid() == 0 else "; small directories are copied, and those of others cannot be renamed"
+    return Outcome(
+        "ok", f"mounts are overlays: their cost follows what a job writes, not the size of a project{exception}"
+    )
 
 
 def _claude(_: State) -> Outcome:

@@ -18,3 +18,11 @@ def test_what_keeps_its_owner_out_is_committed_by_an_ordinary_user_too() -> None
 def test_mounts_of_an_ordinary_user_are_overlays_that_behave_as_root_s_do() -> None:
     tests = ("tests/quick/local_cloud/volumes/test_overlay.py", "tests/quick/local_cloud/volumes/test_model.py")
     assert run_as_ordinary_user(*tests, "tests/standard/local_cloud/test_overlay_mounts.py", timeout_s=580) > 30
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_the_cloud_of_an_ordinary_user_keeps_its_ids_in_a_user_namespace(with_ids: bool) -> None:
+    test = "tests/quick/local_cloud/rootfs/test_user_namespace.py"
+    assert run_as_ordinary_user(test, with_ids=with_ids) >= (3 if with_ids else 2)
