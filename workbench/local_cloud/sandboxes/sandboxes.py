@@ -1,8 +1,9 @@
 """Sandboxes as Modal has them: ids, names, tags, timeouts, volumes and results. The engine runs their processes."""
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from workbench.local_cloud.sandboxes.preparation import LayOut, Preparation
 from workbench.local_cloud.sandboxes.sandbox_records import ENTRYPOINT_EXEC_ID, Record, author_of
 from workbench.local_cloud.volumes.mounted_tree import SeenAt
 from workbench.local_cloud.volumes.open_files import holders, sentence
-from workbench.local_cloud.volumes.working_copies import WorkingCopies
+from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ OnOutput = Callable[[Record, "api_pb2.FileDescriptor.ValueType", list[str]], Non
 
 FINISHED_KEPT = 200
 _ATTEMPTS_TO_END = 3
+_REMOVALS_S = 30.0  # for the files of sandboxes when the cloud ends; the next one removes what is left then
 _REFUSALS_LOGGED = 100  # per sandbox: a job must not be able to flood the log
 
 
@@ -86,6 +88,7 @@ class Sandboxes:
         self._records: dict[str, Record] = {}
         self._by_task: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._removals: set[asyncio.Future[None]] = set()
         self._without_output: set[str] = set()  # ids of ended sandboxes whose output was discarded
         self.descriptors = Descriptors()
         self._ledger = ledger
@@ -279,6 +282,8 @@ class Sandboxes:
         for record in self.all():
             if record.sandbox is not None:
                 await self._engine.discard(record.sandbox)
+        if self._removals:
+            await asyncio.wait(self._removals, timeout=_REMOVALS_S)
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
@@ -317,20 +322,34 @@ class Sandboxes:
                     _log.error("sandbox.end_incomplete", sandbox_id=record.sandbox_id, exc_info=error)
                     self._notice(record, f"{what}: {error}")
         finally:
-            for copy in record.mounts.values():
-                await copy.discard()
-            if record.root is not None:
-                await self._layers.close(record.root)
-            if record.files is not None:
-                await asyncio.to_thread(shutil.rmtree, record.files, ignore_errors=True)
-            self._users.release(record.sandbox_id)
             exceeded = record.sandbox.exceeded if record.sandbox is not None else None
             record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=str(exceeded or ""))
             record.finished_at = self._clock.time()
             self.note(record)
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)
+            self._removals.add(removal := asyncio.ensure_future(self._remove(record)))
+            removal.add_done_callback(self._removals.discard)
         self._spawn(self._forget_oldest())
+
+    async def _remove(self, record: Record) -> None:
+        """Remove the files of a sandbox that has ended, which nobody has to wait for: all that matters is committed."""
+        for copy in record.mounts.values():
+            with self._logged(record):
+                await copy.discard()
+        if record.root is not None:
+            with self._logged(record):
+                await self._layers.close(record.root)
+        if record.files is not None:
+            await asyncio.to_thread(shutil.rmtree, record.files, ignore_errors=True)
+        self._users.release(record.sandbox_id)
+
+    @contextlib.contextmanager
+    def _logged(self, record: Record) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # the rest must be removed, too; the next start removes what is left
+            _log.error("sandbox.not_removed", sandbox_id=record.sandbox_id, exc_info=error)
 
     async def _make_room(self) -> None:
         """Discard the output of ended sandboxes, oldest end first, until there are descriptors for another sandbox."""
@@ -366,6 +385,12 @@ async def _close_connections(record: Record) -> None:
 
 
 async def _commit_last(record: Record) -> None:
-    for copy in record.mounts.values():
+    """Commit every mount, all that can be; then raise what one of them has raised, if any has."""
+
+    async def last(copy: WorkingCopy) -> None:
         await copy.commit(f"{author_of(record)} (final)")
-        await copy.release()
+        await copy.give_up()
+
+    for failure in await asyncio.gather(*map(last, record.mounts.values()), return_exceptions=True):
+        if failure is not None:
+            raise failure

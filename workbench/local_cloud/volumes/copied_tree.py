@@ -38,7 +38,7 @@ class CopiedTree:
         self._reusable = reusable
         self._known = known
         self._limits = limits
-        self._laid_out = False
+        self._laid_out = self._is_kept = False
         scratch = holder / "scratch"
         for directory in (self.path, scratch):
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -71,14 +71,14 @@ class CopiedTree:
         self._laid_out = True
         return head
 
-    def release(self) -> None:
+    def give_up(self) -> None:
         """See `MountedTree`."""
         found = self.scan(None)
-        if found.changes or found.skipped or not is_plain(self.path):
-            self.remove()
-        else:
+        if not found.changes and not found.skipped and is_plain(self.path):
             self._reusable.keep(self._place, ReusableDirectory(self._holder, found.known))
+            self._is_kept = True
 
     def remove(self) -> None:
         """See `MountedTree`."""
-        remove_tree(self._holder)
+        if not self._is_kept:
+            remove_tree(self._holder)

@@ -47,8 +47,8 @@ class MountedTree(Protocol):
         open where it is seen, and OSError.
         """
 
-    def release(self) -> None:
-        """Remove the directory, and keep what the next mount of the same place can use. Nobody may use it any more."""
+    def give_up(self) -> None:
+        """Keep what the next mount of the same place can use; `remove` must follow. Nobody may use it any more."""
 
     def remove(self) -> None:
         """Remove the directory. Idempotent."""

@@ -105,7 +105,7 @@ class OverlayTree:
         self._stack, self._known, self._commits = stack, known, set()
         return max(head, stack.head)
 
-    def release(self) -> None:
+    def give_up(self) -> None:
         """See `MountedTree`."""
         found, _ = self._scan(None)
         overlay_mounts.unmount(self.path)
@@ -113,7 +113,6 @@ class OverlayTree:
             assert self._stack is not None
             commits = self._commits
             self._all_layers.adopt(self._stack, self._upper, commits, entries=self._total, size=self._size)
-        self.remove()
 
     def remove(self) -> None:
         """See `MountedTree`."""

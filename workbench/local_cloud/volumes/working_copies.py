@@ -235,7 +235,7 @@ class WorkingCopy:
         self._head = 0
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Task[object]] = set()
-        self._discarded = False
+        self._ended = self._discarded = False
 
     @property
     def layers(self) -> BelowWritten | None:
@@ -272,9 +272,17 @@ class WorkingCopy:
         """
         await self._run(lambda: self._reload(seen_at))
 
+    async def give_up(self) -> None:
+        """Keep the directory for reuse if possible; `discard` must follow. Only for a copy whose guest has ended.
+
+        The next mount finds what is kept from here on. Later operations raise CloudError. Idempotent.
+        """
+        await self._run(self._give_up)
+
     async def release(self) -> None:
         """Like `discard`, but keep the directory for reuse if possible. Only for a copy whose guest has ended."""
-        await self._run(self._release)
+        await self.give_up()
+        await self.discard()
 
     async def discard(self) -> None:
         """Remove the directory; later operations raise CloudError. Idempotent."""
@@ -347,18 +355,18 @@ class WorkingCopy:
         self._refuse_discarded()
         self._head = self._tree.show_newest(seen_at)
 
-    def _release(self) -> None:
-        if not self._discarded:
-            self._tree.release()
-            self._discarded = True
+    def _give_up(self) -> None:
+        if not self._ended:
+            self._tree.give_up()
+            self._ended = True
 
     def _discard(self) -> None:
         if not self._discarded:
             self._tree.remove()
-            self._discarded = True
+            self._ended = self._discarded = True
 
     def _refuse_discarded(self) -> None:
-        if self._discarded:
+        if self._ended:
             raise failed_precondition("This mount of the volume has ended, with the sandbox or container that had it.")
 
 

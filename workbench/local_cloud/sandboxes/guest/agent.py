@@ -10,7 +10,7 @@ import than everything else, so it uses what these are made of.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # the types of `signal`'s own part are not published
 import _socket
 import ctypes
 import errno
@@ -104,7 +104,7 @@ class Json:
     parse_float, parse_int = float, int
 
 
-PARSE = make_scanner(Json)
+PARSE = make_scanner(Json)  # type: ignore[arg-type]  # it takes whatever has these attributes
 
 
 class Ignoring:
@@ -269,7 +269,7 @@ class Agent:
     def accept(self) -> None:
         """Accept a connection of a `sync` program, unless there are too many."""
         with Ignoring(OSError):
-            number, _ = self.listener._accept()
+            number, _ = self.listener._accept()  # type: ignore[attr-defined]  # what `socket` itself calls
             peer = _socket.socket(fileno=number)
             peer.setblocking(False)
             if len(self.syncs) + len(self.silent) >= MAX_SYNC_WAITING:
