@@ -45,30 +45,31 @@ class Sweeper:
 
     async def sweep(self) -> dict[str, int]:
         """Make one sweep; returns how many `runs`, `sandboxes` and `archives` it has ended or removed."""
+        look = Look(self._records, self._pulse)
         counts = {
-            "runs": await self._sweep_runs(),
-            "sandboxes": await self._sweep_sandboxes(),
+            "runs": await self._sweep_runs(look),
+            "sandboxes": await self._sweep_sandboxes(look),
             "archives": await self._sweep_archives(),
         }
         _log.info("sweep.end", **counts)
         return counts
 
-    async def _sweep_runs(self) -> int:
+    async def _sweep_runs(self, seen: "Look") -> int:
         """Close runs whose owner is dead, and archive runs that their owner could not archive; returns how many."""
         limit = asyncio.Semaphore(_AT_ONCE)
 
         async def look(run_id: str) -> int:
             async with limit:
                 try:
-                    return await self._look_at_run(run_id)
+                    return await self._look_at_run(run_id, seen)
                 except (*PLATFORM_ERRORS, AssertionError) as error:
                     _log.warning("sweep.run_failed", run_id=run_id, reason=f"{type(error).__name__}: {error}"[:300])
                     return 0
 
         return sum(await asyncio.gather(*(look(run_id) for run_id in await self._records.under_way())))
 
-    async def _look_at_run(self, run_id: str) -> int:
-        record = await self._records.get(run_id)
+    async def _look_at_run(self, run_id: str, seen: "Look") -> int:
+        record = await seen.record(run_id)
         if record is None:
             if _age_s(run_id) > self._timeouts.lease_s + self._timeouts.sweep_margin_s:
                 await self._records.settle(run_id)
@@ -78,35 +79,35 @@ class Sweeper:
             return 0
         waited_s = time.time() - record.ended_at_ms / 1000
         margin_s = self._timeouts.sweep_margin_s
-        if record.state == "ended" and waited_s < margin_s and not await self._pulse.is_dead(record.owner):
+        if record.state == "ended" and waited_s < margin_s and not await seen.is_dead(record.owner):
             return 0  # its owner lives and is about to archive it
-        if record.state == "open" and not await self._pulse.is_dead(record.owner):
+        if record.state == "open" and not await seen.is_dead(record.owner):
             return 0
         await self._closer.close(record)
         return 1
 
-    async def _sweep_sandboxes(self) -> int:
-        first = [sandbox.object_id for sandbox, tags in await self._fleet.all() if await self._is_unowned(tags)]
+    async def _sweep_sandboxes(self, seen: "Look") -> int:
+        first = [sandbox.object_id for sandbox, tags in await self._fleet.all() if await self._is_unowned(tags, seen)]
         if not first:
             return 0
         await asyncio.sleep(self._timeouts.lease_s / 2)
-        ended = 0
+        ended, again = 0, Look(self._records, self._pulse)
         for sandbox, tags in await self._fleet.all():
-            if sandbox.object_id in first and await self._is_unowned(tags):
+            if sandbox.object_id in first and await self._is_unowned(tags, again):
                 _log.warning("sweep.sandbox", sandbox_id=sandbox.object_id, run_id=tags.get(RUN_TAG))
                 await self._fleet.end(sandbox)
                 ended += 1
         return ended
 
-    async def _is_unowned(self, tags: dict[str, str]) -> bool:
+    async def _is_unowned(self, tags: dict[str, str], seen: "Look") -> bool:
         run_id = tags.get(RUN_TAG)
         if run_id is None:
             return False  # the sandbox belongs to no run
-        record = await self._records.get(run_id)
+        record = await seen.record(run_id)
         if record is None:
             return _age_s(run_id) > self._timeouts.start_s + self._timeouts.sweep_margin_s
         if record.state == "open":
-            return await self._pulse.is_dead(record.owner)
+            return await seen.is_dead(record.owner)
         if record.action == "prewarm" and record.outcome == "done":
             return await self._is_unused(record)
         return time.time() - record.ended_at_ms / 1000 > self._timeouts.sweep_margin_s
@@ -132,6 +133,29 @@ class Sweeper:
                     await self._records.expire(record)
                 removed += 1
         return removed
+
+
+class Look:
+    """What one look sees: each record and each owner is asked for once, however many runs and sandboxes they have."""
+
+    def __init__(self, records: Records, pulse: Pulse) -> None:
+        self._records = records
+        self._pulse = pulse
+        self._seen: dict[str, RunRecord | None] = {}
+        self._dead: dict[str, asyncio.Task[bool]] = {}
+
+    async def record(self, run_id: str) -> RunRecord | None:
+        """A run's record, None when there is none. Platform errors are raised."""
+        if run_id not in self._seen:
+            self._seen[run_id] = await self._records.get(run_id)
+        return self._seen[run_id]
+
+    async def is_dead(self, owner: str) -> bool:
+        """Whether an owner is dead. Platform errors are raised; then it is asked for again."""
+        asked = self._dead.get(owner)
+        if asked is None or (asked.done() and asked.exception() is not None):
+            asked = self._dead[owner] = asyncio.create_task(self._pulse.is_dead(owner))
+        return await asyncio.shield(asked)
 
 
 def _age_s(run_id: str) -> float:

@@ -38,6 +38,7 @@ while True:
     patience = lease
 """
 _LIST_S = 20.0
+_TAGS_AT_ONCE = 8
 _REQUESTED_MB = 128  # the platform's default; what is used beyond it is paid for as it is used
 
 
@@ -159,12 +160,17 @@ class Fleet:
 
     async def all(self) -> list[tuple[modal.Sandbox, dict[str, str]]]:
         """Every live sandbox of the app, each with its tags. Platform errors are raised."""
-        found = []
-        async with asyncio.timeout(_LIST_S):
-            async for sandbox in modal.Sandbox.list.aio(app_id=self._platform.app.app_id):
+        limit = asyncio.Semaphore(_TAGS_AT_ONCE)
+
+        async def tagged(sandbox: modal.Sandbox) -> list[tuple[modal.Sandbox, dict[str, str]]]:
+            async with limit, asyncio.timeout(_LIST_S):
                 with suppress(modal.exception.NotFoundError):  # it has ended since it was listed
-                    found.append((sandbox, await sandbox.get_tags.aio()))
-        return found
+                    return [(sandbox, await sandbox.get_tags.aio())]
+            return []
+
+        async with asyncio.timeout(_LIST_S):
+            listed = [sandbox async for sandbox in modal.Sandbox.list.aio(app_id=self._platform.app.app_id)]
+        return [one for found in await asyncio.gather(*map(tagged, listed)) for one in found]
 
     async def end(self, sandbox: modal.Sandbox) -> None:
         """Terminate a sandbox; raises TimeoutError when its end is not confirmed within `terminate_s` seconds."""
