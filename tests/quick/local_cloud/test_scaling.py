@@ -50,6 +50,23 @@ def test_concurrent_and_batched_inputs_count_together() -> None:
     assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(19, capacity=20), backlog=22) == 2
 
 
+@pytest.mark.parametrize(
+    ("function", "backlog", "wanted"),
+    [
+        (api_pb2.Function(max_concurrent_inputs=40), 500, 13),
+        (api_pb2.Function(max_concurrent_inputs=100, target_concurrent_inputs=40), 500, 5),
+        (api_pb2.Function(max_concurrent_inputs=2), 500, scaling.MAX_SHARED_CONTAINERS),
+        (api_pb2.Function(max_concurrent_inputs=1), 500, scaling.MAX_CONTAINERS),
+        (api_pb2.Function(batch_max_size=10), 500, scaling.MAX_CONTAINERS),  # a batch computes
+    ],
+)
+def test_inputs_that_share_containers_get_as_many_as_they_need(
+    function: api_pb2.Function, backlog: int, wanted: int
+) -> None:
+    """Each of them mostly waits, as a response that streams does: what counts is that none is left waiting."""
+    assert scaling.missing(function, api_pb2.AutoscalerSettings(), [], backlog=backlog) == wanted
+
+
 def test_what_is_told_at_run_time_wins() -> None:
     function = api_pb2.Function(concurrency_limit=7, warm_pool_size=1, task_idle_timeout_secs=30)
     found = scaling.settings(function, api_pb2.AutoscalerSettings(max_containers=3))

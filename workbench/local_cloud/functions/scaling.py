@@ -6,7 +6,8 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.functions.task import Task
 
-MAX_CONTAINERS = 8  # of a function that sets no limit itself
+MAX_CONTAINERS = 8  # of a function that sets no limit itself and whose containers work on one input at a time
+MAX_SHARED_CONTAINERS = 32  # of one whose containers work on several, which mostly wait
 
 
 def settings(
@@ -41,7 +42,12 @@ def missing(
     idle = sum(1 for task in live if not task.inputs)
     for_inputs = -(-short // capacity(function)) + spare if short > 0 else spare - idle
     wanted = max(for_inputs, scale.min_containers - len(live), 0)
-    return max(0, min(wanted, (scale.max_containers or MAX_CONTAINERS) - len(live)))
+    most = MAX_SHARED_CONTAINERS if _shares_containers(function) else MAX_CONTAINERS
+    return max(0, min(wanted, (scale.max_containers or most) - len(live)))
+
+
+def _shares_containers(function: api_pb2.Function) -> bool:
+    return max(function.max_concurrent_inputs, function.target_concurrent_inputs) > 1
 
 
 def is_single_use(function: api_pb2.Function) -> bool:
