@@ -10,6 +10,7 @@ import pytest
 
 from workbench.local_cloud.sandboxes.limits.free_disk import FALL_BYTES, INTERVAL_S, Disks
 from workbench.local_cloud.sandboxes.limits.pacing import Pacer
+from workbench.local_cloud.sandboxes.limits.usage_samples import IDLE_PAUSE_S, next_pause_s
 
 
 def test_one_alone_has_its_turn_however_long_it_takes() -> None:
@@ -53,3 +54,19 @@ async def test_a_disk_that_fills_wakes_every_watchdog(tmp_path: Path, monkeypatc
         await asyncio.wait_for(asyncio.gather(*waiting), 5)
         assert time.monotonic() - started < 9
     await asyncio.wait_for(disks.turn(), 5)  # alone again: an interval
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "last_s", "cores", "wanted_s"),
+    [
+        (5, 5, 0.0, 10),
+        (5, 20, 0.001, IDLE_PAUSE_S),
+        (5, IDLE_PAUSE_S, 0.0, IDLE_PAUSE_S),
+        (5, 20, 0.5, 5),  # it works again
+        (25, 5, 0.0, 25),  # there are many others
+    ],
+)
+def test_a_sandbox_that_does_nothing_is_sampled_less_and_less_often(
+    pause_s: float, last_s: float, cores: float, wanted_s: float
+) -> None:
+    assert next_pause_s(pause_s, last_s, cores) == wanted_s

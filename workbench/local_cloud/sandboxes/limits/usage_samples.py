@@ -1,4 +1,7 @@
-"""Samples a sandbox's use of CPUs and memory every few seconds, for its statistics; with many sandboxes less often."""
+"""Samples a sandbox's use of CPUs and memory every few seconds, for its statistics; with many sandboxes less often.
+
+One that does next to nothing is sampled half as often after each sample, down to once in 30 s.
+"""
 
 import asyncio
 import math
@@ -14,6 +17,8 @@ from workbench.local_cloud.sandboxes.limits.pacing import Pacer
 
 _PACER = Pacer(5.0)
 FIRST_S = 1.0  # the first sample is taken early, so that a short sandbox has statistics, too
+IDLE_CORES = 0.01  # a sandbox that uses less does next to nothing
+IDLE_PAUSE_S = 30.0
 MAX_SAMPLES = 20_000  # more than a day
 GIBIBYTE = 1024**3
 
@@ -46,19 +51,25 @@ class UsageMeter:
                 await asyncio.sleep(pause_s)
                 started = time.monotonic()
                 cpu_s, memory = await asyncio.to_thread(_measure, pid)
-                pause_s = _PACER.pause_s(time.monotonic() - started)
+                last_pause_s, pause_s = pause_s, _PACER.pause_s(time.monotonic() - started)
                 if is_over():  # the process id may be another process's by now
                     return
                 took_s = time.monotonic() - before_at
                 if not memory or took_s <= 0:
                     continue
                 cores = max(cpu_s - before, 0.0) / took_s
+                pause_s = next_pause_s(pause_s, last_pause_s, cores)
                 self._samples.append(Sample(now(), took_s, cores, memory / GIBIBYTE))
                 before_at, before = before_at + took_s, cpu_s
 
     def between(self, since: float, until: float) -> list[Sample]:
         """Return the samples from `since` until before `until`, both in Unix seconds, in order."""
         return [sample for sample in self._samples if since <= sample.at < until]
+
+
+def next_pause_s(pause_s: float, last_s: float, cores: float) -> float:
+    """Return how long to pause after a sample: `pause_s`, or twice the last pause when so few `cores` were used."""
+    return max(pause_s, min(2 * last_s, IDLE_PAUSE_S)) if cores < IDLE_CORES else pause_s
 
 
 def percentile(values: Sequence[float], basis_points: int) -> float:
