@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
@@ -47,6 +48,9 @@ OnOutput = Callable[[Record, "api_pb2.FileDescriptor.ValueType", list[str]], Non
 FINISHED_KEPT = 200
 _ATTEMPTS_TO_END = 3
 _REMOVALS_S = 30.0  # for the files of sandboxes when the cloud ends; the next one removes what is left then
+# So many sandboxes start at the same time, and the others wait for their turn. If hundreds started at once, none would
+# answer in its time, and the programs of those that run would wait, too.
+STARTS_AT_ONCE = max(4, 2 * (os.cpu_count() or 1))
 _REFUSALS_LOGGED = 100  # per sandbox: a job must not be able to flood the log
 
 
@@ -89,6 +93,7 @@ class Sandboxes:
         self._by_task: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._removals: set[asyncio.Future[None]] = set()
+        self._turns = asyncio.Semaphore(STARTS_AT_ONCE)
         self._without_output: set[str] = set()  # ids of ended sandboxes whose output was discarded
         self.descriptors = Descriptors()
         self._ledger = ledger
@@ -140,7 +145,8 @@ class Sandboxes:
             self._records[record.sandbox_id] = self._by_task[record.task_id] = record
             self.note(record)
             try:
-                await self._start(record, env, image, egress, ports, prepare)
+                async with self._turns:
+                    await self._start(record, env, image, egress, ports, prepare)
             except BaseException as error:
                 await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
                 if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
