@@ -158,6 +158,7 @@ def streams(
     heartbeat_s: Annotated[
         float, typer.Option(min=0.1, max=15, help="After how many seconds of silence the endpoint sends a heartbeat.")
     ] = 1.5,
+    storm: Annotated[int, typer.Option(min=0, help="How many of them start at the same moment, as the last ones.")] = 0,
     hold_s: Annotated[
         float, typer.Option(min=0, help="For how many seconds all of them go on at the same time.")
     ] = 30.0,
@@ -166,10 +167,12 @@ def streams(
     """Test that with many runs at once no stream is silent, and no line is late, by more than 2 seconds.
 
     Runs start at a steady rate, print a line at a steady pace, and end in the order in which they started; in between,
-    heartbeats keep their streams alive. With heartbeats less often than every 2 seconds, a stream may be silent for up
-    to 2 seconds longer than the heartbeat's interval. Exit code 1 when a stream was silent for longer, a line was late,
-    a run did not end well, or not all runs went on at the same time. Every event and every heartbeat costs processor
-    time of the endpoint and of the cloud (the report tells how much), so nothing else should use this machine.
+    heartbeats keep their streams alive. With --storm the last runs start at the same moment, while the others go on.
+    With heartbeats less often than every 2 seconds, a stream may be silent for up to 2 seconds longer than the
+    heartbeat's interval. Exit code 1 when a stream was silent for longer, a line was late, one line in a hundred took
+    more than a second, a run did not end well, or not all runs went on at the same time. Every event and every
+    heartbeat costs processor time of the endpoint and of the cloud (the report tells how much), so nothing else should
+    use this machine.
     """
     import asyncio
 
@@ -180,12 +183,13 @@ def streams(
     def work(state: "State", bars: "Bars") -> None:
         tasks = {step: bars.add_task(step, total=count) for step in soak.STEPS}
         many = soak.Streams(state, figures)
-        many.deploy(at_once=count, heartbeat_s=heartbeat_s, lasting_s=count / rate + hold_s)
+        starting_s = soak.starting_in_s(count, rate=rate, storm=min(storm, count))
+        many.deploy(heartbeat_s=heartbeat_s, lasting_s=starting_s + hold_s + count / rate)
 
         def advance(step: soak.Step) -> None:
             bars.advance(tasks[step])
 
-        asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, advance=advance))
+        asyncio.run(many.go(count, rate=rate, every_s=every_s, hold_s=hold_s, storm=min(storm, count), advance=advance))
 
     _soak(figures, work, as_json=as_json)
 

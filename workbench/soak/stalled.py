@@ -13,7 +13,7 @@ import httpx
 
 from modal_app.contract.headers import SECRET_HEADER
 from workbench.deployment.endpoint import Endpoint
-from workbench.local_cloud import State
+from workbench.local_cloud import State, family
 from workbench.machine.environment import environment
 from workbench.runs.project import Project
 from workbench.session import connect
@@ -132,7 +132,7 @@ def stalled_reader(endpoint: Endpoint, run_id: str) -> socket.socket:
 def _measure(state: State, figures: Figures) -> None:
     running = state.running()
     assert running is not None, "the cloud runs"
-    resident = [one.memory_info().rss for one in containers(running.pid)]
+    resident = [one.memory_info().rss for one in containers(family(running.pid))]
     figures.memory_mb.append(round(max(resident, default=0) / _MB, 1))
 
 
