@@ -29,6 +29,7 @@ class Timeouts(BaseSettings):
     sandbox_s: Seconds = 720  # for the sandbox, and for the run as a whole
     function_s: Seconds = 840  # for one request of a function, and so for a response that streams
     upstream_s: Seconds = 900  # that the caller in front of the endpoint waits for a response to end
+    turn_s: Seconds = 600  # for a run's turn to start its sandbox, when many are to start at once
     start_s: Seconds = 60  # for a sandbox to be created, and then for its first command
     cold_start_s: Seconds = 10  # for a run's sandbox to be ready, before its events and the log say that it was late
     commit_s: Seconds = 60  # for the commit of the job's files, and reading them back

@@ -58,7 +58,7 @@ class Timings(_Part):
     container_start_ms: int | None = Field(
         None, ge=0, description="start of the endpoint's container, if this was its first run"
     )
-    queue_ms: int | None = Field(None, ge=0, description="waiting for the project")
+    queue_ms: int | None = Field(None, ge=0, description="waiting for the project, and for a turn to start a sandbox")
     sandbox_create_ms: int | None = Field(None, ge=0)
     sandbox_ready_ms: int | None = Field(None, ge=0, description="from created to proved alive")
     first_byte_ms: int | None = Field(None, ge=0, description="from the job's start to its first output")

@@ -904,7 +904,7 @@ export interface components {
         Timings: {
             /** @description start of the endpoint's container, if this was its first run */
             container_start_ms?: number;
-            /** @description waiting for the project */
+            /** @description waiting for the project, and for a turn to start a sandbox */
             queue_ms?: number;
             sandbox_create_ms?: number;
             /** @description from created to proved alive */

@@ -15,7 +15,7 @@ NEXT: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
     {
         None: frozenset({Phase.ACCEPTED}),
         Phase.ACCEPTED: frozenset({Phase.QUEUED, Phase.SANDBOX_STARTING, Phase.RUNNING}),
-        Phase.QUEUED: frozenset({Phase.SANDBOX_STARTING}),
+        Phase.QUEUED: frozenset({Phase.QUEUED, Phase.SANDBOX_STARTING}),  # for its project, then for its turn to start
         Phase.SANDBOX_STARTING: frozenset({Phase.SANDBOX_READY, Phase.TERMINATING}),
         Phase.SANDBOX_READY: frozenset({Phase.RUNNING, Phase.TERMINATING}),
         Phase.RUNNING: frozenset({Phase.COMMITTING, Phase.TERMINATING}),

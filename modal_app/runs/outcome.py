@@ -62,13 +62,17 @@ class Outcome:
         self.usage = usage
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Store the duration of the block in `timings[name]`, in milliseconds, also when it raises."""
+    def timed(self, name: str, *, more: bool = False) -> Iterator[None]:
+        """Store the duration of the block in `timings[name]`, in milliseconds, also when it raises.
+
+        With `more` it is added to what is stored there.
+        """
         started = time.monotonic()
         try:
             yield
         finally:
-            self.timings[name] = int((time.monotonic() - started) * 1000)
+            before_ms = self.timings.get(name, 0) if more else 0
+            self.timings[name] = before_ms + int((time.monotonic() - started) * 1000)
 
     @property
     def exit_code(self) -> int | None:

@@ -7,7 +7,7 @@ nothing about who cleans up.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -24,8 +24,10 @@ from modal_app.runs.cost import estimate
 from modal_app.runs.journal import Journal
 from modal_app.runs.leases import Lease, Leases, ProjectBusyError, WarmSandbox
 from modal_app.runs.outcome import Outcome, internal_error
+from modal_app.runs.own_time import OwnTime
 from modal_app.runs.readers import Readers
 from modal_app.runs.run_records import RunRecord
+from modal_app.runs.starts import Starts
 from modal_app.sandboxes.fleet import Fleet, Platform, SandboxOwner, expires_at_ms, finish
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from modal_app.sandboxes.project_sandbox import ProjectSandbox
@@ -46,6 +48,7 @@ class RunResources:
     leases: Leases
     breaker: Breaker
     model: ModelAccess
+    starts: Starts
 
 
 class Run:
@@ -84,6 +87,7 @@ class Run:
         self._cancelled = False
         self._abandoned = False
         self._dead_sandboxes = 0
+        self._time = OwnTime()
 
     @property
     def run_id(self) -> str:
@@ -115,8 +119,10 @@ class Run:
             self._work = asyncio.create_task(self._perform())
             if self._cancelled or self._abandoned:
                 self._work.cancel()
-            done, _ = await asyncio.wait([self._work], timeout=self._limit_s())
-            if not done:
+            over_at = self._time.now() + self._limit_s()
+            while not self._work.done() and (left_s := over_at - self._time.now()) > 0:
+                await asyncio.wait([self._work], timeout=left_s)
+            if not self._work.done():
                 outcome.error = ContractError(ErrorCode.RUN_TIMEOUT, "the run did not end in its time")
                 self._work.cancel()
                 await asyncio.wait([self._work])
@@ -192,7 +198,7 @@ class Run:
         grant: actions.ModelGrant | None = None
         if actions.needs_model(self.request):
             grant = await self._resources.model.grant(
-                self.run_id, lasts_s=timeouts.sandbox_s, replay=self.request.replay
+                self.run_id, lasts_s=timeouts.turn_s + timeouts.sandbox_s, replay=self.request.replay
             )
         held: ProjectSandbox | None = None
         ended = time.monotonic()
@@ -232,20 +238,45 @@ class Run:
     @asynccontextmanager
     async def _sandbox(self, owned: SandboxOwner, *, reach: str | None) -> AsyncIterator[ProjectSandbox]:
         """The project's sandbox, proved alive: the prewarmed one if it can reach the same host, else a new one."""
-        started = time.monotonic()
+        started = self._time.now()
         try:
-            self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
             if self._warm is not None and self._warm.reach == reach:
+                self._starting()
                 async with self._resources.fleet.adopt(self._warm.sandbox_id, owned) as held:
                     if held is not None:
-                        self._outcome.timings["sandbox_ready_ms"] = int((time.monotonic() - started) * 1000)
+                        self._outcome.timings["sandbox_ready_ms"] = int((self._time.now() - started) * 1000)
                         self._ready(held)
                         yield held
                         return
             async with self._new(owned, reach=reach) as new:
                 yield new
         finally:
-            self._outcome.sandbox_s = time.monotonic() - started
+            self._outcome.sandbox_s = self._time.now() - started
+
+    def _starting(self) -> None:
+        if self.journal.phase is not Phase.SANDBOX_STARTING:
+            self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Have a turn to start a sandbox, for which the run waits as `queued`.
+
+        Raises ContractError `over_capacity` when it does not come within `turn_s` seconds.
+        """
+        starts, limit_s = self._resources.starts, self._resources.settings.timeouts.turn_s
+        if (ahead := starts.ahead) and self.journal.phase is not Phase.SANDBOX_STARTING:
+            runs = "sandbox is" if ahead == 1 else "sandboxes are"
+            self.journal.status(Phase.QUEUED, f"{ahead} {runs} to start before this run's")
+        async with AsyncExitStack() as stack:
+            with self._time.standing_still(), self._outcome.timed("queue_ms", more=True) if ahead else nullcontext():
+                try:
+                    async with asyncio.timeout(limit_s):
+                        await stack.enter_async_context(starts.turn())
+                except TimeoutError:
+                    message = f"too many sandboxes start at once: this run's turn did not come within {limit_s} s"
+                    raise ContractError(ErrorCode.OVER_CAPACITY, message) from None
+            self._starting()
+            yield
 
     @asynccontextmanager
     async def _new(
@@ -254,7 +285,8 @@ class Run:
         breaker = self._resources.breaker
         try:
             async with AsyncExitStack() as stack:
-                held = await self._proved(stack, owned, prewarm=prewarm, reach=reach)
+                async with self._turn():
+                    held = await self._proved(stack, owned, prewarm=prewarm, reach=reach)
                 if self._failures:
                     await self._note(breaker.worked(owned.name))
                 self._ready(held)
@@ -307,8 +339,8 @@ class Run:
         """Create the project's sandbox and leave it for the next run, unless one that can reach the same host waits."""
         assert isinstance(self.request, PrewarmRequest)
         reach = host_of(await self._resources.model.grant(self.run_id, lasts_s=0)) if self.request.with_model else None
-        self.journal.status(Phase.SANDBOX_STARTING, "the sandbox is starting")
         if self._warm is not None and self._warm.reach == reach:
+            self._starting()
             self._outcome.result = {"sandbox_id": self._warm.sandbox_id, "until_ms": self._warm.until_ms, "new": False}
             self.journal.status(Phase.SANDBOX_READY, "a sandbox waits already")
             self.journal.status(Phase.RUNNING, "it waits for the project's next run")

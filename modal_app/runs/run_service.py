@@ -27,6 +27,7 @@ from modal_app.runs.run_execution import RunResources
 from modal_app.runs.run_messages import Control, Message
 from modal_app.runs.run_records import Records, RunRecord, body_digest
 from modal_app.runs.shared_state import SharedState
+from modal_app.runs.starts import Starts
 from modal_app.runs.supervisor import Supervisor
 from modal_app.sandboxes.fleet import Fleet, Platform, project_name
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
@@ -64,7 +65,8 @@ class RunService:
         self._breaker = Breaker(state)
         self._control = Control(state)
         self._closer = Closer(state, self._records, archive, fleet)
-        resources = RunResources(platform, settings, fleet, self._leases, self._breaker, model)
+        starts = Starts(quick_s=timeouts.cold_start_s / 2, slow_s=timeouts.cold_start_s, most=settings.max_runs)
+        resources = RunResources(platform, settings, fleet, self._leases, self._breaker, model, starts)
         self._supervisor = Supervisor(resources, state, self._records, archive)
         self._following = FollowedRuns(
             state, self._records, archive, self._pulse, self._closer, lease_s=timeouts.lease_s

@@ -100,7 +100,7 @@ def timeline(events: Iterable[Event]) -> Timeline:
             known |= event.timings.model_dump(exclude_none=True)
     ends = [start for _, start in starts[1:]] + [last] * bool(starts)
     spans = tuple(Span(name, start, end) for (name, start), end in zip(starts, ends, strict=True))
-    return Timeline(spans, first_output, last, _steps(Timings(**known), dict(starts)), claude_spans(events))
+    return Timeline(spans, first_output, last, _steps(Timings(**known), dict(reversed(starts))), claude_spans(events))
 
 
 def _steps(timings: Timings, starts: dict[str, int]) -> tuple[Step, ...]:
