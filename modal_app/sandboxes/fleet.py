@@ -18,6 +18,7 @@ import structlog
 
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.endpoint_settings import DEFAULT_MEMORY_MB, Timeouts
+from modal_app.sandboxes.output_chunks import Pace
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from modal_app.sandboxes.project_sandbox import GLOBAL, WORKSPACE, ProjectSandbox, see_it_end
 from modal_app.sandboxes.read_back import ReadBack
@@ -91,6 +92,7 @@ class Fleet:
     def __init__(self, platform: Platform, timeouts: Timeouts) -> None:
         self._platform = platform
         self._timeouts = timeouts
+        self._pace = Pace()
 
     @asynccontextmanager
     async def create(
@@ -179,7 +181,9 @@ class Fleet:
 
     def _held(self, sandbox: modal.Sandbox, owned: SandboxOwner, *, warm: bool = False) -> ProjectSandbox:
         read_back = ReadBack(self._platform.projects, owned.root)
-        return ProjectSandbox(sandbox, self._timeouts, read_back, warm=warm, memory_mb=self._platform.memory_mb)
+        return ProjectSandbox(
+            sandbox, self._timeouts, read_back, pace=self._pace, warm=warm, memory_mb=self._platform.memory_mb
+        )
 
     async def _create(self, owned: SandboxOwner, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         try:

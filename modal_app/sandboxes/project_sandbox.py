@@ -25,7 +25,7 @@ from modal_app.contract.proof import ProcessFacts
 from modal_app.endpoint_settings import Timeouts
 from modal_app.sandboxes import git_defaults
 from modal_app.sandboxes.guest_text import one_line
-from modal_app.sandboxes.output_chunks import pieces
+from modal_app.sandboxes.output_chunks import Pace, pieces
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 from modal_app.sandboxes.read_back import Found, ReadBack
 
@@ -133,11 +133,19 @@ class ProjectSandbox:
     """A live sandbox. Commands run as an unprivileged user, in /workspace.
 
     `process` is how the last command of an action ended, `stale_locks` what `prove_alive` has removed, `committed` what
-    `commit` has come to, `terminated` whether the end was confirmed. `warm` says that the sandbox was prewarmed.
+    `commit` has come to, `terminated` whether the end was confirmed. `pace` is that of the container's output, `warm`
+    says that the sandbox was prewarmed.
     """
 
     def __init__(
-        self, sandbox: modal.Sandbox, timeouts: Timeouts, read_back: ReadBack, *, memory_mb: int, warm: bool = False
+        self,
+        sandbox: modal.Sandbox,
+        timeouts: Timeouts,
+        read_back: ReadBack,
+        *,
+        pace: Pace,
+        memory_mb: int,
+        warm: bool = False,
     ) -> None:
         self.process: ProcessFacts | None = None
         self.stale_locks = StaleLocks()
@@ -145,6 +153,7 @@ class ProjectSandbox:
         self._sandbox = sandbox
         self._timeouts = timeouts
         self._read_back = read_back
+        self._pace = pace
         self._memory_mb = memory_mb
         self._warm = warm
         self._prefix: tuple[str, ...] = ()
@@ -321,7 +330,7 @@ class ProjectSandbox:
                     await process.stdin.drain.aio()
 
             async def read(channel: str, stream: AsyncIterator[bytes]) -> None:
-                async for chunk in pieces(aiter(stream)):
+                async for chunk in pieces(aiter(stream), self._pace):
                     await on_output(channel, chunk)
 
             async def together() -> int:
