@@ -7,16 +7,20 @@ python -m tests.standard.conformance.report local.json modal.json
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import modal
 import pytest
+from modal.exception import ImageBuildError
 
 from workbench.deployment.targets import resolve
 
 ON_MODAL = os.environ.get("WORKBENCH_TEST_MODAL") == "1"
 REPORT = os.environ.get("WORKBENCH_CONFORMANCE_REPORT")
+TIMEOUT_S = 120
+Run = Callable[..., str]
 _HERE = Path(__file__).parent
 _outcomes: dict[str, str] = {}
 
@@ -37,6 +41,29 @@ def cloud(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield OnModal()
     else:
         yield request.getfixturevalue("cloud")
+
+
+@pytest.fixture(scope="module")
+def run(app: modal.App) -> Run:
+    """Runs a program in a sandbox of an image and returns what it prints; `app` is the module's own fixture."""
+
+    def run(image: modal.Image, *command: str, workdir: str | None = None) -> str:
+        sandbox = modal.Sandbox.create(app=app, image=image, timeout=TIMEOUT_S, workdir=workdir)
+        try:
+            process = sandbox.exec(*command)
+            assert process.wait() == 0, process.stderr.read()
+            return process.stdout.read()
+        finally:
+            sandbox.terminate()
+
+    return run
+
+
+def build_failure(app: modal.App, image: modal.Image) -> str:
+    """Why an image cannot be built."""
+    with pytest.raises(ImageBuildError) as caught:
+        image.build(app)
+    return str(caught.value)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

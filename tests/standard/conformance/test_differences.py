@@ -147,16 +147,6 @@ def test_a_domain_of_one_s_own_is_refused(cloud: Running) -> None:
     refused(own, "custom_domains is not implemented by the local cloud")
 
 
-def build() -> None:
-    """What an image would run as it is built."""
-
-
-def test_functions_that_build_images_are_refused(cloud: Running) -> None:
-    own = modal.App(image=modal.Image.debian_slim().run_function(build))
-    own.function(serialized=True)(lambda: None)
-    refused(own, "run_function is not implemented by the local cloud")
-
-
 def test_a_staged_deployment_is_refused(cloud: Running) -> None:
     own = modal.App("staged-tests")
     own.function(serialized=True)(lambda: None)

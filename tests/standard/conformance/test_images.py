@@ -11,15 +11,13 @@ from pathlib import Path
 
 import modal
 import pytest
-from modal.exception import ImageBuildError
 
+from tests.standard.conformance.conftest import TIMEOUT_S, Run, build_failure
 from tests.support.commands import Cli
 from tests.support.packages import source_archive, wheel
 from workbench.local_cloud.process.state_directory import Running
 
-TIMEOUT_S = 120
 HERMETIC = {"extra_options": "--no-index", "find_links": "/wheels"}
-Run = Callable[..., str]
 
 
 def with_wheels(*wheels: Path) -> modal.Image:
@@ -33,29 +31,6 @@ def with_wheels(*wheels: Path) -> modal.Image:
 @pytest.fixture(scope="module")
 def app(cloud: object) -> modal.App:
     return modal.App.lookup("images-tests", create_if_missing=True)
-
-
-@pytest.fixture(scope="module")
-def run(app: modal.App) -> Run:
-    """Runs a program in a sandbox of an image and returns what it prints."""
-
-    def run(image: modal.Image, *command: str, workdir: str | None = None) -> str:
-        sandbox = modal.Sandbox.create(app=app, image=image, timeout=TIMEOUT_S, workdir=workdir)
-        try:
-            process = sandbox.exec(*command)
-            assert process.wait() == 0, process.stderr.read()
-            return process.stdout.read()
-        finally:
-            sandbox.terminate()
-
-    return run
-
-
-def build_failure(app: modal.App, image: modal.Image) -> str:
-    """Why an image cannot be built."""
-    with pytest.raises(ImageBuildError) as caught:
-        image.build(app)
-    return str(caught.value)
 
 
 def test_packages_of_the_image_and_their_programs_are_found_in_sandboxes(run: Run, tmp_path: Path) -> None:
@@ -379,10 +354,10 @@ def test_secrets_of_a_build_reach_it_and_not_its_log(app: modal.App, run: Run, t
     [
         (lambda i: i.dockerfile_commands("ENV 1X=2"), "ENV '1X': a name has letters, digits and underscores only"),
         (
-            lambda i: i.dockerfile_commands("RUN --mount=type=secret,id=x pip install y"),
-            "RUN --mount=type=secret is not",
+            lambda i: i.dockerfile_commands("RUN --mount=type=secret,id=x,required pip install y"),
+            "RUN --mount=type=secret,id=x requires",
         ),
-        (lambda i: i.dockerfile_commands("RUN --mount=target=/x pip install y"), "RUN --mount=type=bind is not"),
+        (lambda i: i.dockerfile_commands("RUN --mount=type=ssh pip install y"), "RUN --mount=type=ssh is not"),
         (lambda i: i.pip_install("x", gpu="T4"), "GPUs are not available"),
     ],
 )

@@ -5,23 +5,20 @@ Their bases are this machine's own system, and a small image of a registry of th
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import modal
 import pytest
-from modal.exception import ImageBuildError
 
-from tests.standard.conformance.conftest import ON_MODAL
+from tests.standard.conformance.conftest import ON_MODAL, TIMEOUT_S, Run, build_failure
 from tests.support.commands import Cli
 from tests.support.packages import debian_repository, source_archive, wheel
 from tests.support.registry import Registry, registry
 from tests.support.small_image import small_image
 
 pytestmark = pytest.mark.skipif(ON_MODAL, reason="the registry is on this machine")
-TIMEOUT_S = 120
 HERMETIC = {"extra_options": "--no-index", "find_links": "/wheels"}
-Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +40,6 @@ def small(served: Registry) -> str:
     return served.name("small:1")
 
 
-@pytest.fixture(scope="module")
-def run(app: modal.App) -> Run:
-    """Runs a program in a sandbox of an image and returns what it prints."""
-
-    def run(image: modal.Image, *command: str) -> str:
-        sandbox = modal.Sandbox.create(app=app, image=image, timeout=TIMEOUT_S)
-        try:
-            process = sandbox.exec(*command)
-            assert process.wait() == 0, process.stderr.read()
-            return process.stdout.read()
-        finally:
-            sandbox.terminate()
-
-    return run
-
-
 def built(app: modal.App, image: modal.Image) -> str:
     """Build an image and return the logs of all its layers."""
     image.build(app)
@@ -71,13 +52,6 @@ def printed(app: modal.App, image: modal.Image, script: str) -> list[str]:
     further.build(app)
     lines = [entry.message.rstrip("\n") for entry in further.logs.fetch()]
     return lines[next(number for number, line in enumerate(lines) if line.startswith("RUN ")) + 1 :]
-
-
-def build_failure(app: modal.App, image: modal.Image) -> str:
-    """Why an image cannot be built."""
-    with pytest.raises(ImageBuildError) as caught:
-        image.build(app)
-    return str(caught.value)
 
 
 def from_text(directory: Path, text: str, **options: object) -> modal.Image:
@@ -242,8 +216,9 @@ def test_archives_are_unpacked_whole_and_never_leave_their_place(app: modal.App,
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("RUN --mount=type=bind,target=/x true", "RUN --mount=type=bind is not implemented"),
-        ("RUN --mount=type=secret,id=x true", "RUN --mount=type=secret is not implemented"),
+        ("RUN --mount=source=nothing,target=/x true", "'nothing' is not in the build context"),
+        ("RUN --mount=type=secret,id=x,required true", "requires a secret that the build does not have"),
+        ("RUN --mount=type=cache,target=/proc/x true", "nothing can be mounted at /proc/x"),
         ("RUN --mount=type=ssh true", "RUN --mount=type=ssh is not implemented"),
         ("RUN --security=insecure true", "RUN --security=insecure is not implemented"),
         ("ONBUILD FROM x", "ONBUILD takes one instruction"),

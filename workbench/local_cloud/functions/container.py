@@ -82,7 +82,9 @@ class Container:
         scratch: Path,
         layers: Layers,
         seccomp: bytes,
+        root: Root | None,
     ) -> None:
+        """With `root` it runs on that one, which stays the caller's; else one is made of its image's layers."""
         self.task_id = task_id
         self.arguments = arguments
         self.mounts = mounts
@@ -93,7 +95,9 @@ class Container:
         self._image = image
         self._layers = layers
         self._seccomp = seccomp
-        self._root: Root | None = None
+        self._root = root
+        self._own_root: Root | None = None
+        self.on_output = on_output
         self._lay_out = lay_out
         self._pipes = {
             fd: OutputPipe(partial(on_output, fd), framed=inputs_together)
@@ -185,8 +189,8 @@ class Container:
         self._on_end()
         for mount in self.mounts.values():
             await mount.discard()
-        if self._root is not None:
-            await self._layers.close(self._root)
+        if self._own_root is not None:
+            await self._layers.close(self._own_root)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     @contextmanager
@@ -223,7 +227,9 @@ class Container:
     @contextmanager
     def _rooted(self, code: Path, argv: list[str]) -> Iterator[tuple[list[str], list[int]]]:
         """Give the argv that starts `argv` on the image's own root file system, and the descriptors to inherit."""
-        self._root = self._layers.open(self._image.config.layers)
+        root = self._root
+        if root is None:
+            root = self._own_root = self._layers.open(self._image.config.layers)
         workdir = self._image.config.workdir or CODE_ROOT
         places = Places()
         binds: list[tuple[Path, str, bool]] = [(Path(path), path, True) for path in interpreter_paths()]
@@ -236,9 +242,7 @@ class Container:
         for source, target, read_only in binds:
             words += places.bind(source, target, read_only=read_only)
         words += ["--chdir", places.directory(workdir), "--", *argv]
-        with started(
-            self._root, places, words, env=self._program_env(), seccomp=self._seccomp, owner=ids().root
-        ) as found:
+        with started(root, places, words, env=self._program_env(), seccomp=self._seccomp, owner=ids().root) as found:
             yield found
 
     async def _reap(self, program: Program) -> None:

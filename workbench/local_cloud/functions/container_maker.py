@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,20 @@ from workbench.local_cloud.apps.app_logs import AppLogs, Origin
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.images.images import Images
+from workbench.local_cloud.images.plans import ImageConfig
 from workbench.local_cloud.rootfs.ids import ids
+from workbench.local_cloud.rootfs.layers import Root
 from workbench.local_cloud.server.callers import TASK_HEADER, Authenticator
 from workbench.local_cloud.volumes.working_copies import WorkingCopies, WorkingCopy
+
+
+@dataclass(frozen=True)
+class Building:
+    """An image that is being built: its config until now, its root, and what gets the rows that a container prints."""
+
+    config: ImageConfig
+    root: Root
+    on_output: Callable[[int, list[str]], None]
 
 
 class ContainerMaker:
@@ -56,14 +68,19 @@ class ContainerMaker:
         self._working_on = working_on
         self._scratch = scratch
 
-    async def make(self, task_id: str, function_id: str, definition_id: str) -> Container:
+    async def make(
+        self, task_id: str, function_id: str, definition_id: str, building: Building | None = None
+    ) -> Container:
         """Return a container, not started yet, for the present definition of a function.
 
-        Raises CloudError when the function, its image, a secret or a volume does not exist or cannot be used.
+        With `building` it runs on that root, and its output goes there. Raises CloudError when the function, its image,
+        a secret or a volume does not exist or cannot be used.
         """
         function = self._apps.function(function_id)
         app = self._apps.app_of(function_id)
         image = self._images.built(function.image_id)
+        if building is not None:
+            image = replace(image, config=building.config, directory=None)
         admission = self._authenticator.admit_task(task_id, restricted=function.untrusted)
         env = {
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")),
@@ -102,6 +119,9 @@ class ContainerMaker:
             raise
 
         def on_output(fd: int, input_id: str, rows: list[str]) -> None:
+            if building is not None:
+                building.on_output(fd, rows)
+                return
             origin = Origin(task_id, function_id, *self._working_on(task_id, input_id))
             self._logs.append(app.app_id, rows, fd=fd, origin=origin)
 
@@ -127,6 +147,7 @@ class ContainerMaker:
             scratch=self._scratch,
             layers=self._images.layers,
             seccomp=self._images.seccomp,
+            root=building.root if building is not None else None,
         )
 
     def _described(self, object_id: str) -> api_pb2.Object:

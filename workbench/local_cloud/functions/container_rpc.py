@@ -11,6 +11,7 @@ from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.base.errors import CloudError, Reason
 from workbench.local_cloud.functions.function_calls import Call, Calls
 from workbench.local_cloud.functions.pool import Pools
+from workbench.local_cloud.functions.task import Task
 from workbench.local_cloud.server.callers import caller
 
 _MAX_BATCH, _MAX_LINGER_S = 1000, 600.0  # the SDK's own limits
@@ -98,12 +99,8 @@ class ContainerRpcs:
         task = self._pools.task(_task_id())
         failed = (api_pb2.GenericResult.GENERIC_STATUS_FAILURE, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE)
         if request.result.status in failed:
-            self._logs.append(
-                self._apps.app_of(task.function_id).app_id,
-                [(request.result.traceback or request.result.exception) + "\n"],
-                fd=api_pb2.FILE_DESCRIPTOR_STDERR,
-                origin=Origin(task.task_id, task.function_id),
-            )
+            text = (request.result.traceback or request.result.exception) + "\n"
+            self._append(task, text, api_pb2.FILE_DESCRIPTOR_STDERR)
             self._pools.failed_to_start(task.task_id, request.result)
         return empty_pb2.Empty()
 
@@ -111,13 +108,17 @@ class ContainerRpcs:
         """Append log lines that the client sends by itself."""
         task = self._pools.task(_task_id())
         for entry in request.logs:
-            self._logs.append(
-                self._apps.app_of(task.function_id).app_id,
-                [entry.data],
-                fd=entry.file_descriptor,
-                origin=Origin(task.task_id, task.function_id, entry.function_call_id, entry.input_id),
-            )
+            self._append(task, entry.data, entry.file_descriptor, entry.function_call_id, entry.input_id)
         return empty_pb2.Empty()
+
+    def _append(self, task: Task, text: str, fd: int, call_id: str = "", input_id: str = "") -> None:
+        """Append a text to the log of a container's app, or to that of the build for which it runs."""
+        if task.own is not None:
+            if task.container is not None:
+                task.container.on_output(fd, input_id, [text])
+            return
+        origin = Origin(task.task_id, task.function_id, call_id, input_id)
+        self._logs.append(self._apps.app_of(task.function_id).app_id, [text], fd=fd, origin=origin)
 
     def _own_call(self, call_id: str) -> Call:
         call = self._calls.get(call_id)

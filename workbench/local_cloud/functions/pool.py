@@ -5,7 +5,7 @@ Pools are per function rather than per app, because limits, idle times and defin
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 from modal_proto import api_pb2
@@ -28,6 +28,7 @@ DEFAULT_IDLE_S = 60.0
 _DRAIN_S = 30.0  # the time that Modal gives a container to stop
 _END_S = 10.0
 _START_FAILURES_ALLOWED = 2
+_DIED = "The container died."
 _LONGEST_PAUSE_S = 60.0  # before the next container of a function whose containers end as they start
 _REAL = Clock()  # never advanced: how long a process may take to end is not a promise of Modal's
 
@@ -150,6 +151,24 @@ class Pools:
         if self._background:
             await asyncio.wait(self._background, timeout=5)
 
+    async def run_for_build(self, item: Input, make_container: ContainerFactory) -> int | None:
+        """Start a container that gets one input, and return its exit code when it has ended; None if it never ran.
+
+        It ends after the input. When this is cancelled it is killed, and has ended when this raises.
+        """
+        function_id = item.call.function_id
+        task = self._new_task(function_id, self._apps.definition_id(function_id))
+        task.own = deque([item])
+        running = asyncio.ensure_future(self._run(task, make_container))
+        try:
+            await asyncio.shield(running)
+        finally:
+            if not running.done():
+                await asyncio.shield(self._end(task))
+                running.cancel()
+                await asyncio.wait([running])
+        return task.container.exit_code if task.container is not None else None
+
     # -- what containers do -----------------------------------------------------------------------------------------
 
     async def take_inputs(self, task_id: str | None, *, batch_size: int = 0, linger_s: float = 0) -> list[Input]:
@@ -164,7 +183,7 @@ class Pools:
         taken: list[Input] = []
         deadline = self._clock.monotonic() + GET_INPUTS_HOLD_S
         while not task.draining and not task.spent:
-            waiting = self._waiting.get(task.function_id)
+            waiting = task.own if task.own is not None else self._waiting.get(task.function_id)
             if waiting and len(task.inputs) < task.capacity and len(taken) < max(batch_size, 1):
                 taken.append(waiting.popleft())
                 self._attempts.begin(taken[-1], task)
@@ -226,6 +245,8 @@ class Pools:
         task.idle_since = self._clock.monotonic()
         task.wake()
         self._notify(task.function_id)
+        if task.own is not None:
+            self._drain(task)
 
     def _requeue(self, item: Input) -> None:
         """Put an input back at the head of the queue, without counting a retry."""
@@ -244,6 +265,9 @@ class Pools:
     def failed_to_start(self, task_id: str | None, result: api_pb2.GenericResult) -> None:
         """Record that a container could not start: the function's waiting inputs fail with its result."""
         task = self.task(task_id)
+        if task.own is not None:
+            _fail(task.own, result)
+            return
         self._failures[task.function_id] = _START_FAILURES_ALLOWED
         self._fail_waiting(task.function_id, result)
 
@@ -253,6 +277,10 @@ class Pools:
         if self._closing:
             return
         function = self._apps.function(function_id)
+        if function.is_builder_function:  # its containers are started by builds
+            reason = "This function runs while its image is built, and cannot be called."
+            self._fail_waiting(function_id, made_here(api_pb2.GenericResult.GENERIC_STATUS_FAILURE, reason))
+            return
         definition_id = self._apps.definition_id(function_id)
         live = [
             task
@@ -266,15 +294,18 @@ class Pools:
             self._fail_waiting(function_id, stopped)
             return
         for _ in range(wanted):
-            now = self._clock.monotonic()
-            task = Task(new_id("ta"), function_id, definition_id, scaling.capacity(function), self._clock.time(), now)
-            self._tasks[task.task_id] = task
-            self._spawn(self._run(task))
+            self._spawn(self._run(self._new_task(function_id, definition_id), self._make_container))
 
-    async def _run(self, task: Task) -> None:
+    def _new_task(self, function_id: str, definition_id: str) -> Task:
+        capacity = scaling.capacity(self._apps.function(function_id))
+        task = Task(new_id("ta"), function_id, definition_id, capacity, self._clock.time(), self._clock.monotonic())
+        self._tasks[task.task_id] = task
+        return task
+
+    async def _run(self, task: Task, make_container: ContainerFactory) -> None:
         """Run one container from start to end. However it ends, its inputs get a result and its mounts are released."""
         try:
-            task.container = await self._make_container(task.task_id, task.function_id, task.definition_id)
+            task.container = await make_container(task.task_id, task.function_id, task.definition_id)
             await task.container.start()
             _log.info("container.started", task_id=task.task_id, function_id=task.function_id)
             await task.container.exited.wait()
@@ -300,17 +331,22 @@ class Pools:
                     self._attempts.settle(item, output)
             task.inputs.clear()
             task.wake()
-            if not task.hello and not task.preempted:
-                self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
-            if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
-                reason = (
-                    "The function's container does not start: `modal app logs`, or cloud.log in the local cloud's "
-                    "state directory, says why."
-                )
-                self._fail_waiting(
-                    task.function_id, made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
-                )
-            self._replace(task)
+            if task.own is not None:
+                _fail(task.own, made_here(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, _DIED))
+            else:
+                self._count_and_replace(task)
+
+    def _count_and_replace(self, task: Task) -> None:
+        """Fail a function's inputs when its containers do not start, and start another one if it needs that."""
+        if not task.hello and not task.preempted:
+            self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
+        if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
+            reason = (
+                "The function's container does not start: `modal app logs`, or cloud.log in the local cloud's "
+                "state directory, says why."
+            )
+            self._fail_waiting(task.function_id, made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason))
+        self._replace(task)
 
     def _replace(self, ended: Task) -> None:
         """Start another container when one has ended, if the function needs it.
@@ -330,8 +366,7 @@ class Pools:
         self._scale(function_id)
 
     def _fail_waiting(self, function_id: str, result: api_pb2.GenericResult) -> None:
-        for item in self._waiting.pop(function_id, ()):
-            item.finish(result)
+        _fail(self._waiting.pop(function_id, ()), result)
         self._failures.pop(function_id, None)
 
     def _drain(self, task: Task, *, grace_s: float = _DRAIN_S) -> None:
@@ -380,6 +415,11 @@ class Pools:
         job.add_done_callback(self._background.discard)
 
 
+def _fail(items: Iterable[Input], result: api_pb2.GenericResult) -> None:
+    for item in items:
+        item.finish(result)
+
+
 def _starts_again(task: Task, item: Input) -> bool:
     """Whether an input starts again in another container if this one, being preempted, does not finish it."""
     return task.preempted and not item.cancelled and item.call.can_start_again
@@ -393,4 +433,4 @@ def _result_of_a_crash(item: Input) -> api_pb2.GenericResult:
     """
     if item.cancelled:
         return cancelled()
-    return made_here(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, "The container died.")
+    return made_here(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, _DIED)

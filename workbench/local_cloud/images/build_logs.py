@@ -23,9 +23,10 @@ class BuildLog:
     """The lines of a build in order; the index of a line never changes."""
 
     def __init__(self, *, hidden: Iterable[str] = ()) -> None:
-        """`hidden` are the values of secrets, which are replaced by `***`."""
+        """`hidden` are the values of secrets, which are replaced by `***`, also each line of a longer one."""
         self.lines: list[Line] = []
-        self._hidden = [value for value in hidden if len(value) >= _SHORTEST_HIDDEN]
+        texts = {text.strip() for value in hidden for text in (value, *value.splitlines())}
+        self._hidden = sorted((text for text in texts if len(text) >= _SHORTEST_HIDDEN), key=len, reverse=True)
         self._size = 0
         self._news = asyncio.Event()
 

@@ -39,6 +39,7 @@ class ImageRpcs:
             )
         image_id = await self._images.get_or_create(
             request.image,
+            function_id=request.build_function_id,
             force_build=request.force_build,
             ignore_cache=request.ignore_cache,
             only_look=ONLY_LOOK in metadata(context),

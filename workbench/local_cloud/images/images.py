@@ -21,15 +21,16 @@ import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.app_logs import LogRow, Origin, Wanted
-from workbench.local_cloud.base.errors import failed_precondition, not_found
+from workbench.local_cloud.base.errors import failed_precondition, invalid, not_found
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.images import layouts, rooted_steps
+from workbench.local_cloud.images.build_functions import BuildFunctions
 from workbench.local_cloud.images.build_logs import BuildLog, Line
 from workbench.local_cloud.images.build_sandbox import LAYER_DEADLINE_S, BuildFailedError
 from workbench.local_cloud.images.builder import Builder
 from workbench.local_cloud.images.dockerfile import NeedsRootError, RefusedError
-from workbench.local_cloud.images.plans import Adopt, ImageConfig, Plan, Step
+from workbench.local_cloud.images.plans import Adopt, CallFunction, ImageConfig, Plan, Step
 from workbench.local_cloud.images.pulls import Puller, RegistryAccess
 from workbench.local_cloud.images.rooted_builder import RootedBuilder
 from workbench.local_cloud.images.steps import interpret
@@ -125,20 +126,29 @@ class Images:
         lay_out: Callable[[list[str], Path], None],
         mount_checksum: Callable[[str], str],
         secrets: Callable[[list[str]], dict[str, str]],
+        functions: Callable[[], BuildFunctions],
     ) -> None:
         """Mark builds that an earlier process did not finish as failed.
 
         `blobs` holds what was pulled from registries, `layers` the root file systems of images, and `seccomp` is the
         filter for programs that run on them during a build. `lay_out` copies the files of mounts into a directory,
-        `mount_checksum` returns that of a mount's contents, and `secrets` resolves secrets' ids into environment
-        variables.
+        `mount_checksum` returns that of a mount's contents, `secrets` resolves secrets' ids into environment variables,
+        and `functions` returns what calls the functions of builds.
         """
         self._db = database
         self._root = root
         self.layers = layers
         self.seccomp = seccomp
         self._builder = Builder(root, lay_out=lay_out)
-        self._rooted = RootedBuilder(root, layers, builder=self._builder, puller=Puller(blobs, layers), seccomp=seccomp)
+        self._functions = functions
+        self._rooted = RootedBuilder(
+            root,
+            layers,
+            builder=self._builder,
+            puller=Puller(blobs, layers),
+            functions=functions,
+            seccomp=seccomp,
+        )
         self._mount_checksum = mount_checksum
         self._secrets = secrets
         self._builds: dict[str, asyncio.Task[None]] = {}
@@ -183,26 +193,40 @@ class Images:
         self._db.execute("DELETE FROM image_layers WHERE image_id=?", (image_id,))
 
     async def get_or_create(
-        self, image: api_pb2.Image, *, force_build: bool = False, ignore_cache: bool = False, only_look: bool = False
+        self,
+        image: api_pb2.Image,
+        *,
+        function_id: str = "",
+        force_build: bool = False,
+        ignore_cache: bool = False,
+        only_look: bool = False,
     ) -> str:
         """Find a layer or begin to build it, and return its image's id. A layer whose build failed is built again.
 
         With `only_look` nothing is built: it raises CloudError FAILED_PRECONDITION for what is not built, or still is.
 
         `force_build` builds it in any case, and later calls find the new image. `ignore_cache` alone also builds it in
-        any case, but later calls find the image that was there before. Raises CloudError for an image below it that
-        cannot be run, and for an unknown mount or secret; a layer that cannot be built has its reason in `failure`.
+        any case, but later calls find the image that was there before. `function_id` is the function that a layer of
+        `run_function` calls. Raises CloudError for an image below it that cannot be run, and for an unknown mount,
+        secret or function; a layer that cannot be built has its reason in `failure`.
         """
         parents = {base.docker_tag: self.built(base.image_id) for base in image.base_images}
         secrets = self._secrets(list(image.secret_ids))
         parent_key = [(tag, parent.image_id) for tag, parent in parents.items()]
         checksum = self._mount_checksum(image.context_mount_id) if image.context_mount_id else ""
         configs = {tag: parent.config for tag, parent in parents.items()}
+        hidden, deadline_s = list(secrets.values()), LAYER_DEADLINE_S
+        if image.HasField("build_function"):
+            function = self._functions().get(function_id)
+            if function.image_id not in {parent.image_id for parent in parents.values()}:
+                raise invalid(f"The function {function_id[:64]} does not run on the image below this layer.")
+            hidden += function.secrets.values()
+            deadline_s += function.timeout_s
         refusal, plan = "", Plan(ImageConfig())
         parent = next(iter(parents.values()), None)
         files = parent.directory / layouts.TREE if parent is not None and parent.directory is not None else None
         try:
-            plan = await self._interpreted(image, configs, secrets, files)
+            plan = await self._interpreted(image, configs, secrets, files, function_id)
         except RefusedError as error:
             refusal = str(error)
         key: str | None = _key(image, parent_key, checksum, secrets, plan.steps)
@@ -229,14 +253,16 @@ class Images:
                 "INSERT OR REPLACE INTO image_layers VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (image_id, key, BUILDING, ids, plan.config.to_json(), directory, "", "", time.time(), 0.0),
             )
-        log = self._logs[image_id] = BuildLog(hidden=secrets.values())
+        log = self._logs[image_id] = BuildLog(hidden=hidden)
         for line in plan.log:
             log.add(f"{line}\n", 1)
         if refusal or not plan.steps:
             self._finish(image_id, plan.config, directory, log.redacted(refusal))
         else:
             task = asyncio.create_task(
-                self._build(image_id, image, plan, parent, secrets, log, anew=force_build or ignore_cache)
+                self._build(
+                    image_id, image, plan, parent, secrets, log, anew=force_build or ignore_cache, deadline_s=deadline_s
+                )
             )
             self._builds[image_id] = task
             task.add_done_callback(lambda _: self._builds.pop(image_id, None))
@@ -265,6 +291,7 @@ class Images:
         parents: Mapping[str, ImageConfig],
         secrets: Mapping[str, str],
         files: Path | None,
+        function_id: str,
     ) -> Plan:
         """Read a layer: for this machine's system if that has all it needs, else for a root file system of its own.
 
@@ -278,7 +305,7 @@ class Images:
                     raise RefusedError(
                         f"{error} It needs a root file system of its own, which cannot be made here: {problem}"
                     ) from error
-        return await asyncio.to_thread(rooted_steps.interpret, image, parents, secrets=secrets)
+        return await asyncio.to_thread(rooted_steps.interpret, image, parents, secrets=secrets, function_id=function_id)
 
     async def _build(
         self,
@@ -290,11 +317,12 @@ class Images:
         log: BuildLog,
         *,
         anew: bool,
+        deadline_s: float,
     ) -> None:
         directory = self._root / image_id
         config, failure = plan.config, ""
         try:
-            async with self._slots, asyncio.timeout(LAYER_DEADLINE_S):
+            async with self._slots, asyncio.timeout(deadline_s):
                 await asyncio.to_thread(remove_tree, directory)  # left by a build that was killed after its last step
                 if plan.rooted:
                     config = await self._rooted.build(
@@ -322,7 +350,7 @@ class Images:
             self._finish(image_id, config, "", _ABANDONED if _ABANDONED in cancelled.args else _INTERRUPTED)
             raise
         except TimeoutError:
-            failure = f"The layer was not built within {LAYER_DEADLINE_S / 60:.0f} minutes: split it, or try again."
+            failure = f"The layer was not built within {deadline_s / 60:.0f} minutes: split it, or try again."
         except (RefusedError, BuildFailedError) as error:
             failure = log.redacted(str(error))
         except Exception as error:  # noqa: BLE001  # readers that follow the build must learn that it has ended
@@ -419,6 +447,7 @@ def _key(
         mount_checksum,
         sorted(secrets.items()),
         [step.packages for step in steps if isinstance(step, Adopt)],
+        [step.parts() for step in steps if isinstance(step, CallFunction)],
         [image.HasField("build_function"), image.gpu_config.SerializeToString(deterministic=True).hex()],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

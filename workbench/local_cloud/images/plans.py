@@ -102,10 +102,32 @@ class Scratch:
 
 
 @dataclass(frozen=True)
+class RunMount:
+    """Something that is mounted while a RUN runs. `kind` is bind, cache, tmpfs or secret.
+
+    `source` is a path in the build context, or with `origin` in an image or stage of that name. `name` is the id of a
+    cache or a secret; a secret may also be set as `variable`, and then has no `target` unless one was given.
+    """
+
+    kind: str
+    target: str = ""
+    source: str = ""
+    origin: str = ""
+    read_only: bool = False
+    name: str = ""
+    variable: str = ""
+    mode: int | None = None
+    uid: int = 0
+    gid: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Run:
     """Run a program as the image's user in its own root file system. `words` are its argv, `text` is what was asked.
 
-    `script` is the text of a file that is at `SCRIPT` meanwhile, empty for none.
+    `script` is the text of a file that is at `SCRIPT` meanwhile, empty for none. `stage` is the stage's number, for the
+    names in `mounts`.
     """
 
     words: tuple[str, ...]
@@ -114,6 +136,28 @@ class Run:
     workdir: str
     user: str
     script: str = ""
+    mounts: tuple[RunMount, ...] = ()
+    stage: int = 0
+
+
+@dataclass(frozen=True)
+class CallFunction:
+    """Call a function in a container on the image, and keep what it has written to the image's files.
+
+    What decides the layer is the function's source with its options (`definition`), and the digests of the global
+    variables that it uses (`variables`) and of its `arguments`. `function_id` names the function in the cloud's store,
+    and `payload` is the input for its container.
+    """
+
+    function_id: str = field(compare=False)
+    payload: bytes = field(compare=False, repr=False)
+    definition: str
+    variables: str
+    arguments: str
+
+    def parts(self) -> list[str]:
+        """Return what decides the layer."""
+        return [self.definition, self.variables, self.arguments]
 
 
 @dataclass(frozen=True)
@@ -195,6 +239,7 @@ Step = (
     | Pull
     | Scratch
     | Run
+    | CallFunction
     | CopyFiles
     | CopyFrom
     | Download

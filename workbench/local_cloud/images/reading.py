@@ -30,8 +30,6 @@ _PROXIES = re.compile(r"(?:https?|ftp|all|no)_proxy", re.IGNORECASE)
 
 def check(image: api_pb2.Image) -> None:
     """Refuse what no image can have here. Raises RefusedError."""
-    if image.HasField("build_function") or image.build_function_def:
-        raise RefusedError("run_function is not implemented by the local cloud: do its work when a container starts.")
     if image.gpu_config.gpu_type or image.gpu_config.type:
         raise RefusedError("GPUs are not available on the local cloud: build the image without one.")
     if image.volume_mounts:
@@ -44,22 +42,6 @@ def carry_out(instruction: Instruction, read: Callable[[Instruction], None]) -> 
         read(instruction)
     except RefusedError as refusal:
         raise type(refusal)(f"{refusal} The layer was: {str(instruction)[:500]}") from None
-
-
-def run_text(instruction: Instruction) -> str:
-    """Return the command of a RUN without its flags. Raises RefusedError for flags that would be missed."""
-    flags, text = dockerfile.flags(instruction.text)
-    for name, value in flags:
-        kind = dict(part.partition("=")[::2] for part in value.split(",")).get("type", "bind")
-        if name == "mount" and kind not in ("cache", "tmpfs"):
-            raise RefusedError(
-                f"RUN --mount=type={kind[:30]} is not implemented by the local cloud: use COPY, or a Modal secret."
-            )
-        if name not in ("mount", "network", "security") or (name, value) == ("security", "insecure"):
-            raise RefusedError(f"RUN --{name[:50]}={value[:50]} is not implemented by the local cloud.")
-    if not text:
-        raise RefusedError("RUN needs a command.")
-    return text
 
 
 def platform_arguments() -> dict[str, str]:

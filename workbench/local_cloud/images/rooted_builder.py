@@ -1,11 +1,12 @@
 """Builds images that have a root file system of their own: a layer for each step, found again by what made it."""
 
 import asyncio
-import hashlib
+import hmac
 import json
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,14 @@ from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.images import dockerfile, layouts
+from workbench.local_cloud.images.build_functions import BuildFunctions
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.builder import SCRATCH_PREFIX, Builder, Log
 from workbench.local_cloud.images.contexts import Context, fingerprint, open_to_all
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.downloads import download, file_name
 from workbench.local_cloud.images.plans import (
+    CallFunction,
     CopyFiles,
     CopyFrom,
     Download,
@@ -33,13 +36,17 @@ from workbench.local_cloud.images.plans import (
     Pull,
     PutUv,
     Run,
+    RunMount,
     Step,
     Write,
 )
 from workbench.local_cloud.images.pulls import Puller, RegistryAccess
 from workbench.local_cloud.images.reading import PYTHON_IMAGE
-from workbench.local_cloud.images.rooted_run import RunStep, mount_points
+from workbench.local_cloud.images.room import while_there_is_room
+from workbench.local_cloud.images.rooted_run import RunStep
 from workbench.local_cloud.images.rooted_steps import RootedPlan
+from workbench.local_cloud.images.run_mounts import BIND
+from workbench.local_cloud.images.step_mounts import StepMounts, copy_of
 from workbench.local_cloud.rootfs.bases import machine_layer
 from workbench.local_cloud.rootfs.copying import CopyRefusedError
 from workbench.local_cloud.rootfs.ids import NoRangeError
@@ -48,18 +55,28 @@ from workbench.local_cloud.rootfs.machine_base import NoMachineBaseError
 
 _VERSION = 2  # to be raised when the same step makes other files from then on
 _PYTHON = "Image"
-Make = Callable[[Root], Awaitable[None]]
+Make = Callable[[Root], Coroutine[Any, Any, None]]
 
 
 class RootedBuilder:
     """Builds layers in a store. Files of the build context are laid out below `root`, one directory for each build."""
 
-    def __init__(self, root: Path, layers: Layers, *, builder: Builder, puller: Puller, seccomp: bytes) -> None:
+    def __init__(
+        self,
+        root: Path,
+        layers: Layers,
+        *,
+        builder: Builder,
+        puller: Puller,
+        functions: Callable[[], BuildFunctions],
+        seccomp: bytes,
+    ) -> None:
         """`builder` makes environments of Python; `seccomp` is the filter for programs on a root of their own."""
         self._root = root
         self.layers = layers
         self.builder = builder
         self.puller = puller
+        self.functions = functions
         self.seccomp = seccomp
 
     async def build(
@@ -81,10 +98,13 @@ class RootedBuilder:
         """
         assert isinstance(plan, RootedPlan)
         scratch = await asyncio.to_thread(self._scratch)
+        stack = AsyncExitStack()
         try:
             context = Context(scratch / "context", lambda at: self.builder.fill(at, context_mount, context_files))
-            build = _Build(self, plan, scratch, parent, context, log, access, salt=image_id if anew else "")
-            return await build.stage(len(plan.stages.stages) - 1)
+            mounts = StepMounts(self.layers, stack)
+            build = _Build(self, plan, scratch, parent, context, mounts, log, access, salt=image_id if anew else "")
+            config = await build.stage(len(plan.stages.stages) - 1)
+            return config if plan.call is None else replace(config, layers=await build.call(plan.call, config))
         except (NoRangeError, NoMachineBaseError, IsolationUnavailableError, CopyRefusedError) as error:
             raise RefusedError(str(error)) from error
         except CloudError as error:
@@ -92,6 +112,7 @@ class RootedBuilder:
         except LayerError as error:
             raise BuildFailedError(f"{str(error).rstrip('.')}.") from error
         finally:
+            await asyncio.shield(stack.aclose())
             await asyncio.shield(asyncio.to_thread(remove_tree, scratch))
 
     def _scratch(self) -> Path:
@@ -110,6 +131,7 @@ class _Build:
         scratch: Path,
         parent: Path | None,
         context: Context,
+        mounts: StepMounts,
         log: Log,
         access: RegistryAccess,
         *,
@@ -121,6 +143,7 @@ class _Build:
         self._scratch = scratch
         self._parent = parent
         self._context = context
+        self._mounts = mounts
         self._log = log
         self._access = access
         self._salt = salt
@@ -141,6 +164,15 @@ class _Build:
                     reader.change(layers=await self._named_step(instruction, step, reader.config))
             self._built[number] = reader.config
         return self._built[number]
+
+    async def call(self, step: CallFunction, config: ImageConfig) -> tuple[str, ...]:
+        """Call a function on an image, and return the layers that the image has from then on."""
+
+        async def make(root: Root) -> None:
+            await self._owner.functions().call(step, config, root, self._log)
+
+        self._log("run_function\n", 1)
+        return await self._layer(config, "Function", step.parts(), make)
 
     async def _origin(self, origin: ImageConfig | int | Step) -> ImageConfig:
         """Return the config of what a name stands for, after it has been made."""
@@ -212,23 +244,20 @@ class _Build:
                 raise RefusedError(f"{kind} is no step of an image with a root of its own.")
         return await self._layer(config, kind, parts, make)
 
-    async def _layer(
-        self, config: ImageConfig, kind: str, parts: list[Any], make: Make, *, below: tuple[str, ...] = ()
-    ) -> tuple[str, ...]:
-        """Add the layer that a step makes, or the one that the same step has made before; returns all layers.
-
-        `below` are layers that are under the image's while it is made.
-        """
+    async def _layer(self, config: ImageConfig, kind: str, parts: list[Any], make: Make) -> tuple[str, ...]:
+        """Add the layer that a step makes, or the one that the same step has made before; returns all layers."""
         config = replace(config, layers=await self._layers.squashed(config.layers))
         key = self._key(config, kind, parts)
         if self._layers.has(key):
             self._log("it is there already\n", 1)
-        await self._layers.once(key, make, below=(*config.layers, *below))
+        await self._layers.once(
+            key, lambda root: while_there_is_room(self._layers.store, make(root)), below=config.layers
+        )
         return (key, *config.layers)
 
     def _key(self, config: ImageConfig, kind: str, parts: list[Any]) -> str:
         named = [_VERSION, config.layers, kind, parts, self._salt]
-        return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
+        return hmac.new(self._layers.private, json.dumps(named).encode(), "sha256").hexdigest()[:32]
 
     async def _copied_from(self, step: CopyFrom) -> ImageConfig:
         return await self._origin(self._stages.origin(step.origin, before=step.stage, counted=True))
@@ -311,12 +340,31 @@ class _Build:
         await self._layers.put(root, programs, mode=0o755)
 
     async def _run(self, step: Run, config: ImageConfig) -> tuple[str, ...]:
-        below = await mount_points(self._layers)
-
         async def make(root: Root) -> None:
-            await self._runs.run(step, config, root)
+            async with AsyncExitStack() as stack:
+                paths = await self._mounts.paths(step.mounts, partial(self._source, step), stack)
+                await self._runs.run(step, config, root, paths, self._stages.secrets)
 
-        return await self._layer(config, "Run", [asdict(step)], make, below=(below,))
+        parts = [asdict(step), [await self._mounted(step, mount) for mount in step.mounts]]
+        return await self._layer(config, "Run", parts, make)
+
+    async def _mounted(self, step: Run, mount: RunMount) -> Any:
+        """Return what decides a layer of the files that are mounted while it is made."""
+        if mount.origin:
+            return (await self._origin_of(step, mount)).layers
+        if mount.kind != BIND:
+            return ""
+        files = await self._context.files()
+        await asyncio.to_thread(open_to_all, files)
+        return await asyncio.to_thread(fingerprint, files, copy_of(mount))
+
+    async def _source(self, step: Run, mount: RunMount) -> Mapping[str, Any]:
+        if mount.origin:
+            return {"from": self._paths((await self._origin_of(step, mount)).layers)}
+        return {"context": str(await self._context.files())}
+
+    async def _origin_of(self, step: Run, mount: RunMount) -> ImageConfig:
+        return await self._origin(self._stages.origin(mount.origin, before=step.stage, counted=True))
 
     async def _copy(self, step: CopyFiles, config: ImageConfig, files: Path) -> tuple[str, ...]:
         await asyncio.to_thread(open_to_all, files)
@@ -348,7 +396,7 @@ class _Build:
         """Whether a program of this machine runs in an image, whose C library may be another one."""
         if config.guest_python:
             return True  # it has this machine's system
-        async with self._layers.root((*config.layers, await mount_points(self._layers))) as root:
+        async with self._layers.root(config.layers) as root:
             return await self._runs.can_run(program, root)
 
     async def _put(self, program: Path, path: str, root: Root) -> None:

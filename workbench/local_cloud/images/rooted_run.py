@@ -1,22 +1,21 @@
 """RUN steps: programs of the image, run as root of its file system and as nobody outside.
 
 They have the network, since packages come from there, and this machine's configuration of pip, uv and npm. Nothing of
-that gets into the layer: where it is mounted, empty files stand in a layer of their own below the image's.
+that gets into the layer.
 """
 
-import hashlib
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from workbench.local_cloud.base import host
 from workbench.local_cloud.images import build_sandbox, layouts
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
-from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run
+from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run, RunMount
+from workbench.local_cloud.images.run_mounts import TMPFS
 from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python, without_libraries
-from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
-from workbench.local_cloud.rootfs.layers import Layers, Root, order_descriptor
+from workbench.local_cloud.rootfs.ids import ids
+from workbench.local_cloud.rootfs.layers import Root, order_descriptor
 from workbench.local_cloud.rootfs.mounting import Places, Word, started
 
 _TOOLS = "/__modal/tools"
@@ -25,36 +24,7 @@ _GUEST_AGENT = Path(__file__).parents[1] / "sandboxes" / "guest" / "agent.py"
 _PIP = '#!/bin/sh\nexec {tools}/uv pip "$@"\n'
 _NAMES = ("/etc/resolv.conf", "/etc/hosts")
 _SETTINGS = "/__modal/settings"  # below it, what the configuration refers to: nothing of the image is hidden by it
-_DIRECTORIES = ("/proc", "/dev", "/__modal/host/usr")
 Data = Callable[[bytes], str]
-
-
-async def mount_points(layers: Layers) -> str:
-    """Return the key of the layer on which mounts of RUN steps find their places; it goes below all others."""
-    files, directories = _mounted()
-    key = hashlib.sha256(json.dumps(["mount points 1", files, directories]).encode()).hexdigest()[:32]
-
-    async def make(root: Root) -> None:
-        for path in directories:
-            (root.written / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
-        for path in files:
-            place = root.written / path.lstrip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
-        give_to_root_inside(root.written)
-
-    await layers.once(key, make)
-    return key
-
-
-def _mounted() -> tuple[list[str], list[str]]:
-    """Return the paths of the files and of the directories that are mounted while a step runs."""
-    files = [*_NAMES, _AS_USER, SCRIPT, *(f"{_TOOLS}/{name}" for name in ("uv", "pip", "pip3"))]
-    files += [target for _, target in build_sandbox.configured_files()]
-    referred = [path for path in build_sandbox.configured_paths() if Path(path).exists()]
-    files += [_SETTINGS + path for path in referred if not Path(path).is_dir()]
-    directories = [*_DIRECTORIES, *(_SETTINGS + path for path in referred if Path(path).is_dir())]
-    return sorted(files), sorted(directories)
 
 
 class RunStep:
@@ -64,8 +34,18 @@ class RunStep:
         self._seccomp = seccomp
         self._log = log
 
-    async def run(self, step: Run, config: ImageConfig, root: Root) -> None:
-        """Run a step on a root to its end. Raises BuildFailedError, IsolationUnavailableError, OSError."""
+    async def run(
+        self,
+        step: Run,
+        config: ImageConfig,
+        root: Root,
+        paths: Mapping[RunMount, Path],
+        secrets: Mapping[str, str],
+    ) -> None:
+        """Run a step on a root to its end; `paths` are the host's for its mounts.
+
+        Raises BuildFailedError, IsolationUnavailableError, OSError.
+        """
         descriptors: list[int] = []
 
         def data(content: bytes) -> str:
@@ -75,9 +55,12 @@ class RunStep:
         try:
             places = Places()
             words, env = list(step.words), _env(step, config)
+            env |= {each.variable: secrets[each.name] for each in step.mounts if each.variable and each.name in secrets}
             if config.interpreter:  # an environment of ours, which has no pip: uv takes its place
                 words = [_with_uv(word) for word in words]
             argv = _bound(config, places, data)
+            for mount in step.mounts:
+                argv += _mounted(mount, paths.get(mount), secrets, places, data)
             if step.script:
                 argv += ["--perms", "0555", "--ro-bind-data", data(step.script.encode()), places.file(SCRIPT)]
             if step.user:
@@ -141,6 +124,21 @@ def _bound(config: ImageConfig, places: Places, data: Data) -> list[Word]:
             script = _PIP.format(tools=_TOOLS).encode()
             argv += ["--perms", "0555", "--ro-bind-data", data(script), places.file(f"{_TOOLS}/{name}")]
     return argv
+
+
+def _mounted(mount: RunMount, path: Path | None, secrets: Mapping[str, str], places: Places, data: Data) -> list[Word]:
+    """Return bubblewrap's words for one mount of a step; the caller has made `path`, where there is one."""
+    if path is not None:
+        return places.bind(path, mount.target, read_only=mount.read_only)
+    if mount.kind == TMPFS:
+        return ["--perms", "1777", "--size", str(mount.size_bytes), "--tmpfs", places.directory(mount.target)]
+    if not mount.target or mount.name not in secrets:
+        return []
+    mode = mount.mode if mount.mode is not None else 0o400
+    if mount.uid or mount.gid:  # the file is root's: who else is meant may read it
+        mode |= (mode & 0o400) >> 3 | (mode & 0o400) >> 6
+    content = secrets[mount.name].encode("utf-8", "surrogateescape")
+    return ["--perms", f"{mode & 0o777:04o}", "--ro-bind-data", data(content), places.file(mount.target)]
 
 
 def _with_uv(text: str) -> str:

@@ -5,9 +5,11 @@ system, is read here. A base's config is known only once it is there, so that a 
 there is nothing to be refused in it is looked for before.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
 
 from modal_proto import api_pb2
@@ -18,6 +20,7 @@ from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
 from workbench.local_cloud.images.downloads import check_url
 from workbench.local_cloud.images.plans import (
     SCRIPT,
+    CallFunction,
     CopyFiles,
     CopyFrom,
     Download,
@@ -41,8 +44,8 @@ from workbench.local_cloud.images.reading import (
     carry_out,
     check,
     platform_arguments,
-    run_text,
 )
+from workbench.local_cloud.images.run_mounts import read, texts
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?(?::[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)?", re.ASCII)
@@ -53,19 +56,22 @@ _MAX_PATH = 4000
 _ROOT = ("root", "0", "root:root", "0:0", "root:0", "0:root")
 
 
-def interpret(image: api_pb2.Image, parents: Mapping[str, ImageConfig], *, secrets: Mapping[str, str]) -> Plan:
+def interpret(
+    image: api_pb2.Image, parents: Mapping[str, ImageConfig], *, secrets: Mapping[str, str], function_id: str = ""
+) -> Plan:
     """Read a layer and return how to build it on a root file system of its own.
 
     `parents` are the configs of the images that its FROM may name, `secrets` the environment variables of its RUN
-    steps. Raises RefusedError.
+    steps, and `function_id` the function that it calls instead of having instructions. Raises RefusedError.
     """
     check(image)
     stages = Stages(parents=parents, secrets=secrets, build_args=dict(image.build_args))
-    for instruction in dockerfile.instructions(image.dockerfile_commands):
+    call = _call(image, parents, function_id) if image.HasField("build_function") else None
+    for instruction in dockerfile.instructions(["FROM base"] if call is not None else image.dockerfile_commands):
         carry_out(instruction, stages.add)
     if not stages.stages:
         raise RefusedError("The layer has no FROM: begin it with one.")
-    plan = RootedPlan(ImageConfig(), rooted=True, stages=stages)
+    plan = RootedPlan(ImageConfig(), rooted=True, stages=stages, call=call)
     for number in stages.needed():
         base = stages.base(number)
         known = base if isinstance(base, ImageConfig) else ImageConfig()
@@ -74,9 +80,19 @@ def interpret(image: api_pb2.Image, parents: Mapping[str, ImageConfig], *, secre
         for instruction in (*dockerfile.instructions(known.on_build), *stages.stages[number].instructions):
             plan.steps += reader.steps(instruction)
         plan.config = reader.config
+    plan.steps += [call] if call is not None else []
     if not plan.steps:  # nothing is built, so that nothing says what was read
         plan.log = [str(instruction) for stage in stages.stages for instruction in stage.instructions]
     return plan
+
+
+def _call(image: api_pb2.Image, parents: Mapping[str, ImageConfig], function_id: str) -> CallFunction:
+    if image.dockerfile_commands or set(parents) != {"base"}:
+        raise RefusedError("A layer of run_function has one image below it, and no instructions.")
+    function = image.build_function
+    payload = function.input.SerializeToString(deterministic=True)
+    digests = [hashlib.sha256(part).hexdigest() for part in (function.globals, payload)]
+    return CallFunction(function_id, payload, function.definition, *digests)
 
 
 def _made_by(base: "ImageConfig | Step") -> Step:
@@ -164,8 +180,8 @@ class Stages:
             base = self.base(number)
             waiting += [base] if isinstance(base, int) else []
             for instruction in self.stages[number].instructions:
-                for flag, name in dockerfile.flags(instruction.text)[0]:
-                    other = self.number(name, before=number, counted=True) if flag == "from" else None
+                for name in _origins(instruction):
+                    other = self.number(name, before=number, counted=True)
                     waiting += [other] if other is not None else []
         return sorted(found)
 
@@ -174,14 +190,24 @@ class Stages:
         return StageReader(self, number, config)
 
 
+def _origins(instruction: Instruction) -> Iterator[str]:
+    """Yield the names of the images and stages from which an instruction takes files."""
+    for flag, value in dockerfile.flags(instruction.text)[0]:
+        if flag == "from":
+            yield value
+        elif flag == "mount":
+            yield from (part.partition("=")[2] for part in value.split(",") if part.lower().startswith("from="))
+
+
 @dataclass
 class RootedPlan(Plan):
-    """A layer for a root file system of its own.
+    """A layer for a root file system of its own; `call` follows after the last instruction.
 
     `steps` are those that can be told before the configs of bases are known; without any, nothing has to be built.
     """
 
     stages: Stages = field(default_factory=lambda: Stages({}, {}, {}))
+    call: CallFunction | None = None
 
 
 class StageReader(ConfigReader):
@@ -320,7 +346,9 @@ class StageReader(ConfigReader):
             yield replace(step, sources=tuple(local))
 
     def _run(self, instruction: Instruction) -> Run:
-        text = run_text(instruction)
+        mounts, text = texts(instruction)
+        expand = partial(dockerfile.expand, variables=self.variables, escape=instruction.escape)
+        workdir = self.config.workdir or "/"
         script = _script(text, instruction)
         words = [SCRIPT] if script else dockerfile.argument_list(text)
         env = {**self.arguments, **own_path(self.config), **self._stages.secrets}
@@ -328,9 +356,11 @@ class StageReader(ConfigReader):
             tuple(words or (*self.config.shell, _with_documents(text, instruction))),
             _in_full(text, instruction),
             tuple(sorted(env.items())),
-            self.config.workdir or "/",
+            workdir,
             self.config.user,
             script,
+            read(mounts, expand=expand, workdir=workdir, secrets=self._stages.secrets),
+            self._number,
         )
 
 

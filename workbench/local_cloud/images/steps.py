@@ -7,6 +7,7 @@ No RUN line is given to a shell: only commands that are known here are carried o
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from modal_proto import api_pb2
@@ -24,8 +25,8 @@ from workbench.local_cloud.images.reading import (
     base_name,
     carry_out,
     check,
-    run_text,
 )
+from workbench.local_cloud.images.run_mounts import CACHE, TMPFS, read, texts
 
 MAX_DIRECTORIES = 100  # a sandbox mounts a file system for each
 _ARCHIVE = re.compile(r"\.(tar|tar\.\w+|tgz|tbz2?|txz)$")
@@ -50,6 +51,8 @@ def interpret(
     `files` the parent's directory of files by their absolute paths (None: it has none). Raises RefusedError.
     """
     check(image)
+    if image.HasField("build_function"):
+        raise NeedsRootError("run_function needs a root file system of its own.")
     reader = _Reader(image, parents, secrets=secrets, files=files)
     for instruction in dockerfile.instructions(image.dockerfile_commands):
         reader.plan.log.append(str(instruction))
@@ -113,7 +116,7 @@ class _Reader(ConfigReader):
             case "COPY" | "ADD":
                 self._copy(instruction)
             case "RUN":
-                self._run(run_text(instruction))
+                self._run(self._command_of(instruction))
             case "USER":
                 if self.word(instruction) not in ("root", "0", "root:root", "0:0"):
                     raise NeedsRootError("USER needs a root file system of its own.")
@@ -178,6 +181,15 @@ class _Reader(ConfigReader):
         self.plan.steps.append(Copy(tuple(sources), destination, into, mode))
         if len(sources) == 1 and not into and (data := self._context.get(sources[0].lstrip("/"))) is not None:
             self._texts[str(destination)] = data.decode(errors="replace")
+
+    def _command_of(self, instruction: Instruction) -> str:
+        """Return a RUN's command; installers have their own caches, so that mounts of such need nothing here."""
+        mounts, text = texts(instruction)
+        expand = partial(dockerfile.expand, variables=self.variables, escape=instruction.escape)
+        for mount in read(mounts, expand=expand, workdir=self.config.workdir or "/", secrets=self._secrets):
+            if mount.kind not in (CACHE, TMPFS):
+                raise NeedsRootError(f"RUN --mount=type={mount.kind} needs a root file system of its own.")
+        return text
 
     def _run(self, text: str) -> None:
         if _DEBCONF.match(text):

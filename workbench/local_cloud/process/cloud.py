@@ -27,6 +27,7 @@ from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.base.quiet_server import QuietServer
 from workbench.local_cloud.faults.injection import Injector
 from workbench.local_cloud.faults.rules import Faults
+from workbench.local_cloud.functions.build_functions import FunctionsOfBuilds
 from workbench.local_cloud.functions.call_rpc import CallRpcs
 from workbench.local_cloud.functions.container_maker import ContainerMaker
 from workbench.local_cloud.functions.container_rpc import ContainerRpcs
@@ -161,6 +162,7 @@ class LocalCloud:
             lay_out=file_mounts.lay_out,
             mount_checksum=file_mounts.checksum,
             secrets=secrets.resolve,
+            functions=lambda: self._build_functions,
         )
         calls = Calls()
         self._pools = Pools(self._apps, clock, make_container=lambda *ids: self._containers.make(*ids))
@@ -229,6 +231,9 @@ class LocalCloud:
             url=self._router_url,
             working_on=self._pools.working_on,
             scratch=_directory(run / "containers"),
+        )
+        self._build_functions = FunctionsOfBuilds(
+            self._apps, calls, self._pools, self._containers, clock, secrets=secrets.resolve
         )
         self._rpc = RpcServer(
             authenticator,

@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Layers:
         for directory in (store, store / LAYERS, store / LIVE):
             directory.mkdir(exist_ok=True)
             directory.chmod(0o711)
+        self.private = _private(store / "private")
+        """A key of this store. Programs see the names of their layers, which must not confirm a guessed secret."""
         self._leftovers = [f"{LIVE}/{path.name}" for path in (store / LIVE).iterdir()]
 
     async def problem(self) -> str:
@@ -255,6 +257,18 @@ def order_descriptor(content: bytes) -> int:
         file.write(content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def _private(path: Path) -> bytes:
+    """Return the content of a file that only we may read, which is made if it is missing."""
+    if not path.exists():
+        made = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+        made.touch(mode=0o600)
+        made.write_bytes(secrets.token_bytes(32))
+        with suppress(FileExistsError):
+            path.hardlink_to(made)
+        made.unlink()
+    return path.read_bytes()
 
 
 def _owner() -> int | None:

@@ -2,14 +2,16 @@
 
 import marshal
 import os
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError, bubblewrap
 from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs import launcher
-from workbench.local_cloud.rootfs.ids import ids
+from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import Root, order_descriptor
 
 # What `useradd`, `su`, `apt-get install` and servers need, each tried alone. None of them reaches out of the namespace;
@@ -98,6 +100,39 @@ def isolated(places: Places, *, hostname: str) -> list[Word]:
     return argv
 
 
+def _with_mount_points(root: Root, places: Places) -> Root:
+    """Return a root with one more layer at the bottom, on which everything that is mounted finds its place.
+
+    So nothing is left of the places in what is written to the root, where the launcher would have to make them. The
+    layer goes with the root.
+    """
+    points = root.store / Path(root.upper).parent / "points"
+    kinds = {f"/{name}": "directory" for name in launcher.OWN}
+    for path, kind, _ in places.found:
+        path = posixpath.normpath(f"/{path.lstrip('/')}")
+        kinds[f"/{launcher.HIDDEN}" if path.startswith(f"/{launcher.HIDDEN}/") else path] = kind
+    kinds[f"/{launcher.HIDDEN}"] = "directory"
+    for path, kind in kinds.items():
+        with suppress(OSError):  # what cannot be made here is refused by the launcher, with the reason
+            _make(points, [part for part in path.split("/") if part], is_file=kind != "directory")
+    give_to_root_inside(points)
+    return replace(root, lower=(*root.lower, f"{Path(root.upper).parent}/points"))
+
+
+def _make(here: Path, parts: Sequence[str], *, is_file: bool) -> None:
+    """Make a directory or an empty file below a directory, whatever the umask is."""
+    for number, part in enumerate(["", *parts]):
+        here = here / part
+        if here.exists():
+            continue
+        if is_file and number == len(parts):
+            here.touch()
+            here.chmod(0o644)
+        else:
+            here.mkdir()
+            here.chmod(0o755)
+
+
 @contextmanager
 def started(
     root: Root, places: Places, words: Sequence[Word], *, env: Mapping[str, str], seccomp: bytes, owner: int
@@ -117,6 +152,7 @@ def started(
         argv = [*isolated(places, hostname="modal"), "--die-with-parent"]
         argv += ["--args", str(descriptors[1]), "--seccomp", str(descriptors[0]), "--bind", MERGED, "/"]
         argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", *words]
+        root = _with_mount_points(root, places)
         content = order(root, places, argv, owner=owner, processes=MAX_PROCESSES)
         descriptors.append(order_descriptor(content))
         yield [python, "-I", "-S", launcher.__file__, str(descriptors[2])], descriptors

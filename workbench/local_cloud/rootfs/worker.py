@@ -198,6 +198,8 @@ def _directory(order: dict[str, Any]) -> dict[str, Any]:
     made = launcher.MERGED + places.make(order["path"], "directory")
     if missing and order["owner_name"]:
         os.chown(made, *owner_of(order["owner_name"], Tree.of(Path(launcher.MERGED), keeps=True)))
+    if missing and order.get("mode") is not None:
+        os.chmod(made, order["mode"])
     return {}
 
 

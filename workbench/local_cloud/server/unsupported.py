@@ -73,6 +73,7 @@ _OF_FUNCTIONS = _NO_EFFECT | {
     "image_id",
     "implementation_name",
     "is_auto_snapshot",
+    "is_builder_function",
     "is_class",
     "is_method",
     "max_concurrent_inputs",
@@ -187,8 +188,6 @@ def refuse_function_options(function: api_pb2.Function) -> None:
         raise invalid("NetworkFileSystem is not implemented by the local cloud; use a Volume.")
     if function.block_network or function.network_access.network_access_type in _RESTRICTING:
         raise invalid(f"block_network of a function is not implemented by the local cloud: {_SHARED_NETWORK}")
-    if function.is_builder_function:
-        raise invalid("run_function is not implemented by the local cloud: do its work when a container starts.")
     if function.is_server:
         raise invalid(f"modal.Server is not implemented by the local cloud: {_NO_SERVERS}")
     if function._experimental_group_size > 1:

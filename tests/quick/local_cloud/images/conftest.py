@@ -9,6 +9,7 @@ import pytest
 from modal_proto import api_pb2
 
 from workbench.local_cloud.base.host import OWN_PYTHON
+from workbench.local_cloud.images.build_functions import BuildFunctions
 from workbench.local_cloud.images.images import BUILDING, Image, Images
 from workbench.local_cloud.mounts.mount_rpc import MountRpcs
 from workbench.local_cloud.registry.blobs import BlobStore
@@ -40,6 +41,7 @@ class Service:
             lay_out=self.rpcs.lay_out if self.rpcs else self._lay_out,
             mount_checksum=self.rpcs.checksum if self.rpcs else self._checksum,
             secrets=lambda ids: {name: value for each in ids for name, value in self.secrets[each].items()},
+            functions=_no_functions,
         )
 
     def _checksum(self, mount_id: str) -> str:
@@ -89,3 +91,7 @@ def layer(*commands: str, base: str = "", mount: str = "", secrets: tuple[str, .
         context_mount_id=mount,
         secret_ids=secrets,
     )
+
+
+def _no_functions() -> BuildFunctions:
+    raise AssertionError("these images call no functions")
