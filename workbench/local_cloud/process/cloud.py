@@ -80,6 +80,7 @@ from workbench.local_cloud.volumes import overlay_mounts
 from workbench.local_cloud.volumes.block_routes import VolumeRoutes
 from workbench.local_cloud.volumes.committed import CommittedVolumes
 from workbench.local_cloud.volumes.history_routes import HistoryRoutes
+from workbench.local_cloud.volumes.stacks import LAYERS
 from workbench.local_cloud.volumes.volume_rpc import VolumeRpcs
 from workbench.local_cloud.volumes.working_copies import WorkingCopies
 from workbench.local_cloud.workspace.environments import EnvironmentRpcs
@@ -130,6 +131,7 @@ class LocalCloud:
             may_commit=self._may_commit,
             overlay=not why,
             copies_small=not overlay_mounts.RENAMES_DIRECTORIES,
+            layers=state / LAYERS,
         )
         self._stack.callback(copies.close)
         self._engine = Engine(run / "sandboxes", clock)

@@ -20,8 +20,10 @@ from pathlib import Path
 import psutil
 
 from workbench.errors import WorkbenchError
+from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.process.state_directory import Running, State, StateUnusableError
 from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
+from workbench.local_cloud.volumes.stacks import LAYERS
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
@@ -102,6 +104,7 @@ def reset(state: State, *, wait_s: float = 0.0) -> None:
     stop(state)
     if state.root.is_dir():
         with state.locked(wait_s=wait_s):  # no cloud can start meanwhile
+            remove_tree(state.root / LAYERS)
             shutil.rmtree(state.root, ignore_errors=True)
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.images import inventory
 from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.content import ContentStore, read_chunks
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.volumes.committed import CommittedVolumes, parents
+from workbench.local_cloud.volumes.stacks import LAYERS
 
 DATABASE = damage.DATABASE
 CONTENT = "content"
@@ -103,6 +105,7 @@ def prune(state: Path, keep: Keep, *, now: float) -> int:
 def gc(state: Path) -> tuple[int, int]:
     """Remove contents and image directories that nothing refers to; returns (how many, their bytes).
 
+    Files of volumes that are laid out for mounts are removed as well: the next mount lays them out again.
     Commits refer to their contents, so `prune` comes first. Raises DamagedStateError, before anything is removed, when
     the database cannot be read.
     """
@@ -112,6 +115,7 @@ def gc(state: Path) -> tuple[int, int]:
         wanted = set(_references(database))
         removed, size = content.keep_only(wanted)
         of_images = inventory.collect(state, database)
+        remove_tree(state / LAYERS)
         return removed + of_images[0], size + of_images[1]
     finally:
         content.close()

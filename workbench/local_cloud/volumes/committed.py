@@ -280,6 +280,17 @@ class CommittedVolumes:
         sql = "SELECT 1 FROM volume_commits WHERE volume_id=? AND number=?"
         return self._db.one(sql, (volume_id, number)) is not None
 
+    def mark(self, volume_id: str, number: int) -> str:
+        """Return what tells a commit from one of the same number in another history; for 0, the first commit's.
+
+        Raises ValueError when the history does not have it, or not any more.
+        """
+        sql = "SELECT at, author, parent FROM volume_commits WHERE volume_id=? AND number=?"
+        row = self._db.one(sql, (volume_id, number or 1))
+        if row is None:
+            raise ValueError(f"the volume has no commit {number}")
+        return f"{number} {row['at']!r} {row['author']} {row['parent']}"
+
     def commits(self, volume_id: str, *, limit: int = 100) -> list[Commit]:
         """Return the newest `limit` commits, newest first."""
         rows = self._db.all(

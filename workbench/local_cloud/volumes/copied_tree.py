@@ -6,11 +6,11 @@ from pathlib import Path
 from workbench.local_cloud.base.guest_directories import opened_dir, remove_tree
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes.committed import CommittedVolumes
-from workbench.local_cloud.volumes.layers import Place
 from workbench.local_cloud.volumes.layout import Layout
 from workbench.local_cloud.volumes.mounted_tree import BelowWritten, SeenAt
 from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories, ReusableDirectory, is_plain
 from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits, scan
+from workbench.local_cloud.volumes.stacks import Place
 
 
 class CopiedTree:

@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,46 +24,16 @@ from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.disk_reserve import require_room
 from workbench.local_cloud.volumes import overlay_mounts
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, parents
+from workbench.local_cloud.volumes.kept_stacks import KeptStacks
 from workbench.local_cloud.volumes.layout import Layout
+from workbench.local_cloud.volumes.stacks import TREE, Layer, Place, Stack
 
 _log = structlog.get_logger(__name__)
 
-TREE = "tree"
 _MAX_LAYERS = 20  # a deeper stack is flattened: each layer costs every mount, and every look at a missing name
 _MAX_PLACES = 16  # whose stacks are kept while nothing is mounted there
 _MAX_BYTES = 4 * 1024**3  # of the files of all these places together
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A directory of a volume, and the owner that its files have in a mount (None: that of this process)."""
-
-    volume_id: str
-    sub_path: str
-    owner_uid: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One directory of a stack: its number, and the commit whose state the stack shows up to this layer."""
-
-    number: int
-    head: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """The layers of a place, bottom first, and how many entries and bytes of files they show together."""
-
-    place: Place
-    layers: tuple[Layer, ...]
-    entries: int
-    size: int
-
-    @property
-    def head(self) -> int:
-        """The commit whose state it shows."""
-        return self.layers[-1].head
+_UNRECORDED = 500  # so many entries are made anew in a moment, if the cloud is killed
 
 
 class View:
@@ -92,7 +62,7 @@ class Layers:
     """Makes and keeps the stacks of one cloud in one directory. May be called from any thread, and blocks."""
 
     def __init__(self, root: Path, committed: CommittedVolumes, content: ContentStore) -> None:
-        """Make `root` and remove what is in it."""
+        """Make `root`, and go on with the stacks in it that still are what they were; others are removed."""
         self._root = root
         self._committed = committed
         self._content = content
@@ -100,21 +70,36 @@ class Layers:
         self._stacks: OrderedDict[Place, Stack] = OrderedDict()
         self._making: dict[Place, threading.Lock] = {}
         self._users: Counter[int] = Counter()
-        self._last = 0
         self._kept: set[int] = set()  # layers that a stack has, or had
         self._later = ThreadPoolExecutor(1, thread_name_prefix="layers")
-        remove_tree(root)
-        root.mkdir(parents=True, mode=0o700)
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root.chmod(0o700)
+        remove_tree(root / "0")
         (root / "0" / TREE).mkdir(parents=True)  # of a place without files: an overlay needs a lower layer
+        self._records = KeptStacks(root, committed)
+        self._unproved: set[Place] = set()  # whose stacks are an earlier cloud's, and not yet looked at
+        for stack in self._records.load():
+            self._keep(stack)
+            self._unproved.add(stack.place)
+        self._kept.update(int(path.name) for path in root.iterdir() if path.name.isdecimal() and path.name != "0")
+        self._last = max(self._kept, default=0)
+        self._tidy()
 
     def close(self) -> None:
-        """Wait for work in the background. Idempotent."""
+        """Wait for work in the background, and record the stacks for the next cloud. Idempotent."""
         self._later.shutdown(cancel_futures=True)
+        with self._lock:
+            stacks = [stack for place, stack in self._stacks.items() if stack.entries and place not in self._unproved]
+        for stack in stacks:
+            try:
+                self._records.keep(stack)
+            except (OSError, ValueError) as error:  # ValueError: the volume was deleted
+                _log.info("layers.not_recorded", why=str(error))
 
     @property
-    def name(self) -> str:
-        """The name of the layers' root."""
-        return self._root.name
+    def root(self) -> Path:
+        """The directory of the layers."""
+        return self._root
 
     def names(self, stack: Stack) -> list[str]:
         """Return the layers' directories relative to the layers' root, top first."""
@@ -132,6 +117,7 @@ class Layers:
         with self._lock:
             making = self._making.setdefault(place, threading.Lock())
         with making:
+            self._prove(place)
             with self._lock:
                 before = self._stacks.get(place)
                 self._use(before)  # the new stack may have these layers: nobody may remove them meanwhile
@@ -143,6 +129,7 @@ class Layers:
             finally:
                 self.give_back(before)
         self._flatten_later(place)
+        self._record_later(stack)
         return stack
 
     def give_back(self, stack: Stack | None) -> None:
@@ -170,9 +157,31 @@ class Layers:
                 return False
             (self._root / str(number)).mkdir(mode=0o700)
             upper.rename(self._root / str(number) / TREE)
-            self._keep(Stack(place, (*now.layers, Layer(number, head)), entries, size))
+            adopted = Stack(place, (*now.layers, Layer(number, head)), entries, size)
+            self._keep(adopted)
         self._flatten_later(place)
+        self._record_later(adopted)
         return True
+
+    def _prove(self, place: Place) -> None:
+        """Forget the stack that an earlier cloud has left for a place, unless nothing of it has changed since."""
+        with self._lock:
+            stack = self._stacks.get(place) if place in self._unproved else None
+        if stack is None:
+            return
+        is_same = self._records.is_unchanged(stack)
+        with self._lock:
+            self._unproved.discard(place)
+            if not is_same:
+                self._stacks.pop(place, None)
+        if not is_same:
+            _log.warning("layers.changed", volume=place.volume_id, sub_path=place.sub_path)
+            self._tidy()
+
+    def _record_later(self, stack: Stack) -> None:
+        """Record a stack for the next cloud, if it has much that an earlier record has not; the rest is for `close`."""
+        if self._records.lacks(stack) > _UNRECORDED:
+            self._in_background(partial(self._records.keep, stack))
 
     def _newest(self, place: Place, stack: Stack | None) -> Stack:
         head = self._committed.head(place.volume_id)
@@ -255,10 +264,12 @@ class Layers:
                 len(self._stacks) > _MAX_PLACES or sum(stack.size for stack in self._stacks.values()) > _MAX_BYTES
             ):
                 self._stacks.popitem(last=False)
+            self._unproved &= self._stacks.keys()
             self._users = +self._users
             needed = {number for stack in self._stacks.values() for number in _numbers(stack)} | self._users.keys()
             gone = self._kept - needed
             self._kept -= gone
+            self._records.forget(gone)
         for number in gone:
             self._in_background(partial(remove_tree, self._root / str(number)))
 

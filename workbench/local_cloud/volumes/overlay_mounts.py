@@ -66,7 +66,7 @@ def _tried(place: Path) -> str:
     for name in ("lower/d", "lower/r", "upper", "work", "tree"):
         (place / name).mkdir(parents=True)
     (place / "lower/f").write_text("f")
-    mount(place, ["lower"], "upper", "work", "tree")
+    mount(place, ["lower"], "upper", "work", "tree", lowers_at=place)
     try:
         (place / "tree/f").unlink()
         (place / "tree/r").rmdir()
@@ -82,20 +82,22 @@ def _tried(place: Path) -> str:
     return ""
 
 
-def mount(root: Path, lowers: Sequence[str], upper: str, work: str, target: str) -> None:
-    """Mount an overlay at `target`; `lowers` has the top layer first. All names are relative to `root`.
+def mount(root: Path, lowers: Sequence[str], upper: str, work: str, target: str, *, lowers_at: Path) -> None:
+    """Mount an overlay at `target`; `lowers` has the top layer first, with names relative to `lowers_at`.
 
-    They must not contain a comma, a colon or a backslash. Raises OSError.
+    The other names are relative to `root`. None may contain a comma, a colon or a backslash. Raises OSError.
     """
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    below = os.open(lowers_at, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         here = f"/proc/self/fd/{directory}"  # short, whatever the name of `root` is: the kernel cuts long options
-        layers = ":".join(f"{here}/{name}" for name in lowers)
+        layers = ":".join(f"/proc/self/fd/{below}/{name}" for name in lowers)
         options = f"lowerdir={layers},upperdir={here}/{upper},workdir={here}/{work},{_SETTINGS}".encode()
         if len(options) >= os.sysconf("SC_PAGESIZE"):
             raise OSError(errno.E2BIG, "an overlay has too many layers")
         _call("mount", b"overlay", os.fsencode(root / target), b"overlay", _MS_NOSUID | _MS_NODEV, options)
     finally:
+        os.close(below)
         os.close(directory)
 
 

@@ -12,10 +12,11 @@ from workbench.local_cloud.base.guest_directories import Found, opened_dir, remo
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.volumes import local_changes, overlay_mounts
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, parents
-from workbench.local_cloud.volumes.layers import Layers, Place, Stack, is_plain_entry
+from workbench.local_cloud.volumes.layers import Layers, is_plain_entry
 from workbench.local_cloud.volumes.layout import Layout
 from workbench.local_cloud.volumes.mounted_tree import BelowWritten, SeenAt
 from workbench.local_cloud.volumes.scan import Keep, Known, Scan, ScanLimits
+from workbench.local_cloud.volumes.stacks import Place, Stack
 from workbench.local_cloud.volumes.upper_scan import Changed, scan_upper
 
 _TREE, _NEXT = "tree", "next"
@@ -148,10 +149,11 @@ class OverlayTree:
         own = f"{self._holder.parent.name}/{self._holder.name}"
         overlay_mounts.mount(
             self._holder.parents[1],
-            [f"{self._all_layers.name}/{name}" for name in self._all_layers.names(stack)],
+            self._all_layers.names(stack),
             f"{own}/{self._private.name}/{generation}/upper",
             f"{own}/{self._private.name}/{generation}/work",
             f"{own}/{target}",
+            lowers_at=self._all_layers.root,
         )
 
     def _remount(self, stack: Stack, seen_at: SeenAt | None) -> dict[str, Known | None]:

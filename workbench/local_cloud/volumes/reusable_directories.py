@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.local_cloud.base.guest_directories import Skipped, opened_dir, remove_tree, walk
-from workbench.local_cloud.volumes.layers import Place
 from workbench.local_cloud.volumes.scan import Known
+from workbench.local_cloud.volumes.stacks import Place
 
 _MAX_KEPT = 8
 _MAX_ENTRIES = 20_000

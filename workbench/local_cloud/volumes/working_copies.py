@@ -22,11 +22,12 @@ from workbench.local_cloud.store.disk_reserve import lacking, require_room
 from workbench.local_cloud.volumes import overlay_mounts, overlay_tree
 from workbench.local_cloud.volumes.committed import CommittedVolumes, Entry, Removal, clean, parents
 from workbench.local_cloud.volumes.copied_tree import CopiedTree
-from workbench.local_cloud.volumes.layers import Layers, Place
+from workbench.local_cloud.volumes.layers import Layers
 from workbench.local_cloud.volumes.mounted_tree import BelowWritten, MountedTree, SeenAt
 from workbench.local_cloud.volumes.overlay_tree import OverlayTree
 from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories
 from workbench.local_cloud.volumes.scan import Keep, Scan, ScanLimits
+from workbench.local_cloud.volumes.stacks import Place
 
 _T = TypeVar("_T")
 _SMALL_ENTRIES, _SMALL_BYTES = 2_000, 64 * 1024**2  # see `copies_small`
@@ -70,12 +71,13 @@ class WorkingCopies:
         may_commit: MayCommit = _always,
         overlay: bool = False,
         copies_small: bool = False,
+        layers: Path | None = None,
     ) -> None:
         """Make `root` and remove what is in it. `may_commit` is awaited before each commit, which it can suppress.
 
-        With `overlay`, mounts are overlays, whose layers are in a directory beside `root`: only for a process with
-        private mounts, and where `overlay_mounts.why_unusable` finds nothing. With `copies_small`, a small directory is
-        copied all the same.
+        With `overlay`, mounts are overlays: only for a process with private mounts, and where
+        `overlay_mounts.why_unusable` finds nothing. Their layers are in the directory `layers`, by default one beside
+        `root`, and serve the next cloud, too. With `copies_small`, a small directory is copied all the same.
         """
         self._root = root
         self._committed = committed
@@ -89,8 +91,7 @@ class WorkingCopies:
         self._reusable = ReusableDirectories()
         self._layers: Layers | None = None
         if overlay:
-            layers = root.with_name(f"{root.name}-layers")
-            self._layers = Layers(layers, committed, content)
+            self._layers = Layers(layers or root.with_name(f"{root.name}-layers"), committed, content)
         self._copies_small = copies_small
 
     def close(self) -> None:

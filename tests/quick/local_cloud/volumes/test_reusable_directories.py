@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.quick.local_cloud.volumes.conftest import Service
-from workbench.local_cloud.volumes.layers import Place
 from workbench.local_cloud.volumes.reusable_directories import ReusableDirectories, ReusableDirectory
+from workbench.local_cloud.volumes.stacks import Place
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 
