@@ -192,6 +192,7 @@ class Journal:
 
     async def _write(self) -> None:
         """Put what waits into the log and then into the spool, until the terminal event is there."""
+        await asyncio.sleep(0)  # what the run tells before it first waits for anything is one batch
         try:
             while self._terminal is None or self._waiting:
                 if not self._waiting:

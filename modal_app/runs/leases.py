@@ -64,6 +64,7 @@ class Leases:
     async def claim(self, project: str, *, run_id: str, owner: str) -> tuple[Lease, WarmSandbox | None]:
         """Claim a project for a run; returns the lease, and the prewarmed sandbox that waits for it, if there is one.
 
+        `point` should follow, for which nobody has to wait.
         Raises ProjectBusyError while the last lease is neither released nor over, and when other claims keep winning.
         """
         for _ in range(_ATTEMPTS):
@@ -75,10 +76,13 @@ class Leases:
                 await put_first(self._dict, _link(project, mine.number), mine.model_dump_json())
             )
             if kept == mine:
-                await self._dict.put.aio(_pointer(project), mine.number)
                 warm = last.warm if last is not None else None
                 return mine, warm if warm is not None and warm.until_ms > time.time() * 1000 else None
         raise ProjectBusyError(kept.run_id)
+
+    async def point(self, project: str, lease: Lease) -> None:
+        """Let the next claim of a project find a lease at once, instead of following the chain to it."""
+        await self._dict.put.aio(_pointer(project), lease.number)
 
     async def release(self, project: str, lease: Lease, *, warm: WarmSandbox | None = None) -> None:
         """Release a project; `warm` is the sandbox that waits for its next run, if any."""

@@ -162,6 +162,7 @@ class Run:
             return
         owned = SandboxOwner(self.run_id, self.record.user_id, self.record.project_id)
         lease = self._lease or await self._wait_for_the_project(owned.name)
+        pointing = asyncio.ensure_future(self._note(self._resources.leases.point(owned.name, lease)))
         left: WarmSandbox | None = None
         try:
             if isinstance(self.request, PrewarmRequest):
@@ -169,7 +170,8 @@ class Run:
             else:
                 await self._execute(owned)
         finally:
-            await finish(asyncio.ensure_future(self._release(owned.name, lease, left)))
+            releasing = self._release(owned.name, lease, left)
+            await finish(asyncio.ensure_future(_all(pointing, releasing)))
 
     async def _wait_for_the_project(self, project: str) -> Lease:
         self.journal.status(Phase.QUEUED, "another run holds the project")
@@ -362,3 +364,7 @@ class Run:
             await noting
         except PLATFORM_ERRORS as error:
             _log.warning("run.not_noted", reason=type(error).__name__)
+
+
+async def _all(*works: Awaitable[None]) -> None:
+    await asyncio.gather(*works)

@@ -82,14 +82,15 @@ class Records:
         self._dict = state.records
         self._under_way = state.under_way
 
-    async def claim(self, key: str, request: Request) -> str:
-        """The run id of an idempotency key: a new one, or the one that the first request with this key was given.
+    async def claim(self, key: str, request: Request) -> tuple[str, bool]:
+        """The run id of an idempotency key, and whether it is new, or the first request with this key was given it.
 
         A key belongs to one user and project; the same key of another project means another run.
         Raises ContractError `idempotency_conflict` when the first request had another body.
         """
         mine = _Claim(run_id=new_run_id(), body_sha256=body_digest(request))
-        return _claimed(await put_first(self._dict, _key_name(key, request), mine.model_dump_json()), request)
+        kept = _claimed(await put_first(self._dict, _key_name(key, request), mine.model_dump_json()), request)
+        return kept, kept == mine.run_id
 
     async def claimed(self, key: str, request: Request) -> str | None:
         """The run id that an idempotency key was given; None for a key that is new, which stays so.

@@ -99,9 +99,7 @@ class RunService:
         Raises ContractError `invalid_request` when there is none, `idempotency_conflict`, `sandbox_unavailable`.
         """
         run_id = await _platform_answer(self._records.claimed(key, request))
-        if run_id is None or (
-            self._supervisor.get(run_id) is None and await _platform_answer(self._records.get(run_id)) is None
-        ):
+        if run_id is None or not await _platform_answer(self._is_known(run_id)):
             raise ContractError(ErrorCode.INVALID_REQUEST, _NO_RUN_OF_KEY)
         return run_id
 
@@ -172,8 +170,8 @@ class RunService:
     async def _submit(self, request: Request, key: str) -> str:
         async with asyncio.timeout(_SUBMIT_S):
             ownership = await self._supervisor.ready()
-            run_id = await self._records.claim(key, request)
-            if self._supervisor.get(run_id) is not None or await self._records.get(run_id) is not None:
+            run_id, is_new = await self._records.claim(key, request)
+            if not is_new and await self._is_known(run_id):
                 return run_id
             self._supervisor.check_room()
             project = project_name(request.user_id, request.project_id)
@@ -195,6 +193,9 @@ class RunService:
                 if lease is not None:
                     await self._leases.release(project, lease, warm=warm)
                 raise
+
+    async def _is_known(self, run_id: str) -> bool:
+        return self._supervisor.get(run_id) is not None or await self._records.get(run_id) is not None
 
     async def _create(
         self,
