@@ -5,16 +5,20 @@ user namespace with a range of ids, mounts the layers there as one overlay, make
 executes bubblewrap, which it hands the merged root. The order of the calls matters; each says why.
 
 Its one argument is the number of a descriptor that holds the order, which `mounting` writes by `marshal`: json,
-subprocess and signal would take longer to import than everything that is done here.
+subprocess and signal would take longer to import than everything that is done here. Or it is that of a socket, at which
+the launcher waits for the order and the descriptors that go with it: then it has started before anybody needs it.
 """
 
 from __future__ import annotations
 
+import _socket
 import ctypes
+import fcntl
 import marshal
 import os
 import resource
 import stat
+import struct
 import sys
 
 TYPE_CHECKING = False  # typing itself is a slow import
@@ -29,6 +33,8 @@ OPEN_TREE_CLONE = 1
 EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 AT_FDCWD = -100
 PR_SET_PDEATHSIG = 1
+MAX_DESCRIPTORS = 200  # that go with an order; the kernel passes 253
+MAX_NUMBERS = 64 * 1024  # bytes of the message that tells their numbers
 SIGKILL = 9
 ASK_S = 20  # for the local cloud to write the map of ids
 PLACE = "/mnt"  # where the merged root is, on a file system in memory that only this namespace sees
@@ -50,7 +56,8 @@ class LaunchError(Exception):
 def main() -> NoReturn:
     """Read the order, carry it out, and become bubblewrap; exits with 125 and a sentence on stderr if that fails."""
     try:
-        with os.fdopen(int(sys.argv[1]), "rb") as file:
+        given = int(sys.argv[1])
+        with os.fdopen(received(given) if stat.S_ISSOCK(os.fstat(given).st_mode) else given, "rb") as file:
             order = marshal.loads(file.read())  # noqa: S302  # ours
         os.chdir(order["store"])  # entered now: inside, the directories above may be out of reach
         limit(order["processes"], as_root=order["owner"] is not None)
@@ -81,6 +88,29 @@ def main() -> NoReturn:
         text = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     os.write(2, f"the root file system cannot be mounted: {text}\n".encode("utf-8", "replace"))
     os._exit(125)
+
+
+def received(channel: int) -> int:
+    """Wait for an order at a socket; returns the descriptor that holds it. Ends with the socket's other end.
+
+    The message tells the numbers that the descriptors shall have here, which the order's argv names; that of the order
+    is the first. Raises OSError.
+    """
+    die_with(os.getppid())
+    waiting = _socket.socket(fileno=channel)
+    data, passed, _, _ = waiting.recvmsg(MAX_NUMBERS, _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4))
+    waiting.close()
+    if not data:
+        os._exit(0)
+    numbers = marshal.loads(data)  # noqa: S302  # ours
+    found = [descriptor for _, _, packed in passed for (descriptor,) in struct.iter_unpack("i", packed)]
+    aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, max(numbers) + 1) for descriptor in found]
+    for descriptor in found:
+        os.close(descriptor)
+    for number, descriptor in zip(numbers, aside):  # noqa: B905  # as many, or the order cannot be carried out
+        os.dup2(descriptor, number, inheritable=True)
+        os.close(descriptor)
+    return int(numbers[0])
 
 
 def limit(processes: int, *, as_root: bool) -> None:

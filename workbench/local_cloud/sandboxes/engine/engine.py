@@ -16,6 +16,7 @@ from workbench.local_cloud.sandboxes.engine.diagnosis import explain
 from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
 from workbench.local_cloud.sandboxes.engine.running_sandbox import OnNotice, OnSync, Sandbox
 from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.engine.warm_launchers import WarmLaunchers
 from workbench.local_cloud.sandboxes.limits import cgroups
 from workbench.local_cloud.sandboxes.limits.free_disk import Disks
 
@@ -34,6 +35,7 @@ class Engine:
         self._seccomp = {rooted: isolation.seccomp_program(rooted=rooted) for rooted in (False, True)}
         cgroups.reap()
         self._cgroups = cgroups.Cgroups.detect()
+        self._launchers = WarmLaunchers(self._cgroups.version)
         (root / cgroups.NOTE).write_text("".join(f"{path}\n" for path in self._cgroups.directories))
 
     async def create(
@@ -47,12 +49,16 @@ class Engine:
         directory = Path(tempfile.mkdtemp(dir=self._root))
         sandbox = Sandbox(spec, on_sync, on_notice, directory, group, clock=self._clock, disks=self._disks)
         self._sandboxes.add(sandbox)
-        starting = asyncio.ensure_future(sandbox.start(seccomp=self._seccomp[spec.root is not None]))
+        seccomp = self._seccomp[spec.root is not None]
+        starting = asyncio.ensure_future(sandbox.start(seccomp=seccomp, launchers=self._launchers))
         try:
             await asyncio.shield(starting)
         except BaseException:
             await asyncio.shield(self._undo(sandbox, starting))
             raise
+        finally:
+            if spec.root is not None:
+                self._launchers.refill()
         return sandbox
 
     async def _undo(self, sandbox: Sandbox, starting: "asyncio.Future[None]") -> None:
@@ -77,6 +83,6 @@ class Engine:
 
     async def aclose(self) -> None:
         """End every sandbox and remove their cgroups. Idempotent."""
-        await asyncio.gather(*(self.discard(sandbox) for sandbox in list(self._sandboxes)))
+        await asyncio.gather(*(self.discard(sandbox) for sandbox in list(self._sandboxes)), self._launchers.aclose())
         await asyncio.to_thread(self._cgroups.close)
         (self._root / cgroups.NOTE).unlink(missing_ok=True)

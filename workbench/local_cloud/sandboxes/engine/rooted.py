@@ -8,9 +8,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs import launcher
-from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python, without_libraries
+from workbench.local_cloud.rootfs.host_python import (
+    compiled,
+    mount_host_python,
+    started_by_host_python,
+    without_libraries,
+)
 from workbench.local_cloud.rootfs.layers import order_descriptor
 from workbench.local_cloud.rootfs.mounting import Places, isolated, order
 from workbench.local_cloud.sandboxes.engine.isolation import FS_TOOLS, GUEST
@@ -32,10 +36,13 @@ def inside(argv: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict
 
 
 @contextmanager
-def command(
+def ordered(
     spec: SandboxSpec, *, seccomp: bytes, info_fd: int, block_fd: int, control_fd: int
-) -> Iterator[tuple[list[str], list[int]]]:
-    """Give the launcher's argv and the descriptors that it must inherit, as `isolation.command` does."""
+) -> Iterator[tuple[int, list[int]]]:
+    """Give the descriptor of the launcher's order and all that must go with it, as `isolation.command` does.
+
+    Raises IsolationUnavailableError when bubblewrap or a Python below /usr is missing.
+    """
     assert spec.root is not None
     descriptors: list[int] = []
 
@@ -52,8 +59,8 @@ def command(
     argv += mount_host_python(places)
     for name, text in _ETC.items():
         argv += ["--perms", "0644", "--ro-bind-data", data(text.encode()), places.file(f"/etc/{name}")]
-    argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / "agent.py").read_bytes()), places.file(_AGENT)]
-    argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / "sync.py").read_bytes()), places.file(_SYNC)]
+    argv += ["--perms", "0444", "--ro-bind-data", data(compiled(GUEST / "agent.py", _AGENT)), places.file(_AGENT)]
+    argv += ["--perms", "0444", "--ro-bind-data", data(compiled(GUEST / "sync.py", _SYNC)), places.file(_SYNC)]
     started = " ".join([*started_by_host_python(), _SYNC])
     sync = f'#!/bin/sh\nunset LD_PRELOAD LD_AUDIT LD_LIBRARY_PATH GLIBC_TUNABLES\nexec {started} "$@"\n'.encode()
     argv += ["--perms", "0555", "--ro-bind-data", data(sync), places.program("/bin/sync")]
@@ -63,11 +70,9 @@ def command(
         argv += places.bind(mount.source, mount.target, read_only=mount.read_only)
     argv += ["--chdir", "/", "--", *started_by_host_python(), _AGENT]
     argv += [str(control_fd), str(spec.limits.processes), str(spec.limits.workspace_bytes), spec.workdir]
-    python = system_python()
-    assert python is not None  # `started_by_host_python` has found it
     try:
         content = order(spec.root, places, argv, owner=spec.owner, processes=spec.limits.processes)
-        yield [python, "-I", "-S", launcher.__file__, data(content)], descriptors
+        yield int(data(content)), descriptors
     finally:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -26,6 +26,7 @@ from workbench.local_cloud.sandboxes.engine.exec_registry import ExecRegistry
 from workbench.local_cloud.sandboxes.engine.execs import Exec
 from workbench.local_cloud.sandboxes.engine.process_one import ProcessOne
 from workbench.local_cloud.sandboxes.engine.spec import DEFAULT_ENV, ExitStatus, SandboxSpec, SandboxStartFailedError
+from workbench.local_cloud.sandboxes.engine.warm_launchers import WarmLaunchers, niced
 from workbench.local_cloud.sandboxes.limits.cgroups import Group
 from workbench.local_cloud.sandboxes.limits.free_disk import Disks
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE, Limits
@@ -37,7 +38,6 @@ _log = structlog.get_logger(__name__)
 READY_TIMEOUT_S = 20.0
 _CLOSE_S = 10.0
 _SYNCS_AT_ONCE = 32
-_NICE = ("nice", "-n", "10")  # where there are no cgroups to keep a sandbox from taking all CPUs
 
 OnSync = Callable[[str, str], Awaitable[str]]
 """Commits the mounts at (path, exec id, or "" if unknown); returns why that failed, an empty text if it succeeded."""
@@ -96,33 +96,25 @@ class Sandbox:
         """The host's process id of the sandbox's bubblewrap, 0 before it is started."""
         return self._bwrap.pid if self._bwrap is not None else 0
 
-    async def start(self, *, seccomp: bytes) -> None:
+    async def start(self, *, seccomp: bytes, launchers: WarmLaunchers) -> None:
         """Start bubblewrap with a seccomp filter, and wait until the agent answers.
 
+        Where the sandbox has a root of its own, one of `launchers` starts it.
         Raises SandboxStartFailedError, IsolationUnavailableError, and OSError when bubblewrap cannot be started.
         """
         theirs = self._channel.theirs
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
-        drop: dict[str, Any] = {}
-        if os.geteuid() == 0 and self._spec.root is None:  # the launcher of a root file system does it itself
-            drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
+        # Bubblewrap gets both ends of the info pipe: if we are killed before it writes, it must not get SIGPIPE and
+        # leave process 1 behind, which would wait for it for ever.
+        pipes = [info_read, info_write, block_read, theirs.fileno()]
+        numbers = {"info_fd": info_write, "block_fd": block_read, "control_fd": theirs.fileno()}
         try:
-            starter = isolation.command if self._spec.root is None else rooted.command
-            with starter(
-                self._spec, seccomp=seccomp, info_fd=info_write, block_fd=block_read, control_fd=theirs.fileno()
-            ) as (argv, descriptors):
-                self._bwrap = await Program.start(
-                    *(_NICE if self.group.version == "none" else ()),
-                    *argv,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    env={},
-                    cwd="/",
-                    # Bubblewrap gets both ends of the info pipe: if we are killed before it writes, it must not get
-                    # SIGPIPE and leave process 1 behind, which would wait for it for ever.
-                    pass_fds=[*descriptors, info_read, info_write, block_read, theirs.fileno()],
-                    **drop,
-                )
+            if self._spec.root is None:
+                self._bwrap = await self._start_shared(seccomp, numbers, pipes)
+            else:
+                with rooted.ordered(self._spec, seccomp=seccomp, **numbers) as (order, descriptors):
+                    self._bwrap = await launchers.start(order, [*descriptors, *pipes])
             self._spawn(self._watch(self._bwrap))
             theirs.close()
             info_write = _closed(info_write)
@@ -149,6 +141,22 @@ class Sandbox:
             raise SandboxStartFailedError(
                 f"its working directory {self._spec.workdir} cannot be made: {self._workdir_failure}. Use one below "
                 "/root or a volume's mount, or a new name below /"
+            )
+
+    async def _start_shared(self, seccomp: bytes, numbers: dict[str, int], pipes: list[int]) -> Program:
+        """Start bubblewrap on this machine's own system, which the sandbox shares."""
+        drop: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
+        with isolation.command(self._spec, seccomp=seccomp, **numbers) as (argv, descriptors):
+            return await Program.start(
+                *niced(self.group.version),
+                *argv,
+                stdout=asyncio.subprocess.DEVNULL,
+                env={},
+                cwd="/",
+                pass_fds=[*descriptors, *pipes],
+                **drop,
             )
 
     async def exec(
