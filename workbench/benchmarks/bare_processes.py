@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 TIMEOUT_S = 300
 _CHUNK_BYTES = 256 * 1024
@@ -44,6 +45,20 @@ def chunks(argv: Sequence[str]) -> Iterator[tuple[float, bytes]]:
 def python(code: str) -> list[str]:
     """The command that runs a Python program as the endpoint does: unbuffered, and without loading site packages."""
     return [sys.executable, "-S", "-u", "-c", code]
+
+
+def bubblewrapped(argv: Sequence[str]) -> list[str]:
+    """The command that runs a program under bubblewrap alone: the system read-only, and no network."""
+    words = ["bwrap", "--unshare-all", "--new-session", "--as-pid-1", "--cap-drop", "ALL", "--ro-bind", "/usr", "/usr"]
+    for path in map(Path, ("/bin", "/sbin", "/lib", "/lib64")):
+        if path.is_symlink():
+            words += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            words += ["--ro-bind", str(path), str(path)]
+    words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108  # inside
+    for prefix in sorted({sys.prefix, sys.base_prefix}):
+        words += ["--ro-bind", prefix, prefix]  # the interpreter's, which may lie elsewhere
+    return [*words, "--", *argv]
 
 
 @contextmanager

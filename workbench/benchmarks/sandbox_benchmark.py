@@ -23,10 +23,11 @@ while True:
     except OSError:
         full = full or print("full") or True
 """
-_SAYS_READY = ("sh", "-c", "echo ready; cat")
+SAYS_READY = ("sh", "-c", "echo ready; cat")
 
 
-def _sandbox(app: modal.App, *argv: str) -> modal.Sandbox:
+def new_sandbox(app: modal.App, *argv: str) -> modal.Sandbox:
+    """A sandbox without a network, which its caller ends."""
     return modal.Sandbox.create(*argv, app=app, image=modal.Image.debian_slim(), timeout=600, block_network=True)
 
 
@@ -36,7 +37,7 @@ def measure(repeat: int) -> Iterator[Figure]:
     yield _creation(app, repeat)
     yield _memory(app)
     yield _termination(app, max(3, repeat // 2))
-    sandbox = _sandbox(app)
+    sandbox = new_sandbox(app)
     try:
         yield from _execution(sandbox, repeat * 5)
         yield _output(sandbox, max(3, repeat // 4))
@@ -48,7 +49,7 @@ def _creation(app: modal.App, repeat: int) -> Figure:
     ours, bare = [], []
     for round_ in range(repeat + 1):
         started = time.perf_counter()
-        sandbox = _sandbox(app, *_SAYS_READY)
+        sandbox = new_sandbox(app, *SAYS_READY)
         try:
             next(iter(sandbox.stdout))
             taken = (time.perf_counter() - started) * 1000
@@ -56,14 +57,14 @@ def _creation(app: modal.App, repeat: int) -> Figure:
             sandbox.terminate(wait=True)
         if round_:  # the first one builds the image and opens connections
             ours.append(taken)
-            bare.append(bare_processes.to_first_output(_SAYS_READY))
+            bare.append(bare_processes.to_first_output(SAYS_READY))
     return Figure("sandbox create → first output", "ms", "less", _samples(ours), (Samples("subprocess", tuple(bare)),))
 
 
 def _memory(app: modal.App) -> Figure:
     """Measure the memory of idle sandboxes: of bubblewrap and the agent, as the kernel counts it (PSS)."""
     before = set(_bubblewraps())
-    sandboxes = [_sandbox(app) for _ in range(_IDLE)]
+    sandboxes = [new_sandbox(app) for _ in range(_IDLE)]
     try:
         ours = []
         for process in set(_bubblewraps()) - before:
@@ -84,7 +85,7 @@ def _termination(app: modal.App, repeat: int) -> Figure:
     """Measure how long it takes to end a sandbox with a fork bomb in it, until its end is confirmed."""
     ours, bare = [], []
     for _ in range(repeat):
-        sandbox = _sandbox(app)
+        sandbox = new_sandbox(app)
         bomb = sandbox.exec("python3", "-S", "-u", "-c", _BOMB)
         next(iter(bomb.stdout))  # the limit on processes is reached
         ours.append(bare_processes.milliseconds(lambda sandbox=sandbox: sandbox.terminate(wait=True)))  # type: ignore[misc]  # bound now
@@ -100,7 +101,7 @@ def _bubblewraps() -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["name", "cmdline"])
-        if process.info["name"] == "bwrap" and "/run/agent.py" in (process.info["cmdline"] or ())
+        if process.info["name"] == "bwrap" and any(word.endswith("/agent.py") for word in process.info["cmdline"] or ())
     ]
 
 

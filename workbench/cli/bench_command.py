@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.benchmarks.figures import Figure
 
 _WIDTH = 140  # characters of a table that is not printed to a terminal
-GROUPS = ("sandboxes", "volumes", "streams", "deltas", "bridge", "demo", "output", "files", "images")
+GROUPS = ("sandboxes", "volumes", "streams", "deltas", "bridge", "demo", "output", "files", "images", "run")
 
 
 def bench(
@@ -61,6 +61,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                 files_benchmark,
                 image_benchmark,
                 output_benchmark,
+                run_benchmark,
                 sandbox_benchmark,
                 stream_benchmark,
                 volume_benchmark,
@@ -70,6 +71,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
             with connect("local", state_dir=state.root) as workbench:
                 measures: dict[str, Callable[[], Iterator[Figure]]] = {
                     "sandboxes": lambda: sandbox_benchmark.measure(repeat),
+                    "run": lambda: run_benchmark.measure(workbench, repeat),
                     "volumes": lambda: volume_benchmark.measure(repeat),
                     "files": lambda: files_benchmark.measure(repeat),
                     "streams": lambda: stream_benchmark.measure(workbench, repeat),
@@ -80,7 +82,7 @@ def _measure(wanted: list[str], repeat: int) -> "Iterator[Figure]":
                     "output": lambda: output_benchmark.measure(repeat),
                 }
                 workbench.target.point_sdk()
-                if {"streams", "bridge"} & set(wanted):
+                if {"run", "streams", "bridge"} & set(wanted):
                     say("deploying modal_app …")
                     workbench.deploy()
                 for name in wanted:

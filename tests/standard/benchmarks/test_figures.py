@@ -82,6 +82,24 @@ def test_a_project_is_measured_beside_an_empty_one_and_the_tools_that_copy(
     assert all(figure.ours.median > 0 and figure.baselines[0].median > 0 for figure in figures)
 
 
+def test_an_empty_run_is_measured_beside_bubblewrap_alone(cloud: Running) -> None:
+    done = cli("bench", "--only", "run", "--repeat", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    assert [figure["figure"] for figure in figures] == ["create → first output", "empty run, launch → done"]
+    for figure in figures:
+        baselines = {baseline["name"]: baseline for baseline in figure["baselines"]}
+        assert {"bubblewrap", "subprocess"} <= set(baselines) <= {"bubblewrap", "subprocess", "srt"}
+        assert all(baseline["median"] > 0 and baseline["ratio"] > 0 for baseline in baselines.values())
+    assert cloud.alive
+
+
+@pytest.mark.parametrize("code", ["print(1)", "import sys; sys.stdout.write('1')", "import os; os.write(1, b'1')"])
+def test_bubblewrap_alone_runs_what_a_process_runs(code: str) -> None:
+    command = bare_processes.bubblewrapped(bare_processes.python(code))
+    assert b"".join(data for _, data in bare_processes.chunks(command)).strip() == b"1"
+
+
 def test_an_unknown_group_is_refused() -> None:
     done = cli("bench", "--only", "everything")
     assert (done.returncode, "sandboxes, volumes, streams, deltas, bridge, demo, output" in done.stderr) == (2, True)
