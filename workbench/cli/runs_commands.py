@@ -3,7 +3,7 @@
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from modal_app.runs.run_records import RunRecord
     from workbench.runs.archive import RunArchive
     from workbench.runs.archived_run import ArchivedRun, RunList
+    from workbench.runs.labels import RunLabel
     from workbench.runs.recordings import Recording
     from workbench.session import Workbench
+
+    RunLabels = Mapping[str, RunLabel]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,25 +64,33 @@ def list_(
     outcome: Annotated[
         str, typer.Option(help="Only runs that ended this way: done, error for any error, or an error's code.")
     ] = "",
+    name: Annotated[str, typer.Option(help="Only runs in whose name all these words are, in any case.")] = "",
     live: Annotated[bool, typer.Option("--live", help="List the runs that go on now instead.")] = False,
     target: TargetOption = "local",
     app_name: AppNameOption = DEFAULT_APP_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """List ended runs, the newest first, e.g. `workbench runs list --outcome error`; with --live, those that go on."""
+    """List ended runs, the newest first, e.g. `workbench runs list --outcome error`; with --live, those that go on.
+
+    A run that was given a name or a note, here or in the panel, is listed with it.
+    """
     if live and (project or outcome):
         raise typer.BadParameter("--live lists all that go on: leave --project and --outcome out")
     with _workbench(target, app_name) as workbench:
+        labels = _labels(workbench, needed=bool(name.split()))
+        among = _called(name, labels) if name.split() else None
         if live:
-            _show_live(workbench.runs.live()[:limit], as_json=as_json)
+            going = [one for one in workbench.runs.live() if among is None or one.run_id in among]
+            _show_live(going[:limit], labels, as_json=as_json)
             return
-        found = workbench.runs.list(limit=limit, project=project, outcome=outcome)
+        found = workbench.runs.list(limit=limit, project=project, outcome=outcome, among=among)
     if as_json:
         for one in found:
             facts = {} if one.bundle is None else one.bundle.model_dump(mode="json", exclude_none=True)
-            print_json({**facts, "run_id": one.run_id} | ({"problem": one.problem} if one.problem else {}))
+            problem = {"problem": one.problem} if one.problem else {}
+            print_json({**facts, "run_id": one.run_id, **problem, **_label_facts(labels, one.run_id)})
     else:
-        _show_list(found)
+        _show_list(found, labels)
 
 
 @app.command()
@@ -96,7 +107,7 @@ def show(
     """
     with _workbench(target, app_name) as workbench:
         run = workbench.runs.get(run_id, wait_s=_JUST_ENDED_S)
-        label = workbench.labels.runs().get(run_id)
+        labels = _labels(workbench)
     checks = run.checks()
     if events:
         printer = EventPrinter(as_json=as_json)
@@ -104,10 +115,10 @@ def show(
             printer(event)
         printer.rest()
     if as_json:
-        print_json(_facts(run, checks) | ({} if label is None else {"label": label.model_dump()}))
+        print_json(_facts(run, checks) | _label_facts(labels, run_id))
     else:
-        if label is not None:
-            typer.echo(" ".join(filter(None, [label.name, f"({one_line(label.note)})" if label.note else ""])))
+        if label := " ".join(_name_and_note(labels, run_id)):
+            typer.echo(label)
         _show_run(run, checks)
 
 
@@ -392,21 +403,53 @@ def _facts(run: "ArchivedRun", checks: Iterable[Check]) -> dict[str, Any]:
     }
 
 
-def _show_live(found: "Sequence[RunRecord]", *, as_json: bool) -> None:
+def _labels(workbench: "Workbench", *, needed: bool = False) -> "RunLabels":
+    """What runs are called; where that cannot be read it is told, and no failure unless it is `needed`."""
+    from workbench.runs.labels import LabelsUnreadableError
+
+    try:
+        return workbench.labels.runs()
+    except LabelsUnreadableError as error:
+        if needed:
+            raise
+        say(printable(str(error)))
+        return {}
+
+
+def _called(name: str, labels: "RunLabels") -> set[str]:
+    """The ids of the runs in whose name all words are."""
+    words = name.casefold().split()
+    return {run_id for run_id, label in labels.items() if all(word in label.name.casefold() for word in words)}
+
+
+def _label_facts(labels: "RunLabels", run_id: str) -> dict[str, Any]:
+    label = labels.get(run_id)
+    return {} if label is None else {"label": label.model_dump()}
+
+
+def _name_and_note(labels: "RunLabels", run_id: str) -> list[str]:
+    """The name of a run, and its note in brackets, safe to print; without what was not given."""
+    label = labels.get(run_id)
+    if label is None:
+        return []
+    return [*filter(None, [one_line(label.name)]), *([f"({one_line(label.note)})"] if label.note else [])]
+
+
+def _show_live(found: "Sequence[RunRecord]", labels: "RunLabels", *, as_json: bool) -> None:
     if as_json:
+        shown = {"run_id", "user_id", "project_id", "action", "accepted_at_ms"}
         for one in found:
-            print_json(
-                one.model_dump(mode="json", include={"run_id", "user_id", "project_id", "action", "accepted_at_ms"})
-            )
+            print_json(one.model_dump(mode="json", include=shown) | _label_facts(labels, one.run_id))
         return
     for one in found:
         lasts = max(0, int(time.time() - one.accepted_at_ms / 1000))
-        typer.echo(f"{one.run_id}  {one.action:<8} project {one.project_id}  {lasts} s")
+        facts = [one.run_id, f"{one.action:<8} project {one.project_id}", f"{lasts} s"]
+        typer.echo("  ".join([*facts, " ".join(_name_and_note(labels, one.run_id))]).rstrip())
     if not found:
         typer.echo("no run goes on")
 
 
-def _show_list(found: "RunList") -> None:
+def _show_list(found: "RunList", labels: "RunLabels") -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -415,6 +458,10 @@ def _show_list(found: "RunList") -> None:
         typer.echo("no such run is archived: a run is listed when it has ended")
         return
     heading, *rows = found.rows()
+    called = [" ".join(_name_and_note(labels, one.run_id)) for one in found]
+    if any(called):
+        heading = (heading[0], "name (note)", *heading[1:])
+        rows = [(row[0], one, *row[1:]) for row, one in zip(rows, called, strict=True)]
     table = Table(box=box.SIMPLE_HEAD)
     for name in heading:
         table.add_column(name, no_wrap=name in ("run", "took", "sandbox", "estimated"), overflow="fold")

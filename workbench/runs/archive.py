@@ -8,7 +8,7 @@ import asyncio
 import builtins
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -92,14 +92,21 @@ class RunArchive:
         self._records = records
         self._loop = loop
 
-    def list(self, *, limit: int = 20, project: Project | str = "", outcome: str = "") -> RunList:
+    def list(
+        self,
+        *,
+        limit: int = 20,
+        project: Project | str = "",
+        outcome: str = "",
+        among: Collection[str] | None = None,
+    ) -> RunList:
         """The newest runs, at most `limit`, the newest first.
 
         `project`, a Project or a project's id, narrows the list to its runs. `outcome` narrows it to runs that ended in
         one way: `done`, the code of an error, or `error` for any error. Runs whose facts cannot be read are listed only
-        when neither is given. At most MAX_LOOKED_AT runs are looked at.
+        when neither is given. `among` narrows it to runs with these ids. At most MAX_LOOKED_AT runs are looked at.
         """
-        found = self._call(self._list(_Filter.of(project, outcome), limit), _LIST_S)
+        found = self._call(self._list(_Filter.of(project, outcome), limit, among), _LIST_S)
         blame = self._faults()
         runs = tuple(one if one.bundle is None else replace(one, fault=blame(one.bundle)) for one in found)
         return replace(found, runs=runs)
@@ -149,11 +156,14 @@ class RunArchive:
         found = await asyncio.gather(*map(self._records.get, ids))
         return tuple(one for one in found if one is not None and one.state == "open")
 
-    async def _list(self, wanted: "_Filter", limit: int) -> RunList:
+    async def _list(self, wanted: "_Filter", limit: int, among: Collection[str] | None) -> RunList:
         found: builtins.list[ListedRun] = []
         looked_at = 0
+        days = None if among is None else {day_of(one) for one in among if _RUN_ID.fullmatch(one)}
         for day in await self._days():
-            ids = await self._runs_of(day)
+            if days is not None and day not in days:
+                continue
+            ids = [one for one in await self._runs_of(day) if among is None or one in among]
             for start in range(0, len(ids), _AT_ONCE):
                 if len(found) >= limit or looked_at >= MAX_LOOKED_AT:
                     return RunList(tuple(found[:limit]), complete=False)

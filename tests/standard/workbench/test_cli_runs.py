@@ -100,6 +100,11 @@ def test_runs_that_go_on_are_listed(wb: Workbench, project: Project) -> None:
     facts = [json.loads(line) for line in cli("runs", "list", "--live", "--json", *app).stdout.splitlines()]
     assert run.run_id in [one["run_id"] for one in facts]
     assert cli("runs", "list", "--live", "--outcome", "done", *app).returncode == 2
+    wb.labels.label_run(run.run_id, name="long one", note="watch it")
+    assert "s  long one (watch it)" in cli("runs", "list", "--live", "--name", "long", *app).stdout
+    assert run.run_id not in cli("runs", "list", "--live", "--name", "longer", *app).stdout
+    [labelled] = cli("runs", "list", "--live", "--json", "--name", "one", *app).stdout.splitlines()
+    assert json.loads(labelled)["label"]["note"] == "watch it"
     run.cancel()
     assert run.run_id not in cli("runs", "list", "--live", *app).stdout
 
@@ -153,6 +158,55 @@ def test_a_run_is_named_for_oneself_and_its_archive_stays_as_it_is(wb: Workbench
         assert (refused.returncode, "printable" in refused.stderr) == (2, True), refused.stderr
     assert cli("runs", "label", run.run_id, *app).returncode == 0
     assert run.run_id not in wb.labels.runs()
+
+
+def test_runs_are_listed_with_their_names_and_notes_and_found_by_name(wb: Workbench, project: Project) -> None:
+    app = ["--app-name", wb.app_name]
+    mine = [*app, "--project", project.project_id]
+    runs = []
+    for _ in range(3):
+        runs.append(wb.launch(project, "python", code="print(1)"))
+        runs[-1].wait()
+        wb.runs.get(runs[-1].run_id, wait_s=30)
+    named, noted, bare = runs
+    wb.labels.label_run(named.run_id, name="The [red]Grün[/red] Baseline", note="before the fix\nof it")
+    wb.labels.label_run(noted.run_id, note="odd: grün")
+    shown = cli("runs", "list", *mine).stdout
+    for told in (*(run.run_id for run in runs), "name (note)", "[red]Grün[/red]", "Baseline", "(before", "(odd: grün)"):
+        assert told in shown
+    facts = [json.loads(line) for line in cli("runs", "list", "--json", *mine).stdout.splitlines()]
+    assert {one["run_id"]: one.get("label") for one in facts} == {
+        named.run_id: {"name": "The [red]Grün[/red] Baseline", "note": "before the fix\nof it"},
+        noted.run_id: {"name": "", "note": "odd: grün"},
+        bare.run_id: None,
+    }
+    for sought, found in (("baseline GRÜN", [named.run_id]), ("base line x", []), ("fix", []), ("  ", 3)):
+        told = cli("runs", "list", "--json", "--name", sought, *mine).stdout.splitlines()
+        ids = [json.loads(line)["run_id"] for line in told]
+        assert (ids if isinstance(found, list) else len(ids)) == found, sought
+    assert "name (note)" not in cli("runs", "list", "--name", "x", *mine).stdout
+
+
+def test_names_that_cannot_be_read_hide_no_run(wb: Workbench, project: Project) -> None:
+    """Unless runs are asked for by name."""
+    app = ["--app-name", wb.app_name]
+    run = wb.launch(project, "python", code="print(1)")
+    run.wait()
+    wb.runs.get(run.run_id, wait_s=30)
+    wb.labels.label_run(run.run_id, name="kept")
+    path = wb.labels._path
+    kept = path.read_bytes()
+    path.write_text('{"runs": 3}')
+    try:
+        for words in (["list", "--project", project.project_id], ["show", run.run_id]):
+            shown = cli("runs", *words, *app)
+            assert (shown.returncode, run.run_id in shown.stdout) == (0, True), shown.stderr
+            assert "cannot be read" in shown.stderr
+        refused = cli("runs", "list", "--name", "kept", *app)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "cannot be read" in refused.stderr
+    finally:
+        path.write_bytes(kept)
 
 
 def test_what_is_wrong_with_a_run_id_is_said_in_one_sentence(wb: Workbench) -> None:
