@@ -23,7 +23,7 @@ from workbench.runs.project import Project
 from workbench.runs.timeline import Timeline, timeline
 from workbench.runs.view_state import STDERR_CHARS
 from workbench.text.plain_text import one_line
-from workbench.text.static_html import columns, table
+from workbench.text.static_html import columns, preformatted, table
 from workbench.views import view_of
 
 if TYPE_CHECKING:
@@ -253,10 +253,10 @@ class ArchivedRun:
 
     def _html(self) -> str:
         checks = [(badge(check), check.name, one_line(check.detail)) for check in self.checks()]
-        bars = html.escape("\n".join(self.timeline.lines()))
+        bars = preformatted("\n".join(self.timeline.lines()))
         return (
             f'<div class="workbench-run"><strong>Run {html.escape(self.run_id)}</strong>'
-            f"{table((), self.facts())}<pre>{bars}</pre>{table(('', 'proof', ''), checks)}</div>"
+            f"{table((), self.facts())}{bars}{table(('', 'proof', ''), checks)}</div>"
         )
 
 

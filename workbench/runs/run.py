@@ -25,6 +25,7 @@ from workbench.runs.output_index import OutputIndex
 from workbench.runs.timeline import Timeline, timeline
 from workbench.runs.view_state import ViewState, lost, reduce, refused
 from workbench.text.plain_text import one_line
+from workbench.text.static_html import preformatted
 from workbench.views import view_of
 
 if TYPE_CHECKING:
@@ -325,8 +326,8 @@ class Run:
         )
 
     def _html(self) -> str:
-        bars = html.escape("\n".join(self.timeline.lines()))
+        bars = preformatted("\n".join(self.timeline.lines()))
         return (
             f'<div class="workbench-run"><strong>Run {html.escape(self.run_id or "(not accepted yet)")}</strong>: '
-            f"{html.escape(self._headline())}<pre>{bars}</pre><pre>{html.escape(tail(self.events))}</pre></div>"
+            f"{html.escape(self._headline())}{bars}{preformatted(tail(self.events))}</div>"
         )

@@ -1,4 +1,4 @@
-"""Tables in static HTML and plain text, which notebooks show without a kernel. All cells are escaped."""
+"""Tables and texts in static HTML and plain text, which notebooks show without a kernel. All cells are escaped."""
 
 import html
 import io
@@ -20,6 +20,11 @@ def table(heading: Sequence[str], rows: Rows) -> str:
         for row in rows
     )
     return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
+
+
+def preformatted(text: str, style: str = "margin:0") -> str:
+    """Escaped text that keeps its lines and columns; a page that is made of a notebook may have another font for it."""
+    return f'<pre style="font-family:monospace;{style}">{html.escape(text)}</pre>'
 
 
 def columns(rows: Rows) -> list[str]:

@@ -10,15 +10,15 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import anywidget
 import traitlets
-from IPython.display import display
 
 from workbench.runs.background_loop import BackgroundLoop
 from workbench.text.plain_text import one_line
 from workbench.widgets import displays
+from workbench.widgets.displays import Still
 
 _log = logging.getLogger(__name__)
 _SHARED = Path(__file__).parent / "shared"
@@ -26,13 +26,6 @@ _CATCH_UP_S = 5.0
 
 T = TypeVar("T")
 Buffers = Sequence[bytes | memoryview]
-
-
-class Still(TypedDict):
-    """A widget's static form, for readers without a kernel: HTML with all texts escaped, and text safe to print."""
-
-    html: str
-    plain: str
 
 
 def front_end(file: str, *more: str) -> tuple[str, str]:
@@ -59,15 +52,20 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
 
     aria_label = traitlets.Unicode("").tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
+    own_id = traitlets.Unicode("").tag(sync=True)
+    """The id of its model, by which a page finds what belongs to it."""
 
     def __init__(self, **traits: Any) -> None:
-        super().__init__(aria_label=self.label, **traits)
+        own_id = uuid.uuid4().hex
+        super().__init__(aria_label=self.label, own_id=own_id, model_id=own_id, **traits)
         self._own: BackgroundLoop | None = None
         self._own_lock = threading.Lock()
         self._closed = False
-        self._has_page = False
-        self._displays: list[str] = []
-        self._displayed: tuple[Any, Any] | None = None
+        self._stills = displays.Stills(own_id)
+        self._renewal = threading.Lock()
+        self._renewing = False
+        self._pages = 0
+        self.observe(lambda _: displays.tell_changed(self))
         self.on_msg(self._on_message)
 
     def handle(self, message: Mapping[str, Any], buffers: Buffers) -> None:
@@ -95,8 +93,10 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
     def close(self) -> None:
         """End the widget and its thread. Idempotent."""
         with self._own_lock:
-            self._closed = True
+            was_closed, self._closed = self._closed, True
             own, self._own = self._own, None
+        if self._stills.beside and not was_closed:
+            self.in_background(self._renew)  # it is all that stays
         if own is not None:
             own.close()
         super().close()
@@ -126,7 +126,6 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
 
     def _on_message(self, _widget: object, content: object, buffers: Buffers) -> None:
         """Pass a message on to the widget's thread; the kernel calls this in its main thread or in a subshell's."""
-        self._has_page = True
         if isinstance(content, dict):
             self.soon(self._take, content, buffers)
 
@@ -134,6 +133,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
         if message.get("type") == "dismiss":
             self.problem = ""
             return
+        if message.get("type") == "hello":
+            self._pages += 1
+            self._tell_still()
         self.handle(message, buffers)
 
     def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -159,35 +161,59 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no type
             done.wait(_CATCH_UP_S)
 
     def display_again(self) -> None:
-        """Bring the widget's state and its static forms in the notebook up to date, unless a page shows the widget."""
-        if self._has_page or not self._displays:
+        """Bring the static forms in the notebook up to date, and where no page draws the widget its state as well."""
+        if not self._stills:
+            return
+        if self._stills.beside:
+            self.in_background(self._renew)
             return
         self.catch_up()
         for one in (self, *self.inner()):
             if not one._closed:
                 one.send_state()
-        shown = self._repr_mimebundle_()
-        if shown == self._displayed:
+        self._renew()
+
+    def changed(self, changed: object) -> None:
+        """Bring the static forms up to date soon, if the widget that has changed is this one or one within it."""
+        if not self._stills.beside or not (changed is self or self._has(changed)):
             return
-        self._displayed = shown
-        for name in self._displays:
-            self._display(name, update=True)
+        with self._own_lock:
+            if self._renewing or self._closed:
+                return
+            self._renewing = True
+        self.later(self._stills.pause_s(), self.in_background, self._renew)
+
+    def _has(self, other: object) -> bool:
+        return any(one is other or one._has(other) for one in self.inner())
+
+    def _renew(self) -> None:
+        """Bring the static forms up to date, which may wait for what is being read."""
+        try:
+            with self._renewal:  # what is said later is later
+                self._renewing = False
+                if self._stills.renew(self.still()):
+                    self._tell_still()
+        except Exception:  # noqa: BLE001  # any failure leaves the static form as it was, and the widget goes on
+            _log.warning("a widget's static form was not brought up to date", exc_info=True)
+
+    def _tell_still(self) -> None:
+        """Tell the static form to pages that were loaded after the first one."""
+        if self._pages > 1 and self._stills.beside:
+            self.send({"type": "still", "bundle": self._stills.bundle()})
 
     def _ipython_display_(self) -> None:
-        name = uuid.uuid4().hex
-        self._displayed = self._repr_mimebundle_()
-        self._displays.append(name)
-        self._display(name)
+        self._stills.add(*self._view(), self.still())
         displays.watch(self)
+        self.changed(self)
 
-    def _display(self, name: str, *, update: bool = False) -> None:
-        bundle, metadata = self._displayed or ({}, {})
-        display(bundle, metadata=metadata, raw=True, display_id=name, update=update)  # type: ignore[no-untyped-call]
+    def _view(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The MIME bundle of the live widget, with its metadata; empty when it is closed."""
+        live = None if self._closed else super()._repr_mimebundle_(**options)
+        return live if isinstance(live, tuple) else (live or {}, {})
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The live widget, together with its static form for readers without a kernel."""
-        live = None if self._closed else super()._repr_mimebundle_(**options)
-        bundle, metadata = live if isinstance(live, tuple) else (live or {}, {})
+        bundle, metadata = self._view(**options)
         still = self.still()
         return {**bundle, "text/html": still["html"], "text/plain": still["plain"]}, metadata
 

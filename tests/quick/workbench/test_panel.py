@@ -14,7 +14,8 @@ import traitlets
 from tests.conftest import wait_until
 from workbench import widgets
 from workbench.widgets import base
-from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Panel, front_end, sentence
+from workbench.widgets.displays import Still
 
 PATIENCE_S = 30
 SHARED = Path(base.__file__).parent / "shared"

@@ -8,7 +8,8 @@ import traitlets
 from workbench.checks.lines import Line, Report
 from workbench.text.plain_text import one_line
 from workbench.text.static_html import facts_and_table
-from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Panel, front_end, sentence
+from workbench.widgets.displays import Still
 
 _SHOWN_CHARS = 400
 _HEADING = ("line", "", "measured", "what to do")

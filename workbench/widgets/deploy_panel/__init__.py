@@ -15,8 +15,10 @@ import traitlets
 from workbench.deployment.deployments import Deployed
 from workbench.errors import WorkbenchError
 from workbench.text.plain_text import one_line, printable
+from workbench.text.static_html import preformatted
 from workbench.widgets.asking import asking_front_end
-from workbench.widgets.base import Buffers, Gathered, Still, sentence
+from workbench.widgets.base import Buffers, Gathered, sentence
+from workbench.widgets.displays import Still
 from workbench.widgets.reading import ReadingPanel
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ class DeployPanel(ReadingPanel):
         parts = [
             known["text/html"] if known else f"<strong>{html.escape(title)}</strong><p>{html.escape(note)}</p>",
             *(f"<p>{html.escape(text)}</p>" for text in [doing or self.result] if text),
-            f"<pre>{html.escape(tail)}</pre>" if tail else "",
+            preformatted(tail) if tail else "",
         ]
         return {"plain": "\n".join(part for part in plain if part), "html": f"<div>{''.join(parts)}</div>"}
 

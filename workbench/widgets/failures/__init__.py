@@ -20,7 +20,8 @@ from workbench.failures.results import FailureResult
 from workbench.text.plain_text import one_line
 from workbench.widgets.active_rules import ShownRule, active_rules
 from workbench.widgets.asking import Answer, AskingPanel, asking_front_end
-from workbench.widgets.base import Buffers, Still
+from workbench.widgets.base import Buffers
+from workbench.widgets.displays import Still
 
 if TYPE_CHECKING:
     from workbench.session import Workbench

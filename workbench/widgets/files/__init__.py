@@ -13,7 +13,8 @@ import traitlets
 from workbench.runs.project import Project
 from workbench.session import Workbench
 from workbench.widgets.asking import AskingPanel
-from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Panel, front_end, sentence
+from workbench.widgets.displays import Still
 from workbench.widgets.launcher.forms import check, forms
 from workbench.widgets.projects import Offered, called, ids, offered, used_before
 from workbench.widgets.volume_browser import VolumeBrowser

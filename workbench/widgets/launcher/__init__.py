@@ -13,7 +13,8 @@ from workbench.deployment.deploy import DeployFailedError
 from workbench.runs.project import Project, make_request
 from workbench.runs.run import Run
 from workbench.session import Workbench
-from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Panel, front_end, sentence
+from workbench.widgets.displays import Still
 from workbench.widgets.launcher.forms import Checked, Form, check, forms, values_of
 from workbench.widgets.launcher.launch_code import calls
 from workbench.widgets.projects import Offered, called, ids, offered, used_before

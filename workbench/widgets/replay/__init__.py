@@ -9,7 +9,8 @@ import traitlets
 from modal_app.contract.events import Event
 from workbench.runs.playback import FASTEST, SLOWEST, NothingToPlayError, Playback, Recorded
 from workbench.session import Workbench
-from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Panel, front_end, sentence
+from workbench.widgets.displays import Still
 from workbench.widgets.run_view import RunView
 
 TICK_S = 0.05

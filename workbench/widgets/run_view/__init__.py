@@ -21,7 +21,8 @@ from workbench.runs.inputs import described
 from workbench.runs.output_index import LATEST_MS
 from workbench.runs.view_state import ViewState, usage_of
 from workbench.text.plain_text import one_line
-from workbench.widgets.base import Buffers, Gathered, Panel, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Gathered, Panel, front_end, sentence
+from workbench.widgets.displays import Still
 from workbench.widgets.run_view.paging import Paging
 from workbench.widgets.run_view.source import Ended, Source
 from workbench.widgets.run_view.still import still

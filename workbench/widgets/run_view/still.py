@@ -6,7 +6,8 @@ from workbench.runs.claude_messages import tail
 from workbench.runs.inputs import described
 from workbench.runs.view_state import ViewState, usage_of
 from workbench.text.plain_text import one_line
-from workbench.widgets.base import Still
+from workbench.text.static_html import preformatted
+from workbench.widgets.displays import Still
 from workbench.widgets.run_view.source import Source
 
 _COLOURS = {"done": "#2e7d32", "error": "#c62828", "refused": "#c62828", "lost": "#c62828"}
@@ -19,8 +20,8 @@ def still(source: Source, proof: list[dict[str, object]], proof_note: str) -> St
     bars, output = source.timeline.lines(), tail(source.events)
     checks = [f"{'✓' if check['ok'] else '✗'} {check['name']}: {check['detail']}" for check in proof] or [proof_note]
     escaped = "".join(
-        f'<div style="margin-top:6px;color:#777">{title}</div><pre style="margin:0;max-height:300px;overflow:auto">'
-        f"{html.escape(text)}</pre>"
+        f'<div style="margin-top:6px;color:#777">{title}</div>'
+        f"{preformatted(text, 'margin:0;max-height:300px;overflow:auto')}"
         for title, text in _parts(source, output, "\n".join(checks))
     )
     line = ", ".join(filter(None, [source.fault if state.ended else "", headline(state)]))

@@ -28,7 +28,8 @@ from workbench.runs.project import Project
 from workbench.runs.recordings import Recording
 from workbench.text.plain_text import one_line
 from workbench.widgets.asking import Answer, asking_front_end
-from workbench.widgets.base import Buffers, Panel, Still, sentence
+from workbench.widgets.base import Buffers, Panel, sentence
+from workbench.widgets.displays import Still
 from workbench.widgets.reading import ReadingPanel
 
 if TYPE_CHECKING:

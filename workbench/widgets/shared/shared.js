@@ -145,6 +145,12 @@ function keepKeys(root) {
   });
 }
 
+// Whether a kernel has ever answered for a model: one that was read from a notebook has no comm, whatever kernel runs.
+async function wasLive(model) {
+  const known = await model.widget_manager?.get_model?.(model.get("own_id"))?.catch(() => null);
+  return known?.comm_live !== false;
+}
+
 // The kernel's end is told in more than one way: a restart takes the comm away, a kernel that died changes its status.
 function whenLost(model, lost) {
   const gone = new Set(["dead", "restarting", "autorestarting", "terminating", "unknown"]);
@@ -162,6 +168,18 @@ function whenLost(model, lost) {
   };
 }
 
+// Puts the static form of a widget, a MIME bundle, into the outputs of the notebook that have one of it.
+function keepStill(model, bundle) {
+  const mark = `data-workbench-still="${model.get("own_id")}"`;
+  for (const { outputs } of model.widget_manager?.context?.model?.cells ?? []) {
+    for (let at = 0; at < (outputs?.length ?? 0); at += 1) {
+      const output = outputs.get(at).toJSON();
+      const kept = [output.data?.["text/html"] ?? ""].flat().join("");
+      if (kept.includes(mark) && kept !== bundle["text/html"]) outputs.set(at, { ...output, data: bundle });
+    }
+  }
+}
+
 // A widget: `export default widget("run", { start, draw })`, where "run" is its class in CSS, `wb-run`.
 // `start(model)` makes what belongs to the model, before any view; its `heard(message, buffers)` gets every message.
 // `draw({ model, root, body, own, host, needs, connected })` fills `body` and returns a cleanup. `own` is what `start`
@@ -170,10 +188,15 @@ function whenLost(model, lost) {
 function widget(name, { start = () => ({}), draw }) {
   return () => {
     let own = {};
+    let live = Promise.resolve(true);
     return {
       initialize({ model }) {
+        live = wasLive(model);
         own = start(model) ?? {};
-        model.on("msg:custom", (message, buffers) => own.heard?.(message, buffers));
+        model.on("msg:custom", (message, buffers) => {
+          if (message.type === "still") keepStill(model, message.bundle);
+          else own.heard?.(message, buffers);
+        });
         model.send({ type: "hello" });
       },
       render({ model, el, host }) {
@@ -194,13 +217,14 @@ function widget(name, { start = () => ({}), draw }) {
           banner.dataset.kind = lost ? "warn" : "bad";
           dismiss.hidden = lost;
         };
-        const unwatch = whenLost(model, () => {
+        const lose = () => {
           if (root.dataset.connection === "lost") return;
           root.dataset.connection = "lost";
           for (const control of controls) control.disabled = true;
           tell();
           root.dispatchEvent(new Event("wb-lost"));
-        });
+        };
+        const unwatch = whenLost(model, lose);
         const needs = (control) => {
           controls.add(control);
           if (root.dataset.connection === "lost") control.disabled = true;
@@ -209,7 +233,16 @@ function widget(name, { start = () => ({}), draw }) {
         model.on("change:problem", tell);
         tell();
         const cleanup = draw({ model, root, body, own, host, needs, connected: () => root.dataset.connection !== "lost" });
+        // The static form of this widget, which stands beside it, is for readers without a kernel.
+        const instead = element("style", "", `[data-workbench-still="${CSS.escape(model.get("own_id"))}"] { display: none; }`);
+        root.append(instead);
         el.append(root);
+        live.then((is) => {
+          if (is) return;
+          root.dataset.live = "never";
+          instead.remove();
+          lose();
+        });
         return () => {
           model.off("change:problem", tell);
           unwatch();

@@ -18,7 +18,8 @@ from workbench.files.project_files import MAX_UPLOAD_BYTES, ProjectVolume, Volum
 from workbench.text.plain_text import one_line, printable
 from workbench.text.static_html import table
 from workbench.widgets.asking import Answer, asking_front_end
-from workbench.widgets.base import Buffers, Still
+from workbench.widgets.base import Buffers
+from workbench.widgets.displays import Still
 from workbench.widgets.reading import ReadingPanel
 
 MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024  # in one message; larger files need `modal volume get`

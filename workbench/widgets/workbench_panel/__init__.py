@@ -14,8 +14,9 @@ from modal_app.contract.requests import Request
 from workbench.runs.project import Project
 from workbench.session import Workbench
 from workbench.widgets.active_rules import ShownAnswers, ShownRule, active_answers, active_rules, halt
-from workbench.widgets.base import Buffers, Panel, Still, front_end, sentence
+from workbench.widgets.base import Buffers, Panel, front_end, sentence
 from workbench.widgets.deploy_panel import DeployPanel
+from workbench.widgets.displays import Still
 from workbench.widgets.failures import Failures
 from workbench.widgets.files import Files
 from workbench.widgets.launcher import Launcher
