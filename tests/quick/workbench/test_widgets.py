@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +167,24 @@ def test_a_page_asks_for_rows_matches_bodies_and_copies() -> None:
     view.close()
 
 
+def alone(view: RunView, rows: list[list[Any]], *questions: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a page whose kernel has ended answers to questions, from these rows."""
+    files = [WIDGETS / "run_view" / name for name in ("lines.js", "held.js", "output.js")]
+    code = (
+        "\n".join(file.read_text() for file in files)
+        + """
+        const { rows, questions } = JSON.parse(require("fs").readFileSync(0, "utf-8"));
+        const lines = new Lines(() => {});
+        lines.hold(rows);
+        console.log(JSON.stringify(questions.map((one) => heldAnswer(lines, one)[0])));"""
+    )
+    given = json.dumps({"rows": rows, "questions": [{"reason": view.reason_line, **one} for one in questions]})
+    done = subprocess.run(["node", "-e", code], input=given, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
 BEGINS = "Traceback (most recent call last):"
 BROKE = "ValueError: it broke"
 REASONS = {
@@ -177,10 +197,8 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("name", REASONS)
-def test_to_error_goes_to_the_line_of_the_reason(name: str) -> None:
-    """Wherever else the same words stand, and whatever comes later; a second press goes on to how the run ended."""
-    stderr, line = REASONS[name]
+def failed(stderr: str) -> Heard:
+    """The view of a run that has failed with this on stderr."""
     stamps = {"run_id": "r", "at_ms": 1, "elapsed_ms": 1}
     events: list[Event] = [
         StreamEvent(**stamps, seq=1, channel="stdout", text="out\nValueError: it broke\n"),
@@ -190,6 +208,15 @@ def test_to_error_goes_to_the_line_of_the_reason(name: str) -> None:
     ]
     view = Heard(Playback(events))
     view.run.seek(10)  # type: ignore[attr-defined]  # a playback
+    wait_until(lambda: view.condition == "error", "the run has not ended")
+    return view
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_to_error_goes_to_the_line_of_the_reason(name: str) -> None:
+    """Wherever else the same words stand, and whatever comes later; a second press goes on to how the run ended."""
+    stderr, line = REASONS[name]
+    view = failed(stderr)
     plain: dict[str, Any] = {"hidden": [], "wanted": ""}
     told, _ = view.ask(type="match", **plain, sought=None, number=-1, by=1)
     _, rows = view.ask(type="rows", **plain, **{"from": told["place"]}, count=1)
@@ -202,6 +229,42 @@ def test_to_error_goes_to_the_line_of_the_reason(name: str) -> None:
     hidden: dict[str, Any] = {"hidden": ["stderr"], "wanted": ""}
     told, _ = view.ask(type="match", **hidden, sought=None, number=-1, by=1)
     assert view.ask(type="rows", **hidden, **{"from": told["place"]}, count=1)[1][0][1] == "error"
+    view.close()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_without_a_kernel_to_error_goes_where_it_goes_with_one_or_says_what_is_not_there() -> None:
+    """A page has only the rows that it was sent; a run's last lines may be thousands behind the reason of its end."""
+    for stderr, _ in REASONS.values():
+        view = failed(stderr)
+        rows = view.ask(type="rows", hidden=[], wanted="", **{"from": 0}, count=50)[1]
+        reason = view.ask(type="match", hidden=[], wanted="", sought=None, number=-1, by=1)[0]["number"]
+        questions = [
+            {"type": "match", "hidden": hidden, "wanted": wanted, "sought": None, "number": number, "by": by}
+            for hidden, wanted in (([], ""), (["stdout"], ""), ([], "r"), (["stderr"], ""))
+            for number, by in ((-1, 1), (reason, 1), (len(rows), 1), (len(rows), -1))
+        ]
+        found = alone(view, rows, *questions)
+        for question, answer in zip(questions, found, strict=True):
+            known = view.ask(**question)[0]
+            assert (answer["number"], answer["place"]) == (known["number"], known["place"]), (stderr, question)
+            assert answer["missing"] is False
+        [lost] = alone(view, [row for row in rows if row[0] != reason and row[1] != "stderr"], questions[0])
+        assert lost["missing"] is True
+        assert rows[lost["number"]][1] == "error"
+        view.close()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_without_a_kernel_nothing_is_missed_where_no_line_tells_the_reason() -> None:
+    view = Heard(Playback(claude_run()))
+    view.run.seek(10_000)  # type: ignore[attr-defined]  # a playback
+    wait_until(lambda: view.condition == "done", "the run has not ended")
+    question = {"type": "match", "hidden": [], "wanted": "", "sought": None, "number": -1, "by": 1}
+    rows = view.ask(type="rows", hidden=[], wanted="", **{"from": 0}, count=50)[1]
+    [answer, nothing] = alone(view, rows, question, question | {"wanted": "nowhere"})
+    assert (answer["number"], answer["missing"]) == (view.ask(**question)[0]["number"], False)
+    assert (nothing["number"], nothing["missing"]) == (None, False)
     view.close()
 
 

@@ -23,7 +23,7 @@ from workbench.runs.view_state import ViewState, usage_of
 from workbench.text.plain_text import one_line
 from workbench.widgets.base import Buffers, Gathered, Panel, front_end, sentence
 from workbench.widgets.displays import Still
-from workbench.widgets.run_view.paging import Paging
+from workbench.widgets.run_view.paging import Paging, reason_line
 from workbench.widgets.run_view.source import Ended, Source
 from workbench.widgets.run_view.still import still
 
@@ -43,6 +43,7 @@ class RunView(Panel):
     phase = traitlets.Unicode("").tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
     reason = traitlets.Unicode("").tag(sync=True)
+    reason_line = traitlets.Unicode("").tag(sync=True)
     code = traitlets.Unicode("").tag(sync=True)
     exit_code = traitlets.Int(None, allow_none=True).tag(sync=True)
     elapsed_ms = traitlets.Int(0).tag(sync=True)
@@ -189,6 +190,7 @@ class RunView(Panel):
             self.phase = state.phase
             self.message = one_line(state.message)
             self.reason = self._fault or state.reason
+            self.reason_line = reason_line(state)
             self.code = state.code
             self.exit_code = state.exit_code
             self.elapsed_ms = min(state.elapsed_ms, LATEST_MS)

@@ -12,8 +12,13 @@ function heldAnswer(lines, question) {
     return [{ ...known, from, begin: 0, end: chosen.length }, numbers];
   }
   if (question.type === "match") {
-    const hits = question.sought === null ? worst(chosen) : chosen.filter((row) => has(row, question.sought));
-    return [{ ...known, ...nextOf(hits, chosen, question), total: hits.length }];
+    const forError = question.sought === null;
+    const hits = forError ? worst(chosen) : chosen.filter((row) => has(row, question.sought));
+    const reason = forError && question.by > 0 && question.reason ? reasonOf(chosen, question.reason) : undefined;
+    const found = nextOf(hits, chosen, question);
+    if (reason && reason.number !== question.number) Object.assign(found, placed(reason, chosen, question), { at: hits.indexOf(reason) });
+    const missing = forError && Boolean(question.reason) && !reasonOf(held, question.reason);
+    return [{ ...known, ...found, total: hits.length, missing }];
   }
   if (question.type === "copy") {
     const filtered = question.hidden.length > 0 || question.wanted !== "";
@@ -29,8 +34,22 @@ function worst(rows) {
   return errors.length ? errors : rows.filter((row) => row.channel === "stderr");
 }
 
+const LINE = 200; // characters by which a line is known, as in paging.py
+
+// The row of stderr that tells why the program failed, whose text is known: the last that is this line, or has it.
+function reasonOf(rows, line) {
+  const told = rows.filter((row) => row.channel === "stderr" && lower(row.text).includes(lower(line)));
+  const bare = (text) => [...text.replace(/^[ |+]+|[ |+]+$/g, "")].slice(0, LINE).join("");
+  return told.findLast((row) => bare(row.text) === line) ?? told.at(-1);
+}
+
+function placed({ number }, chosen, { hidden, wanted }) {
+  return { number, place: hidden.length || wanted ? chosen.findIndex((row) => row.number === number) : number };
+}
+
 // The hit after a row or before it, round and round.
-function nextOf(hits, chosen, { number, by, stay, hidden, wanted }) {
+function nextOf(hits, chosen, question) {
+  const { number, by, stay } = question;
   const here = hits.findIndex((row) => row.number === number);
   let at = here;
   if (by && !(stay && here >= 0)) {
@@ -39,5 +58,5 @@ function nextOf(hits, chosen, { number, by, stay, hidden, wanted }) {
   }
   const row = hits[at];
   if (!row) return { number: null, place: null, at: null };
-  return { number: row.number, place: hidden.length || wanted ? chosen.indexOf(row) : row.number, at };
+  return { ...placed(row, chosen, question), at };
 }

@@ -4,7 +4,7 @@ const ROW = 18; // pixels
 const TALLEST = 4_000_000; // pixels; what is longer is scrolled in proportion, for browsers draw nothing taller than some
 const SOON = 250; // milliseconds between looks for matches while output comes
 
-function output({ lines, painters, root, connected }) {
+function output({ lines, painters, root, connected, reason }) {
   const node = element("div", "wb-output");
   const bar = element("div", "wb-bar wb-quietly", "", { role: "toolbar", "aria-label": "Output" });
   const notice = element("div", "wb-unkept", "", { role: "status", hidden: true });
@@ -100,9 +100,12 @@ function output({ lines, painters, root, connected }) {
     enable();
   };
   const toError = () => {
-    step({ sought: null }, 1, (message) => {
+    step({ sought: null, reason: reason() }, 1, (message) => {
       if (message.place !== null) choose(message);
       else if (!message.whole) toError();
+      if (!message.missing) return;
+      found.textContent = `was not loaded: ${reason()}`;
+      found.title = found.textContent;
     });
   };
   const enable = () => {

@@ -12,6 +12,7 @@ from typing import Any
 from workbench.runs.lines import Row
 from workbench.runs.output_index import CHANNELS, OutputIndex
 from workbench.runs.row_selection import Everything, Matching, Selection
+from workbench.runs.view_state import ViewState
 from workbench.text.plain_text import visible
 from workbench.widgets.run_view.drawn import packed
 from workbench.widgets.run_view.source import Source
@@ -138,7 +139,7 @@ class Paging:
 
         None where none of those that pass the filter does.
         """
-        line = visible(self._source.state.reason_line)[:_LINE_CHARS]
+        line = reason_line(self._source.state)
         if not line:
             return None, True
         hidden, wanted, _, _ = spec
@@ -182,6 +183,11 @@ class Paging:
         if len(self._selections) > _SELECTIONS:
             self._selections.popitem(last=False)
         return found
+
+
+def reason_line(state: ViewState) -> str:
+    """The beginning of the line that tells why the program failed, by which its row is known; "" where none does."""
+    return visible(state.reason_line)[:_LINE_CHARS]
 
 
 def _known(index: OutputIndex) -> dict[str, Any]:

@@ -38,7 +38,7 @@ export default widget("run", {
   draw({ model, root, body, own, needs, connected }) {
     const { lines, painters } = own;
     const head = header({ model, root, needs, connected, lines });
-    const list = output({ lines, painters, root, connected });
+    const list = output({ lines, painters, root, connected, reason: () => model.get("reason_line") });
     const time = waterfall({ model });
     const proof = proofs({ model });
     const given = inputs({ model });
