@@ -1,10 +1,13 @@
 """Recordings that were kept are held against today's contract: a change of it that they do not survive is red.
 
 They are real runs of the local cloud, exported with `workbench runs export`; whoever changes the contract on purpose
-runs such jobs again, exports them anew, and says so.
+runs such jobs again, exports them anew, and says so. `claude` is the real CLI against the scripted model: it thinks,
+calls a tool, is refused once (429), and one of its answers breaks off. Its exchanges are left out: they are the CLI's.
 """
 
 import json
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,26 @@ def test_a_client_of_today_reads_it(path: Path) -> None:
     assert answer.content.replace(b": heartbeat\n\n", b"") == recording.stream
 
 
+def test_nothing_secret_is_in_it(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        text = b"".join(file.read(name) for name in file.namelist()).decode()
+    assert re.findall(r"sk-|Bearer|eyJ|x-api-key|(?i:secret\"?:)|127\.0\.0\.1|/home/|/root", text) == []
+
+
 def test_it_differs_from_itself_in_nothing(path: Path) -> None:
     one, other = Recording.load(path).run, Recording.load(path).run
     assert not bisect(Comparison(one, other, files_problem=NO_FILES), tolerance_ms=0).differs
+
+
+def test_one_has_all_that_a_job_of_the_model_says(path: Path) -> None:
+    """Repetitions and their waits, a tool's call, and words that were taken back."""
+    run = Recording.load(path).run
+    retries = [event.retry for event in run.events if event.type == "status" and event.retry is not None]
+    replaced = [event for event in run.events if event.type == "stream" and event.replaces]
+    said = [event for event in run.events if event.type == "stream" and event.channel == "claude"]
+    if path.stem != "claude":
+        assert (retries, replaced, said) == ([], [], [])
+        return
+    assert [(one.status, one.wait_ms >= 1000 or one.status is None) for one in retries] == [(429, True), (None, True)]
+    assert replaced
+    assert any("'name': 'Write'" in str(event.message) for event in said)
