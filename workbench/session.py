@@ -129,7 +129,7 @@ class Workbench:
         from workbench.failures.lab import FailureLab  # here: its hops import a web server, and few sessions use them
 
         if self._lab is None:
-            self._lab = FailureLab(self.target, lambda: self.faults, lambda: self.clock)
+            self._lab = FailureLab(self.target, lambda: self.faults)
         return self._lab
 
     def check(
@@ -320,7 +320,7 @@ class Workbench:
             return Measured(note=_NOT_MEASURED[self.target.kind])
         self.target.point_sdk()
         try:
-            ahead_s = self.clock.offset_s()
+            ahead_s = self._ahead_s()
             begin_s = accepted_at_ms / 1000 + ahead_s
             found = sandbox_use(sandbox_id, begin_s, max(ended_at_ms / 1000 + ahead_s, begin_s + 0.001))
         except (ControlError, modal.Error) as error:
@@ -330,6 +330,13 @@ class Workbench:
             for begin, end, memory, cores in found
         )
         return Measured(uses, "" if uses else _NO_SAMPLE)
+
+    def _ahead_s(self) -> float:
+        """By how much the clock is ahead by which the platform dates the endpoint's sandboxes."""
+        try:
+            return self.clock.of(self.app_name).offset_s()
+        except ControlError:  # it is deployed no longer
+            return self.clock.offset_s()
 
     def _fault_of(self, run: Run) -> str:
         """The fault rule of the local cloud that has ended a run which was watched from here; "" where none has."""
@@ -415,7 +422,10 @@ class Workbench:
 
     @property
     def clock(self) -> Clock:
-        """The local cloud's clock, which can be moved forward; raises ControlUnavailableError on other targets."""
+        """The local cloud's clock, which can be moved forward, for one app alone by `wb.clock.of(APP)`.
+
+        Raises ControlUnavailableError on other targets.
+        """
         return Clock(self._control("the clock can be moved"))
 
     @property

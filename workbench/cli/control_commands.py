@@ -19,7 +19,7 @@ fault = typer.Typer(
 )
 clock = typer.Typer(
     no_args_is_help=True,
-    help="The local cloud's clock, which can be moved forward to reach timeouts of minutes and days.",
+    help="The local cloud's clock, and those of its apps, which can be moved forward to timeouts of minutes and days.",
 )
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -41,10 +41,10 @@ def _faults() -> "Faults":
     return Faults(_control())
 
 
-def _clock() -> "Clock":
+def _clock(app: str | None) -> "Clock":
     from workbench.cloud_control.controls import Clock
 
-    return Clock(_control())
+    return Clock(_control(), app)
 
 
 @fault.command()
@@ -60,7 +60,7 @@ def add(
     Where it fails: at=call (before an RPC is executed), answer (the RPC is executed, but its answer is lost), stream
     (while it streams), commit (of a mount), web (a response of a web function). Whose calls: rpc=, app=, sandbox=,
     path=, argv= (the words of a program in a sandbox), each with * as in a shell. When: nth=, times=, probability=
-    with seed=, after_messages=; for_s= by the cloud's clock; lease_s=, after which it is gone unless it was renewed.
+    with seed=, after_messages=; for_s= by the app's clock; lease_s=, after which it is gone unless it was renewed.
     How: delay_s=, status=UNAVAILABLE, kill=exec|sandbox|container, preempt=true with grace_s=, exhaust=memory|disk,
     bytes_per_s=, lose=true, http_status=, buffer_bytes=, cut_after_s=, idle_cut_s=, slice_bytes=.
 
@@ -113,37 +113,70 @@ def clear(
             typer.echo(f"dropped {faults.clear()}")
 
 
+AppOption = Annotated[
+    str | None, typer.Option("--app", help="Of this app alone, by its name or its id, and not of the whole cloud.")
+]
+
+
 @clock.command()
-def show(as_json: JsonOption = False) -> None:
-    """Show by how much the local cloud's clock is ahead of real time."""
+def show(app: AppOption = None, as_json: JsonOption = False) -> None:
+    """Show by how much the local cloud's clock is ahead of real time, and those of apps that were moved further."""
     with failing():
-        there = _clock()
+        there = _clock(app)
         at, offset_s = there.time(), there.offset_s()
+        apps = there.ahead() if app is None else []
     if as_json:
-        print_json({"at": at, "offset_s": offset_s})
-    else:
-        typer.echo(f"{offset_s:g} s ahead of real time" if offset_s else "it shows real time")
+        print_json({"at": at, "offset_s": offset_s, "apps": [one.model_dump() for one in apps]})
+        return
+    _tell(offset_s)
+    for one in apps:
+        typer.echo(f"{one.app} ({one.app_id}, environment {one.environment}): {one.offset_s:g} s ahead of real time")
 
 
 @clock.command()
 def advance(
-    by: Annotated[str, typer.Argument(help="By how much, such as 90s, 10m, 24h or 7d.")], as_json: JsonOption = False
+    by: Annotated[str, typer.Argument(help="By how much, such as 90s, 10m, 24h or 7d.")],
+    app: AppOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Move the clock forward: timeouts, idle times, schedules and expiry follow at once.
 
-    When the local cloud is started again, its clock shows real time.
+    With --app the clock of that app alone, which nobody else meets: its sandboxes, containers, web functions and
+    schedules, and the fault rules that name it in full. Dicts and Queues belong to no app, and go by the whole cloud's.
+
+    `set-back` takes it back. When the local cloud is started again, its clocks show real time.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", by.strip())
     if found is None:
         raise typer.BadParameter("give a number with a unit: 90s, 10m, 24h, 7d")
     with failing():
-        there = _clock()
+        there = _clock(app)
         there.advance(float(found.group(1)) * _UNITS[found.group(2)])
         offset_s = there.offset_s()
     if as_json:
         print_json({"offset_s": offset_s})
     else:
-        typer.echo(f"{offset_s:g} s ahead of real time")
+        _tell(offset_s)
+
+
+@clock.command("set-back")
+def set_back(app: AppOption = None, as_json: JsonOption = False) -> None:
+    """Take back all by which a clock was moved: it shows real time, an app's the whole cloud's. What is over stays so.
+
+    Also what a program has moved for a while.
+    """
+    with failing():
+        there = _clock(app)
+        there.set_back()
+        offset_s = there.offset_s()
+    if as_json:
+        print_json({"offset_s": offset_s})
+    else:
+        _tell(offset_s)
+
+
+def _tell(offset_s: float) -> None:
+    typer.echo(f"{offset_s:g} s ahead of real time" if offset_s else "it shows real time")
 
 
 def coverage(as_json: JsonOption = False) -> None:

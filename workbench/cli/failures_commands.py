@@ -116,6 +116,9 @@ def run(
     keep: Annotated[
         Path | None, typer.Option(help="A directory that gets each result as NAME.json, for `failures verify`.")
     ] = None,
+    at_once: Annotated[
+        int, typer.Option(min=1, max=8, help="How many may be under way; what is not shown so is run again by itself.")
+    ] = 3,
     target: TargetOption = "local",
     as_json: JsonOption = False,
 ) -> None:
@@ -139,13 +142,14 @@ def run(
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
         with connect(target) as workbench:
-            for number, name in enumerate(chosen, 1):
-                say(f"{number} of {len(chosen)}: {name}")
-                result = workbench.failures.run(name, on_step=say)
+            for result in workbench.failures.run_many(chosen, at_once=at_once, on_step=say):
                 results.append(result)
+                say(f"{len(results)} of {len(chosen)}: {result.name}")
                 if keep is not None:
-                    (keep / f"{name}.json").write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+                    kept = keep / f"{result.name}.json"
+                    kept.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
                 _print(result, as_json=as_json)
+        results.sort(key=lambda one: chosen.index(one.name))
     _end_with(results, table=not as_json and len(results) > 1)
 
 

@@ -1,11 +1,11 @@
-"""The local cloud's controls: make it fail by rules, move its clock, list the RPCs that it implements. Blocking calls.
+"""The local cloud's controls: make it fail by rules, move its clocks, list the RPCs that it implements. Blocking calls.
 
 Modal has no such controls.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -17,6 +17,7 @@ from workbench.machine.renewal import renewed
 
 __all__ = [
     "ActiveFault",
+    "AppAhead",
     "Clock",
     "CloudControl",
     "ControlError",
@@ -29,7 +30,7 @@ __all__ = [
 
 
 LEASE_S = 20.0
-"""For how long a rule outlives the process that has put it into force by `Faults.injected`."""
+"""For how long what a process has lent outlives it: a rule of `Faults.injected`, a move of `Clock.advanced`."""
 
 
 class ControlUnavailableError(WorkbenchError):
@@ -60,7 +61,7 @@ class ActiveFault(_Fact):
 class InjectedFault(_Fact):
     """One injected fault: its rule, its time, the RPC, commit or path it hit.
 
-    Times are Unix seconds: `at_s` by the cloud's clock, which can be moved, `real_s` by the machine's.
+    Times are Unix seconds: `at_s` by the whole cloud's clock, which can be moved, `real_s` by the machine's.
     """
 
     rule_id: str
@@ -69,6 +70,15 @@ class InjectedFault(_Fact):
     what: str
     subject: dict[str, str]
     real_s: float
+
+
+class AppAhead(_Fact):
+    """An app whose clock was moved: its id, its name and environment, and how far it is ahead of real time."""
+
+    app_id: str
+    app: str
+    environment: str
+    offset_s: float
 
 
 class Coverage(_Fact):
@@ -80,6 +90,7 @@ class Coverage(_Fact):
 
 
 _RULES: TypeAdapter[list[ActiveFault]] = TypeAdapter(list[ActiveFault])
+_AHEAD: TypeAdapter[list[AppAhead]] = TypeAdapter(list[AppAhead])
 _HAPPENED: TypeAdapter[list[InjectedFault]] = TypeAdapter(list[InjectedFault])
 
 
@@ -89,10 +100,10 @@ class CloudControl:
     def __init__(self, url: str, env: Mapping[str, str]) -> None:
         self._http = CloudHttp(url, env)
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
+    def ask(self, method: str, path: str, body: Any = None, *, params: Mapping[str, Any] | None = None) -> Any:
         """Make one request and return the parsed JSON of the answer."""
         try:
-            return json.loads(self._http.ask(method, path, body=body))
+            return json.loads(self._http.ask(method, path, params=params, body=body))
         except CloudRefusedError as error:
             raise ControlError(str(error)) from error
 
@@ -158,22 +169,67 @@ class Faults:
 
 
 class Clock:
-    """The local cloud's clock, which can be moved forward. Times are Unix time in seconds."""
+    """The clock of the whole local cloud or, by `of`, of one app of it. Times are Unix time in seconds.
 
-    def __init__(self, control: CloudControl) -> None:
+    An app's clock follows the whole cloud's, and its own moves reach no other app: its sandboxes, containers, web
+    functions and schedules go by it, and the fault rules that name it in full. What belongs to no app, such as a Dict
+    and a Queue, goes by the whole cloud's.
+
+    >>> wb.clock.of("my-app").advance(300)
+    """
+
+    def __init__(self, control: CloudControl, app: str | None = None) -> None:
         self._control = control
+        self._app = app
+
+    def of(self, app: str) -> "Clock":
+        """The clock of an app that runs, by its name or its id; its methods raise ControlError when it does not run."""
+        return Clock(self._control, app)
 
     def time(self) -> float:
-        """The time of the local cloud, as Unix time in seconds."""
-        return float(self._control.ask("GET", "/clock")["at"])
+        """The time of this clock, as Unix time in seconds."""
+        return float(self._told()["at"])
 
     def offset_s(self) -> float:
-        """By how many seconds the local cloud's clock is ahead of real time."""
-        return float(self._control.ask("GET", "/clock")["offset_s"])
+        """By how many seconds this clock is ahead of real time."""
+        return float(self._told()["offset_s"])
+
+    def ahead(self) -> list[AppAhead]:
+        """The apps whose clocks were moved further than the whole cloud's."""
+        return _AHEAD.validate_python(self._control.ask("GET", "/clock")["apps"])
 
     def advance(self, seconds: float) -> float:
         """Move the clock forward; timeouts, idle times, schedules and expiry follow. Returns the new time."""
-        return float(self._control.ask("POST", "/clock", {"seconds": seconds})["at"])
+        return float(self._control.ask("POST", "/clock", self._body(seconds=seconds))["at"])
+
+    def set_back(self) -> float:
+        """Take back all by which this clock was moved; returns the new time. What is over stays so.
+
+        An app's clock then shows the whole cloud's time. Waits that go on last as long as before.
+        """
+        return float(self._control.ask("DELETE", "/clock", params=self._body())["at"])
+
+    @contextmanager
+    def advanced(self, seconds: float) -> Iterator[float]:
+        """Have the clock moved forward for the length of a `with` block; gives the new time.
+
+        The move has a lease that this process renews: when the process is killed, it is taken back in `LEASE_S`
+        seconds.
+        """
+        told = self._control.ask("POST", "/clock", self._body(seconds=seconds, lease_s=LEASE_S))
+        move = f"/clock/{told['move_id']}"
+        try:
+            with renewed(lambda: self._control.ask("POST", f"{move}/renewal"), lease_s=LEASE_S, name="clock-lease"):
+                yield float(told["at"])
+        finally:
+            with suppress(ControlError):  # it was set back meanwhile, its app was stopped, or the cloud has ended
+                self._control.ask("DELETE", move)
+
+    def _told(self) -> Any:
+        return self._control.ask("GET", "/clock", params=self._body())
+
+    def _body(self, **fields: Any) -> dict[str, Any]:
+        return fields if self._app is None else {**fields, "app": self._app}
 
 
 def _rule(fields: Mapping[str, Any]) -> FaultRule:

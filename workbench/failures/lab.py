@@ -5,16 +5,17 @@ fault that did not fire at its place makes the result invalid, too. The rules me
 vanish with the process that made them.
 """
 
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from copy import copy
 
-from workbench.cloud_control.controls import Clock, ControlUnavailableError, Faults
+from workbench.cloud_control.controls import ControlUnavailableError, Faults
 from workbench.deployment.model_backing import why_without_claude
 from workbench.deployment.targets import Target
-from workbench.failures import own_cloud
+from workbench.failures import own_cloud, standing
 from workbench.failures.catalogue import FAMILIES, PROMISES, Failure, find, search
 from workbench.failures.experiments import EXPERIMENTS, Experiment, NotProvokedError, experiment_of
 from workbench.failures.observation import Observation, SideName
@@ -27,8 +28,10 @@ from workbench.runs.project import Project
 __all__ = ["FAMILIES", "PROMISES", "Failure", "FailureLab", "FailureResult", "SideResult"]
 
 
+AT_ONCE = 3
+"""How many experiments `run_many` has under way: they mostly wait, and what is late is looked at again."""
 RULE_S = 120.0
-"""How long a rule of an experiment is in force at most, by the cloud's clock."""
+"""How long a rule of an experiment is in force at most, by the clock of its app."""
 
 
 class FailureLab:
@@ -37,11 +40,12 @@ class FailureLab:
     >>> wb.failures.run("missing-commit")
     """
 
-    def __init__(self, target: Target, faults: Callable[[], Faults], clock: Callable[[], Clock]) -> None:
+    def __init__(self, target: Target, faults: Callable[[], Faults]) -> None:
         self._target = target
         self._faults = faults
-        self._clock = clock
         self._lock = target.private / "failure-lab.lock"
+        self._twins_lock = target.private / "failure-lab-twins.lock"
+        self._deploying = threading.Lock()
         self._sides: tuple[Side, Side] | None = None
 
     def search(self, *words: str, family: str | None = None) -> list[Failure]:
@@ -70,7 +74,7 @@ class FailureLab:
         return self.run_here(failure.name, on_step=on_step)
 
     def run_here(self, name: str, *, on_step: Callable[[str], None] = lambda step: None) -> FailureResult:
-        """As `run`, in this session's cloud, also what would end it or move its clock. Raises as `run` does.
+        """As `run`, in this session's cloud, also what would end it. Raises as `run` does.
 
         Raises NotProvokedError when that is a cloud which others may use.
         """
@@ -80,9 +84,41 @@ class FailureLab:
             raise NotProvokedError(f"'{failure.name}' would meet whoever uses this cloud: `run` gives it its own")
         faults = self._faults()
         self._require_claude(failure, experiment)
-        sides = self._deployed(on_step, experiment.variant)
-        with (alone if experiment.alone else using)(self._lock, on_step):
+        sides = self._deployed(on_step)
+        with ExitStack() as stack:
+            stack.enter_context((alone if experiment.alone else using)(self._lock, on_step))
+            if experiment.twins:
+                stack.enter_context(alone(self._twins_lock, on_step))
             return self._experiment(failure, experiment, sides, faults, on_step)
+
+    def run_many(
+        self, names: Sequence[str], *, at_once: int = AT_ONCE, on_step: Callable[[str], None] = lambda step: None
+    ) -> Iterator[FailureResult]:
+        """Bring many modes about, several at once where they do not meet, and give each result when it is there.
+
+        What is not shown in company is brought about once more by itself: a busy machine is late. Raises as `run` does.
+        """
+        self._require_local()
+        chosen = [find(name).name for name in names]
+        in_company = [name for name in chosen if not experiment_of(name).alone]
+        again = [name for name in chosen if name not in in_company]
+        if any(not experiment_of(name).own_cloud for name in chosen):
+            self._deployed(on_step)
+        with ThreadPoolExecutor(at_once) as pool:
+            # Those first that others wait for, or that take long to begin.
+            in_company.sort(key=lambda name: (not experiment_of(name).own_cloud, not experiment_of(name).twins))
+            running = {pool.submit(self.run, name, on_step=on_step): name for name in in_company}
+            try:
+                for done in as_completed(running):
+                    result = done.result()
+                    if result.shown or min(at_once, len(in_company)) == 1:
+                        yield result
+                    else:
+                        again.append(result.name)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        for name in again:
+            yield self.run(name, on_step=on_step)
 
     def _experiment(
         self,
@@ -154,12 +190,11 @@ class FailureLab:
             if rule_ids:  # without any, the cloud may be another one by now
                 found = {one.rule_id: one for one in (*faults.ended(), *faults.rules())}
                 moments = faults.happened()
-                ahead_s = self._clock().offset_s()
         fired = [
             Fired(
                 rule=str(found[rule_id].rule),
                 injected=found[rule_id].injected,
-                at=tuple(round(one.at_s - ahead_s, 3) for one in moments if one.rule_id == rule_id),
+                at=tuple(round(one.real_s, 3) for one in moments if one.rule_id == rule_id),
             )
             for rule_id in rule_ids
         ]
@@ -184,20 +219,22 @@ class FailureLab:
                 f"nothing can be made to fail on {self._target.kind}: experiments run on the local cloud"
             )
 
-    def _deployed(
-        self, on_step: Callable[[str], None], variant: Callable[[Side], None] = lambda side: None
-    ) -> tuple[Side, Side]:
+    def _deployed(self, on_step: Callable[[str], None]) -> tuple[Side, Side]:
         self._require_local()
         has_claude = why_without_claude(self._target) is None
-        if self._sides is None or any(side.has_claude != has_claude for side in self._sides):
-            sides = (Naive(self._target, self._faults()), Hardened(self._target, self._faults()))
-            with alone(self._lock, on_step):
-                for side in sides:
-                    variant(side)
-                    on_step(f"deploying the {side.name} endpoint as {side.app_name}")
-                    side.deploy(lambda line: None)
-            self._sides = sides
-        return self._sides
+        with self._deploying:
+            if self._sides is None or any(side.has_claude != has_claude for side in self._sides):
+                sides = (Naive(self._target, self._faults()), Hardened(self._target, self._faults()))
+                with using(self._lock, on_step):
+                    there = standing.found(self._target, sides, has_claude=has_claude)
+                if not there:
+                    with alone(self._lock, on_step):
+                        for side in sides:
+                            on_step(f"deploying the {side.name} endpoint as {side.app_name}")
+                            side.deploy(lambda line: None)
+                        standing.keep(self._target, sides, has_claude=has_claude)
+                self._sides = sides
+            return self._sides
 
 
 def _well(side: Side) -> Observation:

@@ -1,4 +1,4 @@
-"""An experiment in a cloud of its own, which it may end, and whose clock it may move: nobody else's jobs are there.
+"""An experiment in a cloud of its own, which it may end: nobody else's jobs are there.
 
 The SDK works with one cloud in a process, so it is done by a process of its own, with the mode's name as its argument.
 That one ends when its standard input does, and its cloud ends with it; so whoever is killed leaves neither. The state

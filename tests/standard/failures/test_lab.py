@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import modal_app
+from tests.conftest import stop_apps
 from tests.support.commands import cli
 from workbench import Project, Workbench
 from workbench.cloud_control.controls import ControlUnavailableError
 from workbench.failures import lab as module
-from workbench.failures.experiments import EXPERIMENTS, NotProvokedError
+from workbench.failures import standing
+from workbench.failures.experiments import EXPERIMENTS, NotProvokedError, Outcome
 from workbench.failures.lab import FailureLab
 from workbench.failures.results import FailureResult, FaultNeverFiredError
 from workbench.session import connect
@@ -31,11 +34,72 @@ def test_a_mode_happens_to_the_obvious_endpoint_and_not_to_ours(wb: Workbench, n
     is_shown(wb.failures, name)
 
 
+def test_a_mode_that_moves_a_clock_moves_that_of_its_own_apps_and_takes_it_back(wb: Workbench) -> None:
+    whole, own = wb.clock.offset_s(), wb.clock.of(wb.app_name).offset_s()
+    ahead = wb.clock.ahead()
+    is_shown(wb.failures, "303-after-150s")
+    assert (wb.clock.offset_s(), wb.clock.of(wb.app_name).offset_s(), wb.clock.ahead()) == (whole, own, ahead)
+
+
 @pytest.mark.parametrize("name", ["path-traversal", "duplicate-submit", "stale-git-lock"])
 def test_a_slow_commit_spares_nobody(wb: Workbench, name: str) -> None:
     """What the naive endpoint leaves to the end of its sandboxes may be kept late: the next job comes after it."""
     with wb.faults.injected(at="commit", app="failure-lab-naive", delay_s=3):
         is_shown(wb.failures, name)
+
+
+def test_many_are_shown_at_once_and_what_is_not_so_is_looked_at_alone(
+    wb: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = EXPERIMENTS["create-fails"]
+    seen: list[module.Side] = []
+
+    def late(side: module.Side, project: Project) -> Outcome:
+        seen.append(side)
+        outcome = once.act(side, project)
+        return outcome if len(seen) > 2 else dataclasses.replace(outcome, fired={"it came in time": 0})
+
+    monkeypatch.setitem(EXPERIMENTS, "create-fails", dataclasses.replace(once, act=late))
+    names = ["commit-fails", "create-fails", "path-traversal", "stale-git-lock"]
+    results = list(wb.failures.run_many(names))
+    assert sorted(one.name for one in results) == names
+    assert all(one.shown for one in results), [str(one) for one in results if not one.shown]
+    assert results[-1].name == "create-fails"
+    assert len(seen) == 4
+    assert wb.faults.rules() == []
+
+
+def test_apps_that_stand_as_they_would_be_deployed_are_used_by_every_session(wb: Workbench) -> None:
+    wb.failures.run("commit-fails").require()
+    steps: list[str] = []
+    with connect("local") as another:
+        another.failures.run("commit-fails", on_step=steps.append).require()
+        assert [one for one in steps if "deploying" in one] == []
+        stop_apps("failure-lab-hardened")
+    with connect("local") as another:  # one of them stands no longer
+        another.failures.run("commit-fails", on_step=steps.append).require()
+        assert [one.split(" as ")[0] for one in steps if "deploying" in one] == [
+            "deploying the naive endpoint",
+            "deploying the hardened endpoint",
+        ]
+    wb.failures._sides = None
+
+
+@pytest.mark.parametrize("change", ["code", "environment", "cloud"])
+def test_apps_that_would_be_others_now_are_deployed_anew(
+    wb: Workbench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str
+) -> None:
+    before = standing.mark(wb.target, has_claude=False)
+    assert standing.mark(wb.target, has_claude=False) == before
+    target = wb.target
+    if change == "code":
+        (tmp_path / "more.py").write_text("x = 1\n")
+        monkeypatch.setattr(modal_app, "__path__", [*modal_app.__path__, str(tmp_path)])
+    elif change == "environment":
+        monkeypatch.setenv("WORKBENCH_TIMEOUT_COMMIT_S", "61")
+    else:
+        target = dataclasses.replace(target, cloud_pid=1)
+    assert standing.mark(target, has_claude=False) != before
 
 
 def is_shown(lab: FailureLab, name: str) -> None:

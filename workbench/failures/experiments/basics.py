@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from workbench.cloud_control.controls import Faults
 from workbench.failures.hops import Harm, Hop
 from workbench.failures.observation import Observation
 from workbench.failures.sides import PATIENCE_S, Side
@@ -53,9 +54,9 @@ class Experiment:
 
     One of jobs of the Claude CLI has `turns`, what the model answers: then the job without the fault is one, too.
 
-    One that ends containers or deploys meets every job of the lab's apps: it has them `alone`. One that moves the
-    cloud's clock or ends the cloud has an `own_cloud`, and its sides act there one after the other. Then `variant` may
-    say of each side how it is to be deployed there.
+    One that ends containers or deploys meets every job of the lab's apps: it has them `alone`. One that deploys `twins`
+    of them meets only others that do. One that ends the cloud has an `own_cloud`, and its sides act there one after the
+    other.
     """
 
     act: Act
@@ -64,8 +65,8 @@ class Experiment:
     rules: Callable[[Side, Project], tuple[Rule, ...]] = lambda side, project: ()
     turns: tuple[Turn, ...] = ()
     alone: bool = False
+    twins: bool = False
     own_cloud: bool = False
-    variant: Callable[[Side], None] = lambda side: None
 
 
 def running(code: str, **options: Any) -> Act:
@@ -115,6 +116,11 @@ def kept(side: Side, project: Project, *, patience_s: float = PATIENCE_S) -> Non
 
 
 _LOOK_S = 0.1
+
+
+def injected(faults: Faults, rule_id: str) -> int:
+    """Into how many calls a rule has injected its fault, also when it is over."""
+    return next(one.injected for one in (*faults.ended(), *faults.rules()) if one.rule_id == rule_id)
 
 
 def of_its_commits(**fault: Any) -> Callable[[Side, Project], tuple[Rule, ...]]:

@@ -151,19 +151,19 @@ SECURITY: dict[str, Experiment] = {
         act=_secret_with_a_newline,
         harm=_let_in,
         broken=first(_only_the_right_one, same("hello\n")),
-        alone=True,
+        twins=True,
     ),
     "secret-missing": Experiment(
         act=_without_a_secret,
         harm=lambda seen: "who shows no secret is let in" if seen.end.text else None,
         broken=lambda seen: None if seen.end.ended == "refused" else f"it {seen.end}",
-        alone=True,
+        twins=True,
     ),
     "secret-rotated": Experiment(
         act=_rotated,
         harm=_let_in,
         broken=_let_in,
-        alone=True,
+        twins=True,
     ),
     "path-traversal": Experiment(
         act=_in_a_foreign_project,

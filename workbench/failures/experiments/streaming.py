@@ -1,6 +1,8 @@
 """Failure modes of streaming, brought about."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from workbench.failures.experiments.basics import (
     SLOW,
@@ -10,6 +12,7 @@ from workbench.failures.experiments.basics import (
     cut_and_back,
     done,
     first,
+    injected,
     late,
     lied,
     of_its_program,
@@ -20,7 +23,7 @@ from workbench.failures.experiments.basics import (
 )
 from workbench.failures.hops import Harm, Hop
 from workbench.failures.observation import Observation
-from workbench.failures.sides import Reading, Side
+from workbench.failures.sides import PATIENCE_S, Naive, Reading, Side
 from workbench.runs.project import Project
 
 _NUMBERS = "import time\nfor n in range(30):\n    print('line', n, flush=True); time.sleep(0.1)\n"
@@ -58,6 +61,50 @@ _LEFT_S = 12.0  # longer than the hardened endpoint's grace in the lab, shorter 
 
 def _still_runs(seen: Outcome) -> str | None:
     return f"{_LEFT_S:.0f} s later its sandbox still runs" if seen.facts["alive"] else None
+
+
+_CREATION_S = 160  # by the app's clock; the platform waits 150 s for the headers of an answer
+_MOVED_S = (155, 10)
+
+
+def _slow_creation(side: Side, project: Project) -> Outcome:
+    """The platform takes minutes for a sandbox, by the app's clock, which is moved on when it was asked for one."""
+    assert side.faults is not None
+    with side.twin() as one, ExitStack() as stack:
+        if isinstance(one, Naive):
+            one.creates_first = True  # as many do that tell a failure by a status
+        one.deploy(lambda line: None)
+        one.run(Project.new(), "print('well')")  # its container has started
+        sandbox = f"{one.sandbox_name(project)}*"
+        late = side.faults.injected(
+            rpc="SandboxCreate*", app=one.app_name, sandbox=sandbox, delay_s=_CREATION_S, times=1
+        )
+        rule_id = stack.enter_context(late)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        running = pool.submit(one.run, project, "print('at last')")
+        deadline = time.monotonic() + PATIENCE_S
+        while not injected(side.faults, rule_id) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+        for seconds in _MOVED_S:
+            stack.enter_context(one.clock().advanced(seconds))
+            time.sleep(1.0)  # whoever has waited for so long takes note of it
+        seen = running.result()
+        return Outcome((seen,), {}, {"the creation of a sandbox was late": injected(side.faults, rule_id)})
+
+
+def _redirected(seen: Outcome) -> str | None:
+    if (seen.end.ended, seen.end.code) != ("refused", "303"):
+        return None
+    return "its POST was answered by a redirect that takes only GET (303)"
+
+
+def _headers_at_once(seen: Outcome) -> str | None:
+    began = seen.end.events[0].at_s if seen.end.events else seen.end.took_s
+    return None if began <= _AT_ONCE_S else f"its first event came after {began:.1f} s"
+
+
+_AT_ONCE_S = 2.0
+_LOOK_S = 0.1
 
 
 def _largest(seen: Outcome) -> int:
@@ -103,6 +150,12 @@ STREAMING: dict[str, Experiment] = {
         act=through("stores", _two_jobs_on_one_path),
         harm=lambda seen: f"the second job was answered with {seen.end.text!r}" if seen.end.text != "job 2\n" else None,
         broken=same("job 2\n"),
+    ),
+    "303-after-150s": Experiment(
+        act=_slow_creation,
+        harm=_redirected,
+        broken=first(same("at last\n"), _headers_at_once),
+        twins=True,
     ),
     "reader-gone": Experiment(
         act=_left_alone,

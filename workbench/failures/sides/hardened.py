@@ -42,6 +42,12 @@ class Hardened(Side):
         """Deploy `modal_app`, with the scripted model behind it."""
         self._deploy(on_line)
 
+    def take(self, deployed_in_s: float) -> None:
+        """As any session finds an endpoint."""
+        endpoint = deployment.endpoint(self.target, app_name=self.app_name)
+        self.url, self.secret = endpoint.url, endpoint.secret.get_secret_value()
+        self.deployed_in_s = deployed_in_s
+
     def rotate(self) -> None:
         """The secret before is accepted until the next rotation."""
         self._deploy(lambda line: None, rotate_secret=True)

@@ -56,6 +56,13 @@ class Naive(Side):
         self._keep(str(private_files.read(self._kept).get("secret") or secrets.token_urlsafe(24)))
         self._deploy(self.secret, on_line)
 
+    def take(self, deployed_in_s: float) -> None:
+        """Its secret is kept beside it."""
+        self.target.point_sdk()
+        self.secret = str(private_files.read(self._kept).get("secret", ""))
+        self.deployed_in_s = deployed_in_s
+        self.locate()
+
     def rotate(self) -> None:
         """There is one secret at a time."""
         self._keep(secrets.token_urlsafe(24))

@@ -13,7 +13,7 @@ import modal
 from httpx_sse import EventSource, SSEError
 
 from modal_app.contract.headers import RUN_HEADER
-from workbench.cloud_control.controls import Faults
+from workbench.cloud_control.controls import Clock, CloudControl, Faults
 from workbench.deployment.deploy import DeployFailedError
 from workbench.deployment.deployments import Deployments
 from workbench.deployment.model_answers import Answers, Model
@@ -71,6 +71,10 @@ class Side(ABC):
         self.deployed_in_s = time.monotonic() - began
 
     @abstractmethod
+    def take(self, deployed_in_s: float) -> None:
+        """Use the app as it was deployed, which took so long. Raises DeployFailedError, NotFoundError of Modal."""
+
+    @abstractmethod
     def locate(self) -> None:
         """Find the address again, of a cloud that was started anew."""
 
@@ -96,6 +100,11 @@ class Side(ABC):
             yield twin
         finally:
             twin.stop()
+
+    def clock(self) -> Clock:
+        """The clock of its app, on the local cloud."""
+        assert self.target.cloud_url is not None
+        return Clock(CloudControl(self.target.cloud_url, self.target.env)).of(self.app_name)
 
     def stop(self) -> bool:
         """Stop the app; returns whether there was one."""

@@ -108,6 +108,10 @@ class Apps:
         )
         return None if row is None else self.get(row["app_id"])
 
+    def running(self, name: str) -> list[str]:
+        """Return the ids of the deployments of that name that are not stopped, one of each environment."""
+        return [row["app_id"] for row in self._db.all("SELECT app_id FROM apps WHERE name=? AND stopped_at=0", (name,))]
+
     def all(self, *, environment: str) -> list[App]:
         """Return every app of an environment, newest first."""
         rows = self._db.all(

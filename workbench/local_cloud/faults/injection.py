@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.faults.protocol import At
 from workbench.local_cloud.faults.rules import FaultRule, Faults, Fired, Subject
@@ -41,9 +42,9 @@ class Targets(Protocol):
 class Injector:
     """Asks the rules at each place, and does what those that fire say: wait, harm the subject, fail the call."""
 
-    def __init__(self, faults: Faults, clock: Clock, targets: Targets) -> None:
+    def __init__(self, faults: Faults, clocks: Clocks, targets: Targets) -> None:
         self.faults = faults
-        self._clock = clock
+        self._clocks = clocks
         self._targets = targets
 
     async def on_call(self, at: At, name: str, request: Message) -> None:
@@ -59,6 +60,7 @@ class Injector:
     async def on_stream(self, name: str, request: Message, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
         """Pass a streamed answer on, as slowly and as far as the rules allow. Raises CloudError when one ends it."""
         drawn = self._draw("stream", name, lambda: self._targets.of_request(request)) if self.faults else []
+        clock = self._clocks.of(self._targets.of_request(request).app_id) if drawn else self._clocks.whole
         passed = 0
         async for message in messages:
             for fired in drawn:
@@ -66,7 +68,7 @@ class Injector:
                 if passed == rule.after_messages:
                     await self._harm(fired, self._targets.of_request(request))
                 if passed >= rule.after_messages and rule.bytes_per_s:
-                    await self._clock.sleep(message.ByteSize() / rule.bytes_per_s)
+                    await clock.sleep(message.ByteSize() / rule.bytes_per_s)
             passed += 1
             yield message
         for fired in drawn:
@@ -106,7 +108,7 @@ class Injector:
     async def _harm(self, fired: Fired, subject: Subject) -> None:
         rule = fired.rule
         if rule.delay_s:
-            await self._clock.sleep(rule.delay_s)
+            await self._clocks.of(subject.app_id).sleep(rule.delay_s)
         await self._end(fired, subject)
         if rule.reason is not None:
             raise CloudError(rule.reason, f"injected by a fault rule: {rule.reason}")
@@ -124,7 +126,7 @@ class SlowedResponse:
         self._slice_bytes = min((rule.slice_bytes for rule in rules if rule.slice_bytes), default=None)
         self._idle_s = min((rule.idle_cut_s for rule in rules if rule.idle_cut_s), default=None)
         self.passed_at = clock.monotonic()
-        """When a byte last passed, by the cloud's clock."""
+        """When a byte last passed, by this clock."""
 
     async def idle(self) -> None:
         """Return when no byte has passed for as long as the rules allow; never, when they set no limit."""

@@ -34,8 +34,9 @@ class FaultRule(BaseModel):
     `at` is the place: `call`, before an RPC is done; `answer`, after it was done and before its caller gets the answer;
     `stream`, while an RPC streams its answer; `commit`, when a mount is committed; `web`, when a web function answers.
     With `nth` the rule fires at that match only, counted from 1; with `times` at most so often; with `probability` at
-    that share of its matches, by random numbers from `seed`. It ends after `for_s` seconds of the cloud's clock, and
-    when nobody has renewed it for `lease_s` seconds of the machine's clock.
+    that share of its matches, by random numbers from `seed`. It ends after `for_s` seconds, by the clock of the app
+    that `app` names in full, else by the whole cloud's, and when nobody has renewed it for `lease_s` seconds of the
+    machine's clock. What it delays or slows down, it does by the clock of the app that is concerned.
 
     A rule with `kill`, `preempt` or `exhaust` matches only calls about something running that it can end: the program
     or the sandbox that the request names, and the container that calls or whose function the call is about. Who is
@@ -54,7 +55,7 @@ class FaultRule(BaseModel):
     times: int | None = Field(None, ge=1)
     probability: float = Field(1.0, ge=0, le=1)
     seed: int = Field(0, ge=0)
-    for_s: Seconds | None = Field(None, gt=0, description="in force for so long, by the cloud's clock")
+    for_s: Seconds | None = Field(None, gt=0, description="in force for so long, by the app's clock")
     lease_s: Seconds | None = Field(None, gt=0, description="gone unless renewed so often, by the machine's clock")
 
     delay_s: Seconds = 0
@@ -204,6 +205,7 @@ class Subject:
     exec_id: str = ""
     path: str = ""
     argv: str = ""
+    app_id: str = ""
 
 
 Ending = Literal["removed", "over", "not renewed"]
@@ -217,7 +219,9 @@ class Active:
     rule: FaultRule
     chance: random.Random
     until: float | None = None
-    """When it is over, by the cloud's clock."""
+    """When it is over, by `passed`."""
+    passed: Callable[[], float] = time.monotonic
+    """Gives seconds that never go back, of the clock that the rule goes by."""
     renewed_at: float = 0.0
     """When its owner was last heard, by the machine's monotonic clock."""
     matched: int = 0
@@ -228,7 +232,10 @@ class Active:
 
 @dataclass(frozen=True)
 class Injection:
-    """One injected fault; `what` as for `Faults.draw`. `at_s` is Unix time by the cloud's clock, `real_s` real."""
+    """One injected fault; `what` as for `Faults.draw`.
+
+    Times are Unix seconds: `at_s` by the whole cloud's clock, `real_s` by the machine's.
+    """
 
     rule_id: str
     at_s: float
@@ -248,10 +255,15 @@ class Fired:
 
 
 class Faults:
-    """The rules in force, and the newest faults that they injected. `now` returns Unix seconds by the cloud's clock."""
+    """The rules in force, and the newest faults that they injected.
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    `now` returns Unix seconds by the whole cloud's clock. `passed_of` gives for the `app` of a rule what returns the
+    seconds, which never go back, that the rule goes by; without it that is `now`.
+    """
+
+    def __init__(self, now: Callable[[], float], passed_of: Callable[[str], Callable[[], float]] | None = None) -> None:
         self._now = now
+        self._passed_of = passed_of or (lambda app: now)
         self._rules: dict[str, Active] = {}
         self._ended: deque[Active] = deque(maxlen=_REMEMBERED)
         self._happened: deque[Injection] = deque(maxlen=_REMEMBERED)
@@ -265,11 +277,13 @@ class Faults:
         if len(self._in_force()) >= MAX_RULES:
             raise ValueError(f"there are {MAX_RULES} rules already: clear some first")
         rule_id = new_id("fr", length=8)
+        passed = self._passed_of(rule.app)
         self._rules[rule_id] = Active(
             rule_id,
             rule,
             random.Random(rule.seed),  # noqa: S311  # repeatable
-            until=None if rule.for_s is None else self._now() + rule.for_s,
+            until=None if rule.for_s is None else passed() + rule.for_s,
+            passed=passed,
             renewed_at=time.monotonic(),
         )
         return rule_id
@@ -348,7 +362,7 @@ class Faults:
     def _in_force(self) -> list[Active]:
         """The rules in force, after those that are over or that nobody renews have been dropped."""
         for active in list(self._rules.values()):
-            if active.until is not None and self._now() >= active.until:
+            if active.until is not None and active.passed() >= active.until:
                 self._end(active.rule_id, "over")
             elif active.rule.lease_s is not None and time.monotonic() > active.renewed_at + active.rule.lease_s:
                 self._end(active.rule_id, "not renewed")

@@ -8,6 +8,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.functions import retries
 from workbench.local_cloud.functions.function_calls import Input
 from workbench.local_cloud.functions.task import Task
@@ -25,27 +26,26 @@ class Attempts:
     def __init__(
         self,
         apps: Apps,
-        clock: Clock,
+        clocks: Clocks,
         *,
         submit: Callable[[Input], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         """`submit` queues an input again, `spawn` runs work in the background."""
         self._apps = apps
-        self._clock = clock
+        self._clocks = clocks
         self._submit = submit
         self._spawn = spawn
         self.closing = False
 
     def begin(self, item: Input, task: Task) -> None:
         """Record that a container has taken an input, and start the input's timeout."""
-        item.task_id, item.started_at = task.task_id, self._clock.time()
+        clock = self._clocks.of_function(task.function_id)
+        item.task_id, item.started_at = task.task_id, clock.time()
         item.overdue, item.attempt_over = False, asyncio.Event()
         task.inputs[item.input_id] = item
         timeout_s = self._apps.function(task.function_id).timeout_secs or DEFAULT_TIMEOUT_S
-        item.time_limit = self._clock.call_later(
-            timeout_s, lambda: self._spawn(self._end_overdue(item, task, timeout_s))
-        )
+        item.time_limit = clock.call_later(timeout_s, lambda: self._spawn(self._end_overdue(item, task, timeout_s)))
 
     def settle(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
         """Make an attempt's result the input's, or retry the input if the function's policy says so."""
@@ -62,7 +62,7 @@ class Attempts:
         self._spawn(self._try_again(item, delay_s))
 
     async def _try_again(self, item: Input, delay_s: float) -> None:
-        await self._clock.sleep(delay_s)
+        await self._clocks.of_function(item.call.function_id).sleep(delay_s)
         if item.output is None:
             self._submit(item)
 

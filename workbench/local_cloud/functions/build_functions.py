@@ -11,7 +11,7 @@ from collections.abc import Callable
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
-from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.base.errors import CloudError, invalid
 from workbench.local_cloud.functions.attempts import DEFAULT_TIMEOUT_S
 from workbench.local_cloud.functions.container import Container
@@ -37,16 +37,16 @@ class FunctionsOfBuilds:
         calls: Calls,
         pools: Pools,
         containers: ContainerMaker,
-        clock: Clock,
+        clocks: Clocks,
         *,
         secrets: Callable[[list[str]], dict[str, str]],
     ) -> None:
-        """`secrets` resolves secrets' ids into environment variables; timeouts are measured by `clock`."""
+        """`secrets` resolves secrets' ids into environment variables; timeouts go by the clock of the function's app."""
         self._apps = apps
         self._calls = calls
         self._pools = pools
         self._containers = containers
-        self._clock = clock
+        self._clocks = clocks
         self._secrets = secrets
 
     def get(self, function_id: str) -> BuildFunction:
@@ -82,7 +82,7 @@ class FunctionsOfBuilds:
         item = call.add(0, api_pb2.FunctionInput.FromString(step.payload))
         running = asyncio.create_task(self._pools.run_for_build(item, make))
         try:
-            await self._clock.first(asyncio.shield(running), timeout_s=timeout_s)
+            await self._clocks.of_function(step.function_id).first(asyncio.shield(running), timeout_s=timeout_s)
             if not running.done():
                 raise BuildFailedError(
                     f"run_function took longer than its timeout of {timeout_s:g} s: give it a larger one.{_said(last)}"

@@ -12,6 +12,7 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.base.errors import not_found
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.functions import scaling
@@ -36,11 +37,11 @@ ContainerFactory = Callable[[str, str, str], Awaitable[Container]]  # of (task i
 
 
 class Pools:
-    """Every function's containers and waiting inputs. For one event loop; `clock` is the cloud's."""
+    """Every function's containers and waiting inputs. For one event loop."""
 
-    def __init__(self, apps: Apps, clock: Clock, *, make_container: ContainerFactory) -> None:
+    def __init__(self, apps: Apps, clocks: Clocks, *, make_container: ContainerFactory) -> None:
         self._apps = apps
-        self._clock = clock
+        self._clocks = clocks
         self._make_container = make_container
         self._overrides: dict[str, api_pb2.AutoscalerSettings] = {}
         self._tasks: dict[str, Task] = {}
@@ -50,7 +51,7 @@ class Pools:
         self._crashes: dict[str, int] = {}  # by function: consecutive containers that ended before they were ready
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._attempts = Attempts(apps, clock, submit=self.submit, spawn=self._spawn)
+        self._attempts = Attempts(apps, clocks, submit=self.submit, spawn=self._spawn)
         self._spawn(self._end_idle())
 
     # -- what callers do --------------------------------------------------------------------------------------------
@@ -181,20 +182,21 @@ class Pools:
         task.ready = True
         self._crashes.pop(task.function_id, None)
         taken: list[Input] = []
-        deadline = self._clock.monotonic() + GET_INPUTS_HOLD_S
+        clock = self._clocks.of_function(task.function_id)
+        deadline = clock.monotonic() + GET_INPUTS_HOLD_S
         while not task.draining and not task.spent:
             waiting = task.own if task.own is not None else self._waiting.get(task.function_id)
             if waiting and len(task.inputs) < task.capacity and len(taken) < max(batch_size, 1):
                 taken.append(waiting.popleft())
                 self._attempts.begin(taken[-1], task)
                 if len(taken) == 1 and batch_size > 1:
-                    deadline = self._clock.monotonic() + linger_s
+                    deadline = clock.monotonic() + linger_s
                 continue
-            left = deadline - self._clock.monotonic()
+            left = deadline - clock.monotonic()
             if left <= 0 or (taken and len(taken) >= max(batch_size, 1)):
                 break
             news = self._news.setdefault(task.function_id, asyncio.Event())
-            await self._clock.first(news.wait(), task.changed.wait(), timeout_s=left)
+            await clock.first(news.wait(), task.changed.wait(), timeout_s=left)
         if taken and scaling.is_single_use(self._apps.function(task.function_id)):
             task.spent = True
             self._scale(task.function_id)
@@ -204,9 +206,10 @@ class Pools:
         """Wait for inputs that a container must cancel, and return their ids; none after `HEARTBEAT_HOLD_S`."""
         task = self.task(task_id)
         task.hello = True
-        deadline = self._clock.monotonic() + HEARTBEAT_HOLD_S
-        while not task.cancellations and (left := deadline - self._clock.monotonic()) > 0:
-            await self._clock.first(task.changed.wait(), timeout_s=left)
+        clock = self._clocks.of_function(task.function_id)
+        deadline = clock.monotonic() + HEARTBEAT_HOLD_S
+        while not task.cancellations and (left := deadline - clock.monotonic()) > 0:
+            await clock.first(task.changed.wait(), timeout_s=left)
         cancelled, task.cancellations = task.cancellations, []
         return cancelled
 
@@ -242,7 +245,7 @@ class Pools:
         del task.inputs[output.input_id]
         if not item.overdue:
             self._attempts.settle(item, output)
-        task.idle_since = self._clock.monotonic()
+        task.idle_since = self._clocks.of_function(task.function_id).monotonic()
         task.wake()
         self._notify(task.function_id)
         if task.own is not None:
@@ -258,8 +261,9 @@ class Pools:
     def said_hello(self, task_id: str | None) -> None:
         """Record that a container's client has started."""
         task = self.task(task_id)
-        task.hello, task.started_at = True, self._clock.time()
-        task.idle_since = self._clock.monotonic()
+        clock = self._clocks.of_function(task.function_id)
+        task.hello, task.started_at = True, clock.time()
+        task.idle_since = clock.monotonic()
         self._failures.pop(task.function_id, None)
 
     def failed_to_start(self, task_id: str | None, result: api_pb2.GenericResult) -> None:
@@ -298,7 +302,8 @@ class Pools:
 
     def _new_task(self, function_id: str, definition_id: str) -> Task:
         capacity = scaling.capacity(self._apps.function(function_id))
-        task = Task(new_id("ta"), function_id, definition_id, capacity, self._clock.time(), self._clock.monotonic())
+        clock = self._clocks.of_function(function_id)
+        task = Task(new_id("ta"), function_id, definition_id, capacity, clock.time(), clock.monotonic())
         self._tasks[task.task_id] = task
         return task
 
@@ -362,7 +367,7 @@ class Pools:
         self._spawn(self._scale_after(function_id, min(_LONGEST_PAUSE_S, 2.0 ** min(crashes - 1, 6))))
 
     async def _scale_after(self, function_id: str, pause_s: float) -> None:
-        await self._clock.sleep(pause_s)
+        await self._clocks.of_function(function_id).sleep(pause_s)
         self._scale(function_id)
 
     def _fail_waiting(self, function_id: str, result: api_pb2.GenericResult) -> None:
@@ -395,11 +400,11 @@ class Pools:
     async def _end_idle(self) -> None:
         """Drain containers that have been idle for longer than their function allows, until cancelled."""
         while True:
-            await self._clock.sleep(1)
+            await self._clocks.whole.sleep(1)
             for task in list(self._tasks.values()):
                 settings = self.settings(task.function_id)
                 peers = sum(1 for t in self._tasks.values() if t.function_id == task.function_id and not t.draining)
-                idle_s = self._clock.monotonic() - task.idle_since
+                idle_s = self._clocks.of_function(task.function_id).monotonic() - task.idle_since
                 idle = task.hello and not task.inputs and idle_s > (settings.scaledown_window or DEFAULT_IDLE_S)
                 if idle and peers > settings.min_containers:
                     self._drain(task)

@@ -1,4 +1,4 @@
-"""Calls functions that have a schedule, by the cloud's clock. A call that was due while the cloud was down is skipped.
+"""Calls functions that have a schedule, by their app's clock. A call that was due while the cloud was down is skipped.
 
 Cron lines are parsed by croniter, because their rules about days, ranges and time zones are complicated.
 """
@@ -14,7 +14,7 @@ from dateutil.relativedelta import relativedelta
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
-from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.base.errors import CloudError, invalid
 from workbench.local_cloud.functions.function_calls import Calls
 from workbench.local_cloud.functions.pool import Pools
@@ -27,11 +27,11 @@ _LOOK_S = 1.0
 class Schedules:
     """Queues a call of each deployed function with a schedule whenever it is due."""
 
-    def __init__(self, apps: Apps, calls: Calls, pools: Pools, clock: Clock) -> None:
+    def __init__(self, apps: Apps, calls: Calls, pools: Pools, clocks: Clocks) -> None:
         self._apps = apps
         self._calls = calls
         self._pools = pools
-        self._clock = clock
+        self._clocks = clocks
         self._due: dict[str, tuple[str, float]] = {}  # by function id: its definition's id, and when it is due
 
     async def run(self) -> None:
@@ -41,21 +41,22 @@ class Schedules:
                 self._look()
             except Exception as error:  # noqa: BLE001  # one bad function must not stop the others' schedules
                 _log.error("schedules.failed", exc_info=error)
-            await self._clock.sleep(_LOOK_S)
+            await self._clocks.whole.sleep(_LOOK_S)
 
     def _look(self) -> None:
-        now = self._clock.time()
         scheduled = dict(self._apps.scheduled())
         for gone in self._due.keys() - scheduled.keys():
             del self._due[gone]
         for function_id, definition_id in scheduled.items():
             known, due = self._due.get(function_id, ("", 0.0))
             schedule = self._apps.function(function_id).schedule
-            if known != definition_id:
-                self._due[function_id] = (definition_id, next_time(schedule, now))
-            elif due <= now:
-                self._due[function_id] = (definition_id, next_time(schedule, now))
+            now = self._clocks.of_function(function_id).time()
+            following = next_time(schedule, now)
+            if known == definition_id and due > now:
+                following = min(due, following)  # by a clock that was set back it may be due sooner
+            elif known == definition_id:
                 self._start(function_id)
+            self._due[function_id] = (definition_id, following)
 
     def _start(self, function_id: str) -> None:
         call = self._calls.create(function_id, api_pb2.FUNCTION_CALL_INVOCATION_TYPE_ASYNC)

@@ -16,7 +16,8 @@ from modal_proto import api_pb2
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from workbench.local_cloud.apps.apps import Apps
-from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
+from workbench.local_cloud.base.clock import MAX_ADVANCE_S
+from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.base.errors import CloudError, not_found
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.base.quiet_server import QuietServer
@@ -66,7 +67,7 @@ class Ingress:
         apps: Apps,
         calls: Calls,
         pools: Pools,
-        clock: Clock,
+        clocks: Clocks,
         injector: Injector,
         *,
         read_blob: Callable[[str], bytes],
@@ -79,7 +80,7 @@ class Ingress:
         """
         self._refusal = refusal
         self._apps = apps
-        self._clock = clock
+        self._clocks = clocks
         self._injector = injector
         self._calls = calls
         self._pools = pools
@@ -221,7 +222,8 @@ class Ingress:
     async def _respond_with_faults(self, fired: list[Fired], call: Call, scope: Message, send: Send) -> None:
         """Respond with the faults of these rules. Raises StreamBrokenError where one cuts the connection."""
         rules = [one.rule for one in fired]
-        await self._clock.sleep(sum(rule.delay_s for rule in rules))
+        clock = self._clocks.of_function(call.function_id)
+        await clock.sleep(sum(rule.delay_s for rule in rules))
         refused = next((rule.http_status for rule in rules if rule.http_status), None)
         if refused is not None:
             await answer(scope, send, refused, "modal-http: injected by a fault rule")
@@ -229,11 +231,11 @@ class Ingress:
         for one in fired:
             if one.rule.ends_something:
                 await self._injector.harm_container(one, await self._worker(call))
-        slowed = SlowedResponse(send, rules, self._clock)
+        slowed = SlowedResponse(send, rules, clock)
         answering = asyncio.ensure_future(self._respond(call, scope, slowed.send))
         cut_s = min((rule.cut_after_s for rule in rules if rule.cut_after_s is not None), default=math.inf)
         try:
-            await self._clock.first(asyncio.shield(answering), slowed.idle(), timeout_s=min(cut_s, MAX_ADVANCE_S))
+            await clock.first(asyncio.shield(answering), slowed.idle(), timeout_s=min(cut_s, MAX_ADVANCE_S))
             if not answering.done():
                 raise StreamBrokenError
             answering.result()
@@ -243,15 +245,16 @@ class Ingress:
     async def _worker(self, call: Call) -> str:
         """Return the task id of the container that works on a call; waits up to 60 s for it, then returns ""."""
         item = next(iter(call.inputs.values()))
-        deadline = self._clock.monotonic() + _WORKER_S
-        while not item.task_id and item.output is None and self._clock.monotonic() < deadline:
-            await self._clock.sleep(0.01)
+        clock = self._clocks.of_function(call.function_id)
+        deadline = clock.monotonic() + _WORKER_S
+        while not item.task_id and item.output is None and clock.monotonic() < deadline:
+            await clock.sleep(0.01)
         return item.task_id
 
     async def _respond(self, call: Call, scope: Message, send: Send) -> None:
         messages = self._messages(call)
         first = asyncio.ensure_future(anext(messages, None))
-        await self._clock.first(first, timeout_s=HEADERS_TIMEOUT_S)
+        await self._clocks.of_function(call.function_id).first(first, timeout_s=HEADERS_TIMEOUT_S)
         if not first.done():
             await self._redirect_to_poll(call, scope, send)
             return

@@ -21,7 +21,7 @@ from workbench.local_cloud.apps.app_logs import AppLogs, Origin
 from workbench.local_cloud.apps.app_rpc import AppRpcs
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.apps.deployment_versions import Deployments
-from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.clocks import WHOLE, Clocks
 from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.base.quiet_server import QuietServer
@@ -45,6 +45,7 @@ from workbench.local_cloud.objects.dicts import Dicts
 from workbench.local_cloud.objects.queue_rpc import QueueRpcs
 from workbench.local_cloud.objects.queues import Queues
 from workbench.local_cloud.objects.secrets import SecretRpcs
+from workbench.local_cloud.process.clock_routes import ClockRoutes
 from workbench.local_cloud.process.control_routes import ControlRoutes
 from workbench.local_cloud.process.fault_targets import FaultTargets
 from workbench.local_cloud.process.live_mounts import LiveMounts
@@ -109,7 +110,6 @@ class LocalCloud:
         egress_test_networks: Sequence[Network] = (),
     ) -> None:
         self._stack = contextlib.AsyncExitStack()
-        clock = Clock()
         authenticator = Authenticator(credentials)
         self._router_url = Url()
         self._http_url = Url()
@@ -134,8 +134,9 @@ class LocalCloud:
             layers=state / LAYERS,
         )
         self._stack.callback(copies.close)
-        self._engine = Engine(run / "sandboxes", clock)
+        self._engine = Engine(run / "sandboxes")
         self._apps = Apps(database)
+        self._clocks = clocks = Clocks(lambda function_id: self._apps.app_of(function_id).app_id)
         self._logs = AppLogs(database)
         snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
         secrets = SecretRpcs(database, objects)
@@ -144,7 +145,7 @@ class LocalCloud:
         self._sandboxes = Sandboxes(
             self._engine,
             copies,
-            clock,
+            clocks,
             Ledger(database),
             Users(database),
             _directory(run / "files", mode=0o711),
@@ -167,17 +168,17 @@ class LocalCloud:
             functions=lambda: self._build_functions,
         )
         calls = Calls()
-        self._pools = Pools(self._apps, clock, make_container=lambda *ids: self._containers.make(*ids))
+        self._pools = Pools(self._apps, clocks, make_container=lambda *ids: self._containers.make(*ids))
         mounts = LiveMounts(self._sandboxes, self._pools)
-        self._schedules = Schedules(self._apps, calls, self._pools, clock)
-        faults = Faults(clock.time)
-        self._injector = Injector(faults, clock, FaultTargets(self._apps, self._pools, self._sandboxes))
+        self._schedules = Schedules(self._apps, calls, self._pools, clocks)
+        faults = Faults(clocks.whole.time, lambda app: clocks.of(self._app_named(app)).monotonic)
+        self._injector = Injector(faults, clocks, FaultTargets(self._apps, self._pools, self._sandboxes))
         proxy_tokens = ProxyTokens(database)
         self._ingress = Ingress(
             self._apps,
             calls,
             self._pools,
-            clock,
+            clocks,
             self._injector,
             read_blob=blobs.read,
             refusal=lambda environment, headers: proxy_tokens.refusal(
@@ -186,8 +187,8 @@ class LocalCloud:
         )
         ephemeral = Ephemeral(database)
         self._volumes = VolumeRpcs(objects, ephemeral, committed, content, blocks, mounts_of=mounts.of_task)
-        self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=clock.time))
-        self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=clock.time))
+        self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=clocks.whole.time))
+        self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=clocks.whole.time))
         history = HistoryRoutes(
             authenticator,
             committed,
@@ -196,8 +197,9 @@ class LocalCloud:
             uncommitted=mounts.uncommitted,
             working=lambda volume_id, holder: [copy for who, _, copy in mounts.writable(volume_id) if who == holder],
         )
-        control = ControlRoutes(authenticator, faults, clock, coverage=lambda: self._rpc.coverage)
-        self._routes = [*blobs.routes, *blocks.routes, *history.routes, *control.routes]
+        control = ControlRoutes(authenticator, faults, coverage=lambda: self._rpc.coverage)
+        clock = ClockRoutes(authenticator, clocks, self._apps)
+        self._routes = [*blobs.routes, *blocks.routes, *history.routes, *control.routes, *clock.routes]
         sandbox_rpcs = SandboxRpcs(
             self._sandboxes,
             self._apps,
@@ -235,7 +237,7 @@ class LocalCloud:
             scratch=_directory(run / "containers"),
         )
         self._build_functions = FunctionsOfBuilds(
-            self._apps, calls, self._pools, self._containers, clock, secrets=secrets.resolve
+            self._apps, calls, self._pools, self._containers, clocks, secrets=secrets.resolve
         )
         self._rpc = RpcServer(
             authenticator,
@@ -258,7 +260,7 @@ class LocalCloud:
                 sandbox_rpcs,
                 sandbox_ports,
                 SandboxRpcsV1(self._sandboxes, sandbox_rpcs, sandbox_ports),
-                SandboxStatsRpcs(self._sandboxes, clock),
+                SandboxStatsRpcs(self._sandboxes, clocks),
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],
             router=[
@@ -302,6 +304,7 @@ class LocalCloud:
         return self._http_url.value
 
     async def _start(self, ports: Sequence[int]) -> None:
+        self._stack.callback(self._clocks.close)
         self._close_at_end(self._engine.aclose)
         await self._engine.probe()
         await self._layers.reap()
@@ -349,7 +352,13 @@ class LocalCloud:
         await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
         await self._pools.stop_app(app_id)
         await self._sandboxes.stop_app(app_id)
+        self._clocks.forget(app_id)
         self._logs.wake(app_id)
+
+    def _app_named(self, name: str) -> str:
+        """The id of the running app that is named so in exactly one environment, else what stands for the cloud."""
+        found = self._apps.running(name) if name else []
+        return found[0] if len(found) == 1 else WHOLE
 
     async def _may_commit(self, author: str, sub_path: str) -> bool:
         return await self._injector.on_commit(author, sub_path)

@@ -1,40 +1,25 @@
-"""The cloud's own controls over HTTP, which Modal does not have: fault rules, the clock, and the coverage of RPCs."""
+"""The cloud's own controls over HTTP, which Modal does not have: fault rules, and the coverage of RPCs."""
 
 from collections.abc import Callable
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from workbench.local_cloud.base.clock import MAX_ADVANCE_S, Clock
 from workbench.local_cloud.base.errors import invalid, not_found
 from workbench.local_cloud.faults.rules import Active, FaultRule, Faults
 from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.grpc_server import Coverage
-from workbench.local_cloud.server.http_routes import for_clients
-
-_MAX_BODY_BYTES = 64 * 1024
-
-
-class _Advance(BaseModel):
-    """The body of POST /clock: by how many seconds to move the clock forward."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seconds: float = Field(ge=0, le=MAX_ADVANCE_S, allow_inf_nan=False)
+from workbench.local_cloud.server.http_routes import for_clients, small_body
 
 
 class ControlRoutes:
     """Serves the controls to requests with the cloud's token. `coverage` returns the RPCs that there are now."""
 
-    def __init__(
-        self, authenticator: Authenticator, faults: Faults, clock: Clock, *, coverage: Callable[[], Coverage]
-    ) -> None:
+    def __init__(self, authenticator: Authenticator, faults: Faults, *, coverage: Callable[[], Coverage]) -> None:
         self._faults = faults
-        self._clock = clock
         self._coverage_now = coverage
         self.routes = [
             Route("/faults", for_clients(authenticator, self._list)),
@@ -42,8 +27,6 @@ class ControlRoutes:
             Route("/faults", for_clients(authenticator, self._clear), methods=["DELETE"]),
             Route("/faults/{rule_id}", for_clients(authenticator, self._remove), methods=["DELETE"]),
             Route("/faults/{rule_id}/renewal", for_clients(authenticator, self._renew), methods=["POST"]),
-            Route("/clock", for_clients(authenticator, self._time)),
-            Route("/clock", for_clients(authenticator, self._advance), methods=["POST"]),
             Route("/coverage", for_clients(authenticator, self._coverage)),
         ]
 
@@ -57,7 +40,7 @@ class ControlRoutes:
         )
 
     async def _add(self, request: Request) -> Response:
-        rule = FaultRule.model_validate_json(await _body(request))
+        rule = FaultRule.model_validate_json(await small_body(request))
         if rule.rpc and not any(fnmatchcase(name, rule.rpc) for name in self._coverage_now().implemented):
             raise invalid(
                 f"The rule would have no effect: {rule.rpc} is not implemented by the local cloud. "
@@ -81,14 +64,6 @@ class ControlRoutes:
             raise not_found("There is no such rule, or it is in force no longer.")
         return JSONResponse({"renewed": 1})
 
-    async def _time(self, request: Request) -> Response:
-        return JSONResponse({"at": self._clock.time(), "offset_s": self._clock.offset_s})
-
-    async def _advance(self, request: Request) -> Response:
-        advance = _Advance.model_validate_json(await _body(request))
-        self._clock.advance(advance.seconds)
-        return await self._time(request)
-
     async def _coverage(self, request: Request) -> Response:
         found = self._coverage_now()
         return JSONResponse(
@@ -104,12 +79,3 @@ def _told(active: Active) -> dict[str, object]:
         "injected": active.injected,
         "ended": active.ended,
     }
-
-
-async def _body(request: Request) -> bytes:
-    data = b""
-    async for piece in request.stream():
-        data += piece
-        if len(data) > _MAX_BODY_BYTES:
-            raise invalid(f"The request's body is at most {_MAX_BODY_BYTES} bytes, this one is longer.")
-    return data

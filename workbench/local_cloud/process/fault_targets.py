@@ -49,22 +49,33 @@ class FaultTargets:
         if record is not None:
             argv = _argv(request, record)
             return Subject(
-                record.app_name, record.sandbox_id, record.name, record.task_id, field("exec_id"), path, argv
+                record.app_name,
+                record.sandbox_id,
+                record.name,
+                record.task_id,
+                field("exec_id"),
+                path,
+                argv,
+                record.app_id,
             )
-        app = field("app_name") or self._app_name(field("app_id"), field("function_id"), task_id)
-        return Subject(app=app, sandbox_name=_name_of_new(request), task_id=task_id, path=path)
+        app_id, app = self._app(field("app_id"), field("function_id"), task_id)
+        app = field("app_name") or app
+        return Subject(app=app, sandbox_name=_name_of_new(request), task_id=task_id, path=path, app_id=app_id)
 
     def of_holder(self, holder_id: str, path: str) -> Subject:
         """Return the subject of a commit: `holder_id` is the sandbox or container whose mount is committed."""
         record = self._record(holder_id, "")
         if record is not None:
-            return Subject(record.app_name, record.sandbox_id, record.name, record.task_id, path=path)
-        return Subject(app=self._app_name("", "", holder_id), task_id=holder_id, path=path)
+            return Subject(
+                record.app_name, record.sandbox_id, record.name, record.task_id, path=path, app_id=record.app_id
+            )
+        app_id, app = self._app("", "", holder_id)
+        return Subject(app=app, task_id=holder_id, path=path, app_id=app_id)
 
     def of_function(self, function_id: str, path: str) -> Subject:
         """Return the subject of a request for `path` to a web function: its app. Raises CloudError NOT_FOUND."""
         app = self._apps.app_of(function_id)
-        return Subject(app=app.name or app.description, path=path)
+        return Subject(app=app.name or app.description, path=path, app_id=app.app_id)
 
     def reaches(self, rule: FaultRule, subject: Subject) -> bool:
         """Whether the subject has what the rule ends; True for a rule that ends nothing."""
@@ -116,14 +127,15 @@ class FaultTargets:
         app = self._apps.app_of(task.function_id)
         return app.name, app.description
 
-    def _app_name(self, app_id: str, function_id: str, task_id: str) -> str:
+    def _app(self, app_id: str, function_id: str, task_id: str) -> tuple[str, str]:
+        """The id and the name of the app that these ids lead to; empty when they lead to none."""
         try:
             if not app_id and not function_id and task_id:
                 function_id = self._pools.task(task_id).function_id
             app = self._apps.get(app_id) if app_id else self._apps.app_of(function_id)
         except CloudError:
-            return ""
-        return app.name or app.description
+            return "", ""
+        return app.app_id, app.name or app.description
 
     def _record(self, sandbox_id: str, task_id: str) -> Record | None:
         try:

@@ -13,7 +13,7 @@ import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
-from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.base.descriptors import OF_A_SANDBOX, Descriptors
 from workbench.local_cloud.base.errors import CloudError, already_exists, failed_precondition, not_found
 from workbench.local_cloud.base.ids import new_id
@@ -61,7 +61,7 @@ class Sandboxes:
         self,
         engine: Engine,
         copies: WorkingCopies,
-        clock: Clock,
+        clocks: Clocks,
         ledger: Ledger,
         users: Users,
         files: Path,
@@ -83,7 +83,7 @@ class Sandboxes:
         self._egress_test_networks = tuple(egress_test_networks)
         self.serves_web = serves_web
         self._engine = engine
-        self._clock = clock
+        self._clocks = clocks
         self._preparation = Preparation(copies, users, files, layers=layers, lay_out=lay_out)
         self._layers = layers
         self._users = users
@@ -97,7 +97,7 @@ class Sandboxes:
         self._without_output: set[str] = set()  # ids of ended sandboxes whose output was discarded
         self.descriptors = Descriptors()
         self._ledger = ledger
-        for known in ledger.end_all(now=clock.time()):
+        for known in ledger.end_all(now=clocks.whole.time()):
             record = Record(**vars(known))
             record.ended.set()
             self._records[record.sandbox_id] = self._by_task[record.task_id] = record
@@ -140,7 +140,7 @@ class Sandboxes:
                 name=definition.name,
                 definition=definition,
                 tags=tags,
-                created_at=self._clock.time(),
+                created_at=self._clocks.of(app_id).time(),
             )
             self._records[record.sandbox_id] = self._by_task[record.task_id] = record
             self.note(record)
@@ -175,14 +175,17 @@ class Sandboxes:
             except CloudError as error:
                 return error.message
 
-        record.sandbox = await self._engine.create(spec, on_sync=on_sync, on_notice=partial(self._notice, record))
+        clock = self._clocks.of(record.app_id)
+        record.sandbox = await self._engine.create(
+            spec, on_sync=on_sync, on_notice=partial(self._notice, record), clock=clock
+        )
         await self._open_egress(record, record.sandbox, egress)
         if prepare is not None:
             await prepare(record.sandbox)
         record.tunnels = Tunnels(record.sandbox_id, record.sandbox.visit)
         record.tunnels.add(ports)
         record.connect = ConnectEntry(record.tunnels.host, record.sandbox.visit)
-        metering = record.usage.run(record.sandbox.pid, lambda: record.ending is not None, now=self._clock.time)
+        metering = record.usage.run(record.sandbox.pid, lambda: record.ending is not None, now=clock.time)
         self._spawn(metering)
         _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
         if command := image.command(list(definition.entrypoint_args)):
@@ -194,7 +197,7 @@ class Sandboxes:
                 record.logging.append(asyncio.ensure_future(follow(spool, partial(self._on_output, record, fd))))
         self._spawn(self._watch(record))
         if any(not mount.read_only for mount in definition.volume_mounts):
-            self._spawn(commit_in_background(record, self._clock))
+            self._spawn(commit_in_background(record, clock))
 
     async def _open_egress(self, record: Record, sandbox: Sandbox, policy: EgressPolicy) -> None:
         listener = sandbox.take_proxy_listener()
@@ -296,7 +299,7 @@ class Sandboxes:
             await asyncio.wait(self._tasks, timeout=10)
 
     async def _watch(self, record: Record) -> None:
-        status, code = await outcome(record, self._clock)
+        status, code = await outcome(record, self._clocks.of(record.app_id))
         for attempt in range(_ATTEMPTS_TO_END):
             try:
                 await self._finish(record, status, code)
@@ -330,7 +333,7 @@ class Sandboxes:
         finally:
             exceeded = record.sandbox.exceeded if record.sandbox is not None else None
             record.result = api_pb2.GenericResult(status=status, exitcode=code, exception=str(exceeded or ""))
-            record.finished_at = self._clock.time()
+            record.finished_at = self._clocks.of(record.app_id).time()
             self.note(record)
             record.ended.set()
             _log.info("sandbox.ended", sandbox_id=record.sandbox_id, exit_code=code)

@@ -4,7 +4,7 @@ from typing import Any
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.base.errors import invalid
 from workbench.local_cloud.sandboxes.limits.usage_samples import percentile
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
@@ -15,9 +15,9 @@ _PERCENTILES = (5000, 9000, 9900)  # what the SDK documents, in hundredths of a 
 class SandboxStatsRpcs:
     """Handles the RPC of `Sandbox._experimental_stats`."""
 
-    def __init__(self, sandboxes: Sandboxes, clock: Clock) -> None:
+    def __init__(self, sandboxes: Sandboxes, clocks: Clocks) -> None:
         self._sandboxes = sandboxes
-        self._clock = clock
+        self._clocks = clocks
 
     async def SandboxGetStats(
         self, request: api_pb2.SandboxGetStatsRequest, context: Any
@@ -25,7 +25,8 @@ class SandboxStatsRpcs:
         """Return a sandbox's usage in a time range, by default from its start until now."""
         record = self._sandboxes.get(request.sandbox_id)
         since = request.since.ToNanoseconds() / 1e9 if request.HasField("since") else record.created_at
-        until = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else self._clock.time()
+        now = self._clocks.of(record.app_id).time()
+        until = request.until.ToNanoseconds() / 1e9 if request.HasField("until") else now
         if since >= until:
             raise invalid("`since` must be before `until`.")
         samples = record.usage.between(since, until)

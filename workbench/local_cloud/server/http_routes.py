@@ -11,12 +11,14 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from workbench.local_cloud.base.errors import CloudError, Reason
+from workbench.local_cloud.base.errors import CloudError, Reason, invalid
 from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.statuses import http_status
 from workbench.local_cloud.store.damage import is_disk_full
 
 _log = structlog.get_logger(__name__)
+
+_MAX_BODY_BYTES = 64 * 1024
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -39,6 +41,16 @@ def for_clients(authenticator: Authenticator, answer: Endpoint) -> Endpoint:
             return JSONResponse({"error": error.message}, http_status(error.reason))
 
     return endpoint
+
+
+async def small_body(request: Request) -> bytes:
+    """The request's body. Raises CloudError INVALID_ARGUMENT for one of more than 64 KiB."""
+    data = b""
+    async for piece in request.stream():
+        data += piece
+        if len(data) > _MAX_BODY_BYTES:
+            raise invalid(f"The request's body is at most {_MAX_BODY_BYTES} bytes, this one is longer.")
+    return data
 
 
 async def on_full_disk(request: Request, error: Exception) -> Response:

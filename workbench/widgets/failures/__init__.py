@@ -1,7 +1,7 @@
 """A widget of the failure lab: find a failure mode by what one sees, bring it about, watch both endpoints, keep it.
 
-Experiments run in a thread of their own, one at a time. The fault rules and the clock are those of the whole local
-cloud, whoever has set them.
+Experiments run in a thread of their own, one at a time. The fault rules are those of the whole local cloud, whoever has
+set them; the clock is that of the session's app or, for who chooses it, of the whole cloud.
 """
 
 import threading
@@ -24,10 +24,11 @@ from workbench.widgets.base import Buffers
 from workbench.widgets.displays import Still
 
 if TYPE_CHECKING:
+    from workbench.cloud_control.controls import Clock
     from workbench.session import Workbench
 
 FARTHEST_S = 31 * 24 * 3600.0
-"""How far one press moves the clock at most."""
+"""How far one press moves a clock at most."""
 
 
 class BusyLabError(WorkbenchError):
@@ -50,11 +51,14 @@ class Failures(AskingPanel):
     step = traitlets.Unicode("").tag(sync=True)
     verdicts: "traitlets.Dict[str, Any]" = traitlets.Dict().tag(sync=True)
     rules: "traitlets.List[ShownRule]" = traitlets.List().tag(sync=True)
+    app = traitlets.Unicode("").tag(sync=True)
     ahead_s = traitlets.Float(0.0).tag(sync=True)
+    app_ahead_s = traitlets.Float(0.0).tag(sync=True)
 
     def __init__(self, workbench: "Workbench") -> None:
         super().__init__(
             can_run=workbench.target.kind == "local",
+            app=one_line(workbench.app_name),
             modes=[
                 {
                     "name": one.name,
@@ -101,8 +105,12 @@ class Failures(AskingPanel):
                 self.begin(self._halt)
             case {"type": "remove", "rule_id": str(rule_id)}:
                 self.begin(self._remove, rule_id)
-            case {"type": "advance", "seconds": int(seconds) | float(seconds)} if 0 < seconds <= FARTHEST_S:
-                self.begin(self._advance, float(seconds))
+            case {"type": "advance", "seconds": int(seconds) | float(seconds), "whole": bool(whole)} if (
+                0 < seconds <= FARTHEST_S
+            ):
+                self.begin(self._advance, float(seconds), whole)
+            case {"type": "set-back", "whole": bool(whole)}:
+                self.begin(self._set_back, whole)
             case {"type": "reset"}:
                 self.begin(self._reset)
             case _:
@@ -136,16 +144,25 @@ class Failures(AskingPanel):
         self.halt()
 
     def _look(self) -> None:
-        rules, ahead_s = active_rules(self.workbench), self.workbench.clock.offset_s()
+        rules, clock = active_rules(self.workbench), self.workbench.clock
+        ahead_s, moved = clock.offset_s(), clock.ahead()
+        app_ahead_s = next((one.offset_s for one in moved if one.app == self.workbench.app_name), ahead_s)
         with self.hold_sync():
-            self.rules, self.ahead_s = rules, round(ahead_s, 1)
+            self.rules, self.ahead_s, self.app_ahead_s = rules, round(ahead_s, 1), round(app_ahead_s, 1)
 
     def _remove(self, rule_id: str) -> None:
         self.workbench.faults.remove(rule_id)
         self._look()
 
-    def _advance(self, seconds: float) -> None:
-        self.workbench.clock.advance(seconds)
+    def _clock(self, whole: bool) -> "Clock":  # of a message
+        return self.workbench.clock if whole else self.workbench.clock.of(self.workbench.app_name)
+
+    def _advance(self, seconds: float, whole: bool) -> None:  # as above
+        self._clock(whole).advance(seconds)
+        self._look()
+
+    def _set_back(self, whole: bool) -> None:  # as above
+        self._clock(whole).set_back()
         self._look()
 
     def _reset(self) -> None:

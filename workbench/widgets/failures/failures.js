@@ -27,10 +27,14 @@ export default widget("failures", {
     bar.append(search, doing, reset);
     const control = element("div", "wb-bar wb-quietly wb-control", "", { role: "toolbar", "aria-label": "The local cloud" });
     const clock = element("span", "wb-figure wb-clock");
-    control.append(element("span", "wb-quiet", "clock"), clock, element("span", "wb-quiet", "advance"));
+    const whose = needs(element("select", "wb-field wb-whose", "", { "aria-label": "Whose clock" }));
+    whose.append(element("option", "", visible(model.get("app")), { value: "app" }), element("option", "", "the whole cloud", { value: "whole" }));
+    const whole = () => whose.value === "whole";
+    control.append(element("span", "wb-quiet", "clock of"), whose, clock, element("span", "wb-quiet", "advance"));
     for (const [word, seconds] of AHEAD) {
-      control.append(needs(button(word, `Move the local cloud's clock ahead by ${word}`, () => model.send({ type: "advance", seconds }), "wb-advance")));
+      control.append(needs(button(word, `Move this clock ahead by ${word}`, () => model.send({ type: "advance", seconds, whole: whole() }), "wb-advance")));
     }
+    control.append(needs(button("set back", "Take back all by which this clock was moved", () => model.send({ type: "set-back", whole: whole() }), "wb-set-back")));
     const rules = element("div", "wb-rules");
     const two = element("div", "wb-two");
     const list = element("div", "wb-modes", "", { role: "listbox", "aria-label": "Failure modes" });
@@ -99,7 +103,8 @@ export default widget("failures", {
     };
     const drawRules = () => {
       const found = model.get("rules");
-      clock.textContent = model.get("ahead_s") ? `${lasting(model.get("ahead_s") * 1000)} ahead` : "as it is";
+      const ahead_s = model.get(whole() ? "ahead_s" : "app_ahead_s");
+      clock.textContent = ahead_s ? `${lasting(ahead_s * 1000)} ahead` : "as it is";
       const rows = found.map((one) => [
         element("code", "wb-code", visible(one.text)),
         `${one.injected} of ${one.matched}`,
@@ -131,7 +136,8 @@ export default widget("failures", {
       drawList();
     });
     arrows(list, items, { chosen: (item) => choose(item.dataset.name) });
-    model.on("change:rules change:ahead_s", drawRules);
+    whose.addEventListener("change", drawRules);
+    model.on("change:rules change:ahead_s change:app_ahead_s", drawRules);
     model.on("change:running change:step", drawDoing);
     model.on("change:verdicts", onVerdict);
     const stopLooking = whileSeen(body, () => connected() && model.get("can_run") && model.send({ type: "look" }));
@@ -141,7 +147,7 @@ export default widget("failures", {
     drawDoing();
     return () => {
       stopLooking();
-      model.off("change:rules change:ahead_s", drawRules);
+      model.off("change:rules change:ahead_s change:app_ahead_s", drawRules);
       model.off("change:running change:step", drawDoing);
       model.off("change:verdicts", onVerdict);
     };

@@ -24,12 +24,11 @@ from workbench.local_cloud.sandboxes.limits.free_disk import Disks
 class Engine:
     """Makes sandboxes below one private directory, and ends them all when it is closed."""
 
-    def __init__(self, root: Path, clock: Clock | None = None) -> None:
-        """Empty `root`, and find out which cgroups work. `clock`, by default real time, is for programs' timeouts."""
+    def __init__(self, root: Path) -> None:
+        """Empty `root`, and find out which cgroups work."""
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(mode=0o700, parents=True)
         self._root = root
-        self._clock = clock or Clock()
         self._disks = Disks()
         self._sandboxes: set[Sandbox] = set()
         self._seccomp = {rooted: isolation.seccomp_program(rooted=rooted) for rooted in (False, True)}
@@ -39,15 +38,22 @@ class Engine:
         (root / cgroups.NOTE).write_text("".join(f"{path}\n" for path in self._cgroups.directories))
 
     async def create(
-        self, spec: SandboxSpec, *, on_sync: OnSync | None = None, on_notice: OnNotice = lambda text: None
+        self,
+        spec: SandboxSpec,
+        *,
+        on_sync: OnSync | None = None,
+        on_notice: OnNotice = lambda text: None,
+        clock: Clock | None = None,
     ) -> Sandbox:
-        """Start a sandbox. When it raises, nothing of it is left.
+        """Start a sandbox; `clock`, by default real time, is for its programs' timeouts.
+
+        When it raises, nothing of the sandbox is left.
 
         Raises IsolationUnavailableError, SandboxStartFailedError, and OSError if a cgroup or directory cannot be made.
         """
         group = self._cgroups.create(secrets.token_hex(8), spec.limits)
         directory = Path(tempfile.mkdtemp(dir=self._root))
-        sandbox = Sandbox(spec, on_sync, on_notice, directory, group, clock=self._clock, disks=self._disks)
+        sandbox = Sandbox(spec, on_sync, on_notice, directory, group, clock=clock or Clock(), disks=self._disks)
         self._sandboxes.add(sandbox)
         seccomp = self._seccomp[spec.root is not None]
         starting = asyncio.ensure_future(sandbox.start(seccomp=seccomp, launchers=self._launchers))
