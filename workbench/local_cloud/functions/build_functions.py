@@ -41,7 +41,7 @@ class FunctionsOfBuilds:
         *,
         secrets: Callable[[list[str]], dict[str, str]],
     ) -> None:
-        """`secrets` resolves secrets' ids into environment variables; timeouts go by the clock of the function's app."""
+        """`secrets` resolves secrets' ids into environment variables; timeouts go by its app's clock."""
         self._apps = apps
         self._calls = calls
         self._pools = pools
