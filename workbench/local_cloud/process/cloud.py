@@ -94,6 +94,8 @@ _log = structlog.get_logger(__name__)
 
 APP_SILENCE_S = 60.0  # an ephemeral app whose client has sent no heartbeat for so long is stopped
 _CLEAN_UP_S = 5.0
+_LOG_LOOK_S = 1.0
+_LONG_LOG_BYTES = 4 * 1024 * 1024
 _STOP_S = 5.0
 
 
@@ -113,7 +115,7 @@ class LocalCloud:
         authenticator = Authenticator(credentials)
         self._router_url = Url()
         self._http_url = Url()
-        database = Database(state / DATABASE)
+        database = self._database = Database(state / DATABASE)
         self._stack.callback(database.close)
         objects = Objects(database)
         content = ContentStore(_directory(state / "content"))
@@ -319,7 +321,7 @@ class LocalCloud:
             await self._ingress.serve(function_id, method)
         for app_id in self._apps.abandoned(silence_s=0):
             await self.stop_app(app_id)
-        for work in (self._clean_up(), self._schedules.run()):
+        for work in (self._clean_up(), self._keep_the_log_short(), self._schedules.run()):
             self._close_at_end(partial(_end, asyncio.create_task(work)))
 
     def _close_at_end(self, close: Callable[[], Awaitable[None]]) -> None:
@@ -376,6 +378,16 @@ class LocalCloud:
             return False
         sandboxes = any(record.app_id == app_id and record.result is None for record in self._sandboxes.all())
         return not sandboxes and not self._pools.tasks(app_id)
+
+    async def _keep_the_log_short(self) -> None:
+        """Move the database's log into the database before it is long, in a thread that waits for the disk."""
+        while True:
+            await asyncio.sleep(_LOG_LOOK_S)
+            try:
+                if self._database.log_bytes > _LONG_LOG_BYTES:
+                    await asyncio.to_thread(self._database.checkpoint)
+            except Exception as error:  # noqa: BLE001  # the next attempt, or the longest log, does it
+                _log.error("cloud.checkpoint_failed", exc_info=error)
 
     async def _clean_up(self) -> None:
         """Stop abandoned apps, and delete abandoned objects and expired entries, until cancelled."""

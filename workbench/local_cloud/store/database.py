@@ -2,7 +2,8 @@
 
 A lock lets any thread call; statements are small enough for the event loop's thread. In WAL mode each transaction
 survives a kill of this process at any moment. One that must survive a power cut as well is `durable`: it waits for the
-disk, and would slow down every call if it were the rule. Each noun's module creates the tables that it alone uses.
+disk, and would slow down every call if it were the rule. Whoever waits for the disk does not have the lock: a disk that
+takes seconds must not hold up the event loop. Each noun's module creates the tables that it alone uses.
 """
 
 import os
@@ -10,12 +11,15 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from workbench.local_cloud.store.damage import DamagedStateError, StateError, is_damage
 
 SCHEMA_VERSION = 5
+# A commit that makes the log (WAL) this long moves it into the database itself, and waits for the disk in doing so. It
+# is for logs that nobody calls `checkpoint` for, or that grow while that works.
+_LONGEST_LOG_PAGES = 16_000
 _READABLE = (0, 4, SCHEMA_VERSION)  # 0: a new file; 4: the same tables, but each content was a file of its own
 
 
@@ -32,7 +36,9 @@ class Database:
         Raises StaleStateError for a file of another version, DamagedStateError for a damaged one, and sqlite3.Error for
         any other failure.
         """
-        if str(path) != ":memory:":
+        self._path = None if str(path) == ":memory:" else path
+        self._named = False  # whether the log's name is on the disk
+        if self._path is not None:
             if not path.exists():
                 _make(path)
             elif path.stat().st_size == 0:
@@ -42,7 +48,13 @@ class Database:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=NORMAL",
+                "foreign_keys=ON",
+                "busy_timeout=5000",
+                f"wal_autocheckpoint={_LONGEST_LOG_PAGES}",
+            ):
                 self._connection.execute(f"PRAGMA {pragma}")
             (found,) = self._connection.execute("PRAGMA user_version").fetchone()
         except sqlite3.DatabaseError as error:
@@ -88,10 +100,12 @@ class Database:
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Commit all statements of the block, or none when it raises. The block must not await.
 
-        `durable` waits until the commit is on the disk; it has an effect on the outermost transaction only.
+        `durable` waits until the commit is on the disk, where others see it before; it has an effect on the outermost
+        transaction only. Raises OSError when the disk does not take it.
         """
-        with self._lock, self._waiting_for_the_disk(durable and self._depth == 0):
-            if self._depth == 0:
+        with self._lock:
+            outermost = self._depth == 0
+            if outermost:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._depth += 1
             try:
@@ -104,26 +118,53 @@ class Database:
             self._depth -= 1
             if self._depth == 0:
                 self._connection.execute("COMMIT")
+        if durable and outermost:
+            self._wait_for_the_disk()
 
-    @contextmanager
-    def _waiting_for_the_disk(self, wanted: bool) -> Iterator[None]:
-        """Make commits wait for the disk while the block runs, if `wanted`.
+    def _wait_for_the_disk(self) -> None:
+        """Return when everything that was committed is on the disk.
 
-        Entered before the transaction begins, because SQLite ignores the pragma inside of one.
+        It is in the log, or it was moved into the database, which SQLite does only with the disk's confirmation.
         """
-        if not wanted:
-            yield
+        if self._path is None:
             return
-        self._connection.execute("PRAGMA synchronous=FULL")
-        try:
-            yield
-        finally:
-            self._connection.execute("PRAGMA synchronous=NORMAL")
+        with suppress(FileNotFoundError):  # then all of it was moved
+            _sync(self._log)
+        if not self._named:
+            _sync(self._path.parent)
+            self._named = True
+
+    @property
+    def _log(self) -> Path:
+        assert self._path is not None
+        return self._path.with_name(f"{self._path.name}-wal")
+
+    @property
+    def log_bytes(self) -> int:
+        """The length of the log, which `checkpoint` may be called for."""
+        return self._log.stat().st_size if self._path is not None and self._log.exists() else 0
+
+    def checkpoint(self) -> None:
+        """Move what the log has into the database, so that the log is written from its beginning again.
+
+        Waits for the disk, and nobody else with it. To be called from a thread that may wait.
+        """
+        if self._path is not None:
+            with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         """Close the file; further calls raise sqlite3.ProgrammingError."""
         with self._lock:
             self._connection.close()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _make(path: Path) -> None:

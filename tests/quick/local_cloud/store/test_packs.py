@@ -85,7 +85,7 @@ def test_equal_contents_are_kept_once_also_in_one_batch(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_many_waits_for_the_disk_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once per commit, not once per file."""
+    """Once per commit, not once per file: the pack and its name, the index and its name."""
     calls: list[int] = []
     real = os.fsync
 
@@ -95,7 +95,7 @@ def test_a_batch_of_many_waits_for_the_disk_a_few_times(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fsync", counted)
     _filled(tmp_path, contents=3000)
-    assert len(calls) <= 3
+    assert len(calls) <= 5
 
 
 WRITER = """
@@ -317,7 +317,7 @@ def test_threads_that_add_at_the_same_time_wait_together(tmp_path: Path, monkeyp
     with ThreadPoolExecutor(16) as pool:
         names = list(pool.map(lambda number: store.add_bytes(b"%d" % number), range(160)))
     assert all(store.has(name) for name in names)
-    assert len(calls) <= 60
+    assert len(calls) <= 120  # two for each wait: the packs, and their index
     store.close()
     assert len(_kept(tmp_path)) == 161
 
