@@ -1,4 +1,4 @@
-"""Measures images with a root file system of their own beside those that share this machine's system."""
+"""Measures sandboxes of an image with a layer of its own beside those of a plain one, and builds of layers."""
 
 import secrets
 import time
@@ -19,18 +19,18 @@ _SAYS_READY = ("sh", "-c", "echo ready; cat")
 def measure(repeat: int) -> Iterator[Figure]:
     """Yield figures of sandboxes and of builds. No step needs a network."""
     app = modal.App.lookup(_APP, create_if_missing=True)
-    shared = modal.Image.debian_slim()
-    own = shared.run_commands("echo built | tee /etc/built")
-    for image in (shared, own):  # built before anything is measured
+    plain = modal.Image.debian_slim()
+    own = plain.run_commands("echo built | tee /etc/built")
+    for image in (plain, own):  # built before anything is measured
         _first_output(app, image)
     yield _beside(
-        "own root: sandbox create → first output",
+        "image with a step: sandbox create → first output",
         repeat,
         lambda: _first_output(app, own),
-        "shared system",
-        lambda: _first_output(app, shared),
+        "debian_slim",
+        lambda: _first_output(app, plain),
     )
-    yield _memory(app, own, shared)
+    yield _memory(app, own, plain)
     yield from _builds(app, max(3, repeat // 4))
 
 
@@ -45,14 +45,14 @@ def _first_output(app: modal.App, image: modal.Image) -> float:
         sandbox.terminate(wait=True)
 
 
-def _memory(app: modal.App, own: modal.Image, shared: modal.Image) -> Figure:
+def _memory(app: modal.App, own: modal.Image, plain: modal.Image) -> Figure:
     """Measure the memory of idle sandboxes, as the kernel counts it (PSS), each kind with the other one absent."""
     return Figure(
-        "own root: memory of an idle sandbox",
+        "image with a step: memory of an idle sandbox",
         "MB",
         "less",
-        Samples("own root", (_idle_megabytes(app, own),)),
-        (Samples("shared system", (_idle_megabytes(app, shared),)),),
+        Samples("with a step", (_idle_megabytes(app, own),)),
+        (Samples("debian_slim", (_idle_megabytes(app, plain),)),),
     )
 
 
@@ -61,8 +61,9 @@ def _idle_megabytes(app: modal.App, image: modal.Image) -> float:
     sandboxes = [modal.Sandbox.create(app=app, image=image, timeout=600, block_network=True) for _ in range(_IDLE)]
     try:
         time.sleep(0.5)  # until the last one is idle
-        new = [process for process in psutil.process_iter(["name"]) if process.pid not in before]
-        tops = [process for process in new if process.name() == "bwrap" and process.ppid() not in {p.pid for p in new}]
+        new = [process for process in psutil.process_iter(["name", "ppid"]) if process.pid not in before]
+        pids = {process.pid for process in new}
+        tops = [process for process in new if process.info["name"] == "bwrap" and process.info["ppid"] not in pids]
         families = {one for top in tops for one in (top, *top.children(recursive=True))}
         return sum(one.memory_full_info().pss for one in families) / 1e6 / _IDLE
     finally:
@@ -87,14 +88,14 @@ def _builds(app: modal.App, repeat: int) -> Iterator[Figure]:
         bare.append(bare_processes.milliseconds(lambda: modal.Image.debian_slim().build(app)))
         step.append(bare_processes.to_end(["sh", "-c", "echo word | tee /dev/null"]))
     yield Figure(
-        "own root: build with nothing changed",
+        "images: build with nothing changed",
         "ms",
         "less",
         Samples("20 steps", tuple(again)),
         (Samples("debian_slim", tuple(bare)),),
     )
     yield Figure(
-        "own root: build with its last step changed",
+        "images: build with its last step changed",
         "ms",
         "less",
         Samples("1 of 20 steps", tuple(last)),
@@ -110,6 +111,6 @@ def _beside(
         name,
         "ms",
         "less",
-        Samples("own root", tuple(one for one, _ in taken)),
+        Samples("with a step", tuple(one for one, _ in taken)),
         (Samples(baseline_name, tuple(other for _, other in taken)),),
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.local_cloud.faults.rules import FaultRule as FaultRule
     from workbench.local_cloud.faults.words import check_word as check_word
     from workbench.local_cloud.images.image_rpc import ONLY_LOOK as ONLY_LOOK
+    from workbench.local_cloud.images.own_roots import why_none as why_none
     from workbench.local_cloud.process import daemon as daemon
     from workbench.local_cloud.process import maintenance as maintenance
     from workbench.local_cloud.process.daemon import CloudStartFailedError as CloudStartFailedError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from workbench.local_cloud.process.state_directory import StateInUseError as StateInUseError
     from workbench.local_cloud.process.state_directory import StateUnusableError as StateUnusableError
     from workbench.local_cloud.process.state_directory import default_state_dir as default_state_dir
+    from workbench.local_cloud.rootfs import kept_bases as kept_bases
     from workbench.local_cloud.rootfs.layers import Layers as Layers
     from workbench.local_cloud.sandboxes.engine import diagnosis as diagnosis
     from workbench.local_cloud.sandboxes.engine.diagnosis import MORE as MORE
@@ -91,12 +93,14 @@ _HOMES = {
     "diagnosis": "sandboxes.engine.diagnosis",
     "family": "base.host_processes",
     "isolation_uid": "sandboxes.engine.host_users",
+    "kept_bases": "rootfs.kept_bases",
     "listen": "base.ports",
     "maintenance": "process.maintenance",
     "remove_tree": "base.guest_directories",
     "start_of": "base.host_processes",
     "system_python": "base.system_root",
     "take_private_mounts": "process.private_mounts",
+    "why_none": "images.own_roots",
     "why_without_overlay": "process.private_mounts",
     "uid_range": "sandboxes.engine.host_users",
 }

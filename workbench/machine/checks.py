@@ -207,22 +207,28 @@ def _package(name: str, *, status: Status = "fail") -> Callable[[State], Outcome
 
 
 def _roots(state: State) -> Outcome:
-    """Check that images can have root file systems of their own: in the file system of the state directory."""
+    """Check that sandboxes can have root file systems of their own: in the file system of the state directory."""
     if any(item.package == "bubblewrap" and not item.present() for item in prerequisites.RUN):
         return Outcome("info", "not tried without bubblewrap", prerequisites.installation("bubblewrap"))
-    from workbench.local_cloud import Layers
+    from workbench.local_cloud import Layers, kept_bases, why_none
 
     beside = next(path for path in (state.root, *state.root.parents) if path.is_dir())
     try:
         with tempfile.TemporaryDirectory(prefix=".workbench-doctor-", dir=beside) as directory:
             Path(directory).chmod(0o711)
-            problem = asyncio.run(Layers(Path(directory) / "rootfs").problem())
+            problem = asyncio.run(why_none(Layers(Path(directory) / "rootfs")))
     except OSError as error:
         return Outcome("info", f"not tried: {error.strerror}", "see state directory: it decides")
     if problem:
         reason, _, fix = problem.partition(" Run: ")
-        return Outcome("warn", f"images must share this machine's system: {reason}", fix or "see the reason")
-    return Outcome("ok", "images can have root file systems of their own, by overlayfs")
+        return Outcome("warn", f"sandboxes share this machine's system, read-only: {reason}", fix or "see the reason")
+    if unusable := kept_bases.problem():
+        reason, _, fix = unusable.partition(" Run: ")
+        return Outcome("warn", f"each cloud copies this machine's base for itself: {reason}", fix or "see the reason")
+    bases = len(kept_bases.kept())
+    return Outcome(
+        "ok", f"sandboxes have root file systems of their own, by overlayfs; {bases} bases are kept for them"
+    )
 
 
 def _missing(package: str, *, status: Status = "fail") -> Outcome:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import shutil
 import subprocess
 import threading
 import zipfile
@@ -77,7 +78,7 @@ def _wheel(directory: Path) -> None:
 
 @pytest.fixture
 def sandbox(app: modal.App) -> Iterator[modal.Sandbox]:
-    sandbox = modal.Sandbox.create(app=app, timeout=120, outbound_cidr_allowlist=[f"{REACHABLE}/32"])
+    sandbox = modal.Sandbox.create(app=app, image=IMAGE, timeout=120, outbound_cidr_allowlist=[f"{REACHABLE}/32"])
     yield sandbox
     sandbox.terminate()
 
@@ -88,6 +89,7 @@ def output(sandbox: modal.Sandbox, *argv: str) -> tuple[int, str]:
     return process.wait(), text
 
 
+IMAGE = modal.Image.debian_slim().apt_install("curl", "git", *(["nodejs", "npm"] if shutil.which("npm") else []))
 CURL = ("curl", "-sS", "--max-time", "30")
 PYTHON = "import urllib.request as u; print(u.urlopen('{site}/page').read().decode())"
 PIP = """
@@ -104,7 +106,7 @@ PROGRAMS = {
 
 
 def _needs(*argv: str) -> pytest.MarkDecorator:
-    """Skip where the system, which sandboxes see below /usr, does not have a program."""
+    """Skip where the system, of which sandboxes have a copy, does not have a program."""
     try:
         there = subprocess.run(argv, capture_output=True, check=False, timeout=60).returncode == 0
     except FileNotFoundError:
@@ -129,7 +131,7 @@ def test_the_usual_programs_find_their_way(sandbox: modal.Sandbox, site: str, na
 
 
 def test_without_limits_everything_public_is_open_and_nothing_else(app: modal.App, site: str) -> None:
-    sandbox = modal.Sandbox.create(app=app, timeout=60)
+    sandbox = modal.Sandbox.create(app=app, image=IMAGE, timeout=60)
     assert output(sandbox, *CURL, f"{site}/page") == (0, "hello")
     assert output(sandbox, *CURL, "http://169.254.169.254/latest/meta-data/")[0] != 0
     assert output(sandbox, *CURL, "http://10.0.0.1/")[0] != 0
@@ -139,7 +141,7 @@ def test_without_limits_everything_public_is_open_and_nothing_else(app: modal.Ap
 def test_a_blocked_sandbox_reaches_nothing_and_its_log_tells_what_it_tried(
     app: modal.App, site: str, modal_cli: Cli
 ) -> None:
-    sandbox = modal.Sandbox.create(app=app, timeout=60, block_network=True)
+    sandbox = modal.Sandbox.create(app=app, image=IMAGE, timeout=60, block_network=True)
     assert output(sandbox, *CURL, f"{site}/page") != (0, "hello")
     assert output(sandbox, *CURL, "https://exfiltrate.example/")[0] != 0
     wait_until(
@@ -150,7 +152,7 @@ def test_a_blocked_sandbox_reaches_nothing_and_its_log_tells_what_it_tried(
 
 
 def test_an_allowlist_lets_through_what_is_on_it(app: modal.App, site: str) -> None:
-    sandbox = modal.Sandbox.create(app=app, timeout=60, outbound_domain_allowlist=["example.com"])
+    sandbox = modal.Sandbox.create(app=app, image=IMAGE, timeout=60, outbound_domain_allowlist=["example.com"])
     assert output(sandbox, *CURL, f"{site}/page")[0] != 0  # an address is no domain
     sandbox.terminate()
 
@@ -174,5 +176,5 @@ def test_the_network_of_a_running_sandbox_is_changed(sandbox: modal.Sandbox, sit
 )
 def test_what_is_no_range_or_domain_is_refused_by_name(app: modal.App, kind: str, value: str) -> None:
     with pytest.raises(InvalidError, match=value.replace(".", r"\.")):
-        modal.Sandbox.create(app=app, timeout=60, **{kind: [value]})
+        modal.Sandbox.create(app=app, image=IMAGE, timeout=60, **{kind: [value]})
     assert list(modal.Sandbox.list(app_id=app.app_id)) == []

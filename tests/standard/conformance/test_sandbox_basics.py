@@ -63,9 +63,19 @@ def test_files_of_the_image_at_the_working_directory_stay_seen(app: modal.App) -
             sandbox.terminate()
 
 
-def test_a_working_directory_that_cannot_be_made_is_refused_with_its_reason(app: modal.App) -> None:
-    with pytest.raises(modal.exception.Error, match="working directory /usr/none cannot be made: Read-only"):
-        modal.Sandbox.create(app=app, workdir="/usr/none", timeout=60)
+@pytest.mark.parametrize(
+    ("workdir", "reason"),
+    [
+        ("/proc/none", "No such file or directory"),
+        ("/etc/passwd/none", "Not a directory"),
+        ("/dev/none", "Read-only file system"),
+    ],
+)
+def test_a_working_directory_that_cannot_be_made_is_refused_with_its_reason(
+    app: modal.App, workdir: str, reason: str
+) -> None:
+    with pytest.raises(modal.exception.Error, match=f"working directory {workdir} cannot be made: {reason}"):
+        modal.Sandbox.create(app=app, workdir=workdir, timeout=60)
 
 
 def test_what_a_program_makes_has_the_usual_modes(app: modal.App) -> None:
@@ -111,11 +121,12 @@ def test_what_a_command_has_started_prints_to_its_end(app: modal.App, script: st
 def test_a_server_in_the_background_serves_on(app: modal.App) -> None:
     """It prints a line for each request: with its output closed it would die of the first one."""
     sandbox = modal.Sandbox.create(app=app, timeout=60)
+    get = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/').read().decode())"
     try:
         serve = "python -m http.server --bind 127.0.0.1 8000 & for i in $(seq 99); do sleep 0.1; "
-        serve += "curl -sf -o /dev/null http://127.0.0.1:8000/ && break; done"
+        serve += f'python -c "{get}" > /dev/null && break; done'
         said(sandbox, "sh", "-c", serve)
         for _ in range(3):
-            assert "Directory listing" in said(sandbox, "curl", "-sf", "http://127.0.0.1:8000/")
+            assert "Directory listing" in said(sandbox, "python", "-c", get)
     finally:
         sandbox.terminate()

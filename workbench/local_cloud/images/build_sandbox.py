@@ -133,7 +133,8 @@ class BuildSandbox:
         for source, target in _USER_FILES:
             argv += ["--ro-bind-try", str(Path.home() / source), f"{_HOME}/{target}"]
         for name in self._writes:
-            argv += ["--bind", str(self.image / name), f"{layouts.IMAGE_ROOT}/{name}"]
+            path = layouts.ENVIRONMENTS[name]
+            argv += ["--bind", str(layouts.below(self.image / name, path)), path]
         for source_path, path in writable:
             argv += ["--bind", str(source_path), path]
         if (uv := host.uv()) is not None:

@@ -9,15 +9,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from workbench.local_cloud.base import host
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.programs import Program
-from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images import guest_pip, layouts
 from workbench.local_cloud.images.adopted import adopt
 from workbench.local_cloud.images.build_sandbox import BuildFailedError, BuildSandbox
 from workbench.local_cloud.images.copying import copy_into
@@ -25,6 +25,7 @@ from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.interpreters import copy_python
 from workbench.local_cloud.images.plans import Adopt, Copy, ImageConfig, MakePython, Plan
+from workbench.local_cloud.rootfs.ids import NoRangeError, give_to_root_inside
 
 SCRATCH_PREFIX = "tmp-"
 # The parts of an image, and the steps that write to each. A copied Python is made once, together with the first `venv`.
@@ -34,6 +35,8 @@ _WRITERS = {
     "npm": (NpmInstall,),
     layouts.TREE: (Copy,),
 }
+_STARTS_PIP = f'#!/bin/sh\nexec {layouts.PYTHON} -m pip "$@"\n'
+_STARTS_PYTHON = f'#!/bin/sh\nexec {layouts.PYTHON} "$@"\n'
 _COPY_S = 600
 Log = Callable[[str, int], None]  # gets each line and its file descriptor, 1 or 2
 # Adds the cloud's packages to an image's sys.path, behind the image's own. It runs inside the build's sandbox, because
@@ -91,6 +94,8 @@ class Builder:
             if writes:
                 await sandbox.run([*_SEAL, *(f"{layouts.IMAGE_ROOT}/{name}" for name in writes)])
             await asyncio.to_thread(_open_directories, sandbox.image)
+            with suppress(NoRangeError):  # no root file systems can be made here
+                await asyncio.to_thread(give_to_root_inside, sandbox.image)
             sandbox.image.rename(directory)
             return build.config
         finally:
@@ -101,7 +106,7 @@ class Builder:
         for name in _WRITERS:
             source = parent / name if parent is not None else None
             if source is None or not source.is_dir():
-                (sandbox.image / name).mkdir(mode=0o755)
+                layouts.below(sandbox.image / name, layouts.ENVIRONMENTS.get(name, "/")).mkdir(parents=True)
             else:
                 await _duplicate(source, sandbox.image / name, copy=_changes(plan, name))
 
@@ -140,7 +145,7 @@ class _Build:
             case Adopt():
                 await self._with_environment()
                 names = [package.partition("==")[0] for package in step.packages]
-                await asyncio.to_thread(adopt, names, self._sandbox.image / "venv")
+                await asyncio.to_thread(adopt, names, layouts.below(self._sandbox.image / "venv", layouts.VENV))
                 for package in step.packages:
                     self._log(f"{package} is taken from the local cloud's own environment\n", 1)
             case PipInstall():
@@ -184,6 +189,7 @@ class _Build:
             self.config = replace(
                 self.config, interpreter=interpreter.path, interpreter_prefix=interpreter.prefix, python=version
             )
+            await asyncio.to_thread(_add_programs, self._sandbox.image / "venv")
             return
         raise BuildFailedError(
             f"No environment can be made with Python {version}: "
@@ -194,7 +200,7 @@ class _Build:
         """Copy an interpreter into the image if it is outside of /usr."""
         self._sandbox.python_prefix = interpreter.prefix
         if interpreter.prefix:
-            destination = self._sandbox.image / layouts.COPIED_PYTHON
+            destination = layouts.below(self._sandbox.image / layouts.COPIED_PYTHON, interpreter.prefix)
             await asyncio.to_thread(copy_python, Path(interpreter.path), Path(interpreter.prefix), destination)
 
     async def _venv(self, python: str) -> None:
@@ -260,6 +266,22 @@ class _Build:
         return found
 
 
+def _add_programs(part: Path) -> None:
+    """Add to an environment what every Python image has: `python` at its usual place, and pip."""
+    for path in layouts.LOCAL_PROGRAMS:
+        program = layouts.below(part, path)
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(_STARTS_PYTHON)
+        program.chmod(0o755)
+    environment = layouts.below(part, layouts.VENV)
+    (packages,) = environment.glob("lib/python3*/site-packages")
+    if not (packages / "pip").exists():
+        shutil.copyfile(guest_pip.__file__, packages / "pip.py")
+        for name in ("pip", "pip3"):
+            (environment / "bin" / name).write_text(_STARTS_PIP)
+            (environment / "bin" / name).chmod(0o755)
+
+
 def _open_directories(image: Path) -> None:
     """Make the directories that we have made readable for sandboxes' users, whatever the umask is."""
     image.chmod(0o755)
@@ -268,6 +290,13 @@ def _open_directories(image: Path) -> None:
     for ours in (layouts.TREE, layouts.COPIED_PYTHON):
         for directory, _, _ in os.walk(image / ours):
             Path(directory).chmod(0o755)
+    for name, path in layouts.ENVIRONMENTS.items():
+        for above in PurePosixPath(path).parents:
+            layouts.below(image / name, str(above)).chmod(0o755)
+    for path in layouts.LOCAL_PROGRAMS:
+        for above in PurePosixPath(path).parents:
+            with suppress(FileNotFoundError):
+                layouts.below(image / "venv", str(above)).chmod(0o755)
 
 
 def _changes(plan: Plan, part: str) -> bool:
@@ -281,9 +310,11 @@ def _node_path(node: str) -> dict[str, str]:
 async def _duplicate(source: Path, destination: Path, *, copy: bool) -> None:
     """Copy a tree if `copy`, sharing blocks where the file system can; else hard-link its files. Links stay links.
 
+    A copy belongs to us, who write to it; what has been built belongs to root inside.
+
     Raises BuildFailedError, and TimeoutError after ten minutes.
     """
-    how = ["cp", "-a", "--reflink=auto"] if copy else ["cp", "-al"]
+    how = ["cp", "-a", "--no-preserve=ownership", "--reflink=auto"] if copy else ["cp", "-al"]
     program = await Program.start(*how, "--", str(source), str(destination), stdout=asyncio.subprocess.DEVNULL)
     async with aclosing(program), asyncio.timeout(_COPY_S):
         complaint = await program.stderr.read()

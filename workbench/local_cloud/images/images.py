@@ -30,6 +30,7 @@ from workbench.local_cloud.images.build_logs import BuildLog, Line
 from workbench.local_cloud.images.build_sandbox import LAYER_DEADLINE_S, BuildFailedError
 from workbench.local_cloud.images.builder import Builder
 from workbench.local_cloud.images.dockerfile import NeedsRootError, RefusedError
+from workbench.local_cloud.images.own_roots import OwnRoots
 from workbench.local_cloud.images.plans import Adopt, CallFunction, ImageConfig, Plan, Step
 from workbench.local_cloud.images.pulls import Puller, RegistryAccess
 from workbench.local_cloud.images.rooted_builder import RootedBuilder
@@ -47,7 +48,7 @@ _STOP_S = 10.0
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
 _ABANDONED = "The build was ended: nobody waited for it any more. Deploy again."
 _SLEEP = ["sleep", "172800"]
-_KEY_VERSION = 3  # to be raised when the same definition is built differently from then on
+_KEY_VERSION = 4  # to be raised when the same definition is built differently from then on
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS image_layers (
@@ -274,7 +275,8 @@ class Images:
         `label` is a line for the image's log. Raises CloudError as `built` does, LayerError, OSError.
         """
         below = self.built(image_id)
-        config = replace(below.config, layers=(layer, *await self.layers.squashed(below.config.layers)))
+        kept = await OwnRoots(self.layers).kept(below.config, below.directory)
+        config = replace(kept, layers=(layer, *await self.layers.squashed(kept.layers)))
         new = new_id("im")
         log = self._logs[new] = BuildLog(hidden=())
         log.add(f"{label}\n", 1)

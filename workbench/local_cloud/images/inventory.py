@@ -13,6 +13,7 @@ from typing import Any
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.images.build_logs import BuildLog
 from workbench.local_cloud.images.plans import ImageConfig
+from workbench.local_cloud.rootfs import kept_bases
 from workbench.local_cloud.store.database import Database
 
 ROOTFS, LAYERS, BLOBS, IMAGES = "rootfs", "layers", "blobs", "images"
@@ -55,7 +56,7 @@ def listed(state: Path, database: Database) -> list[Listed]:
 
     def size(path: Path) -> int:
         if path not in sizes:
-            sizes[path] = tree_bytes(path)
+            sizes[path] = _all_bytes(path)
         return sizes[path]
 
     found = []
@@ -78,7 +79,10 @@ def listed(state: Path, database: Database) -> list[Listed]:
 
 
 def prune(state: Path, database: Database, *, before: float) -> Pruned:
-    """Remove the images that nothing uses and that were built before a time (Unix seconds), and all unused files."""
+    """Remove the images that nothing uses and that were built before a time (Unix seconds), and all unused files.
+
+    So are the bases that this user's clouds share, and that none uses or has begun to use since then.
+    """
     rows = _rows(database)
     used = _used(database, rows)
     gone = [image_id for image_id, row in rows.items() if image_id not in used and row["finished_at"] < before]
@@ -86,7 +90,8 @@ def prune(state: Path, database: Database, *, before: float) -> Pruned:
         for image_id in gone:
             database.execute("DELETE FROM image_layers WHERE image_id=?", (image_id,))
     removed, size = collect(state, database)
-    return Pruned(len(gone), removed, size)
+    bases, bases_size = kept_bases.prune(before=before)
+    return Pruned(len(gone), removed + bases, size + bases_size)
 
 
 def collect(state: Path, database: Database) -> tuple[int, int]:
@@ -125,6 +130,16 @@ def tree_bytes(directory: Path) -> int:
         for name in names
         if (status := os.lstat(os.path.join(parent, name))).st_nlink == 1  # noqa: PTH118  # a million files
     )
+
+
+def _all_bytes(directory: Path) -> int:
+    """Return the bytes of a directory's files, each counted once, whoever shares them."""
+    found = {}
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            status = os.lstat(f"{parent}/{name}")
+            found[status.st_ino] = status.st_size
+    return sum(found.values())
 
 
 def _entries(directory: Path) -> list[Path]:

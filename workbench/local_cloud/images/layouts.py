@@ -1,9 +1,9 @@
 """Where an image's files are in its directory on the host, and at which paths containers and sandboxes see them.
 
-An image's directory holds `venv` (its Python environment), `npm` (its global Node packages), `root` (its files by their
-absolute paths) and, unless a Python below /usr is used, `python`, which guests see at the path it was copied from. The
-directory is at `IMAGE_ROOT` in builds and in guests, so that paths stored in files stay valid. The files of `root` are
-bound over the guest's own root. Guests see all of it read-only.
+An image's directory holds `venv` (its Python environment), `npm` (its global Node packages), `root` (all other files)
+and `python` (a copy of its Python, unless that is below /usr). Each of these parts holds its files by their absolute
+paths inside, so that it can be a layer of a root file system. Where guests have this machine's own system instead, the
+files are bound over it, read-only. The environments are below `IMAGE_ROOT` in builds and in guests.
 """
 
 import os
@@ -20,6 +20,9 @@ SYSTEM_PATH = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin"
 IMAGE_PATH = f"{VENV}/bin:{NPM_PREFIX}/bin:{SYSTEM_PATH}"
 TREE = "root"
 COPIED_PYTHON = "python"
+ENVIRONMENTS = {"venv": VENV, "npm": NPM_PREFIX}
+PARTS = (COPIED_PYTHON, *ENVIRONMENTS, TREE)  # the lowest first: a later one hides the same file of another
+LOCAL_PROGRAMS = ("/usr/local/bin/python", "/usr/local/bin/python3")  # which start the environment's Python
 MAX_PATH_CHARS = 1000
 
 # Directories that every guest gets from the host or from the kernel: an image cannot have files there.
@@ -65,10 +68,16 @@ def binds(directory: Path, *, prefix: str = "", split: Iterable[str] = ()) -> It
     something else will be mounted: the directories above them are not bound as a whole, only their entries, because
     nothing can be mounted into a read-only directory.
     """
-    yield directory, IMAGE_ROOT
+    for name, path in ENVIRONMENTS.items():
+        yield below(directory / name, path), path
     if prefix:
-        yield directory / COPIED_PYTHON, prefix
+        yield below(directory / COPIED_PYTHON, prefix), prefix
     yield from tree_binds(directory / TREE, split=split)
+
+
+def below(directory: Path, path: str) -> Path:
+    """Return where a directory that holds files by their absolute paths has `path`."""
+    return directory / path.lstrip("/")
 
 
 def tree_binds(tree: Path, *, split: Iterable[str] = ()) -> Iterator[tuple[Path, str]]:

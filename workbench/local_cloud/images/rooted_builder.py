@@ -317,7 +317,7 @@ class _Build:
             config = replace(found, layers=config.layers)
             image = made
         parts = _python_parts(config, name)
-        layers = await self._layer(config, _PYTHON, parts, partial(self._lay_image, image, config))
+        layers = await self._layer(config, _PYTHON, parts, partial(self._lay_image, image))
         return replace(config, layers=layers, guest_python=layouts.PYTHON)
 
     async def _known_python(self, config: ImageConfig, name: str) -> ImageConfig | None:
@@ -329,15 +329,9 @@ class _Build:
                 return replace(made, layers=(key, *config.layers), guest_python=layouts.PYTHON)
         return None
 
-    async def _lay_image(self, image: Path, config: ImageConfig, root: Root) -> None:
-        places = {"venv": layouts.VENV, "npm": layouts.NPM_PREFIX, layouts.TREE: "/"}
-        if config.interpreter_prefix:
-            places[layouts.COPIED_PYTHON] = config.interpreter_prefix
-        found = {name: str(image / name) for name in places if (image / name).is_dir()}
-        await self._layers.work("files", target=root.upper, open=found, into={name: places[name] for name in found})
-        script = f'#!/bin/sh\nexec {layouts.PYTHON} "$@"\n'.encode()
-        programs = {f"/usr/local/bin/{name}": script for name in ("python", "python3")}
-        await self._layers.put(root, programs, mode=0o755)
+    async def _lay_image(self, image: Path, root: Root) -> None:
+        found = {name: str(image / name) for name in layouts.PARTS if (image / name).is_dir()}
+        await self._layers.work("files", target=root.upper, open=found, into=dict.fromkeys(found, "/"))
 
     async def _run(self, step: Run, config: ImageConfig) -> tuple[str, ...]:
         async def make(root: Root) -> None:

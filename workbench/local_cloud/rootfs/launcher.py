@@ -23,6 +23,7 @@ import sys
 
 TYPE_CHECKING = False  # typing itself is a slow import
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, NoReturn
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
@@ -60,10 +61,12 @@ def main() -> NoReturn:
         with os.fdopen(received(given) if stat.S_ISSOCK(os.fstat(given).st_mode) else given, "rb") as file:
             order = marshal.loads(file.read())  # noqa: S302  # ours
         os.chdir(order["store"])  # entered now: inside, the directories above may be out of reach
-        limit(order["processes"], as_root=order["owner"] is not None)
-        sources = [path if own else detach(path, as_root=order["owner"] is not None) for path, own in order["sources"]]
+        as_root = order["owner"] is not None
+        limit(order["processes"], as_root=as_root)
+        lower = [detach(path, as_root=as_root) if path[0] == "/" else path for path in order["lower"]]
+        sources = [path if own else detach(path, as_root=as_root) for path, own in order["sources"]]
         enter(order["ids"], owner=order["owner"])
-        merge(order["lower"], order["upper"], order["work"])
+        merge(lower, order["upper"], order["work"])
         places = Places(MERGED)
         for plain in OWN:
             places.plain(plain)
@@ -230,16 +233,19 @@ def ask_for_maps(pid: int, place: str) -> None:
         raise LaunchError(said.decode("utf-8", "replace") or "the local cloud has ended")
 
 
-def merge(lower: list[str], upper: str, work: str) -> None:
-    """Mount directories below the working directory as one root file system at `MERGED`. Raises OSError."""
+def merge(lower: Sequence[int | str], upper: str, work: str) -> None:
+    """Mount directories as one root file system at `MERGED`. Raises OSError.
+
+    Each is below the working directory, or what `detach` has returned for an absolute path.
+    """
     call("mount", mount(b"none", PLACE, b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755,size=1m"))
     os.mkdir(MERGED)
     context = call("fsopen", LIBC.syscall(FSOPEN, b"overlay", 1))
     flags = ["userxattr", "volatile"] if upper else ["userxattr"]  # volatile: an end must not sync the whole disk
     for flag in flags:
         configure(context, SET_FLAG, flag.encode(), None)
-    for directory in lower:
-        configure(context, SET_STRING, b"lowerdir+", directory.encode())
+    for number, directory in enumerate(lower):
+        configure(context, SET_STRING, b"lowerdir+", beside(directory, number).encode())
     if upper:
         configure(context, SET_STRING, b"upperdir", upper.encode())
         configure(context, SET_STRING, b"workdir", work.encode())
@@ -248,6 +254,20 @@ def merge(lower: list[str], upper: str, work: str) -> None:
     call("move_mount", LIBC.syscall(MOVE_MOUNT, merged, b"", AT_FDCWD, MERGED.encode(), EMPTY_PATH))
     os.close(merged)
     os.close(context)
+
+
+def beside(directory: int | str, number: int) -> str:
+    """Return a path that says nothing of the host's for a layer, which is mounted there if need be. Raises OSError."""
+    if isinstance(directory, str) and directory[0] != "/":
+        return directory
+    place = f"{PLACE}/lower-{number}"
+    os.mkdir(place)
+    if isinstance(directory, str):
+        call("mount", mount(os.fsencode(directory), place, None, MS_BIND, None))
+    else:
+        call("move_mount", LIBC.syscall(MOVE_MOUNT, directory, b"", AT_FDCWD, place.encode(), EMPTY_PATH))
+        os.close(directory)
+    return place
 
 
 def detach(path: str, *, as_root: bool) -> int | str:

@@ -35,7 +35,7 @@ class LayerError(Exception):
 class Root:
     """A root file system that can be mounted: the store's directory, and the paths in it of its parts.
 
-    `lower` are the layers, the topmost first.
+    `lower` are the layers, the topmost first; an absolute path is that of one elsewhere.
     """
 
     store: Path
@@ -150,6 +150,10 @@ class Layers:
         missing = [key for key in keys if not self.has(key)]
         if missing:
             raise LayerError("Files of the image are missing: deploy again to build it anew.")
+        return self.open_on(map(self.path, keys))
+
+    def open_on(self, lower: Iterable[str]) -> Root:
+        """Make the private directories of a new root on directories, as `Root.lower` names them; as `open` does."""
         name = f"{LIVE}/{secrets.token_hex(8)}"
         owner = ids().root
         for directory in (self.store / name, self.store / name / "upper", self.store / name / "work"):
@@ -157,7 +161,7 @@ class Layers:
             directory.chmod(0o755)
             if os.geteuid() == 0:
                 os.chown(directory, owner, owner)
-        return Root(self.store, tuple(map(self.path, keys)), f"{name}/upper", f"{name}/work")
+        return Root(self.store, tuple(lower), f"{name}/upper", f"{name}/work")
 
     async def copy(self, root: Root) -> str:
         """Make what has been written to a root until now a layer of its own, and return its key.

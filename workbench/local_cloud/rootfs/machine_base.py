@@ -6,21 +6,30 @@ read. Users and groups are those of a fresh installation.
 """
 
 import hashlib
+import os
 import platform
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs import user_namespace
 from workbench.local_cloud.rootfs.ids import COUNT
 
 DPKG = Path("/var/lib/dpkg")
 SYSTEMS = ("debian", "ubuntu")
 # What debian_slim has on Modal, as far as it is installed here.
-_WANTED = ("apt", "ca-certificates", "python3", "python3-minimal", "debian-archive-keyring", "ubuntu-keyring", "gpgv")
+_WANTED = (
+    *("apt", "ca-certificates", "python3", "python3-minimal", "python3-pip"),
+    *("debian-archive-keyring", "ubuntu-keyring", "gpgv"),
+)
 _LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/lintian/")
+_REFUSES_PIP = re.compile(r"/usr/lib/python3[.\d]*/EXTERNALLY-MANAGED")  # on Modal, pip installs for all of the image
+_LOCAL = Path("/usr/local")
+_OF_PYTHON_ALONE = ("site-packages", "test", "tests", "idlelib", "turtledemo")
 # Public certificates, also those that this machine's administrator has added: downloads need them.
 CERTIFICATES = "/etc/ssl/certs"
 _PAM = {
@@ -33,7 +42,7 @@ _PAM = {
     "common-session-noninteractive": "session required pam_unix.so\n",
 }
 _ASK_S = 60
-_VERSION = 1  # to be raised when the same packages are copied differently from then on
+_VERSION = 2  # to be raised when the same packages are copied differently from then on
 
 
 @dataclass(frozen=True)
@@ -62,15 +71,7 @@ def packages(more: Iterable[str] = ()) -> list[Package]:
 
     Raises NoMachineBaseError.
     """
-    try:
-        system = platform.freedesktop_os_release().get("ID", "")
-    except OSError:
-        system = ""
-    if system not in SYSTEMS or not (DPKG / "status").is_file():
-        raise NoMachineBaseError(
-            "This machine's system is neither Debian nor Ubuntu, so no base image can be made of it. Name a base image "
-            "that a registry has, with Image.from_registry."
-        )
+    require()
     installed = {package.name: package for package in _installed()}
     providers: dict[str, list[str]] = {}
     for package in installed.values():
@@ -93,10 +94,44 @@ def packages(more: Iterable[str] = ()) -> list[Package]:
     return [found[name] for name in sorted(found)]
 
 
+def require() -> None:
+    """Raise NoMachineBaseError if this machine's system is none of which a base can be made."""
+    try:
+        system = platform.freedesktop_os_release().get("ID", "")
+    except OSError:
+        system = ""
+    if system not in SYSTEMS or not (DPKG / "status").is_file():
+        raise NoMachineBaseError(
+            "This machine's system is neither Debian nor Ubuntu, so no base image can be made of it. Name a base image "
+            "that a registry has, with Image.from_registry."
+        )
+
+
 def key(chosen: Iterable[Package]) -> str:
     """Return what identifies the base that is made of packages."""
     text = "\n".join(f"{package.name} {package.version}" for package in chosen)
     return hashlib.sha256(f"machine base {_VERSION}\n{text}".encode()).hexdigest()
+
+
+def changed_at() -> tuple[int, ...]:
+    """Return when what a base is made of has changed last, as far as one may remember what was read of it."""
+    found = []
+    for path in (DPKG / "status", CERTIFICATES, "/etc/apt", "/etc/apt/sources.list.d", "/etc/ld.so.cache"):
+        try:
+            found.append(Path(path).stat().st_mtime_ns)
+        except OSError:
+            found.append(0)
+    return tuple(found)
+
+
+def stamps(paths: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Return the paths, sizes and times of files, and of this machine's certificates."""
+    found = []
+    for path in (*paths, *map(str, sorted(Path(CERTIFICATES).glob("*")))):
+        with suppress(OSError):
+            status = Path(path).stat()
+            found.append((path, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def files(chosen: Iterable[Package]) -> Iterator[str]:
@@ -107,12 +142,39 @@ def files(chosen: Iterable[Package]) -> Iterator[str]:
         for line in package.info("list").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
             path, diverted_by = diversions.get(line, (line, ""))
             path = line if diverted_by == package.name else path
-            if path in ("", "/.") or path in seen or path.startswith(_LEFT_OUT):
+            if path in ("", "/.") or path in seen or path.startswith(_LEFT_OUT) or _REFUSES_PIP.fullmatch(path):
                 continue
             seen.add(path)
             if path in package.conffiles and not _is_as_packaged(Path(path), package.conffiles[path]):
                 continue
             yield path
+
+
+def local_files(more: Iterable[str]) -> list[str]:
+    """Return the paths that no package has: Pythons, and programs that `more` names like packages, below /usr/local.
+
+    Node's own programs are taken as they are now, since they bring themselves up to date.
+    """
+    found = []
+    for python in sorted(_LOCAL.glob("bin/python3.*")):
+        if re.fullmatch(r"python3\.\d+", python.name) and python.is_file() and not python.is_symlink():
+            found += [str(python), *map(str, sorted(_LOCAL.glob("lib/libpython*.so*")))]
+            found += _below(_LOCAL / "lib" / python.name, without=_OF_PYTHON_ALONE)
+    names = sorted({*more, *(("node", "npm", "npx") if "nodejs" in more else ())})
+    for program in (directory / name for name in names for directory in (_LOCAL / "bin", Path("/usr/bin"))):
+        real = program.resolve()
+        if program.is_file() and real.is_relative_to(_LOCAL):
+            found += [str(real), str(program)]
+        if program.is_file() and real.is_relative_to("/usr") and "node_modules" in real.parts:
+            found += _below(Path(*real.parts[: real.parts.index("node_modules") + 2]))
+    return list(dict.fromkeys(found))
+
+
+def python_links(paths: set[str]) -> list[tuple[str, str]]:
+    """Return links (path, target) for the names that Python has on Modal, as far as `paths` have none such."""
+    python = system_python()
+    names = [f"{_LOCAL}/bin/{name}" for name in ("python", "python3")]
+    return [(name, python) for name in names if name not in paths] if python in paths else []
 
 
 def owners(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
@@ -202,6 +264,14 @@ def package_sources() -> dict[str, bytes]:
     for path in Path("/etc/apt/keyrings").glob("*"):
         if path.is_file() and path.suffix in (".asc", ".gpg"):
             found[str(path)] = path.read_bytes()
+    return found
+
+
+def _below(directory: Path, *, without: tuple[str, ...] = ()) -> list[str]:
+    found = []
+    for here, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if name not in without)
+        found += [here, *(f"{here}/{name}" for name in sorted(names))]
     return found
 
 

@@ -37,6 +37,7 @@ def main() -> int:
     work: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "machine base": _machine_base,
         "files": _files,
+        "links": _links,
         "copy": _copy,
         "directory": _directory,
         "put": _put,
@@ -78,6 +79,9 @@ def _machine_base(order: dict[str, Any]) -> dict[str, Any]:
         count += _copy_one(path, f"{target}{path}", links.get(path), order["owners"].get(path, (0, 0)))
     for path in ("/root", "/tmp", "/var/tmp", "/run", "/proc", "/sys", "/dev", "/etc", "/home", "/mnt", "/opt", "/srv"):  # noqa: S108
         os.makedirs(f"{target}{path}", exist_ok=True)
+    for path, link in order["made_links"]:
+        os.makedirs(os.path.dirname(f"{target}{path}"), exist_ok=True)
+        os.symlink(link, f"{target}{path}")
     for path, encoded in order["data"].items():
         place = Path(f"{target}{path}")
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -165,6 +169,27 @@ def _files(order: dict[str, Any]) -> dict[str, Any]:
     for made in _directories(target):
         made.chmod(0o755)
     return {"files": count}
+
+
+def _links(order: dict[str, Any]) -> dict[str, Any]:
+    """Fill an empty directory with the tree of another: its files are links, its directories are copies.
+
+    Both are open: a link can be made within one mount only, and those of the namespace are others.
+    """
+    source, target = (f"/proc/self/fd/{order[name]}/." for name in ("source", "target"))
+    done = subprocess.run(
+        ["/usr/bin/cp", "-al", "--no-target-directory", "--", source, target],
+        pass_fds=[order["source"], order["target"]],
+        env={"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        complaint = next(iter(done.stderr.splitlines()), "")
+        raise launcher.LaunchError(f"files cannot be linked: {complaint[:300]}")
+    return {}
 
 
 def _directories(root: Path) -> Iterator[Path]:

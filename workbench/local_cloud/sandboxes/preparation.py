@@ -5,7 +5,7 @@ import json
 import os
 import posixpath
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -13,10 +13,12 @@ from modal_proto import api_pb2
 
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.images import Image
+from workbench.local_cloud.images.own_roots import OwnRoots
 from workbench.local_cloud.rootfs.ids import ids
-from workbench.local_cloud.rootfs.layers import Layers
+from workbench.local_cloud.rootfs.layers import LayerError, Layers, Root
+from workbench.local_cloud.rootfs.machine_base import NoMachineBaseError
 from workbench.local_cloud.sandboxes.engine.host_users import Users
-from workbench.local_cloud.sandboxes.engine.spec import HOME, BindMount, SandboxSpec
+from workbench.local_cloud.sandboxes.engine.spec import HOME, BindMount, SandboxSpec, SandboxStartFailedError
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import limits_of
 from workbench.local_cloud.sandboxes.limits.watchdog import Usage, Written
 from workbench.local_cloud.sandboxes.sandbox_records import Record
@@ -31,31 +33,35 @@ class Preparation:
     def __init__(self, copies: WorkingCopies, users: Users, files: Path, *, layers: Layers, lay_out: LayOut) -> None:
         """Take what sandboxes are made of.
 
-        `layers` has the files of images with a root file system of their own. `lay_out` copies the files of mounts into
+        `layers` has the files of root file systems. `lay_out` copies the files of mounts into
         a directory, of which one per sandbox is made in `files`.
         """
         self._copies = copies
         self._users = users
         self._files = files
-        self._layers = layers
+        self._own_roots = OwnRoots(layers)
         self._lay_out = lay_out
 
     async def spec(self, record: Record, env: dict[str, str], image: Image) -> SandboxSpec:
         """Return what the engine needs to start a sandbox. Raises CloudError when a volume cannot be mounted."""
         definition = record.definition
         written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
+        record.root = await self._open_root(image)
+        rooted = record.root is not None
         # On a root of its own, files belong to the ids of all such roots, and its user bounds its processes alone.
-        project = json.dumps(written) if written and not image.is_rooted else None
-        owner = uid = self._users.take(record.sandbox_id, project)
-        if image.is_rooted:
-            record.root = self._layers.open(image.config.layers)
-            uid = ids().root
+        project = json.dumps(written) if written and not rooted else None
+        owner = self._users.take(record.sandbox_id, project)
+        uid = ids().root if rooted else owner
         workdir = posixpath.normpath(f"/{(definition.workdir or image.config.workdir or HOME).lstrip('/')}")
         places = [workdir, *(mount.mount_path.rstrip("/") for mount in definition.volume_mounts)]
         files = await self._files_of(record) if definition.mount_ids else None
-        if files is not None and image.directory is not None:
-            places += layouts.common_directories(files, image.directory / layouts.TREE)
-        binds = [BindMount(path, target, read_only=True) for path, target in image.binds(places)]
+        if files is not None:
+            trees = [image.directory / layouts.TREE] if image.directory is not None else []
+            if record.root is not None:
+                trees = [record.root.store / lower for lower in record.root.lower]
+            places += await asyncio.to_thread(_common_directories, files, trees)
+        own = [] if rooted else image.binds(places)
+        binds = [BindMount(path, target, read_only=True) for path, target in own]
         if files is not None:
             file_binds = layouts.tree_binds(files, split=places)
             binds += [BindMount(path, target, read_only=True) for path, target in file_binds]
@@ -75,7 +81,7 @@ class Preparation:
                 max_stored_bytes=limits.stored_bytes,
                 holds_mounts=any(place.startswith(mount.mount_path.rstrip("/") + "/") for place in mount_paths),
             )
-            if image.is_rooted:
+            if rooted:
                 copy.path.chmod(0o755)  # the image may have several users
             record.mounts[mount.mount_path.rstrip("/")] = copy
             binds.append(BindMount(copy.path, mount.mount_path, mount.read_only, partial(overlay_of, copy)))
@@ -84,7 +90,10 @@ class Preparation:
             uid=uid,
             mounts=tuple(binds),
             env=env,
-            directories=() if image.is_rooted else self._directories(workdir, image, files, definition),
+            directories=(
+                *image.config.directories,
+                *(() if rooted else self._empty_workdir(workdir, image, files, definition)),
+            ),
             python=image.python,
             workdir=workdir,
             root=record.root,
@@ -93,10 +102,15 @@ class Preparation:
             limits=limits,
         )
 
-    def _directories(
-        self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox
-    ) -> tuple[str, ...]:
-        return (*image.config.directories, *self._empty_workdir(workdir, image, files, definition))
+    async def why_shared(self, image: Image) -> str:
+        """Return why the sandboxes of an image share this machine's system, empty if they do not."""
+        return await self._own_roots.why_shared(image.config)
+
+    async def _open_root(self, image: Image) -> Root | None:
+        try:
+            return await self._own_roots.open(image.config, image.directory)
+        except (LayerError, NoMachineBaseError, OSError) as error:
+            raise SandboxStartFailedError(f"its root file system cannot be made: {error}") from error
 
     def _empty_workdir(self, workdir: str, image: Image, files: Path | None, definition: api_pb2.Sandbox) -> list[str]:
         """Return [workdir] if it must be made as an empty directory, because nothing else in the sandbox has it."""
@@ -116,6 +130,10 @@ class Preparation:
         for directory in (record.files, tree, *(path for path in tree.rglob("*") if path.is_dir())):
             directory.chmod(0o755)
         return tree
+
+
+def _common_directories(files: Path, trees: Iterable[Path]) -> list[str]:
+    return [path for tree in trees for path in layouts.common_directories(files, tree)]
 
 
 def overlay_of(copy: WorkingCopy) -> Written | None:

@@ -187,7 +187,8 @@ class Sandboxes:
         record.connect = ConnectEntry(record.tunnels.host, record.sandbox.visit)
         metering = record.usage.run(record.sandbox.pid, lambda: record.ending is not None, now=clock.time)
         self._spawn(metering)
-        _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id)
+        shared = await self._preparation.why_shared(image)
+        _log.info("sandbox.started", sandbox_id=record.sandbox_id, app_id=record.app_id, shares_the_system=shared)
         if command := image.command(list(definition.entrypoint_args)):
             run = await record.sandbox.exec(command, exec_id=ENTRYPOINT_EXEC_ID)
             for fd, spool in (

@@ -187,4 +187,4 @@ async def test_pip_builds_where_there_is_no_uv(
     image = await made(images, "COPY . /", f"{INSTALL} piped", mount=mount)
     assert image.state == BUILT, image.failure
     assert image.directory is not None
-    assert list(image.directory.glob("venv/lib/python3*/site-packages/piped.py"))
+    assert list(image.directory.glob("venv/opt/image/venv/lib/python3*/site-packages/piped.py"))

@@ -41,6 +41,7 @@ def test_only_what_is_needed_is_bound(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(path)
     bound = {inside: source for source, inside in layouts.binds(tmp_path, split=["/data/y/volume", "/srv/app"])}
-    assert bound.pop(layouts.IMAGE_ROOT) == tmp_path
+    assert bound.pop(layouts.VENV) == tmp_path / "venv" / "opt/image/venv"
+    assert bound.pop(layouts.NPM_PREFIX) == tmp_path / "npm" / "opt/image/npm"
     assert sorted(bound) == ["/data/x", "/data/y/2", "/etc/app.conf", "/root/lib", "/srv/app/4", "/srv/app/code"]
     assert all(source == tmp_path / "root" / inside.lstrip("/") for inside, source in bound.items())

@@ -66,6 +66,8 @@ def ordered(
     argv += ["--perms", "0555", "--ro-bind-data", data(sync), places.program("/bin/sync")]
     for script, target in FS_TOOLS.items():
         argv += ["--perms", "0444", "--ro-bind-data", data((GUEST / script).read_bytes()), places.file(target)]
+    for path in spec.directories:
+        places.directory(path)
     for mount in spec.mounts:
         argv += places.bind(mount.source, mount.target, read_only=mount.read_only)
     argv += ["--chdir", "/", "--", *started_by_host_python(), _AGENT]

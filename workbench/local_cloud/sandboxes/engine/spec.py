@@ -40,7 +40,8 @@ class BindMount:
 class SandboxSpec:
     """What a sandbox is made from. `uid` is the unprivileged host user as which it runs when the cloud is root.
 
-    `directories` are paths inside of empty, writable file systems in memory; a mount at the same path hides them.
+    `directories` are paths inside of empty, writable file systems in memory; a mount at the same path hides them. With
+    `root` they are directories of that, made if they are missing.
     `workdir` is made if it does not exist. `python` is the path inside of the image's own interpreter, empty without
     one. With `root` the sandbox's root file system is that one, its programs start as the image's `user`
     (`name[:group]`, empty for root), `uid` is what root inside has outside, and `owner` the host user that owns the
