@@ -216,8 +216,8 @@ def test_limits_follow_the_protocol(given: tuple[int, int, int, int], memory_mb:
 
 @pytest.mark.skipif(not GROUPS_WORK, reason="this machine lets us make no control groups")
 async def test_a_cpu_limit_slows_down_and_groups_do_not_stay(engine: Engine, workspace: Path) -> None:
-    """A tenth of a CPU: the kernel counts how often it had to hold the job back."""
-    sandbox = await engine.create(spec_of(workspace, limits=Limits(cpus=0.1)))
+    """The kernel counts how often it had to hold the job back: a busy machine gives it more than this limit, too."""
+    sandbox = await engine.create(spec_of(workspace, limits=Limits(cpus=0.02)))
     directories = sandbox.group.directories
     await run(sandbox, "python3", "-c", "import time; t = time.time()\nwhile time.time() < t + 1: pass")
     stats = [(path / "cpu.stat").read_text() for path in directories if (path / "cpu.stat").exists()]
