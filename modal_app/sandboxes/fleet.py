@@ -28,15 +28,11 @@ _log = structlog.get_logger(__name__)
 RUN_TAG = "run_id"
 CANCELLED_TAG = "cancelled"
 # The sandbox's entrypoint: exits, and so ends the sandbox, when no byte comes on stdin in time. The time in seconds is
-# its second argument for the first byte, and its first argument for every byte after that.
+# its second argument for the first byte, and its first argument for every byte after that. An interpreter would take
+# longer to start, and the run's first command starts meanwhile.
 _WATCHDOG = """
-import os, select, sys
-lease, patience = float(sys.argv[1]), float(sys.argv[2])
-while True:
-    ready, _, _ = select.select([0], [], [], patience)
-    if not ready or not os.read(0, 4096):
-        sys.exit(0)
-    patience = lease
+patience=$2
+while [ -n "$(timeout "$patience" head -c 1)" ]; do patience=$1; done
 """
 _LIST_S = 20.0
 _TAGS_AT_ONCE = 8
@@ -116,7 +112,7 @@ class Fleet:
         kept = False
         try:
             if not prewarm:
-                held.keep()
+                held.keep(at_once=False)
             yield held
             kept = prewarm
         finally:
@@ -216,10 +212,10 @@ class Fleet:
     async def _create_sandbox(self, owned: SandboxOwner, *, prewarm: bool, reach: str | None) -> modal.Sandbox:
         timeouts = self._timeouts
         return await modal.Sandbox.create.aio(
-            "python3",
-            "-IS",  # it needs nothing that is installed, and would look for it
+            "sh",
             "-c",
             _WATCHDOG,
+            "sh",
             str(timeouts.lease_s),
             str(timeouts.prewarm_s if prewarm else timeouts.lease_s),
             app=self._platform.app,
@@ -257,7 +253,7 @@ class Fleet:
                 sandbox = await modal.Sandbox.from_id.aio(sandbox_id)
                 await sandbox.set_tags.aio({RUN_TAG: owned.run_id})
                 held = self._held(sandbox, owned, warm=True)
-                held.keep()
+                held.keep(at_once=True)
         except PLATFORM_ERRORS as error:
             _log.info("sandbox.not_warm_any_more", sandbox_id=sandbox_id, reason=type(error).__name__)
             return None

@@ -70,12 +70,13 @@ _ENV = {
 _LOCKED = f'find {WORKSPACE} ! -type d \\( -name "*.lock" -o -name gc.pid \\) -print -quit 2>/dev/null'
 PROBE = f"""
 unlock=$1 config=$2 path=$3; shift 3
-tell='printf %s "$2" > "$3"; id -u
-[ -z "$({_LOCKED})" ] || python3 -I -c "$1" {WORKSPACE}; date +%s.%N'
-[ "$(id -u)" = 0 ] || exec sh -c "$tell" sh "$unlock" "$config" "$path"
+tell='printf %s "$2" > "$3"; echo "$uid"
+[ -z "$({_LOCKED})" ] || python3 -I -c "$1" {WORKSPACE}; exec date +%s.%N'
+uid=$(id -u)
+if [ "$uid" != 0 ]; then set -- "$unlock" "$config" "$path"; eval "$tell"; fi
 echo root
 find {WORKSPACE} ! -uid {JOB_UID} -exec chown -h {JOB_UID}:{JOB_UID} {{}} +
-exec "$@" sh -c "$tell" sh "$unlock" "$config" "$path"
+exec "$@" sh -c 'uid=$(id -u); '"$tell" sh "$unlock" "$config" "$path"
 """
 UNLOCK = (Path(__file__).parent / "guest" / "stale_locks.py").read_text(encoding="utf-8")
 PROBED = re.compile(rb"(root\n)?(\d{1,10})\n(\{.*\}\n)?(\d{1,12}\.\d{1,9})\n")
@@ -172,9 +173,12 @@ class ProjectSandbox:
         """What the run's terminal event says about the sandbox."""
         return SandboxFacts(id=self.id, uid=self._uid, terminated=self.terminated, warm=self._warm)
 
-    def keep(self) -> None:
-        """Begin to tell the watchdog, in a background task, that the run lives."""
-        self._keeper = asyncio.create_task(self._keep())
+    def keep(self, *, at_once: bool) -> None:
+        """Begin to tell the watchdog, in a background task, that the run lives.
+
+        That of a new sandbox waits for one lease anyway; that of a prewarmed one must be told `at_once`.
+        """
+        self._keeper = asyncio.create_task(self._keep(at_once=at_once))
 
     async def refresh(self) -> None:
         """Reload the volumes: commits since the sandbox's creation become visible in it. Platform errors are raised."""
@@ -411,8 +415,9 @@ class ProjectSandbox:
         status: api_pb2.GenericResult.GenericStatus.ValueType = self._sandbox._get_metadata().result.status
         return status
 
-    async def _keep(self) -> None:
+    async def _keep(self, *, at_once: bool) -> None:
         """Send the watchdog a byte twice per lease, and after a failure again soon, until cancelled."""
+        await asyncio.sleep(0 if at_once else self._timeouts.lease_s / _KEEPS)
         while True:
             pause_s = self._timeouts.lease_s / _KEEPS
             self._sandbox.stdin.write(b".")

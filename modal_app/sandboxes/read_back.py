@@ -30,7 +30,7 @@ _SAID_BYTES = 2000
 # One command, because each costs a round of calls. `find` exits with 1 when it could not read every directory.
 _COMMIT = f"""
 said=$(sync {_WORKSPACE} 2>&1); synced=$?
-printf '%s' "$said" | head -c {_SAID_BYTES} | tr '\\n' ' '
+[ -z "$said" ] || printf '%s' "$said" | head -c {_SAID_BYTES} | tr '\\n' ' '
 printf '\\0'
 find . -type f -newerct "$1" -printf '%C@ %P\\0'; found=$?
 [ "$synced" = 0 ] || exit 2
