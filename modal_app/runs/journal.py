@@ -1,13 +1,17 @@
 """The events of one run as its owner writes them: numbered, checked for their order, and put into the run's log.
 
 An event is in the log before any reader sees it. Events that come while a batch is being put wait for the next batch:
-a slow log makes larger batches. What waits is bounded by MAX_WAITING_BYTES: beyond it the job's output is held up, and
-this process's memory does not grow.
+a slow log makes larger batches. A status after the first waits a moment for what follows it: each batch costs calls on
+its way to every reader, and a short run tells most of its phases within that moment. Output and the end never wait.
+
+What waits is bounded by MAX_WAITING_BYTES: beyond it the job's output is held up, and this process's memory does not
+grow.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypedDict
 
 from pydantic import JsonValue
@@ -37,6 +41,7 @@ from modal_app.runs.log import LogLostError, LogWriter
 
 MAX_WAITING_BYTES = 2 * 1024 * 1024
 MAX_BATCH_BYTES = 640 * 1024  # fits into one item of the queue
+_LINGER_S = 0.05  # for a status to wait
 
 
 class _Stamp(TypedDict):
@@ -69,6 +74,7 @@ class Journal:
         self._order = Order()
         self._waiting: list[tuple[int, bytes]] = []
         self._waiting_bytes = 0
+        self._is_urgent = False  # something waits that must not wait for more
         self._terminal: TerminalEvent | None = None
         self._lost = False
         self._changed = asyncio.Event()
@@ -186,6 +192,7 @@ class Journal:
         frame = sse.frame(event)
         self._waiting.append((event.seq, frame))
         self._waiting_bytes += len(frame)
+        self._is_urgent |= event.seq == 1 or not isinstance(event, StatusEvent)
         if isinstance(event, TERMINAL):
             self._terminal = event
         self._notify()
@@ -198,6 +205,7 @@ class Journal:
                 if not self._waiting:
                     await self._changed.wait()
                     continue
+                await self._linger()
                 batch = self._take()
                 await self._log.append(batch)
                 self.spool.append(batch)
@@ -207,6 +215,12 @@ class Journal:
             self.spool.fail(str(error))
             self._notify()
 
+    async def _linger(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while not self._is_urgent:
+                    await self._changed.wait()
+
     def _take(self) -> Batch:
         count = size = 0
         for _, frame in self._waiting:
@@ -215,6 +229,7 @@ class Journal:
             count, size = count + 1, size + len(frame)
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         self._waiting_bytes -= size
+        self._is_urgent = bool(self._waiting)
         terminal = self._terminal is not None and not self._waiting
         return Batch(taken[0][0], taken[-1][0], b"".join(frame for _, frame in taken), terminal=terminal)
 
