@@ -66,7 +66,7 @@ def test_a_request_that_names_an_event_of_no_run_starts_none(
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
     assert "x-run-id" not in refused.headers
     started = anywhere.post("/generate", json=python(project, LISTING), headers=key)
-    assert any(event.type == "stream" and event.text == "[]\n" for event in events(started.text))
+    assert "".join(event.text for event in events(started.text) if event.type == "stream") == "[]\n"
 
 
 def test_a_run_is_read_and_cancelled_by_its_user_alone_when_the_caller_says_who(
