@@ -413,3 +413,21 @@ async def test_a_mount_for_which_the_disk_has_no_room_is_refused_and_leaves_noth
     copy = await service.mount()  # what it takes is little, whatever its files' lengths are
     assert (copy.path / "hole").stat().st_blocks * 512 < 2**20
     await copy.discard()
+
+
+@pytest.mark.parametrize("ending", ["discard", "release", "give_up"])
+async def test_what_is_given_up_serves_the_next_mount_before_it_is_removed(service: Service, ending: str) -> None:
+    """The end of a sandbox is told in between: its files are removed while the project's next sandbox runs."""
+    ended = await service.mount()
+    (ended.path / "f").write_text("1")
+    await ended.commit("test:1")
+    await ended.give_up()
+    following = await service.mount()
+    assert (following.path / "f").read_text() == "1"
+    with pytest.raises(CloudError):
+        await ended.commit("test:2")
+    await getattr(ended, ending)()
+    await ended.discard()
+    (following.path / "g").write_text("2")
+    await following.commit("test:3")
+    assert sorted(path.name for path in following.path.iterdir()) == ["f", "g"]
