@@ -74,10 +74,14 @@ class Timeline:
 
     def rows(self) -> Iterator[tuple[str, Span | ClaudeSpan]]:
         """Names and spans in the order in which they are drawn; names of what is within a phase are indented."""
+        begun: set[str | None] = set()
         for span in (None, *self.spans):
             if span is not None:
                 yield span.name, span
             phase = None if span is None else span.name
+            if phase in begun:  # a run can wait for its project, and then for its turn: its steps stand below the first
+                continue
+            begun.add(phase)
             yield from ((f"  {step.name}", step) for step in self.steps if step.phase == phase)
             if phase == Phase.RUNNING:
                 yield from ((f"  {'  ' * one.depth}{one.name}", one) for one in self.claude)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from modal_app.contract import sse
-from modal_app.contract.events import DoneEvent, Event, Phase, StatusEvent, StreamEvent, Timings
+from modal_app.contract.events import DoneEvent, ErrorEvent, Event, Phase, StatusEvent, StreamEvent, Timings
 from tests.conftest import wait_until
 from tests.quick.workbench.test_client import EVENTS, HEAD, WHOLE, chunk, serving
 from workbench import Endpoint, Project, RequestRefusedError, StreamLostError, Workbench
@@ -157,6 +157,22 @@ def test_the_steps_stand_below_their_phases() -> None:
     assert names[names.index("running") :][:3] == ["running", "  first byte", "  run"]
     assert {len(line) for line in lines} == {len(lines[0])}
     assert timeline(events[:4]).steps[0].name == "sandbox create"
+
+
+def test_a_run_that_waits_twice_has_one_step_for_it() -> None:
+    """For its project, and then for its turn to start a sandbox."""
+    stamps = {"run_id": "r", "at_ms": 1}
+    phases = (Phase.ACCEPTED, Phase.QUEUED, Phase.QUEUED, Phase.SANDBOX_STARTING)
+    events: list[Event] = [
+        StatusEvent(**stamps, seq=seq, elapsed_ms=100 * seq, phase=phase, message="m")
+        for seq, phase in enumerate(phases, start=1)
+    ]
+    events.append(ErrorEvent(**stamps, seq=5, elapsed_ms=900, code="internal", message="m", recoverable=True))
+    events[4] = events[4].model_copy(update={"timings": Timings(queue_ms=190)})
+    drawn = timeline(events)
+    assert [(step.name, step.start_ms, step.end_ms) for step in drawn.steps] == [("queue", 200, 390)]
+    names = [name for name, _ in drawn.rows()]
+    assert names == ["accepted", "queued", "  queue", "queued", "sandbox_starting"]
 
 
 def test_a_timeline_of_absurd_times_is_drawn_all_the_same() -> None:
