@@ -36,11 +36,11 @@ Other containers fill their own spools (`following`): from the log while a run i
 **The legal order.** (1) Claim the key. (2) Claim the project's lease; a run that waits for its project does this after
 (3), and one that only reads committed files never. (3) Enter the run as under way and create its record, `open`. (4)
 Write events; wait for a turn to start a sandbox (`starts`), which does not count as the run's time; create, use, commit
-and terminate the sandbox; release the lease. (5) Put the terminal event. (6) Record
-`ended`. (7) Write the archive, commit it, read it back. (8) Record `archived` and remove the run from those under way.
-(9) After `keep_s` seconds, remove archive and log and record `expired`. Never is a terminal event put before the
-sandbox's termination was tried (the event says whether it was confirmed; a prewarmed sandbox stays), never `ended`
-recorded without a terminal event in the log, never `archived` before the archive was read back.
+and terminate the sandbox; release the lease. (5) Put the terminal event. (6) Record `ended`. (7) Write the archive,
+commit it, read it back. (8) Record `archived` and remove the run from those under way. (9) After `keep_s` seconds,
+remove archive and log and record `expired`. Never is a terminal event put before the sandbox's termination was tried
+(the event says whether it was confirmed; a prewarmed sandbox stays), never `ended` recorded without a terminal event in
+the log, never `archived` before the archive was read back.
 
 **What a crash of the owner leaves, and who finishes it.** To close a run (`closing`) is to end its sandboxes, read its
 log, append an `error` unless there is a terminal event, and go through (6) to (8). The sweeper closes what it finds
