@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,20 @@ def test_what_is_open_counts() -> None:
     for descriptor in more:
         os.close(descriptor)
     assert descriptors.has_room(room)
+
+
+def test_they_are_counted_without_being_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing thousands of them for every program that starts would hold up every stream."""
+    if not Path("/proc/self/fd").stat().st_size:
+        pytest.skip("this kernel does not tell their number")
+    limit = len(os.listdir("/proc/self/fd")) + 200
+
+    def listed(path: Path) -> None:
+        raise AssertionError(f"{path} is listed")
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    assert Descriptors(limit=lambda: limit).has_room(100)
+    assert not Descriptors(limit=lambda: limit).has_room(201)
 
 
 @pytest.mark.parametrize(("soft", "hard", "expected"), [(100, 300, 300), (100, 100, 100), (300, 300, 300)])

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,7 @@ class Sandboxes:
         Raises CloudError: ALREADY_EXISTS for a name that a running sandbox of the app has, RESOURCE_EXHAUSTED when
         there are too few descriptors, FAILED_PRECONDITION when it does not start.
         """
-        await self._make_room()
-        with self.descriptors.reserved(OF_A_SANDBOX, what="Another sandbox"):
+        async with self._turn():
             if definition.name and self.find(app_name, definition.name, environment=environment) is not None:
                 raise already_exists(f"Sandbox with name '{definition.name}' already exists in app '{app_name}'.")
             record = Record(
@@ -145,8 +144,7 @@ class Sandboxes:
             self._records[record.sandbox_id] = self._by_task[record.task_id] = record
             self.note(record)
             try:
-                async with self._turns:
-                    await self._start(record, env, image, egress, ports, prepare)
+                await self._start(record, env, image, egress, ports, prepare)
             except BaseException as error:
                 await asyncio.shield(self._finish(record, api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, 1))
                 if isinstance(error, IsolationUnavailableError | SandboxStartFailedError):
@@ -156,6 +154,17 @@ class Sandboxes:
                 record.readiness = Readiness(probe)
                 self._spawn(record.readiness.run(record.sandbox))
             return record
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until another sandbox may start, and reserve its descriptors for the block. Those who wait reserve none.
+
+        Raises CloudError RESOURCE_EXHAUSTED.
+        """
+        async with self._turns:
+            await self._make_room()
+            with self.descriptors.reserved(OF_A_SANDBOX, what="Another sandbox"):
+                yield
 
     async def _start(
         self,
