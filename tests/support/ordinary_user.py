@@ -45,7 +45,8 @@ def run_as_ordinary_user(*tests: str, timeout_s: float = 380, with_ids: bool = F
             shutil.copytree(packages, home / "packages")
             packages = home / "packages"
         subprocess.run(["chown", "-R", f"{uid}:{uid}", str(home)], check=True, timeout=300)
-        command = [*as_ordinary, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=60", *tests]
+        unused = ("-p", "no:cacheprovider", "-p", "no:nbval")
+        command = [*as_ordinary, python, "-m", "pytest", "-q", *unused, "--timeout=60", *tests]
         env = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(home),

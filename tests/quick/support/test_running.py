@@ -39,7 +39,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[list[Any]]]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(NOTING.format(name=Path(path).name.removeprefix("test_"), notes=str(notes)))
     (root / "tests" / "quick" / "test_failing.py").write_text("def test_it(): assert 1 == 2\n")
-    command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", "tests"]
+    unused = ("-p", "no:nbval", "-p", "no:hypothesispytest")  # they take longer to be imported than all else
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", *unused, "tests"]
     env = {**outside(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
