@@ -116,9 +116,12 @@ class Stills:
         return bool(self._names)
 
     def add(self, view: Mapping[str, Any], metadata: Mapping[str, Any], still: Still) -> None:
-        """Display a widget: the MIME bundle of its view where a page draws it, and a static form."""
+        """Display a widget: the MIME bundle of its view, if it is not empty and a page draws it, and a static form."""
+        if not view:  # it is closed: this is its last state, and gives way to nothing
+            display({"text/html": still["html"], "text/plain": still["plain"]}, raw=True)  # type: ignore[no-untyped-call]
+            return
         self.beside = page_draws()
-        if self.beside and view:
+        if self.beside:
             # empty for whoever does not draw the widget, because the static form follows
             bundle = {**view, "text/html": "", "text/plain": ""}
             display(bundle, metadata=dict(metadata), raw=True)  # type: ignore[no-untyped-call]

@@ -151,6 +151,7 @@ def test_a_closed_widget_leaves_its_last_state(opened: Callable[..., Notebook]) 
     wait_until(lambda: notebook.says("last"), "the static form stayed behind")
     said._ipython_display_()
     assert [VIEW in one for one in notebook.shown] == [True, False, False]
+    assert notebook.shown[-1] == {"text/html": "<b>last</b>", "text/plain": "last"}  # it gives way to no other widget
 
 
 def test_a_page_that_was_loaded_again_is_told_by_the_widget(opened: Callable[..., Notebook]) -> None:
