@@ -155,3 +155,17 @@ def test_a_widgets_styles_reach_no_other_widget(widget: type[Panel]) -> None:
     for inner in WITHIN.get(widget, ()):
         drawn = set(re.findall(r"\bwb-[\w-]+", inner._esm.removeprefix((SHARED / "shared.js").read_text())))
         assert named & drawn == set(), inner.__name__
+
+
+@pytest.mark.parametrize("widget", WIDGETS, ids=lambda widget: widget.__name__)
+def test_widths_and_themes_are_apart(widget: type[Panel]) -> None:
+    """A page's width changes no colour, and a theme only colours: so pages are examined for each of them apart."""
+    style = re.sub(r"/\*.*?\*/", "", widget._css, flags=re.DOTALL)
+    narrow = re.findall(r"@(?:media|container)[^{]*\{((?:[^{}]*\{[^{}]*\})*)[^{}]*\}", style)
+    assert len(narrow) == len(re.findall("@media|@container", style))
+    assert [one for one in narrow if re.search(r"colou?r|background|opacity|filter|var\(|--", one)] == []
+    for selectors, rule in re.findall(r"([^{}]+)\{([^{}]*)\}", style):
+        if "theme" in selectors:
+            names = [one.partition(":")[0].strip() for one in rule.split(";") if one.strip()]
+            assert all(name.startswith("--wb-") for name in names), selectors
+    assert re.findall(r"data-jp-theme|jpTheme|matchMedia|prefers-color", widget._esm) == []

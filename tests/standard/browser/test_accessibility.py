@@ -1,4 +1,8 @@
-"""Everybody can read and reach the workbench: in both themes, on a wide page and on a narrow one, in every state."""
+"""Everybody can read and reach the workbench: in both themes, on a wide page and on a narrow one, in every state.
+
+A page's width changes no colour of a widget, and a theme nothing else (`test_widths_and_themes_are_apart`). So contrast
+is measured at one width, and the rest in one theme.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,12 +14,12 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.standard.browser.cells import aside
 from tests.standard.browser.conftest import LONG, JupyterPages, dark, picture
-from tests.standard.browser.looks import lone_buttons, told, what_hinders
+from tests.standard.browser.looks import Looked, lone_buttons, told, what_hinders
 from tests.support.node_packages import INSTALL_S, WITHOUT_NODE, install
 from workbench import Project, Workbench
 
 pytestmark = [pytest.mark.browser, WITHOUT_NODE, pytest.mark.timeout(INSTALL_S + 300)]
-WIDTHS = (1280, 700)
+WIDE, NARROW = 1280, 700
 FAILING = """import sys
 print("out")
 print("a warning", file=sys.stderr)
@@ -50,21 +54,27 @@ def project(wb: Workbench) -> Iterator[Project]:
 
 
 class Examined:
-    """Examines a page in each of its states, at each width."""
+    """Examines a page in each of its states: in the light theme at each width, in the dark one for its colours."""
 
     def __init__(self, page: Page, axe: str, theme: str) -> None:
         self.page, self.axe, self.theme = page, axe, theme
 
     def __call__(self, state: str) -> None:
-        for width in WIDTHS:
-            self.page.set_viewport_size({"width": width, "height": 1000})
-            found = what_hinders(self.page, self.axe)
-            if found or lone_buttons(self.page):
-                picture(self.page, f"hinders-{self.theme}-{width}-{state.replace(' ', '-')}")
-            assert not found, f"{state}, {self.theme}, {width} px:\n{told(found)}"
-            assert lone_buttons(self.page) == [], f"{state}, {self.theme}, {width} px"
+        if self.theme == "dark":
+            self._examine(state, WIDE, "contrast")
+        else:
+            self._examine(state, NARROW, "structure")
+            self._examine(state, WIDE, "all")
         picture(self.page, f"read-{self.theme}-{state.replace(' ', '-')}")
-        self.page.set_viewport_size({"width": WIDTHS[0], "height": 1000})
+
+    def _examine(self, state: str, width: int, looked: Looked) -> None:
+        self.page.set_viewport_size({"width": width, "height": 1000})
+        found = what_hinders(self.page, self.axe, looked)
+        lone = [] if looked == "contrast" else lone_buttons(self.page)
+        if found or lone:
+            picture(self.page, f"hinders-{self.theme}-{width}-{state.replace(' ', '-')}")
+        assert not found, f"{state}, {self.theme}, {width} px:\n{told(found)}"
+        assert lone == [], f"{state}, {self.theme}, {width} px"
 
 
 def launcher(whole: Locator, examined: Examined) -> None:
