@@ -36,6 +36,7 @@ class Timeouts(BaseSettings):
     terminate_s: Seconds = 30  # for the sandbox to end, as the platform confirms it
     drain_s: Seconds = 20  # that runs go on in a container which is told to end; the platform gives it 30 s
     lease_s: Seconds = 20  # a sandbox that hears nothing from its run ends after it; so do runs of a container cut off
+    outage_s: Seconds = 60  # that the platform may be away while a job runs, before the job counts as lost
     stall_s: Seconds = 150  # of silence before a Claude CLI counts as stalled; it reports a running tool every 30 s
     model_headers_s: Seconds = 15  # for the model to begin an answer, before the CLI asks again
     model_bytes_s: Seconds = 20  # without a byte within an answer, before the CLI gives it up

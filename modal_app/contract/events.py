@@ -110,7 +110,7 @@ class ModelRetry(_Part):
 
 
 class StatusEvent(_Event):
-    """The run entered a phase, or with `retry`, is still in the phase `running` and waits for the model."""
+    """The run entered a phase, or is in `running` and waits: with `retry` for the model, else for the platform."""
 
     type: Literal["status"] = "status"
     phase: Phase

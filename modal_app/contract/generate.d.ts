@@ -848,7 +848,7 @@ export interface components {
         };
         /**
          * StatusEvent
-         * @description The run entered a phase, or with `retry`, is still in the phase `running` and waits for the model.
+         * @description The run entered a phase, or is in `running` and waits: with `retry` for the model, else for the platform.
          */
         RunStatusEvent: {
             /**

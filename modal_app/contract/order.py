@@ -18,7 +18,7 @@ NEXT: Mapping[Phase | None, frozenset[Phase]] = MappingProxyType(
         Phase.QUEUED: frozenset({Phase.QUEUED, Phase.SANDBOX_STARTING}),  # for its project, then for its turn to start
         Phase.SANDBOX_STARTING: frozenset({Phase.SANDBOX_READY, Phase.TERMINATING}),
         Phase.SANDBOX_READY: frozenset({Phase.RUNNING, Phase.TERMINATING}),
-        Phase.RUNNING: frozenset({Phase.COMMITTING, Phase.TERMINATING}),
+        Phase.RUNNING: frozenset({Phase.RUNNING, Phase.COMMITTING, Phase.TERMINATING}),  # again: what it waits for
         Phase.COMMITTING: frozenset({Phase.TERMINATING}),
         Phase.TERMINATING: frozenset(),
     }

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -210,7 +211,7 @@ class Run:
                 journal.status(Phase.RUNNING, "the job is running")
                 started_ms = journal.elapsed_ms
                 try:
-                    with self._outcome.timed("run_ms"):
+                    with self._outcome.timed("run_ms"), held.telling(partial(journal.status, Phase.RUNNING)):
                         performed = await actions.perform(
                             self.request,
                             held,

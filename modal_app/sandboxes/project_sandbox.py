@@ -7,8 +7,8 @@ reason, it exits and the sandbox ends with it. Jobs never run as uid 0.
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,7 @@ from modal_app.contract.proof import ProcessFacts
 from modal_app.endpoint_settings import Timeouts
 from modal_app.sandboxes import git_defaults
 from modal_app.sandboxes.guest_text import one_line
+from modal_app.sandboxes.outages import Outages
 from modal_app.sandboxes.output_chunks import Pace, pieces
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
 from modal_app.sandboxes.read_back import Found, ReadBack
@@ -89,6 +90,10 @@ async def _ignore(channel: str, data: bytes) -> None:
     """Drop output that nobody asked for."""
 
 
+def _unsaid(sentence: str) -> None:
+    """Tell nobody."""
+
+
 class StaleLocks(BaseModel):
     """The locks of killed gits that were removed before the job: how many, and the first of their paths."""
 
@@ -151,6 +156,7 @@ class ProjectSandbox:
         self.process: ProcessFacts | None = None
         self.stale_locks = StaleLocks()
         self.committed: Commit | None = None
+        self._tell: Callable[[str], None] = _unsaid
         self._sandbox = sandbox
         self._timeouts = timeouts
         self._read_back = read_back
@@ -179,6 +185,15 @@ class ProjectSandbox:
         That of a new sandbox waits for one lease anyway; that of a prewarmed one must be told `at_once`.
         """
         self._keeper = asyncio.create_task(self._keep(at_once=at_once))
+
+    @contextmanager
+    def telling(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """While the block lasts, `tell` is called with a sentence when an outage of the platform begins or ends."""
+        self._tell = tell
+        try:
+            yield
+        finally:
+            self._tell = _unsaid
 
     async def refresh(self) -> None:
         """Reload the volumes: commits since the sandbox's creation become visible in it. Platform errors are raised."""
@@ -333,8 +348,10 @@ class ProjectSandbox:
                         process.stdin.write_eof()
                     await process.stdin.drain.aio()
 
+            outages = Outages(within_s=self._timeouts.outage_s, ended=self._has_ended, tell=self._tell)
+
             async def read(channel: str, stream: AsyncIterator[bytes]) -> None:
-                async for chunk in pieces(aiter(stream), self._pace):
+                async for chunk in pieces(outages.unbroken(stream), self._pace):
                     await on_output(channel, chunk)
 
             async def together() -> int:
@@ -360,6 +377,14 @@ class ProjectSandbox:
         if code >= _SIGNALLED and not await self._alive():
             raise await self._lost(None, code)  # the command did not fail by itself: its sandbox was ended
         return code
+
+    async def _has_ended(self) -> bool:
+        """Whether the platform says that the sandbox has ended; False also when it says nothing."""
+        try:
+            async with asyncio.timeout(_ENDING_S):
+                return await self._sandbox.poll.aio() is not None
+        except PLATFORM_ERRORS:
+            return False
 
     async def _alive(self) -> bool:
         """Whether the sandbox still runs commands. (Its own exit code may come later than its commands' exit codes.)"""

@@ -56,6 +56,7 @@ OFF: dict[str, tuple[Edit, ...]] = {
         (_SANDBOX, "raise await self._lost(error) from None", "return 0"),
         (_SANDBOX, "if code >= _SIGNALLED and not await self._alive():", "if False:"),
     ),
+    "output-read-on": (("sandboxes/outages.py", "now - self._since >= self._within_s or", "True or"),),
     "memory-told-apart": ((_SANDBOX, "if ended_as in _OUT_OF_MEMORY:", "if False:"),),
     "own-clock": (
         (

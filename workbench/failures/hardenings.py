@@ -117,7 +117,13 @@ HARDENINGS: dict[str, Hardening] = dict(
             "exit-code-seen",
             "A job is done only when its exit code was seen: what breaks off is told as lost.",
             "modal_app/sandboxes/project_sandbox.py",
-            "dies-mid-run out-of-memory platform-away-40s stream-ended-without-exit-code volume-full",
+            "dies-mid-run out-of-memory stream-ended-without-exit-code volume-full",
+        ),
+        _row(
+            "output-read-on",
+            "A job's output is read on where it broke off, over an outage of a minute, while its sandbox lives.",
+            "modal_app/sandboxes/outages.py",
+            "platform-away-40s",
         ),
         _row(
             "memory-told-apart",

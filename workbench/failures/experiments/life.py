@@ -17,6 +17,7 @@ from workbench.failures.experiments.basics import (
     done,
     file_is,
     first,
+    injected,
     kept,
     lied,
     of_its_commits,
@@ -70,12 +71,22 @@ def _platform_goes_away(side: Side, project: Project) -> Outcome:
     }
     with side.faults.injected(at="call", for_s=_AWAY_S, **away) as rule_id:
         thread.join(_AWAY_S + 30)
-        calls = next(one.injected for one in (*side.faults.ended(), *side.faults.rules()) if one.rule_id == rule_id)
+        calls = injected(side.faults, rule_id)
     thread.join()
     return Outcome((seen[0],), {}, {f"calls to the platform failed for {_AWAY_S:.0f} s": calls})
 
 
 _AWAY_S = 40.0
+_ALL_LONG = "".join(f"{n}\n" for n in range(400))
+
+
+def _outage_told(seen: Outcome) -> str | None:
+    """That the platform was away, and that it is back, are statuses of a run that goes on."""
+    times = sum((one.what, one.text) == ("status", "running") for one in seen.end.events)
+    return None if times > _SAID_WITHOUT_IT else "nothing said that the platform was away"
+
+
+_SAID_WITHOUT_IT = 1
 
 
 def _container_dies_in_creation(side: Side, project: Project) -> Outcome:
@@ -200,9 +211,9 @@ LIFE: dict[str, Experiment] = {
     ),
     "platform-away-40s": Experiment(
         act=_platform_goes_away,
-        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=40, status="UNAVAILABLE"),
+        rules=of_its_program("TaskExecStdioRead", at="stream", after_messages=40, status="UNAVAILABLE", times=1),
         harm=_broke_off,
-        broken=told("sandbox_lost", "container_lost", "stream_lost"),
+        broken=first(same(_ALL_LONG), _outage_told),
     ),
     "container-preempted": Experiment(
         act=_taken_away,

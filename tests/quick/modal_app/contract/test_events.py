@@ -149,6 +149,15 @@ def test_the_model_may_be_asked_again_while_the_job_runs() -> None:
     assert order.phase == Phase.RUNNING
 
 
+def test_what_a_running_job_waits_for_may_be_told_again_and_again() -> None:
+    order = Order()
+    for event in a_run()[:4]:
+        order.check(event)
+    for event in (status(5, Phase.RUNNING), stream(6), status(7, Phase.RUNNING), status(8, Phase.RUNNING), stream(9)):
+        order.check(event)
+    assert order.phase == Phase.RUNNING
+
+
 @pytest.mark.parametrize(
     ("before", "event"),
     [
@@ -163,6 +172,9 @@ def test_the_model_may_be_asked_again_while_the_job_runs() -> None:
         (7, stream(8)),
         (8, done(9)),
         (8, error(9)),
+        (2, status(3, Phase.SANDBOX_STARTING)),
+        (6, status(7, Phase.RUNNING)),
+        (7, status(8, Phase.RUNNING)),
         (3, again(4)),
         (6, again(7)),
         (4, again(5, Phase.COMMITTING)),
