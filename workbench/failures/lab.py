@@ -100,25 +100,26 @@ class FailureLab:
         """
         self._require_local()
         chosen = [find(name).name for name in names]
-        in_company = [name for name in chosen if not experiment_of(name).alone]
-        again = [name for name in chosen if name not in in_company]
+        again = [name for name in chosen if experiment_of(name).alone]
+        company = _in_company([name for name in chosen if name not in again])
         if any(not experiment_of(name).own_cloud for name in chosen):
             self._deployed(on_step)
         with ThreadPoolExecutor(at_once) as pool:
-            # Those first that others wait for, or that take long to begin.
-            in_company.sort(key=lambda name: (not experiment_of(name).own_cloud, not experiment_of(name).twins))
-            running = {pool.submit(self.run, name, on_step=on_step): name for name in in_company}
+            running = [pool.submit(self._one_by_one, names, on_step) for names in company]
             try:
                 for done in as_completed(running):
-                    result = done.result()
-                    if result.shown or min(at_once, len(in_company)) == 1:
-                        yield result
-                    else:
-                        again.append(result.name)
+                    for result in done.result():
+                        if result.shown or min(at_once, len(company)) == 1:
+                            yield result
+                        else:
+                            again.append(result.name)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         for name in again:
             yield self.run(name, on_step=on_step)
+
+    def _one_by_one(self, names: Sequence[str], on_step: Callable[[str], None]) -> list[FailureResult]:
+        return [self.run(name, on_step=on_step) for name in names]
 
     def _experiment(
         self,
@@ -235,6 +236,14 @@ class FailureLab:
                         standing.keep(self._target, sides, has_claude=has_claude)
                 self._sides = sides
             return self._sides
+
+
+def _in_company(names: Sequence[str]) -> list[list[str]]:
+    """The modes as they may be brought about at once: those that would wait for each other stand in one row."""
+    clouds = [name for name in names if experiment_of(name).own_cloud]
+    twins = [name for name in names if experiment_of(name).twins]
+    rows = [clouds, twins, *([name] for name in names if name not in (*clouds, *twins))]
+    return [row for row in rows if row]
 
 
 def _well(side: Side) -> Observation:

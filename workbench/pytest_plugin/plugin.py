@@ -117,7 +117,8 @@ def modal_faults(modal_cloud: "ModalCloud") -> Iterator["Faults"]:
 def modal_clock(modal_cloud: "ModalCloud") -> "Clock":
     """The cloud's clock: `modal_clock.advance(3600)` lets timeouts, schedules and expiry happen now.
 
-    It only goes forward, for the whole session: a test may rely on how far it moves it, not on where it stands.
+    It only goes forward, for the whole session: a test may rely on how far it moves it, not on where it stands. With
+    `modal_clock.of("my-app")` a test moves the clock of one app alone.
     """
     from workbench.cloud_control.controls import Clock
 
