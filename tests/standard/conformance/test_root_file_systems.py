@@ -135,6 +135,44 @@ def test_a_directory_is_mounted_anywhere(app: modal.App, sandbox: modal.Sandbox)
         other.terminate(wait=True)
 
 
+@pytest.fixture(scope="module")
+def other(app: modal.App) -> Iterator[modal.Sandbox]:
+    """A sandbox in which images are mounted."""
+    sandbox = modal.Sandbox.create(app=app, image=AGENT, timeout=TIMEOUT_S)
+    yield sandbox
+    sandbox.terminate(wait=True)
+
+
+@pytest.mark.parametrize("kind", ["rooted", "plain", "snapshot"])
+def test_any_image_is_mounted_and_what_is_written_there_goes_with_the_mount(
+    app: modal.App, sandbox: modal.Sandbox, other: modal.Sandbox, kind: str
+) -> None:
+    """Also one that shares this machine's system, which is given a root file system for it."""
+    if kind == "snapshot":
+        image, there = sandbox.snapshot_filesystem(), "home/claude/note"
+    elif kind == "rooted":
+        image, there = AGENT.build(app), "home/claude/note"
+    else:
+        plain = modal.Image.debian_slim().add_local_file(__file__, "/opt/own/file", copy=True)
+        image, there = plain.build(app), "opt/own/file"
+    other.mount_image("/usr/share", image)
+    assert said(other, f"ls -d /usr/share/{there}; echo x > /usr/share/new").endswith(f"{there}\n")
+    with pytest.raises(modal.exception.Error, match="something is mounted at"):
+        other.mount_image("/usr/share/deeper", image)
+    other.unmount_image("/usr/share")
+    assert "new" not in said(other, "ls /usr/share").split()
+    other.mount_image("/usr/share", image)
+    assert "new" not in said(other, "ls /usr/share").split()
+    other.unmount_image("/usr/share")
+
+
+def test_an_empty_image_is_an_empty_directory(app: modal.App, sandbox: modal.Sandbox) -> None:
+    sandbox.mount_image("/var/log", modal.Image.from_scratch().build(app))
+    assert said(sandbox, "ls -A /var/log; echo mine > /var/log/mine; cat /var/log/mine") == "mine\n"
+    sandbox.unmount_image("/var/log")
+    assert "mine" not in said(sandbox, "ls -A /var/log")
+
+
 def test_functions_run_in_their_image(modal_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> None:
     source = tmp_path_factory.mktemp("rooted") / "rooted_function.py"
     source.write_text("""

@@ -108,9 +108,7 @@ def test_an_image_is_mounted_where_the_sandbox_may_write_only(sandbox: modal.San
         sandbox.mount_image(path, image)
 
 
-def test_other_images_are_refused_by_name(sandbox: modal.Sandbox, app: modal.App) -> None:
-    with pytest.raises(modal.exception.Error, match="mount_image"):
-        sandbox.mount_image("/tmp/at", sandbox.snapshot_filesystem())
+def test_a_directory_s_snapshot_is_refused_as_a_root_file_system(sandbox: modal.Sandbox, app: modal.App) -> None:
     shell(sandbox, "mkdir -p /tmp/src")
     with pytest.raises(modal.exception.Error, match="snapshot_directory"):
         modal.Sandbox.create(app=app, image=sandbox.snapshot_directory("/tmp/src"), timeout=60)

@@ -45,6 +45,8 @@ BUILDING, BUILT, FAILED = "building", "built", "failed"
 MAX_BUILDS = 2  # at a time: an installer uses all of the machine's cores
 ABANDONED_S = 30.0  # after the last client that waited for a build has gone: the SDK asks again at once
 _STOP_S = 10.0
+_FOLLOW_S = 60.0
+_NEEDS_ROOT = "USER root:0"  # what it names is root, but not in the form that this machine's system has for it
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
 _ABANDONED = "The build was ended: nobody waited for it any more. Deploy again."
 _SLEEP = ["sleep", "172800"]
@@ -286,6 +288,22 @@ class Images:
         )
         self._finish(new, config, "", "")
         return new
+
+    async def rooted(self, image_id: str) -> Image:
+        """Return an image with the same files and a root file system of its own: itself, or one that is built.
+
+        Raises CloudError as `built` does.
+        """
+        image = self.built(image_id)
+        if image.is_rooted:
+            return image
+        definition = api_pb2.Image(dockerfile_commands=["FROM base", _NEEDS_ROOT])
+        definition.base_images.add(docker_tag="base", image_id=image_id)
+        made = await self.get_or_create(definition)
+        while self.get(made).state == BUILDING:
+            async for _ in self.follow(made, after=0, timeout_s=_FOLLOW_S):
+                pass
+        return self.built(made)
 
     async def _interpreted(
         self,

@@ -59,9 +59,7 @@ class StepMounts:
 
     async def _made(self, do: str, mount: RunMount, stack: AsyncExitStack, **order: Any) -> Path:
         root = await stack.enter_async_context(self._layers.root([]))
-        empty = f"{Path(root.upper).parent}/empty"
-        (root.store / empty).mkdir(mode=0o755)
-        await self._layers.work(do, lower=[empty], upper=root.upper, work=root.work, **order)
+        await self._layers.work(do, lower=[self._layers.empty(root)], upper=root.upper, work=root.work, **order)
         made = root.written / _NAME
         if made.is_symlink() or not (made.is_dir() or made.is_file()):
             raise BuildFailedError(f"RUN --mount: '{mount.source[:200]}' is neither a file nor a directory.")

@@ -163,6 +163,13 @@ class Layers:
                 os.chown(directory, owner, owner)
         return Root(self.store, tuple(lower), f"{name}/upper", f"{name}/work")
 
+    def empty(self, root: Root) -> str:
+        """Make an empty directory that goes with a root, and return its path: there is no overlay without a lower."""
+        path = f"{Path(root.upper).parent}/empty"
+        (self.store / path).mkdir(mode=0o755)
+        (self.store / path).chmod(0o755)
+        return path
+
     async def copy(self, root: Root) -> str:
         """Make what has been written to a root until now a layer of its own, and return its key.
 

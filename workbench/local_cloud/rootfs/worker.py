@@ -22,7 +22,7 @@ from typing import Any
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.registry import unpacking
 from workbench.local_cloud.registry.unpacking import LayerRefusedError, UnpackFailedError
-from workbench.local_cloud.rootfs import launcher
+from workbench.local_cloud.rootfs import joining, launcher
 from workbench.local_cloud.rootfs.copying import CopyRefusedError, Tree, copy_files, owner_of
 
 _TOP_LINKS = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
@@ -47,6 +47,8 @@ def main() -> int:
         "unpack": _unpack,
         "try": _try,
         "measure": _measure,
+        "mount into": joining.mount_into,
+        "unmount from": joining.unmount_from,
     }
     try:
         os.umask(0o022)
@@ -55,7 +57,10 @@ def main() -> int:
             order[name] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if "context" in order:
             order["context"] = launcher.detach(order["context"], as_root=order["owner"] is not None)
-        launcher.enter(order["ids"], owner=order["owner"])
+        if "pidfd" in order:
+            joining.join(order)
+        else:
+            launcher.enter(order["ids"], owner=order["owner"])
         sys.stdout.write(json.dumps(work[order["do"]](order)))
     except (launcher.LaunchError, CopyRefusedError, LayerRefusedError, UnpackFailedError) as error:
         sys.stderr.write(f"{error}\n")

@@ -20,6 +20,17 @@ ENTRYPOINT_EXEC_ID = "entrypoint"
 _AUTHOR_TAGS_CHARS = 200
 
 
+@dataclass(frozen=True)
+class Mounted:
+    """An image that is mounted in a sandbox: the path without links, and the number of its file system.
+
+    That is 0 for a snapshot that is unpacked in the place of what was there.
+    """
+
+    inside: str
+    device: int = 0
+
+
 @dataclass(eq=False)
 class Record(Known):
     """One sandbox: what is stored of it, and everything that it has while it runs.
@@ -39,7 +50,8 @@ class Record(Known):
     refusals: int = 0
     files: Path | None = None
     root: Root | None = None
-    mounted: set[str] = field(default_factory=set)  # the paths at which snapshots of directories are mounted
+    mounted: dict[str, Mounted] = field(default_factory=dict)  # by the path that was asked for
+    roots: list[Root] = field(default_factory=list)  # of all images that have ever been mounted in it
     usage: UsageMeter = field(default_factory=UsageMeter)
     logging: list[asyncio.Future[None]] = field(default_factory=list)
     tunnels: Tunnels | None = None

@@ -356,9 +356,9 @@ class Sandboxes:
         for copy in record.mounts.values():
             with self._logged(record):
                 await copy.discard()
-        if record.root is not None:
+        for root in (*record.roots, *([record.root] if record.root is not None else [])):
             with self._logged(record):
-                await self._layers.close(record.root)
+                await self._layers.close(root)
         if record.files is not None:
             await asyncio.to_thread(shutil.rmtree, record.files, ignore_errors=True)
         self._users.release(record.sandbox_id)

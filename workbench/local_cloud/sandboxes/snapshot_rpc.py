@@ -1,7 +1,7 @@
 """Snapshot RPCs of the task command router: take one of a sandbox or a directory, mount one, unmount it.
 
-Unlike on Modal, a sandbox here can write to /tmp, /root and its volumes only. So a snapshot of its file system holds
-/tmp and /root, and images can be mounted only below these two. Only snapshots of directories can be mounted.
+A sandbox without a root file system of its own can write to /tmp, /root and its volumes only. So a snapshot of its file
+system holds /tmp and /root, and only snapshots of directories can be mounted in it, below these two.
 """
 
 import posixpath
@@ -15,7 +15,8 @@ from workbench.local_cloud.base.errors import CloudError, Reason, failed_precond
 from workbench.local_cloud.images.images import Images
 from workbench.local_cloud.rootfs.layers import LayerError
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
-from workbench.local_cloud.sandboxes.sandbox_records import Record
+from workbench.local_cloud.sandboxes.image_mounts import ImageMounts
+from workbench.local_cloud.sandboxes.sandbox_records import Mounted, Record
 from workbench.local_cloud.sandboxes.sandbox_snapshots import WRITABLE, Snapshot, SnapshotError, Snapshots
 from workbench.local_cloud.sandboxes.sandboxes import Sandboxes
 from workbench.local_cloud.server.callers import caller
@@ -34,6 +35,7 @@ class SnapshotRpcs:
         self._sandboxes = sandboxes
         self._images = images
         self._snapshots = snapshots
+        self._mounts = ImageMounts(images.layers)
 
     async def TaskSnapshotFilesystem(
         self, request: tcr.TaskSnapshotFilesystemRequest, context: Any
@@ -50,7 +52,7 @@ class SnapshotRpcs:
         return tcr.TaskSnapshotDirectoryResponse(image_id=await self._take(request, "directory", (path,), top=path))
 
     async def TaskMountDirectory(self, request: tcr.TaskMountDirectoryRequest, context: Any) -> empty_pb2.Empty:
-        """Mount a directory's snapshot at a path of a running sandbox; the files there are hidden."""
+        """Mount an image at a path of a running sandbox, private and writable; the files there are hidden."""
         record, sandbox = self._running(request)
         path = _path(request.path)
         if record.root is None and not path.startswith(tuple(f"{top}/" for top in WRITABLE)):
@@ -59,21 +61,48 @@ class SnapshotRpcs:
             if f"{path}/".startswith(f"{target}/") or target.startswith(f"{path}/"):
                 raise failed_precondition(f"An image cannot be mounted at {path}: something is mounted at {target}.")
         snapshot = self._find(request.image_id)
-        if snapshot is None or snapshot.kind != "directory":
+        is_directory = snapshot is not None and snapshot.kind == "directory"
+        if record.root is None and not is_directory:
             raise CloudError(
                 Reason.UNIMPLEMENTED,
-                "On the local cloud, Sandbox.mount_image mounts only images that Sandbox.snapshot_directory has made, "
-                f"and {request.image_id[:64]} is none.",
+                f"On the local cloud, Sandbox.mount_image mounts {request.image_id[:64] or 'an empty image'}, which "
+                "Sandbox.snapshot_directory has not made, only in a sandbox whose image has a root file system of its "
+                'own: give that image a step that needs one, such as run_commands("echo | cat").',
             )
-        record.mounted.add(path)
+        record.mounted[path] = Mounted(path)
         try:
-            await self._snapshots.unpack(sandbox, snapshot, path, mount=True)
+            if record.root is None:
+                assert snapshot is not None
+                await self._snapshots.unpack(sandbox, snapshot, path, mount=True)
+            else:
+                await self._mount(record, sandbox, snapshot, request.image_id, path)
         except BaseException as error:
-            record.mounted.discard(path)
-            if isinstance(error, SnapshotError):
-                raise failed_precondition(f"The image cannot be mounted at {path}: {error}.") from error
+            record.mounted.pop(path, None)
+            if isinstance(error, SnapshotError | LayerError | OSError):
+                raise failed_precondition(
+                    f"The image cannot be mounted at {path}: {str(error).rstrip('.')}."
+                ) from error
             raise
         return empty_pb2.Empty()
+
+    async def _mount(
+        self, record: Record, sandbox: Sandbox, snapshot: Snapshot | None, image_id: str, path: str
+    ) -> None:
+        """Mount an image's layers, and unpack a snapshot's files there. Undone if that fails.
+
+        `Image.from_scratch()` has no id.
+        """
+        keys: tuple[str, ...] = ()
+        if image_id and (snapshot is None or snapshot.kind != "directory"):
+            below = snapshot.base_image_id if snapshot is not None and snapshot.kind == "filesystem" else image_id
+            keys = (await self._images.rooted(below)).config.layers
+        await self._mounts.mount(record, sandbox, keys, path, owner="" if keys else sandbox.user)
+        if snapshot is not None and snapshot.kind != "layer":
+            try:
+                await self._snapshots.unpack(sandbox, snapshot, record.mounted[path].inside)
+            except BaseException:
+                await self._mounts.unmount(record, sandbox, path)
+                raise
 
     async def TaskUnmountDirectory(self, request: tcr.TaskUnmountDirectoryRequest, context: Any) -> empty_pb2.Empty:
         """Unmount a snapshot; what was changed in it is lost."""
@@ -82,10 +111,13 @@ class SnapshotRpcs:
         if path not in record.mounted:
             raise invalid(f"No image is mounted at {path}.")
         try:
-            await self._snapshots.unmount(sandbox, path)
-        except SnapshotError as error:
+            if record.root is None:
+                await self._snapshots.unmount(sandbox, path)
+            else:
+                await self._mounts.unmount(record, sandbox, path)
+        except (SnapshotError, LayerError, OSError) as error:
             raise failed_precondition(f"The image at {path} cannot be unmounted: {error}.") from error
-        record.mounted.discard(path)
+        record.mounted.pop(path, None)
         return empty_pb2.Empty()
 
     async def _take(

@@ -30,6 +30,10 @@ class ProcessOne:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def duplicate(self) -> int | None:
+        """Return a pidfd of the process, which the caller closes; None after `close`."""
+        return os.dup(self._pidfd) if self._pidfd >= 0 else None
+
     def close(self) -> None:
         """Close the pidfd. Idempotent."""
         if self._pidfd >= 0:

@@ -81,6 +81,7 @@ class Sandbox:
         self._ready = asyncio.Event()
         self._released = asyncio.Event()
         self._one: ProcessOne | None = None
+        self._watchdog: Watchdog | None = None
         self._bwrap: Program | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel = Channel(self._on_message, on_bad=self._on_bad_message)
@@ -95,6 +96,20 @@ class Sandbox:
     def pid(self) -> int:
         """The host's process id of the sandbox's bubblewrap, 0 before it is started."""
         return self._bwrap.pid if self._bwrap is not None else 0
+
+    @property
+    def user(self) -> str:
+        """The image's user as which programs start, empty for root."""
+        return self._spec.user
+
+    def pidfd(self) -> int | None:
+        """Return a pidfd of process 1, which the caller closes; None if the sandbox does not run."""
+        return self._one.duplicate() if self._one is not None else None
+
+    def watch(self, directory: Path) -> None:
+        """Count what is written to a directory of the host among the sandbox's own files from now on."""
+        if self._watchdog is not None:
+            self._watchdog.watch(Watched(directory))
 
     async def start(self, *, seccomp: bytes, launchers: WarmLaunchers) -> None:
         """Start bubblewrap with a seccomp filter, and wait until the agent answers.
@@ -128,7 +143,8 @@ class Sandbox:
                 _closed(descriptor)
         self._channel.listen()
         if self._one is not None:
-            self._spawn(self._watchdog(self._one.pid).run())
+            self._watchdog = self._new_watchdog(self._one.pid)
+            self._spawn(self._watchdog.run())
         await self._ready_or_closed()
         if not self._ready.is_set():
             await self.terminate()
@@ -346,7 +362,7 @@ class Sandbox:
         except (LayerError, OSError) as error:
             raise UnmeasurableError(f"its files cannot be measured: {error}") from error
 
-    def _watchdog(self, pid: int) -> Watchdog:
+    def _new_watchdog(self, pid: int) -> Watchdog:
         return Watchdog(
             self._spec.limits,
             self._watched(),

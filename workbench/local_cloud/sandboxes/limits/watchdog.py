@@ -179,6 +179,10 @@ class Watchdog:
         self._free = self._free_now()
         self._first: int | None = None  # the bytes of its files when they were first measured
 
+    def watch(self, mount: Watched) -> None:
+        """Watch a further mount from now on."""
+        self._mounts = (*self._mounts, mount)
+
     async def run(self) -> None:
         """Watch until cancelled or a limit is exceeded."""
         with self._disks.walks.participant():
@@ -237,20 +241,21 @@ class Watchdog:
 
     def _measure(self) -> tuple[Usage, int]:
         """Return what the mounts take at most, exactly if that is over a limit, and the bytes without lower layers."""
-        written = [mount.written() for mount in self._mounts]
-        pairs = zip(self._mounts, written, strict=True)
-        own = self._walked([mount.path if found is None else found.directory for mount, found in pairs])
+        mounts = self._mounts
+        written = [mount.written() for mount in mounts]
+        pairs = zip(mounts, written, strict=True)
+        own = self._walked([mount.path if found is None else found.directory for mount, found in pairs], mounts)
         below = [found.below for found in written if found is not None]
         size = own.size + sum(usage.size for usage in below)
         entries = own.entries + sum(usage.entries for usage in below)
         if below and (size > self._limits.workspace_bytes or entries > self._limits.workspace_entries):
-            return self._walked([mount.path for mount in self._mounts]), own.size
+            return self._walked([mount.path for mount in mounts], mounts), own.size
         return Usage(size, entries), own.size
 
-    def _walked(self, directories: Sequence[Path]) -> Usage:
+    def _walked(self, directories: Sequence[Path], mounts: Sequence[Watched]) -> Usage:
         size = entries = 0
         seen: set[Inode] = set()
-        for directory, mount in zip(directories, self._mounts, strict=True):
+        for directory, mount in zip(directories, mounts, strict=True):
             try:
                 usage = measure(directory, enough=self._limits, seen=seen)
                 size += usage.size + unnamed(self._pid, mount.path.stat().st_dev, seen=seen)
