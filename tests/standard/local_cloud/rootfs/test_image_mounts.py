@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from modal_proto import api_pb2
-from workbench.local_cloud.sandboxes.engine.runningsandbox import Sandbox
 
 from tests.support.layers import member
 from tests.support.ordinary_user import run_as_ordinary_user
@@ -15,6 +14,7 @@ from tests.support.rooted import MakeLayer, spec_on
 from tests.support.sandboxes import run
 from workbench.local_cloud.rootfs.layers import LayerError, Layers, Root
 from workbench.local_cloud.sandboxes.engine.engine import Engine
+from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
 from workbench.local_cloud.sandboxes.image_mounts import ImageMounts
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import Limits
 from workbench.local_cloud.sandboxes.sandbox_records import Mounted, Record
@@ -154,7 +154,7 @@ async def test_what_is_written_to_a_mount_counts(
     assert "more than 30 MiB" in str(sandbox.exceeded)
 
 
-async def test_asandbox_that_has_ended_gets_no_mount(mounts: Mounts, key: str, layers: Layers) -> None:
+async def test_a_sandbox_that_has_ended_gets_no_mount(mounts: Mounts, key: str, layers: Layers) -> None:
     await mounts.sandbox.terminate()
     before = sorted((layers.store / "live").iterdir())
     with pytest.raises(LayerError, match="has ended"):
