@@ -107,9 +107,11 @@ async def image(layers: Layers) -> AsyncIterator[MakeLayer]:
 
 
 @pytest.fixture
-async def rooted(engine: Engine, workspace: Path, base: str, open_root: Callable[..., Root]) -> Sandbox:
-    """A sandbox whose root file system is a copy of this machine's system."""
-    return await engine.create(spec_on(open_root(base), workspace))
+async def rooted(engine: Engine, workspace: Path, base: str, layers: Layers) -> AsyncIterator[Sandbox]:
+    """A sandbox whose root file system is this machine's base, which lies elsewhere than in the store."""
+    root = layers.open_on([str(layers.store / layers.path(base))])
+    yield await engine.create(spec_on(root, workspace))
+    await layers.close(root)
 
 
 def spec_on(

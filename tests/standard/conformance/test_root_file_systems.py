@@ -1,17 +1,24 @@
-"""Images that need more than this machine's system have a root file system of their own, and what runs on it is root.
+"""Every sandbox has a root file system of its own, and what runs on it is root; so have functions of images with steps.
 
 No step needs a network: the base is made of this machine's own packages.
 """
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import modal
+import psutil
 import pytest
 from modal.volume import FileEntryType
 
+from tests.conftest import wait_until
+from tests.standard.conformance.conftest import ON_MODAL
 from tests.support.commands import Cli, cli
+from tests.support.packages import wheel
+from workbench.local_cloud.base.host import OWN_PYTHON
 from workbench.local_cloud.process.state_directory import Running
+from workbench.local_cloud.rootfs.ids import ids
 
 TIMEOUT_S = 120
 Shell = Callable[..., str]
@@ -50,6 +57,90 @@ def test_programs_are_root_of_a_system_that_they_can_change(sandbox: modal.Sandb
     assert said(sandbox, "id -u; whoami; echo $COLOUR") == "0\nroot\ndeep blue\n"
     assert said(sandbox, "echo own > /usr/bin/own; rm /etc/issue; mkdir /var/lib/mine; cat /usr/bin/own") == "own\n"
     assert "own.list" in said(sandbox, "ls /etc/apt/sources.list.d")
+
+
+PLAIN = {
+    "no image": lambda: None,
+    "debian_slim": modal.Image.debian_slim,
+    "a version": lambda: modal.Image.debian_slim(python_version=OWN_PYTHON),
+    "packages and files": lambda: (
+        modal.Image.debian_slim()
+        .pip_install("httpx")
+        .env({"COLOUR": "green"})
+        .workdir("/srv/app")
+        .add_local_file(__file__, "/opt/own/this.py", copy=True)
+    ),
+    "a package of this machine": lambda: modal.Image.debian_slim().apt_install("git"),
+}
+
+
+@pytest.fixture(scope="module", params=PLAIN)
+def plain(app: modal.App, request: pytest.FixtureRequest) -> Iterator[modal.Sandbox]:
+    """A sandbox of an image that needs no root file system for its build."""
+    sandbox = modal.Sandbox.create(app=app, image=PLAIN[request.param](), timeout=TIMEOUT_S)
+    yield sandbox
+    sandbox.terminate(wait=True)
+
+
+def test_in_a_plain_image_all_of_the_file_system_can_be_written(plain: modal.Sandbox) -> None:
+    assert said(plain, "id -u; id -g; whoami") == "0\n0\nroot\n"
+    for directory in ("/etc", "/usr", "/usr/bin", "/root", "/home", "/opt", "/var/lib", "/", "/tmp"):
+        assert (
+            said(plain, f"echo x > {directory}/written && cat {directory}/written && rm {directory}/written") == "x\n"
+        )
+    assert said(
+        plain, "rm /etc/issue /usr/bin/yes; mv /usr/bin/tac /usr/bin/cat-backwards; echo 1 | cat-backwards"
+    ) == ("1\n")
+
+
+def test_in_a_plain_image_users_can_be_made_and_become(plain: modal.Sandbox) -> None:
+    said(
+        plain,
+        "useradd --create-home ann; echo hers > /home/ann/note; chown ann:ann /home/ann/note; chmod 600 /home/ann/note",
+    )
+    assert (
+        said(plain, "su ann -c 'id -un; cat ~/note; touch /etc/x 2>/dev/null || echo refused'")
+        == "ann\nhers\nrefused\n"
+    )
+    assert said(plain, "stat -c '%U %a' /home/ann/note") == "ann 600\n"
+
+
+def test_in_a_plain_image_pip_installs(plain: modal.Sandbox, tmp_path: Path) -> None:
+    made = wheel(tmp_path, "tiny", "1.0", "NAME = 'tiny'")
+    plain.filesystem.write_bytes(made.read_bytes(), f"/root/{made.name}")
+    if plain.exec("python", "-m", "pip", "--version").wait() != 0:
+        pytest.skip("this machine has no python3-pip, of which a base is made")
+    said(plain, "python -m pip install -q --no-index /root/tiny-*.whl 2>&1")
+    assert said(plain, "cd /; python -c 'import tiny; print(tiny.NAME)'; pip --version | cut -c1-3") == "tiny\npip\n"
+
+
+def test_a_snapshot_of_a_plain_image_is_all_of_it(app: modal.App, plain: modal.Sandbox) -> None:
+    said(
+        plain,
+        "echo 1 > /etc/one; echo 2 > /usr/lib/two; rm -rf /usr/share/keyrings; echo $COLOUR > /three",
+    )
+    look = "cat /etc/one /usr/lib/two /three; ls /usr/share/keyrings 2>/dev/null || echo gone; pwd; id -u; which python"
+    expected = said(plain, look)
+    image = plain.snapshot_filesystem()
+    said(plain, "echo later > /etc/one")
+    other = modal.Sandbox.create("sh", "-c", look, app=app, image=image, timeout=TIMEOUT_S)
+    other.wait()
+    assert other.stdout.read() == expected
+    assert expected.startswith("1\n2\n")
+    other.terminate(wait=True)
+
+
+@pytest.mark.skipif(ON_MODAL, reason="its machine is not to be looked at")
+def test_programs_of_a_plain_image_are_nobody_outside(plain: modal.Sandbox) -> None:
+    plain.exec("sleep", "271828")
+
+    def owners() -> set[int]:
+        running = psutil.process_iter(["cmdline", "uids"])
+        return {each.info["uids"].real for each in running if each.info["cmdline"] == ["sleep", "271828"]}
+
+    wait_until(owners, "the program is not seen")
+    assert owners() == {ids().root}
+    assert ids().root != 0
 
 
 def test_users_of_the_image_are_users(sandbox: modal.Sandbox) -> None:

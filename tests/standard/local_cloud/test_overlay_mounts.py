@@ -19,7 +19,8 @@ import modal
 app = modal.App.lookup("overlay", create_if_missing=True)
 volume = modal.Volume.from_name("v", create_if_missing=True, version=2)
 script = "cd /v && git init -q . && mkdir -p d/e && echo 1 > d/e/f && echo 2 > g && sync /v"
-sandbox = modal.Sandbox.create("sh", "-c", script, app=app, volumes={"/v": volume}, timeout=60)
+image = modal.Image.debian_slim().apt_install("git")
+sandbox = modal.Sandbox.create("sh", "-c", script, app=app, image=image, volumes={"/v": volume}, timeout=60)
 sandbox.wait()
 print(sandbox.returncode)
 """
@@ -48,7 +49,8 @@ except OSError as error:
     print(error.strerror)
 print(open("/proc/self/mountinfo").read().count(" /v "))
 """
-sandbox = modal.Sandbox.create("python3", "-c", script, app=app, volumes={"/v": volume}, timeout=60)
+image = modal.Image.debian_slim().apt_install("git")
+sandbox = modal.Sandbox.create("python3", "-c", script, app=app, image=image, volumes={"/v": volume}, timeout=60)
 sandbox.wait()
 said = sandbox.stdout.read().splitlines()
 files = sorted(entry.path for entry in volume.iterdir("/", recursive=True) if not entry.path.startswith(".git"))

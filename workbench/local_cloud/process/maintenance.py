@@ -23,7 +23,7 @@ _REFERENCES = {
     "volume_entries": "SELECT DISTINCT sha256 FROM volume_entries WHERE sha256<>''",
     "volume_changes": "SELECT DISTINCT sha256 FROM volume_changes WHERE sha256<>'' AND sha256 IS NOT NULL",
     "mount_files": "SELECT DISTINCT sha256 FROM mount_files",
-    "snapshots": "SELECT DISTINCT sha256 FROM snapshots",
+    "snapshots": "SELECT DISTINCT sha256 FROM snapshots WHERE sha256<>''",
     "blobs": "SELECT DISTINCT sha256 FROM blobs WHERE sha256 IS NOT NULL",
 }
 Progress = Callable[[int, int], None]  # gets (contents that are checked, all contents)
