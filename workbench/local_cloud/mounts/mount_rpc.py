@@ -13,6 +13,7 @@ from workbench.local_cloud.base.errors import invalid, not_found
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.mounts import python_mounts
 from workbench.local_cloud.mounts.blob_routes import BlobRoutes
+from workbench.local_cloud.store.arrivals import Arrivals
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 
@@ -31,9 +32,10 @@ CREATE TABLE IF NOT EXISTS mount_files (
 class MountRpcs:
     """Handles the mount and blob RPCs, and copies mounts' files into directories for containers."""
 
-    def __init__(self, database: Database, content: ContentStore, blobs: BlobRoutes) -> None:
+    def __init__(self, database: Database, content: ContentStore, arrivals: Arrivals, blobs: BlobRoutes) -> None:
         self._db = database
         self._content = content
+        self._arrivals = arrivals
         self._blobs = blobs
         database.script(_DDL)
 
@@ -41,7 +43,7 @@ class MountRpcs:
         self, request: api_pb2.MountBatchedCheckExistenceRequest, context: Any
     ) -> api_pb2.MountBatchedCheckExistenceResponse:
         """Return the sha256 of those files that must still be uploaded."""
-        missing = [digest for digest in request.sha256_hex_hashes if not self._content.has(_digest(digest))]
+        missing = [digest for digest in request.sha256_hex_hashes if not self._arrivals.has(_digest(digest))]
         return api_pb2.MountBatchedCheckExistenceResponse(missing_sha256_hex_hashes=missing, checked_at=_now())
 
     async def MountPutFile(self, request: api_pb2.MountPutFileRequest, context: Any) -> api_pb2.MountPutFileResponse:
@@ -52,7 +54,7 @@ class MountRpcs:
                 data = request.data
                 if hashlib.sha256(data).hexdigest() != digest:
                     raise invalid(f"The file's bytes do not have the sha256 {digest}: upload it again.")
-                await asyncio.to_thread(self._content.add_bytes, data)
+                await self._arrivals.add(digest, data)
             case "data_blob_id":
                 if self._blobs.sha256(request.data_blob_id) != digest:
                     raise invalid(f"The blob's bytes do not have the file's sha256 {digest}: upload it again.")
@@ -60,7 +62,7 @@ class MountRpcs:
                 self._content.add_bytes(b"")
             case None:
                 pass
-        return api_pb2.MountPutFileResponse(exists=self._content.has(digest), checked_at=_now())
+        return api_pb2.MountPutFileResponse(exists=self._arrivals.has(digest), checked_at=_now())
 
     async def MountGetOrCreate(
         self, request: api_pb2.MountGetOrCreateRequest, context: Any
@@ -76,6 +78,7 @@ class MountRpcs:
                 raise not_found(f"Mount '{name}' not found.")
             checksum = row["checksum"] if row is not None else hashlib.sha256(name.encode()).hexdigest()
             return self._named(name, checksum)
+        await asyncio.to_thread(self._arrivals.keep, [file.sha256_hex for file in request.files])
         for file in request.files:
             path = PurePosixPath(file.filename)
             if not path.is_absolute() or ".." in path.parts or "\0" in file.filename:

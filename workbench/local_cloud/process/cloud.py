@@ -70,6 +70,7 @@ from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.grpc_server import RpcServer
 from workbench.local_cloud.server.http_routes import on_full_disk
 from workbench.local_cloud.server.signed_links import Links
+from workbench.local_cloud.store.arrivals import Arrivals
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.damage import DATABASE
 from workbench.local_cloud.store.database import Database
@@ -120,10 +121,11 @@ class LocalCloud:
         objects = Objects(database)
         content = ContentStore(_directory(state / "content"))
         self._stack.callback(content.close)
+        arrivals = Arrivals(content)
         committed = CommittedVolumes(database)
         links = Links(credentials.signing_key.encode(), self._http_url)
         blobs = BlobRoutes(database, content, links, tmp=_directory(run / "blobs"))
-        blocks = VolumeRoutes(content, links)
+        blocks = VolumeRoutes(content, arrivals, links)
         why = without_overlay or overlay_mounts.why_unusable(run)
         _log.info("cloud.volumes", mounted_by="copies" if why else "overlay", why=why)
         copies = WorkingCopies(
@@ -142,7 +144,7 @@ class LocalCloud:
         self._logs = AppLogs(database)
         snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
         secrets = SecretRpcs(database, objects)
-        file_mounts = MountRpcs(database, content, blobs)
+        file_mounts = MountRpcs(database, content, arrivals, blobs)
         self._layers = Layers(_directory(state / "rootfs", mode=0o711))
         self._sandboxes = Sandboxes(
             self._engine,
@@ -188,7 +190,7 @@ class LocalCloud:
             ),
         )
         ephemeral = Ephemeral(database)
-        self._volumes = VolumeRpcs(objects, ephemeral, committed, content, blocks, mounts_of=mounts.of_task)
+        self._volumes = VolumeRpcs(objects, ephemeral, committed, content, arrivals, blocks, mounts_of=mounts.of_task)
         self._dicts = DictRpcs(database, objects, ephemeral, Dicts(database, objects, now=clocks.whole.time))
         self._queues = QueueRpcs(database, objects, ephemeral, Queues(database, objects, now=clocks.whole.time))
         history = HistoryRoutes(

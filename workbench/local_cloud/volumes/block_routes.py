@@ -1,6 +1,5 @@
 """Upload and download of volume blocks (8 MiB pieces of files) over HTTP by signed links, from and to the store."""
 
-import asyncio
 import hashlib
 
 from starlette.requests import Request
@@ -9,6 +8,7 @@ from starlette.routing import Route
 
 from workbench.local_cloud.server.contents import content_response
 from workbench.local_cloud.server.signed_links import Links
+from workbench.local_cloud.store.arrivals import Arrivals
 from workbench.local_cloud.store.content import ContentStore
 
 BLOCK_BYTES = 8 * 1024 * 1024  # the SDK's block size
@@ -17,8 +17,9 @@ BLOCK_BYTES = 8 * 1024 * 1024  # the SDK's block size
 class VolumeRoutes:
     """Makes the links of blocks, and serves them: PUT of a whole block by its sha256, GET of a range of a content."""
 
-    def __init__(self, content: ContentStore, links: Links) -> None:
+    def __init__(self, content: ContentStore, arrivals: Arrivals, links: Links) -> None:
         self._content = content
+        self._arrivals = arrivals
         self._links = links
         self.routes = [
             Route("/blocks/{sha256}", self._put, methods=["PUT"]),
@@ -50,7 +51,7 @@ class VolumeRoutes:
                 return PlainTextResponse(f"a block is at most {BLOCK_BYTES} bytes (8 MiB), this one is longer", 413)
         if hashlib.sha256(data).hexdigest() != sha256:
             return PlainTextResponse(f"the bytes do not have the block's sha256 {sha256}: send the block again", 400)
-        await asyncio.to_thread(self._content.add_bytes, bytes(data))
+        await self._arrivals.add(sha256, bytes(data))
         return PlainTextResponse(sha256)
 
     async def _get(self, request: Request) -> Response:

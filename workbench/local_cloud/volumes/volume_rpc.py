@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ from modal_proto import api_pb2
 from workbench.local_cloud.base.errors import failed_precondition, invalid
 from workbench.local_cloud.server.callers import caller
 from workbench.local_cloud.server.unsupported import refuse_options
-from workbench.local_cloud.store.content import EMPTY_SHA256, ContentStore
+from workbench.local_cloud.store.arrivals import Arrivals
+from workbench.local_cloud.store.content import EMPTY_SHA256, Batch, ContentStore
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.names import Objects
 from workbench.local_cloud.volumes.block_routes import BLOCK_BYTES, VolumeRoutes
@@ -46,6 +47,7 @@ class VolumeRpcs:
         ephemeral: Ephemeral,
         committed: CommittedVolumes,
         content: ContentStore,
+        arrivals: Arrivals,
         routes: VolumeRoutes,
         *,
         mounts_of: Callable[[str], Mounts],
@@ -54,6 +56,7 @@ class VolumeRpcs:
         self._ephemeral = ephemeral
         self._committed = committed
         self._content = content
+        self._arrivals = arrivals
         self._routes = routes
         self._files = VolumeFiles(committed)
         self._mounts_of = mounts_of
@@ -201,7 +204,7 @@ class VolumeRpcs:
                 )
             for block_index, block in enumerate(file.blocks):
                 sha256 = _hash(block.contents_sha256)
-                if sha256 == EMPTY_SHA256 or sha256 in asked or self._content.has(sha256):
+                if sha256 == EMPTY_SHA256 or sha256 in asked or self._arrivals.has(sha256):
                     continue
                 asked.add(sha256)
                 response.missing_blocks.add(
@@ -209,37 +212,47 @@ class VolumeRpcs:
                 )
         if response.missing_blocks:
             return response
+        contents = await asyncio.to_thread(self._kept, request.files)
         entries = [
             Entry(
                 clean(file.path),
                 "file",
                 (file.mode or 0o644) & 0o777,
                 size=file.size,
-                sha256=await asyncio.to_thread(self._join, file),
+                sha256=sha256,
                 mtime=time.time(),
             )
-            for file in request.files
+            for file, sha256 in zip(request.files, contents, strict=True)
         ]
         self._files.put(request.volume_id, entries, overwrite=not request.disallow_overwrite_existing_files)
         return response
 
-    def _join(self, file: api_pb2.VolumePutFiles2Request.File) -> str:
-        """Store a file's content, joined from its blocks, and return its sha256. Clients cut zeros at a block's end."""
+    def _kept(self, files: Sequence[api_pb2.VolumePutFiles2Request.File]) -> list[str]:
+        """Keep the contents of files, whose blocks have arrived, and return the sha256 of each."""
+        self._arrivals.keep(_hash(block.contents_sha256) for file in files for block in file.blocks)
+        with self._content.batch() as batch:
+            return [self._joined(file, batch) for file in files]
+
+    def _joined(self, file: api_pb2.VolumePutFiles2Request.File, batch: Batch) -> str:
+        """Add a file's content, joined from its blocks, and return its sha256. Clients cut zeros at a block's end."""
         lengths = [min(BLOCK_BYTES, file.size - start) for start in range(0, file.size, BLOCK_BYTES)]
+        hashes = [_hash(block.contents_sha256) for block in file.blocks]
+        if len(hashes) == 1 and hashes[0] != EMPTY_SHA256 and self._content.size(hashes[0]) == file.size:
+            return hashes[0]  # the block is the file
 
         def chunks() -> Iterator[bytes]:
-            for block, length in zip(file.blocks, lengths, strict=True):
-                sha256 = _hash(block.contents_sha256)
+            for sha256, length in zip(hashes, lengths, strict=True):
                 data = b"" if sha256 == EMPTY_SHA256 else self._content.read(sha256)
                 if len(data) > length:
                     raise invalid(f"A block of '{file.path[:200]}' has {len(data)} bytes, its place only {length}.")
                 yield data.ljust(length, b"\0")
 
-        return self._content.add_chunks(chunks())
+        return batch.add_chunks(chunks()).sha256
 
     async def VolumePutFiles(self, request: api_pb2.VolumePutFilesRequest, context: Any) -> empty_pb2.Empty:
         """Put files of a version 1 volume, whose contents were uploaded by sha256 before."""
         entries = []
+        await asyncio.to_thread(self._arrivals.keep, [file.sha256_hex for file in request.files])
         for file in request.files:
             sha256 = _hash_text(file.sha256_hex)
             if not self._content.has(sha256):

@@ -47,7 +47,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mounts(service: Service) -> MountRpcs:
-    return MountRpcs(service.database, None, None)  # type: ignore[arg-type]  # no file of these mounts is stored
+    return MountRpcs(service.database, None, None, None)  # type: ignore[arg-type]  # no file of these mounts is stored
 
 
 async def mount(mounts: MountRpcs, name: str) -> str:

@@ -12,6 +12,7 @@ from workbench.local_cloud.mounts.blob_routes import BlobRoutes
 from workbench.local_cloud.mounts.mount_rpc import MountRpcs
 from workbench.local_cloud.sandboxes.router_url import Url
 from workbench.local_cloud.server.signed_links import Links
+from workbench.local_cloud.store.arrivals import Arrivals
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.database import Database
 
@@ -25,6 +26,7 @@ def mounts(tmp_path: Path) -> Iterator[MountRpcs]:
     yield MountRpcs(
         database,
         content,
+        Arrivals(content),
         BlobRoutes(database, content, Links(b"a key of thirty-two bytes, or more", Url()), tmp=tmp_path),
     )
     database.close()

@@ -11,6 +11,7 @@ from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.sandboxes.router_url import Url
 from workbench.local_cloud.server.signed_links import Links
+from workbench.local_cloud.store.arrivals import Arrivals
 from workbench.local_cloud.store.ephemeral import SILENCE_S, Ephemeral
 from workbench.local_cloud.store.names import Objects
 from workbench.local_cloud.volumes.block_routes import VolumeRoutes
@@ -21,12 +22,14 @@ async def test_only_an_ephemeral_volume_without_a_sign_of_life_is_dropped(servic
     now = 1000.0
     objects = Objects(service.database)
     links = Links(Credentials.new().signing_key.encode(), Url())
+    arrivals = Arrivals(service.content)
     rpcs = VolumeRpcs(
         objects,
         Ephemeral(service.database, now=lambda: now),
         service.committed,
         service.content,
-        VolumeRoutes(service.content, links),
+        arrivals,
+        VolumeRoutes(service.content, arrivals, links),
         mounts_of=lambda _: Mounts(),
     )
 
