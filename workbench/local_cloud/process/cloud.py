@@ -73,7 +73,7 @@ from workbench.local_cloud.server.signed_links import Links
 from workbench.local_cloud.store.arrivals import Arrivals
 from workbench.local_cloud.store.content import ContentStore
 from workbench.local_cloud.store.damage import DATABASE
-from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.database import KEPT_LOG_BYTES, Database
 from workbench.local_cloud.store.disk_reserve import require_room
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.names import Objects
@@ -96,7 +96,6 @@ _log = structlog.get_logger(__name__)
 APP_SILENCE_S = 60.0  # an ephemeral app whose client has sent no heartbeat for so long is stopped
 _CLEAN_UP_S = 5.0
 _LOG_LOOK_S = 1.0
-_LONG_LOG_BYTES = 4 * 1024 * 1024
 _STOP_S = 5.0
 
 
@@ -386,7 +385,7 @@ class LocalCloud:
         while True:
             await asyncio.sleep(_LOG_LOOK_S)
             try:
-                if self._database.log_bytes > _LONG_LOG_BYTES:
+                if self._database.log_bytes > KEPT_LOG_BYTES:
                     await asyncio.to_thread(self._database.checkpoint)
             except Exception as error:  # noqa: BLE001  # the next attempt, or the longest log, does it
                 _log.error("cloud.checkpoint_failed", exc_info=error)

@@ -20,6 +20,7 @@ SCHEMA_VERSION = 5
 # A commit that makes the log (WAL) this long moves it into the database itself, and waits for the disk in doing so. It
 # is for logs that nobody calls `checkpoint` for, or that grow while that works.
 _LONGEST_LOG_PAGES = 16_000
+KEPT_LOG_BYTES = 4 * 1024 * 1024  # to which a longer log is cut when it is written from its beginning again
 _READABLE = (0, 4, SCHEMA_VERSION)  # 0: a new file; 4: the same tables, but each content was a file of its own
 
 
@@ -54,6 +55,7 @@ class Database:
                 "foreign_keys=ON",
                 "busy_timeout=5000",
                 f"wal_autocheckpoint={_LONGEST_LOG_PAGES}",
+                f"journal_size_limit={KEPT_LOG_BYTES}",
             ):
                 self._connection.execute(f"PRAGMA {pragma}")
             (found,) = self._connection.execute("PRAGMA user_version").fetchone()
@@ -141,7 +143,7 @@ class Database:
 
     @property
     def log_bytes(self) -> int:
-        """The length of the log, which `checkpoint` may be called for."""
+        """The length of the log: above `KEPT_LOG_BYTES`, `checkpoint` shortens it."""
         return self._log.stat().st_size if self._path is not None and self._log.exists() else 0
 
     def checkpoint(self) -> None:
