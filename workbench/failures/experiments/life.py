@@ -129,20 +129,34 @@ def _every_line_once(seen: Outcome) -> str | None:
 
 
 def _deployed_meanwhile(side: Side, project: Project) -> Outcome:
-    """The app is deployed again while a job runs, and then the page that shows the job is loaded again."""
+    """The app is deployed again while a job runs, and then the page that shows the job is loaded again.
+
+    The job must last longer than the deployment, and end within the time that the old container then has. How long a
+    deployment takes is known from the last one, which may have built images: a job that was too short is tried again.
+    """
+    outcome, meanwhile = _deployed_during(side, project, min(4 + 2 * side.deployed_in_s, _LONGEST_S))
+    if not meanwhile:
+        outcome, _ = _deployed_during(side, Project.new(), side.deployed_in_s + min(4 + side.deployed_in_s, _LEFT_S))
+    return outcome
+
+
+def _deployed_during(side: Side, project: Project, lasts_s: float) -> tuple[Outcome, bool]:
+    lines = int(lasts_s / _LINE_S)
     known: SimpleQueue[str] = SimpleQueue()
     with ThreadPoolExecutor(1) as pool:
-        lines = min(40 + int(20 * side.deployed_in_s), _MOST_LINES)  # the job lasts longer than a deployment
-        code = f"import time\nfor n in range({lines}): print(n, flush=True); time.sleep(0.1)\n"
+        code = f"import time\nfor n in range({lines}): print(n, flush=True); time.sleep({_LINE_S})\n"
         first = pool.submit(side.run, project, code, reading=Reading(on_run=known.put))
         run_id = known.get(timeout=PATIENCE_S)
         side.deploy(lambda line: None)
         meanwhile = not first.done()
         again = side.loaded_again(run_id)
-        return Outcome((again, first.result()), {"lines": lines}, {"it was deployed while the job ran": int(meanwhile)})
+        fired = {"it was deployed while the job ran": int(meanwhile)}
+        return Outcome((again, first.result()), {"lines": lines}, fired), meanwhile
 
 
-_MOST_LINES = 220  # 0.1 s each, so that it ends within the time that the old container has
+_LINE_S = 0.1
+_LONGEST_S = 22.0
+_LEFT_S = 12.0  # the old container lets its runs go on for twenty
 
 
 def _page_is_empty(seen: Outcome) -> str | None:
