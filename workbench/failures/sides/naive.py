@@ -57,8 +57,9 @@ class Naive(Side):
         self._deploy(self.secret, on_line)
 
     def take(self, deployed_in_s: float) -> None:
-        """Its secret is kept beside it."""
+        """Its secret is kept beside it; what its sandboxes take for the model's service must stand, too."""
         self.target.point_sdk()
+        self._model_url = self._url_of_model() if self.has_claude else ""
         self.secret = str(private_files.read(self._kept).get("secret", ""))
         self.deployed_in_s = deployed_in_s
         self.locate()
@@ -103,6 +104,9 @@ class Naive(Side):
         env = {**os.environ, **self.target.env, "MODEL_APP_NAME": MODEL_APP, "SHOWN_KEY": CANARY}
         env |= {"MODEL_KEY": service.key, "MODEL_URL": service.url}
         modal_command.follow(["deploy", str(MODEL_FILE)], env, timeout_s=deployment.DEPLOY_TIMEOUT_S, on_line=on_line)
+        return self._url_of_model()
+
+    def _url_of_model(self) -> str:
         return str(modal.Function.from_name(MODEL_APP, "model").get_web_url())
 
     def request(self, project: Project, code: str, timeout_s: int | None) -> dict[str, Any]:
