@@ -30,7 +30,8 @@ from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.images import Image
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import Layers, Root, order_descriptor
-from workbench.local_cloud.rootfs.mounting import Places, Word, environment, started
+from workbench.local_cloud.rootfs.mounting import Places, Word, environment
+from workbench.local_cloud.rootfs.starting import started
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"

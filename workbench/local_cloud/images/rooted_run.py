@@ -13,10 +13,11 @@ from workbench.local_cloud.images import build_sandbox, layouts
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
 from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run, RunMount
 from workbench.local_cloud.images.run_mounts import TMPFS
-from workbench.local_cloud.rootfs.host_python import mount_host_python, started_by_host_python, without_libraries
+from workbench.local_cloud.rootfs.host_python import started_by_host_python, without_libraries
 from workbench.local_cloud.rootfs.ids import ids
 from workbench.local_cloud.rootfs.layers import Root, order_descriptor
-from workbench.local_cloud.rootfs.mounting import Places, Word, started
+from workbench.local_cloud.rootfs.mounting import Places, Word
+from workbench.local_cloud.rootfs.starting import started
 
 _TOOLS = "/__modal/tools"
 _AS_USER = "/__modal/as_user.py"
@@ -65,7 +66,6 @@ class RunStep:
                 argv += ["--perms", "0555", "--ro-bind-data", data(step.script.encode()), places.file(SCRIPT)]
             if step.user:
                 argv += ["--perms", "0444", "--ro-bind-data", data(_GUEST_AGENT.read_bytes()), places.file(_AS_USER)]
-                argv += mount_host_python(places)
                 env, later = without_libraries(env)
                 words = [*started_by_host_python(), _AS_USER, "as", step.user, *later, "--", *words]
             argv += ["--chdir", places.directory(step.workdir), "--", *words]

@@ -2,17 +2,13 @@
 
 import marshal
 import os
-import posixpath
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError, bubblewrap
-from workbench.local_cloud.base.system_root import system_python
+from workbench.local_cloud.base.bubblewrap import bubblewrap
 from workbench.local_cloud.rootfs import launcher
-from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
-from workbench.local_cloud.rootfs.layers import Root, order_descriptor
+from workbench.local_cloud.rootfs.ids import ids
+from workbench.local_cloud.rootfs.layers import Root
 
 # What `useradd`, `su`, `apt-get install` and servers need, each tried alone. None of them reaches out of the namespace;
 # without SYS_PTRACE no program inside can read process 1.
@@ -98,67 +94,6 @@ def isolated(places: Places, *, hostname: str) -> list[Word]:
     for capability in CAPABILITIES:
         argv += ["--cap-add", f"CAP_{capability}"]
     return argv
-
-
-def _with_mount_points(root: Root, places: Places) -> Root:
-    """Return a root with one more layer at the bottom, on which everything that is mounted finds its place.
-
-    So nothing is left of the places in what is written to the root, where the launcher would have to make them. The
-    layer goes with the root.
-    """
-    points = root.store / Path(root.upper).parent / "points"
-    kinds = {f"/{name}": "directory" for name in launcher.OWN}
-    for path, kind, _ in places.found:
-        path = posixpath.normpath(f"/{path.lstrip('/')}")
-        kinds[f"/{launcher.HIDDEN}" if path.startswith(f"/{launcher.HIDDEN}/") else path] = kind
-    kinds[f"/{launcher.HIDDEN}"] = "directory"
-    for path, kind in kinds.items():
-        with suppress(OSError):  # what cannot be made here is refused by the launcher, with the reason
-            _make(points, [part for part in path.split("/") if part], is_file=kind != "directory")
-    give_to_root_inside(points)
-    return replace(root, lower=(*root.lower, f"{Path(root.upper).parent}/points"))
-
-
-def _make(here: Path, parts: Sequence[str], *, is_file: bool) -> None:
-    """Make a directory or an empty file below a directory, whatever the umask is."""
-    for number, part in enumerate(["", *parts]):
-        here = here / part
-        if here.exists():
-            continue
-        if is_file and number == len(parts):
-            here.touch()
-            here.chmod(0o644)
-        else:
-            here.mkdir()
-            here.chmod(0o755)
-
-
-@contextmanager
-def started(
-    root: Root, places: Places, words: Sequence[Word], *, env: Mapping[str, str], seccomp: bytes, owner: int
-) -> Iterator[tuple[list[str], list[int]]]:
-    """Give the argv and the descriptors that start a program on a root, with this machine's network.
-
-    The argv must be started with an empty environment: it begins outside, and `env`, the program's own, may come from
-    the image, which could choose what the host's loader loads. `words` are bubblewrap's further options and, after
-    "--", the program; `places` those that they count; `seccomp` is the filter, and `owner` the user that owns the
-    namespace when the cloud is root. Raises IsolationUnavailableError.
-    """
-    python = system_python()
-    if python is None:
-        raise IsolationUnavailableError("There is no python3 below /usr. Run: sudo apt-get install -y python3")
-    descriptors = [order_descriptor(seccomp), order_descriptor(environment(env))]
-    try:
-        argv = [*isolated(places, hostname="modal"), "--die-with-parent"]
-        argv += ["--args", str(descriptors[1]), "--seccomp", str(descriptors[0]), "--bind", MERGED, "/"]
-        argv += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", *words]
-        root = _with_mount_points(root, places)
-        content = order(root, places, argv, owner=owner, processes=MAX_PROCESSES)
-        descriptors.append(order_descriptor(content))
-        yield [python, "-I", "-S", launcher.__file__, str(descriptors[2])], descriptors
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
 
 
 def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int) -> bytes:

@@ -7,11 +7,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import modal
 import pytest
 
+from tests.support import started_attempts
 from tests.support.ordinary_user import run_as_ordinary_user
 from tests.support.rooted_attempts import ATTEMPTS, SPARED, program
 from tests.support.sandboxes import run
+from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run
+from workbench.local_cloud.images.rooted_run import RunStep
+from workbench.local_cloud.process.state_directory import Running
+from workbench.local_cloud.rootfs.layers import Layers
+from workbench.local_cloud.sandboxes.engine.isolation import seccomp_program
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
 
 CAP_SYS_RESOURCE = 24
@@ -42,6 +49,36 @@ async def test_it_holds(rooted: Sandbox, host: list[str], name: str) -> None:
     died = status.signal is not None
     assert out.startswith("held") or (died and "ESCAPED" not in out), (status, out, err)
     assert (await run(rooted, "echo", "on"))[1] == "on\n"  # process 1 has taken no harm
+
+
+@pytest.mark.timeout(300)
+async def test_it_holds_in_a_run_step(layers: Layers, base: str, host: list[str]) -> None:
+    """A RUN step has the same root file system, and this machine's network."""
+    printed: list[str] = []
+    run_step = RunStep(seccomp=seccomp_program(rooted=True), log=lambda text, fd: printed.append(text))
+    script = f"#!/usr/bin/python3\n{started_attempts.program(host)}"
+    step = Run((SCRIPT,), "attempts", (("PATH", "/usr/bin:/bin"),), "/", "", script)
+    async with layers.root([base]) as root:
+        await run_step.run(step, ImageConfig(layers=(base,)), root, {}, {})
+    escaped, made = started_attempts.escaped(printed)
+    assert (escaped, made) == ({}, len(started_attempts.ATTEMPTS))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a RUN step shows it for an ordinary user")
+@pytest.mark.timeout(300)
+def test_it_holds_in_a_function_s_container(cloud: Running, host: list[str]) -> None:
+    """So does a function on such an image, also one that runs while an image is built."""
+    app = modal.App(image=modal.Image.debian_slim().run_commands("echo piped | cat > /piped"))
+
+    def attempts(text: str) -> list[str]:
+        import subprocess
+
+        return subprocess.run(["python3"], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    function = app.function(serialized=True, timeout=200)(attempts)
+    with app.run():
+        escaped, made = started_attempts.escaped(function.remote(started_attempts.program(host)))
+    assert (escaped, made) == ({}, len(started_attempts.ATTEMPTS))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
