@@ -1,4 +1,4 @@
-"""The whole of the sandboxes' tests without root's powers on the host's side."""
+"""The whole of the sandboxes' and the mounts' tests without root's powers on the host's side."""
 
 import os
 
@@ -12,3 +12,9 @@ from tests.support.ordinary_user import run_as_ordinary_user
 def test_every_promise_of_a_sandbox_holds_for_an_ordinary_user_too() -> None:
     tests = ("tests/quick/local_cloud/sandboxes", "tests/standard/local_cloud/sandboxes/test_escapes.py")
     assert run_as_ordinary_user(*tests, timeout_s=580) > 250
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
+@pytest.mark.timeout(600)
+def test_every_promise_of_a_mount_holds_for_an_ordinary_user_s_overlays_too() -> None:
+    assert run_as_ordinary_user("tests/quick/local_cloud/volumes", timeout_s=580) > 130
