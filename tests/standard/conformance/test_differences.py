@@ -47,6 +47,11 @@ def test_the_kernel_is_gvisors(sandbox: modal.Sandbox) -> None:
 
 
 @differs
+def test_a_directory_of_the_image_is_renamed_in_one_step(sandbox: modal.Sandbox) -> None:
+    assert sandbox.exec("python3", "-c", "import os; os.rename('/usr/share/doc', '/usr/share/moved')").wait() == 0
+
+
+@differs
 def test_a_program_connects_without_a_proxy(sandbox: modal.Sandbox) -> None:
     """Here the only way out is the HTTP proxy that the environment names, which most tools follow."""
     with socket.create_server((REACHABLE, 0)) as server:
