@@ -58,7 +58,7 @@ async def held(key: str, make: Make) -> Path | None:
 
     None where none can be kept. Raises what `make` raises, LayerError, OSError.
     """
-    name = f"{key}-{hashlib.sha256(json.dumps(ids().as_json()).encode()).hexdigest()[:8]}"
+    name = f"{key}-{hashlib.sha256(json.dumps([ids().uid, ids().gid]).encode()).hexdigest()[:8]}"
     path = directory() / LAYERS / name
     if path in _held and path.is_dir():
         return path
