@@ -46,9 +46,9 @@ OFF: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "sandbox-hears-its-run": (
-        (_FLEET, "if not ready or not os.read(0, 4096):", "if ready and not os.read(0, 4096):"),
-        ("runs/sweeper.py", "await self._sweep_runs()", "0"),
-        ("runs/sweeper.py", "await self._sweep_sandboxes()", "0"),
+        (_FLEET, 'timeout "$patience" head -c 1', "head -c 1"),
+        ("runs/sweeper.py", "await self._sweep_runs(look)", "0"),
+        ("runs/sweeper.py", "await self._sweep_sandboxes(look)", "0"),
     ),
     "one-key-one-run": ((_WEB, 'return f"given/{given}"', 'return f"given/{given}/{secrets.token_hex(8)}"'),),
     "exit-code-seen": (
@@ -164,7 +164,7 @@ OFF: dict[str, tuple[Edit, ...]] = {
     "broken-calls-end-the-run": ((_VERDICT, "_UNPARSED in given and self.failure is None", "False"),),
     "denials-seen": ((_VERDICT, "if self._denied:", "if False:"),),
     "stdin-closed": (  # of what is not the CLI, which would not work without it
-        (_SANDBOX, "process.stdin.write_eof()  #", '"PYTHONPATH" in (env or {}) or process.stdin.write_eof()  #'),
+        (_SANDBOX, "process.stdin.write_eof()", '"PYTHONPATH" in (env or {}) or process.stdin.write_eof()'),
     ),
     "overlap-of-secrets": (
         ("endpoint_settings.py", "(self.secret, self.secret_previous) if secret]", "(self.secret,) if secret]"),

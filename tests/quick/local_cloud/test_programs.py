@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cutting_off import DEADLINE_S, cut_off_at_many_moments, nothing_is_left
 from workbench.local_cloud.base.programs import Program
+from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.build_sandbox import BuildSandbox
 
 
@@ -22,7 +23,8 @@ async def test_a_build_step_that_is_cut_off_leaves_nothing_whenever_that_is(tmp_
         scratch.mkdir()
         try:
             sandbox = BuildSandbox(scratch, env={}, workdir="/", writes=(), log=lambda line, fd: None)
-            sandbox.image.mkdir()
+            for name, path in layouts.ENVIRONMENTS.items():
+                layouts.below(sandbox.image / name, path).mkdir(parents=True)
             await sandbox.run(["/bin/sh", "-c", "yes & sleep 1000"])
         finally:
             shutil.rmtree(scratch)

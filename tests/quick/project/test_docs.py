@@ -163,7 +163,7 @@ def pytest_options() -> set[str]:
 
 # What pages call the objects that they speak of, and options of other programs that they name.
 CALLED = {"wb": Workbench, "run": Run}
-OF_OTHERS = {"--privileged", *pytest_options()}
+OF_OTHERS = {"--privileged", "--mount", *pytest_options()}
 
 
 def check_names(text: str, inline: list[str]) -> None:
