@@ -110,7 +110,9 @@ async def image(layers: Layers) -> AsyncIterator[MakeLayer]:
 async def rooted(engine: Engine, workspace: Path, base: str, layers: Layers) -> AsyncIterator[Sandbox]:
     """A sandbox whose root file system is this machine's base, which lies elsewhere than in the store."""
     root = layers.open_on([str(layers.store / layers.path(base))])
-    yield await engine.create(spec_on(root, workspace))
+    sandbox = await engine.create(spec_on(root, workspace))
+    yield sandbox
+    await engine.discard(sandbox)
     await layers.close(root)
 
 

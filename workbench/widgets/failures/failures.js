@@ -30,11 +30,13 @@ export default widget("failures", {
     const whose = needs(element("select", "wb-field wb-whose", "", { "aria-label": "Whose clock" }));
     whose.append(element("option", "", visible(model.get("app")), { value: "app" }), element("option", "", "the whole cloud", { value: "whole" }));
     const whole = () => whose.value === "whole";
-    control.append(element("span", "wb-quiet", "clock of"), whose, clock, element("span", "wb-quiet", "advance"));
+    const moves = element("span", "wb-together");
+    moves.append(element("span", "wb-quiet", "advance"));
+    control.append(element("span", "wb-quiet", "clock of"), whose, clock, moves);
     for (const [word, seconds] of AHEAD) {
-      control.append(needs(button(word, `Move this clock ahead by ${word}`, () => model.send({ type: "advance", seconds, whole: whole() }), "wb-advance")));
+      moves.append(needs(button(word, `Move this clock ahead by ${word}`, () => model.send({ type: "advance", seconds, whole: whole() }), "wb-advance")));
     }
-    control.append(needs(button("set back", "Take back all by which this clock was moved", () => model.send({ type: "set-back", whole: whole() }), "wb-set-back")));
+    moves.append(needs(button("set back", "Take back all by which this clock was moved", () => model.send({ type: "set-back", whole: whole() }), "wb-set-back")));
     const rules = element("div", "wb-rules");
     const two = element("div", "wb-two");
     const list = element("div", "wb-modes", "", { role: "listbox", "aria-label": "Failure modes" });
