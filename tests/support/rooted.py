@@ -39,7 +39,8 @@ def store() -> Iterator[Path]:
     path.chmod(0o711)
     layers = Layers(path / "rootfs")
     yield layers.store
-    asyncio.run(layers.remove(["layers", "live"]))
+    left = [f"{place}/{one.name}" for place in ("layers", "live") for one in (layers.store / place).iterdir()]
+    asyncio.run(layers.remove(left))
     shutil.rmtree(path)
 
 

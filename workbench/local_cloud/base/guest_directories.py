@@ -162,6 +162,17 @@ def remove_tree(root: Path) -> None:
         root.rmdir()
 
 
+def remove_at_once(root: Path, aside: Path) -> None:
+    """Remove a tree whose name is gone before any of its files, so that nobody finds a part of it. Raises OSError.
+
+    `aside` is a directory on the same disk, in which a kill may leave the tree. Idempotent.
+    """
+    place = aside / f"removed-{uuid.uuid4().hex}"
+    with suppress(FileNotFoundError):
+        root.rename(place)
+        remove_tree(place)
+
+
 def _dissolve(top: int, name: str) -> None:
     """Remove one name of `top`; directories below it move up into `top`, so that no depth can exhaust anything."""
     if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.guest_directories import remove_at_once, remove_tree
 from workbench.local_cloud.images.build_logs import BuildLog
 from workbench.local_cloud.images.plans import ImageConfig
 from workbench.local_cloud.rootfs import kept_bases
 from workbench.local_cloud.store.database import Database
 
-ROOTFS, LAYERS, BLOBS, IMAGES = "rootfs", "layers", "blobs", "images"
+ROOTFS, LAYERS, LIVE, BLOBS, IMAGES = "rootfs", "layers", "live", "blobs", "images"
 _IMAGE_ID = re.compile(rb"im-[A-Za-z0-9]{22}")
 _BASE = "The base is "
 _SHARED = "this machine's system, shared"
@@ -102,12 +102,15 @@ def collect(state: Path, database: Database) -> tuple[int, int]:
     directories = {str(row["directory"]) for row in built if row["directory"]}
     unused = [path for path in _entries(state / ROOTFS / LAYERS) if path.name not in kept]
     unused += [path for path in _entries(state / IMAGES) if path.name not in directories]
-    unused += _entries(state / ROOTFS / "live")
+    unused += _entries(state / ROOTFS / LIVE)
     unused += [path for path in _entries(state / ROOTFS / BLOBS) if path.name != "tmp"]  # a pull asks for them again
     size = 0
     for path in unused:
         size += tree_bytes(path)
-        remove_tree(path)
+        if path.parent.name == LAYERS:
+            remove_at_once(path, state / ROOTFS / LIVE)
+        else:
+            remove_tree(path)
     return len(unused), size
 
 

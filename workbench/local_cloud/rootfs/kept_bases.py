@@ -17,9 +17,9 @@ from pathlib import Path
 
 import platformdirs
 
-from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.guest_directories import remove_at_once
 from workbench.local_cloud.rootfs.ids import ids
-from workbench.local_cloud.rootfs.layers import LAYERS, Layers, Root
+from workbench.local_cloud.rootfs.layers import LAYERS, LIVE, Layers, Root
 
 _NAME, _LOCK = "bases", "lock"
 _ASK_AGAIN_S = 0.05
@@ -103,7 +103,7 @@ def prune(*, before: float) -> tuple[int, int]:
                 if os.fstat(own).st_mtime >= before:
                     continue
                 size += sum(os.lstat(f"{here}/{name}").st_size for here, _, names in os.walk(path) for name in names)
-                remove_tree(path)
+                remove_at_once(path, directory() / LIVE)
                 _lock_of(path).unlink()
                 removed += 1
     return removed, size

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.guest_directories import remove_at_once
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.rootfs.ids import NoRangeError, ids
 
@@ -195,12 +195,12 @@ class Layers:
             await asyncio.shield(self.close(root))
 
     async def remove(self, paths: list[str]) -> None:
-        """Remove trees by their paths in the store. Raises LayerError, OSError."""
+        """Remove trees by their paths in the store, each whole or not at all. Raises LayerError, OSError."""
         if os.geteuid() == 0:
             for path in paths:
-                await asyncio.to_thread(remove_tree, self.store / path)
+                await asyncio.to_thread(remove_at_once, self.store / path, self.store / LIVE)
         else:  # their files belong to subordinate ids
-            await self.work("remove", paths=paths)
+            await self.work("remove", paths=paths, aside=LIVE)
 
     async def put(self, root: Root, files: Mapping[str, bytes], *, mode: int) -> None:
         """Write files into a root by their absolute paths. Raises LayerError, OSError."""

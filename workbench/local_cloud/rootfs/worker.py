@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.guest_directories import remove_at_once
 from workbench.local_cloud.registry import unpacking
 from workbench.local_cloud.registry.unpacking import LayerRefusedError, UnpackFailedError
 from workbench.local_cloud.rootfs import joining, launcher
@@ -344,7 +344,7 @@ def _unpack(order: dict[str, Any]) -> dict[str, Any]:
 
 def _remove(order: dict[str, Any]) -> dict[str, Any]:
     for path in order["paths"]:
-        remove_tree(Path(path))
+        remove_at_once(Path(path), Path(order["aside"]))
     return {}
 
 

@@ -17,7 +17,8 @@ from tests.support.sandboxes import DEADLINE_S, run
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import LayerError, Layers, Root
-from workbench.local_cloud.rootfs.mounting import Places, started
+from workbench.local_cloud.rootfs.mounting import Places
+from workbench.local_cloud.rootfs.starting import started
 from workbench.local_cloud.sandboxes.engine.engine import Engine
 from workbench.local_cloud.sandboxes.engine.isolation import FS_TOOLS, seccomp_program
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
