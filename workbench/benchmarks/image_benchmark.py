@@ -57,18 +57,23 @@ def _memory(app: modal.App, own: modal.Image, plain: modal.Image) -> Figure:
 
 
 def _idle_megabytes(app: modal.App, image: modal.Image) -> float:
-    before = {process.pid for process in psutil.process_iter()}
+    before = {process.pid for process in _bubblewraps()}
     sandboxes = [modal.Sandbox.create(app=app, image=image, timeout=600, block_network=True) for _ in range(_IDLE)]
     try:
         time.sleep(0.5)  # until the last one is idle
-        new = [process for process in psutil.process_iter(["name", "ppid"]) if process.pid not in before]
+        new = [process for process in _bubblewraps() if process.pid not in before]
         pids = {process.pid for process in new}
-        tops = [process for process in new if process.info["name"] == "bwrap" and process.info["ppid"] not in pids]
+        tops = [process for process in new if process.info["ppid"] not in pids]
         families = {one for top in tops for one in (top, *top.children(recursive=True))}
         return sum(one.memory_full_info().pss for one in families) / 1e6 / _IDLE
     finally:
         for sandbox in sandboxes:
             sandbox.terminate(wait=True)
+
+
+def _bubblewraps() -> list[psutil.Process]:
+    """Every bubblewrap of this machine; one that starts a root file system was a launcher that had waited for it."""
+    return [process for process in psutil.process_iter(["name", "ppid"]) if process.info["name"] == "bwrap"]
 
 
 def _builds(app: modal.App, repeat: int) -> Iterator[Figure]:
