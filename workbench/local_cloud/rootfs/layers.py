@@ -5,7 +5,6 @@ another name and renamed when it is complete and on the disk: a kill leaves no h
 """
 
 import asyncio
-import ctypes
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.local_cloud.base.disk import sync_all
 from workbench.local_cloud.base.guest_directories import remove_at_once
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.rootfs.ids import NoRangeError, ids
@@ -24,7 +24,6 @@ from workbench.local_cloud.rootfs.ids import NoRangeError, ids
 LAYERS, LIVE = "layers", "live"
 MAX_LAYERS = 100  # of one root: the kernel's limit is 500, and a walk gets slower with each
 _WORK_S = 600.0
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class LayerError(Exception):
@@ -137,7 +136,7 @@ class Layers:
 
     async def keep(self, key: str, root: Root) -> None:
         """Make what was written to a root a layer of this key; the root must not be in use any more."""
-        await asyncio.to_thread(_sync, self.store)
+        await asyncio.to_thread(sync_all, self.store)
         place = f"{LAYERS}/{key}"
         try:
             root.written.rename(self.store / place)
@@ -284,12 +283,3 @@ def _private(path: Path) -> bytes:
 
 def _owner() -> int | None:
     return ids().root if os.geteuid() == 0 else None
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if _LIBC.syncfs(descriptor) != 0:
-            raise OSError(ctypes.get_errno(), "the layer cannot be written to the disk")
-    finally:
-        os.close(descriptor)

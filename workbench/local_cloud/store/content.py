@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from workbench.local_cloud.base.disk import sync
 from workbench.local_cloud.store.disk_reserve import require_room
 from workbench.local_cloud.store.holes import CHUNK_BYTES, copy_with_holes, has_hole, write_all, write_with_holes
 from workbench.local_cloud.store.packs import MAX_CONTENT_BYTES, RECORD_BYTES, Packed, Packs
@@ -199,13 +200,13 @@ class Batch:
         """Wait until everything that was added is on the disk, and make it findable."""
         self._write()
         for name in self._files.values():
-            _sync(name)
+            sync(name)
         for sha256, name in self._files.items():
             final = _name(self._root, sha256)
             Path(final).parent.mkdir(exist_ok=True)
             os.rename(name, final)  # noqa: PTH104  # names as text
         for directory in {str(Path(_name(self._root, sha256)).parent) for sha256 in self._files}:
-            _sync(directory)  # the name must be on the disk before a database row refers to it
+            sync(directory)  # the name must be on the disk before a database row refers to it
         if self._placed:
             self._packs.keep(self._placed)
 
@@ -264,14 +265,6 @@ def _allocated(file: BinaryIO, size: int) -> int:
     if os.fstat(file.fileno()).st_blocks * 512 < size:
         os.fdatasync(file.fileno())
     return os.fstat(file.fileno()).st_blocks * 512
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_chunks(source: BinaryIO, *, max_bytes: int | None = None) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from workbench.local_cloud.base.disk import sync
 from workbench.local_cloud.store.damage import DamagedStateError, StateError, is_damage
 
 SCHEMA_VERSION = 5
@@ -131,9 +132,9 @@ class Database:
         if self._path is None:
             return
         with suppress(FileNotFoundError):  # then all of it was moved
-            _sync(self._log)
+            sync(self._log)
         if not self._named:
-            _sync(self._path.parent)
+            sync(self._path.parent)
             self._named = True
 
     @property
@@ -159,14 +160,6 @@ class Database:
         """Close the file; further calls raise sqlite3.ProgrammingError."""
         with self._lock:
             self._connection.close()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _make(path: Path) -> None:

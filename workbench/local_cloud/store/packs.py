@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import structlog
 
+from workbench.local_cloud.base.disk import sync
 from workbench.local_cloud.store.damage import DamagedStateError, is_damage
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.holes import write_all
@@ -157,9 +158,9 @@ class Packs:
         index = self._opened()
         numbers = {packed.pack for packed in placed}
         for number in numbers:
-            _sync(self._name(number))
+            sync(self._name(number))
         if not numbers <= self._named:
-            _sync(str(self._root))
+            sync(str(self._root))
         with index.transaction(durable=True):
             index.executemany("INSERT OR IGNORE INTO packs VALUES (?)", [(number,) for number in numbers])
             index.executemany(
@@ -315,13 +316,5 @@ def _append(path: str, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         write_all(descriptor, data)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -6,7 +6,6 @@ record is written last, when all that it describes is on the disk. So a stack is
 the volume's history, and the digests are the same; else it is laid out anew.
 """
 
-import ctypes
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any
 
 import structlog
 
+from workbench.local_cloud.base.disk import sync_all
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.store.holes import write_all
 from workbench.local_cloud.volumes.committed import CommittedVolumes
@@ -28,7 +28,6 @@ from workbench.local_cloud.volumes.stacks import TREE, Layer, Place, Stack
 _log = structlog.get_logger(__name__)
 _SUFFIX = ".json"
 _MAX_BYTES = 100_000  # of a record
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class KeptStacks:
@@ -77,7 +76,7 @@ class KeptStacks:
                 return
         commits = self._commits(stack)
         digests = {number: self._digests.get(number) or _digest(self._root / str(number)) for number in _numbers(stack)}
-        _sync_all(self._root)
+        sync_all(self._root)
         record = {
             "place": asdict(stack.place),
             "layers": [[layer.number, layer.head] for layer in stack.layers],
@@ -173,14 +172,3 @@ def _write(path: Path, data: bytes) -> None:
     finally:
         os.close(descriptor)
     made.rename(path)
-
-
-def _sync_all(directory: Path) -> None:
-    """Wait until everything of the file system of a directory is on the disk. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if _libc.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)

@@ -1,13 +1,15 @@
 """Images on a temporary directory, with mounts and secrets that are plain dictionaries."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from modal_proto import api_pb2
 
+from tests.support.registry import Registry, registry
+from tests.support.small_image import small_image
 from workbench.local_cloud.base.host import OWN_PYTHON
 from workbench.local_cloud.images.build_functions import BuildFunctions
 from workbench.local_cloud.images.images import BUILDING, Image, Images
@@ -95,3 +97,11 @@ def layer(*commands: str, base: str = "", mount: str = "", secrets: tuple[str, .
 
 def _no_functions() -> BuildFunctions:
     raise AssertionError("these images call no functions")
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Registry]:
+    """A registry with one small image."""
+    with registry() as served:
+        served.push("small:1", small_image())
+        yield served

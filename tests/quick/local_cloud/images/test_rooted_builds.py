@@ -12,7 +12,7 @@ from modal_proto import api_pb2
 
 from tests.quick.local_cloud.images.conftest import Service
 from tests.support.processes import naming
-from tests.support.registry import Registry, registry
+from tests.support.registry import Registry
 from tests.support.small_image import small_image
 from workbench.local_cloud.base import host
 from workbench.local_cloud.images import downloads
@@ -22,13 +22,6 @@ from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.images import BUILDING, BUILT, FAILED, Image, Images
 from workbench.local_cloud.images.pulls import MIRRORS_VARIABLE
 from workbench.local_cloud.rootfs import layers
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Registry]:
-    with registry() as served:
-        served.push("small:1", small_image())
-        yield served
 
 
 @pytest.fixture

@@ -1,26 +1,17 @@
 """`RUN --mount`: what is mounted is there while the step runs, and in no layer, log or key."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from tests.quick.local_cloud.images.conftest import FROM_PYTHON, Service
 from tests.quick.local_cloud.images.test_rooted_builds import Built, built
-from tests.support.registry import Registry, registry
-from tests.support.small_image import small_image
+from tests.support.registry import Registry
 from workbench.local_cloud.images.images import BUILT, FAILED, Images
 from workbench.local_cloud.rootfs.layers import Layers
 
 MAX_BYTES = 10_000
 SECRET = "open-sesame-and-close"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Registry]:
-    with registry() as served:
-        served.push("small:1", small_image())
-        yield served
 
 
 @pytest.fixture
@@ -51,11 +42,11 @@ async def test_files_of_the_context_a_stage_and_an_image_are_bound(
         f"{small} AS first",
         "RUN mkdir /made && echo of the stage > /made/it",
         small,
-        "WORKDIR /work",
+        "WORKDIR /site",
         "RUN --mount=target=/all --mount=source=a,target=here --mount=type=bind,src=/c,dst=/one cat /all/c here/b /one",
         "RUN --mount=from=first,source=/made,target=/stage cat /stage/it",
         f"RUN --mount=from={served.name('small:1')},target=/image ls /image/bin/sh",
-        "RUN ls -d /all /work/here /one /stage /image 2>&1 | grep -c 'No such file'",
+        "RUN ls -d /all /site/here /one /stage /image 2>&1 | grep -c 'No such file'",
         context_mount_id="mo-1",
     )
     assert made.image.state == BUILT, made.image.failure
