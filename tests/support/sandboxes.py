@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from workbench.local_cloud.process.private_mounts import take_private_mounts
 from workbench.local_cloud.sandboxes.engine.engine import Engine
 from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
@@ -16,6 +17,12 @@ from workbench.local_cloud.sandboxes.engine.spec import BindMount, ExitStatus, S
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import Limits
 
 DEADLINE_S = 60
+
+
+@pytest.fixture(scope="session")
+def without_overlay(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Why this process cannot mount overlays, "" if it can. It has mounts of its own from now on."""
+    return take_private_mounts(tmp_path_factory.mktemp("maps"))
 
 
 @pytest.fixture

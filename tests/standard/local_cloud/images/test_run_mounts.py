@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tests.quick.local_cloud.images.conftest import FROM_PYTHON, Service
-from tests.quick.local_cloud.images.test_rooted_builds import Built, built
+from tests.standard.local_cloud.images.conftest import FROM_PYTHON, Service
+from tests.standard.local_cloud.images.test_rooted_builds import Built, built
 from tests.support.registry import Registry
 from workbench.local_cloud.images.images import BUILT, FAILED, Images
 from workbench.local_cloud.rootfs.layers import Layers

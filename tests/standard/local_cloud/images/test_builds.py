@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.quick.local_cloud.images.conftest import FROM_PYTHON, Service, layer, made
+from tests.standard.local_cloud.images.conftest import FROM_PYTHON, Service, layer, made
 from tests.support.packages import source_archive, wheel
 from tests.support.processes import naming
 from workbench.local_cloud.apps.app_logs import Wanted

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from modal_proto import api_pb2
 
-from tests.quick.local_cloud.images.conftest import Service
+from tests.standard.local_cloud.images.conftest import Service
 from tests.support.processes import naming
 from tests.support.registry import Registry
 from tests.support.small_image import small_image
