@@ -53,9 +53,7 @@ def run_tests(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Run in the order of this seed; else it is a random one, whose seed is printed."
-        ),
+        typer.Option(min=0, help="Run in the order of this seed; else it is a random one, whose seed is printed."),
     ] = None,
 ) -> None:
     """Check prerequisites, then run the tests: every promise once, each notebook and the browser included.

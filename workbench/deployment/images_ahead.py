@@ -6,14 +6,13 @@ calls.
 """
 
 import json
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from workbench.deployment.children import run_to_end
 from workbench.errors import WorkbenchError
 from workbench.local_cloud import ONLY_LOOK
 
@@ -60,43 +59,21 @@ def _asked(
     on_line: Callable[[str], None] = lambda line: None,
 ) -> tuple[ProgramImage, ...]:
     """Run the child to its end, and return the images that it tells of."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "workbench.deployment.program_images", *arguments],
-        env={**env, "NO_COLOR": "1", "TERM": "dumb"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        printed: list[str] = []
-        reader = threading.Thread(target=_follow, args=(process.stderr, printed, on_line), daemon=True)
-        deadline = threading.Timer(timeout_s, process.kill)
-        deadline.daemon = True
-        reader.start()
-        deadline.start()
-        try:
-            found: list[dict[str, Any]] = [json.loads(line) for line in process.stdout]
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            deadline.cancel()
-        reader.join()
-    if code == 0:
+    command = [sys.executable, "-m", "workbench.deployment.program_images", *arguments]
+
+    def said(line: str) -> None:
+        if line:
+            on_line(line)
+
+    done = run_to_end(command, env, timeout_s=timeout_s, on_line=said, answers=True)
+    if done.late:
+        raise _unreadable(arguments, f"it did not end within {timeout_s:g} s")
+    found: list[dict[str, Any]] = [json.loads(line) for line in done.answer.splitlines()]
+    if done.code == 0:
         return tuple(ProgramImage(**one) for one in found)
-    program = arguments[-1]
-    if found and "failed" in found[-1]:
-        raise ProgramUnreadableError(f"the images of {program} cannot be found out: {found[-1]['failed']}")
-    last = printed[-1] if printed else f"it did not end within {timeout_s:g} s" if code < 0 else "it gave no reason"
-    raise ProgramUnreadableError(f"the images of {program} cannot be found out: {last}")
+    last = [line for line in done.lines if line][-1:] or ["it gave no reason"]
+    raise _unreadable(arguments, found[-1].get("failed", last[0]) if found else last[0])
 
 
-def _follow(lines: Any, printed: list[str], on_line: Callable[[str], None]) -> None:
-    for line in lines:
-        if text := line.rstrip():
-            printed.append(text)
-            on_line(text)
+def _unreadable(arguments: Sequence[str], why: str) -> ProgramUnreadableError:
+    return ProgramUnreadableError(f"the images of {arguments[-1]} cannot be found out: {why}")
