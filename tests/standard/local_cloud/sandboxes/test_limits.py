@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -270,7 +272,7 @@ async def test_only_without_groups_a_sandbox_is_nice(
 
 def test_groups_of_a_cloud_that_is_gone_are_removed() -> None:
     found = Cgroups.detect()
-    dead = [place.with_name(f"{cgroups.PREFIX}1-1-1") for place in found.directories]
+    dead = [place.with_name(f"{cgroups.PREFIX}1-cloud1") for place in found.directories]
     for path in dead:
         (path / f"{cgroups.PREFIX}left").mkdir(parents=True)
     cgroups.reap()
@@ -278,6 +280,26 @@ def test_groups_of_a_cloud_that_is_gone_are_removed() -> None:
     assert all(path.exists() for path in found.directories)  # a live one's stay
     found.close()
     assert [path for path in found.directories if path.exists()] == []
+
+
+@pytest.mark.skipif(not GROUPS_WORK, reason="this machine lets us make no control groups")
+@pytest.mark.parametrize("of_its_own", ["--pid --fork --mount-proc", "--pid --fork", "--ipc"])
+def test_a_cloud_that_does_not_see_the_processes_of_another_leaves_its_groups(of_its_own: str) -> None:
+    """Also as after a kill: the lock is what tells, and a group without one is removed from anywhere."""
+    found = Cgroups.detect()
+    code = "from workbench.local_cloud.sandboxes.limits import cgroups; print(cgroups.reap())"
+    elsewhere = ["unshare", *("" if os.geteuid() == 0 else "-Ur").split(), *of_its_own.split(), sys.executable]
+
+    def reaped() -> str:
+        return subprocess.run([*elsewhere, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+    reaped()  # what others may have left
+    assert all(path.exists() for path in found.directories)
+    while found._locks:
+        os.close(found._locks.pop())
+    assert reaped() != "0"
+    assert [path for path in found.directories if path.exists()] == []
+    found.close()
 
 
 async def test_of_a_disk_that_fills_a_part_stays_free_and_who_has_taken_most_ends(

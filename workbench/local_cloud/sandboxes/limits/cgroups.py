@@ -5,9 +5,13 @@ enforces what it can. Groups are made below this process's own group, so that a 
 
 All sandboxes share one parent group, so that the kernel gives them together one share of the CPUs. Without it, a
 hundred programs would get a hundred shares beside the cloud's one, and the cloud would not answer for seconds.
+
+A cloud holds a lock on its parent group for as long as it lives: the groups are those of the whole machine, and a cloud
+need not see the processes of another one, as in a container with process ids of its own.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import signal
@@ -16,16 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from workbench.local_cloud.base.host_processes import start_of
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import Limits
 
 PREFIX = "workbench-"
+_CLOUD = "-cloud"  # in the names of parent groups, after the process id of whoever has made it
 NOTE = "cgroups"  # the file that names this cloud's parent groups, for the janitor
 _ROOT = Path("/sys/fs/cgroup")
 _V1 = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
 _REMOVE_S = 5.0
 _FEW = 16  # processes
+_TRIES = 3  # a cloud that looks for what others have left may take a new group for such
 
 Version = Literal["v2", "v1", "none"]
 
@@ -104,6 +109,7 @@ class Cgroups:
     def __init__(self, version: Version, places: tuple[_Place, ...]) -> None:
         self.version = version
         self._places = places
+        self._locks: list[int] = []
 
     @property
     def directories(self) -> tuple[Path, ...]:
@@ -114,14 +120,13 @@ class Cgroups:
     def detect(cls) -> "Cgroups":
         """Find out by trying which version works, and make the parent group of this process's sandboxes."""
         candidates: tuple[tuple[Version, tuple[_Place, ...]], ...] = (("v2", _own_v2()), ("v1", _own_v1()))
-        for version, owns in candidates:
-            if not owns:
-                continue
-            name = f"{PREFIX}{_identity(os.getpid())}-{secrets.token_hex(3)}"
+        for version, owns in (one for one in candidates if one[1] for _ in range(_TRIES)):
+            name = f"{PREFIX}{os.getpid()}{_CLOUD}{secrets.token_hex(6)}"
             found = cls(version, tuple(_Place(own.controller, own.directory / name) for own in owns))
             try:
                 for place in found._places:
                     place.directory.mkdir()
+                    found._locks.append(_locked(place.directory))
                     if version == "v2":
                         _enable(place.directory.parent, "memory", "pids")
                         _enable(place.directory, "memory", "pids")
@@ -157,34 +162,48 @@ class Cgroups:
         """Kill the processes of all groups of this cloud and remove the groups. Idempotent."""
         for place in self._places:
             _dissolve(place.directory)
+        while self._locks:
+            os.close(self._locks.pop())
 
 
 def reap() -> int:
     """Remove the groups that clouds of this user have left which no longer run; returns how many there were."""
     found = 0
     for own in (*_own_v2(), *_own_v1()):
-        for parent in own.directory.glob(f"{PREFIX}*-*-*"):
-            with contextlib.suppress(OSError, ValueError):  # not one of ours, or removed meanwhile
-                identity = parent.name.removeprefix(PREFIX).rpartition("-")[0]
-                if parent.stat().st_uid == os.geteuid() and identity != _identity(int(identity.partition("-")[0])):
+        for parent in own.directory.glob(f"{PREFIX}*{_CLOUD}*"):
+            with contextlib.suppress(OSError):  # its cloud runs, or it was removed meanwhile
+                if parent.stat().st_uid != os.geteuid():
+                    continue
+                lock = _locked(parent)
+                try:
                     _dissolve(parent)
                     found += 1
+                finally:
+                    os.close(lock)
     return found
 
 
-def _identity(pid: int) -> str:
-    """Return a name of a process that a later process with the same id does not have."""
-    started = start_of(pid)
-    return f"{pid}-gone" if started is None else f"{pid}-{started.rpartition('/')[2]}"
+def _locked(group: Path) -> int:
+    """Lock a group for as long as the descriptor that this returns is open, in this process or in one forked from it.
+
+    Raises OSError when another process has the lock, and when the group is not there any more.
+    """
+    descriptor = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        group.stat()
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _dissolve(parent: Path) -> None:
-    if parent.is_dir():
+    with contextlib.suppress(OSError):
         for child in parent.iterdir():
             if child.is_dir():
                 Group("none", (child,)).remove()
-        with contextlib.suppress(OSError):
-            parent.rmdir()
+        parent.rmdir()
 
 
 def _settings(controller: str, limits: Limits) -> list[tuple[str, str]]:
