@@ -23,7 +23,7 @@ import sys
 
 TYPE_CHECKING = False  # typing itself is a slow import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
@@ -34,6 +34,7 @@ OPEN_TREE_CLONE = 1
 EMPTY_PATH = 4  # MOVE_MOUNT_F_EMPTY_PATH
 AT_FDCWD = -100
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 MAX_DESCRIPTORS = 200  # that go with an order; the kernel passes 253
 MAX_NUMBERS = 64 * 1024  # bytes of the message that tells their numbers
 SIGKILL = 9
@@ -43,7 +44,6 @@ MERGED = f"{PLACE}/root"
 OWN = ("proc", "dev")  # at the top, what bubblewrap mounts there itself: no image's and no host's file
 HIDDEN = "__modal"  # at the top, what is ours alone: process 1 would heed an image's files there
 LOADER_FILES = (b"/etc/ld.so.preload\0", b"/etc/ld.so.cache\0")
-SPARE_PROCESSES = 4096  # of an ordinary user: what else they start while a sandbox runs
 MAX_LINKS = 40
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -62,10 +62,10 @@ def main() -> NoReturn:
             order = marshal.loads(file.read())  # noqa: S302  # ours
         os.chdir(order["store"])  # entered now: inside, the directories above may be out of reach
         as_root = order["owner"] is not None
-        limit(order["processes"], as_root=as_root)
+        spare_nobody()
         lower = [detach(path, as_root=as_root) if path[0] == "/" else path for path in order["lower"]]
         sources = [path if own else detach(path, as_root=as_root) for path, own in order["sources"]]
-        enter(order["ids"], owner=order["owner"])
+        enter(order["ids"], owner=order["owner"], processes=order["processes"])
         merge(lower, order["upper"], order["work"])
         places = Places(MERGED)
         for plain in OWN:
@@ -116,17 +116,8 @@ def received(channel: int) -> int:
     return int(numbers[0])
 
 
-def limit(processes: int, *, as_root: bool) -> None:
-    """Bound the processes of all users inside together, and let no program be spared when memory runs out.
-
-    The kernel counts them for the user outside. Root gives each sandbox one of its own. An ordinary user's own
-    processes count too: they are counted now, and some more are left to them. Raises OSError.
-    """
-    if not as_root:
-        processes += own_threads() + SPARE_PROCESSES
-    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
-    bound = processes if most == resource.RLIM_INFINITY else min(processes, most)
-    resource.setrlimit(resource.RLIMIT_NPROC, (bound, bound))
+def spare_nobody() -> None:
+    """Let no program be spared when memory runs out, if the kernel permits it."""
     try:
         with open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
             file.write(str(max(0, int(file.read()))).encode())  # of root, also the least that programs may choose
@@ -134,38 +125,67 @@ def limit(processes: int, *, as_root: bool) -> None:
         pass
 
 
-def own_threads() -> int:
-    """Return how many threads of this user there are."""
-    found = 0
-    for name in os.listdir("/proc"):
-        try:
-            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
-                found += len(os.listdir(f"/proc/{name}/task"))
-        except OSError:
-            pass
-    return found
-
-
-def enter(ids: dict[str, Any], *, owner: int | None) -> None:
+def enter(ids: dict[str, Any], *, owner: int | None, processes: int | None = None) -> None:
     """Move this process into a user and a mount namespace of its own, in which it is root.
 
     `ids` are rows of (first id inside, first id outside, how many) for "uid" and "gid". `owner` is the unprivileged
     user that owns the namespace when the caller is root; None otherwise, and then the map is written by who listens at
-    `ids["at"]`, or by `newuidmap` if that is empty. Raises LaunchError, OSError.
+    `ids["at"]`, or by `newuidmap` if that is empty. `processes` bounds those of all users inside together.
+
+    The kernel counts the processes of a namespace for the user that has made it, in the namespace where that user is.
+    Outside, that count would be shared: with the same user's other sandboxes, with those of another cloud, with all
+    that an ordinary user runs. So the namespace is made inside of another one, in which there is nothing else.
+
+    Raises LaunchError, OSError.
     """
     parent = os.getppid()
-    ready_read, ready_write = os.pipe()
     this = os.getpid()
-    helper = os.fork()  # it stays outside, with the right to write the map
+
+    def outside() -> None:
+        if owner is None and ids["at"]:
+            ask_for_maps(this, ids["at"])
+        else:
+            write_maps(this, ids, as_root=owner is not None)
+
+    def become_owner() -> None:
+        if owner is not None:
+            os.setgroups([])
+            os.setresgid(owner, owner, owner)
+            os.setresuid(owner, owner, owner)
+
+    if processes is None:
+        unshare(CLONE_NEWUSER | CLONE_NEWNS, write=outside, first=become_owner)
+    else:
+        same = {kind: [(inside, inside, count) for inside, _, count in ids[kind]] for kind in ("uid", "gid")}
+        unshare(CLONE_NEWUSER, write=outside, first=become_owner)
+        become_root()
+        LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # the change of ids has taken it back, and with it the file of the map
+        unshare(
+            CLONE_NEWUSER | CLONE_NEWNS,
+            write=lambda: write_maps(this, same, as_root=True),
+            first=lambda: limit(processes),
+        )
+        LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    become_root()
+    die_with(parent)  # a change of ids has taken it back
+    call("mount", mount(b"none", "/", None, MS_REC | MS_PRIVATE, None))
+    with open("/proc/sys/user/max_user_namespaces", "wb", buffering=0) as file:
+        file.write(b"0")  # no program inside can make another one, and none has the right to raise it again
+
+
+def unshare(kinds: int, *, write: Callable[[], None], first: Callable[[], None]) -> None:
+    """Move this process into new namespaces, of which one is of users, after `first`.
+
+    A child that stays outside writes the map of ids by `write`. Raises LaunchError, OSError.
+    """
+    ready_read, ready_write = os.pipe()
+    helper = os.fork()
     if helper == 0:
         code = 1
         try:
             os.close(ready_write)
             if os.read(ready_read, 1) == b".":
-                if owner is None and ids["at"]:
-                    ask_for_maps(this, ids["at"])
-                else:
-                    write_maps(this, ids, as_root=owner is not None)
+                write()
                 code = 0
         except BaseException as error:  # noqa: BLE001  # a forked child must not return into the caller
             os.write(2, f"{error}\n".encode("utf-8", "replace"))
@@ -173,24 +193,28 @@ def enter(ids: dict[str, Any], *, owner: int | None) -> None:
             os._exit(code)
     os.close(ready_read)
     try:
-        if owner is not None:
-            os.setgroups([])
-            os.setresgid(owner, owner, owner)
-            os.setresuid(owner, owner, owner)
-        call("unshare", LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNS))
+        first()
+        call("unshare", LIBC.unshare(kinds))
         os.write(ready_write, b".")
     finally:
         os.close(ready_write)
         _, status = os.waitpid(helper, 0)
     if status:
         raise LaunchError("the range of user ids cannot be mapped")
+
+
+def become_root() -> None:
+    """Become root of the user namespace that this process is in. Raises OSError."""
     os.setresgid(0, 0, 0)
     os.setgroups([])
     os.setresuid(0, 0, 0)
-    die_with(parent)  # a change of ids has taken it back
-    call("mount", mount(b"none", "/", None, MS_REC | MS_PRIVATE, None))
-    with open("/proc/sys/user/max_user_namespaces", "wb", buffering=0) as file:
-        file.write(b"0")  # no program inside can make another one, and none has the right to raise it again
+
+
+def limit(processes: int) -> None:
+    """Bound the processes of the next user namespace that is made from here. Raises OSError."""
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    bound = processes if most == resource.RLIM_INFINITY else min(processes, most)
+    resource.setrlimit(resource.RLIMIT_NPROC, (bound, bound))
 
 
 def die_with(parent: int) -> None:

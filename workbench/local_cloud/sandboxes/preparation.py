@@ -48,7 +48,7 @@ class Preparation:
         written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
         record.root = await self._open_root(image)
         rooted = record.root is not None
-        # On a root of its own, files belong to the ids of all such roots, and its user bounds its processes alone.
+        # On a root of its own, files belong to the ids of all such roots, and none to its user.
         project = json.dumps(written) if written and not rooted else None
         owner = self._users.take(record.sandbox_id, project)
         uid = ids().root if rooted else owner

@@ -3,8 +3,8 @@
 A project keeps its user id. When all ids of the range are in use, a new project gets that of the project which has run
 nothing for the longest time. Two projects that run never have the same id.
 
-Two clouds on one machine use the same ids, and the kernel counts limits per user for both together, unless each cloud
-is given a range of its own (WORKBENCH_SANDBOX_UIDS).
+Two clouds on one machine use the same ids, unless each is given a range of its own (WORKBENCH_SANDBOX_UIDS). Processes
+are counted for each sandbox alone, see `launcher.enter`; inotify instances, which the kernel counts per user, are not.
 """
 
 import os
