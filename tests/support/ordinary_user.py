@@ -1,15 +1,14 @@
 """Runs tests as an ordinary user where the tests themselves are root: the isolation has other rules then."""
 
 import os
-import pwd
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,22 @@ import pytest
 from tests.support.paths import ROOT
 
 _UID = 65_000
+_WITH_IDS = {
+    "/etc/passwd": f"workbench-tests:x:{_UID}:{_UID}::/nonexistent:/bin/sh",
+    "/etc/subuid": f"{_UID}:500000000:65536",
+    "/etc/subgid": f"{_UID}:500000000:65536",
+}
 
 
 def run_as_ordinary_user(*tests: str, timeout_s: float = 380, with_ids: bool = False) -> int:
     """Run these tests to their end and return how many have passed; fail with what they printed when one does not.
 
-    `with_ids` takes a user of this machine who has subordinate ids. Skips where there is none, and where an ordinary
-    user can start no Python of this version.
+    `with_ids` gives the user subordinate ids, which no other process of this machine sees. Skips where `newuidmap` is
+    not installed, and where an ordinary user can start no Python of this version.
     """
-    uid = _user_with_ids() if with_ids else _UID
-    as_ordinary = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
+    if with_ids and not (shutil.which("newuidmap") and all(Path(path).exists() for path in _WITH_IDS)):
+        pytest.skip("newuidmap is not installed: `apt-get install uidmap`")
+    as_ordinary = ["setpriv", f"--reuid={_UID}", f"--regid={_UID}", "--clear-groups", "--inh-caps=-all"]
     as_ordinary += ["--ambient-caps=-all"]
     if not with_ids:  # a program that is to gain privileges by its setuid bit, as newuidmap, could not
         as_ordinary += ["--bounding-set=-all"]
@@ -44,9 +49,19 @@ def run_as_ordinary_user(*tests: str, timeout_s: float = 380, with_ids: bool = F
         if readable.returncode != 0:
             shutil.copytree(packages, home / "packages")
             packages = home / "packages"
-        subprocess.run(["chown", "-R", f"{uid}:{uid}", str(home)], check=True, timeout=300)
+        subprocess.run(["chown", "-R", f"{_UID}:{_UID}", str(home)], check=True, timeout=300)
         unused = ("-p", "no:cacheprovider", "-p", "no:nbval")
-        command = [*as_ordinary, python, "-m", "pytest", "-q", *unused, "--timeout=60", *tests]
+        command = [
+            *(_giving_ids(home) if with_ids else ()),
+            *as_ordinary,
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            *unused,
+            "--timeout=60",
+            *tests,
+        ]
         env = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(home),
@@ -65,16 +80,15 @@ def run_as_ordinary_user(*tests: str, timeout_s: float = 380, with_ids: bool = F
         shutil.rmtree(home)
 
 
-def _user_with_ids() -> int:
-    if shutil.which("newuidmap") is None:
-        pytest.skip("newuidmap is not installed")
-    for line in Path("/etc/subuid").read_text().splitlines() if Path("/etc/subuid").exists() else ():
-        name, _, count = line.split(":")
-        with suppress(KeyError):
-            user = pwd.getpwnam(name)
-            if user.pw_uid == user.pw_gid >= 1000 and int(count) >= 65_535:
-                return user.pw_uid
-    pytest.skip("no user of this machine has subordinate ids: see `man 5 subuid`")
+def _giving_ids(directory: Path) -> list[str]:
+    """The beginning of a command that sees the tests' user and its subordinate ids in the system's files."""
+    mounts = []
+    for path, line in _WITH_IDS.items():
+        seen = directory / Path(path).name
+        seen.write_text(f"{Path(path).read_text().rstrip()}\n{line}\n".lstrip())
+        seen.chmod(0o644)
+        mounts.append(f"mount --bind {shlex.quote(str(seen))} {path}")
+    return ["unshare", "--mount", "--", "sh", "-ec", f'{"; ".join(mounts)}; exec "$@"', "sh"]
 
 
 def _interpreter(as_ordinary: Sequence[str]) -> str | None:
