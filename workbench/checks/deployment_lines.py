@@ -12,6 +12,7 @@ from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 from workbench.checks.caller import Caller
 from workbench.checks.lines import Verdict, fail, ok, partly, skipped
 from workbench.checks.subject import MARK, SHORT_S, Subject
+from workbench.deployment import app_secrets
 from workbench.deployment import deploy as deployment
 from workbench.deployment.deployments import Deployments
 from workbench.deployment.endpoint import Endpoint
@@ -179,4 +180,4 @@ def remove(subject: Subject, name: str) -> None:
         modal.Secret.objects.delete(secret, allow_missing=True)
     for what in ("projects", "global", "runs"):
         modal.Volume.objects.delete(f"{name}-{what}", allow_missing=True)
-    deployment.forget(subject.target, name)
+    app_secrets.forget(subject.target, name)

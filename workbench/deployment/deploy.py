@@ -1,36 +1,27 @@
-"""Deploys `modal_app` with the stock `modal` command, and keeps a copy of the secret that its callers must send.
-
-Modal does not give a stored secret back, so the copy is kept in a file on this machine that only its owner can read.
-"""
+"""Deploys `modal_app` with the stock `modal` command, with a secret that its callers must send."""
 
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
-from urllib.parse import urlsplit
+from functools import partial
 
 import modal
-from modal.exception import Error as ModalError
 from modal.exception import NotFoundError
 from pydantic import SecretStr
 
 from modal_app import DEFAULT_APP_NAME
 from modal_app.endpoint_settings import DEFAULT_MEMORY_MB
-from workbench.deployment import images_ahead, modal_command, model_backing
+from workbench.deployment import app_secrets, images_ahead, modal_command, model_backing
+from workbench.deployment.app_secrets import SECRET_VARIABLE, SecretNotStoredError
 from workbench.deployment.endpoint import Endpoint
-from workbench.deployment.images_ahead import ProgramImage
+from workbench.deployment.images_ahead import ProgramImage, ProgramUnreadableError
 from workbench.deployment.modal_command import ModalCommandFailedError
-from workbench.deployment.model_backing import Backing, ModelUnavailableError, Scripted
+from workbench.deployment.model_backing import ModelUnavailableError, Scripted
 from workbench.deployment.targets import Target, TargetUnavailableError
 from workbench.errors import WorkbenchError
-from workbench.machine import private_files
 
 FUNCTION_NAME = "generate"
 PROGRAM = ("-m", "modal_app.app")
-SECRET_VARIABLE = "WORKBENCH_SECRET"  # noqa: S105  # the name of the variable, not its value
-PREVIOUS_VARIABLE = "WORKBENCH_SECRET_PREVIOUS"  # see above
-TOKEN_SECRET_VARIABLE = "WORKBENCH_MODEL_TOKEN_SECRET"  # noqa: S105  # see above
 DEPLOY_TIMEOUT_S = 900.0
 _LEAST_MEMORY_MB = 256
 
@@ -54,7 +45,8 @@ def deploy(
     `rotate_secret` makes a new secret for callers; the one before is accepted until the next rotation. Without
     `with_claude`, sandboxes have no Claude CLI, which makes their image smaller and quicker to build. With `scripted`,
     the model is the local cloud's scripted one even where the environment names a model's service. `settings` are
-    variables of the deployment (`WORKBENCH_TIMEOUT_…`), instead of this process's own.
+    variables of the deployment (`WORKBENCH_TIMEOUT_…`), instead of this process's own. A deployment that fails leaves
+    the secrets as they were.
     Raises DeployFailedError; TargetUnavailableError for an endpoint given by URL.
     """
     if target.kind == "url":
@@ -64,10 +56,13 @@ def deploy(
         model = model_backing.backing(target, scripted=scripted) if with_claude else None
     except ModelUnavailableError as error:
         raise DeployFailedError(str(error)) from error
-    _ensure_secrets(target, app_name, model, rotate=rotate_secret)
     env = _environment(target, app_name, with_claude=with_claude, settings=settings or {})
+    accepted = partial(_is_accepted, env, on_line)
     try:
-        modal_command.follow(["deploy", *PROGRAM], env, timeout_s=DEPLOY_TIMEOUT_S, on_line=on_line)
+        with app_secrets.stored(target, app_name, model, rotate=rotate_secret, accepted=accepted):
+            modal_command.follow(["deploy", *PROGRAM], env, timeout_s=DEPLOY_TIMEOUT_S, on_line=on_line)
+    except SecretNotStoredError as error:
+        raise DeployFailedError(str(error)) from error
     except ModalCommandFailedError as error:
         hint = (
             f"\n(set {model_backing.WITHOUT_CLAUDE_VARIABLE}=1 to do without the Claude CLI)"
@@ -99,6 +94,15 @@ def images(
     if build:
         return images_ahead.build(PROGRAM, env, on_line=on_line)
     return images_ahead.look(PROGRAM, env) if target.kind == "local" else ()
+
+
+def _is_accepted(env: Mapping[str, str], on_line: Callable[[str], None]) -> bool:
+    """Whether the program can be loaded, and its images built."""
+    try:
+        found = images_ahead.build(PROGRAM, env, on_line=on_line)
+    except ProgramUnreadableError:
+        return False
+    return all(one.state == "built" for one in found)
 
 
 def _environment(target: Target, app_name: str, *, with_claude: bool, settings: Mapping[str, str]) -> dict[str, str]:
@@ -135,7 +139,7 @@ def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
         url = function.get_web_url()
     except NotFoundError:
         url = None
-    kept = _kept(target, app_name)
+    kept = app_secrets.kept(target, app_name)
     with suppress(ModelUnavailableError):  # jobs that need no model go on without it
         model_backing.revive(target)
     if not url:
@@ -148,47 +152,14 @@ def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:
     return Endpoint(url=url, secret=SecretStr(kept))
 
 
-def _ensure_secrets(target: Target, app_name: str, model: Backing | None, *, rotate: bool) -> None:
-    """Make the target's secrets and the copies on this machine the same; raises DeployFailedError.
-
-    The endpoint's secret holds the callers' secret and the key that signs runs' tokens; the gateway's holds the same
-    signing key and the model's key. On rotation, the former values stay accepted for runs under way.
-    """
-    kept, signing = _kept(target, app_name), _kept(target, f"{app_name}-model")
-    secret = secrets.token_urlsafe(32) if kept is None or rotate else kept
-    token_secret = secrets.token_urlsafe(32) if signing is None or rotate else signing
-    endpoint = {SECRET_VARIABLE: secret, TOKEN_SECRET_VARIABLE: token_secret if model is not None else ""}
-    gateway = {TOKEN_SECRET_VARIABLE: token_secret}
-    if secret != kept:
-        endpoint[PREVIOUS_VARIABLE] = kept or ""
-    if token_secret != signing and signing is not None:
-        gateway[f"{TOKEN_SECRET_VARIABLE}_PREVIOUS"] = signing
-    gateway |= {
-        model_backing.UPSTREAM_URL_VARIABLE: model.url if model is not None else "https://api.anthropic.com",
-        model_backing.UPSTREAM_KEY_VARIABLE: model.key if model is not None else "",
-    }
-    _store(app_name, endpoint)
-    _store(f"{app_name}-model", gateway)
-    _keep(target, app_name, secret=secret)
-    _keep(target, f"{app_name}-model", secret=token_secret, scripted=isinstance(model, Scripted))
-
-
-def _store(name: str, values: dict[str, str]) -> None:
-    try:
-        modal.Secret.objects.create(name, values, allow_existing=True)
-        modal.Secret.from_name(name).update(values)
-    except ModalError as error:
-        raise DeployFailedError(f"the secret '{name}' could not be stored: {type(error).__name__}") from error
-
-
 def caller_has_secret(target: Target, app_name: str) -> bool:
     """Whether this machine has a copy of the secret that an app's callers must send."""
-    return _kept(target, app_name) is not None
+    return app_secrets.kept(target, app_name) is not None
 
 
 def has_scripted_model(target: Target, app_name: str) -> bool:
     """Whether an app that was deployed from here asks the scripted model."""
-    return private_files.read(_path(target, f"{app_name}-model")).get("scripted") is True
+    return app_secrets.asks_scripted_model(target, app_name)
 
 
 def scripted_model(target: Target, app_name: str) -> Scripted:
@@ -199,23 +170,3 @@ def scripted_model(target: Target, app_name: str) -> Scripted:
             f"without {model_backing.UPSTREAM_KEY_VARIABLE}"
         )
     return model_backing.scripted_model(target)
-
-
-def forget(target: Target, app_name: str) -> None:
-    """Remove this machine's copies of an app's secrets."""
-    for name in (app_name, f"{app_name}-model"):
-        _path(target, name).unlink(missing_ok=True)
-
-
-def _path(target: Target, app_name: str) -> Path:
-    host = urlsplit(os.environ.get("MODAL_SERVER_URL", "")).hostname or "modal"
-    return target.private / f"{'local' if target.kind == 'local' else host}-{app_name}.json"
-
-
-def _kept(target: Target, app_name: str) -> str | None:
-    found = private_files.read(_path(target, app_name)).get("secret")
-    return None if found is None else str(found)
-
-
-def _keep(target: Target, app_name: str, **known: object) -> None:
-    private_files.write(_path(target, app_name), known)

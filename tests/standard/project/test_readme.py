@@ -22,7 +22,7 @@ from tests.support.docs.made import DOCS
 from tests.support.docs.pages import PAGES, README
 from tests.support.paths import ROOT
 from workbench import Workbench
-from workbench.deployment.deploy import SECRET_VARIABLE
+from workbench.deployment.app_secrets import SECRET_VARIABLE
 from workbench.local_cloud.process.state_directory import Running
 
 WITH_PYTHON = [page for page in PAGES if pages.blocks(page, "python", "")]

@@ -23,7 +23,7 @@ from workbench.checks.caller import Caller
 from workbench.checks.checklist import CheckImpossibleError
 from workbench.checks.lines import Report, Verdict, as_junit
 from workbench.checks.subject import Subject
-from workbench.deployment.deploy import SECRET_VARIABLE
+from workbench.deployment.app_secrets import SECRET_VARIABLE
 from workbench.failures import hops
 
 pytestmark = pytest.mark.timeout(180)

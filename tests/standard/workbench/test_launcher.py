@@ -14,7 +14,7 @@ import pytest
 from modal_app.contract.requests import ACTIONS, Request, parse_request
 from tests.conftest import wait_until
 from workbench import Project, Workbench
-from workbench.deployment.deploy import SECRET_VARIABLE
+from workbench.deployment.app_secrets import SECRET_VARIABLE
 from workbench.widgets import Launcher
 from workbench.widgets.launcher.forms import Form, check, forms
 from workbench.widgets.launcher.launch_code import body, calls

@@ -25,7 +25,7 @@ def _limits_in_the_wrong_order(side: Side, project: Project) -> Outcome:
         seen = side.run(project, _OUTLIVES)
         return Outcome((seen,), fired={"the job was cut short": int("never said" not in seen.text)})
     limits = {"WORKBENCH_TIMEOUT_PROCESS_S": "600", "WORKBENCH_TIMEOUT_SANDBOX_S": "300"}
-    try:  # under the lab's own name and with its model: secrets are stored before the limits are refused
+    try:
         deployment.deploy(
             side.target, app_name=side.app_name, with_claude=side.has_claude, scripted=True, settings=limits
         )

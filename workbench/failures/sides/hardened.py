@@ -13,7 +13,7 @@ from modal_app.contract.headers import SECRET_HEADER
 from modal_app.sandboxes.fleet import project_name, sub_path
 from workbench.deployment import deploy as deployment
 from workbench.deployment import modal_command
-from workbench.deployment.deploy import SECRET_VARIABLE, TOKEN_SECRET_VARIABLE
+from workbench.deployment.app_secrets import SECRET_VARIABLE, TOKEN_SECRET_VARIABLE
 from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
 from workbench.failures.observation import Observation, Seen
 from workbench.failures.sides.side import PATIENCE_S, Reading, Side

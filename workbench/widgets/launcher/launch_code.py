@@ -10,7 +10,7 @@ from typing import Any
 from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.headers import SECRET_HEADER
 from modal_app.contract.requests import Request
-from workbench.deployment.deploy import SECRET_VARIABLE
+from workbench.deployment.app_secrets import SECRET_VARIABLE
 
 _TYPESCRIPT = """\
 const response = await fetch({url}, {{
