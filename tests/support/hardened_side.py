@@ -1,8 +1,9 @@
 """The hardened side of experiments alone, at a copy of the endpoint in which one hardening is switched off."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 
 from tests.conftest import stop_apps
@@ -27,23 +28,26 @@ OF_THE_MODEL = [name for name, one in HARDENINGS.items() if not one.serves.isdis
 _AT_ONCE = 4
 
 
-def are_exactly_its_modes(wb: Workbench, root: Path, hardening: str, modes: Iterable[str]) -> None:
+def are_exactly_its_modes(wb: Workbench, root: Path, hardening: str, modes: Collection[str]) -> None:
     """Assert that of these modes those that a hardening serves are not kept without it, and all others are.
 
     Many experiments at once make a small machine late, so what is not as expected is looked at again, alone.
     """
     with ExitStack() as stack:
         stack.enter_context(deployed_from(edited_endpoint(root, OFF[hardening])))
-        together, apart = _deployed(wb, stack, APP), _deployed(wb, stack, f"{APP}-apart")
+        together = _deployed(wb, stack, APP)
+        apart = cache(partial(_deployed, wb, stack, f"{APP}-apart"))  # deployed for whoever needs it
+        if any(EXPERIMENTS[one].alone for one in modes):
+            apart()  # before many things go on at once
         pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
         seen = {one: pool.submit(_broken, wb.failures, together, one) for one in modes if not EXPERIMENTS[one].alone}
-        broken = {one: _broken(wb.failures, apart, one) for one in modes if EXPERIMENTS[one].alone}
+        broken = {one: _broken(wb.failures, apart(), one) for one in modes if EXPERIMENTS[one].alone}
         broken |= {one: future.result() for one, future in seen.items()}
         alone_there = [one for one in OWN_CLOUD_MODES if one in HARDENINGS[hardening].serves]
         own = {one: _broken_in_its_own_cloud(wb.failures, one) for one in alone_there}
         for one, said in broken.items():
             if bool(said) != (one in HARDENINGS[hardening].serves):
-                broken[one] = _broken(wb.failures, apart, one)
+                broken[one] = _broken(wb.failures, apart(), one)
     red = {one: said for one, said in (broken | own).items() if said}
     assert set(red) == HARDENINGS[hardening].serves & {*modes, *own}, red
 

@@ -11,7 +11,6 @@ from workbench.failures.hardenings import HARDENINGS
 
 # `workbench test --all` has every hardening, each with every mode.
 SOME = {
-    "end-told-last": {"path-traversal", "dies-mid-run", "another-tenants-run"},
     "ids-checked": {"commit-fails", "commit-acknowledged-and-lost", "create-fails"},
 }
 
