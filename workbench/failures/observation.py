@@ -70,6 +70,11 @@ class Observation(BaseModel):
         """When the first output arrived, in seconds since the request; None when there was none."""
         return next((one.at_s for one in self.events if one.what == "text"), None)
 
+    @property
+    def last_text_s(self) -> float | None:
+        """When the last output arrived, as `first_text_s`."""
+        return next((one.at_s for one in reversed(self.events) if one.what == "text"), None)
+
     def __str__(self) -> str:
         """The end in words."""
         how = {

@@ -6,7 +6,9 @@ it, `broken` at whether the hardened one kept its promise: both return a sentenc
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 from pydantic import JsonValue
@@ -14,7 +16,7 @@ from pydantic import JsonValue
 from workbench.cloud_control.controls import Faults
 from workbench.failures.hops import Harm, Hop
 from workbench.failures.observation import Observation
-from workbench.failures.sides import PATIENCE_S, Side
+from workbench.failures.sides import PATIENCE_S, Reading, Side
 from workbench.runs.project import Project
 
 Rule = Mapping[str, Any]
@@ -183,15 +185,45 @@ def not_the_file(content: str) -> Judge:
 
 
 def late(said: str) -> Judge:
-    """The side did not end well, or its first output came over 2.5 s after the request; the job takes four."""
+    """The side did not end well, or its first output came less than 1.5 s before its last; the job's are four apart.
+
+    What is not held back arrives with the pauses between it, however busy the machine is.
+    """
 
     def judge(seen: Outcome) -> str | None:
         if seen.end.ended != "done":
             return f"it {seen.end}"
-        began = seen.end.first_text_s
-        return None if began is not None and began < _LATE_S else f"{said}: the first output came after {began} s"
+        began, ended = seen.end.first_text_s, seen.end.last_text_s
+        if began is not None and ended is not None and ended - began >= _APART_S:
+            return None
+        return f"{said}: the first output came after {began} s, the last after {ended} s"
 
     return judge
+
+
+def left_alive(side: Side, project: Project, *, within_s: float) -> dict[str, JsonValue]:
+    """Wait until no sandbox of a project is alive; the facts say how many still are after so many seconds."""
+    kept(side, project, patience_s=within_s)
+    return {"alive": side.alive(project), "after_s": within_s}
+
+
+def outlived(said: str) -> Judge:
+    """A sandbox is alive when it should not be."""
+    return lambda outcome: (
+        f"{float(str(outcome.facts['after_s'])):.0f} s later {said}" if outcome.facts["alive"] else None
+    )
+
+
+def begun(side: Side, project: Project, code: str, **options: Any) -> Future[Observation]:
+    """Run one program, and return when its first output has arrived, or its end. The future is of its observation."""
+    first: SimpleQueue[None] = SimpleQueue()
+    reading = Reading(on_text=lambda text: first.put(None))
+    pool = ThreadPoolExecutor(1)
+    running = pool.submit(side.run, project, code, reading=reading, **options)
+    pool.shutdown(wait=False)
+    running.add_done_callback(lambda done: first.put(None))
+    first.get()
+    return running
 
 
 def done(seen: Outcome) -> str | None:
@@ -199,7 +231,7 @@ def done(seen: Outcome) -> str | None:
     return None if seen.end.ended == "done" else f"it {seen.end}"
 
 
-_LATE_S = 2.5
+_APART_S = 1.5
 
 WRITES = "open('note.txt', 'w').write('kept'); print('written')"
 """A job that leaves a file."""

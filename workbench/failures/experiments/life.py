@@ -1,9 +1,7 @@
 """Failure modes of what lives and dies, brought about."""
 
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import Any
 
@@ -14,21 +12,23 @@ from workbench.failures.experiments.basics import (
     Experiment,
     Outcome,
     Rule,
+    begun,
     done,
     file_is,
     first,
     injected,
     kept,
+    left_alive,
     lied,
     of_its_commits,
     of_its_program,
+    outlived,
     running,
     running_and_reading,
     same,
     told,
 )
-from workbench.failures.observation import Observation
-from workbench.failures.sides import PATIENCE_S, Reading, Side
+from workbench.failures.sides import NAIVE_SANDBOX_S, PATIENCE_S, Naive, Reading, Side
 from workbench.runs.project import Project
 
 
@@ -59,10 +59,7 @@ _LONG = "import time\nfor n in range(400): print(n, flush=True); time.sleep(0.1)
 def _platform_goes_away(side: Side, project: Project) -> Outcome:
     """In the middle of a job its output breaks off, and for a while every call about its sandbox fails."""
     assert side.faults is not None
-    seen: list[Observation] = []
-    thread = threading.Thread(target=lambda: seen.append(side.run(project, _LONG)))
-    thread.start()
-    time.sleep(3.0)  # the job prints, and nothing more is asked of the platform
+    running = begun(side, project, _LONG)  # now nothing more is asked of the platform
     away: dict[str, Any] = {
         "rpc": "Task*",
         "app": side.app_name,
@@ -70,10 +67,9 @@ def _platform_goes_away(side: Side, project: Project) -> Outcome:
         "status": "UNAVAILABLE",
     }
     with side.faults.injected(at="call", for_s=_AWAY_S, **away) as rule_id:
-        thread.join(_AWAY_S + 30)
+        wait([running], _AWAY_S + 30)
         calls = injected(side.faults, rule_id)
-    thread.join()
-    return Outcome((seen[0],), {}, {f"calls to the platform failed for {_AWAY_S:.0f} s": calls})
+    return Outcome((running.result(),), {}, {f"calls to the platform failed for {_AWAY_S:.0f} s": calls})
 
 
 _AWAY_S = 40.0
@@ -90,13 +86,14 @@ _SAID_WITHOUT_IT = 1
 
 
 def _container_dies_in_creation(side: Side, project: Project) -> Outcome:
-    """The container dies when the platform has made the sandbox; and what is alive some time later."""
+    """The container dies when the platform has made the sandbox; and what becomes of that."""
     seen = side.run(project, "print('never')")
-    time.sleep(_LATER_S)
-    return Outcome((seen,), {"alive": side.alive(project)})
+    within_s = _NAIVE_LEFT_S if isinstance(side, Naive) else _HARDENED_LEFT_S
+    return Outcome((seen,), left_alive(side, project, within_s=within_s))
 
 
-_LATER_S = 14.0  # the hardened endpoint's sandboxes hear for six seconds in the lab; a naive one lives for twenty
+_NAIVE_LEFT_S = NAIVE_SANDBOX_S * 0.7
+_HARDENED_LEFT_S = 40.0  # its sandboxes hear for nine seconds in the lab
 
 
 _SAYS_WHO = """
@@ -173,16 +170,18 @@ def _both_have_all(seen: Outcome) -> str | None:
     return f"a reader {ill[0]}, with {len(ill[0].text.split())} of {lines} lines" if ill else None
 
 
-def _left_a_sandbox(seen: Outcome) -> str | None:
-    return f"{_LATER_S:.0f} s later a sandbox is alive that nobody knows" if seen.facts["alive"] else None
-
-
 def _broke_off(seen: Outcome) -> str | None:
     return f"it {seen.end}, with {len(seen.end.text.split())} of 400 lines" if seen.end.ended != "error" else None
 
 
-def _first_event_s(seen: Outcome) -> float:
-    return seen.end.events[0].at_s if seen.end.events else seen.end.took_s
+def _silent_until_its_output(seen: Outcome) -> str | None:
+    """The output comes when there is a sandbox, for which the platform takes its time."""
+    began, said = seen.end.first_text_s, seen.end.events[0].at_s if seen.end.events else seen.end.took_s
+    told_first = began is not None and began - said > _CREATED_AFTER_S / 2
+    return None if told_first else f"it said nothing for {said:.1f} s, until its output was there"
+
+
+_CREATED_AFTER_S = 5
 
 
 LIFE: dict[str, Experiment] = {
@@ -245,23 +244,14 @@ LIFE: dict[str, Experiment] = {
     "leaked-sandbox": Experiment(
         act=_container_dies_in_creation,
         rules=_of_its_creation(at="answer", kill="container"),
-        harm=lambda seen: (
-            f"{_LATER_S:.0f} s later a sandbox is alive that nobody knows" if seen.facts["alive"] else None
-        ),
-        broken=lambda seen: (
-            f"{_LATER_S:.0f} s later a sandbox is alive that nobody knows" if seen.facts["alive"] else None
-        ),
+        harm=outlived("a sandbox is alive that nobody knows"),
+        broken=outlived("a sandbox is alive that nobody knows"),
         alone=True,
     ),
     "cold-start-over-budget": Experiment(
         act=running("print('at last')"),
-        rules=_of_its_creation(delay_s=5),
-        harm=lambda seen: f"it said nothing for {_first_event_s(seen):.1f} s" if _first_event_s(seen) > 4 else None,
-        broken=first(
-            same("at last\n"),
-            lambda seen: (
-                f"its first event came after {_first_event_s(seen):.1f} s" if _first_event_s(seen) > 2 else None
-            ),
-        ),
+        rules=_of_its_creation(delay_s=_CREATED_AFTER_S),
+        harm=_silent_until_its_output,
+        broken=first(same("at last\n"), _silent_until_its_output),
     ),
 }

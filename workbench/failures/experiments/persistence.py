@@ -1,6 +1,5 @@
 """Failure modes of files that should have been kept, brought about."""
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +9,7 @@ from workbench.failures.experiments.basics import (
     Act,
     Experiment,
     Outcome,
+    begun,
     done,
     file_is,
     first,
@@ -23,7 +23,6 @@ from workbench.failures.experiments.basics import (
     same,
     told,
 )
-from workbench.failures.observation import Observation
 from workbench.failures.sides import Side
 from workbench.runs.project import Project
 
@@ -32,13 +31,9 @@ def _at_once(code: str) -> Act:
     """Two requests for the same project, the second while the first works."""
 
     def act(side: Side, project: Project) -> Outcome:
-        first: list[Observation] = []
-        thread = threading.Thread(target=lambda: first.append(side.run(project, code)))
-        thread.start()
-        time.sleep(1.0)  # the first has read the file, and not written it
+        first = begun(side, project, f"print('begun', flush=True){code}")
         second = side.run(project, code)
-        thread.join()
-        return Outcome((first[0], second), {"file": side.read(project, "count")})
+        return Outcome((first.result(), second), {"file": side.read(project, "count")})
 
     return act
 

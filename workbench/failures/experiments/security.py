@@ -1,11 +1,19 @@
 """Failure modes of who may do what, brought about."""
 
 import secrets
-import threading
-import time
 
-from workbench.failures.experiments.basics import Experiment, Outcome, done, first, kept, lied, running, same, told
-from workbench.failures.observation import Observation
+from workbench.failures.experiments.basics import (
+    Experiment,
+    Outcome,
+    begun,
+    done,
+    first,
+    kept,
+    lied,
+    running,
+    same,
+    told,
+)
 from workbench.failures.sides import CANARY, Naive, Side
 from workbench.runs.project import Project
 
@@ -58,14 +66,11 @@ def _asked_by_another(side: Side, project: Project) -> Outcome:
 
 def _bomb_and_neighbour(side: Side, project: Project) -> Outcome:
     """A job that forks without end, and another project's job at the same time."""
-    bomb: list[Observation] = []
     code = "import os\nprint('begun', flush=True)\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"
-    thread = threading.Thread(target=lambda: bomb.append(side.run(project, code, timeout_s=6)))
-    thread.start()
-    time.sleep(1.5)
+    running = begun(side, project, code, timeout_s=6)
     neighbour = side.run(Project.new(), "import time\nfor n in range(10): print(n, flush=True); time.sleep(0.2)\n")
-    thread.join()
-    return Outcome((neighbour, bomb[0]), fired={"the bomb was lit": int("begun" in bomb[0].text)})
+    bomb = running.result()
+    return Outcome((neighbour, bomb), fired={"the bomb was lit": int("begun" in bomb.text)})
 
 
 def _neighbour_is_well(seen: Outcome) -> str | None:

@@ -14,8 +14,10 @@ from workbench.failures.experiments.basics import (
     first,
     injected,
     late,
+    left_alive,
     lied,
     of_its_program,
+    outlived,
     running,
     same,
     through,
@@ -49,18 +51,16 @@ _IDLE_S = 8  # the hardened endpoint's heartbeat is 3 s in the lab
 
 
 def _left_alone(side: Side, project: Project) -> Outcome:
-    """A reader that leaves after the first output, and what has become of the sandbox some time later."""
+    """A reader that leaves after the first output, and what becomes of the sandbox."""
     code = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
     seen = side.run(project, code, reading=Reading(leave_after=1))
-    time.sleep(_LEFT_S)
-    return Outcome((seen,), {"alive": side.alive(project)}, {"the reader left": int(seen.ended == "left")})
+    alive = left_alive(side, project, within_s=_LEFT_S)
+    return Outcome((seen,), alive, {"the reader left": int(seen.ended == "left")})
 
 
-_LEFT_S = 12.0  # longer than the hardened endpoint's grace in the lab, shorter than the life of a naive sandbox
-
-
-def _still_runs(seen: Outcome) -> str | None:
-    return f"{_LEFT_S:.0f} s later its sandbox still runs" if seen.facts["alive"] else None
+_LEFT_S = 12.0
+"""More than the hardened endpoint's grace in the lab, 5 s; less than that and the time for which its sandboxes hear
+nothing, 14 s, and than the life of a naive one, 20 s."""
 
 
 _CREATION_S = 160  # by the app's clock; the platform waits 150 s for the headers of an answer
@@ -85,11 +85,14 @@ def _slow_creation(side: Side, project: Project) -> Outcome:
         deadline = time.monotonic() + PATIENCE_S
         while not injected(side.faults, rule_id) and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
+        moved_at = time.time()
         for seconds in _MOVED_S:
             stack.enter_context(one.clock().advanced(seconds))
             time.sleep(1.0)  # whoever has waited for so long takes note of it
         seen = running.result()
-        return Outcome((seen,), {}, {"the creation of a sandbox was late": injected(side.faults, rule_id)})
+        said_at = seen.began_at + (seen.events[0].at_s if seen.events else seen.took_s)
+        fired = {"the creation of a sandbox was late": injected(side.faults, rule_id)}
+        return Outcome((seen,), {"said_s": round(said_at - moved_at, 3)}, fired)
 
 
 def _redirected(seen: Outcome) -> str | None:
@@ -99,11 +102,10 @@ def _redirected(seen: Outcome) -> str | None:
 
 
 def _headers_at_once(seen: Outcome) -> str | None:
-    began = seen.end.events[0].at_s if seen.end.events else seen.end.took_s
-    return None if began <= _AT_ONCE_S else f"its first event came after {began:.1f} s"
+    after_s = float(str(seen.facts["said_s"]))
+    return f"its first event came {after_s:.1f} s after the platform had lost its patience" if after_s > 0 else None
 
 
-_AT_ONCE_S = 2.0
 _LOOK_S = 0.1
 
 
@@ -159,8 +161,8 @@ STREAMING: dict[str, Experiment] = {
     ),
     "reader-gone": Experiment(
         act=_left_alone,
-        harm=_still_runs,
-        broken=_still_runs,
+        harm=outlived("its sandbox still runs"),
+        broken=outlived("its sandbox still runs"),
     ),
     "reader-returns": Experiment(
         act=cut_and_back(_NUMBERS, cut_after_s=1.0),

@@ -35,13 +35,14 @@ class Reading:
     """How a client reads. It waits `patience_s` for the next byte, and then calls the side silent.
 
     After the first output it takes nothing for `pause_s` seconds; it leaves after `leave_after` outputs, when given.
-    `on_run` is told the run's id as soon as it is known.
+    `on_run` is told the run's id as soon as it is known, `on_text` each output.
     """
 
     patience_s: float = PATIENCE_S
     pause_s: float = 0.0
     leave_after: int = 0
     on_run: Callable[[str], None] = lambda run_id: None
+    on_text: Callable[[str], None] = lambda text: None
 
 
 class Side(ABC):
@@ -221,6 +222,7 @@ class Side(ABC):
                         ended, last = "done" if what == "done" else "error", data
                         break
                     if what == "text":
+                        reading.on_text(events[-1].text)
                         if reading.leave_after and sum(one.what == "text" for one in events) >= reading.leave_after:
                             ended = "left"
                             break
