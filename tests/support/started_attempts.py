@@ -1,6 +1,6 @@
 """The same attempts from RUN steps and from function containers, all of them in one such program, one after the other.
 
-These have this machine's network, and their process 1 is bubblewrap itself: what that means is left out here.
+These have this machine's network: what that means is left out here.
 """
 
 import json
@@ -19,15 +19,31 @@ _OF_SANDBOXES = (
 ATTEMPT_S = 20
 _OWN: dict[str, str] = {
     "write to what the host has bound": """
-        for path in ('/etc/resolv.conf', '/etc/hosts', '/dev/x', '/proc/x'):
+        bound = ['/etc/resolv.conf', '/etc/hosts']
+        for line in open('/proc/self/mountinfo'):
+            if line.split()[4].startswith(('/run/modal', '/root', '/tmp/', '/home', '/opt', '/__modal')):
+                bound.append(line.split()[4])  # a function's code and arguments, and the cloud's own Python
+        inner = [os.path.join(top, name) for top in bound if os.path.isdir(top) for name in ('x', *os.listdir(top))]
+        for path in (*bound, *inner, '/dev/x', '/proc/x'):
+            if os.path.isdir(path) or os.path.islink(path): continue  # a link leads to the guest's own file
             try: open(path, 'a').write('x')
             except OSError: continue
             escaped(path)
-        for path in ('/etc/resolv.conf', '/etc/hosts', '/proc', '/dev'):
-            for change in (lambda: os.unlink(path), lambda: os.rename(path, '/y')):
+        for path in (*bound, '/proc', '/dev'):
+            for change in (lambda: os.unlink(path), lambda: os.rename(path, '/y'), lambda: os.chmod(path, 0o777),
+                           lambda: os.chown(path, 1, 1), lambda: os.setxattr(path, 'user.x', b'x')):
                 try: change()
                 except OSError: continue
                 escaped(path)
+        """,
+    "see more of the host than is bound": """
+        import stat
+        devices = {os.stat(path).st_dev for path in ('/etc/resolv.conf', '/etc/hosts')}
+        bound = [line.split()[4] for line in open('/proc/self/mountinfo')]
+        for here, directories, names in os.walk('/'):
+            directories[:] = [name for name in directories if os.path.join(here, name) not in (*bound, '/proc', '/dev')]
+            if os.lstat(here).st_dev in devices: escaped(here)
+            if here.count('/') > 4: directories[:] = []
         """,
     "allow itself more processes": """
         import resource

@@ -207,7 +207,7 @@ def _package(name: str, *, status: Status = "fail") -> Callable[[State], Outcome
 
 
 def _roots(state: State) -> Outcome:
-    """Check that sandboxes can have root file systems of their own: in the file system of the state directory."""
+    """Check that root file systems can be made, in the file system of the state directory."""
     if any(item.package == "bubblewrap" and not item.present() for item in prerequisites.RUN):
         return Outcome("info", "not tried without bubblewrap", prerequisites.installation("bubblewrap"))
     from workbench.local_cloud import Layers, kept_bases, why_none
@@ -221,14 +221,14 @@ def _roots(state: State) -> Outcome:
         return Outcome("info", f"not tried: {error.strerror}", "see state directory: it decides")
     if problem:
         reason, _, fix = problem.partition(" Run: ")
-        return Outcome("warn", f"sandboxes share this machine's system, read-only: {reason}", fix or "see the reason")
+        return Outcome(
+            "warn", f"sandboxes and functions share this machine's system: {reason}", fix or "see the reason"
+        )
     if unusable := kept_bases.problem():
         reason, _, fix = unusable.partition(" Run: ")
         return Outcome("warn", f"each cloud copies this machine's base for itself: {reason}", fix or "see the reason")
     bases = len(kept_bases.kept())
-    return Outcome(
-        "ok", f"sandboxes have root file systems of their own, by overlayfs; {bases} bases are kept for them"
-    )
+    return Outcome("ok", f"sandboxes and functions have their own, by overlayfs; {bases} bases are kept for them")
 
 
 def _missing(package: str, *, status: Status = "fail") -> Outcome:

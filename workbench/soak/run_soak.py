@@ -21,7 +21,7 @@ import psutil
 from modal_app.contract.events import ErrorEvent, Event
 from modal_app.contract.headers import KEY_HEADER, SECRET_HEADER
 from workbench.cloud_control.controls import CloudControl, ControlError, Faults
-from workbench.local_cloud import State, daemon
+from workbench.local_cloud import State, daemon, family
 from workbench.machine.environment import environment
 from workbench.runs.archive import RunArchive, RunNotArchivedError
 from workbench.runs.project import Project
@@ -30,6 +30,7 @@ from workbench.soak.disturbances import Disturbances
 from workbench.soak.run_cases import Case
 from workbench.soak.run_readers import Reader
 from workbench.soak.soak_failures import SoakFailedError
+from workbench.soak.stream_soak import containers
 
 _APP = "soak-runs"
 _SETTINGS = {
@@ -291,14 +292,9 @@ class Soak:
                 self._faults().remove(rule_id)
 
     def _containers(self) -> list[psutil.Process]:
-        """The processes of this cloud's function containers."""
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            line = process.info["cmdline"] or [""]
-            ours = str(self._state.root) in " ".join(line)
-            if line[0].endswith("bwrap") and "modal._container_entrypoint" in line and ours:
-                found.append(process)
-        return found
+        """The Pythons of this cloud's function containers."""
+        running = self._state.running()
+        return containers(family(running.pid)) if running is not None else []
 
     def _require_loss(self, end: Event, run_id: str) -> None:
         """Raise SoakFailedError for a run that ended with `container_lost` although its container is still there."""
@@ -307,7 +303,7 @@ class Soak:
         with contextlib.closing(self._database()) as database:
             rows = database.execute("SELECT task_id FROM logs WHERE data LIKE ? ORDER BY entry", (f"%{run_id}%",))
             owner = next((str(task_id) for (task_id,) in rows if task_id), "")
-        alive = any(owner in " ".join(process.info["cmdline"]) for process in self._containers())
+        alive = any(_task_of(process) == owner for process in self._containers())
         if owner and alive:
             raise SoakFailedError(f"container_lost, and its container {owner} is still there")
 
@@ -380,3 +376,11 @@ class Soak:
 def _first(error: Exception) -> Exception:
     """The first exception in an exception group; any other exception as it is."""
     return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
+
+
+def _task_of(process: psutil.Process) -> str:
+    """The id of the container that a process is in, empty when it is gone."""
+    try:
+        return process.environ().get("MODAL_TASK_ID", "")
+    except psutil.Error:
+        return ""

@@ -303,11 +303,7 @@ class Reader:
 
 def containers(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Those of a cloud's processes that are the Python of a function container."""
-    return [
-        one
-        for one in processes
-        if "modal._container_entrypoint" in (line := _line(one)) and not line[0].endswith("bwrap")
-    ]
+    return [one for one in processes if _line(one)[2:3] == ["modal._container_entrypoint"]]
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -368,7 +368,7 @@ def test_what_cannot_be_had_here_is_refused_by_name(
 
 
 def test_installed_packages_of_this_machine_are_taken(app: modal.App) -> None:
-    """Nothing is downloaded for them, and the image shares this machine's system."""
+    """Nothing is downloaded for them, and the image needs no root file system for its build."""
     image = modal.Image.debian_slim().apt_install("bubblewrap", "libseccomp2")
     image.build(app)
     log = [entry.message for entry in image.logs.fetch()]

@@ -77,7 +77,7 @@ def _together(lines: list[str], size: int) -> list[str]:
 
 
 class Frames:
-    """Splits a container's output by the marks with which `guest_output` says which input printed what follows.
+    """Splits a container's output by the marks with which `guest_start` says which input printed what follows.
 
     The container may write false marks. They only decide with which of its own inputs a row is shown.
     """

@@ -1,8 +1,9 @@
 """One function container: the SDK's own entrypoint in a bubblewrap of its own.
 
 It runs the deployer's code, which is trusted more than what runs in a sandbox. It has its own root, process ids and
-volume mounts, so that paths are as on Modal and one kill ends everything. It shares the host's network, because it must
-reach the cloud.
+volume mounts, so that paths are as on Modal and one kill ends everything. Where this machine can make one, it has a
+root file system of its own, as a sandbox has; else it shares the machine's system. It shares the host's network in any
+case, because it must reach the cloud.
 """
 
 import asyncio
@@ -11,8 +12,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -25,18 +26,20 @@ from workbench.local_cloud.base.host_processes import family
 from workbench.local_cloud.base.log_lines import OutputPipe
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.base.system_root import interpreter_paths, system_root
-from workbench.local_cloud.functions import guest_output
+from workbench.local_cloud.functions import guest_start
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.images import Image
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
-from workbench.local_cloud.rootfs.layers import Layers, Root, order_descriptor
+from workbench.local_cloud.rootfs.layers import Root, order_descriptor
 from workbench.local_cloud.rootfs.mounting import Places, Word, environment
-from workbench.local_cloud.rootfs.starting import started
+from workbench.local_cloud.rootfs.starting import ordered
+from workbench.local_cloud.rootfs.warm_launchers import WarmLaunchers
 from workbench.local_cloud.volumes.working_copies import WorkingCopy
 
 CODE_ROOT = "/root"
 _ENTRYPOINT = "modal._container_entrypoint"
-_GUEST_OUTPUT = "/run/modal/output.py"
+_START = "/run/modal/start.py"
+_NAMES = ("/etc/resolv.conf", "/etc/hosts")
 # Starts the Python of a registry's image. If that is of the cloud's own version and has no SDK, it gets the cloud's.
 _FIND_PYTHON = """
 own=$1 packages=$2 sdk=$3
@@ -57,6 +60,7 @@ case "$found" in
 esac
 exec "$python" "$@"
 """
+_REFILL_S = 0.4  # the next launcher does not take the processor from this start
 _REAP_S = 5.0
 _SETTLE_S = 5.0
 
@@ -79,13 +83,16 @@ class Container:
         lay_out: Callable[[Path], None],
         on_output: Callable[[int, str, list[str]], None],
         inputs_together: bool,
-        on_end: Callable[[], None],
+        held: AsyncExitStack,
         scratch: Path,
-        layers: Layers,
         seccomp: bytes,
+        launchers: WarmLaunchers,
         root: Root | None,
     ) -> None:
-        """With `root` it runs on that one, which stays the caller's; else one is made of its image's layers."""
+        """`held` is all that it has, to be released at its end. One of `launchers` starts it on its `root`.
+
+        Without a `root` it shares this machine's system.
+        """
         self.task_id = task_id
         self.arguments = arguments
         self.mounts = mounts
@@ -94,17 +101,16 @@ class Container:
         self._env = env
         self._read_only = read_only
         self._image = image
-        self._layers = layers
         self._seccomp = seccomp
+        self._launchers = launchers
         self._root = root
-        self._own_root: Root | None = None
+        self._held = held
         self.on_output = on_output
         self._lay_out = lay_out
         self._pipes = {
             fd: OutputPipe(partial(on_output, fd), framed=inputs_together)
             for fd in (api_pb2.FILE_DESCRIPTOR_STDOUT, api_pb2.FILE_DESCRIPTOR_STDERR)
         }
-        self._on_end = on_end
         self._inputs_together = inputs_together
         self._directory = Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=scratch))
         self._program: Program | None = None
@@ -117,24 +123,22 @@ class Container:
         code = self._directory / "code"
         code.mkdir()
         await asyncio.to_thread(self._lay_out, code)
-        argv = [*self._image.config.entrypoint, *self._python(), self._launcher, _ENTRYPOINT]
-        if self._image.is_rooted:
+        argv = [*self._image.config.entrypoint, *self._python(), _START, _ENTRYPOINT]
+        if self._inputs_together:
+            argv.append(guest_start.TOGETHER)
+        if self._root is not None:
             await asyncio.to_thread(give_to_root_inside, self._directory)
-            await self._start(self._rooted(code, argv))
+            await self._start_rooted(self._root, code, argv)
         else:
-            await self._start(self._unrooted(code, argv))
+            await self._start_shared(code, argv)
+        for pipe in self._pipes.values():
+            pipe.started()
+        assert self._program is not None
+        works = [*(pipe.run() for pipe in self._pipes.values()), self._reap(self._program)]
+        self._tasks = [asyncio.create_task(work) for work in works]
 
     def _program_env(self) -> dict[str, str]:
         return {**self._env, "MODAL_CONTAINER_ARGUMENTS_PATH": "/run/modal/arguments.pb"}
-
-    async def _start(self, command: AbstractContextManager[tuple[list[str], list[int]]]) -> None:
-        out, err = self._pipes.values()
-        env = {"PATH": os.defpath}  # the program inside gets its own from bubblewrap
-        with command as (argv, descriptors):
-            self._program = await Program.start(*argv, env=env, stdout=out.fd, stderr=err.fd, pass_fds=descriptors)
-        out.started()
-        err.started()
-        self._tasks = [asyncio.create_task(work) for work in (out.run(), err.run(), self._reap(self._program))]
 
     def _python(self) -> list[str]:
         """Return the words that start the Python in which the function runs."""
@@ -142,11 +146,6 @@ class Container:
             own = str(metadata.distribution("modal").locate_file(""))
             return ["/bin/sh", "-c", _FIND_PYTHON, "sh", host.OWN_PYTHON, own, metadata.version("modal")]
         return [self._image.python or sys.executable]
-
-    @property
-    def _launcher(self) -> str:
-        """Python's argument before the entrypoint's name: `-m`, or `guest_output` where inputs run at the same time."""
-        return _GUEST_OUTPUT if self._inputs_together else "-m"
 
     @property
     def pid(self) -> int:
@@ -157,7 +156,7 @@ class Container:
         """Send SIGINT to the entrypoint, as Modal does when it preempts a container."""
         for process in family(self.pid) if self.pid else ():
             with suppress(psutil.Error):
-                if process.cmdline()[1:3] == [self._launcher, _ENTRYPOINT]:
+                if process.cmdline()[1:3] == [_START, _ENTRYPOINT]:
                     process.send_signal(signal.SIGINT)
 
     async def settle_output(self, *inputs: str) -> None:
@@ -187,64 +186,62 @@ class Container:
             await self._program.aclose()
         for pipe in self._pipes.values():
             pipe.close()
-        self._on_end()
-        for mount in self.mounts.values():
-            await mount.discard()
-        if self._own_root is not None:
-            await self._layers.close(self._own_root)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        await self._held.aclose()
 
-    @contextmanager
-    def _unrooted(self, code: Path, argv: list[str]) -> Iterator[tuple[list[str], list[int]]]:
-        """Give the argv that starts `argv` on this machine's system, and the descriptors that it inherits."""
+    @property
+    def _workdir(self) -> str:
+        return self._image.config.workdir or CODE_ROOT
+
+    def _binds(self, code: Path) -> list[tuple[Path, str, bool]]:
+        """Return what of the host is seen inside, as (path, path inside, read-only), outer paths before inner ones."""
+        own = interpreter_paths()
+        split = [*own, *self.mounts, self._workdir]
+        if self._root is not None:
+            trees = self._root.below
+        else:
+            trees = [self._image.directory / layouts.TREE] if self._image.directory is not None else []
+        split += layouts.common_directories(code, trees)
+        found = [] if self._root is not None else [(path, target, True) for path, target in self._image.binds(split)]
+        found += [(Path(path), path, True) for path in own]
+        found += [(path, target, True) for path, target in layouts.tree_binds(code, split=split)]
+        found += [(mount.path, target, target in self._read_only) for target, mount in self.mounts.items()]
+        found += [(self._directory / "arguments.pb", "/run/modal/arguments.pb", True)]
+        found += [(Path(guest_start.__file__), _START, True)]
+        if self._root is not None:
+            found += [(path, str(path), True) for path in map(Path, _NAMES) if path.is_file()]
+        return found
+
+    async def _start_shared(self, code: Path, argv: list[str]) -> None:
+        """Start `argv` on this machine's system."""
         env = order_descriptor(environment(self._program_env()))
-        try:
-            yield [*self._bubblewrap(code, env), *argv], [env]
+        words = [*system_root(), "--args", str(env), "--tmpfs", CODE_ROOT]
+        for path in self._image.config.directories:
+            words += ["--dir", path]
+        for source, target, read_only in self._binds(code):
+            words += ["--ro-bind" if read_only else "--bind", str(source), target]
+        words += ["--chdir", self._workdir, "--", *argv]
+        out, err = (pipe.fd for pipe in self._pipes.values())
+        try:  # the program inside gets its environment from bubblewrap
+            self._program = await Program.start(
+                *words, env={"PATH": os.defpath}, stdout=out, stderr=err, pass_fds=[env]
+            )
         finally:
             os.close(env)
 
-    def _bubblewrap(self, code: Path, env: int) -> list[str]:
-        argv = system_root()
-        argv += ["--args", str(env), "--tmpfs", CODE_ROOT]
-        workdir = self._image.config.workdir or CODE_ROOT
-        own = interpreter_paths()
-        split = [*own, *self.mounts, workdir]
-        if self._image.directory is not None:
-            split += layouts.common_directories(code, self._image.directory / layouts.TREE)
-        for source_path, path in self._image.binds(split):
-            argv += ["--ro-bind", str(source_path), path]
-        for path in own:
-            argv += ["--ro-bind", path, path]
-        for path in self._image.config.directories:
-            argv += ["--dir", path]
-        for source_path, path in layouts.tree_binds(code, split=split):
-            argv += ["--ro-bind", str(source_path), path]
-        for target, mount in self.mounts.items():
-            argv += ["--ro-bind" if target in self._read_only else "--bind", str(mount.path), target]
-        argv += ["--ro-bind", str(self._directory / "arguments.pb"), "/run/modal/arguments.pb"]
-        argv += ["--ro-bind", guest_output.__file__, _GUEST_OUTPUT]
-        return [*argv, "--chdir", workdir, "--"]
-
-    @contextmanager
-    def _rooted(self, code: Path, argv: list[str]) -> Iterator[tuple[list[str], list[int]]]:
-        """Give the argv that starts `argv` on the image's own root file system, and the descriptors to inherit."""
-        root = self._root
-        if root is None:
-            root = self._own_root = self._layers.open(self._image.config.layers)
-        workdir = self._image.config.workdir or CODE_ROOT
+    async def _start_rooted(self, root: Root, code: Path, argv: list[str]) -> None:
+        """Start `argv` on a root file system."""
         places = Places()
-        binds: list[tuple[Path, str, bool]] = [(Path(path), path, True) for path in interpreter_paths()]
-        binds += [(path, target, True) for path, target in layouts.tree_binds(code, split=[*self.mounts, workdir])]
-        binds += [(mount.path, target, target in self._read_only) for target, mount in self.mounts.items()]
-        binds += [(self._directory / "arguments.pb", "/run/modal/arguments.pb", True)]
-        binds += [(Path(guest_output.__file__), _GUEST_OUTPUT, True)]
-        binds += [(Path(path), path, True) for path in ("/etc/resolv.conf", "/etc/hosts") if Path(path).is_file()]
+        for path in self._image.config.directories:
+            places.directory(path)
         words: list[Word] = []
-        for source, target, read_only in binds:
+        for source, target, read_only in self._binds(code):
             words += places.bind(source, target, read_only=read_only)
-        words += ["--chdir", places.directory(workdir), "--", *argv]
-        with started(root, places, words, env=self._program_env(), seccomp=self._seccomp, owner=ids().root) as found:
-            yield found
+        words += ["--chdir", places.directory(self._workdir), "--", *argv]
+        env, output = self._program_env(), [pipe.fd for pipe in self._pipes.values()]
+        with ordered(root, places, words, env=env, seccomp=self._seccomp, owner=ids().root) as (order, descriptors):
+            self._program = await self._launchers.start(order, descriptors, output=output)
+        asyncio.get_running_loop().call_later(_REFILL_S, self._launchers.refill)
 
     async def _reap(self, program: Program) -> None:
         self.exit_code = await program.wait()

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from workbench.local_cloud.base import host
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.programs import Program
-from workbench.local_cloud.images import guest_pip, layouts
+from workbench.local_cloud.images import environments, layouts
 from workbench.local_cloud.images.adopted import adopt
 from workbench.local_cloud.images.build_sandbox import BuildFailedError, BuildSandbox
 from workbench.local_cloud.images.copying import copy_into
@@ -35,8 +35,6 @@ _WRITERS = {
     "npm": (NpmInstall,),
     layouts.TREE: (Copy,),
 }
-_STARTS_PIP = f'#!/bin/sh\nexec {layouts.PYTHON} -m pip "$@"\n'
-_STARTS_PYTHON = f'#!/bin/sh\nexec {layouts.PYTHON} "$@"\n'
 _COPY_S = 600
 Log = Callable[[str, int], None]  # gets each line and its file descriptor, 1 or 2
 # Adds the cloud's packages to an image's sys.path, behind the image's own. It runs inside the build's sandbox, because
@@ -44,8 +42,8 @@ Log = Callable[[str, int], None]  # gets each line and its file descriptor, 1 or
 _OFFER_THE_CLOUD = """
 import glob, sys
 for packages in glob.glob(sys.argv[1] + "/lib/python3*/site-packages"):
-    with open(packages + "/zz-local-cloud.pth", "w", encoding="utf-8") as file:
-        file.write(sys.argv[2] + "\\n")
+    with open(packages + "/" + sys.argv[2], "w", encoding="utf-8") as file:
+        file.write(sys.argv[3] + "\\n")
 """
 # Other users of this machine can read images: they must find no set-user-id files. Sandboxes must be able to read them.
 _SEAL = ("chmod", "-R", "u-s,g-s,a+rX")
@@ -189,7 +187,7 @@ class _Build:
             self.config = replace(
                 self.config, interpreter=interpreter.path, interpreter_prefix=interpreter.prefix, python=version
             )
-            await asyncio.to_thread(_add_programs, self._sandbox.image / "venv")
+            await asyncio.to_thread(environments.add_programs, self._sandbox.image / "venv")
             return
         raise BuildFailedError(
             f"No environment can be made with Python {version}: "
@@ -212,8 +210,8 @@ class _Build:
 
     async def _offer_the_cloud(self, python: str) -> None:
         """Add the cloud's packages to sys.path behind the image's own: a container's entrypoint needs them."""
-        own = str(metadata.distribution("modal").locate_file(""))
-        await self._sandbox.run([python, "-I", "-S", "-c", _OFFER_THE_CLOUD, layouts.VENV, own])
+        words = [layouts.VENV, environments.OFFER, environments.packages_of_cloud()]
+        await self._sandbox.run([python, "-I", "-S", "-c", _OFFER_THE_CLOUD, *words])
 
     async def _check(self) -> None:
         argv = [layouts.PYTHON, "-c", "import ssl, sqlite3, modal._container_entrypoint"]
@@ -264,22 +262,6 @@ class _Build:
                 matches = [f"/{path.relative_to(tree)}" for path in sorted(tree.glob(word.lstrip("/")))]
             found += matches or [word]
         return found
-
-
-def _add_programs(part: Path) -> None:
-    """Add to an environment what every Python image has: `python` at its usual place, and pip."""
-    for path in layouts.LOCAL_PROGRAMS:
-        program = layouts.below(part, path)
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text(_STARTS_PYTHON)
-        program.chmod(0o755)
-    environment = layouts.below(part, layouts.VENV)
-    (packages,) = environment.glob("lib/python3*/site-packages")
-    if not (packages / "pip").exists():
-        shutil.copyfile(guest_pip.__file__, packages / "pip.py")
-        for name in ("pip", "pip3"):
-            (environment / "bin" / name).write_text(_STARTS_PIP)
-            (environment / "bin" / name).chmod(0o755)
 
 
 def _open_directories(image: Path) -> None:

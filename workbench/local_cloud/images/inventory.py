@@ -19,7 +19,7 @@ from workbench.local_cloud.store.database import Database
 ROOTFS, LAYERS, LIVE, BLOBS, IMAGES = "rootfs", "layers", "live", "blobs", "images"
 _IMAGE_ID = re.compile(rb"im-[A-Za-z0-9]{22}")
 _BASE = "The base is "
-_SHARED = "this machine's system, shared"
+_PLAIN = "this machine's system"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def listed(state: Path, database: Database) -> list[Listed]:
             Listed(
                 image_id,
                 row["state"],
-                _base(image_id, rows) if config.layers else _SHARED,
+                _base(image_id, rows) if config.layers else _PLAIN,
                 len(config.layers) or bool(row["directory"]),
                 sum(map(size, paths)),
                 row["finished_at"],

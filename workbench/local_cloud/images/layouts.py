@@ -88,13 +88,11 @@ def tree_binds(tree: Path, *, split: Iterable[str] = ()) -> Iterator[tuple[Path,
     yield from _below(tree, "", own)
 
 
-def common_directories(tree: Path, other: Path) -> list[str]:
-    """Return the directories that both trees have, as paths inside: binding one must not hide the other."""
-    return [
-        f"/{inside}"
-        for path in tree.rglob("*")
-        if path.is_dir() and (other / (inside := path.relative_to(tree).as_posix())).is_dir()
-    ]
+def common_directories(tree: Path, others: Iterable[Path]) -> list[str]:
+    """Return the directories that a tree and another one have, as paths inside: binding one must not hide the other."""
+    known = list(others)
+    inside = [path.relative_to(tree) for path in tree.rglob("*") if path.is_dir()]
+    return [f"/{path}" for path in inside if any((other / path).is_dir() for other in known)]
 
 
 def _below(directory: Path, inside: str, split: set[str]) -> Iterator[tuple[Path, str]]:

@@ -1,7 +1,8 @@
-"""Decides whether a sandbox gets a root file system of its own, and makes that of an image that has no layers.
+"""Decides whether what runs on an image gets a root file system of its own, and makes that of one without layers.
 
 Such an image is this machine's base with the parts of its directory on top, which serve as layers where they are:
-nothing is made for a sandbox. Only what outlives the cloud, such as a snapshot, needs layers in the store.
+nothing is made for a sandbox or a function's container. Only what outlives the cloud, such as a snapshot, needs layers
+in the store.
 """
 
 import hashlib
@@ -31,29 +32,31 @@ async def why_none(layers: Layers) -> str:
 
 
 class OwnRoots:
-    """The root file systems of sandboxes."""
+    """The root file systems of sandboxes and of functions' containers."""
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
 
     async def why_shared(self, config: ImageConfig) -> str:
-        """Return why a sandbox of an image has this machine's system, shared, instead of a root of its own; else empty.
+        """Return why what runs on an image shares this machine's system, instead of a root of its own; else empty.
 
         This is the one place that decides it.
         """
         return "" if config.layers else await why_none(self._layers)
 
-    async def open(self, config: ImageConfig, directory: Path | None) -> Root | None:
-        """Make a root for a sandbox of an image, whose directory is None if it has none; to be given to `Layers.close`.
+    async def open(self, config: ImageConfig, directory: Path | None, more: Iterable[Path] = ()) -> Root | None:
+        """Make a root for an image, whose directory is None if it has none; to be given to `Layers.close`.
 
-        None if the sandbox shares this machine's system. Raises LayerError, NoMachineBaseError, OSError.
+        `more` are directories of this run between this machine's base and the image. None if what runs on the image
+        shares this machine's system. Raises LayerError, NoMachineBaseError, OSError.
         """
         if config.layers:
             return self._layers.open(config.layers)
         if await self.why_shared(config):
             return None
         base = await machine_lower(self._layers, _packages(config, directory))
-        return self._layers.open_on([*(self._path(part) for part in reversed(_parts(directory))), base])
+        own = [self._path(part) for part in reversed(_parts(directory))]
+        return self._layers.open_on([*own, *map(str, more), base])
 
     def _path(self, part: Path) -> str:
         return os.path.relpath(part, self._layers.store)

@@ -17,7 +17,7 @@ from workbench.local_cloud.rootfs.host_python import started_by_host_python, wit
 from workbench.local_cloud.rootfs.ids import ids
 from workbench.local_cloud.rootfs.layers import Root, order_descriptor
 from workbench.local_cloud.rootfs.mounting import Places, Word
-from workbench.local_cloud.rootfs.starting import started
+from workbench.local_cloud.rootfs.starting import command, ordered
 
 _TOOLS = "/__modal/tools"
 _AS_USER = "/__modal/as_user.py"
@@ -69,9 +69,9 @@ class RunStep:
                 env, later = without_libraries(env)
                 words = [*started_by_host_python(), _AS_USER, "as", step.user, *later, "--", *words]
             argv += ["--chdir", places.directory(step.workdir), "--", *words]
-            with started(root, places, argv, env=env, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
+            with ordered(root, places, argv, env=env, seccomp=self._seccomp, owner=ids().root) as (order, inherited):
                 what, pass_fds = f"RUN {step.text}", [*descriptors, *inherited]
-                await build_sandbox.run_to_end(command, what=what, log=self._log, pass_fds=pass_fds)
+                await build_sandbox.run_to_end(command(order), what=what, log=self._log, pass_fds=pass_fds)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -82,9 +82,9 @@ class RunStep:
         argv = places.bind(program, f"{_TOOLS}/uv", read_only=True)
         argv += ["--chdir", "/", "--", f"{_TOOLS}/uv", "--version"]
         try:
-            with started(root, places, argv, env={}, seccomp=self._seccomp, owner=ids().root) as (command, inherited):
+            with ordered(root, places, argv, env={}, seccomp=self._seccomp, owner=ids().root) as (order, inherited):
                 await build_sandbox.run_to_end(
-                    command, what=program.name, log=lambda text, fd: None, pass_fds=inherited
+                    command(order), what=program.name, log=lambda text, fd: None, pass_fds=inherited
                 )
         except BuildFailedError:
             return False

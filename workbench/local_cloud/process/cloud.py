@@ -237,6 +237,7 @@ class LocalCloud:
             volume_metadata=self._volumes.metadata,
             url=self._router_url,
             working_on=self._pools.working_on,
+            launchers=self._engine.launchers,
             scratch=_directory(run / "containers"),
         )
         self._build_functions = FunctionsOfBuilds(

@@ -63,6 +63,7 @@ def main() -> NoReturn:
         os.chdir(order["store"])  # entered now: inside, the directories above may be out of reach
         as_root = order["owner"] is not None
         spare_nobody()
+        os.nice(order["niceness"])
         lower = [detach(path, as_root=as_root) if path[0] == "/" else path for path in order["lower"]]
         sources = [path if own else detach(path, as_root=as_root) for path, own in order["sources"]]
         enter(order["ids"], owner=order["owner"], processes=order["processes"])

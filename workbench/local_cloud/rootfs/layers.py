@@ -47,6 +47,11 @@ class Root:
         """The directory that holds what was written to this root."""
         return self.store / self.upper
 
+    @property
+    def below(self) -> list[Path]:
+        """The directories of the layers."""
+        return [self.store / lower for lower in self.lower]
+
 
 class Layers:
     """Keeps layers and uppers below one directory, whose parts only the ids of root file systems may enter."""

@@ -27,6 +27,7 @@ CAPABILITIES = (
 )
 MERGED = launcher.MERGED
 MAX_PROCESSES = 8192  # of a build or a function's container, for all users inside together
+MARSHAL_VERSION = 2  # a form that every Python reads: the launcher's is the system's
 Word = str | int  # the number of a place, or below zero that of a source, counted from -1
 
 
@@ -96,7 +97,7 @@ def isolated(places: Places, *, hostname: str) -> list[Word]:
     return argv
 
 
-def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int) -> bytes:
+def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int, niceness: int = 0) -> bytes:
     """Return the launcher's order. `owner` is the user that owns the namespace when the cloud is root."""
     return marshal.dumps(
         {
@@ -104,6 +105,7 @@ def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, proce
             "ids": ids().as_json(),
             "owner": owner if os.geteuid() == 0 else None,
             "processes": processes,
+            "niceness": niceness,
             "lower": root.lower,
             "upper": root.upper,
             "work": root.work,
@@ -111,5 +113,5 @@ def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, proce
             "sources": places.sources,
             "argv": list(argv),
         },
-        2,  # a form that every Python reads: the launcher's is the system's
+        MARSHAL_VERSION,
     )

@@ -5,7 +5,7 @@ import json
 import os
 import posixpath
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -58,8 +58,8 @@ class Preparation:
         if files is not None:
             trees = [image.directory / layouts.TREE] if image.directory is not None else []
             if record.root is not None:
-                trees = [record.root.store / lower for lower in record.root.lower]
-            places += await asyncio.to_thread(_common_directories, files, trees)
+                trees = record.root.below
+            places += await asyncio.to_thread(layouts.common_directories, files, trees)
         own = [] if rooted else image.binds(places)
         binds = [BindMount(path, target, read_only=True) for path, target in own]
         if files is not None:
@@ -130,10 +130,6 @@ class Preparation:
         for directory in (record.files, tree, *(path for path in tree.rglob("*") if path.is_dir())):
             directory.chmod(0o755)
         return tree
-
-
-def _common_directories(files: Path, trees: Iterable[Path]) -> list[str]:
-    return [path for tree in trees for path in layouts.common_directories(files, tree)]
 
 
 def overlay_of(copy: WorkingCopy) -> Written | None:

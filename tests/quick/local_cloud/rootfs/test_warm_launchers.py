@@ -14,15 +14,15 @@ import pytest
 from tests.support.rooted import spec_on
 from tests.support.sandboxes import DEADLINE_S
 from workbench.local_cloud.rootfs.layers import Root, order_descriptor
+from workbench.local_cloud.rootfs.warm_launchers import MOST, WarmLaunchers
 from workbench.local_cloud.sandboxes.engine.engine import Engine
-from workbench.local_cloud.sandboxes.engine.warm_launchers import MOST, WarmLaunchers
 
 _CLOUD = """
 import asyncio
-from workbench.local_cloud.sandboxes.engine.warm_launchers import MOST, WarmLaunchers
+from workbench.local_cloud.rootfs.warm_launchers import MOST, WarmLaunchers
 
 async def main():
-    launchers = WarmLaunchers("v1")
+    launchers = WarmLaunchers()
     launchers.refill()
     while len(launchers.pids) < MOST:
         await asyncio.sleep(0.01)
@@ -58,7 +58,7 @@ async def _are_gone(pids: list[int]) -> bool:
 
 @pytest.fixture
 async def launchers() -> AsyncIterator[WarmLaunchers]:
-    launchers = WarmLaunchers("v1")
+    launchers = WarmLaunchers()
     yield launchers
     await launchers.aclose()
 
@@ -109,14 +109,14 @@ async def test_one_that_was_ended_is_replaced_and_no_sandbox_waits_for_it(
     engine: Engine, base: str, open_root: Callable[..., Root], workspace: Path, killed: int
 ) -> None:
     await engine.discard(await engine.create(spec_on(open_root(base), workspace)))
-    pids = await _full(engine._launchers)
+    pids = await _full(engine.launchers)
     for pid in pids[:killed]:
         os.kill(pid, signal.SIGKILL)
     assert await _are_gone(pids[:killed])
     sandbox = await engine.create(spec_on(open_root(base), workspace))
     run = await sandbox.exec(["true"], exec_id="after")
     assert (await asyncio.wait_for(run.wait(), DEADLINE_S)).code == 0
-    assert not set(await _full(engine._launchers)) & set(pids[:killed])
+    assert not set(await _full(engine.launchers)) & set(pids[:killed])
     await engine.discard(sandbox)
 
 
@@ -124,10 +124,10 @@ async def test_each_becomes_the_one_sandbox_that_its_order_is_for(
     engine: Engine, base: str, open_root: Callable[..., Root], workspace: Path
 ) -> None:
     await engine.discard(await engine.create(spec_on(open_root(base), workspace)))
-    pids = await _full(engine._launchers)
+    pids = await _full(engine.launchers)
     sandboxes = [await engine.create(spec_on(open_root(base), workspace, name=f"sb-{number}")) for number in (1, 2)]
     assert [sandbox.pid for sandbox in sandboxes] == pids
-    assert not set(engine._launchers.pids) & set(pids)
+    assert not set(engine.launchers.pids) & set(pids)
 
 
 async def test_an_order_that_cannot_be_carried_out_ends_its_launcher_alone(launchers: WarmLaunchers) -> None:

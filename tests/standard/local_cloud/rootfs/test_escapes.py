@@ -22,6 +22,13 @@ from workbench.local_cloud.sandboxes.engine.isolation import seccomp_program
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
 
 CAP_SYS_RESOURCE = 24
+IMAGES = {
+    "with steps": lambda: modal.Image.debian_slim().run_commands("echo piped | cat > /piped"),
+    "plain": modal.Image.debian_slim,
+    "plain, with files": lambda: (
+        modal.Image.debian_slim().add_local_file(__file__, "/opt/own/copied.py", copy=True).workdir("/srv/app")
+    ),
+}
 
 
 @pytest.fixture
@@ -66,9 +73,10 @@ async def test_it_holds_in_a_run_step(layers: Layers, base: str, host: list[str]
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a RUN step shows it for an ordinary user")
 @pytest.mark.timeout(300)
-def test_it_holds_in_a_function_s_container(cloud: Running, host: list[str]) -> None:
-    """So does a function on such an image, also one that runs while an image is built."""
-    app = modal.App(image=modal.Image.debian_slim().run_commands("echo piped | cat > /piped"))
+@pytest.mark.parametrize("image", IMAGES)
+def test_it_holds_in_a_function_s_container(cloud: Running, host: list[str], image: str) -> None:
+    """So does a function, also one that runs while an image is built."""
+    app = modal.App(image=IMAGES[image]())
 
     def attempts(text: str) -> list[str]:
         import subprocess

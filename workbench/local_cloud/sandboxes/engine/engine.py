@@ -11,12 +11,12 @@ from pathlib import Path
 
 from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.clock import Clock
+from workbench.local_cloud.rootfs.warm_launchers import WarmLaunchers
 from workbench.local_cloud.sandboxes.engine import isolation
 from workbench.local_cloud.sandboxes.engine.diagnosis import explain
 from workbench.local_cloud.sandboxes.engine.host_users import isolation_uid
 from workbench.local_cloud.sandboxes.engine.running_sandbox import OnNotice, OnSync, Sandbox
 from workbench.local_cloud.sandboxes.engine.spec import SandboxSpec, SandboxStartFailedError
-from workbench.local_cloud.sandboxes.engine.warm_launchers import WarmLaunchers
 from workbench.local_cloud.sandboxes.limits import cgroups
 from workbench.local_cloud.sandboxes.limits.free_disk import Disks
 
@@ -34,7 +34,7 @@ class Engine:
         self._seccomp = {rooted: isolation.seccomp_program(rooted=rooted) for rooted in (False, True)}
         cgroups.reap()
         self._cgroups = cgroups.Cgroups.detect()
-        self._launchers = WarmLaunchers(self._cgroups.version)
+        self.launchers = WarmLaunchers()
         (root / cgroups.NOTE).write_text("".join(f"{path}\n" for path in self._cgroups.directories))
 
     async def create(
@@ -56,7 +56,7 @@ class Engine:
         sandbox = Sandbox(spec, on_sync, on_notice, directory, group, clock=clock or Clock(), disks=self._disks)
         self._sandboxes.add(sandbox)
         seccomp = self._seccomp[spec.root is not None]
-        starting = asyncio.ensure_future(sandbox.start(seccomp=seccomp, launchers=self._launchers))
+        starting = asyncio.ensure_future(sandbox.start(seccomp=seccomp, launchers=self.launchers))
         try:
             await asyncio.shield(starting)
         except BaseException:
@@ -64,7 +64,7 @@ class Engine:
             raise
         finally:
             if spec.root is not None:
-                self._launchers.refill()
+                self.launchers.refill()
         return sandbox
 
     async def _undo(self, sandbox: Sandbox, starting: "asyncio.Future[None]") -> None:
@@ -89,6 +89,6 @@ class Engine:
 
     async def aclose(self) -> None:
         """End every sandbox and remove their cgroups. Idempotent."""
-        await asyncio.gather(*(self.discard(sandbox) for sandbox in list(self._sandboxes)), self._launchers.aclose())
+        await asyncio.gather(*(self.discard(sandbox) for sandbox in list(self._sandboxes)), self.launchers.aclose())
         await asyncio.to_thread(self._cgroups.close)
         (self._root / cgroups.NOTE).unlink(missing_ok=True)

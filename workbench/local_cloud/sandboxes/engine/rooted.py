@@ -37,7 +37,7 @@ def inside(argv: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict
 
 @contextmanager
 def ordered(
-    spec: SandboxSpec, *, seccomp: bytes, info_fd: int, block_fd: int, control_fd: int
+    spec: SandboxSpec, *, seccomp: bytes, niceness: int, info_fd: int, block_fd: int, control_fd: int
 ) -> Iterator[tuple[int, list[int]]]:
     """Give the descriptor of the launcher's order and all that must go with it, as `isolation.command` does.
 
@@ -73,7 +73,7 @@ def ordered(
     argv += ["--chdir", "/", "--", *started_by_host_python(), _AGENT]
     argv += [str(control_fd), str(spec.limits.processes), str(spec.limits.workspace_bytes), spec.workdir]
     try:
-        content = order(spec.root, places, argv, owner=spec.owner, processes=spec.limits.processes)
+        content = order(spec.root, places, argv, owner=spec.owner, processes=spec.limits.processes, niceness=niceness)
         yield int(data(content)), descriptors
     finally:
         for descriptor in descriptors:

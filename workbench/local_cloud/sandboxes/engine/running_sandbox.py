@@ -19,6 +19,7 @@ import structlog
 from workbench.local_cloud.base.clock import Clock
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.rootfs.layers import LayerError, measure
+from workbench.local_cloud.rootfs.warm_launchers import WarmLaunchers
 from workbench.local_cloud.sandboxes.engine import isolation, rooted
 from workbench.local_cloud.sandboxes.engine.activity import Activity
 from workbench.local_cloud.sandboxes.engine.agent_channel import Channel, listening_socket
@@ -26,7 +27,6 @@ from workbench.local_cloud.sandboxes.engine.exec_registry import ExecRegistry
 from workbench.local_cloud.sandboxes.engine.execs import Exec
 from workbench.local_cloud.sandboxes.engine.process_one import ProcessOne
 from workbench.local_cloud.sandboxes.engine.spec import DEFAULT_ENV, ExitStatus, SandboxSpec, SandboxStartFailedError
-from workbench.local_cloud.sandboxes.engine.warm_launchers import WarmLaunchers, niced
 from workbench.local_cloud.sandboxes.limits.cgroups import Group
 from workbench.local_cloud.sandboxes.limits.free_disk import Disks
 from workbench.local_cloud.sandboxes.limits.sandbox_limits import MEBIBYTE, Limits
@@ -38,6 +38,7 @@ _log = structlog.get_logger(__name__)
 READY_TIMEOUT_S = 20.0
 _CLOSE_S = 10.0
 _SYNCS_AT_ONCE = 32
+_NICENESS = 10
 
 OnSync = Callable[[str, str], Awaitable[str]]
 """Commits the mounts at (path, exec id, or "" if unknown); returns why that failed, an empty text if it succeeded."""
@@ -102,6 +103,11 @@ class Sandbox:
         """The image's user as which programs start, empty for root."""
         return self._spec.user
 
+    @property
+    def _niceness(self) -> int:
+        """How nice its programs are: where no cgroups keep them from taking all CPUs, they stand back."""
+        return _NICENESS if self.group.version == "none" else 0
+
     def pidfd(self) -> int | None:
         """Return a pidfd of process 1, which the caller closes; None if the sandbox does not run."""
         return self._one.duplicate() if self._one is not None else None
@@ -128,6 +134,7 @@ class Sandbox:
             if self._spec.root is None:
                 self._bwrap = await self._start_shared(seccomp, numbers, pipes)
             else:
+                numbers["niceness"] = self._niceness
                 with rooted.ordered(self._spec, seccomp=seccomp, **numbers) as (order, descriptors):
                     self._bwrap = await launchers.start(order, [*descriptors, *pipes])
             self._spawn(self._watch(self._bwrap))
@@ -166,7 +173,7 @@ class Sandbox:
             drop = {"user": self._spec.uid, "group": self._spec.uid, "extra_groups": []}
         with isolation.command(self._spec, seccomp=seccomp, **numbers) as (argv, descriptors):
             return await Program.start(
-                *niced(self.group.version),
+                *(("nice", "-n", str(self._niceness)) if self._niceness else ()),
                 *argv,
                 stdout=asyncio.subprocess.DEVNULL,
                 env={},

@@ -1,8 +1,9 @@
 """Launchers of root file systems that wait for their orders: interpreters that have started and imported everything.
 
-A sandbox would otherwise wait for that longer than for all that its launcher then does. One that waits has nothing of
-any sandbox: no namespace, no file, no limit, and no descriptor but its socket. It gets one order, becomes that
-sandbox's bubblewrap, and is its alone. It ends with its socket's other end, which only this process has.
+A sandbox or a function's container would otherwise wait for that longer than for all that its launcher then does. One
+that waits has nothing of any of them: no namespace, no file, no limit, and no descriptor but its socket. It gets one
+order, becomes that sandbox's bubblewrap, and is its alone. It ends with its socket's other end, which only this process
+has.
 """
 
 import asyncio
@@ -16,18 +17,13 @@ from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.base.system_root import system_python
 from workbench.local_cloud.rootfs import launcher
+from workbench.local_cloud.rootfs.mounting import MARSHAL_VERSION
 
 _log = structlog.get_logger(__name__)
 
 MOST = 2  # that wait: about 9 MB each, a few of them its own
-_NICE = ("nice", "-n", "10")
-_MARSHAL_VERSION = 2  # which every Python reads: the launcher's is the system's
+_STDOUT = 1
 _CLOSE_S = 10.0
-
-
-def niced(cgroups: str) -> tuple[str, ...]:
-    """Return the words before a sandbox's command where no cgroups keep it from taking all CPUs."""
-    return _NICE if cgroups == "none" else ()
 
 
 class _Waiting:
@@ -37,11 +33,12 @@ class _Waiting:
         self.program = program
         self._channel = channel
 
-    def send(self, order: int, descriptors: Sequence[int]) -> None:
+    def send(self, order: int, descriptors: Sequence[int], output: Sequence[int]) -> None:
         """Send the order with everything that goes with it. Raises OSError when the launcher has ended."""
         numbers = [order, *(number for number in descriptors if number != order)]
+        theirs = [*numbers, *range(_STDOUT, _STDOUT + len(output))]
         with self._channel:
-            socket.send_fds(self._channel, [marshal.dumps(numbers, _MARSHAL_VERSION)], numbers)
+            socket.send_fds(self._channel, [marshal.dumps(theirs, MARSHAL_VERSION)], [*numbers, *output])
 
     async def aclose(self) -> None:
         self._channel.close()
@@ -49,10 +46,9 @@ class _Waiting:
 
 
 class WarmLaunchers:
-    """Up to `MOST` launchers that wait, and more for as long as they get their orders. `cgroups` is their version."""
+    """Up to `MOST` launchers that wait, and more for as long as they get their orders."""
 
-    def __init__(self, cgroups: str) -> None:
-        self._before = niced(cgroups)
+    def __init__(self) -> None:
         self._waiting: list[_Waiting] = []
         self._refilling: asyncio.Task[None] | None = None
         self._closed = False
@@ -62,22 +58,24 @@ class WarmLaunchers:
         """The process ids of those that wait."""
         return [waiting.program.pid for waiting in self._waiting]
 
-    async def start(self, order: int, descriptors: Sequence[int]) -> Program:
+    async def start(self, order: int, descriptors: Sequence[int], *, output: Sequence[int] = ()) -> Program:
         """Have a launcher carry out the order that a descriptor holds; returns the program that it becomes.
 
-        `descriptors` are those that the order names, which stay open here. Raises IsolationUnavailableError, OSError.
+        `descriptors` are those that the order names, which stay open here, as do those of `output`: the program's
+        standard output and standard error, without which it has none and `Program.stderr`. Raises
+        IsolationUnavailableError, OSError.
         """
         while self._waiting:
             waiting = self._waiting.pop(0)
             try:
-                waiting.send(order, descriptors)
+                waiting.send(order, descriptors, output)
             except OSError:  # it has ended, whoever has killed it
                 await waiting.aclose()
             else:
                 return waiting.program
         fresh = await self._started()
         try:
-            fresh.send(order, descriptors)
+            fresh.send(order, descriptors, output)
         except OSError:
             await fresh.aclose()
             raise
@@ -111,7 +109,7 @@ class WarmLaunchers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                words = [*self._before, python, "-I", "-S", launcher.__file__, str(theirs.fileno())]
+                words = [python, "-I", "-S", launcher.__file__, str(theirs.fileno())]
                 program = await Program.start(
                     *words, stdout=asyncio.subprocess.DEVNULL, env={}, cwd="/", pass_fds=[theirs.fileno()]
                 )
