@@ -6,7 +6,7 @@ outlive the cloud's process. Builds do not: one that was interrupted counts as f
 """
 
 import asyncio
-import hashlib
+import hmac
 import json
 import sys
 import time
@@ -232,7 +232,7 @@ class Images:
             plan = await self._interpreted(image, configs, secrets, files, function_id)
         except RefusedError as error:
             refusal = str(error)
-        key: str | None = _key(image, parent_key, checksum, secrets, plan.steps)
+        key: str | None = _key(self.layers.private, image, parent_key, checksum, secrets, plan.steps)
         row = self._db.one("SELECT * FROM image_layers WHERE key=?", (key,))
         if row is not None and not force_build and not ignore_cache:
             found = self._image(row)
@@ -450,19 +450,23 @@ class Images:
 
 
 def _key(
+    private: bytes,
     image: api_pb2.Image,
     parents: list[tuple[str, str]],
     mount_checksum: str,
     secrets: Mapping[str, str],
     steps: list[Step],
 ) -> str:
-    """Return a layer's cache key. It has the contents of mounts and secrets, whose ids the SDK makes anew each time."""
+    """Return a layer's cache key. It has the contents of mounts and secrets, whose ids the SDK makes anew each time.
+
+    `private` is known to this state directory's cloud alone: the key is stored, and must not confirm a guessed secret.
+    """
     parts = [
         _KEY_VERSION,
         sys.version,
         parents,
         list(image.dockerfile_commands),
-        sorted((file.filename, hashlib.sha256(file.data).hexdigest()) for file in image.context_files),
+        sorted((file.filename, hmac.digest(private, file.data, "sha256").hex()) for file in image.context_files),
         sorted(image.build_args.items()),
         mount_checksum,
         sorted(secrets.items()),
@@ -470,4 +474,4 @@ def _key(
         [step.parts() for step in steps if isinstance(step, CallFunction)],
         [image.HasField("build_function"), image.gpu_config.SerializeToString(deterministic=True).hex()],
     ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hmac.new(private, json.dumps(parts).encode(), "sha256").hexdigest()

@@ -18,7 +18,7 @@ from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import LayerError, Layers, Root
 from workbench.local_cloud.rootfs.mounting import Places
-from workbench.local_cloud.rootfs.starting import started
+from workbench.local_cloud.rootfs.starting import command, ordered
 from workbench.local_cloud.sandboxes.engine.engine import Engine
 from workbench.local_cloud.sandboxes.engine.isolation import FS_TOOLS, seccomp_program
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
@@ -142,15 +142,15 @@ async def test_the_environment_of_an_image_is_heeded_inside_alone(base: str, ope
         "A": "é=\n",
     }
     script = 'printf \'%s|\' "$LD_PRELOAD" "$A"; exec /bin/ls /proc/self/fd'
-    with started(
+    with ordered(
         open_root(base),
         Places(),
         ["--", "/bin/sh", "-c", script],
         env=env,
         seccomp=seccomp_program(rooted=True),
         owner=ids().root,
-    ) as (command, descriptors):
-        program = await Program.start(*command, env={}, pass_fds=descriptors, cwd="/")
+    ) as (order, descriptors):
+        program = await Program.start(*command(order), env={}, pass_fds=descriptors, cwd="/")
         out, err = await asyncio.wait_for(asyncio.gather(program.stdout.read(), program.stderr.read()), DEADLINE_S)
         await program.aclose()
     assert out.decode() == "/no/such/library.so|é=\n|0\n1\n2\n3\n", err  # the last one is that of `ls`

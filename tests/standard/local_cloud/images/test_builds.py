@@ -67,6 +67,35 @@ async def test_equal_contents_are_one_layer_whatever_their_ids(service: Service,
     assert len({first.image_id, other_file.image_id, other_secret.image_id}) == 3
 
 
+@pytest.mark.parametrize(
+    ("commands", "secret", "base"),
+    [(("COPY a /data/",), "1234", ""), (("ENV A=1",), "", "debian"), (("RUN pip --version",), "é\n", "")],
+)
+async def test_the_database_does_not_tell_what_a_secret_is(
+    service: Service, images: Images, tmp_path: Path, commands: tuple[str, ...], secret: str, base: str
+) -> None:
+    """Whoever has the database can make the key of any guess, but for what lies in a file of the cloud's own."""
+    below = (await made(images, "ENV BASE=1")).image_id if base else ""
+    service.mounts = {"mo-1": {"/a": b"1"}}
+    service.secrets = {"st-1": {"PIN": secret}}
+    first = await made(images, *commands, base=below, mount="mo-1", secrets=("st-1",))
+    key = _stored(service, first.image_id)
+    assert (
+        await made(service.open(), *commands, base=below, mount="mo-1", secrets=("st-1",))
+    ).image_id == first.image_id
+    (service.root.parent / "rootfs" / "private").unlink()
+    other = service.open()
+    second = await made(other, *commands, base=below, mount="mo-1", secrets=("st-1",))
+    assert _stored(service, second.image_id) != key
+    await other.aclose()
+
+
+def _stored(service: Service, image_id: str) -> str:
+    row = service.database.one("SELECT key FROM image_layers WHERE image_id=?", (image_id,))
+    assert row is not None
+    return str(row["key"])
+
+
 async def test_layers_share_what_they_do_not_change(service: Service, images: Images) -> None:
     service.mounts = {"mo-1": {"/a": b"one"}, "mo-2": {"/a": b"two", "/b": b"three"}}
     base = await made(images, "COPY a /data/", mount="mo-1")
