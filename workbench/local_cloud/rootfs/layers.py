@@ -65,7 +65,7 @@ class Layers:
             directory.mkdir(exist_ok=True)
             directory.chmod(0o711)
         self.private = _private(store / "private")
-        """A key of this store. Names of layers and images' keys are made with it: they must not confirm a guessed secret."""
+        """A key of this store. The names of layers and images' keys must not confirm a guessed secret."""
         self._leftovers = [f"{LIVE}/{path.name}" for path in (store / LIVE).iterdir()]
 
     async def problem(self) -> str:
