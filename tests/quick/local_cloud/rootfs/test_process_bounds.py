@@ -110,8 +110,8 @@ async def test_a_container_without_a_process_left_leaves_the_others_theirs(
 @asynccontextmanager
 async def _container(root: Root, *words: str) -> AsyncIterator[Program]:
     seccomp = seccomp_program(rooted=True)
-    with starting.started(root, Places(), ["--", *words], env={}, seccomp=seccomp, owner=ids().root) as (argv, kept):
-        program = await Program.start(*argv, env={}, pass_fds=kept, cwd="/")
+    with starting.ordered(root, Places(), ["--", *words], env={}, seccomp=seccomp, owner=ids().root) as (order, kept):
+        program = await Program.start(*starting.command(order), env={}, pass_fds=kept, cwd="/")
     try:
         yield program
     finally:
