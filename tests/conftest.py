@@ -15,6 +15,7 @@ import httpx
 import modal
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import warm
 from tests.support.commands import PLAIN, Cli
@@ -29,6 +30,9 @@ from workbench.local_cloud.process.state_directory import OWNER_VARIABLE, STATE_
 from workbench.machine.environment import environment
 
 pytest_plugins = ["tests.support.order", "tests.support.places", "tests.support.progress"]
+# How fast a machine is that other things keep busy is nobody's promise.
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 REACHABLE = "127.0.0.2"  # the one address nearby that sandboxes of the tests' cloud may reach, when they may at all
 
 

@@ -102,7 +102,7 @@ class DictModel(RuleBasedStateMachine):
 
 
 TestDictModel = DictModel.TestCase
-TestDictModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestDictModel.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ class QueueModel(RuleBasedStateMachine):
 
 
 TestQueueModel = QueueModel.TestCase
-TestQueueModel.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestQueueModel.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modal_app.sandboxes.output_chunks import MAX_HELD_BYTES, MOST_PAUSE_S, PAUSE_S, Pace, pieces
@@ -116,6 +116,5 @@ def test_no_pause_is_longer_than_the_longest() -> None:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8)))
-@settings(deadline=None)
 def test_nothing_is_lost_or_put_out_of_order(chunks: list[bytes]) -> None:
     assert b"".join(asyncio.run(collect(of(*chunks), pause_s=0))) == b"".join(chunks)

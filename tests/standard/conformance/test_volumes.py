@@ -72,7 +72,7 @@ def test_paths_that_lead_elsewhere_are_refused(volume: modal.Volume, path: str) 
         volume.listdir(path)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.dictionaries(st.from_regex(r"\A[a-z]{1,3}(/[a-z]{1,3}){0,2}\.txt\Z"), st.binary(max_size=2000), max_size=6))
 def test_what_is_put_is_what_is_read(cloud: Running, files: dict[str, bytes]) -> None:
     with modal.Volume.ephemeral(version=2) as volume:

@@ -24,7 +24,7 @@ entries = st.builds(
 change_sets = st.lists(st.one_of(entries, st.builds(Removal, paths)), max_size=5, unique_by=lambda change: change.path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(commits=st.lists(change_sets, max_size=6))
 def test_history_replays_to_every_state(
     tmp_path_factory: pytest.TempPathFactory, commits: list[list[Entry | Removal]]

@@ -19,7 +19,7 @@ def _files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file() and not path.name.startswith("index.sqlite")]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.binary(max_size=2000), zeros=st.integers(0, 3))
 def test_what_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, data: bytes, zeros: int) -> None:
     """Runs of zeros become holes on the disk, never in what is read."""
@@ -35,7 +35,7 @@ def test_what_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, data: 
     assert (root / "copy").read_bytes() == whole == store.read(sha256)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     parts=st.lists(st.tuples(st.integers(0, 9000), st.integers(1, 3)), min_size=1, max_size=6),
     cuts=st.lists(st.integers(1, 20_000), max_size=10),

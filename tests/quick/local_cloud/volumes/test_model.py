@@ -70,9 +70,8 @@ STEP = st.one_of(
 
 @given(steps=st.lists(STEP, min_size=5, max_size=30))
 @settings(
-    deadline=None,
     max_examples=80,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],  # it is a fact of this machine
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],  # it is a fact of this machine
 )
 def test_mounts_behave_as_the_model_says(overlay: bool, steps: list[tuple[object, ...]]) -> None:
     asyncio.run(_play(steps, overlay=overlay))
