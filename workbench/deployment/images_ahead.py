@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from workbench import local_cloud
 from workbench.deployment.children import run_to_end
 from workbench.errors import WorkbenchError
-from workbench.local_cloud import ONLY_LOOK
 
 LOOK_TIMEOUT_S = 120.0
 BUILD_TIMEOUT_S = 3600.0
@@ -39,7 +39,7 @@ def look(program: Sequence[str], env: Mapping[str, str]) -> tuple[ProgramImage, 
 
     `program` are the words that `modal deploy` takes: a file, or `-m` and a module. Raises ProgramUnreadableError.
     """
-    return _asked(program, {**env, "MODAL_OVERRIDE_HEADERS": f"{ONLY_LOOK}:1"}, LOOK_TIMEOUT_S)
+    return _asked(program, {**env, "MODAL_OVERRIDE_HEADERS": f"{local_cloud.ONLY_LOOK}:1"}, LOOK_TIMEOUT_S)
 
 
 def build(

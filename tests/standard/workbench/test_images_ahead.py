@@ -180,3 +180,9 @@ def test_a_deployment_of_the_endpoint_names_them_and_builds_them_where_it_is_ask
         assert "not built" not in deploy("--build-images")
     finally:
         stop_apps("ahead-tests")
+
+
+def test_a_session_that_looks_for_no_images_imports_nothing_of_how_they_are_built() -> None:
+    code = "import sys, workbench.session; print([one for one in sys.modules if 'local_cloud.images' in one])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
