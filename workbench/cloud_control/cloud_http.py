@@ -1,17 +1,27 @@
 """Calls the local cloud's own HTTP interface, with the same token that the SDK uses. Blocking calls."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import httpx
 
 from workbench.errors import WorkbenchError
+from workbench.local_cloud import VERSION_HEADER, code_digest
 
 TIMEOUT_S = 60.0
+_ANOTHER_VERSION = (
+    "the local cloud that runs is of another version than this workbench: end it, and all that runs in it, with "
+    "`workbench cloud stop`, and start this one with `workbench cloud start`"
+)
+
+T = TypeVar("T")
 
 
 class CloudRefusedError(WorkbenchError):
-    """The local cloud refuses or does not answer; the message says why. `status` is the HTTP status, 0: no answer."""
+    """The local cloud refuses or does not answer; the message says why.
+
+    `status` is the HTTP status of a route that gives its reason, else 0: nothing answers, or there is no such route.
+    """
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -28,8 +38,20 @@ class CloudHttp:
             "x-modal-token-secret": env["MODAL_TOKEN_SECRET"],
         }
 
-    def ask(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> bytes:
-        """Make one request and return the answer's body. Raises CloudRefusedError, within TIMEOUT_S seconds."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[bytes], T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+    ) -> T:
+        """Make one request and return what `read` makes of the answer's body; it may raise a ValueError or KeyError.
+
+        Raises CloudRefusedError, within TIMEOUT_S seconds. It says so when the cloud that refuses, or whose answer
+        cannot be read, is of another version.
+        """
         try:
             response = httpx.request(
                 method,
@@ -44,9 +66,19 @@ class CloudHttp:
             message = f"the local cloud does not answer ({type(error).__name__}): see `workbench cloud status`"
             raise CloudRefusedError(message) from error
         if response.is_success:
-            return response.content
+            try:
+                return read(response.content)
+            except (ValueError, KeyError, TypeError) as error:
+                message = f"the local cloud's answer to {method} {path} cannot be read ({type(error).__name__})"
+                raise CloudRefusedError(_versions(message, response)) from error
         try:
-            message = str(response.json()["error"])
+            message, status = str(response.json()["error"]), response.status_code
         except (ValueError, KeyError, TypeError):
-            message = f"the local cloud answered HTTP {response.status_code}"
-        raise CloudRefusedError(message, response.status_code)
+            message, status = f"the local cloud answered HTTP {response.status_code} to {method} {path}", 0
+        raise CloudRefusedError(_versions(message, response), status)
+
+
+def _versions(message: str, response: httpx.Response) -> str:
+    """The message, and whether another version may be the cause of what it says."""
+    same = response.headers.get(VERSION_HEADER) == code_digest()
+    return message if same else f"{message} ({_ANOTHER_VERSION})"

@@ -4,9 +4,10 @@ Modal has no such controls.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -28,6 +29,8 @@ __all__ = [
     "InjectedFault",
 ]
 
+
+T = TypeVar("T")
 
 LEASE_S = 20.0
 """For how long what a process has lent outlives it: a rule of `Faults.injected`, a move of `Clock.advanced`."""
@@ -100,16 +103,24 @@ class CloudControl:
     def __init__(self, url: str, env: Mapping[str, str]) -> None:
         self._http = CloudHttp(url, env)
 
-    def ask(self, method: str, path: str, body: Any = None, *, params: Mapping[str, Any] | None = None) -> Any:
-        """Make one request and return the parsed JSON of the answer."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Any], T],
+        body: Any = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+    ) -> T:
+        """Make one request and return what `read` makes of the parsed JSON of the answer."""
         try:
-            return json.loads(self._http.ask(method, path, params=params, body=body))
+            return self._http.ask(method, path, lambda told: read(json.loads(told)), params=params, body=body)
         except CloudRefusedError as error:
             raise ControlError(str(error)) from error
 
     def coverage(self) -> Coverage:
         """Which RPCs the local cloud implements."""
-        return Coverage.model_validate(self.ask("GET", "/coverage"))
+        return self.ask("GET", "/coverage", Coverage.model_validate)
 
 
 class Faults:
@@ -124,31 +135,31 @@ class Faults:
     def add(self, rule: FaultRule | None = None, **fields: Any) -> str:
         """Put a rule into force, given as a FaultRule or by its fields; returns its id. Raises ControlError."""
         rule = rule or _rule(fields)
-        return str(self._control.ask("POST", "/faults", rule.given())["rule_id"])
+        return self._control.ask("POST", "/faults", lambda told: str(told["rule_id"]), rule.given())
 
     def rules(self) -> list[ActiveFault]:
         """The rules in force, oldest first."""
-        return _RULES.validate_python(self._control.ask("GET", "/faults")["rules"])
+        return self._control.ask("GET", "/faults", lambda told: _RULES.validate_python(told["rules"]))
 
     def ended(self) -> list[ActiveFault]:
         """The newest rules that are in force no longer, in the order of their ends."""
-        return _RULES.validate_python(self._control.ask("GET", "/faults")["ended"])
+        return self._control.ask("GET", "/faults", lambda told: _RULES.validate_python(told["ended"]))
 
     def renew(self, rule_id: str) -> None:
         """Let a rule with a lease live on; raises ControlError when it is in force no longer."""
-        self._control.ask("POST", f"/faults/{rule_id}/renewal")
+        self._control.ask("POST", f"/faults/{rule_id}/renewal", _nothing)
 
     def happened(self) -> list[InjectedFault]:
         """The newest injected faults, oldest first."""
-        return _HAPPENED.validate_python(self._control.ask("GET", "/faults")["happened"])
+        return self._control.ask("GET", "/faults", lambda told: _HAPPENED.validate_python(told["happened"]))
 
     def remove(self, rule_id: str) -> None:
         """Remove a rule by its id; raises ControlError when there is no such rule."""
-        self._control.ask("DELETE", f"/faults/{rule_id}")
+        self._control.ask("DELETE", f"/faults/{rule_id}", _nothing)
 
     def clear(self) -> int:
         """Remove every rule; returns how many there were."""
-        return int(self._control.ask("DELETE", "/faults")["removed"])
+        return self._control.ask("DELETE", "/faults", lambda told: int(told["removed"]))
 
     @contextmanager
     def injected(self, rule: FaultRule | None = None, **fields: Any) -> Iterator[str]:
@@ -188,26 +199,26 @@ class Clock:
 
     def time(self) -> float:
         """The time of this clock, as Unix time in seconds."""
-        return float(self._told()["at"])
+        return self._told("at")
 
     def offset_s(self) -> float:
         """By how many seconds this clock is ahead of real time."""
-        return float(self._told()["offset_s"])
+        return self._told("offset_s")
 
     def ahead(self) -> list[AppAhead]:
         """The apps whose clocks were moved further than the whole cloud's."""
-        return _AHEAD.validate_python(self._control.ask("GET", "/clock")["apps"])
+        return self._control.ask("GET", "/clock", lambda told: _AHEAD.validate_python(told["apps"]))
 
     def advance(self, seconds: float) -> float:
         """Move the clock forward; timeouts, idle times, schedules and expiry follow. Returns the new time."""
-        return float(self._control.ask("POST", "/clock", self._body(seconds=seconds))["at"])
+        return self._control.ask("POST", "/clock", _at, self._body(seconds=seconds))
 
     def set_back(self) -> float:
         """Take back all by which this clock was moved; returns the new time. What is over stays so.
 
         An app's clock then shows the whole cloud's time. Waits that go on last as long as before.
         """
-        return float(self._control.ask("DELETE", "/clock", params=self._body())["at"])
+        return self._control.ask("DELETE", "/clock", _at, params=self._body())
 
     @contextmanager
     def advanced(self, seconds: float) -> Iterator[float]:
@@ -216,20 +227,34 @@ class Clock:
         The move has a lease that this process renews: when the process is killed, it is taken back in `LEASE_S`
         seconds.
         """
-        told = self._control.ask("POST", "/clock", self._body(seconds=seconds, lease_s=LEASE_S))
-        move = f"/clock/{told['move_id']}"
+        at, move_id = self._control.ask(
+            "POST",
+            "/clock",
+            lambda told: (_at(told), str(told["move_id"])),
+            self._body(seconds=seconds, lease_s=LEASE_S),
+        )
+        move = f"/clock/{move_id}"
+        renew = partial(self._control.ask, "POST", f"{move}/renewal", _nothing)
         try:
-            with renewed(lambda: self._control.ask("POST", f"{move}/renewal"), lease_s=LEASE_S, name="clock-lease"):
-                yield float(told["at"])
+            with renewed(renew, lease_s=LEASE_S, name="clock-lease"):
+                yield at
         finally:
             with suppress(ControlError):  # it was set back meanwhile, its app was stopped, or the cloud has ended
-                self._control.ask("DELETE", move)
+                self._control.ask("DELETE", move, _nothing)
 
-    def _told(self) -> Any:
-        return self._control.ask("GET", "/clock", params=self._body())
+    def _told(self, what: str) -> float:
+        return self._control.ask("GET", "/clock", lambda told: float(told[what]), params=self._body())
 
     def _body(self, **fields: Any) -> dict[str, Any]:
         return fields if self._app is None else {**fields, "app": self._app}
+
+
+def _at(told: Any) -> float:
+    return float(told["at"])
+
+
+def _nothing(told: Any) -> None:
+    """What is told is of no use: that it was done is enough."""
 
 
 def _rule(fields: Mapping[str, Any]) -> FaultRule:

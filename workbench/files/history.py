@@ -5,14 +5,16 @@ Modal keeps no history, so on Modal there is no HistoryClient.
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from workbench.cloud_control.cloud_http import CloudHttp, CloudRefusedError
 from workbench.errors import WorkbenchError
+
+T = TypeVar("T")
 
 MAX_BLAMED_BYTES = 1024 * 1024  # more than anybody reads line by line
 MAX_BLAMED_VERSIONS = 200  # comparing versions of a text is slow
@@ -112,7 +114,7 @@ class HistoryClient:
 
     def commits(self, path: str, *, limit: int) -> list[CommitInfo]:
         """The newest commits that have changed a path or anything below it, at most `limit`, newest first."""
-        found = _COMMITS.validate_json(self._get("commits", path=path, limit=limit))
+        found = self._get("commits", _COMMITS.validate_json, path=path, limit=limit)
         return [
             one.model_copy(update={"changes": tuple(self._shortened(change) for change in one.changes)})
             for one in found
@@ -120,16 +122,16 @@ class HistoryClient:
 
     def diff(self, path: str, *, base: int, head: int) -> list[FileChange]:
         """The paths that differ between two commits."""
-        found = _CHANGES.validate_json(self._get("diff", path=path, base=base, head=head))
+        found = self._get("diff", _CHANGES.validate_json, path=path, base=base, head=head)
         return [one.model_copy(update={"path": self._short(one.path)}) for one in found]
 
     def content(self, path: str, *, commit: int) -> bytes:
         """A file's bytes right after a commit, 0 being the newest."""
-        return self._get("content", path=path, commit=commit)
+        return self._get("content", bytes, path=path, commit=commit)
 
     def working(self, path: str, *, holder: str) -> bytes:
         """A file's bytes as they are in the live mount of `holder`, committed or not."""
-        return self._get("working", path=path, holder=holder)
+        return self._get("working", bytes, path=path, holder=holder)
 
     def text_diff(self, path: str, *, base: int, head: int | str, name: str) -> str:
         """The unified diff of a file, which may be absent from one of two commits.
@@ -149,7 +151,7 @@ class HistoryClient:
 
     def blame(self, path: str) -> list[BlamedLine]:
         """Each line of a file as it is now, with the commit that added it; raises HistoryError when it is no file."""
-        versions = _VERSIONS.validate_json(self._get("versions", path=path))
+        versions = self._get("versions", _VERSIONS.validate_json, path=path)
         if not versions or versions[-1].entry is None or versions[-1].entry.kind != "file":
             raise HistoryError(f"there is no file {self._short(path)}")
         if versions[-1].entry.size > MAX_BLAMED_BYTES:
@@ -164,12 +166,11 @@ class HistoryClient:
 
     def restore(self, path: str, *, commit: int) -> int | None:
         """Restore a path to its state at a commit; returns the new commit's number, None when nothing differs."""
-        number: int | None = json.loads(self._ask("POST", "restore", path=path, commit=commit))["commit"]
-        return number
+        return self._ask("POST", "restore", _restored, path=path, commit=commit)
 
     def uncommitted(self, path: str) -> list[UncommittedMount]:
         """The changes in live mounts that are not committed yet."""
-        return _MOUNTS.validate_json(self._get("uncommitted", path=path))
+        return self._get("uncommitted", _MOUNTS.validate_json, path=path)
 
     def _lines_if_there(self, path: str, commit: int) -> list[str] | None:
         try:
@@ -185,12 +186,12 @@ class HistoryClient:
     def _lines(self, path: str, commit: int) -> list[str]:
         return _lines(self.content(path, commit=commit))
 
-    def _get(self, what: str, **question: Any) -> bytes:
-        return self._ask("GET", what, **question)
+    def _get(self, what: str, read: Callable[[bytes], T], **question: Any) -> T:
+        return self._ask("GET", what, read, **question)
 
-    def _ask(self, method: str, what: str, **question: Any) -> bytes:
+    def _ask(self, method: str, what: str, read: Callable[[bytes], T], **question: Any) -> T:
         try:
-            return self._http.ask(method, f"/history/{self._volume}/{what}", params=question)
+            return self._http.ask(method, f"/history/{self._volume}/{what}", read, params=question)
         except CloudRefusedError as error:
             raise (HistoryAbsentError if error.status == HTTPStatus.NOT_FOUND else HistoryError)(str(error)) from error
 
@@ -205,6 +206,11 @@ def run_of(author: str) -> str:
     """The id of the run whose sandbox made a commit, from the commit's author; "" when it was no run's."""
     tags = (word.partition("=") for word in author.split())
     return next((value for name, _, value in tags if name == "run_id"), "")
+
+
+def _restored(told: bytes) -> int | None:
+    number = json.loads(told)["commit"]
+    return None if number is None else int(number)
 
 
 def _lines(data: bytes) -> list[str]:

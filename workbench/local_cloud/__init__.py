@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError as IsolationUnavailableError
+    from workbench.local_cloud.base.code_version import VERSION_HEADER as VERSION_HEADER
+    from workbench.local_cloud.base.code_version import code_digest as code_digest
     from workbench.local_cloud.base.guest_directories import remove_tree as remove_tree
     from workbench.local_cloud.base.host_processes import family as family
     from workbench.local_cloud.base.host_processes import start_of as start_of
@@ -85,9 +87,11 @@ _HOMES = {
     "StateInUseError": "process.state_directory",
     "StateUnusableError": "process.state_directory",
     "UIDS_VARIABLE": "sandboxes.engine.host_users",
+    "VERSION_HEADER": "base.code_version",
     "WorkingCopies": "volumes.working_copies",
     "WorkingCopy": "volumes.working_copies",
     "check_word": "faults.words",
+    "code_digest": "base.code_version",
     "daemon": "process.daemon",
     "default_state_dir": "process.state_directory",
     "diagnosis": "sandboxes.engine.diagnosis",

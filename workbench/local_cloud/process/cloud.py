@@ -22,6 +22,7 @@ from workbench.local_cloud.apps.app_rpc import AppRpcs
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.apps.deployment_versions import Deployments
 from workbench.local_cloud.base.clocks import WHOLE, Clocks
+from workbench.local_cloud.base.code_version import VERSION_HEADER, code_digest
 from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.base.quiet_server import QuietServer
@@ -337,6 +338,7 @@ class LocalCloud:
             log_config=None,
             access_log=False,
             server_header=False,
+            headers=[(VERSION_HEADER, code_digest())],
             timeout_graceful_shutdown=1,
         )
         server = QuietServer(config)
