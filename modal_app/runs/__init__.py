@@ -14,17 +14,21 @@ a queue (one order for all readers). Every other write belongs to one writer, or
 - The dict of runs under way: a run is entered before its record is created, and removed after `archived`.
 - `lease/{project}/{n}`, the chain of a project's leases: link n+1 is put by who claims the project, first come, first
   served; its release is written by its holder. `lease/{project}` is the newest number; it may lag, the chain cannot.
-- `owner/{id}`, an owner's beat: that owner. `breaker/{project}`, failed starts in a row: the holder of the lease.
+- `owner/{id}`, an owner's beat: that owner. `owner/{id}/{n}`, whether it was back or is dead: the first put stands.
+- `breaker/{project}`, failed starts in a row: the holder of the lease.
 - The log, queue partitions `{id}/{segment}`: the owner while it holds its own lease, afterwards any closer.
 - The control queue, partition `{owner}`: any container puts messages, the owner alone takes them.
 - Model traffic, queue partition `run/{id}`: the gateway appends, and who has recorded the run as archived clears it.
 - The archive, `/{day}/{id}/` on the volume: the owner or a closer; the last commit stands, all with the same events.
 
 **Beats** (`ownership`). An owner renews its lease of `lease_s` seconds six times in that time. It may write only while
-the last beat that was confirmed was sent less than `lease_s` ago, by its own monotonic clock. A lease that has run out
-stays lost; the container goes on under a new owner id. Others take an owner for dead when they have looked twice and
-its beat has not changed, and is missing or older than `lease_s` and a margin for differing clocks. So an owner stops
-writing before others begin; should one of its puts still arrive late, the log's own rule decides, the same for all.
+the last beat that was confirmed was sent less than `lease_s` ago, by its own monotonic clock. Others suspect that an
+owner is dead when they have looked twice and its beat has not changed, and is older than `lease_s` and a margin for
+differing clocks; one whose beat is missing has left. So an owner stops writing before others begin; should one of its
+puts still arrive late, the log's own rule decides, the same for all. A lease may run out though nobody is dead: a
+container, or the platform, was late. Then `owner/{id}/{n}` decides: the owner puts that it is `back` for the n-th time
+and goes on with its runs, or somebody has put that it is `dead`, which is for good: the container goes on under a new
+owner id. Whoever acts for a dead owner has put, or found, that it is dead.
 
 **The log** (`batches`, `log`). A batch is a piece of the SSE stream, events `first` to `last`. It counts if it begins
 where the last one that counted has ended, and nothing counts after a terminal event: a run has one end, however many
@@ -58,7 +62,7 @@ every `sweep_s` seconds; so does a reader in another container, and a DELETE. Th
 - Within (8): an `archived` run among those under way. The sweeper removes it there.
 
 An archive that a closer has written says `closed_by: other` and lacks what the owner alone knew: what was seen of the
-process, the cost, the request. An owner that lives but has lost its lease ends the sandboxes of its runs, writes no
+process, the cost, the request. An owner that lives but was taken for dead ends the sandboxes of its runs, writes no
 more to their logs and archives nothing. A container that is told to end lets its runs go on for `drain_s` seconds;
 then it ends those that are left itself, with `container_lost`, and archives them.
 """

@@ -24,8 +24,13 @@ from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
 _log = structlog.get_logger(__name__)
 
 _APPEND_S = 60.0
-LOST = ContractError(ErrorCode.CONTAINER_LOST, "the endpoint's container ended during the run")
+LOST = ContractError(ErrorCode.CONTAINER_LOST, "the endpoint's container ended, or was not heard of, during the run")
 CANCELLED = ContractError(ErrorCode.CANCELLED, "the run was cancelled")
+
+
+async def _always() -> bool:
+    """What is written for a dead owner may always be written."""
+    return True
 
 
 class Closer:
@@ -90,7 +95,7 @@ class Closer:
                 recoverable=reason.recoverable,
                 sandbox=sandbox,
             )
-            writer = LogWriter(self._state.log, record.run_id, may_write=lambda: True, segment=reader.segment)
+            writer = LogWriter(self._state.log, record.run_id, may_write=_always, segment=reader.segment)
             await writer.append(Batch(spool.last_seq + 1, seq, frames + sse.frame(last), terminal=True))
 
     async def _keep(self, record: RunRecord, spool: Spool, terminal: TerminalEvent) -> None:

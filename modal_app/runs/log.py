@@ -6,7 +6,7 @@ batch ended, and nothing counts after the terminal event. So all readers skip a 
 container that had lost the run.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -39,11 +39,13 @@ def partition(run_id: str, segment: int) -> str:
 class LogWriter:
     """Appends to one run's log, beginning in `segment`.
 
-    `may_write` says whether this container still owns the run. It is asked before every attempt to put a batch, and
-    once more after the successful one.
+    `may_write` says whether this container still owns the run, as soon as it knows. It is asked before every attempt
+    to put a batch, and once more after the successful one.
     """
 
-    def __init__(self, queue: modal.Queue, run_id: str, *, may_write: Callable[[], bool], segment: int = 0) -> None:
+    def __init__(
+        self, queue: modal.Queue, run_id: str, *, may_write: Callable[[], Awaitable[bool]], segment: int = 0
+    ) -> None:
         self._queue = queue
         self._run_id = run_id
         self._may_write = may_write
@@ -75,10 +77,10 @@ class LogWriter:
         name = partition(self._run_id, self._segment)
         async for attempt in retrying(pause_s=_RETRY_S):
             with attempt:
-                if not self._may_write():
+                if not await self._may_write():
                     raise LogLostError("the run is no longer this container's")
                 await self._queue.put_many.aio(items, partition=name, timeout=_PUT_S, partition_ttl=KEPT_S)
-        if not self._may_write():
+        if not await self._may_write():
             raise LogLostError("the run is no longer this container's")
 
 

@@ -46,12 +46,14 @@ class Supervisor:
         self._container_start_ms: int | None = _since_process_start_ms()  # told by the first run
 
     async def ready(self) -> Ownership:
-        """The ownership for runs that start now; a new one when there is none yet or the last one's lease ran out.
+        """The ownership for runs that start now; a new one when there is none yet or the last one is lost.
 
-        Platform errors are raised.
+        Platform errors are raised, also when the platform does not decide within a lease whether it is lost.
         """
+        if self._ownership is not None:
+            await self._ownership.is_lost()
         async with self._starting:
-            if self._ownership is not None and not await self._ownership.is_lost():
+            if self._ownership is not None and not self._ownership.lost:
                 return self._ownership
             ownership = Ownership(
                 self._state,
@@ -94,7 +96,7 @@ class Supervisor:
     ) -> Run:
         """Execute a run whose record this container has created under this ownership; see Run for the arguments."""
         container_start_ms, self._container_start_ms = self._container_start_ms, None
-        log = LogWriter(self._state.log, record.run_id, may_write=lambda: ownership.holds)
+        log = LogWriter(self._state.log, record.run_id, may_write=ownership.may_write)
         run = Run(
             record,
             request,
@@ -106,7 +108,7 @@ class Supervisor:
             container_start_ms=container_start_ms,
         )
         self._runs[run.run_id] = run
-        if not ownership.holds:  # the lease ran out since `ready`, and `on_lost` did not know of this run
+        if ownership.lost:  # since `ready`, and `on_lost` did not know of this run
             run.abandon()
         task = asyncio.create_task(self._keep(run))
         self._tasks[run.run_id] = task
@@ -145,7 +147,7 @@ class Supervisor:
             run.journal.spool.close()
 
     def _abandon(self, owner: str) -> None:
-        """Abandon the runs of an owner whose lease has run out."""
+        """Abandon the runs of an owner that is lost."""
         for run in list(self._runs.values()):
             if run.record.owner == owner:
                 run.abandon()
