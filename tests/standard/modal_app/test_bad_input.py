@@ -17,11 +17,17 @@ from workbench import Project, Workbench
 
 
 @pytest.fixture(autouse=True)
+def _nothing_is_started(wb: Workbench) -> Any:
+    yield
+    assert live_sandboxes() == []
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _nothing_is_created(wb: Workbench) -> Any:
+    """By none of them: the volume has the files of all tests, and takes a while to be listed."""
     volume = modal.Volume.from_name("endpoint-tests-projects", create_if_missing=True, version=2)
     before = {entry.path for entry in volume.iterdir("/projects", recursive=True)} if _exists(volume) else set()
     yield
-    assert live_sandboxes() == []
     after = {entry.path for entry in volume.iterdir("/projects", recursive=True)} if _exists(volume) else set()
     assert after == before
 
