@@ -29,8 +29,13 @@ from typing import Any
 PRELOADED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("-m", "modal"): ("modal.__main__", "modal.cli.entry_point"),
     ("-m", "workbench"): ("workbench.cli", "workbench.session", "workbench.runs.archive", "workbench.runs.recordings"),
+    # Without widgets, which look for their kernel when they are imported.
+    ("-m", "ipykernel_launcher"): ("ipykernel.kernelapp", "ipykernel.ipkernel", "workbench.session"),
     ("-c",): ("modal", "workbench.session"),
 }
+_MODAL = ("-m", "modal")
+_PLAIN = {"NO_COLOR": "1", "TERM": "dumb"}  # the product's own variables for the `modal` commands that it starts
+_MODALS = "WARM_MODAL"  # to a warm interpreter: where the one of `modal` listens
 # Read when the interpreter starts, or when the preloaded modules are imported.
 _READ_AT_IMPORT = ("HOME", "LANG", "LC_ALL", "TERM", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH")
 _READ_AT_IMPORT_PREFIXES = ("PYTHON", "GRPC_", "MODAL_CONFIG", "MODAL_PROFILE", "MODAL_LOG", "MODAL_TRACEBACK")
@@ -51,7 +56,7 @@ def run(
     Without `stdin` the command reads the null device. Raises subprocess.TimeoutExpired.
     """
     return subprocess.run(
-        in_place_of(*command, env=env) or [sys.executable, *command],
+        words(*command, env=env),
         env=dict(env),
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
@@ -61,6 +66,11 @@ def run(
         timeout=timeout_s,
         check=False,
     )
+
+
+def words(*command: str, env: Mapping[str, str]) -> list[str]:
+    """The program that behaves as `python COMMAND…`: a warm one if there is one."""
+    return in_place_of(*command, env=env) or [sys.executable, *command]
 
 
 def in_place_of(*command: str, env: Mapping[str, str]) -> list[str] | None:
@@ -148,7 +158,10 @@ def _server(command: Sequence[str], env: Mapping[str, str]) -> Warm | None:
     if key not in _servers:
         if len(_servers) >= _MOST_SERVERS:
             return None
-        _servers[key] = Warm(modules, read | {name: env[name] for name in ("PATH", "TMPDIR") if name in env})
+        more = {name: env[name] for name in ("PATH", "TMPDIR") if name in env}
+        if command[:2] != _MODAL and (modal := _server(_MODAL, {**env, **_PLAIN})) is not None:
+            more[_MODALS] = modal.path
+        _servers[key] = Warm(modules, read | more)
     return _servers[key]
 
 
@@ -250,6 +263,16 @@ def _without_own_frames(kind: type[BaseException], error: BaseException, traceba
     sys.__excepthook__(kind, error.with_traceback(begun), begun)
 
 
+def _start_warm_modals(path: str) -> None:
+    """Where the product starts the stock `modal` command, it starts a fork of the interpreter that listens there."""
+    from workbench.deployment import modal_command
+
+    client = str(Path(__file__).with_name("warm_client.py"))
+    # FORCE_COLOR, which kernels set, changes nothing beside the variables that the product sets.
+    warm = ["env", "-u", "FORCE_COLOR", sys.executable, "-I", "-S", client, path, *_MODAL]
+    modal_command._command = lambda arguments: [*warm, *arguments]
+
+
 def _run(command: Sequence[str]) -> None:
     how, what, *arguments = command
     sys.path[0] = "" if how == "-c" else str(Path.cwd())
@@ -268,9 +291,12 @@ def main() -> None:
     import gc
     import importlib
 
+    modals = os.environ.pop(_MODALS, None)
     for name in sys.argv[3:]:
         importlib.import_module(name)
     sys.modules.pop("modal.__main__", None)  # what it imports stays; it is run anew, as any main module
+    if modals is not None:
+        _start_warm_modals(modals)
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as life, socket.socket(fileno=int(sys.argv[2])) as listener:
         asked = _serve(life, listener)

@@ -26,7 +26,11 @@ def ask(path: str, command: Sequence[str], env: Mapping[str, str], cwd: str, str
 def main() -> int:
     """Wait for the command's end."""
     path, *command = sys.argv[1:]
-    with ask(path, command, os.environ, os.getcwd(), (0, 1, 2)) as connection, connection.makefile() as told:
+    try:
+        connection = ask(path, command, os.environ, os.getcwd(), (0, 1, 2))
+    except (FileNotFoundError, ConnectionRefusedError):  # it has ended
+        os.execv(sys.executable, [sys.executable, *command])
+    with connection, connection.makefile() as told:
         if told.readline() == "no\n":  # it has imported with other variables than these
             os.execv(sys.executable, [sys.executable, *command])
         code = int(told.readline())

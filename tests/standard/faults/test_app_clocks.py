@@ -1,8 +1,8 @@
 """The clock of one app: two people who move clocks do not meet, and whoever is killed leaves none ahead."""
 
 import json
+import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import modal
 import pytest
 
 from tests.conftest import wait_until
+from tests.support import warm
 from tests.support.commands import Cli, cli
 from tests.support.paths import APPS
 from workbench import ControlError, Workbench
@@ -135,7 +136,7 @@ with workbench.connect().clock.of("clock-mine").advanced(3600):
 
 def test_a_killed_process_leaves_no_clock_ahead(clock: Clock) -> None:
     before = clock.offset_s()
-    command = [sys.executable, "-c", OWNER]
+    command = warm.words("-c", OWNER, env=os.environ)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "moved\n"

@@ -14,6 +14,7 @@ import pytest
 
 from modal_app.contract.events import ErrorEvent
 from tests.conftest import FAST, live_sandboxes, processes_of, wait_until
+from tests.support import warm
 from workbench import Project, Run, StreamLostError, Workbench, connect
 from workbench.local_cloud.process.state_directory import State
 
@@ -125,7 +126,7 @@ def test_a_workbench_that_is_killed_leaves_no_sandbox(wb: Workbench, project: Pr
         "for event in run.follow():\n"
         "    if event.type == 'stream': print('on', flush=True)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as kernel:
+    with subprocess.Popen(warm.words("-c", code, env=os.environ), stdout=subprocess.PIPE) as kernel:
         assert kernel.stdout is not None
         assert kernel.stdout.readline() == b"on\n"
         assert live_sandboxes()

@@ -1,7 +1,7 @@
 """Faults by rule: what matches, what happens then, and that the stock SDK meets what it would meet on Modal."""
 
+import os
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.conftest import wait_until
+from tests.support import warm
 from tests.support.commands import Cli
 from tests.support.paths import APPS
 from workbench import ControlError, ControlUnavailableError, FaultRule, Project, Workbench, connect
@@ -339,7 +340,7 @@ with workbench.connect().faults.injected(rpc="AppList", delay_s=1, lease_s=1.5) 
 
 def test_the_rules_of_a_killed_process_go_with_it(faults: Faults) -> None:
     """A kernel that is killed in the middle of an experiment leaves no rule to anybody else."""
-    command = [sys.executable, "-c", OWNER]
+    command = warm.words("-c", OWNER, env=os.environ)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         rule_id = owner.stdout.readline().strip()

@@ -5,12 +5,12 @@ import json
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support import warm
 from tests.support.commands import cli as command_line
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.process import daemon, maintenance
@@ -171,7 +171,7 @@ def test_a_kill_at_any_moment_leaves_the_last_commit_whole(own_state: State) -> 
         running, _ = daemon.start(own_state)
         env = {**os.environ, **running.env(), "MODAL_MAX_THROTTLE_WAIT": "1"}
         with subprocess.Popen(
-            [sys.executable, "-c", WRITER, f"volume-{kill}"],
+            warm.words("-c", WRITER, f"volume-{kill}", env=env),
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -114,7 +114,7 @@ def used(state: State) -> Running:
     """A cloud's state with something in it; the cloud has stopped."""
     running, _ = daemon.start(state)
     script = "import modal; modal.Dict.from_name('kept', create_if_missing=True).hydrate()"
-    subprocess.run([sys.executable, "-c", script], env={**os.environ, **running.env()}, check=True, timeout=60)
+    assert warm.run("-c", script, env={**os.environ, **running.env()}).returncode == 0
     assert daemon.stop(state)
     return running
 
@@ -147,13 +147,8 @@ def test_damaged_credentials_are_moved_aside_and_named(own_state: State) -> None
     assert aside(own_state) == {"credentials.json": b"{"}
     after, _ = daemon.start(own_state)
     assert after.token_secret != before.token_secret
-    found = subprocess.run(
-        [sys.executable, "-c", "import modal; modal.Dict.from_name('kept').hydrate()"],
-        env={**os.environ, **after.env()},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    script = "import modal; modal.Dict.from_name('kept').hydrate()"
+    found = warm.run("-c", script, env={**os.environ, **after.env()})
     assert found.returncode == 0, found.stderr
 
 
