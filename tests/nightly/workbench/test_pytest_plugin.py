@@ -21,6 +21,10 @@ def test_the_page_s_program_passes_its_tests(project: Project, line: list[str]) 
     passes_its_tests(project, line)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "terminated"])
-def test_all_ends_with_pytest_however_it_ends(project: Project, number: int) -> None:
-    all_ends_with_pytest(project, number, [])
+@pytest.mark.parametrize(
+    ("number", "arguments"),
+    [(signal.SIGTERM, []), (signal.SIGINT, ["-n", "1"])],
+    ids=["terminated", "Ctrl-C with workers"],
+)
+def test_all_ends_with_pytest_however_it_ends(project: Project, number: int, arguments: list[str]) -> None:
+    all_ends_with_pytest(project, number, arguments)

@@ -252,13 +252,9 @@ def test_each_worker_has_a_cloud_of_its_own(project: Project) -> None:
 # -- how it ends ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("number", "arguments"),
-    [(signal.SIGKILL, []), (signal.SIGINT, ["-n", "1"])],
-    ids=["killed", "Ctrl-C with workers"],
-)
-def test_all_ends_with_pytest_however_it_ends(project: Project, number: int, arguments: list[str]) -> None:
-    all_ends_with_pytest(project, number, arguments)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
+def test_all_ends_with_pytest_however_it_ends(project: Project, number: int) -> None:
+    all_ends_with_pytest(project, number, [])
 
 
 def all_ends_with_pytest(project: Project, number: int, arguments: list[str]) -> None:
