@@ -78,6 +78,41 @@ def test_while_a_rule_is_in_force_every_tab_says_so_and_the_mark_ends_it(desk: J
     assert aside(wb.faults.rules) == []
 
 
+def test_the_clock_of_the_app_or_of_the_whole_cloud_is_moved_and_set_back(desk: JupyterPages, wb: Workbench) -> None:
+    cell = f"import workbench\npanel = workbench.open(app_name={wb.app_name!r})\npanel.show('failures')\npanel"
+    control = desk.show(cell).get_by_role("toolbar", name="The local cloud")
+    whose, shown = control.get_by_role("combobox", name="Whose clock"), control.locator(".wb-clock")
+    own = wb.clock.of(wb.app_name)
+
+    def press(word: str) -> None:
+        control.get_by_role("button", name=word).click()
+
+    def are(app_s: float, whole_s: float) -> bool:
+        return aside(lambda: [round(clock.offset_s()) for clock in (own, wb.clock)]) == [app_s, whole_s]
+
+    with ExitStack() as stack:
+        for clock in (wb.clock, own):
+            stack.callback(aside, clock.set_back)
+        expect(whose.locator("option:checked")).to_have_text(wb.app_name, timeout=LONG)
+        press("30 s")
+        expect(shown).to_have_text("30.0 s ahead of real time", timeout=LONG)
+        assert are(30, 0)
+        picture(control, "tab-failures-clock")
+        whose.select_option("the whole cloud")
+        expect(shown).to_have_text("real time")
+        press("5 min")
+        expect(shown).to_have_text("5 min 00 s ahead of real time", timeout=LONG)
+        assert are(330, 300)
+        press("set back")
+        expect(shown).to_have_text("real time", timeout=LONG)
+        assert are(30, 0)
+        whose.select_option(wb.app_name)
+        expect(shown).to_have_text("30.0 s ahead of real time")
+        press("set back")
+        expect(shown).to_have_text("real time", timeout=LONG)
+        assert are(0, 0)
+
+
 def test_scripted_answers_in_force_are_on_the_mark_too(desk: JupyterPages, wb: Workbench) -> None:
     cell = f"import workbench\npanel = workbench.open(app_name={wb.app_name!r})\npanel"
     mark = desk.show(cell).locator(".wb-workbench .wb-failing")

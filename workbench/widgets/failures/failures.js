@@ -31,7 +31,7 @@ export default widget("failures", {
     whose.append(element("option", "", visible(model.get("app")), { value: "app" }), element("option", "", "the whole cloud", { value: "whole" }));
     const whole = () => whose.value === "whole";
     const moves = element("span", "wb-together");
-    moves.append(element("span", "wb-quiet", "advance"));
+    moves.append(element("span", "wb-quiet", "advance by"));
     control.append(element("span", "wb-quiet", "clock of"), whose, clock, moves);
     for (const [word, seconds] of AHEAD) {
       moves.append(needs(button(word, `Move this clock ahead by ${word}`, () => model.send({ type: "advance", seconds, whole: whole() }), "wb-advance")));
@@ -106,7 +106,7 @@ export default widget("failures", {
     const drawRules = () => {
       const found = model.get("rules");
       const ahead_s = model.get(whole() ? "ahead_s" : "app_ahead_s");
-      clock.textContent = ahead_s ? `${lasting(ahead_s * 1000)} ahead` : "as it is";
+      clock.textContent = ahead_s ? `${lasting(ahead_s * 1000)} ahead of real time` : "real time";
       const rows = found.map((one) => [
         element("code", "wb-code", visible(one.text)),
         `${one.injected} of ${one.matched}`,
