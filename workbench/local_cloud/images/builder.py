@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from workbench.local_cloud.base import host
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.programs import Program
+from workbench.local_cloud.base.threads import to_its_end
 from workbench.local_cloud.images import environments, layouts
 from workbench.local_cloud.images.adopted import adopt
 from workbench.local_cloud.images.build_sandbox import BuildFailedError, BuildSandbox
@@ -25,6 +26,7 @@ from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.interpreters import copy_python
 from workbench.local_cloud.images.plans import Adopt, Copy, ImageConfig, MakePython, Plan
+from workbench.local_cloud.images.room import with_its_reason
 from workbench.local_cloud.rootfs.ids import NoRangeError, give_to_root_inside
 
 SCRATCH_PREFIX = "tmp-"
@@ -74,7 +76,8 @@ class Builder:
         """Build a plan into `directory`, which must not exist, and return the resulting image's config.
 
         `parent` is the directory of the image below, None without one; `context_mount` is the id of the mount with the
-        build context, or empty; `context_files` are more files of it by name. Raises RefusedError or BuildFailedError.
+        build context, or empty; `context_files` are more files of it by name. Raises RefusedError, BuildFailedError, or
+        CloudError when the disk is full.
         """
         scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self._root))
         try:
@@ -82,18 +85,19 @@ class Builder:
             writes = [name for name in ("venv", "npm") if _changes(plan, name)]
             sandbox = BuildSandbox(scratch, env=env, workdir=plan.config.workdir or "/", writes=writes, log=log)
             sandbox.python_prefix = plan.config.interpreter_prefix
-            await self._begin(sandbox, plan, parent)
+            await with_its_reason(scratch, self._begin(sandbox, plan, parent))
             context = scratch / "context"
             if any(isinstance(step, Copy) for step in plan.steps):
-                await asyncio.to_thread(self.fill, context, context_mount, context_files)
+                filling = to_its_end(self.fill, context, context_mount, context_files)
+                await with_its_reason(scratch, filling)
             build = _Build(sandbox, plan.config, context, log, checked=self._checked)
             for step in plan.steps:
-                await build.run(step)
+                await with_its_reason(scratch, build.run(step))
             if writes:
                 await sandbox.run([*_SEAL, *(f"{layouts.IMAGE_ROOT}/{name}" for name in writes)])
-            await asyncio.to_thread(_open_directories, sandbox.image)
+            await to_its_end(_open_directories, sandbox.image)
             with suppress(NoRangeError):  # no root file systems can be made here
-                await asyncio.to_thread(give_to_root_inside, sandbox.image)
+                await to_its_end(give_to_root_inside, sandbox.image)
             sandbox.image.rename(directory)
             return build.config
         finally:
@@ -136,14 +140,14 @@ class _Build:
     async def run(self, step: object) -> None:
         match step:
             case Copy():
-                copied = await asyncio.to_thread(copy_into, self._context, self._sandbox.image / layouts.TREE, step)
+                copied = await to_its_end(copy_into, self._context, self._sandbox.image / layouts.TREE, step)
                 self._log(f"COPY: {copied} files to {step.destination}\n", 1)
             case MakePython():
                 await self._make_python()
             case Adopt():
                 await self._with_environment()
                 names = [package.partition("==")[0] for package in step.packages]
-                await asyncio.to_thread(adopt, names, layouts.below(self._sandbox.image / "venv", layouts.VENV))
+                await to_its_end(adopt, names, layouts.below(self._sandbox.image / "venv", layouts.VENV))
                 for package in step.packages:
                     self._log(f"{package} is taken from the local cloud's own environment\n", 1)
             case PipInstall():
@@ -182,12 +186,12 @@ class _Build:
             except BuildFailedError as error:
                 problem = str(error)
                 self._log(f"{interpreter.path} cannot be used: {problem}\n", 2)
-                await asyncio.to_thread(remove_tree, self._sandbox.image / layouts.COPIED_PYTHON)
+                await to_its_end(remove_tree, self._sandbox.image / layouts.COPIED_PYTHON)
                 continue
             self.config = replace(
                 self.config, interpreter=interpreter.path, interpreter_prefix=interpreter.prefix, python=version
             )
-            await asyncio.to_thread(environments.add_programs, self._sandbox.image / "venv")
+            await to_its_end(environments.add_programs, self._sandbox.image / "venv")
             return
         raise BuildFailedError(
             f"No environment can be made with Python {version}: "
@@ -199,7 +203,7 @@ class _Build:
         self._sandbox.python_prefix = interpreter.prefix
         if interpreter.prefix:
             destination = layouts.below(self._sandbox.image / layouts.COPIED_PYTHON, interpreter.prefix)
-            await asyncio.to_thread(copy_python, Path(interpreter.path), Path(interpreter.prefix), destination)
+            await to_its_end(copy_python, Path(interpreter.path), Path(interpreter.prefix), destination)
 
     async def _venv(self, python: str) -> None:
         if host.uv() is not None:
@@ -240,7 +244,7 @@ class _Build:
         if not (project / "pyproject.toml").is_file():
             raise RefusedError("uv sync works as Image.uv_sync writes it, with the project copied to /.uv: use that.")
         copy = self._sandbox.image.parent / "project"
-        await asyncio.to_thread(shutil.copytree, project, copy)
+        await to_its_end(shutil.copytree, project, copy)
         await self._sandbox.run(
             ["uv", "sync", "--inexact", "--python", layouts.PYTHON, *arguments],
             env={"UV_PROJECT_ENVIRONMENT": layouts.VENV},

@@ -3,12 +3,12 @@
 A COPY's layer is found again when what it copies is the same; other files of the context do not matter.
 """
 
-import asyncio
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from workbench.local_cloud.base.threads import to_its_end
 from workbench.local_cloud.images.plans import CopyFiles
 from workbench.local_cloud.rootfs.copying import Tree
 
@@ -26,7 +26,7 @@ class Context:
     async def files(self) -> Path:
         """Return the directory with the context. Raises RefusedError, OSError."""
         if not self._filled:
-            await asyncio.to_thread(self._fill, self._directory)
+            await to_its_end(self._fill, self._directory)
             self._filled = True
         return self._directory
 

@@ -8,11 +8,12 @@ outlive the cloud's process. Builds do not: one that was interrupted counts as f
 import asyncio
 import hmac
 import json
+import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Row
@@ -21,7 +22,7 @@ import structlog
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.app_logs import LogRow, Origin, Wanted
-from workbench.local_cloud.base.errors import failed_precondition, invalid, not_found
+from workbench.local_cloud.base.errors import CloudError, failed_precondition, invalid, not_found
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.images import layouts, rooted_steps
@@ -33,10 +34,12 @@ from workbench.local_cloud.images.dockerfile import NeedsRootError, RefusedError
 from workbench.local_cloud.images.own_roots import OwnRoots
 from workbench.local_cloud.images.plans import Adopt, CallFunction, ImageConfig, Plan, Step
 from workbench.local_cloud.images.pulls import Puller, RegistryAccess
+from workbench.local_cloud.images.room import while_there_is_room
 from workbench.local_cloud.images.rooted_builder import RootedBuilder
 from workbench.local_cloud.images.steps import interpret
 from workbench.local_cloud.registry.blobs import BlobStore
 from workbench.local_cloud.rootfs.layers import Layers
+from workbench.local_cloud.store.damage import is_disk_full
 from workbench.local_cloud.store.database import Database
 
 _log = structlog.get_logger(__name__)
@@ -46,9 +49,15 @@ MAX_BUILDS = 2  # at a time: an installer uses all of the machine's cores
 ABANDONED_S = 30.0  # after the last client that waited for a build has gone: the SDK asks again at once
 _STOP_S = 10.0
 _FOLLOW_S = 60.0
+NOTE_S, _NOTE_AGAIN_S = 10.0, 0.1
 _NEEDS_ROOT = "USER root:0"  # what it names is root, but not in the form that this machine's system has for it
 _INTERRUPTED = "The build was interrupted: the local cloud ended. Deploy again."
 _ABANDONED = "The build was ended: nobody waited for it any more. Deploy again."
+_UNNOTED = (
+    "The end of the build could not be noted: the local cloud's disk was full (RESOURCE_EXHAUSTED). Make room, and "
+    "deploy again."
+)
+_UNKNOWN = "The build failed inside the local cloud: cloud.log in its state directory has the cause."
 _SLEEP = ["sleep", "172800"]
 _KEY_VERSION = 4  # to be raised when the same definition is built differently from then on
 
@@ -344,50 +353,75 @@ class Images:
         try:
             async with self._slots, asyncio.timeout(deadline_s):
                 await asyncio.to_thread(remove_tree, directory)  # left by a build that was killed after its last step
+                context_files = {file.filename: file.data for file in image.context_files}
                 if plan.rooted:
-                    config = await self._rooted.build(
+                    building = self._rooted.build(
                         plan,
                         image_id=image_id,
                         parent=parent.directory if parent is not None else None,
                         context_mount=image.context_mount_id,
-                        context_files={file.filename: file.data for file in image.context_files},
+                        context_files=context_files,
                         log=log.add,
                         access=RegistryAccess.of(image, self._secrets),
                         anew=anew,
                     )
-                    self._finish(image_id, config, "", "")
-                    return
-                config = await self._builder.build(
-                    plan,
-                    directory=directory,
-                    parent=parent.directory if parent is not None else None,
-                    context_mount=image.context_mount_id,
-                    context_files={file.filename: file.data for file in image.context_files},
-                    secrets=secrets,
-                    log=log.add,
-                )
+                else:
+                    building = self._builder.build(
+                        plan,
+                        directory=directory,
+                        parent=parent.directory if parent is not None else None,
+                        context_mount=image.context_mount_id,
+                        context_files=context_files,
+                        secrets=secrets,
+                        log=log.add,
+                    )
+                config = await while_there_is_room(self._root, building)
         except asyncio.CancelledError as cancelled:
             self._finish(image_id, config, "", _ABANDONED if _ABANDONED in cancelled.args else _INTERRUPTED)
             raise
         except TimeoutError:
             failure = f"The layer was not built within {deadline_s / 60:.0f} minutes: split it, or try again."
-        except (RefusedError, BuildFailedError) as error:
-            failure = log.redacted(str(error))
         except Exception as error:  # noqa: BLE001  # readers that follow the build must learn that it has ended
-            _log.error("image.build_failed", image_id=image_id, exc_info=error)
-            failure = "The build failed inside the local cloud: cloud.log in its state directory has the cause."
-        self._finish(image_id, config, "" if failure else image_id, failure)
+            failure = log.redacted(_told(error))
+            if failure == _UNKNOWN:
+                _log.error("image.build_failed", image_id=image_id, exc_info=error)
+        await self._finish_soon(image_id, config, "" if failure or plan.rooted else image_id, failure)
 
     def _finish(self, image_id: str, config: ImageConfig, directory: str, failure: str) -> None:
-        log = self._logs.pop(image_id)
+        """Note the end of a build. It counts as failed if that raises what the database raises, see `_image`."""
+        with self._ending(image_id, failure):
+            self._note(image_id, config, directory, failure)
+
+    async def _finish_soon(self, image_id: str, config: ImageConfig, directory: str, failure: str) -> None:
+        """Note the end of a build, with some patience: what has filled the disk may be just going."""
+        end = time.monotonic() + NOTE_S
+        with self._ending(image_id, failure):
+            while True:
+                try:
+                    self._note(image_id, config, directory, failure)
+                except (OSError, sqlite3.Error) as error:
+                    if not is_disk_full(error, self._root) or time.monotonic() > end:
+                        _log.error("image.end_not_noted", image_id=image_id, exc_info=error)
+                        return
+                    await asyncio.sleep(_NOTE_AGAIN_S)
+                else:
+                    return
+
+    @contextmanager
+    def _ending(self, image_id: str, failure: str) -> Iterator[None]:
         if failure:
-            log.add(f"refused: {failure}\n", 2)
-        state = FAILED if failure else BUILT
+            self._logs[image_id].add(f"refused: {failure}\n", 2)
+        try:
+            yield
+        finally:
+            self._logs.pop(image_id).close()
+
+    def _note(self, image_id: str, config: ImageConfig, directory: str, failure: str) -> None:
+        state, log = FAILED if failure else BUILT, self._logs[image_id].to_json()
         self._db.execute(
             "UPDATE image_layers SET state=?, meaning=?, directory=?, failure=?, log=?, finished_at=? WHERE image_id=?",
-            (state, config.to_json(), directory, failure, log.to_json(), time.time(), image_id),
+            (state, config.to_json(), directory, failure, log, time.time(), image_id),
         )
-        log.close()
 
     async def follow(self, image_id: str, *, after: int, timeout_s: float) -> AsyncIterator[list[Line]]:
         """Yield the lines of a build's log after the first `after` ones, as they come.
@@ -437,16 +471,23 @@ class Images:
         ]
 
     def _image(self, row: Row) -> Image:
+        lost = row["state"] == BUILDING and row["image_id"] not in self._logs
         return Image(
             image_id=row["image_id"],
-            state=row["state"],
+            state=FAILED if lost else row["state"],
             config=ImageConfig.from_json(row["meaning"]),
             directory=self._root / row["directory"] if row["directory"] else None,
-            failure=row["failure"],
+            failure=_UNNOTED if lost else row["failure"],
             parents=tuple(json.loads(row["parents"])),
             started_at=row["started_at"],
             finished_at=row["finished_at"],
         )
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, CloudError):
+        return f"{error.message} ({error.reason})"
+    return str(error) if isinstance(error, (RefusedError, BuildFailedError)) else _UNKNOWN
 
 
 def _key(

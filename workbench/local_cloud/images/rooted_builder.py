@@ -16,6 +16,7 @@ from workbench.local_cloud.base import host
 from workbench.local_cloud.base.bubblewrap import IsolationUnavailableError
 from workbench.local_cloud.base.errors import CloudError
 from workbench.local_cloud.base.guest_directories import remove_tree
+from workbench.local_cloud.base.threads import to_its_end
 from workbench.local_cloud.images import dockerfile, layouts
 from workbench.local_cloud.images.build_functions import BuildFunctions
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
@@ -42,7 +43,7 @@ from workbench.local_cloud.images.plans import (
 )
 from workbench.local_cloud.images.pulls import Puller, RegistryAccess
 from workbench.local_cloud.images.reading import PYTHON_IMAGE
-from workbench.local_cloud.images.room import while_there_is_room
+from workbench.local_cloud.images.room import with_its_reason
 from workbench.local_cloud.images.rooted_run import RunStep
 from workbench.local_cloud.images.rooted_steps import RootedPlan
 from workbench.local_cloud.images.run_mounts import BIND
@@ -94,21 +95,19 @@ class RootedBuilder:
         """Build a plan and return the resulting image's config, which names its layers.
 
         `parent` is the directory of the image below if that shares this machine's system; with `anew`, no layer of an
-        earlier build is used for the plan's own steps. Raises RefusedError, BuildFailedError.
+        earlier build is used for the plan's own steps. Raises RefusedError, BuildFailedError, CloudError, OSError.
         """
         assert isinstance(plan, RootedPlan)
-        scratch = await asyncio.to_thread(self._scratch)
+        scratch = self._scratch()
         stack = AsyncExitStack()
         try:
             context = Context(scratch / "context", lambda at: self.builder.fill(at, context_mount, context_files))
             mounts = StepMounts(self.layers, stack)
             build = _Build(self, plan, scratch, parent, context, mounts, log, access, salt=image_id if anew else "")
-            config = await build.stage(len(plan.stages.stages) - 1)
+            config = await with_its_reason(scratch, build.stage(len(plan.stages.stages) - 1))
             return config if plan.call is None else replace(config, layers=await build.call(plan.call, config))
         except (NoRangeError, NoMachineBaseError, IsolationUnavailableError, CopyRefusedError) as error:
             raise RefusedError(str(error)) from error
-        except CloudError as error:
-            raise BuildFailedError(error.message) from error
         except LayerError as error:
             raise BuildFailedError(f"{str(error).rstrip('.')}.") from error
         finally:
@@ -222,7 +221,7 @@ class _Build:
                 make = partial(self._laid, step.copy, {"from": self._paths(found.layers)})
             case Write():
                 files = self._context.beside()
-                await asyncio.to_thread((files / step.name).write_text, step.text, encoding="utf-8")
+                await to_its_end((files / step.name).write_text, step.text, encoding="utf-8")
                 return await self._copy(replace(step.copy, sources=(step.name,)), config, files)
             case Download():
                 return await self._download(step, config)
@@ -250,9 +249,7 @@ class _Build:
         key = self._key(config, kind, parts)
         if self._layers.has(key):
             self._log("it is there already\n", 1)
-        await self._layers.once(
-            key, lambda root: while_there_is_room(self._layers.store, make(root)), below=config.layers
-        )
+        await self._layers.once(key, lambda root: with_its_reason(self._layers.store, make(root)), below=config.layers)
         return (key, *config.layers)
 
     def _key(self, config: ImageConfig, kind: str, parts: list[Any]) -> str:
@@ -349,7 +346,7 @@ class _Build:
         if mount.kind != BIND:
             return ""
         files = await self._context.files()
-        await asyncio.to_thread(open_to_all, files)
+        await to_its_end(open_to_all, files)
         return await asyncio.to_thread(fingerprint, files, copy_of(mount))
 
     async def _source(self, step: Run, mount: RunMount) -> Mapping[str, Any]:
@@ -361,7 +358,7 @@ class _Build:
         return await self._origin(self._stages.origin(mount.origin, before=step.stage, counted=True))
 
     async def _copy(self, step: CopyFiles, config: ImageConfig, files: Path) -> tuple[str, ...]:
-        await asyncio.to_thread(open_to_all, files)
+        await to_its_end(open_to_all, files)
         parts = [asdict(step), await asyncio.to_thread(fingerprint, files, step)]
         return await self._layer(config, "Copy", parts, partial(self._laid, step, {"context": str(files)}))
 

@@ -11,6 +11,7 @@ from workbench.local_cloud.base.errors import CloudError, exhausted
 RESERVE_VARIABLE = "WORKBENCH_DISK_RESERVE_MB"
 _MOST_BYTES = 2 * 1024**3
 _SHARE = 20  # of a disk below 40 GiB a twentieth is kept free
+_SHARE_OF_FILES = 100  # where a disk can have only so many
 _MEBIBYTE = 1024 * 1024
 
 
@@ -31,6 +32,11 @@ def require_room(directory: Path, wanted: int = 0) -> None:
 def lacking(directory: Path, wanted: int = 0) -> CloudError | None:
     """Return the error that `require_room` raises, None when there is room for `wanted` more bytes."""
     status = os.statvfs(directory)
+    if status.f_favail < status.f_files // _SHARE_OF_FILES:
+        return exhausted(
+            f"The local cloud's disk has room for {status.f_favail} more files only. Remove files, or stop the cloud "
+            "and run `workbench cloud gc --keep 7d`."
+        )
     free, reserve = status.f_bavail * status.f_frsize, reserve_bytes(status)
     if free - wanted >= reserve:
         return None
