@@ -29,10 +29,11 @@ RUN_TAG = "run_id"
 CANCELLED_TAG = "cancelled"
 # The sandbox's entrypoint: exits, and so ends the sandbox, when no byte comes on stdin in time. The time in seconds is
 # its second argument for the first byte, and its first argument for every byte after that. An interpreter would take
-# longer to start, and the run's first command starts meanwhile.
-_WATCHDOG = """
+# longer to start, and the run's first command starts meanwhile. When the time is over it looks once more: if it got no
+# processor for so long, a byte has come in time and waits.
+WATCHDOG = """
 patience=$2
-while [ -n "$(timeout "$patience" head -c 1)" ]; do patience=$1; done
+while [ -n "$(timeout "$patience" head -c 1 || timeout 1 head -c 1)" ]; do patience=$1; done
 """
 _LIST_S = 20.0
 _TAGS_AT_ONCE = 8
@@ -214,7 +215,7 @@ class Fleet:
         return await modal.Sandbox.create.aio(
             "sh",
             "-c",
-            _WATCHDOG,
+            WATCHDOG,
             "sh",
             str(timeouts.lease_s),
             str(timeouts.prewarm_s if prewarm else timeouts.lease_s),
