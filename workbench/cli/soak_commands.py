@@ -126,9 +126,10 @@ def runs(
 ) -> None:
     """Test that every run has one end, one execution, and the same bytes for every reader, whatever dies first.
 
-    Clients, containers, sandboxes and the whole cloud are killed at random moments, calls and streams fail, commits are
-    lost; readers leave and come back. A run during which nothing was made to fail must end with `done`. At the end no
-    sandbox may be left, and every run's proof must hold. Exit code 1 when a promise is not kept.
+    Clients, containers, sandboxes and the whole cloud are killed at random moments, containers and the cloud get no
+    processor for seconds, calls and streams fail, commits are lost; readers leave and come back. A run during which
+    nothing was made to fail must end with `done`. At the end no sandbox may be left, and every run's proof must hold.
+    Exit code 1 when a promise is not kept.
     """
     import asyncio
 

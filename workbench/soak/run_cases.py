@@ -22,9 +22,11 @@ Harm = Literal[
     "a commit fails",
     "the creation is interrupted",
     "the response is cut",
+    "a container is stopped",
+    "the cloud is stopped",
 ]
 HARMS: tuple[Harm, ...] = get_args(Harm)
-_WEIGHTS = (10, 8, 6, 5, 3, 8, 1, 12, 12, 12, 5, 4, 7, 7)
+_WEIGHTS = (10, 8, 6, 5, 3, 8, 1, 12, 12, 12, 5, 4, 7, 7, 4, 2)
 # The RPCs of the endpoint and of its sandboxes that faults are injected into.
 _RPCS = ("Sandbox*", "Task*", "Queue*", "Dict*", "Volume*", "Queue*", "Dict*", "Function*", "*")
 _STREAMS = ("TaskExecStdioRead", "Task*", "FunctionCallGetData*", "*")
@@ -58,7 +60,10 @@ sys.exit({exit_code})
 
 @dataclass(frozen=True)
 class Case:
-    """One run, derived from seed and number. `harm` is done `at_s` seconds after its start, by `rule` if not None."""
+    """One run, derived from seed and number. `harm` is done `at_s` seconds after its start, by `rule` if not None.
+
+    What is stopped gets no processor for `stopped_s` seconds.
+    """
 
     number: int
     harm: Harm
@@ -69,6 +74,7 @@ class Case:
     pause_s: float
     exit_code: int
     readers: int
+    stopped_s: float = 0
 
     @classmethod
     def choose(cls, seed: int, number: int) -> "Case":
@@ -85,6 +91,7 @@ class Case:
             pause_s=chance.choice((0.0, 0.002, 0.02)),
             exit_code=chance.choice((0, 0, 0, 3)),
             readers=chance.randint(1, 3),
+            stopped_s=chance.uniform(0, 12),
         )
 
     @property

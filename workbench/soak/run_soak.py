@@ -7,6 +7,7 @@ every archive must hold.
 import asyncio
 import contextlib
 import random
+import signal
 import sqlite3
 import time
 import uuid
@@ -44,17 +45,20 @@ _CLEAN_S = 150.0
 _RESTART_S = 60.0
 _READ_S = 60.0
 _LOG_ROWS = 60
+_LOST_S = 30.0  # for a container to find that it was taken for dead, and for its log to be stored
 
 
 @dataclass
 class Figures:
     """What a soak of runs has counted. `ends` counts cases by harm and end; `connections` are those of all readers.
 
-    `disturbed` counts the runs during which a fault was injected that may affect any run.
+    `disturbed` counts the runs during which a fault was injected that may affect any run, `cut_off` those that ended
+    with `container_lost` because their container lived but others had rightly taken it for dead.
     """
 
     runs: int = 0
     disturbed: int = 0
+    cut_off: int = 0
     outages: int = 0
     readers: int = 0
     connections: int = 0
@@ -251,6 +255,13 @@ class Soak:
                 async with self._restarting:
                     with self._disturbances.one(), self._of_containers.one():
                         await asyncio.to_thread(self._kill_cloud)
+            case "a container is stopped":
+                with self._disturbances.one():
+                    await self._stop(await asyncio.to_thread(self._one_container, case), case.stopped_s)
+            case "the cloud is stopped":
+                async with self._restarting:
+                    with self._disturbances.one():
+                        await self._stop(await asyncio.to_thread(self._cloud), case.stopped_s)
             case "it is cancelled":
                 await self._cancel(await asyncio.shield(run_id))
 
@@ -297,21 +308,49 @@ class Soak:
         return containers(family(running.pid)) if running is not None else []
 
     def _require_loss(self, end: Event, run_id: str) -> None:
-        """Raise SoakFailedError for a run that ended with `container_lost` although its container is still there."""
+        """Raise SoakFailedError for a run that ended with `container_lost` although its container is still there.
+
+        Unless that container has found that others had taken it for dead, while it got no processor.
+        """
         if not isinstance(end, ErrorEvent) or end.code != "container_lost":
             return
         with contextlib.closing(self._database()) as database:
             rows = database.execute("SELECT task_id FROM logs WHERE data LIKE ? ORDER BY entry", (f"%{run_id}%",))
             owner = next((str(task_id) for (task_id,) in rows if task_id), "")
-        alive = any(_task_of(process) == owner for process in self._containers())
-        if owner and alive:
-            raise SoakFailedError(f"container_lost, and its container {owner} is still there")
+        deadline = time.monotonic() + _LOST_S
+        while owner and any(_task_of(process) == owner for process in self._containers()):
+            if self._was_lost(owner):
+                self._figures.cut_off += 1
+                return
+            if time.monotonic() > deadline:
+                raise SoakFailedError(f"container_lost, and its container {owner} is still there")
+            time.sleep(0.5)
+
+    def _was_lost(self, task_id: str) -> bool:
+        with contextlib.closing(self._database()) as database:
+            where = "task_id=? AND data LIKE '%owner.lost%'"
+            return bool(database.execute(f"SELECT 1 FROM logs WHERE {where}", (task_id,)).fetchone())  # noqa: S608  # constant text
+
+    def _one_container(self, case: Case) -> list[psutil.Process]:
+        """A container of the endpoint, with all its processes; none when there is none."""
+        found = self._containers()
+        return family(random.Random(case.job_seed).choice(found).pid) if found else []  # noqa: S311  # to be repeated
+
+    def _cloud(self) -> list[psutil.Process]:
+        running = self._state.running()
+        return [psutil.Process(running.pid)] if running is not None else []
+
+    async def _stop(self, processes: list[psutil.Process], for_s: float) -> None:
+        """Let processes get no processor for a while."""
+        try:
+            _signal(processes, signal.SIGSTOP)
+            await asyncio.sleep(for_s)
+        finally:
+            _signal(processes, signal.SIGCONT)
 
     def _kill_container(self, case: Case) -> None:
-        found = self._containers()
-        if found:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                random.Random(case.job_seed).choice(found).kill()  # noqa: S311  # to be repeated
+        for process in self._one_container(case)[:1]:
+            _signal([process], signal.SIGKILL)
 
     def _kill_cloud(self) -> None:
         running = self._state.running()
@@ -371,6 +410,12 @@ class Soak:
             where = "data LIKE '%run.start%' AND data LIKE ?"
             (count,) = database.execute(f"SELECT COUNT(*) FROM logs WHERE {where}", (f"%{run_id}%",)).fetchone()  # noqa: S608  # constant text
         return int(count)
+
+
+def _signal(processes: list[psutil.Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def _first(error: Exception) -> Exception:
