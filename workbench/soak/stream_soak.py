@@ -53,7 +53,8 @@ class Figures:
 
     Two seconds of silence are allowed. With heartbeats less often than that, a stream may be silent for two seconds
     longer than the interval of heartbeats, or of lines if that is shorter; before a run prints, only that of heartbeats
-    counts. `longest_silence_s` is of runs that print.
+    counts. `longest_silence_s` is of runs that print, and includes that interval: what came late, and by how much, is
+    told by the delays.
     """
 
     runs: int = 0
@@ -249,7 +250,11 @@ def judge(figures: Figures, count: int) -> None:
             f"only {figures.most_at_once} of {count} runs went on at the same time: use a lower --rate"
         )
     if figures.longest_silence_s > figures.allowed_silence_s:
-        raise SoakFailedError(f"a stream was silent for {figures.longest_silence_s:.1f} s")
+        raise SoakFailedError(
+            f"a stream was silent for {figures.longest_silence_s:.1f} s, the interval of its lines or heartbeats "
+            f"included: {figures.allowed_silence_s:.1f} s are allowed, and the latest line came "
+            f"{figures.longest_delay_s:.1f} s after it was printed"
+        )
     if figures.silences_too_long:
         raise SoakFailedError(f"a stream was silent for too long, {figures.silences_too_long} times")
     if figures.longest_delay_s > _ALLOWED_S:
