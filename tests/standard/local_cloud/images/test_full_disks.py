@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.quick.local_cloud.images.conftest import Service, made
-from tests.quick.local_cloud.images.test_rooted_builds import built
+from tests.standard.local_cloud.images.conftest import Service, made
+from tests.standard.local_cloud.images.test_rooted_builds import built
 from tests.support.registry import Registry
 from workbench.local_cloud.images import images as images_module
 from workbench.local_cloud.images.images import BUILT, FAILED, Images
