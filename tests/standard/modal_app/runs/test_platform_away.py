@@ -45,8 +45,13 @@ def test_a_run_that_ends_while_its_container_can_show_no_life_is_told_as_it_ende
 
 
 def test_the_next_run_after_that_is_done(wb: Workbench, project: Project) -> None:
+    """`workbench test --all` tries every kind of call."""
+    is_done_after(wb, project, "DictUpdate")
+
+
+def is_done_after(wb: Workbench, project: Project, rpc: str) -> None:
     assert wb.launch(project, "python", code="print(1)").wait(60).type == "done"
-    with wb.faults.injected(at="call", rpc="DictUpdate", status="UNAVAILABLE"):
+    with wb.faults.injected(at="call", rpc=rpc, status="UNAVAILABLE"):
         time.sleep(LEASE_S + 2)
     after = wb.launch(Project.new(), "python", code="print('again')")
     assert after.wait(60).type == "done", after.terminal
