@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import stop_apps, wait_until
 from tests.support.commands import cli
+from tests.support.kernels import warm_kernels
 from workbench import notebooks
 from workbench.deployment.model_backing import WITHOUT_CLAUDE_VARIABLE
 from workbench.local_cloud.process.state_directory import Running
@@ -108,6 +109,13 @@ pytestmark = pytest.mark.timeout(400)
 def _with_claude(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notebooks deploy what their readers deploy."""
     monkeypatch.delenv(WITHOUT_CLAUDE_VARIABLE)
+
+
+@pytest.fixture(autouse=True)
+def _with_warm_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Their kernels need not import the workbench each."""
+    for name, value in warm_kernels(tmp_path_factory.mktemp("jupyter")).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -215,7 +223,8 @@ def test_several_run_at_once_and_are_reported_for_people_and_for_machines(tmp_pa
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"good", "wrong", "dead"}
 
 
-def test_an_interrupt_ends_all_that_run(tmp_path: Path) -> None:
+def test_an_interrupt_ends_all_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUPYTER_PATH")  # kernels as they are
     books = [made(tmp_path, f"import time; time.sleep({number})", name=f"n{number}") for number in (4381, 4382)]
     command = [sys.executable, "-m", "workbench", "notebooks", "run", *map(str, books), "--workers", "2"]
     with subprocess.Popen([*command, "--output-dir", str(tmp_path / "out")], stderr=subprocess.PIPE) as running:

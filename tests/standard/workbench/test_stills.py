@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from tests.support.kernels import warm_kernels
 from workbench import Project, Workbench
 from workbench.notebook_suite import Ran, write_html
 from workbench.notebooks import run
@@ -29,6 +30,12 @@ LIVE = (
     "started.wait()",
 )
 CODE = "import time; time.sleep(1); print('said <b>'); raise ValueError('the reason')"
+
+
+@pytest.fixture(autouse=True)
+def _with_warm_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name, value in warm_kernels(tmp_path_factory.mktemp("jupyter")).items():
+        monkeypatch.setenv(name, value)
 
 
 def saved(wb: Workbench, project: Project, cells: Sequence[str], tmp_path: Path, **words: str) -> NotebookNode:
