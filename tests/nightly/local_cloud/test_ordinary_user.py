@@ -17,4 +17,5 @@ def test_every_promise_of_a_sandbox_holds_for_an_ordinary_user_too() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
 @pytest.mark.timeout(600)
 def test_every_promise_of_a_mount_holds_for_an_ordinary_user_s_overlays_too() -> None:
-    assert run_as_ordinary_user("tests/quick/local_cloud/volumes", timeout_s=580) > 130
+    tests = ("tests/quick/local_cloud/volumes", "tests/standard/local_cloud/test_overlay_mounts.py")
+    assert run_as_ordinary_user(*tests, timeout_s=580) > 130

@@ -16,8 +16,13 @@ def test_what_keeps_its_owner_out_is_committed_by_an_ordinary_user_too() -> None
 @pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
 @pytest.mark.timeout(600)
 def test_mounts_of_an_ordinary_user_are_overlays_that_behave_as_root_s_do() -> None:
-    tests = ("tests/standard/local_cloud/test_overlay_mounts.py", "tests/quick/local_cloud/volumes/test_kept_stacks.py")
-    assert run_as_ordinary_user(*tests, timeout_s=580) > 20
+    """A job after another one, and a large project; `tests/nightly` has every test of mounts and of kept layers."""
+    file = "tests/standard/local_cloud/test_overlay_mounts.py"
+    names = (
+        "test_a_job_renames_links_and_exchanges_what_an_earlier_job_has_committed",
+        "test_a_large_project_is_an_overlay_for_an_ordinary_user_too",
+    )
+    assert run_as_ordinary_user(*(f"{file}::{name}" for name in names), timeout_s=580) == len(names)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
