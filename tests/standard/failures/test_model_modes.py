@@ -1,11 +1,10 @@
-"""The modes of the model are shown with the real Claude CLI, and with answers that each side has alone."""
+"""The modes of the model have answers that each side has alone; the notebook `12_model_failures` shows them."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import stop_apps
-from tests.standard.failures.test_lab import is_shown
 from tests.support.docs import pages
 from tests.support.docs.made import DOCS
 from workbench import Project, Workbench, connect
@@ -35,11 +34,6 @@ def lab(wb: Workbench, monkeypatch: pytest.MonkeyPatch) -> FailureLab:
     monkeypatch.setenv(UPSTREAM_KEY_VARIABLE, "sk-of-the-developer-never-used")
     monkeypatch.setenv(UPSTREAM_URL_VARIABLE, "https://models.invalid")
     return wb.failures
-
-
-@pytest.mark.parametrize("name", ["permission-denied"])  # `12_model_failures` has more, `workbench test --all` all
-def test_a_mode_of_the_model_happens_to_the_obvious_endpoint_and_not_to_ours(lab: FailureLab, name: str) -> None:
-    is_shown(lab, name)
 
 
 def test_a_fault_of_the_model_that_never_struck_makes_the_result_invalid(
