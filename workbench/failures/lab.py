@@ -233,7 +233,7 @@ class FailureLab:
                         for side in sides:
                             on_step(f"deploying the {side.name} endpoint as {side.app_name}")
                             side.deploy(lambda line: None)
-                        standing.keep(self._target, sides, has_claude=has_claude)
+                        standing.keep(self._target, has_claude=has_claude)
                 self._sides = sides
             return self._sides
 

@@ -46,16 +46,15 @@ def found(target: Target, sides: tuple[Side, Side], *, has_claude: bool) -> bool
         return False
     try:
         for side in sides:
-            side.take(float(str(kept[side.app_name])))
-    except (DeployFailedError, modal.exception.NotFoundError, KeyError):  # stopped meanwhile
+            side.take()
+    except (DeployFailedError, modal.exception.NotFoundError):  # stopped meanwhile
         return False
     return True
 
 
-def keep(target: Target, sides: tuple[Side, Side], *, has_claude: bool) -> None:
-    """Note that both apps stand, and how long their deployment took."""
-    took = {side.app_name: side.deployed_in_s for side in sides}
-    private_files.write(_path(target), {"mark": mark(target, has_claude=has_claude), **took})
+def keep(target: Target, *, has_claude: bool) -> None:
+    """Note that both apps stand."""
+    private_files.write(_path(target), {"mark": mark(target, has_claude=has_claude)})
 
 
 def _path(target: Target) -> Path:

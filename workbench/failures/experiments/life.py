@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
+
+import modal
 
 from workbench.failures.experiments.basics import (
     COUNTS,
@@ -125,35 +128,36 @@ def _every_line_once(seen: Outcome) -> str | None:
     return None if numbers == list(range(30)) else f"of 30 lines these arrived: {numbers}"
 
 
+_SAYS_DEPLOYED = "/tmp/deployed"  # noqa: S108  # in a sandbox
+_UNTIL_DEPLOYED = f"""
+import os, time
+left = 10
+for n in range(1200):
+    print(n, flush=True); time.sleep(0.1)
+    left -= os.path.exists({_SAYS_DEPLOYED!r})
+    if not left:
+        print('told', flush=True)
+        break
+"""
+
+
 def _deployed_meanwhile(side: Side, project: Project) -> Outcome:
     """The app is deployed again while a job runs, and then the page that shows the job is loaded again.
 
-    The job must last longer than the deployment, and end within the time that the old container then has. How long a
-    deployment takes is known from the last one, which may have built images: a job that was too short is tried again.
+    The job prints until it is told, in its sandbox, that this was done: a second later it ends, within the time that
+    the old container then has.
     """
-    outcome, meanwhile = _deployed_during(side, project, min(4 + 2 * side.deployed_in_s, _LONGEST_S))
-    if not meanwhile:
-        outcome, _ = _deployed_during(side, Project.new(), side.deployed_in_s + min(4 + side.deployed_in_s, _LEFT_S))
-    return outcome
-
-
-def _deployed_during(side: Side, project: Project, lasts_s: float) -> tuple[Outcome, bool]:
-    lines = int(lasts_s / _LINE_S)
     known: SimpleQueue[str] = SimpleQueue()
     with ThreadPoolExecutor(1) as pool:
-        code = f"import time\nfor n in range({lines}): print(n, flush=True); time.sleep({_LINE_S})\n"
-        first = pool.submit(side.run, project, code, reading=Reading(on_run=known.put))
+        first = pool.submit(side.run, project, _UNTIL_DEPLOYED, reading=Reading(on_run=known.put))
         run_id = known.get(timeout=PATIENCE_S)
         side.deploy(lambda line: None)
         meanwhile = not first.done()
+        for name in side.sandbox_names(project):
+            with suppress(modal.Error):  # it ended with the container
+                modal.Sandbox.from_name(side.app_name, name).exec("touch", _SAYS_DEPLOYED).wait()
         again = side.loaded_again(run_id)
-        fired = {"it was deployed while the job ran": int(meanwhile)}
-        return Outcome((again, first.result()), {"lines": lines}, fired), meanwhile
-
-
-_LINE_S = 0.1
-_LONGEST_S = 22.0
-_LEFT_S = 12.0  # the old container lets its runs go on for twenty
+        return Outcome((again, first.result()), {}, {"it was deployed while the job ran": int(meanwhile)})
 
 
 def _page_is_empty(seen: Outcome) -> str | None:
@@ -164,10 +168,13 @@ def _page_is_empty(seen: Outcome) -> str | None:
 
 
 def _both_have_all(seen: Outcome) -> str | None:
-    lines = int(str(seen.facts["lines"]))
-    whole = "".join(f"{n}\n" for n in range(lines))
-    ill = [one for one in seen.observations if one.ended != "done" or one.text != whole]
-    return f"a reader {ill[0]}, with {len(ill[0].text.split())} of {lines} lines" if ill else None
+    ill = next((one for one in seen.observations if one.ended != "done" or not _whole(one.text)), None)
+    return None if ill is None else f"a reader {ill}, with {len(ill.text.split())} lines: {ill.text[-20:]!r}"
+
+
+def _whole(text: str) -> bool:
+    *numbers, last = text.split() or [""]
+    return (numbers, last) == ([*map(str, range(len(numbers)))], "told")
 
 
 def _broke_off(seen: Outcome) -> str | None:

@@ -38,15 +38,14 @@ class Hardened(Side):
     name = "hardened"
     program = "*/tmp/job.py*"
 
-    def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
+    def deploy(self, on_line: Callable[[str], None]) -> None:
         """Deploy `modal_app`, with the scripted model behind it."""
         self._deploy(on_line)
 
-    def take(self, deployed_in_s: float) -> None:
+    def take(self) -> None:
         """As any session finds an endpoint."""
         endpoint = deployment.endpoint(self.target, app_name=self.app_name)
         self.url, self.secret = endpoint.url, endpoint.secret.get_secret_value()
-        self.deployed_in_s = deployed_in_s
 
     def rotate(self) -> None:
         """The secret before is accepted until the next rotation."""

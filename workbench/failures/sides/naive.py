@@ -51,17 +51,16 @@ class Naive(Side):
         self.creates_first = False
         """Whether it is deployed as one that answers only when it has a sandbox."""
 
-    def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
+    def deploy(self, on_line: Callable[[str], None]) -> None:
         """Deploy `naive/app.py` with the stock command, and what its sandboxes take for the model's service."""
         self._keep(str(private_files.read(self._kept).get("secret") or secrets.token_urlsafe(24)))
         self._deploy(self.secret, on_line)
 
-    def take(self, deployed_in_s: float) -> None:
+    def take(self) -> None:
         """Its secret is kept beside it; what its sandboxes take for the model's service must stand, too."""
         self.target.point_sdk()
         self._model_url = self._url_of_model() if self.has_claude else ""
         self.secret = str(private_files.read(self._kept).get("secret", ""))
-        self.deployed_in_s = deployed_in_s
         self.locate()
 
     def rotate(self) -> None:

@@ -62,26 +62,18 @@ class Side(ABC):
         self.answers: Answers | None = None  # what the model answers to each prompt of `ask`, when given
         self.url = ""
         self.secret = ""
-        self.deployed_in_s = 0.0
-        """How long its last deployment took."""
-
-    def deploy(self, on_line: Callable[[str], None]) -> None:
-        """Deploy the app; then `url` and `secret` are known. Raises DeployFailedError, ModalCommandFailedError."""
-        began = time.monotonic()
-        self._deploy_ours(on_line)
-        self.deployed_in_s = time.monotonic() - began
 
     @abstractmethod
-    def take(self, deployed_in_s: float) -> None:
-        """Use the app as it was deployed, which took so long. Raises DeployFailedError, NotFoundError of Modal."""
+    def deploy(self, on_line: Callable[[str], None]) -> None:
+        """Deploy the app; then `url` and `secret` are known. Raises DeployFailedError, ModalCommandFailedError."""
+
+    @abstractmethod
+    def take(self) -> None:
+        """Use the app as it was deployed. Raises DeployFailedError, NotFoundError of Modal."""
 
     @abstractmethod
     def locate(self) -> None:
         """Find the address again, of a cloud that was started anew."""
-
-    @abstractmethod
-    def _deploy_ours(self, on_line: Callable[[str], None]) -> None:
-        """Deploy the app as `deploy` says."""
 
     @abstractmethod
     def rotate(self) -> None:
