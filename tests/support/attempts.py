@@ -5,7 +5,9 @@ only the host knows (an address, a path) come as arguments.
 """
 
 import textwrap
+from pathlib import Path
 
+_CAP_SYS_RESOURCE = 24
 _PRELUDE = '''
 import ctypes, errno, os, platform, signal, socket, struct, subprocess, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -187,3 +189,9 @@ def written(attempt: str, *, prelude: str = "") -> str:
     return (
         f"{_PRELUDE}{prelude}\ntry:\n{body}\nexcept OSError as error: print('held', error.errno)\nelse: print('held')\n"
     )
+
+
+def may_bind_scores() -> bool:
+    """Whether this user may say which programs are spared least when memory is used up, so that they cannot."""
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return bool(int(effective.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)

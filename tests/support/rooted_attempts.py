@@ -115,7 +115,9 @@ _OWN: dict[str, str] = {
         if tried(251 if MACHINE == 'x86_64' else 30, 1, 0, 1 << 13): escaped('real-time input and output')
         """,
     SPARED: """
-        for value in ('-1000', '-1'):
+        begun = int(open('/proc/self/oom_score_adj').read())
+        if begun < 0: escaped(begun)
+        for value in ('-1000', '-1', str(begun - 1)):
             try: open('/proc/self/oom_score_adj', 'w').write(value)
             except OSError: continue
             escaped(value)

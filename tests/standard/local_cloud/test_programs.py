@@ -3,12 +3,15 @@
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import aclosing
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support.attempts import may_bind_scores
 from tests.support.cutting_off import DEADLINE_S, cut_off_at_many_moments, nothing_is_left
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.images import layouts
@@ -70,3 +73,34 @@ async def test_a_program_has_the_usual_umask_whatever_the_cloud_s_own_is() -> No
             await program.wait()
     finally:
         assert os.umask(before) == 0o077
+
+
+LOWERED = """
+import asyncio, os, subprocess, tempfile
+from pathlib import Path
+from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images.build_sandbox import BuildSandbox
+
+# Whoever has no rights raises the value of this process: it may go down again, since nobody with rights has set it.
+raised = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource", "sh", "-c"]
+subprocess.run([*raised, f"echo 300 > /proc/{os.getpid()}/oom_score_adj"], check=True)
+TRY = "for value in -1000 -1 0 299; do echo $value > /proc/self/oom_score_adj; done; cat /proc/self/oom_score_adj"
+
+def told(line, fd):
+    print(fd, line, end="")
+
+async def main():
+    with tempfile.TemporaryDirectory() as directory:
+        sandbox = BuildSandbox(Path(directory), env={}, workdir="/", writes=(), log=told)
+        for name, path in layouts.ENVIRONMENTS.items():
+            layouts.below(sandbox.image / name, path).mkdir(parents=True)
+        await sandbox.run(["/bin/sh", "-c", TRY])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not may_bind_scores(), reason="this user cannot say what a program may choose at least")
+def test_no_step_is_spared_more_than_the_cloud_when_memory_is_used_up() -> None:
+    done = subprocess.run([sys.executable, "-c", LOWERED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == "1 300", done.stdout + done.stderr

@@ -12,6 +12,8 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from workbench.local_cloud.base.host_processes import MAX_LINE_BYTES
@@ -46,6 +48,7 @@ class Program:
 
     @classmethod
     async def _start(cls, argv: tuple[str, ...], **how: Any) -> "Program":
+        _spare_nobody()
         how["umask"] = _UMASK
         if how["env"] is not None and (mark := os.environ.get(RUN_MARK)):
             how["env"] = {**how["env"], RUN_MARK: mark}
@@ -103,6 +106,17 @@ class _Leader(asyncio.subprocess.SubprocessStreamProtocol):
         _kill_group(self._pid)  # at once: the id may soon be another program's
         super().process_exited()
         self.exited.set()
+
+
+@cache
+def _spare_nobody() -> None:
+    """Let no program that is started here be spared more than this process when memory is used up.
+
+    Where root writes its own value, that is from then on the least that it and what it starts may choose. The kernel
+    lets an ordinary user's programs go down to what it was for the session.
+    """
+    with suppress(OSError), Path("/proc/self/oom_score_adj").open("r+b", buffering=0) as file:
+        file.write(file.read())
 
 
 async def _undo(starting: "asyncio.Future[Program]") -> None:
