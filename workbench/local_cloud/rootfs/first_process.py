@@ -11,10 +11,12 @@ import _signal  # type: ignore[import-not-found]  # of every Python, beneath sig
 import ctypes
 import marshal
 import os
+import resource
 import struct
 import sys
 import warnings  # noqa: F401  # of `os.execvpe`
 
+MOST_FILES = 32_768  # that the program may have open, and half of what this process may: as in sandboxes
 PR_SET_DUMPABLE, PR_CAPBSET_DROP = 4, 24
 CAPABILITY_VERSION = 0x20080522
 LIBC = ctypes.CDLL(None)
@@ -58,6 +60,9 @@ def become(words: "list[str]", env: "dict[bytes, bytes]") -> None:
     """Become the program, in the forked child; never returns."""
     code = 127
     try:
+        _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = MOST_FILES if files == resource.RLIM_INFINITY else min(files // 2, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
         os.execvpe(words[0], words, env)  # noqa: S606  # no shell is the point
     except OSError as error:

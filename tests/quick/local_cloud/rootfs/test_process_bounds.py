@@ -1,4 +1,7 @@
-"""How many processes a sandbox or a function's container may have: its own alone are counted, and all of them."""
+"""What the kernel counts for the user outside: a sandbox or a container that has used it up leaves the others theirs.
+
+Of processes its own alone are counted, and all of them. Descriptors on their way through sockets are counted for all.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -44,6 +47,20 @@ MANY_USERS = (
     "  os.wait()\n"
     "print(sum(name.isdigit() for name in os.listdir('/proc')), flush=True)\n"
 )
+ON_THEIR_WAY = """
+import array, resource, socket, time
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+kept = []
+try:
+    while True:
+        kept.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+        for _ in range(5):
+            kept[-1][0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 250))])
+except OSError as error:
+    print("full" if error.errno == 109 else error, flush=True)
+time.sleep(600)
+"""
 FORKS = "for number in 1 2 3 4 5; do (/bin/true); done; echo forks"
 
 
@@ -139,3 +156,26 @@ async def _require_bound(sandbox: Sandbox) -> None:
     process = await sandbox.exec(["python3", "-c", f"{MANY_USERS}time.sleep(600)"], exec_id="many")
     made = int(await asyncio.wait_for(process.stdout.read(0), DEADLINE_S))
     assert 20 < made <= 62
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["of this cloud", "of another cloud"])
+async def test_descriptors_on_their_way_in_one_sandbox_keep_no_other_from_starting(
+    engine: Engine, other: Engine, base: str, open_root: Opened, elsewhere: bool
+) -> None:
+    """Nor one that runs from starting programs."""
+    hog, runs = [await engine.create(spec_on(open_root(base))) for _ in range(2)]
+    await _fill(hog, ON_THEIR_WAY)
+    new = await (other if elsewhere else engine).create(spec_on(open_root(base)))
+    for sandbox in (runs, new, hog):
+        for terminal in (None, (24, 80)):
+            process = await sandbox.exec(["/bin/echo", "on"], exec_id=f"on-{terminal}", terminal=terminal)
+            assert (await asyncio.wait_for(process.wait(), DEADLINE_S)).code == 0
+
+
+async def test_descriptors_on_their_way_in_a_container_keep_no_sandbox_from_starting(
+    engine: Engine, base: str, open_root: Opened
+) -> None:
+    async with _container(open_root(base), "python3", "-c", ON_THEIR_WAY) as hog:
+        assert await asyncio.wait_for(hog.stdout.readline(), DEADLINE_S) == b"full\n"
+        sandbox = await engine.create(spec_on(open_root(base)))
+        assert (await run(sandbox, "/bin/sh", "-c", FORKS))[1:] == ("forks\n", "")

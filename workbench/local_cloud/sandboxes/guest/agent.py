@@ -48,6 +48,10 @@ TAKEN_SIGNALS = (
     _signal.SIGPIPE,
     _signal.SIGXFSZ,
 )
+# Files and sockets that a program may have open. Those on their way through sockets are counted by the kernel for the
+# user outside, who is the same for all sandboxes, and it refuses more to whoever may have fewer open than that. So a
+# program may have half of what this process may, which passes some at its start, and less than the cloud.
+MOST_FILES = 32_768
 OOM_SCORE = b"500"  # when memory is used up, the kernel kills programs before this process
 
 
@@ -68,6 +72,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for limit, value in ((resource.RLIMIT_NPROC, int(sys.argv[2])), (resource.RLIMIT_FSIZE, int(sys.argv[3]))):
         resource.setrlimit(limit, (value, value))
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     wake_read, wake_write = os.pipe()
     for descriptor in (wake_read, wake_write):
         os.set_blocking(descriptor, False)
@@ -317,6 +323,9 @@ def become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
         if order["terminal"] is not None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         os.closerange(3, 1024)
+        _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = MOST_FILES if files == resource.RLIM_INFINITY else min(files // 2, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # without it, root owns the next file; exec sets it anyway
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
             file.write(OOM_SCORE)
