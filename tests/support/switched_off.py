@@ -86,7 +86,7 @@ OFF: dict[str, tuple[Edit, ...]] = {
     "one-writer": (
         ("runs/leases.py", "if last is not None and not last.released and not await self._is_over(last):", "if False:"),
     ),
-    "git-locks-cleared": ((_SANDBOX, 'python3 -I -c "$1" {WORKSPACE}; ', ""),),
+    "git-locks-cleared": ((_SANDBOX, '|| python3 -I -c "$1" {WORKSPACE};', "|| :;"),),
     "git-settings-off": (
         ("actions/git_command.py", " GIT_COMMON_DIR={_COMMON} GIT_WORK_TREE", " GIT_WORK_TREE"),
         ("actions/git_command.py", '"-c", "core.fsmonitor=false", ', ""),
