@@ -11,7 +11,7 @@ import typer
 
 from workbench.cli import control_commands
 from workbench.cli.common import JsonOption, failing, prepare, print_json, say
-from workbench.local_cloud import Running, State, daemon, default_state_dir
+from workbench.local_cloud import Running, State, daemon, default_state_dir, kept_bases
 
 app = typer.Typer(no_args_is_help=True, help="The local cloud: Modal's own protocol, served on this machine.")
 app.add_typer(control_commands.fault, name="fault")
@@ -42,6 +42,10 @@ def start(
         else:
             typer.echo(f"{'started' if started else 'runs already'}: {running.url} (pid {running.pid})")
             typer.echo('To use it from this shell: eval "$(workbench cloud env)"')
+            if not kept_bases.kept():
+                typer.echo(
+                    "The first sandbox or function waits some seconds: this machine's base system is copied, once."
+                )
 
 
 @app.command()

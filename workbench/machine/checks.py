@@ -228,7 +228,10 @@ def _roots(state: State) -> Outcome:
         reason, _, fix = unusable.partition(" Run: ")
         return Outcome("warn", f"each cloud copies this machine's base for itself: {reason}", fix or "see the reason")
     bases = len(kept_bases.kept())
-    return Outcome("ok", f"sandboxes and functions have their own, by overlayfs; {bases} bases are kept for them")
+    found = (
+        f"{bases} bases are kept for them" if bases else "the first one waits some seconds for its base to be copied"
+    )
+    return Outcome("ok", f"sandboxes and functions have their own, by overlayfs; {found}")
 
 
 def _missing(package: str, *, status: Status = "fail") -> Outcome:

@@ -19,6 +19,7 @@ from workbench.local_cloud.images import environments, layouts
 from workbench.local_cloud.images.images import Image, Images
 from workbench.local_cloud.images.own_roots import OwnRoots
 from workbench.local_cloud.images.plans import ImageConfig
+from workbench.local_cloud.rootfs.bases import Told
 from workbench.local_cloud.rootfs.ids import NoRangeError, give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import LayerError, Root
 from workbench.local_cloud.rootfs.machine_base import NoMachineBaseError
@@ -102,7 +103,12 @@ class ContainerMaker:
         image = self._images.built(function.image_id)
         if building is not None:
             image = replace(image, config=building.config, directory=None)
-        root = building.root if building is not None else await self._root_of(image, task_id, held)
+
+        def told(text: str) -> None:
+            line = f"[local cloud] container {task_id}: {text}\n"
+            self._logs.append(app.app_id, [line], fd=api_pb2.FILE_DESCRIPTOR_INFO, origin=Origin(task_id, function_id))
+
+        root = building.root if building is not None else await self._root_of(image, task_id, held, told)
         if root is not None and self._lacks_python(image):
             image = replace(image, config=replace(image.config, interpreter=sys.executable))
         admission = self._authenticator.admit_task(task_id, restricted=function.untrusted)
@@ -177,14 +183,14 @@ class ContainerMaker:
         """Whether an image on this machine's base has no environment of its own."""
         return not image.is_rooted and not image.python
 
-    async def _root_of(self, image: Image, task_id: str, held: AsyncExitStack) -> Root | None:
+    async def _root_of(self, image: Image, task_id: str, held: AsyncExitStack, told: Told) -> Root | None:
         """Make a container's own root file system, None if it shares this machine's system; raises CloudError."""
         if why := ("" if image.is_rooted else self._unreadable) or await self._own_roots.why_shared(image.config):
             _log.info("container.shares_the_system", task_id=task_id, why=why)
             return None
         more = [self._environment] if self._lacks_python(image) else []
         try:
-            root = await self._own_roots.open(image.config, image.directory, more)
+            root = await self._own_roots.open(image.config, image.directory, more, told=told)
         except (LayerError, NoMachineBaseError, OSError) as error:
             raise failed_precondition(f"The container's root file system cannot be made: {error}") from error
         if root is not None:

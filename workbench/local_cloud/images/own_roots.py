@@ -15,7 +15,7 @@ from pathlib import Path
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.plans import ImageConfig
 from workbench.local_cloud.rootfs import machine_base
-from workbench.local_cloud.rootfs.bases import machine_layer, machine_lower
+from workbench.local_cloud.rootfs.bases import Told, machine_layer, machine_lower
 from workbench.local_cloud.rootfs.layers import Layers, Root
 from workbench.local_cloud.rootfs.machine_base import NoMachineBaseError
 
@@ -44,17 +44,20 @@ class OwnRoots:
         """
         return "" if config.layers else await why_none(self._layers)
 
-    async def open(self, config: ImageConfig, directory: Path | None, more: Iterable[Path] = ()) -> Root | None:
+    async def open(
+        self, config: ImageConfig, directory: Path | None, more: Iterable[Path] = (), *, told: Told
+    ) -> Root | None:
         """Make a root for an image, whose directory is None if it has none; to be given to `Layers.close`.
 
         `more` are directories of this run between this machine's base and the image. None if what runs on the image
-        shares this machine's system. Raises LayerError, NoMachineBaseError, OSError.
+        shares this machine's system. `told` gets a sentence if a base has to be made first. Raises LayerError,
+        NoMachineBaseError, OSError.
         """
         if config.layers:
             return self._layers.open(config.layers)
         if await self.why_shared(config):
             return None
-        base = await machine_lower(self._layers, _packages(config, directory))
+        base = await machine_lower(self._layers, _packages(config, directory), told)
         own = [self._path(part) for part in reversed(_parts(directory))]
         return self._layers.open_on([*own, *map(str, more), base])
 

@@ -286,7 +286,7 @@ class _Build:
         return self._pulled[name]
 
     async def _machine_layer(self, packages: tuple[str, ...]) -> str:
-        key, said = await machine_layer(self._layers, packages)
+        key, said = await machine_layer(self._layers, packages, lambda text: self._log(f"{text}\n", 1))
         self._log(f"{said}\n", 1)
         return key
 

@@ -3,35 +3,47 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from typing import Any
+
+import structlog
 
 from workbench.local_cloud.rootfs import kept_bases, machine_base
 from workbench.local_cloud.rootfs.layers import Layers, Root
 
+_log = structlog.get_logger(__name__)
 
-async def machine_layer(layers: Layers, more: Iterable[str] = ()) -> tuple[str, str]:
+Told = Callable[[str], None]  # gets a sentence when somebody has to wait
+_WAIT = "This machine's base system is copied, once for all that needs the same packages: it takes some seconds."
+
+
+def _to_the_log(text: str) -> None:
+    _log.info("base.making", message=text)
+
+
+async def machine_layer(layers: Layers, more: Iterable[str] = (), told: Told = _to_the_log) -> tuple[str, str]:
     """Return the key of the layer with this machine's system, made if it is missing, and a sentence about it.
 
-    `more` names installed packages that it has beside the usual ones. Raises NoMachineBaseError, LayerError.
+    `more` names installed packages that it has beside the usual ones. `told` gets a sentence before files are copied.
+    Raises NoMachineBaseError, LayerError.
     """
     base = await _base(more)
-    await layers.once(base.key, lambda root: base.lay(layers, root))
+    await layers.once(base.key, lambda root: base.lay(layers, root, told))
     copied = f", {base.files} files copied" if base.files else ""
     return base.key, f"The base is made of this machine's own system: {len(base.packages)} packages{copied}."
 
 
-async def machine_lower(layers: Layers, more: Iterable[str] = ()) -> str:
+async def machine_lower(layers: Layers, more: Iterable[str] = (), told: Told = _to_the_log) -> str:
     """Return where the same layer is for what does not outlive this process, made if it is missing.
 
     It is the one that all clouds of this user share, by its absolute path, or else that of a store, by its path there.
     Raises NoMachineBaseError, LayerError, OSError.
     """
     base = await _base(more)
-    if not layers.has(base.key) and (kept := await kept_bases.held(base.key, base.make)) is not None:
+    if not layers.has(base.key) and (kept := await kept_bases.held(base.key, partial(base.make, told=told))):
         return str(kept)
-    return layers.path((await machine_layer(layers, more))[0])
+    return layers.path((await machine_layer(layers, more, told))[0])
 
 
 class _Base:
@@ -50,16 +62,17 @@ class _Base:
         parts = [machine_base.key(self.packages), machine_base.stamps(self._local), *sorted(self._data.items())]
         self.key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
-    async def lay(self, layers: Layers, root: Root) -> None:
+    async def lay(self, layers: Layers, root: Root, told: Told) -> None:
         """Fill the upper of a root by links to the base that is kept for all clouds, or else by copies."""
-        kept = await kept_bases.held(self.key, self.make)
+        kept = await kept_bases.held(self.key, partial(self.make, told=told))
         if kept is not None and kept_bases.can_link(kept, root):
             await layers.work("links", open={"source": str(kept), "target": str(root.written)})
         else:
-            await self.make(layers, root)
+            await self.make(layers, root, told)
 
-    async def make(self, layers: Layers, root: Root) -> None:
+    async def make(self, layers: Layers, root: Root, told: Told) -> None:
         """Fill the upper of a root."""
+        told(_WAIT)
         files = await asyncio.to_thread(lambda: [*machine_base.files(self.packages), *self._local])
         said: dict[str, Any] = await layers.work(
             "machine base",

@@ -30,23 +30,33 @@ LayOut = Callable[[list[str], Path], None]
 class Preparation:
     """Makes a sandbox's mounts. Each is stored in its record at once, so that it is released if a later step fails."""
 
-    def __init__(self, copies: WorkingCopies, users: Users, files: Path, *, layers: Layers, lay_out: LayOut) -> None:
+    def __init__(
+        self,
+        copies: WorkingCopies,
+        users: Users,
+        files: Path,
+        *,
+        layers: Layers,
+        lay_out: LayOut,
+        on_notice: Callable[[Record, str], None],
+    ) -> None:
         """Take what sandboxes are made of.
 
-        `layers` has the files of root file systems. `lay_out` copies the files of mounts into
-        a directory, of which one per sandbox is made in `files`.
+        `layers` has the files of root file systems. `on_notice` gets a sentence for a sandbox's log. `lay_out`
+        copies the files of mounts into a directory, of which one per sandbox is made in `files`.
         """
         self._copies = copies
         self._users = users
         self._files = files
         self._own_roots = OwnRoots(layers)
         self._lay_out = lay_out
+        self._on_notice = on_notice
 
     async def spec(self, record: Record, env: dict[str, str], image: Image) -> SandboxSpec:
         """Return what the engine needs to start a sandbox. Raises CloudError when a volume cannot be mounted."""
         definition = record.definition
         written = sorted([mount.volume_id, mount.sub_path] for mount in definition.volume_mounts if not mount.read_only)
-        record.root = await self._open_root(image)
+        record.root = await self._open_root(record, image)
         rooted = record.root is not None
         # On a root of its own, files belong to the ids of all such roots, and none to its user.
         project = json.dumps(written) if written and not rooted else None
@@ -106,9 +116,10 @@ class Preparation:
         """Return why the sandboxes of an image share this machine's system, empty if they do not."""
         return await self._own_roots.why_shared(image.config)
 
-    async def _open_root(self, image: Image) -> Root | None:
+    async def _open_root(self, record: Record, image: Image) -> Root | None:
         try:
-            return await self._own_roots.open(image.config, image.directory)
+            told = partial(self._on_notice, record)
+            return await self._own_roots.open(image.config, image.directory, told=told)
         except (LayerError, NoMachineBaseError, OSError) as error:
             raise SandboxStartFailedError(f"its root file system cannot be made: {error}") from error
 

@@ -84,7 +84,7 @@ class Sandboxes:
         self.serves_web = serves_web
         self._engine = engine
         self._clocks = clocks
-        self._preparation = Preparation(copies, users, files, layers=layers, lay_out=lay_out)
+        self._preparation = Preparation(copies, users, files, layers=layers, lay_out=lay_out, on_notice=self._notice)
         self._layers = layers
         self._users = users
         self._on_notice = on_notice

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from workbench.local_cloud.rootfs import kept_bases
+from workbench.local_cloud.rootfs.bases import machine_layer, machine_lower
 from workbench.local_cloud.rootfs.ids import NoRangeError, ids
 from workbench.local_cloud.rootfs.layers import Layers, Root
 
@@ -55,6 +56,19 @@ async def test_a_base_is_made_once_for_all_stores(cache: Path) -> None:
     assert make.made == 1
     other = await kept_bases.held("1" * 32, make)
     assert (make.made, kept_bases.kept()) == (2, sorted(path for path in (paths[0], other) if path is not None))
+
+
+async def test_whoever_waits_for_a_base_is_told_why(cache: Path, tmp_path: Path) -> None:
+    """Once for each set of packages: a base that is kept is there at once."""
+    told: list[str] = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    one, other = Layers(tmp_path / "one"), Layers(tmp_path / "other")
+    await machine_lower(one, told=told.append)
+    assert [text.startswith("This machine's base system is copied, once") for text in told] == [True]
+    await machine_lower(one, told=told.append)
+    await machine_layer(other, told=told.append)
+    assert len(told) == 1
 
 
 async def test_what_a_killed_process_has_left_is_removed_and_the_base_made_anew(cache: Path) -> None:
