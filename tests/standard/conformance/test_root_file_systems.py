@@ -108,8 +108,6 @@ def test_in_a_plain_image_users_can_be_made_and_become(plain: modal.Sandbox) -> 
 def test_in_a_plain_image_pip_installs(plain: modal.Sandbox, tmp_path: Path) -> None:
     made = wheel(tmp_path, "tiny", "1.0", "NAME = 'tiny'")
     plain.filesystem.write_bytes(made.read_bytes(), f"/root/{made.name}")
-    if plain.exec("python", "-m", "pip", "--version").wait() != 0:
-        pytest.skip("this machine has no python3-pip, of which a base is made")
     said(plain, "python -m pip install -q --no-index /root/tiny-*.whl 2>&1")
     assert said(plain, "cd /; python -c 'import tiny; print(tiny.NAME)'; pip --version | cut -c1-3") == "tiny\npip\n"
 

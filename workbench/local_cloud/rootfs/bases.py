@@ -58,6 +58,7 @@ class _Base:
             **machine_base.accounts(),
             **machine_base.settings(),
             **machine_base.package_sources(),
+            **machine_base.pip(self.packages),
         }
         parts = [machine_base.key(self.packages), machine_base.stamps(self._local), *sorted(self._data.items())]
         self.key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

@@ -6,6 +6,7 @@ read. Users and groups are those of a fresh installation.
 """
 
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -29,6 +30,8 @@ _WANTED = (
 _LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/lintian/")
 _REFUSES_PIP = re.compile(r"/usr/lib/python3[.\d]*/EXTERNALLY-MANAGED")  # on Modal, pip installs for all of the image
 _LOCAL = Path("/usr/local")
+_WHEELS = Path("/usr/share/python-wheels")  # where `guest_pip` looks
+_GUEST_PIP = Path(__file__).parents[1] / "images" / "guest_pip.py"
 _OF_PYTHON_ALONE = ("site-packages", "test", "tests", "idlelib", "turtledemo")
 # Public certificates, also those that this machine's administrator has added: downloads need them.
 CERTIFICATES = "/etc/ssl/certs"
@@ -175,6 +178,27 @@ def python_links(paths: set[str]) -> list[tuple[str, str]]:
     python = system_python()
     names = [f"{_LOCAL}/bin/{name}" for name in ("python", "python3")]
     return [(name, python) for name in names if name not in paths] if python in paths else []
+
+
+def pip(chosen: Iterable[Package]) -> dict[str, bytes]:
+    """Return files that make `python -m pip` and `pip` work where no package has them, by absolute path.
+
+    They are a wheel that an interpreter of this machine brings along, and the module that runs it. Empty without one.
+    """
+    python = system_python()
+    brought = importlib.util.find_spec("ensurepip")
+    places = [Path(brought.origin).parent / "_bundled"] if brought and brought.origin else []
+    wheels = [wheel for place in (*places, _WHEELS) for wheel in sorted(place.glob("pip-*.whl"))]
+    if python is None or not wheels or any(package.name == "python3-pip" for package in chosen):
+        return {}
+    local = python.startswith(f"{_LOCAL}/")
+    packages_of_python = f"{_LOCAL}/lib/{Path(python).name}/{'site' if local else 'dist'}-packages"
+    starts = f'#!/bin/sh\nexec {python} -m pip "$@"\n'.encode()
+    return {
+        str(_WHEELS / wheels[0].name): wheels[0].read_bytes(),
+        f"{packages_of_python}/pip.py": _GUEST_PIP.read_bytes(),
+        **{f"{_LOCAL}/bin/{name}": starts for name in ("pip", "pip3")},
+    }
 
 
 def owners(paths: Iterable[str]) -> dict[str, tuple[int, int]]:

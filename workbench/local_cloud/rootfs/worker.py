@@ -91,7 +91,10 @@ def _machine_base(order: dict[str, Any]) -> dict[str, Any]:
         place = Path(f"{target}{path}")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
-        place.write_bytes(base64.b64decode(encoded))
+        content = base64.b64decode(encoded)
+        place.write_bytes(content)
+        if content.startswith(b"#!"):
+            place.chmod(0o755)
     for path, (mode, group) in _PRIVATE.items():
         os.chown(f"{target}{path}", 0, group)
         os.chmod(f"{target}{path}", mode)

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from workbench.local_cloud.rootfs import kept_bases
+from tests.support.packages import wheel
+from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run
+from workbench.local_cloud.images.rooted_run import RunStep
+from workbench.local_cloud.rootfs import bases, kept_bases, machine_base
 from workbench.local_cloud.rootfs.bases import machine_layer, machine_lower
 from workbench.local_cloud.rootfs.ids import NoRangeError, ids
 from workbench.local_cloud.rootfs.layers import Layers, Root
+from workbench.local_cloud.sandboxes.engine.isolation import seccomp_program
 
 KEY = "0" * 32
 
@@ -69,6 +73,36 @@ async def test_whoever_waits_for_a_base_is_told_why(cache: Path, tmp_path: Path)
     await machine_lower(one, told=told.append)
     await machine_layer(other, told=told.append)
     assert len(told) == 1
+
+
+async def test_pip_is_in_a_base_also_where_no_package_has_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = tuple(name for name in machine_base._WANTED if name != "python3-pip")
+    monkeypatch.setattr(machine_base, "_WANTED", wanted)
+    bases._read.cache_clear()
+    made, said = wheel(tmp_path, "tiny", "1.0", "NAME = 'tiny'"), []
+    (tmp_path / "store").mkdir()
+    layers = Layers(tmp_path / "store")
+    step = RunStep(seccomp=seccomp_program(rooted=True), log=lambda text, fd: said.append(text))
+    script = f"""#!/bin/sh
+set -e
+test ! -e /usr/lib/python3/dist-packages/pip
+python -m pip --version | cut -c1-4; pip3 --version | cut -c1-4
+pip install -q --no-index --root-user-action=ignore /{made.name}
+cd /; python -c 'import tiny; print(tiny.NAME)'; pip uninstall -q -y --root-user-action=ignore tiny
+python -c 'import tiny' 2> /dev/null || echo gone
+"""
+    try:
+        base, _ = await machine_layer(layers)
+        files = {f"/{made.name}": made.read_bytes()}
+        await layers.once(KEY, lambda root: layers.put(root, files, mode=0o644), below=[base])
+        async with layers.root([KEY, base]) as root:
+            run = Run((SCRIPT,), "pip", (("PATH", "/usr/local/bin:/usr/bin:/bin"),), "/", "", script)
+            await step.run(run, ImageConfig(), root, {}, {})
+    finally:
+        bases._read.cache_clear()
+    assert said == ["pip \n", "pip \n", "tiny\n", "gone\n"]
 
 
 async def test_what_a_killed_process_has_left_is_removed_and_the_base_made_anew(cache: Path) -> None:
