@@ -13,7 +13,7 @@ import modal
 
 from modal_app import DEFAULT_APP_NAME
 from modal_app.actions.claude_command import CLI_PACKAGE, CLI_VERSION
-from modal_app.endpoint_settings import DEFAULT_MAX_RUNS, Timeouts
+from modal_app.endpoint_settings import Limits, Scale, Timeouts
 from modal_app.runs.shared_state import ARCHIVE, SharedState
 from modal_app.sandboxes.project_sandbox import GLOBAL, WORKSPACE
 
@@ -22,26 +22,20 @@ PROJECTS = f"{APP_NAME}-projects"
 SHARED = f"{APP_NAME}-global"
 WITHOUT_CLAUDE = bool(os.environ.get("WORKBENCH_WITHOUT_CLAUDE"))
 MAX_MODEL_INPUTS = 200  # at once in one container of the gateway, which only passes bytes on
-MAX_RUNS = int(os.environ.get("WORKBENCH_MAX_RUNS", DEFAULT_MAX_RUNS))
-MAX_INPUTS = MAX_RUNS * 2 // 3  # below MAX_RUNS, since a run needs no reader: new containers come before one is full
+limits = Limits()
+MAX_INPUTS = limits.max_runs * 2 // 3  # below it, since a run needs no reader: new containers come before one is full
 
 timeouts = Timeouts()
 # Containers get the versions that are installed, and so were tested, here.
 _installed = ("fastapi", "httpx", "pydantic", "pydantic-settings", "stamina", "structlog")
 _packages = [f"{name}=={version(name)}" for name in _installed]
 
-_limits = {
-    name: os.environ[name]
-    for name in ("WORKBENCH_MAX_RUNS", "WORKBENCH_MAX_OUTPUT_BYTES", "WORKBENCH_MEMORY_MB")
-    if name in os.environ
-}
-
 _without = {"WORKBENCH_WITHOUT_CLAUDE": "1"} if WITHOUT_CLAUDE else {}
 
 image = (
     modal.Image.debian_slim()
     .uv_pip_install(*_packages)
-    .env({"WORKBENCH_APP_NAME": APP_NAME, **timeouts.env(), **_limits, **_without})
+    .env({"WORKBENCH_APP_NAME": APP_NAME, **timeouts.env(), **limits.env(), **_without})
     .add_local_python_source("modal_app")
 )
 sandbox_image = modal.Image.debian_slim().apt_install("git")
@@ -63,7 +57,7 @@ app = modal.App(APP_NAME)
     volumes={str(ARCHIVE): state.archive},
     timeout=timeouts.function_s,
     scaledown_window=300,
-    min_containers=int(os.environ.get("WORKBENCH_MIN_CONTAINERS", "0")),
+    min_containers=Scale().min_containers,
 )
 @modal.concurrent(max_inputs=MAX_INPUTS)
 @modal.asgi_app()

@@ -14,6 +14,8 @@ from modal_app.contract.caps import MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, MIN_SECRET_
 
 DEFAULT_MAX_RUNS = 60
 DEFAULT_MEMORY_MB = 4096
+MAX_RUNS = 1000
+MAX_CONTAINERS = 100
 Seconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_S)]
 
 
@@ -75,7 +77,29 @@ class Timeouts(BaseSettings):
         return {f"{prefix}{name.upper()}": str(value) for name, value in self.model_dump().items()}
 
 
-class Settings(BaseSettings):
+class Limits(BaseSettings):
+    """How much a container of the endpoint takes at once, from variables WORKBENCH_*. Raises ValidationError."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKBENCH_", frozen=True)
+
+    max_runs: Annotated[int, Field(ge=2, le=MAX_RUNS)] = DEFAULT_MAX_RUNS  # at once in one container
+    max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run
+    memory_mb: Annotated[int, Field(ge=256)] = DEFAULT_MEMORY_MB  # that a sandbox may use, in MiB
+
+    def env(self) -> dict[str, str]:
+        """Environment variables that give another process the same limits."""
+        return {f"WORKBENCH_{name.upper()}": str(getattr(self, name)) for name in Limits.model_fields}
+
+
+class Scale(BaseSettings):
+    """How many containers of the endpoint there are, from variables WORKBENCH_*. Raises ValidationError."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKBENCH_", frozen=True)
+
+    min_containers: Annotated[int, Field(ge=0, le=MAX_CONTAINERS)] = 0  # are kept running, though nobody calls
+
+
+class Settings(Limits):
     """The settings of a container of the endpoint, from variables WORKBENCH_*.
 
     `secret` is what callers must send; during its rotation, `secret_previous` is accepted, too.
@@ -86,9 +110,6 @@ class Settings(BaseSettings):
     secret: SecretStr  # what callers must show
     secret_previous: SecretStr | None = None  # accepted beside it, during rotation
     model_token_secret: SecretStr | None = None  # signs runs' tokens for the model gateway; None: there is no model
-    max_runs: Annotated[int, Field(ge=2)] = DEFAULT_MAX_RUNS  # at once in one container
-    max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run
-    memory_mb: Annotated[int, Field(ge=256)] = DEFAULT_MEMORY_MB  # that a sandbox may use, in MiB
     timeouts: Timeouts = Field(default_factory=Timeouts)
 
     @field_validator("secret", "secret_previous", "model_token_secret", mode="after")

@@ -71,6 +71,9 @@ REFUSED = {
     "a limit that is no number": {"WORKBENCH_TIMEOUT_SANDBOX_S": "an hour"},
     "a program that cannot be loaded": {"WORKBENCH_MAX_RUNS": "many"},
     "a count of containers that is none": {"WORKBENCH_MIN_CONTAINERS": "one"},
+    "more containers than there may be": {"WORKBENCH_MIN_CONTAINERS": "100000"},
+    "fewer runs than one needs": {"WORKBENCH_MAX_RUNS": "0"},
+    "too little memory": {"WORKBENCH_MEMORY_MB": "-1"},
 }
 
 

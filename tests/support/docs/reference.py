@@ -333,17 +333,19 @@ def _number(value: Any) -> str:
 
 
 def _settings() -> Iterator[str]:
-    for model in (endpoint_settings.Timeouts, endpoint_settings.Settings):
+    own = endpoint_settings
+    for model in (own.Timeouts, own.Limits, own.Scale, own.Settings):
         source = _Source.of(model)
         comments = dict(_comments(source))
         for field, info in model.model_fields.items():
-            if field == "timeouts":
+            if field == "timeouts" or field not in model.__annotations__:
                 continue
             name = f"{model.model_config['env_prefix']}{field}".upper()
             if "SecretStr" in str(info.annotation):
                 yield f"| `{name}` | | {comments.get(field, '')} |"
             else:
-                yield f"| `{name}` | {_number(info.default)} | {comments.get(field, '')} |"
+                number = f"{info.default:,}" if field.endswith("_mb") else _number(info.default)
+                yield f"| `{name}` | {number} | {comments.get(field, '')} |"
 
 
 def _comments(source: _Source) -> Iterator[tuple[str, str]]:

@@ -144,11 +144,14 @@ class Preparation:
 
 
 def overlay_of(copy: WorkingCopy) -> Written | None:
-    """Return what the watchdog of a sandbox has to know about a mount that is an overlay."""
+    """Return what the watchdog of a sandbox has to know about a mount that is an overlay; None where there is none."""
     layers = copy.layers
     if layers is None:
         return None
-    block = os.statvfs(layers.written).f_frsize
+    try:
+        block = os.statvfs(layers.written).f_frsize
+    except FileNotFoundError:
+        return None
     return Written(layers.written, Usage(layers.size + layers.entries * block, layers.entries))
 
 
