@@ -63,6 +63,12 @@ class GatewaySettings(BaseSettings):
             raise ValueError("must be https unless its host is loopback: the key would travel in the clear")
         return value.rstrip("/")
 
+    @field_validator("token_secret_previous")
+    @classmethod
+    def _none_before(cls, value: SecretStr | None) -> SecretStr | None:
+        """An empty one is none: a stored variable can be emptied, and not be taken away."""
+        return value if value is not None and value.get_secret_value() else None
+
     @field_validator("upstream_key", "token_secret", "token_secret_previous")
     @classmethod
     def _usable(cls, value: SecretStr | None) -> SecretStr | None:

@@ -7,7 +7,7 @@ import pytest
 from tests.support.commands import cli
 from workbench.soak.run_cases import HARMS, Case
 
-SEED, COUNT = 146844, 14  # every kind of harm is among them
+SEED, COUNT = 261948, 18  # every kind of harm is among them
 
 
 @pytest.mark.timeout(600)

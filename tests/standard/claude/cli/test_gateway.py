@@ -387,3 +387,8 @@ def test_settings_that_would_give_the_key_away_are_refused(wrong: dict[str, Any]
     with pytest.raises(ValueError, match="must") as caught:
         GatewaySettings(**values)
     assert "short" not in str(caught.value)
+
+
+def test_an_empty_secret_from_before_a_rotation_is_none() -> None:
+    values = {"upstream_url": "https://a.example", "upstream_key": KEY, "token_secret": TOKENS}
+    assert GatewaySettings(**values, token_secret_previous=SecretStr("")).token_secrets == (TOKENS,)
