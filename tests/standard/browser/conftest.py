@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Dialog, Locator, Page
 
 from tests.support.chromium import chromium
 from tests.support.paths import ROOT
@@ -133,8 +133,17 @@ def new_page(browser: Browser, problems: list[str]) -> Iterator[Page]:
     )
     page = context.new_page()
     page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: _answer(dialog, problems))
     yield page
     context.close()
+
+
+def _answer(dialog: Dialog, problems: list[str]) -> None:
+    if dialog.type == "beforeunload":  # JupyterLab asks so when there is something to save
+        dialog.accept()
+    else:
+        problems.append(f"{dialog.type}: {dialog.message}")
+        dialog.dismiss()
 
 
 @pytest.fixture
@@ -166,6 +175,8 @@ class JupyterPages:
 
     def clear(self) -> None:
         """Take away what was shown, from the page and from the kernel."""
+        if self.page.locator(".jp-Dialog").count():
+            self.page.keyboard.press("Escape")  # that a kernel has died, which is known
         if not self.alive():
             self.open()
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets[0].model.outputs.clear()")
