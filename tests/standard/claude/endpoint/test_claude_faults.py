@@ -60,7 +60,8 @@ def ended(claude: Claude, names: Iterable[str]) -> Mapping[str, Run]:
         return job
 
     first, *rest = asked
-    begun = run(first)  # alone: the first start of the CLI reads all of it from the disk
+    run(first)  # the first start of the CLI reads all of it from the disk, and the gateway's container starts
+    begun = run(first)  # alone
     with ThreadPoolExecutor(AT_ONCE) as workers:
         return {first: begun, **dict(zip(rest, workers.map(run, rest), strict=True))}
 
