@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import modal
@@ -61,15 +62,16 @@ def test_a_container_that_is_killed_leaves_no_sandbox_and_the_client_is_told(
 
 
 def _container_of(wb: Workbench, state: State) -> psutil.Process:
-    """The bubblewrap of the container that serves the endpoint: the app has others, for its schedule and gateway."""
+    """The Python of the container that serves the endpoint: the app has others, for its schedule and gateway."""
     function = modal.Function.from_name(wb.app_name, "generate")
     function.hydrate()
     started = [json.loads(line) for line in state.log.read_text().splitlines() if "container.started" in line]
     tasks = {line["task_id"] for line in started if line["function_id"] == function.object_id}
     for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or [""]
-        if "bwrap" in line[0] and any(f"/{task}-" in word for word in line for task in tasks):
-            return process
+        if "modal._container_entrypoint" in (process.info["cmdline"] or ()):
+            with suppress(psutil.Error):
+                if process.environ().get("MODAL_TASK_ID") in tasks:
+                    return process
     raise AssertionError("the endpoint has no container")
 
 
