@@ -52,7 +52,7 @@ function draw({ model, body, own, needs, connected }) {
   body.append(bar, options, asking, result, facts, log);
 
   const section = (name, ...content) => {
-    const box = element("section", "wb-section");
+    const box = element("section", "wb-section", "", { tabindex: "0", "aria-label": name });  // it scrolls
     box.append(element("h4", "wb-heading", name), ...content);
     return box;
   };

@@ -15,7 +15,7 @@ from tests.support.registry import Registry
 from workbench.local_cloud.images import images as images_module
 from workbench.local_cloud.images.images import BUILT, FAILED, Images
 from workbench.local_cloud.store.database import Database
-from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE
+from workbench.local_cloud.store.disk_reserve import RESERVE_VARIABLE, lacking
 
 MEBIBYTE = 1024 * 1024
 DISK_MB = 48
@@ -90,6 +90,9 @@ async def test_a_step_that_fills_the_disk_is_told_and_leaves_nothing(
     assert "RESOURCE_EXHAUSTED" in failed.image.failure
     assert "disk" in failed.image.failure
     assert there(service) == before
+    async with asyncio.timeout(60):
+        while lacking(service.root) is not None:  # noqa: ASYNC110  # the kernel takes the step's mounts down when it has the time
+            await asyncio.sleep(0.05)
     later = await built(images, small, "RUN echo first > /first", "RUN cat /first; echo second > /second")
     assert (later.image.state, later.lines[-1]) == (BUILT, "first\n"), later.image.failure
     again = service.open()
