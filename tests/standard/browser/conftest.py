@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from playwright.sync_api import Browser, Dialog, Locator, Page
+from playwright.sync_api import Browser, Dialog, Locator, Page, expect
 
 from tests.support.chromium import chromium
 from tests.support.paths import ROOT
@@ -31,6 +31,7 @@ ARTIFACTS = ROOT / ".artifacts"
 REMAKE = "WORKBENCH_REMAKE_SCREENSHOTS"
 START_S = 90
 LONG = 120_000  # milliseconds
+expect.set_options(timeout=30_000)  # what a page is to show has its time also on a busy machine
 _VIEWPORT = {"width": 1280, "height": 1600}
 
 

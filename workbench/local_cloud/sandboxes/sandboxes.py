@@ -211,7 +211,7 @@ class Sandboxes:
 
     async def _open_egress(self, record: Record, sandbox: Sandbox, policy: EgressPolicy) -> None:
         listener = sandbox.take_proxy_listener()
-        sandbox.env = proxy_env(listener.getsockname()[1])
+        sandbox.env = proxy_env(*listener.getsockname())
         record.proxy = EgressProxy(
             listener, policy, on_refused=partial(self._refused, record), test_networks=self._egress_test_networks
         )

@@ -338,7 +338,7 @@ async def test_curl_finds_its_way(way: Way, tmp_path: Path) -> None:
     server = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert server.stdout is not None
     port = int((await server.stdout.readline()).split(b"port ")[1].split()[0])
-    env = {"PATH": "/usr/bin:/bin", **proxy_env(way.port)}
+    env = {"PATH": "/usr/bin:/bin", **proxy_env("127.0.0.1", way.port)}
     for options in ([], ["--proxytunnel"]):
         curl = await asyncio.create_subprocess_exec(
             "curl", "-sS", *options, f"http://127.0.0.2:{port}/file", env=env, stdout=subprocess.PIPE

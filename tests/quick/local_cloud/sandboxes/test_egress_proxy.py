@@ -500,8 +500,8 @@ def files(directory: Path) -> Iterator[int]:
 
 async def command(way: Way, *argv: str, directory: Path) -> tuple[int | None, bytes, bytes]:
     """Run a program with the proxy's variables; loopback is no exception here, as it is not the guest's own."""
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "GIT_CONFIG_NOSYSTEM": "1", **proxy_env(way.port)}
-    env |= {"NO_PROXY": "", "no_proxy": ""}
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "GIT_CONFIG_NOSYSTEM": "1"}
+    env |= {**proxy_env("127.0.0.1", way.port), "NO_PROXY": "", "no_proxy": ""}
     process = await asyncio.create_subprocess_exec(
         *argv, cwd=directory, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

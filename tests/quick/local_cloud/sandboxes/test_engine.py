@@ -330,3 +330,11 @@ async def test_a_flood_in_the_background_does_not_keep_a_stream_open(
     assert flood.startswith("y\ny\n")
     assert (await run(sandbox, "kill", "-0", number))[0] == ExitStatus(code=0)
     await run(sandbox, "kill", number)
+
+
+async def test_the_port_of_its_proxy_is_free_for_a_web_function(sandbox: Sandbox) -> None:
+    """The kernel chooses the one, and a cloud the other: from the same range."""
+    with sandbox.take_proxy_listener() as proxy:
+        port = proxy.getsockname()[1]
+        with await sandbox.listen(port) as inside:
+            assert inside.getsockname() == ("127.0.0.1", port)

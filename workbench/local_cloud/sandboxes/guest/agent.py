@@ -52,6 +52,7 @@ TAKEN_SIGNALS = (
 # user outside, who is the same for all sandboxes, and it refuses more to whoever may have fewer open than that. So a
 # program may have half of what this process may, which passes some at its start, and less than the cloud.
 MOST_FILES = 32_768
+PROXY_ADDRESS = "127.0.0.3"  # beside the one at which web functions have their ports, one of which could be taken else
 OOM_SCORE = b"500"  # when memory is used up, the kernel kills programs before this process
 
 
@@ -154,7 +155,7 @@ class Agent:
     def run(self) -> None:
         """Send the proxy's listening socket, then handle orders, syncs and ended children until `control` is closed."""
         with Socket(_socket.AF_INET, _socket.SOCK_STREAM) as proxy:
-            proxy.bind(("127.0.0.1", 0))
+            proxy.bind((PROXY_ADDRESS, 0))
             proxy.listen(MAX_PROXY_WAITING)
             self.tell({"op": "ready", "uid": os.getuid(), "workdir": self.workdir()}, proxy.fileno())
         while True:

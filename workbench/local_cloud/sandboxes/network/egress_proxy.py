@@ -51,9 +51,9 @@ class _RefusedError(Exception):
     """The policy does not allow the target. The guest's connection is closed without an answer, as on Modal."""
 
 
-def proxy_env(port: int) -> dict[str, str]:
-    """Return the environment variables by which curl, git, pip, npm and Python find the proxy at `port`."""
-    url = f"http://127.0.0.1:{port}"
+def proxy_env(host: str, port: int) -> dict[str, str]:
+    """Return the environment variables by which curl, git, pip, npm and Python find the proxy at an address."""
+    url = f"http://{host}:{port}"
     local = "localhost,127.0.0.1,::1"
     names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
     return {**dict.fromkeys(names, url), "NO_PROXY": local, "no_proxy": local, "NODE_USE_ENV_PROXY": "1"}
