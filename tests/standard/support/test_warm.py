@@ -65,6 +65,7 @@ def test_a_command_that_is_late_is_ended() -> None:
 
 def test_a_program_can_stand_in_for_the_interpreter_s() -> None:
     """Its input, output, exit code and end by a signal are those of the command; it takes the command with it."""
+    warm.close()  # other tests may have started as many interpreters as there may be
     env = {**os.environ, **_ENV}
 
     def program(code: str) -> list[str]:
