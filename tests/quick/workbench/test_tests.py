@@ -66,13 +66,13 @@ def test_files_and_tests_take_the_place_of_a_tier(started: list[list[str]]) -> N
     assert [word for word in started[0][3:-3] if not word.startswith(("-p", "no:"))] == [one, "-x"]
 
 
-def test_each_run_has_an_order_of_its_own_and_a_seed_repeats_it(started: list[list[str]]) -> None:
-    for arguments in (["--seed", "7"], [], []):
+def test_the_order_is_a_shuffled_one_and_a_seed_repeats_it(started: list[list[str]]) -> None:
+    for arguments in ([], [], ["--seed", "7"], ["--random"], ["--random"]):
         assert CliRunner().invoke(app, ["test", *arguments]).exit_code == 0
     assert all(command[-3:-1] == ["-p", "randomly"] for command in started)
-    given, one, other = (command[-1] for command in started)
-    assert given == "--randomly-seed=7"
-    assert one != other
+    one, same, given, new, other = (command[-1] for command in started)
+    assert (same, given) == (one, "--randomly-seed=7")
+    assert len({one, new, other}) == 3
 
 
 def test_two_tiers_at_once_are_refused(started: list[list[str]]) -> None:
