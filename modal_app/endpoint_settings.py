@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from modal_app.contract.caps import MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, MIN_SECRET_CHARS
 
 DEFAULT_MAX_RUNS = 60
+LEAST_MEMORY_MB = 256
 DEFAULT_MEMORY_MB = 4096
 MAX_RUNS = 1000
 MAX_CONTAINERS = 100
@@ -84,7 +85,7 @@ class Limits(BaseSettings):
 
     max_runs: Annotated[int, Field(ge=2, le=MAX_RUNS)] = DEFAULT_MAX_RUNS  # at once in one container
     max_output_bytes: Annotated[int, Field(ge=1)] = MAX_OUTPUT_BYTES  # of one run
-    memory_mb: Annotated[int, Field(ge=256)] = DEFAULT_MEMORY_MB  # that a sandbox may use, in MiB
+    memory_mb: Annotated[int, Field(ge=LEAST_MEMORY_MB)] = DEFAULT_MEMORY_MB  # that a sandbox may use, in MiB
 
     def env(self) -> dict[str, str]:
         """Environment variables that give another process the same limits."""

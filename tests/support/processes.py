@@ -20,3 +20,9 @@ def with_command(words: str) -> list[int]:
     """The ids of those whose command line is this."""
     found = psutil.process_iter(["pid", "cmdline"])
     return [one.info["pid"] for one in found if " ".join(one.info["cmdline"] or ()) == words]
+
+
+def owners(*command: str) -> set[int]:
+    """The users, outside, of the processes with exactly this command line."""
+    running = psutil.process_iter(["cmdline", "uids"])
+    return {each.info["uids"].real for each in running if each.info["cmdline"] == [*command]}

@@ -10,7 +10,7 @@ from modal.exception import NotFoundError
 from pydantic import SecretStr
 
 from modal_app import DEFAULT_APP_NAME
-from modal_app.endpoint_settings import DEFAULT_MEMORY_MB
+from modal_app.endpoint_settings import DEFAULT_MEMORY_MB, LEAST_MEMORY_MB
 from workbench.deployment import app_secrets, images_ahead, modal_command, model_backing
 from workbench.deployment.app_secrets import SECRET_VARIABLE, SecretNotStoredError
 from workbench.deployment.endpoint import Endpoint
@@ -23,7 +23,6 @@ from workbench.errors import WorkbenchError
 FUNCTION_NAME = "generate"
 PROGRAM = ("-m", "modal_app.app")
 DEPLOY_TIMEOUT_S = 900.0
-_LEAST_MEMORY_MB = 256
 
 
 class DeployFailedError(WorkbenchError):
@@ -121,7 +120,7 @@ def _environment(target: Target, app_name: str, *, with_claude: bool, settings: 
 def _memory_here_mb() -> int:
     """What a sandbox may use of this machine's memory, in MiB: half of it at most, so that the machine stays usable."""
     half_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**21
-    return max(_LEAST_MEMORY_MB, min(DEFAULT_MEMORY_MB, half_mb))
+    return max(LEAST_MEMORY_MB, min(DEFAULT_MEMORY_MB, half_mb))
 
 
 def endpoint(target: Target, *, app_name: str = DEFAULT_APP_NAME) -> Endpoint:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import modal
-import psutil
 import pytest
 
 from tests.conftest import wait_until
 from tests.standard.conformance.conftest import ON_MODAL
 from tests.support.packages import wheel
+from tests.support.processes import owners
 from workbench.local_cloud.process.state_directory import Running, State
 from workbench.local_cloud.rootfs.ids import ids
 
@@ -104,13 +104,8 @@ def test_the_cloud_s_own_python_cannot_be_changed(said: Said) -> None:
 @pytest.mark.skipif(ON_MODAL, reason="its machine is not to be looked at")
 def test_programs_are_nobody_outside(said: Said) -> None:
     said("sleep 271829 > /dev/null 2>&1 &")
-
-    def owners() -> set[int]:
-        running = psutil.process_iter(["cmdline", "uids"])
-        return {each.info["uids"].real for each in running if each.info["cmdline"] == ["sleep", "271829"]}
-
-    wait_until(owners, "the program is not seen")
-    assert owners() == {ids().root}
+    wait_until(lambda: owners("sleep", "271829"), "the program is not seen")
+    assert owners("sleep", "271829") == {ids().root}
     assert ids().root != 0
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import modal
-import psutil
 import pytest
 from modal.volume import FileEntryType
 
@@ -16,6 +15,7 @@ from tests.conftest import wait_until
 from tests.standard.conformance.conftest import ON_MODAL
 from tests.support.commands import Cli, cli
 from tests.support.packages import wheel
+from tests.support.processes import owners
 from workbench.local_cloud.base.host import OWN_PYTHON
 from workbench.local_cloud.process.state_directory import Running
 from workbench.local_cloud.rootfs.ids import ids
@@ -131,13 +131,8 @@ def test_a_snapshot_of_a_plain_image_is_all_of_it(app: modal.App, plain: modal.S
 @pytest.mark.skipif(ON_MODAL, reason="its machine is not to be looked at")
 def test_programs_of_a_plain_image_are_nobody_outside(plain: modal.Sandbox) -> None:
     plain.exec("sleep", "271828")
-
-    def owners() -> set[int]:
-        running = psutil.process_iter(["cmdline", "uids"])
-        return {each.info["uids"].real for each in running if each.info["cmdline"] == ["sleep", "271828"]}
-
-    wait_until(owners, "the program is not seen")
-    assert owners() == {ids().root}
+    wait_until(lambda: owners("sleep", "271828"), "the program is not seen")
+    assert owners("sleep", "271828") == {ids().root}
     assert ids().root != 0
 
 

@@ -28,6 +28,7 @@ from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.base.system_root import interpreter_paths, system_root
 from workbench.local_cloud.functions import guest_start
 from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images.environments import packages_of_cloud
 from workbench.local_cloud.images.images import Image
 from workbench.local_cloud.rootfs.ids import give_to_root_inside, ids
 from workbench.local_cloud.rootfs.layers import Root, order_descriptor
@@ -143,8 +144,8 @@ class Container:
     def _python(self) -> list[str]:
         """Return the words that start the Python in which the function runs."""
         if self._image.is_rooted and not self._image.python:
-            own = str(metadata.distribution("modal").locate_file(""))
-            return ["/bin/sh", "-c", _FIND_PYTHON, "sh", host.OWN_PYTHON, own, metadata.version("modal")]
+            own, sdk = packages_of_cloud(), metadata.version("modal")
+            return ["/bin/sh", "-c", _FIND_PYTHON, "sh", host.OWN_PYTHON, own, sdk]
         return [self._image.python or sys.executable]
 
     @property
