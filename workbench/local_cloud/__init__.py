@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.local_cloud.process.state_directory import default_state_dir as default_state_dir
     from workbench.local_cloud.rootfs import kept_bases as kept_bases
     from workbench.local_cloud.rootfs.layers import Layers as Layers
+    from workbench.local_cloud.rootfs.machine_base import has_pip as has_pip
     from workbench.local_cloud.sandboxes.engine import diagnosis as diagnosis
     from workbench.local_cloud.sandboxes.engine.diagnosis import MORE as MORE
     from workbench.local_cloud.sandboxes.engine.engine import Engine as Engine
@@ -96,6 +97,7 @@ _HOMES = {
     "default_state_dir": "process.state_directory",
     "diagnosis": "sandboxes.engine.diagnosis",
     "family": "base.host_processes",
+    "has_pip": "rootfs.machine_base",
     "isolation_uid": "sandboxes.engine.host_users",
     "kept_bases": "rootfs.kept_bases",
     "listen": "base.ports",

@@ -210,7 +210,7 @@ def _roots(state: State) -> Outcome:
     """Check that root file systems can be made, in the file system of the state directory."""
     if any(item.package == "bubblewrap" and not item.present() for item in prerequisites.RUN):
         return Outcome("info", "not tried without bubblewrap", prerequisites.installation("bubblewrap"))
-    from workbench.local_cloud import Layers, kept_bases, why_none
+    from workbench.local_cloud import Layers, has_pip, kept_bases, why_none
 
     beside = next(path for path in (state.root, *state.root.parents) if path.is_dir())
     try:
@@ -227,6 +227,12 @@ def _roots(state: State) -> Outcome:
     if unusable := kept_bases.problem():
         reason, _, fix = unusable.partition(" Run: ")
         return Outcome("warn", f"each cloud copies this machine's base for itself: {reason}", fix or "see the reason")
+    if not has_pip():
+        return Outcome(
+            "warn",
+            "sandboxes and images have no pip: this machine has none to give them",
+            prerequisites.installation("python3-pip"),
+        )
     bases = len(kept_bases.kept())
     found = (
         f"{bases} bases are kept for them" if bases else "the first one waits some seconds for its base to be copied"

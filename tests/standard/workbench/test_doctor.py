@@ -1,7 +1,9 @@
 """A broken machine is told what it lacks and how to get it, by `workbench doctor` and by what refuses to start."""
 
+import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -177,3 +179,25 @@ def test_doctor_in_a_namespace_of_one_id_names_it(place: Path) -> None:
     failed = {one["name"]: one for one in json.loads(done.stdout)["checks"] if one["status"] == "fail"}
     assert "user namespace with a single id" in failed["isolation"]["found"]
     assert "Run it outside of that namespace" in failed["isolation"]["fix"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root hides directories of the system from one command")
+def test_a_machine_without_any_pip_is_told_what_its_images_lack(place: Path) -> None:
+    """A base is a copy of this machine's packages: what is not here cannot be in it."""
+    brought = importlib.util.find_spec("ensurepip")
+    assert brought is not None
+    assert brought.origin is not None
+    hidden = (
+        Path(brought.origin).parent / "_bundled",
+        Path("/usr/lib/python3/dist-packages"),
+        Path("/usr/share/python-wheels"),
+    )
+    hides = "".join(f"mount -t tmpfs none {shlex.quote(str(path))}\n" for path in hidden if path.is_dir())
+    script = f"{hides}exec {shlex.join([*WORKBENCH, 'doctor', '--json'])}"
+    env = {**os.environ, STATE_VARIABLE: str(place / "state")}
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    (roots,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "root file systems"]
+    assert (roots["status"], "have no pip" in roots["found"]) == ("warn", True)
+    assert roots["fix"].endswith("apt-get install -y python3-pip")

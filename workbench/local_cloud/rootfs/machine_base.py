@@ -31,6 +31,7 @@ _LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/s
 _REFUSES_PIP = re.compile(r"/usr/lib/python3[.\d]*/EXTERNALLY-MANAGED")  # on Modal, pip installs for all of the image
 _LOCAL = Path("/usr/local")
 _WHEELS = Path("/usr/share/python-wheels")  # where `guest_pip` looks
+_PIP = Path("/usr/lib/python3/dist-packages/pip")  # of the package python3-pip
 _GUEST_PIP = Path(__file__).parents[1] / "images" / "guest_pip.py"
 _OF_PYTHON_ALONE = ("site-packages", "test", "tests", "idlelib", "turtledemo")
 # Public certificates, also those that this machine's administrator has added: downloads need them.
@@ -185,10 +186,7 @@ def pip(chosen: Iterable[Package]) -> dict[str, bytes]:
 
     They are a wheel that an interpreter of this machine brings along, and the module that runs it. Empty without one.
     """
-    python = system_python()
-    brought = importlib.util.find_spec("ensurepip")
-    places = [Path(brought.origin).parent / "_bundled"] if brought and brought.origin else []
-    wheels = [wheel for place in (*places, _WHEELS) for wheel in sorted(place.glob("pip-*.whl"))]
+    python, wheels = system_python(), _wheels()
     if python is None or not wheels or any(package.name == "python3-pip" for package in chosen):
         return {}
     local = python.startswith(f"{_LOCAL}/")
@@ -199,6 +197,17 @@ def pip(chosen: Iterable[Package]) -> dict[str, bytes]:
         f"{packages_of_python}/pip.py": _GUEST_PIP.read_bytes(),
         **{f"{_LOCAL}/bin/{name}": starts for name in ("pip", "pip3")},
     }
+
+
+def has_pip() -> bool:
+    """Return whether a base of this machine has a pip: the package python3-pip, or a wheel of an interpreter."""
+    return _PIP.is_dir() or bool(_wheels())
+
+
+def _wheels() -> list[Path]:
+    brought = importlib.util.find_spec("ensurepip")
+    places = [Path(brought.origin).parent / "_bundled"] if brought and brought.origin else []
+    return [wheel for place in (*places, _WHEELS) for wheel in sorted(place.glob("pip-*.whl"))]
 
 
 def owners(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
