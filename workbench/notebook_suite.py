@@ -140,5 +140,4 @@ def _told(path: Path, output_dir: Path, seconds: float, code: int, said: str, er
     output = Path(told["output"])
     if told["ok"]:
         return Ran(path.stem, seconds, output, told["facts"])
-    why: books.Why = next((one for one, known in EXIT_CODES.items() if known == code), "cell")
-    return Ran(path.stem, seconds, output, error=told["facts"]["error"], why=why)
+    return Ran(path.stem, seconds, output, error=told["facts"]["error"], why=told["why"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import WorkbenchError
-from workbench.text.plain_text import printable
+from workbench.text.plain_text import one_line, printable
 
 if TYPE_CHECKING:
     import nbformat
@@ -101,8 +101,19 @@ def run(
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
-    output_dir.mkdir(parents=True, exist_ok=True)
     output = output_dir / notebook.name
+    try:
+        asked = nbformat.read(notebook, as_version=4)
+        nbformat.validate(asked)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if output.resolve() == notebook.resolve():
+            raise NotebookFailedError(f"{notebook.name} would be written over: give another --output-dir", output)
+    except OSError as error:
+        message = f"{notebook.name}: {error.filename}: {error.strerror}"
+        raise NotebookFailedError(message, output) from None
+    except (ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        message = f"{notebook.name} is no notebook: {one_line(str(error))[:300]}"
+        raise NotebookFailedError(message, output) from None
     try:
         executed = papermill.execute_notebook(
             str(notebook),
@@ -131,7 +142,7 @@ def run(
         ) from None
     except (PapermillException, RuntimeError, OSError, TimeoutError) as error:
         raise NotebookFailedError(f"{notebook.name}: {error}; the notebook is in {output}", output) from None
-    if number := _first_unfinished(nbformat.read(notebook, as_version=4).cells, executed.cells):
+    if number := _first_unfinished(asked.cells, executed.cells):
         said = f"cell {number}: it ended the kernel, and the notebook with it"
         raise NotebookFailedError(f"{notebook.name}, {said}; the notebook is in {output}", output, why="kernel")
     return NotebookResult(notebook.stem, output, facts(executed))

@@ -11,7 +11,8 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _REVISION = re.compile(r"HEAD|[0-9a-f]{7,64}")
 
 
-def _canonical_uuid(value: str) -> str:
+def canonical_uuid(value: str) -> str:
+    """Return a UUID in its canonical form unchanged; raises ValueError for anything else."""
     if not _UUID.fullmatch(value):
         raise ValueError("must be a canonical lower-case UUID")
     return value
@@ -47,7 +48,7 @@ def matching(pattern: re.Pattern[str], **facts: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern.pattern})$", **facts})
 
 
-Uuid = Annotated[str, AfterValidator(_canonical_uuid), matching(_UUID, format="uuid")]
+Uuid = Annotated[str, AfterValidator(canonical_uuid), matching(_UUID, format="uuid")]
 Revision = Annotated[str, AfterValidator(_revision), matching(_REVISION)]
 Message = Annotated[
     str,

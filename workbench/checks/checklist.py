@@ -14,7 +14,7 @@ from workbench.checks import deployment_lines, door_lines, run_lines, stream_lin
 from workbench.checks.caller import Caller
 from workbench.checks.lines import COLD_START_S, Line, Report, Verdict, fail
 from workbench.checks.subject import JOBS, MARK, SANDBOX_SECONDS, Subject
-from workbench.deployment.endpoint import Endpoint
+from workbench.deployment.endpoint import Endpoint, check_url
 from workbench.deployment.targets import Target
 from workbench.errors import WorkbenchError
 
@@ -41,7 +41,7 @@ def check(
     Raises CheckImpossibleError.
     """
     began = time.monotonic()
-    asked = direct.model_copy(update={"url": through.rstrip("/")}) if through else direct
+    asked = direct.model_copy(update={"url": check_url(through)}) if through else direct
     with Caller(asked) as caller:
         _answers(caller)
         subject = Subject(target, app_name, caller, direct, cold_start_s, upstream_s)

@@ -15,7 +15,7 @@ def works(subject: Subject) -> Verdict:
     seen = subject.streamed
     if seen.end.get("type") == "done":
         return ok(f"a job was done {seen.events[-1][0]:.2f} s after its request")
-    return fail(f"a plain job ended as {seen}", "see `workbench cloud logs`, or the app's log on Modal, for the cause")
+    return fail(f"a plain job ended as {seen}", "see `modal app logs`, or the app's log on Modal, for the cause")
 
 
 def termination(subject: Subject) -> Verdict:

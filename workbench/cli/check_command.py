@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from modal_app import DEFAULT_APP_NAME
-from workbench.cli.common import AppNameOption, JsonOption, TargetOption, prepare, print_json, say, table_console
+from workbench.cli.common import (
+    AppNameOption,
+    JsonOption,
+    TargetOption,
+    check_place,
+    known,
+    prepare,
+    print_json,
+    say,
+    table_console,
+)
 
 _WIDTH = 120
 _COLOURS = {"ok": "green", "partly": "cyan", "skipped": "yellow", "fail": "bold red"}
@@ -41,12 +51,13 @@ def check(
     """
     from workbench.checks.checklist import COST
     from workbench.checks.lines import as_junit
-    from workbench.errors import WorkbenchError
     from workbench.session import connect
 
+    check_place(junit)
     say(f"checking {target}: {COST}")
     try:
-        prepare()
+        if target == "local":
+            prepare()
         with connect(target, app_name=app_name) as workbench:
             report = workbench.check(
                 through=through,
@@ -57,12 +68,15 @@ def check(
             )
         if junit is not None:
             junit.write_text(as_junit(report), encoding="utf-8")
-    except (WorkbenchError, OSError, ValueError) as error:
-        say(f"error: {error}")
-        raise typer.Exit(3) from None
     except KeyboardInterrupt:
         say("interrupted: what was started is taken back")
         raise typer.Exit(130) from None
+    except Exception as error:
+        message = str(error) if isinstance(error, ValueError) else known(error)
+        if message is None:
+            raise
+        say(f"error: {message}")
+        raise typer.Exit(3) from None
     if as_json:
         print_json(report.model_dump() | {"sound": report.sound})
     else:

@@ -1,10 +1,12 @@
 """What the commands share: options, error messages for known failures, and printing events for people or as JSON."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +16,7 @@ from modal_app.contract.events import DoneEvent, ErrorEvent, Event, Phase, Statu
 from workbench.cli.terminal_lines import TerminalLines
 from workbench.errors import WorkbenchError
 from workbench.machine import prerequisites
+from workbench.text.plain_text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,9 +36,6 @@ AppNameOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
-_KNOWN = (WorkbenchError, ContractError, FileNotFoundError, IsADirectoryError, TimeoutError)
-
-
 @contextmanager
 def failing() -> Iterator[None]:
     """Turn a known failure into one sentence on stderr and an exit code: 2 for a wrong request, 1 for the others."""
@@ -43,14 +43,42 @@ def failing() -> Iterator[None]:
         yield
     except typer.Exit:
         raise
-    except _KNOWN as error:
-        message = error.message if isinstance(error, ContractError) else str(error)
-        typer.echo(f"error: {message}", err=True)
-        wrong = isinstance(error, ContractError | prerequisites.PrerequisitesMissingError)
-        raise typer.Exit(2 if wrong else 1) from None
     except KeyboardInterrupt as asked:
         typer.echo("interrupted", err=True)
         raise typer.Exit(128 + (asked.args[0] if asked.args else signal.SIGINT)) from None
+    except Exception as error:
+        message = known(error)
+        if message is None:
+            raise
+        typer.echo(f"error: {message}", err=True)
+        wrong = isinstance(error, ContractError | prerequisites.PrerequisitesMissingError)
+        raise typer.Exit(2 if wrong else 1) from None
+
+
+def known(error: Exception) -> str | None:
+    """A sentence for a failure that can be expected: of ours, of the file system, or of the target; None for others."""
+    sdk = sys.modules.get("modal.exception")  # what was not imported has raised nothing
+    match error:
+        case ContractError():
+            return error.message
+        case OSError(strerror=str(reason), filename=str(name)):
+            return f"{name}: {reason}"
+        case WorkbenchError() | OSError():
+            return str(error)
+        case _ if sdk is not None and isinstance(error, sdk.AuthError):
+            return "the target refuses this machine's token: `modal token new` makes another one"
+        case _ if sdk is not None and isinstance(error, sdk.Error):
+            return f"the target did not do what it was asked ({type(error).__name__}): {one_line(str(error))}"
+    return None
+
+
+def check_place(file: Path | None) -> None:
+    """Refuse a file that could not be written at the end, before anything is done. Raises BadParameter."""
+    if file is None:
+        return
+    directory = file.absolute().parent
+    if file.is_dir() or not directory.is_dir() or not os.access(file if file.exists() else directory, os.W_OK):
+        raise typer.BadParameter(f"{file} cannot be written: it needs a directory that is there and may be written")
 
 
 def interruptible() -> None:

@@ -43,10 +43,11 @@ def list_(
     found = search([part for word in words or [] for part in word.split()], family=family)
     if as_json:
         print_json([{**one.model_dump(), "runs": one.name in EXPERIMENTS} for one in found])
-        return
     if not found:
         say("no failure mode has these words: try fewer, or `workbench failures list`")
         raise typer.Exit(1)
+    if as_json:
+        return
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -166,16 +167,20 @@ def verify(
     """
     from pydantic import ValidationError
 
+    from workbench.failures.catalogue import UnknownFailureError
     from workbench.failures.results import FailureResult
 
     results = []
     with failing():
         for file in files:
             try:
-                results.append(FailureResult.model_validate_json(file.read_bytes()))
-            except (OSError, ValidationError) as error:
-                why = error.strerror if isinstance(error, OSError) else "it is no result of `workbench failures run`"
-                raise typer.BadParameter(f"{file}: {why}") from None
+                result = FailureResult.model_validate_json(file.read_bytes()).again()
+                result.badges()  # asks for all that a verdict needs
+                results.append(result)
+            except OSError as error:
+                raise typer.BadParameter(f"{file}: {error.strerror}") from None
+            except (ValidationError, UnknownFailureError, LookupError, TypeError, AttributeError):
+                raise typer.BadParameter(f"{file}: it is no result of `workbench failures run`") from None
         for result in results:
             _print(result, as_json=as_json)
     _end_with(results, table=not as_json and len(results) > 1)

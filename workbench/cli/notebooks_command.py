@@ -1,6 +1,7 @@
 """`workbench notebooks`: runs the notebooks as regression tests."""
 
 import json
+import math
 import re
 import tempfile
 import time
@@ -10,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench import notebooks as books
-from workbench.cli.common import JsonOption, TargetOption, failing, prepare, print_json, say, table_console
+from workbench.cli.common import (
+    JsonOption,
+    TargetOption,
+    check_place,
+    failing,
+    prepare,
+    print_json,
+    say,
+    table_console,
+)
 
 if TYPE_CHECKING:
     from workbench.notebook_suite import Ran
@@ -47,7 +57,9 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=8, help="How many run at once, each in a process of its own.")] = 1,
     junit: Annotated[Path | None, typer.Option(help="A file that gets the results as JUnit XML.")] = None,
-    html: Annotated[Path | None, typer.Option(help="A directory that gets each executed notebook as a page.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(file_okay=False, help="A directory that gets each executed notebook as a page.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run notebooks with papermill and print the facts that they assert.
@@ -59,6 +71,7 @@ def run(
     """
     from workbench import notebook_suite as suite
 
+    check_place(junit)
     ran: list[suite.Ran] = []
     began = time.monotonic()
     with failing():
@@ -86,6 +99,7 @@ def _report(one: "Ran", *, as_json: bool) -> None:
             {
                 "notebook": one.name,
                 "ok": one.ok,
+                "why": one.why,
                 "seconds": round(one.seconds, 2),
                 "facts": facts,
                 "output": str(one.output),
@@ -116,9 +130,15 @@ def _parameter(text: str) -> tuple[str, Any]:
     if _EXPONENT.fullmatch(value):  # an id such as 12e4567: no number that anybody writes here
         return name, value
     try:
-        return name, json.loads(value, parse_constant=_refuse)
+        return name, json.loads(value, parse_constant=_refuse, parse_float=_finite)
     except ValueError:
         return name, value
+
+
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(number)
+    return value
 
 
 def _refuse(constant: str) -> None:

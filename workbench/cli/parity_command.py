@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.common import JsonOption, prepare, print_json, say, table_console
+from workbench.cli.common import JsonOption, check_place, prepare, print_json, say, table_console
 
 if TYPE_CHECKING:
     from workbench.parity.catalogue import Row
@@ -52,6 +52,7 @@ def parity(
     from workbench.parity.catalogue import cost
     from workbench.parity.suite import chosen, compare
 
+    check_place(html)
     try:
         rows = chosen(area or (), row or ())
         if list_rows:

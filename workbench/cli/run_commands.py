@@ -13,6 +13,7 @@ import typer
 from modal_app import DEFAULT_APP_NAME
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent
+from modal_app.contract.fields import canonical_uuid
 from modal_app.contract.requests import parse_request
 from workbench.cli.common import AppNameOption, EventPrinter, JsonOption, TargetOption, failing, say
 from workbench.cli.standard_streams import OutputLostError, decoded, read_bytes, read_input
@@ -28,8 +29,19 @@ app = typer.Typer(
 )
 
 _SHELL = uuid.uuid5(uuid.NAMESPACE_URL, "modal-workbench/shell")
-UserOption = Annotated[str, typer.Option("--user", envvar="WORKBENCH_USER_ID", help="The user's UUID.")]
-ProjectOption = Annotated[str, typer.Option("--project", envvar="WORKBENCH_PROJECT_ID", help="The project's UUID.")]
+
+
+def _uuid(value: str) -> str:
+    try:
+        return canonical_uuid(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+UserOption = Annotated[str, typer.Option("--user", envvar="WORKBENCH_USER_ID", help="The user's UUID.", callback=_uuid)]
+ProjectOption = Annotated[
+    str, typer.Option("--project", envvar="WORKBENCH_PROJECT_ID", help="The project's UUID.", callback=_uuid)
+]
 TimeoutOption = Annotated[
     int | None, typer.Option("--timeout-s", min=1, help="How many seconds the job's process may take.")
 ]
@@ -187,7 +199,7 @@ def follow(run: "Run", show: EventPrinter) -> TerminalEvent:
     Ctrl-C, or a closed stdout, cancels the run and waits until its sandbox is gone.
     """
     try:
-        for event in run.follow():
+        for event in run.follow(timeout_s=None):
             show(event)
     except (KeyboardInterrupt, OutputLostError):
         say("cancelling …")

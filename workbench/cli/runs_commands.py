@@ -166,7 +166,7 @@ def follow(
     with _workbench(target, app_name) as workbench:
         try:
             run = workbench.attach(run_id)
-            for event in run.follow():
+            for event in run.follow(timeout_s=None):
                 printer(event)
             end = run.wait()
         except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import typer
 from pydantic import BaseModel
 
 from modal_app import DEFAULT_APP_NAME
+from modal_app.contract.paths import check_path
 from workbench.cli.common import AppNameOption, JsonOption, TargetOption, failing, print_json
 from workbench.cli.run_commands import DEFAULT_ID, ProjectOption, UserOption
 from workbench.cli.standard_streams import print_bytes
@@ -24,7 +25,19 @@ app = typer.Typer(
     help="A project's committed files and, on the local cloud, their history: who changed what and when; restore.",
 )
 Fact = TypeVar("Fact", bound=BaseModel)
-PathArgument = Annotated[str, typer.Argument(help="A path in the project; the whole project if not given.")]
+
+
+def _checked(path: str) -> str:
+    try:
+        return path and check_path(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+PathArgument = Annotated[
+    str, typer.Argument(help="A path in the project; the whole project if not given.", callback=_checked)
+]
+FileArgument = Annotated[str, typer.Argument(help="A file of the project.", callback=_checked)]
 
 
 @contextmanager
@@ -53,7 +66,7 @@ def tree(
 
 @app.command()
 def read(
-    path: Annotated[str, typer.Argument(help="A file of the project.")],
+    path: FileArgument,
     commit: Annotated[int, typer.Option(min=0, help="Show it as it was after this commit; 0: as it is now.")] = 0,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
@@ -91,7 +104,9 @@ def _commit_lines(one: "CommitInfo") -> str:
 def diff(
     base: Annotated[int, typer.Argument(min=0, help="The commit to compare from; 0: the empty project.")],
     head: Annotated[int, typer.Argument(min=0, help="The commit to compare with; 0: the present state.")] = 0,
-    path: Annotated[str, typer.Option(help="Compare only this path; for a file, line by line.")] = "",
+    path: Annotated[
+        str, typer.Option(help="Compare only this path; for a file, line by line.", callback=_checked)
+    ] = "",
     holder: Annotated[
         str, typer.Option(help="With --path: compare with the working copy of this sandbox, as named by `uncommitted`.")
     ] = "",
@@ -102,11 +117,15 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what differs between two commits."""
+    if holder and not path:
+        raise typer.BadParameter("--holder compares one file: name it with --path; `uncommitted` lists what differs")
     with _volume(target, app_name, user, project) as volume:
         found = [] if holder else volume.diff(base, head, path=path)
         lines = bool(path) and [(one.path, one.what) for one in found] == [(path, "modified")] and not as_json
         text = volume.diff_text(path, base, holder or head) if lines or (path and holder) else ""
-    if text:
+    if holder and as_json:
+        print_json({"path": path, "holder": holder, "diff": text})
+    elif text:
         typer.echo(printable(text), nl=False)
     else:
         _each(found, as_json, lambda one: f"{one.what:<8}  {printable(one.path)}")
@@ -114,7 +133,7 @@ def diff(
 
 @app.command()
 def blame(
-    path: Annotated[str, typer.Argument(help="A text file of the project.")],
+    path: Annotated[str, typer.Argument(help="A text file of the project.", callback=_checked)],
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,
     target: TargetOption = "local",
@@ -130,7 +149,7 @@ def blame(
 @app.command()
 def restore(
     commit: Annotated[int, typer.Argument(min=1, help="The commit whose state is restored.")],
-    path: Annotated[str, typer.Option(help="Restore only this path.")] = "",
+    path: Annotated[str, typer.Option(help="Restore only this path.", callback=_checked)] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     user: UserOption = DEFAULT_ID,
     project: ProjectOption = DEFAULT_ID,

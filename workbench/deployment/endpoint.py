@@ -5,6 +5,15 @@ from pydantic import BaseModel, ConfigDict, HttpUrl, SecretStr, TypeAdapter, Val
 _HTTP: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
 
 
+def check_url(url: str) -> str:
+    """Return an http or https URL without slashes at its end; raises ValueError for anything else."""
+    try:
+        _HTTP.validate_python(url)
+    except ValidationError:
+        raise ValueError(f"'{url}' is no http or https URL") from None
+    return url.rstrip("/")
+
+
 class Endpoint(BaseModel):
     """A deployed `/generate`. The secret is masked wherever the object is printed."""
 
@@ -16,8 +25,4 @@ class Endpoint(BaseModel):
     @field_validator("url")
     @classmethod
     def _http(cls, value: str) -> str:
-        try:
-            _HTTP.validate_python(value)
-        except ValidationError:
-            raise ValueError("must be an http or https URL") from None
-        return value.rstrip("/")
+        return check_url(value)

@@ -120,7 +120,8 @@ def scripted_model(target: Target) -> Scripted:
     said = _start(port, env, target.cloud_pid) or _start("0", env, target.cloud_pid)
     if said is None:
         raise ModelUnavailableError(
-            "the scripted model does not start: run `python -m workbench.scripted_model` to see"
+            "the scripted model does not start; in a checkout of the project, this shows why: "
+            "`python -m workbench.scripted_model workbench/scripted_model/demo.yaml`"
         )
     private_files.write(path, {**said, "key": key, "control": control})
     return Scripted(str(said["url"]), key, control)

@@ -15,6 +15,7 @@ import platformdirs
 from modal.client import Client as ModalClient
 from modal.config import config
 
+from workbench.deployment.endpoint import check_url
 from workbench.errors import WorkbenchError
 from workbench.local_cloud import State, daemon, default_state_dir
 
@@ -58,10 +59,12 @@ def resolve(name: str = "local", *, state_dir: str | Path | None = None) -> Targ
         )
     if name == "modal":
         return _modal()
-    parts = urlsplit(name)
-    if parts.scheme in ("http", "https") and parts.hostname:
-        return Target("url", _private(), url=name.rstrip("/"))
-    raise TargetUnavailableError(f"unknown target '{name}': use local, modal, or the https URL of an endpoint")
+    try:
+        url = check_url(name)
+    except ValueError:
+        message = f"unknown target '{name}': use local, modal, or the https URL of an endpoint"
+        raise TargetUnavailableError(message) from None
+    return Target("url", _private(), url=url)
 
 
 def _modal() -> Target:

@@ -105,7 +105,8 @@ class FailureLab:
         if any(not experiment_of(name).own_cloud for name in chosen):
             self._deployed(on_step)
         with ThreadPoolExecutor(at_once) as pool:
-            running = [pool.submit(self._one_by_one, names, on_step) for names in company]
+            stopped = threading.Event()
+            running = [pool.submit(self._one_by_one, names, on_step, stopped) for names in company]
             try:
                 for done in as_completed(running):
                     for result in done.result():
@@ -114,12 +115,15 @@ class FailureLab:
                         else:
                             again.append(result.name)
             finally:
+                stopped.set()
                 pool.shutdown(wait=True, cancel_futures=True)
         for name in again:
             yield self.run(name, on_step=on_step)
 
-    def _one_by_one(self, names: Sequence[str], on_step: Callable[[str], None]) -> list[FailureResult]:
-        return [self.run(name, on_step=on_step) for name in names]
+    def _one_by_one(
+        self, names: Sequence[str], on_step: Callable[[str], None], stopped: threading.Event
+    ) -> list[FailureResult]:
+        return [self.run(name, on_step=on_step) for name in names if not stopped.is_set()]
 
     def _experiment(
         self,

@@ -3,9 +3,9 @@
 It holds all that a verdict needs, so it can be judged again without the cloud, and drawn anywhere.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
 from workbench.errors import WorkbenchError
 from workbench.failures.catalogue import Failure, Promise, find
@@ -38,6 +38,14 @@ class FailureResult(BaseModel):
     began_at: float
     took_s: float
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if not self.why and not (self.naive and self.hardened):
+            raise ValueError("both endpoints must have been seen, or `why` must say why not")
+        if (self.naive is None) != (self.hardened is None) or not all(side.observations for side in self.sides):
+            raise ValueError("what was seen of both endpoints belongs to a result, or nothing of either")
+        return self
+
     @classmethod
     def of(cls, failure: Failure, *sides: SideResult, began_at: float, took_s: float, why: str = "") -> "FailureResult":
         """The result of an experiment of which these sides were seen; one with a `why` is invalid."""
@@ -53,6 +61,10 @@ class FailureResult(BaseModel):
             began_at=began_at,
             took_s=round(took_s, 3),
         )
+
+    def again(self) -> "FailureResult":
+        """The same experiment, judged anew by the catalogue and by what was seen. Raises UnknownFailureError."""
+        return self.of(find(self.name), *self.sides, began_at=self.began_at, took_s=self.took_s, why=self.why)
 
     @property
     def sides(self) -> tuple[SideResult, ...]:

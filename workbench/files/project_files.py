@@ -6,7 +6,7 @@ who committed what and when, what differs between commits, and a way to restore 
 
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MAX_UPLOAD_BYTES = (
     8 * 1024 * 1024
 )  # what fits into one message of JupyterLab's; larger files belong to `modal volume put`
+_MAX_ROWS = 1000
+CUT = f"… and more: at most {MAX_LIST_ENTRIES} entries are read, `modal volume ls` lists a directory"
 _KINDS: dict[FileEntryType, "Kind"] = {
     FileEntryType.FILE: "file",
     FileEntryType.DIRECTORY: "directory",
@@ -67,17 +69,34 @@ class ProjectVolume:
         self._root = f"/projects/{user_id}/{project_id}"
 
     def entries(self) -> list[VolumeEntry]:
-        """All committed files and directories, sorted by path; empty for a project without any."""
+        """All committed files and directories, sorted by path; empty for a project without any.
+
+        At most MAX_LIST_ENTRIES of them: `listing` tells whether there are more.
+        """
+        return self.listing()[0]
+
+    def listing(self) -> tuple[list[VolumeEntry], bool]:
+        """The committed files and directories as `entries` has them, and whether there are more than these."""
         found: list[VolumeEntry] = []
+        for entry in self._listed(self._root, recursive=True):
+            if len(found) == MAX_LIST_ENTRIES:
+                return sorted(found, key=lambda entry: entry.path), True
+            found.append(entry)
+        return sorted(found, key=lambda entry: entry.path), False
+
+    def entry(self, path: str) -> VolumeEntry | None:
+        """What is committed at a path; None when there is nothing. Raises ValueError as `read` does."""
+        check_path(path)
+        parent = str(PurePosixPath(self._root, path).parent)
+        return next((entry for entry in self._listed(parent, recursive=False) if entry.path == path), None)
+
+    def _listed(self, directory: str, *, recursive: bool) -> Iterator[VolumeEntry]:
         try:
-            for entry in self._volume.iterdir(self._root, recursive=True):
+            for entry in self._volume.iterdir(directory, recursive=recursive):
                 path = str(PurePosixPath("/", entry.path).relative_to(self._root))
-                found.append(VolumeEntry(path, _KINDS.get(entry.type, "other"), entry.size, entry.mtime))
-                if len(found) >= MAX_LIST_ENTRIES:
-                    break
-        except (NotFoundError, FileNotFoundError):
-            return []
-        return sorted(found, key=lambda entry: entry.path)
+                yield VolumeEntry(path, _KINDS.get(entry.type, "other"), entry.size, entry.mtime)
+        except (NotFoundError, FileNotFoundError, NotADirectoryError):
+            return
 
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """A file's bytes, at most `limit` of them.
@@ -94,8 +113,7 @@ class ProjectVolume:
         return bytes(data)
 
     def _file(self, path: str) -> VolumeEntry:
-        check_path(path)
-        entry = next((entry for entry in self.entries() if entry.path == path), None)
+        entry = self.entry(path)
         if entry is None:
             raise FileNotFoundError(f"{path} is not among the project's committed files")
         if entry.kind != "file":
@@ -127,8 +145,9 @@ class ProjectVolume:
 
     def tree(self, *, git: bool = False) -> str:
         """The files as an indented tree; with `git`, including the directory `.git`."""
-        shown = [entry for entry in self.entries() if git or entry.path.split("/")[0] != ".git"]
-        return "\n".join(tree_lines(shown)) or "(nothing committed)"
+        entries, more = self.listing()
+        shown = [entry for entry in entries if git or entry.path.split("/")[0] != ".git"]
+        return "\n".join([*tree_lines(shown), *([CUT] if more else [])]) or "(nothing committed)"
 
     def history(self, path: str = "", *, limit: int = 100) -> list[CommitInfo]:
         """The newest commits that changed a path, or anything in the project without a path; newest first.
@@ -191,14 +210,16 @@ class ProjectVolume:
         return f"ProjectVolume({self._root})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        shown = [entry for entry in self.entries() if entry.path.split("/")[0] != ".git"]
+        entries, more = self.listing()
+        shown = [entry for entry in entries if entry.path.split("/")[0] != ".git"]
         rows = "".join(
             f"<tr><td style='text-align:left'>{html.escape(entry.path)}</td><td>{entry.kind}</td><td>{entry.size}</td>"
             f"<td>{datetime.fromtimestamp(entry.mtime, UTC):%Y-%m-%d %H:%M:%S}</td></tr>"
-            for entry in shown[:1000]
+            for entry in shown[:_MAX_ROWS]
         )
         table = f"<table><tr><th>path</th><th>kind</th><th>bytes</th><th>modified (UTC)</th></tr>{rows}</table>"
-        return {"text/plain": "\n".join(tree_lines(shown)) or "(nothing committed)", "text/html": table}
+        note = f"<p>{CUT}</p>" if more or len(shown) > _MAX_ROWS else ""
+        return {"text/plain": self.tree(), "text/html": table + note}
 
 
 def tree_lines(entries: Iterable[VolumeEntry]) -> list[str]:

@@ -5,6 +5,7 @@ Memory is bounded: of its output, the last MAX_KEPT events are kept; `dropped` c
 """
 
 import html
+import math
 import threading
 import time
 from collections import deque
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from workbench.widgets.run_view import RunView
 
 MAX_KEPT = 100_000
+_NOT_ENDED = "the run did not end within {:g} seconds and goes on: wait again, or longer with timeout_s"
 PROOF_S = 20.0  # the wait for an archive, which is written after the run's end
 
 Listener = Callable[[Received], None]
@@ -175,16 +177,19 @@ class Run:
             while not self._state.ended:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(f"the run did not end within {timeout_s:g} seconds")
+                    raise TimeoutError(_NOT_ENDED.format(timeout_s))
                 self._changed.wait(min(left, 0.5))  # short, so that an interrupt of the kernel is seen
         if self._failure is not None:
             raise self._failure
         assert self._terminal is not None
         return self._terminal
 
-    def follow(self, timeout_s: float = 900) -> Iterator[Event]:
-        """Block, and yield events as they arrive, beginning with the first one that is kept. Raises as `wait` does."""
-        deadline = time.monotonic() + timeout_s
+    def follow(self, timeout_s: float | None = 900) -> Iterator[Event]:
+        """Block, and yield events as they arrive, beginning with the first one that is kept. Raises as `wait` does.
+
+        Without a `timeout_s` it follows as long as the endpoint lets the run go on; a stream that falls silent is lost.
+        """
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         seen = 0
         while True:
             fresh = [one for one in self.received if one.event.seq > seen]
@@ -197,7 +202,7 @@ class Run:
                 self.wait(0)
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the run did not end within {timeout_s:g} seconds")
+                raise TimeoutError(_NOT_ENDED.format(timeout_s))
             with self._changed:
                 self._changed.wait(0.5)
 

@@ -187,10 +187,10 @@ class RecordedRuns:
         spool.readers += 1
         try:
             yield spool
+            if spool.terminal is not None:  # a client that breaks off ends the block by an exception
+                self._on_read()
         finally:
             spool.readers -= 1
-            if spool.terminal is not None:
-                self._on_read()
             if spool is not self._spool:
                 self._let_go(spool)
 

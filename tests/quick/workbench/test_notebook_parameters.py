@@ -7,7 +7,9 @@ import pytest
 from workbench.cli.notebooks_command import _parameter
 
 
-@pytest.mark.parametrize("given", ["12e4567", "1e400", "3E5", "-1.5e+3", "007", "NaN", "-Infinity", "a=b", "", "e5"])
+@pytest.mark.parametrize(
+    "given", ["12e4567", "1e400", "3E5", "-1.5e+3", "007", "NaN", "-Infinity", "a=b", "", "e5", "[12e4567]"]
+)
 def test_what_only_looks_like_a_number_stays_text(given: str) -> None:
     assert _parameter(f"id={given}") == ("id", given)
 

@@ -111,6 +111,22 @@ def lasting() -> Recording:
     return Recording(RECORDING.bundle.model_copy(update={"events": facts}), stream, ASKED)
 
 
+def test_a_client_that_breaks_off_has_not_read_it() -> None:
+    """Also when all of it was there already: it comes back for the rest."""
+    with serve(RECORDING, speed=100) as one:
+        headers = {"X-Modal-Secret": one.endpoint.secret.get_secret_value()}
+        with httpx.Client(base_url=one.endpoint.url, headers=headers, trust_env=False) as client:
+            key = {"Idempotency-Key": "the-same"}
+            assert frames(client.post("/generate", content=BODY, headers=key))
+            assert one.wait_read(10)
+            one._read.clear()
+            refused = client.post("/generate", content=BODY, headers=key | {"Last-Event-ID": "nonsense"})
+            assert refused.status_code == 400
+            assert not one.wait_read(0)
+            assert frames(client.post("/generate", content=BODY, headers=key))
+            assert one.wait_read(10)
+
+
 async def test_what_was_recorded_later_comes_later_and_cancel_ends_it() -> None:
     with serve(lasting(), speed=100) as served:
         async with AsyncClient(served.endpoint) as client, client.stream(ASKED) as events:

@@ -196,6 +196,24 @@ def test_a_parameter_that_looks_like_a_number_stays_what_was_given(tmp_path: Pat
     assert done.returncode == 0, done.stdout
 
 
+def test_what_cannot_be_run_fails_alone_and_writes_over_nothing(tmp_path: Path) -> None:
+    """Broken notebooks, and places that cannot be written, are told by name; what comes behind them still runs."""
+    good, conflict = made(tmp_path, "1", name="good"), tmp_path / "conflict.ipynb"
+    conflict.write_text("<<<<<<< ours\n")
+    reports = ("--output-dir", str(tmp_path / "out"), "--junit", str(tmp_path / "all.xml"))
+    done = cli("notebooks", "run", str(conflict), str(good), *reports)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "conflict.ipynb is no notebook" in done.stdout
+    assert "passed  good" in done.stdout
+    assert ET.parse(tmp_path / "all.xml").getroot().get("failures") == "1"
+    before = good.read_bytes()
+    over = cli("notebooks", "run", str(good), "--output-dir", str(tmp_path))
+    assert (over.returncode, "would be written over" in over.stdout) == (1, True)
+    assert good.read_bytes() == before
+    late = cli("notebooks", "run", str(good), "--junit", str(tmp_path / "none" / "all.xml"))
+    assert (late.returncode, "cannot be written" in late.stderr) == (2, True)
+
+
 def test_several_run_at_once_and_are_reported_for_people_and_for_machines(tmp_path: Path) -> None:
     books = [
         made(tmp_path, "value = 1", "print('<script>shown</script>')", name="good"),

@@ -125,7 +125,7 @@ def test_a_request_from_a_file_or_stdin(wb: Workbench, project: Project, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["run", "python", "-c", "1", "--user", "nobody"], 2, "user_id"),
+        (["run", "python", "-c", "1", "--user", "nobody"], 2, "--user"),
         (["run", "python"], 2, "code or path"),
         (["run", "git", "push"], 2, "op"),
         (["run", "files", "read", "../etc/passwd"], 2, "path"),

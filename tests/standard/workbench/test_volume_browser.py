@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.support.questions import Page
 from workbench import Project, Workbench
+from workbench.files import project_files
 from workbench.files.project_files import MAX_UPLOAD_BYTES
 from workbench.widgets import Files, RunsTable, VolumeBrowser, WorkbenchPanel
 
@@ -57,6 +58,24 @@ def test_questions_that_nobody_asks_have_no_answer(page: Page) -> None:
     for commit in (-1, "1", None, 1.5):
         assert "number of a commit" in page.refused("restore", commit=commit)
     assert page.panel.problem == ""
+
+
+def test_what_is_not_listed_is_there_all_the_same(
+    page: Page, wb: Workbench, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project with more entries than are listed: its files are read by name, and none is written over unasked."""
+    monkeypatch.setattr(project_files, "MAX_LIST_ENTRIES", 2)
+    volume = wb.volume(project)
+    entries, more = volume.listing()
+    assert (len(entries), more) == (2, True)
+    assert volume.read("d/a.txt") == b"text"
+    assert volume.read("raw") == b"\0"
+    assert volume.tree().endswith(project_files.CUT)
+    page.panel.refresh()
+    assert page.panel.settle(60)
+    assert project_files.CUT in page.panel.still()["plain"]
+    assert page.ask("upload", [b"other"], path="raw")[0]["exists"] == "file"
+    assert volume.read("raw") == b"\0"
 
 
 def test_history_differences_and_the_way_back(wb: Workbench, page: Page, project: Project) -> None:

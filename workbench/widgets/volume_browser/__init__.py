@@ -14,7 +14,7 @@ import traitlets
 
 from workbench.files.history import HistoryUnavailableError, run_of
 from workbench.files.preview import Preview, highlighted, shown_size
-from workbench.files.project_files import MAX_UPLOAD_BYTES, ProjectVolume, VolumeEntry, tree_lines
+from workbench.files.project_files import CUT, MAX_UPLOAD_BYTES, ProjectVolume, VolumeEntry, tree_lines
 from workbench.text.plain_text import one_line, printable
 from workbench.text.static_html import table
 from workbench.widgets.asking import Answer, asking_front_end
@@ -67,6 +67,7 @@ class VolumeBrowser(ReadingPanel):
     title = traitlets.Unicode("").tag(sync=True)
     entries: traitlets.List[Entry] = traitlets.List().tag(sync=True)
     mounts: traitlets.List[Mount] = traitlets.List().tag(sync=True)
+    cut = traitlets.Unicode("").tag(sync=True)
     no_history = traitlets.Unicode("").tag(sync=True)
     max_upload = traitlets.Int(MAX_UPLOAD_BYTES).tag(sync=True)
     chosen = traitlets.Unicode("").tag(sync=True)
@@ -97,7 +98,7 @@ class VolumeBrowser(ReadingPanel):
         shown = [one for one in self.entries if one["path"].split("/")[0] != ".git"]
         rows = [_row(one) for one in shown[:MAX_ROWS]]
         more = f"… and {len(shown) - MAX_ROWS} more" if len(shown) > MAX_ROWS else ""
-        notes = [*(self._warning(mount) for mount in self.mounts), *([more] if more else [])]
+        notes = [*(self._warning(mount) for mount in self.mounts), *(note for note in (more, self.cut) if note)]
         if self.condition == "loading":
             notes.append("still being read")
         elif self.condition == "error":
@@ -114,13 +115,14 @@ class VolumeBrowser(ReadingPanel):
             + "</div>",
         }
 
-    def look(self) -> tuple[list[VolumeEntry], list[Mount]]:
-        """Read the committed files, and the uncommitted changes in live mounts."""
-        return self.volume.entries(), self._mounts()
+    def look(self) -> tuple[list[VolumeEntry], bool, list[Mount]]:
+        """Read the committed files, whether there are more of them, and the uncommitted changes in live mounts."""
+        return *self.volume.listing(), self._mounts()
 
-    def draw(self, found: tuple[list[VolumeEntry], list[Mount]]) -> None:
-        """Put both into the traits that the page shows."""
-        entries, self.mounts = found
+    def draw(self, found: tuple[list[VolumeEntry], bool, list[Mount]]) -> None:
+        """Put them into the traits that the page shows."""
+        entries, more, self.mounts = found
+        self.cut = CUT if more else ""
         self.entries = [Entry(path=one.path, kind=one.kind, size=one.size, mtime=one.mtime) for one in entries]
 
     def _mounts(self) -> list[Mount]:
@@ -207,9 +209,9 @@ class VolumeBrowser(ReadingPanel):
 
     def _upload(self, asked: Mapping[str, Any], buffers: Buffers) -> Answer:
         path = _path(asked)
-        there = {one.path: one.kind for one in self.volume.entries()}
-        if path in there and asked.get("replace") is not True:
-            return {"exists": there[path]}, ()
+        there = self.volume.entry(path)
+        if there is not None and asked.get("replace") is not True:
+            return {"exists": there.kind}, ()
         self.volume.write(path, bytes(buffers[0]) if buffers else b"")
         self.refresh()
         return {"said": f"uploaded {one_line(path)}"}, ()

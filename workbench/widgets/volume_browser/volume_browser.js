@@ -130,7 +130,9 @@ function draw({ model, body, own, needs, root }) {
 
   // -- what is not committed
   const drawWarnings = () => {
+    const cut = model.get("cut");
     warnings.replaceChildren(
+      ...(cut ? [element("div", "wb-banner", cut, { role: "status", "data-kind": "warn" })] : []),
       ...model.get("mounts").map((mount) => {
         const box = element("div", "wb-banner wb-uncommitted", "", { role: "status", "data-kind": "warn" });
         const text = `not committed: ${visible(mount.holder)} holds ${mount.files} file${mount.files === 1 ? "" : "s"}, `

@@ -91,6 +91,25 @@ def test_a_result_that_was_kept_is_judged_again_and_not_believed(tmp_path: Path)
     assert CliRunner().invoke(app, ["failures", "verify", str(tmp_path / "none.json")]).exit_code == 2
 
 
+def test_what_a_kept_result_leaves_out_makes_it_no_proof(tmp_path: Path) -> None:
+    """A fault that never fired is seen again, and a file without what a verdict needs is none."""
+    path = tmp_path / "kept.json"
+    whole = json.loads(result().model_dump_json())
+    silent = json.loads(result(fired=0).model_dump_json()) | {"why": ""}
+    path.write_text(json.dumps(silent))
+    assert CliRunner().invoke(app, ["failures", "verify", str(path)]).exit_code == 3
+    for wrong in (
+        {"naive": None},
+        {"naive": None, "hardened": None},
+        {"naive": whole["naive"] | {"observations": []}},
+        {"hardened": whole["hardened"] | {"facts": {}}},
+        {"name": "no-such-mode"},
+    ):
+        path.write_text(json.dumps(whole | wrong))
+        done = CliRunner().invoke(app, ["failures", "verify", str(path)])
+        assert (done.exit_code, "is no result of" in done.output) == (2, True), wrong
+
+
 def test_it_draws_two_timelines_on_one_axis_with_the_fault_and_the_lie() -> None:
     drawn = result()._repr_mimebundle_()
     picture = drawn["text/html"]
