@@ -112,6 +112,21 @@ def test_a_container_that_dies_fails_its_input_or_retries_it(deployed: None) -> 
     assert function("dies_once").remote(uuid.uuid4().hex) == "alive"
 
 
+def test_a_container_that_does_not_start_in_time_fails_its_inputs(deployed: None) -> None:
+    with pytest.raises(modal.exception.Error, match="startup timeout of 2 s"):
+        modal.Cls.from_name("calls", "NeverReady")().answer.remote()
+
+
+@pytest.mark.parametrize("how", [[], ["--graceful"]], ids=str)
+def test_a_stopped_container_costs_no_input(deployed: None, modal_cli: Cli, how: list[str], notes: modal.Dict) -> None:
+    key = uuid.uuid4().hex
+    call = function("tells_where").spawn(key, 3.0)
+    wait_until(lambda: key in notes, "the call did not start")
+    first = notes[key]
+    modal_cli("container", "stop", first, "--yes", *how)
+    assert (call.get(timeout=60) == first) == bool(how), "it is finished in its place only by a graceful stop"
+
+
 def test_concurrent_inputs_share_a_container(deployed: None) -> None:
     found = list(function("together").map(range(8)))
     assert [x for x, _ in found] == list(range(8))

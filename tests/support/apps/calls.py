@@ -75,6 +75,24 @@ def sleep(seconds: float) -> str:
 
 
 @app.function()
+def tells_where(key: str, seconds: float) -> str:
+    notes[key] = os.environ["MODAL_TASK_ID"]
+    time.sleep(seconds)
+    return os.environ["MODAL_TASK_ID"]
+
+
+@app.cls(startup_timeout=2)
+class NeverReady:
+    @modal.enter()
+    def enter(self) -> None:
+        time.sleep(600)
+
+    @modal.method()
+    def answer(self) -> int:
+        return 1
+
+
+@app.function()
 def die() -> None:
     os._exit(3)
 

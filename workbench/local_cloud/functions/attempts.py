@@ -70,7 +70,7 @@ class Attempts:
         """Tell a container to cancel an input; if it has not confirmed that after 30 s, the input ends as cancelled."""
         task.cancellations.append(item.input_id)
         task.wake()
-        self._spawn(self._enforce_cancel(item))
+        self._spawn(self._enforce_cancel(item, task))
 
     async def _end_overdue(self, item: Input, task: Task, timeout_s: float) -> None:
         item.overdue = True
@@ -94,10 +94,11 @@ class Attempts:
             task.container.kill()
             await _REAL.first(task.container.exited.wait(), timeout_s=_END_S)
 
-    async def _enforce_cancel(self, item: Input) -> None:
+    async def _enforce_cancel(self, item: Input, task: Task) -> None:
         await _REAL.first(item.attempt_over.wait(), timeout_s=_CANCEL_S)
         if item.output is None:
             item.finish(cancelled())
+            task.wake()
 
 
 def made_here(status: "api_pb2.GenericResult.GenericStatus.ValueType", reason: str) -> api_pb2.GenericResult:

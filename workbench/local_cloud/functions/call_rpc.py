@@ -1,7 +1,9 @@
 """Call RPCs: make a call, add inputs to it, read its outputs, describe it, cancel it."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -110,12 +112,13 @@ class CallRpcs:
         call = self._calls.get(request.function_call_id)
         busy = {item.task_id for item in call.inputs.values() if item.output is None and item.task_id}
         self._pools.cancel(call)
-        for task_id in busy if request.terminate_containers else ():
-            try:
-                await self._pools.stop_task(task_id)
-            except CloudError:  # it has ended meanwhile
-                continue
+        if request.terminate_containers:
+            await asyncio.gather(*map(self._stop, busy))
         return empty_pb2.Empty()
+
+    async def _stop(self, task_id: str) -> None:
+        with suppress(CloudError):  # it has ended meanwhile
+            await self._pools.stop_task(task_id)
 
     async def FunctionCallFromId(
         self, request: api_pb2.FunctionCallFromIdRequest, context: Any

@@ -86,7 +86,8 @@ class DataStream:
 class Input:
     """One input of a call, the attempt that is made now, and the output once there is one.
 
-    `idx` is its position in the call, `task_id` the container that has it (empty: none), `started_at` Unix seconds.
+    `idx` is its position in the call, `task_id` the container that has it (empty: none), `started_at` Unix seconds,
+    `queued_at` the monotonic time of its app's clock.
     """
 
     call: "Call"
@@ -96,6 +97,7 @@ class Input:
     retry_count: int = 0
     task_id: str = ""
     started_at: float = 0
+    queued_at: float = 0
     overdue: bool = False  # the attempt has timed out: its container's output no longer counts
     attempt_over: asyncio.Event = field(default_factory=asyncio.Event)
     time_limit: Timer | None = None  # of the attempt

@@ -16,7 +16,7 @@ from workbench.local_cloud.base.clocks import Clocks
 from workbench.local_cloud.base.errors import not_found
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.functions import scaling
-from workbench.local_cloud.functions.attempts import Attempts, cancelled, made_here
+from workbench.local_cloud.functions.attempts import DEFAULT_TIMEOUT_S, Attempts, cancelled, made_here
 from workbench.local_cloud.functions.container import Container
 from workbench.local_cloud.functions.function_calls import Call, Input
 from workbench.local_cloud.functions.task import Task
@@ -26,7 +26,9 @@ _log = structlog.get_logger(__name__)
 GET_INPUTS_HOLD_S = 50.0  # the longest wait of a FunctionGetInputs
 HEARTBEAT_HOLD_S = 14.5  # the longest wait of a ContainerHeartbeat
 DEFAULT_IDLE_S = 60.0
-_DRAIN_S = 30.0  # the time that Modal gives a container to stop
+_DRAIN_S = 30.0  # the time that Modal gives a container without inputs, or one that is preempted, to stop
+_INTERRUPTED_S = 5.0  # a draining container that is interrupted after that time is killed so much later
+_CHECK_S = 60.0
 _END_S = 10.0
 _START_FAILURES_ALLOWED = 2
 _DIED = "The container died."
@@ -59,6 +61,7 @@ class Pools:
     def submit(self, item: Input) -> None:
         """Queue an input, and start a container for it if no running one has room."""
         function_id = item.call.function_id
+        item.queued_at = self._clocks.of_function(function_id).monotonic()
         self._waiting.setdefault(function_id, deque()).append(item)
         self._notify(function_id)
         self._scale(function_id)
@@ -125,12 +128,19 @@ class Pools:
         await asyncio.gather(*(self._end(task) for task in self.tasks(app_id)))
 
     def drain_task(self, task_id: str) -> None:
-        """Give a container no further inputs, and end it when it has finished those it has, or after 30 s."""
-        self._drain(self.task(task_id))
+        """Give a container no further inputs; when it has finished those it has, it gets 30 s to end."""
+        task = self.task(task_id)
+        self._drain(task)
+        self._scale(task.function_id)
 
     async def stop_task(self, task_id: str) -> None:
-        """Kill one container and wait until it has ended; its inputs fail."""
-        await self._end(self.task(task_id))
+        """Preempt one container and wait until it has ended; it is killed after 30 s."""
+        task = self.task(task_id)
+        self.preempt(task_id)
+        deadline = _REAL.monotonic() + _DRAIN_S
+        while task.task_id in self._tasks and (left := deadline - _REAL.monotonic()) > 0:
+            await _REAL.first(task.changed.wait(), timeout_s=left)
+        await self._end(task)
 
     def preempt(self, task_id: str, *, grace_s: float | None = None) -> None:
         """Preempt a container: it gets SIGINT and 30 s to end, and its inputs start again in another container.
@@ -138,10 +148,11 @@ class Pools:
         With `grace_s` it gets so many seconds.
         """
         task = self.task(task_id)
-        task.preempted = True
-        self._drain(task, grace_s=_DRAIN_S if grace_s is None else grace_s)
+        task.preempted = task.draining = True
+        task.wake()
         if task.container is not None:
             task.container.interrupt()
+            self._spawn(_end_within(task.container, _DRAIN_S if grace_s is None else grace_s))
 
     async def aclose(self) -> None:
         """Kill every container and wait until they have ended. Idempotent."""
@@ -175,32 +186,40 @@ class Pools:
     async def take_inputs(self, task_id: str | None, *, batch_size: int = 0, linger_s: float = 0) -> list[Input]:
         """Wait for inputs for a container and return them: one, or a batch of at most `batch_size`.
 
-        A batch is returned `linger_s` seconds after its first input at the latest. The list is empty when no input came
-        within `GET_INPUTS_HOLD_S`, and for a draining container. Raises CloudError NOT_FOUND.
+        A batch that is not full is returned once its first input has waited for `linger_s` seconds. Until then its
+        inputs stay in the queue, so that none is lost when the container goes away, or asks again. The list is empty
+        when there is nothing to return within `GET_INPUTS_HOLD_S`, and for a draining container. Raises CloudError
+        NOT_FOUND.
         """
         task = self.task(task_id)
-        task.ready = True
+        if not task.ready:
+            task.ready = True
+            task.wake()
         self._crashes.pop(task.function_id, None)
-        taken: list[Input] = []
         clock = self._clocks.of_function(task.function_id)
         deadline = clock.monotonic() + GET_INPUTS_HOLD_S
         while not task.draining and not task.spent:
+            now = clock.monotonic()
+            left = deadline - now
             waiting = task.own if task.own is not None else self._waiting.get(task.function_id)
-            if waiting and len(task.inputs) < task.capacity and len(taken) < max(batch_size, 1):
-                taken.append(waiting.popleft())
-                self._attempts.begin(taken[-1], task)
-                if len(taken) == 1 and batch_size > 1:
-                    deadline = clock.monotonic() + linger_s
-                continue
-            left = deadline - clock.monotonic()
-            if left <= 0 or (taken and len(taken) >= max(batch_size, 1)):
+            if waiting and (room := min(task.capacity - len(task.inputs), max(batch_size, 1))) > 0:
+                due = waiting[0].queued_at + linger_s
+                if len(waiting) >= room or now >= due:
+                    return self._hand_out(task, [waiting.popleft() for _ in range(min(room, len(waiting)))])
+                left = min(left, due - now)
+            if now >= deadline:
                 break
             news = self._news.setdefault(task.function_id, asyncio.Event())
             await clock.first(news.wait(), task.changed.wait(), timeout_s=left)
-        if taken and scaling.is_single_use(self._apps.function(task.function_id)):
+        return []
+
+    def _hand_out(self, task: Task, items: list[Input]) -> list[Input]:
+        for item in items:
+            self._attempts.begin(item, task)
+        if scaling.is_single_use(self._apps.function(task.function_id)):
             task.spent = True
             self._scale(task.function_id)
-        return taken
+        return items
 
     async def next_cancellations(self, task_id: str | None) -> list[str]:
         """Wait for inputs that a container must cancel, and return their ids; none after `HEARTBEAT_HOLD_S`."""
@@ -267,8 +286,14 @@ class Pools:
         self._failures.pop(task.function_id, None)
 
     def failed_to_start(self, task_id: str | None, result: api_pb2.GenericResult) -> None:
-        """Record that a container could not start: the function's waiting inputs fail with its result."""
+        """Record that a container could not start: the function's waiting inputs fail with its result.
+
+        One that has asked for inputs did start: only its end has failed, which concerns no input.
+        """
         task = self.task(task_id)
+        if task.ready:
+            _log.warning("container.end_failed", task_id=task.task_id)
+            return
         if task.own is not None:
             _fail(task.own, result)
             return
@@ -311,8 +336,11 @@ class Pools:
         """Run one container from start to end. However it ends, its inputs get a result and its mounts are released."""
         try:
             task.container = await make_container(task.task_id, task.function_id, task.definition_id)
+            if task.draining:
+                self._spawn(self._end_drained(task))
             await task.container.start()
             _log.info("container.started", task_id=task.task_id, function_id=task.function_id)
+            await self._limit_start(task, task.container)
             await task.container.exited.wait()
         except Exception as error:  # noqa: BLE001  # the boundary: a container that cannot start fails its inputs
             _log.error("container.failed", task_id=task.task_id, exc_info=error)
@@ -340,6 +368,26 @@ class Pools:
                 _fail(task.own, made_here(api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE, _DIED))
             else:
                 self._count_and_replace(task)
+
+    async def _limit_start(self, task: Task, container: Container) -> None:
+        """Return when a container is ready or has ended; kill it if it is not ready after its startup timeout."""
+        if task.own is not None:
+            return
+        limit_s = self._apps.function(task.function_id).startup_timeout_secs or DEFAULT_TIMEOUT_S
+        clock = self._clocks.of_function(task.function_id)
+        deadline = clock.monotonic() + limit_s
+        while not (task.ready or container.exited.is_set()):
+            left = deadline - clock.monotonic()
+            if left > 0:
+                await clock.first(task.changed.wait(), container.exited.wait(), timeout_s=left)
+                continue
+            _log.warning("container.start_timed_out", task_id=task.task_id)
+            if not task.draining:
+                reason = f"The function's container did not start within its startup timeout of {limit_s:g} s."
+                result = made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
+                self.failed_to_start(task.task_id, result)
+            container.kill()
+            return
 
     def _count_and_replace(self, task: Task) -> None:
         """Fail a function's inputs when its containers do not start, and start another one if it needs that."""
@@ -374,18 +422,22 @@ class Pools:
         _fail(self._waiting.pop(function_id, ()), result)
         self._failures.pop(function_id, None)
 
-    def _drain(self, task: Task, *, grace_s: float = _DRAIN_S) -> None:
+    def _drain(self, task: Task) -> None:
         if not task.draining:
             task.draining = True
             task.wake()
-            self._spawn(self._end_after(task, grace_s=grace_s))
+            self._spawn(self._end_drained(task))
 
-    async def _end_after(self, task: Task, *, grace_s: float) -> None:
-        if task.container is not None:
-            try:
-                await asyncio.wait_for(task.container.exited.wait(), grace_s)
-            except TimeoutError:
-                task.container.kill()
+    async def _end_drained(self, task: Task) -> None:
+        """Wait until a draining container has finished its inputs, each of which has its timeout; then end it."""
+        container = task.container
+        if container is None:
+            return  # `_run` does it once there is one
+        while any(item.output is None for item in task.inputs.values()) and not container.exited.is_set():
+            await _REAL.first(task.changed.wait(), container.exited.wait(), timeout_s=_CHECK_S)
+        if not await _exits_within(container, _DRAIN_S):
+            container.interrupt()
+            await _end_within(container, _INTERRUPTED_S)
 
     async def _end(self, task: Task) -> None:
         task.draining = True
@@ -405,7 +457,8 @@ class Pools:
                 settings = self.settings(task.function_id)
                 peers = sum(1 for t in self._tasks.values() if t.function_id == task.function_id and not t.draining)
                 idle_s = self._clocks.of_function(task.function_id).monotonic() - task.idle_since
-                idle = task.hello and not task.inputs and idle_s > (settings.scaledown_window or DEFAULT_IDLE_S)
+                busy = task.inputs or self._waiting.get(task.function_id)
+                idle = task.hello and not busy and idle_s > (settings.scaledown_window or DEFAULT_IDLE_S)
                 if idle and peers > settings.min_containers:
                     self._drain(task)
 
@@ -418,6 +471,16 @@ class Pools:
         job: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]  # coroutines only
         self._background.add(job)
         job.add_done_callback(self._background.discard)
+
+
+async def _exits_within(container: Container, seconds: float) -> bool:
+    await _REAL.first(container.exited.wait(), timeout_s=seconds)
+    return container.exited.is_set()
+
+
+async def _end_within(container: Container, grace_s: float) -> None:
+    if not await _exits_within(container, grace_s):
+        container.kill()
 
 
 def _fail(items: Iterable[Input], result: api_pb2.GenericResult) -> None:

@@ -67,7 +67,10 @@ class TaskRpcs:
         return api_pb2.TaskGetInfoResponse(app_id=self._app_id(task), info=info)
 
     async def ContainerStop(self, request: api_pb2.ContainerStopRequest, context: Any) -> api_pb2.ContainerStopResponse:
-        """Stop a task at once. With `graceful`, a function's container first finishes the inputs that it works on."""
+        """Stop a task. A function's container gets SIGINT and 30 s to end, and its inputs start again in another one.
+
+        With `graceful` it first finishes the inputs that it works on, and this returns at once.
+        """
         task = self._find(request.task_id)
         if task is None:
             raise not_found(f"Task {request.task_id} not found.")
