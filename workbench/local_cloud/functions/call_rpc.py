@@ -35,7 +35,10 @@ class CallRpcs:
         """
         function = self._apps.function(request.function_id)
         call = self._calls.create(
-            request.function_id, request.function_call_invocation_type, parent_input_id=request.parent_input_id
+            request.function_id,
+            request.function_call_invocation_type,
+            parent_input_id=request.parent_input_id,
+            open=request.function_call_type == api_pb2.FUNCTION_CALL_TYPE_MAP,
         )
         response = api_pb2.FunctionMapResponse(
             function_call_id=call.call_id,
@@ -74,14 +77,17 @@ class CallRpcs:
         return answers
 
     async def FunctionFinishInputs(self, request: api_pb2.FunctionFinishInputsRequest, context: Any) -> empty_pb2.Empty:
-        """Accept that a call gets no further inputs; only checks that the call exists."""
-        self._calls.get(request.function_call_id)
+        """Record that a call gets no further inputs."""
+        self._calls.get(request.function_call_id).close_inputs()
         return empty_pb2.Empty()
 
     async def FunctionGetOutputs(
         self, request: api_pb2.FunctionGetOutputsRequest, context: Any
     ) -> api_pb2.FunctionGetOutputsResponse:
-        """Wait for outputs of a call: those of a range of input indices, or those after `last_entry_id`."""
+        """Wait for outputs of a call: those of a range of input indices, or those after `last_entry_id`.
+
+        A client that has all outputs of its map says so with `clear_on_success` and no range.
+        """
         call = self._calls.get(request.function_call_id)
         timeout_s = min(max(request.timeout, 0), _MAX_WAIT_S)
         most = request.max_values or _MAX_INPUTS_OUTSTANDING
@@ -91,6 +97,8 @@ class CallRpcs:
             await call.wait_until(lambda: bool(call.finished(first, last)), timeout_s=timeout_s)
             found = call.finished(first, last)[:most]
         else:
+            if request.clear_on_success:
+                call.close_inputs()
             await call.wait_until(lambda: len(call.outputs) > after, timeout_s=timeout_s)
             found = call.outputs[after : after + most]
         return api_pb2.FunctionGetOutputsResponse(

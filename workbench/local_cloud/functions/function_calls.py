@@ -15,7 +15,7 @@ from workbench.local_cloud.base.errors import not_found
 from workbench.local_cloud.base.ids import new_id
 
 DATA_WINDOW_BYTES = 4 * 1024 * 1024  # of a stream that are written but not read
-_FINISHED_CALLS_KEPT = 1000
+_FINISHED_CALLS_KEPT = 10_000
 
 
 class DataStream:
@@ -120,17 +120,27 @@ class Input:
 
 
 class Call:
-    """One call of a function, with one or more inputs.
+    """One call of a function, with one or more inputs. It may get further ones while it is `open`.
 
     `invocation` is the protocol's FunctionCallInvocationType. `outputs` are the inputs that have an output, in the
     order in which they got it. `data_in` is what a web call's client sends, `data_out` what the function yields.
     """
 
-    def __init__(self, function_id: str, invocation: int, parent_input_id: str = "") -> None:
+    def __init__(
+        self,
+        function_id: str,
+        invocation: int,
+        parent_input_id: str = "",
+        *,
+        open: bool = False,  # noqa: A002  # what it is, and no file
+        on_done: "Callable[[Call], None]" = lambda _: None,
+    ) -> None:
+        """`on_done` is called once, when the call is done."""
         self.call_id = new_id("fc")
         self.function_id = function_id
         self.invocation = invocation
         self.parent_input_id = parent_input_id
+        self.open = open
         self.created_at = time.time()
         self.inputs: dict[str, Input] = {}
         self.by_idx: dict[int, Input] = {}
@@ -138,6 +148,7 @@ class Call:
         self.data_in = DataStream(replayable=True)
         self.data_out = DataStream()
         self._changed = asyncio.Event()
+        self._on_done = on_done
 
     def add(self, idx: int, payload: api_pb2.FunctionInput) -> Input:
         """Add an input at the position `idx` and return it."""
@@ -157,13 +168,25 @@ class Call:
         if item.output is not None:
             return
         item.output = output
+        item.payload = api_pb2.FunctionInput()  # no attempt follows that would need it
         item.end_attempt()
         self.outputs.append(item)
         if self.done:
-            self.data_out.close()
-            self.data_in.close()
+            self._end()
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def close_inputs(self) -> None:
+        """Record that the call gets no further inputs. Idempotent."""
+        if self.open:
+            self.open = False
+            if self.done:
+                self._end()
+
+    def _end(self) -> None:
+        self.data_out.close()
+        self.data_in.close()
+        self._on_done(self)
 
     @property
     def can_start_again(self) -> bool:
@@ -172,8 +195,8 @@ class Call:
 
     @property
     def done(self) -> bool:
-        """Whether every input has an output."""
-        return len(self.outputs) == len(self.inputs)
+        """Whether every input has an output, and there will be no further one."""
+        return bool(self.inputs) and not self.open and len(self.outputs) == len(self.inputs)
 
     async def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
         """Return when `ready` returns True, which is checked at each new output, or after `timeout_s` seconds."""
@@ -186,10 +209,11 @@ class Call:
 
 
 class Calls:
-    """Calls by id. About 1,000 finished calls are kept, so that their outputs can be read later."""
+    """Calls by id. The 10,000 that finished last are kept, so that their outputs can be read later."""
 
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
+        self._finished: dict[str, None] = {}  # ids, in the order in which they finished
 
     def create(
         self,
@@ -197,14 +221,22 @@ class Calls:
         invocation: int = api_pb2.FUNCTION_CALL_INVOCATION_TYPE_SYNC,
         *,
         parent_input_id: str = "",
+        open: bool = False,  # noqa: A002  # what it is, and no file
     ) -> Call:
-        """Make a call without inputs; `parent_input_id` is the input that makes it, if any."""
-        if len(self._calls) > _FINISHED_CALLS_KEPT:
-            for old in [call for call in self._calls.values() if call.done][: _FINISHED_CALLS_KEPT // 2]:
-                del self._calls[old.call_id]
-        call = Call(function_id, invocation, parent_input_id)
+        """Make a call without inputs; `parent_input_id` is the input that makes it, if any.
+
+        One that is `open` is not finished before its `close_inputs`.
+        """
+        call = Call(function_id, invocation, parent_input_id, open=open, on_done=self._keep)
         self._calls[call.call_id] = call
         return call
+
+    def _keep(self, call: Call) -> None:
+        if call.call_id not in self._calls:
+            return
+        self._finished[call.call_id] = None
+        if len(self._finished) > _FINISHED_CALLS_KEPT:
+            self.forget(self._calls[next(iter(self._finished))])
 
     def get(self, call_id: str) -> Call:
         """Return a call by id; raises CloudError NOT_FOUND."""
@@ -230,3 +262,4 @@ class Calls:
     def forget(self, call: Call) -> None:
         """Remove a call whose outputs will not be read again."""
         self._calls.pop(call.call_id, None)
+        self._finished.pop(call.call_id, None)

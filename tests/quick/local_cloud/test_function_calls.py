@@ -1,0 +1,63 @@
+"""Which calls are kept, and what of them."""
+
+import pytest
+from modal_proto import api_pb2
+
+from workbench.local_cloud.base.errors import CloudError
+from workbench.local_cloud.functions import function_calls
+from workbench.local_cloud.functions.function_calls import Call, Calls
+
+_DONE = api_pb2.GenericResult(status=api_pb2.GenericResult.GENERIC_STATUS_SUCCESS)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Calls of which the two that finished last are kept."""
+    monkeypatch.setattr(function_calls, "_FINISHED_CALLS_KEPT", 2)
+    return Calls()
+
+
+def made(calls: Calls, *, open: bool = False) -> Call:  # noqa: A002  # as the parameter of `create`
+    call = calls.create("fu-1", open=open)
+    call.add(0, api_pb2.FunctionInput(args=b"large"))
+    return call
+
+
+def finish(call: Call) -> None:
+    for item in call.inputs.values():
+        item.finish(_DONE)
+
+
+async def test_calls_that_wait_push_out_no_finished_one(calls: Calls) -> None:
+    first = made(calls)
+    finish(first)
+    for _ in range(10):
+        made(calls)
+    assert calls.get(first.call_id) is first
+
+
+async def test_the_calls_that_finished_first_go_first(calls: Calls) -> None:
+    late, *others = [made(calls) for _ in range(3)]
+    for call in (*others, late):
+        finish(call)
+    assert [calls.get(call.call_id) for call in (others[1], late)] == [others[1], late]
+    with pytest.raises(CloudError):
+        calls.get(others[0].call_id)
+
+
+async def test_a_map_between_two_inputs_is_not_finished(calls: Calls) -> None:
+    mapped = made(calls, open=True)
+    finish(mapped)
+    for _ in range(3):
+        finish(made(calls))
+    assert not calls.get(mapped.call_id).done
+    mapped.close_inputs()
+    assert calls.get(mapped.call_id).done
+
+
+async def test_arguments_are_kept_until_there_is_an_output(calls: Calls) -> None:
+    call = made(calls)
+    [item] = call.inputs.values()
+    assert item.payload.args == b"large"
+    finish(call)
+    assert item.payload.args == b""
