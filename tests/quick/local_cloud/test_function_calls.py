@@ -61,3 +61,14 @@ async def test_arguments_are_kept_until_there_is_an_output(calls: Calls) -> None
     assert item.payload.args == b"large"
     finish(call)
     assert item.payload.args == b""
+
+
+async def test_of_an_output_that_is_released_only_the_status_is_left(calls: Calls) -> None:
+    call = made(calls)
+    [item] = call.inputs.values()
+    item.finish(api_pb2.GenericResult(status=_DONE.status, data=b"large"))
+    assert call.finished(0, 0) == [item]
+    item.release()
+    assert call.finished(0, 0) == []
+    assert item.output is not None
+    assert item.output.result == _DONE

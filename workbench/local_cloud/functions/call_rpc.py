@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -10,13 +10,14 @@ from google.protobuf import empty_pb2
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import Apps
-from workbench.local_cloud.base.errors import CloudError, exhausted
+from workbench.local_cloud.base.errors import CloudError, exhausted, not_found
 from workbench.local_cloud.functions.function_calls import Call, Calls, Input
 from workbench.local_cloud.functions.pool import Pools
 
 _MAX_WAIT_S = 60.0
 _MAX_INPUTS_OUTSTANDING = 1000  # per call; Modal's default
 _MAX_SPAWNED_INPUTS = 1_000_000  # per call made by `spawn`; Modal's limit for pending inputs
+_RELEASE_S = 60.0  # after the client has read an output for good; within it the answer may be repeated
 _STATUS = api_pb2.GenericResult
 
 
@@ -86,7 +87,8 @@ class CallRpcs:
     ) -> api_pb2.FunctionGetOutputsResponse:
         """Wait for outputs of a call: those of a range of input indices, or those after `last_entry_id`.
 
-        A client that has all outputs of its map says so with `clear_on_success` and no range.
+        With `clear_on_success` the client needs them no more: they are freed after 60 s. Without a range this means all
+        outputs of a map, which then gets no further inputs.
         """
         call = self._calls.get(request.function_call_id)
         timeout_s = min(max(request.timeout, 0), _MAX_WAIT_S)
@@ -94,6 +96,8 @@ class CallRpcs:
         after = int(request.last_entry_id) if request.last_entry_id.isdigit() else 0
         if request.HasField("start_idx"):
             first, last = request.start_idx, max(request.end_idx, request.start_idx)
+            if first == last and (one := call.by_idx.get(first)) is not None and one.released:
+                raise not_found(f"The output of {one.input_id} was read by its caller, and is kept no longer.")
             await call.wait_until(lambda: bool(call.finished(first, last)), timeout_s=timeout_s)
             found = call.finished(first, last)[:most]
         else:
@@ -101,8 +105,13 @@ class CallRpcs:
                 call.close_inputs()
             await call.wait_until(lambda: len(call.outputs) > after, timeout_s=timeout_s)
             found = call.outputs[after : after + most]
+        if request.clear_on_success:
+            done = found if request.HasField("start_idx") else list(call.outputs)
+            asyncio.get_running_loop().call_later(_RELEASE_S, _release, done)
+        last = after + len(found)
+        found = [item for item in found if not item.released]
         return api_pb2.FunctionGetOutputsResponse(
-            last_entry_id=str(after + len(found)),
+            last_entry_id=str(last),
             num_unfinished_inputs=len(call.inputs) - len(call.outputs),
             idxs=[item.idx for item in found],
             outputs=[_output(item) for item in found],
@@ -176,6 +185,11 @@ class CallRpcs:
                     task_id=item.task_id,
                 )
         return response
+
+
+def _release(items: Iterable[Input]) -> None:
+    for item in items:
+        item.release()
 
 
 def _output(item: Input) -> api_pb2.FunctionGetOutputsItem:

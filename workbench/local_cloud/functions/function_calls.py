@@ -103,6 +103,14 @@ class Input:
     time_limit: Timer | None = None  # of the attempt
     output: api_pb2.FunctionPutOutputsItem | None = None
     cancelled: bool = False
+    released: bool = False  # of its output only the status is left
+
+    def release(self) -> None:
+        """Free the output, which its reader has; only its status is kept."""
+        if self.output is not None and not self.released:
+            self.released = True
+            result = api_pb2.GenericResult(status=self.output.result.status)
+            self.output = api_pb2.FunctionPutOutputsItem(input_id=self.input_id, result=result)
 
     def end_attempt(self) -> None:
         """Record that no container works on the input any more, and stop its timeout."""
@@ -158,10 +166,10 @@ class Call:
         return item
 
     def finished(self, first: int, last: int) -> list[Input]:
-        """Return the inputs that have an output, with an index from `first` to `last`, both included."""
+        """Return the inputs that have an output to read, with an index from `first` to `last`, both included."""
         last = min(last, max(self.by_idx, default=-1))
         found = (self.by_idx.get(idx) for idx in range(first, last + 1))
-        return [item for item in found if item is not None and item.output is not None]
+        return [item for item in found if item is not None and item.output is not None and not item.released]
 
     def finish(self, item: Input, output: api_pb2.FunctionPutOutputsItem) -> None:
         """Record an input's output. Only the first one counts: later ones are retries, and are dropped."""
