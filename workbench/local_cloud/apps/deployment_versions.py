@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import App, Apps
-from workbench.local_cloud.base.errors import failed_precondition, not_found
+from workbench.local_cloud.base.errors import already_exists, failed_precondition, not_found
 from workbench.local_cloud.store.database import Database
 
 _DDL = """
@@ -49,15 +49,23 @@ class Deployments:
         """Make a request's functions the app's layout; a deployment also gets its name and its next version.
 
         A request without a state keeps the app's state: `modal serve` sends such a one after each change of its files.
+        Raises CloudError: FAILED_PRECONDITION when the app was stopped, ALREADY_EXISTS when another app has the name.
         """
         deployed = request.app_state == api_pb2.APP_STATE_DEPLOYED
         with self._db.transaction():
+            app = self._apps.get(request.app_id)
+            if app.stopped_at:
+                raise failed_precondition(
+                    f"App '{request.name or app.description}' was stopped meanwhile: deploy again."
+                )
+            if deployed:
+                self._check_name(app, request.name)
             self._apps.set_layout(
                 request.app_id,
                 function_ids=dict(request.function_ids),
                 class_ids=dict(request.class_ids),
                 tags=dict(request.tags),
-                state=request.app_state or self._apps.get(request.app_id).state,
+                state=request.app_state or app.state,
                 name=request.name if deployed else None,
             )
             if deployed:
@@ -118,6 +126,14 @@ class Deployments:
         if app.state != api_pb2.APP_STATE_DEPLOYED or app.stopped_at:
             raise failed_precondition(f"App {app_id} is not deployed: run `modal deploy` first.")
         return app
+
+    def _check_name(self, app: App, name: str) -> None:
+        """Raise CloudError ALREADY_EXISTS when another app got the name since this one was made."""
+        other = self._apps.find(name, environment=app.environment)
+        if other is not None and other.app_id != app.app_id:
+            raise already_exists(
+                f"App '{name}' was made meanwhile, by another deployment or by App.lookup: deploy again to update it."
+            )
 
     def _add_version(self, app_id: str, *, tag: str, client_version: str, rolled_back_to: int = 0) -> None:
         now = time.time()

@@ -1,0 +1,69 @@
+"""Deployments that meet: what is deployed is exactly what can be found by its name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from modal_proto import api_pb2
+
+from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.apps.deployment_versions import Deployments
+from workbench.local_cloud.base.errors import CloudError, Reason
+from workbench.local_cloud.store.database import Database
+from workbench.local_cloud.store.names import Objects
+
+NAME = "greeter"
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    database = Database(Path(":memory:"))
+    Objects(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def apps(database: Database) -> Apps:
+    return Apps(database)
+
+
+@pytest.fixture
+def deployments(database: Database, apps: Apps) -> Deployments:
+    return Deployments(database, apps)
+
+
+def building(apps: Apps) -> str:
+    return apps.create(environment="", description=NAME, state=api_pb2.APP_STATE_INITIALIZING)
+
+
+def publish(deployments: Deployments, app_id: str) -> None:
+    request = api_pb2.AppPublishRequest(app_id=app_id, name=NAME, app_state=api_pb2.APP_STATE_DEPLOYED)
+    deployments.publish(request, client_version="1")
+
+
+@pytest.mark.parametrize("first", ["another deployment", "a lookup that makes it"])
+def test_a_name_that_was_taken_while_an_app_was_built_is_refused_in_words(
+    apps: Apps, deployments: Deployments, first: str
+) -> None:
+    late = building(apps)
+    if first == "another deployment":
+        publish(deployments, winner := building(apps))
+    else:
+        winner = apps.get_or_create(NAME, environment="", create=True).app_id
+    with pytest.raises(CloudError, match="was made meanwhile.*deploy again") as caught:
+        publish(deployments, late)
+    assert caught.value.reason is Reason.ALREADY_EXISTS
+    publish(deployments, winner)  # which is what deploying again does
+    found = apps.find(NAME, environment="")
+    assert found is not None
+    assert (found.app_id, apps.get(late).state) == (winner, api_pb2.APP_STATE_INITIALIZING)
+
+
+def test_an_app_that_is_stopped_while_it_is_built_is_not_deployed(apps: Apps, deployments: Deployments) -> None:
+    publish(deployments, app_id := building(apps))
+    apps.stop(app_id)
+    with pytest.raises(CloudError, match="was stopped meanwhile: deploy again") as caught:
+        publish(deployments, app_id)
+    assert caught.value.reason is Reason.FAILED_PRECONDITION
+    assert (apps.get(app_id).state, apps.get(app_id).version) == (api_pb2.APP_STATE_STOPPED, 1)
