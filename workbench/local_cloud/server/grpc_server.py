@@ -30,9 +30,11 @@ from workbench.local_cloud.store.damage import is_damage, is_disk_full
 
 _log = structlog.get_logger(__name__)
 
-# The longest that a unary call may take; calls that wait for something do so for a minute at most. A stream has no
-# deadline: it ends with what it streams. Both end when the client goes away.
+# The longest that a unary call may take; calls that wait for something do so for a minute at most, except those of
+# `_OWN_DEADLINES`. A stream has no deadline: it ends with what it streams. Both end when the client goes away.
 UNARY_DEADLINE_S = 120.0
+_LONGEST_DEADLINE_S = 24 * 3600.0  # no sandbox lives longer
+_MARGIN_S = 5.0  # so that the handler's or the client's own timeout, which says more, comes first
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024  # the SDK's own limit for one message
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -45,6 +47,21 @@ _OPTIONS = (
 )
 # RPCs that may be called without credentials.
 OPEN_METHODS = frozenset[str]()
+
+
+def _as_long_as_the_client_waits(request: Any, context: Any) -> float:
+    remaining_s: float | None = context.time_remaining()
+    return UNARY_DEADLINE_S if remaining_s is None else remaining_s + _MARGIN_S
+
+
+# By RPC: how long, in seconds, a call may take by its request and context; at least UNARY_DEADLINE_S, and at most
+# _LONGEST_DEADLINE_S. The SDK sends the timeouts of these as the deadlines of their calls.
+_OWN_DEADLINES: dict[str, Callable[[Any, Any], float]] = {
+    "SandboxWaitUntilReady": _as_long_as_the_client_waits,
+    "TaskReloadVolumes": _as_long_as_the_client_waits,
+    "TaskSnapshotDirectory": _as_long_as_the_client_waits,
+    "TaskSnapshotFilesystem": _as_long_as_the_client_waits,
+}
 
 
 @dataclass
@@ -179,14 +196,15 @@ class RpcServer:
                 call_metadata = metadata(context)
                 self._admit(name, handler, call_metadata, identify)
                 assert handler is not None
-                limit = asyncio.timeout(UNARY_DEADLINE_S)
+                deadline_s = _deadline_s(name, request, context)
+                limit = asyncio.timeout(deadline_s)
                 try:
                     async with limit:
                         return await self._answer(name, handler, request, context, call_metadata)
                 except TimeoutError as error:
                     if not limit.expired():
                         raise
-                    late = f"{name} did not finish within {UNARY_DEADLINE_S:g} s and was cancelled: try again."
+                    late = f"{name} did not finish within {deadline_s:g} s and was cancelled: try again."
                     raise CloudError(Reason.DEADLINE_EXCEEDED, late) from error
             except Exception as error:  # the boundary: everything becomes a status
                 await _abort(name, context, error)
@@ -213,6 +231,12 @@ class RpcServer:
                 await _abort(name, context, error)
 
         return call
+
+
+def _deadline_s(name: str, request: Any, context: Any) -> float:
+    own = _OWN_DEADLINES.get(name)
+    wanted = own(request, context) if own is not None else 0.0
+    return min(max(wanted, UNARY_DEADLINE_S), _LONGEST_DEADLINE_S)
 
 
 def _key(name: str, call_metadata: dict[str, str]) -> Key | None:

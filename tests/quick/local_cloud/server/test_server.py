@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import empty_pb2
-from modal_proto import api_pb2, api_pb2_grpc
+from modal_proto import api_pb2, api_pb2_grpc, task_command_router_pb2_grpc
+from modal_proto import task_command_router_pb2 as tcr
 
 from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.server import grpc_server as module
@@ -38,6 +39,16 @@ class Counting:
 
     async def DictClear(self, request: api_pb2.DictClearRequest, context: Any) -> empty_pb2.Empty:
         raise ValueError("a secret of the host")
+
+
+class Slow:
+    """A handler that takes a second."""
+
+    async def SandboxWaitUntilReady(
+        self, request: tcr.SandboxWaitUntilReadyTcrRequest, context: Any
+    ) -> tcr.SandboxWaitUntilReadyTcrResponse:
+        await asyncio.sleep(1)
+        return tcr.SandboxWaitUntilReadyTcrResponse(ready_at=1)
 
 
 @pytest.fixture
@@ -71,6 +82,21 @@ async def test_a_call_that_is_not_done_in_time_is_ended(stub: Any, monkeypatch: 
     error = await failure(ask.QueueLen.future(api_pb2.QueueLenRequest(), metadata=shown, timeout=WAIT_S))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "QueueLen did not finish within 0.2 s" in error.details()
+
+
+async def test_a_call_whose_client_chooses_how_long_it_waits_may_take_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNARY_DEADLINE_S", 0.2)
+    gate = Authenticator(Credentials.new())
+    server = RpcServer(gate, control=[], router=[Slow()])
+    with grpc.insecure_channel(f"127.0.0.1:{await server.start([0])}") as channel:
+        ask = task_command_router_pb2_grpc.TaskCommandRouterStub(channel)
+        shown = (("authorization", f"Bearer {gate.sign(task_id='ta-1')}"),)
+        request = tcr.SandboxWaitUntilReadyTcrRequest(task_id="ta-1", timeout=WAIT_S)
+        call = ask.SandboxWaitUntilReady.future(request, metadata=shown, timeout=WAIT_S)
+        assert (await asyncio.to_thread(call.result)).ready_at == 1
+        unbounded = await failure(ask.SandboxWaitUntilReady.future(request, metadata=shown))
+        assert unbounded.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await server.aclose(grace_s=0)
 
 
 async def test_who_asks_again_with_the_same_key_gets_the_same_answer(stub: Any) -> None:
