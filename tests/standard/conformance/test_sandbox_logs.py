@@ -85,6 +85,12 @@ def test_a_running_sandbox_s_lines_come_while_it_runs(running: modal.Sandbox) ->
     wait_until(lambda: "more" in [entry.message for entry in running.logs.tail()], "a partial line is not logged")
 
 
+def test_a_listed_sandbox_s_log_is_read(app: modal.App, running: modal.Sandbox) -> None:
+    wait_until(lambda: [entry.message for entry in running.logs.tail()] == ["up\n"], "nothing is logged")
+    (listed,) = [one for one in modal.Sandbox.list(app_id=app.app_id) if one.object_id == running.object_id]
+    assert [entry.message for entry in listed.logs.tail()] == ["up\n"]
+
+
 def test_a_flood_costs_a_bounded_log_and_ends_with_the_newest(app: modal.App) -> None:
     script = "yes flood | head -c 30000000; echo the end"
     sandbox = modal.Sandbox.create("sh", "-c", script, app=app, timeout=120)

@@ -228,6 +228,9 @@ class SandboxRpcs:
                 tags=[api_pb2.SandboxTag(tag_name=key, tag_value=value) for key, value in record.tags.items()],
                 image_id=record.definition.image_id,
                 timeout_secs=record.definition.timeout_secs,
+                idle_timeout_secs=record.definition.idle_timeout_secs,
+                ready_at=record.readiness.ready_at if record.readiness is not None else 0,
+                metadata=api_pb2.SandboxHandleMetadata(app_id=record.app_id, result=record.result),
                 task_info=api_pb2.TaskInfo(
                     id=record.task_id,
                     started_at=record.created_at,
