@@ -387,8 +387,8 @@ def test_a_scheduled_function_runs_when_the_clock_says_so(clock: Clock, modal_cl
 def test_an_answer_that_takes_longer_than_150_seconds_sends_the_client_to_poll(web: httpx.Client, clock: Clock) -> None:
     timer = threading.Timer(1.0, lambda: clock.advance(151))
     timer.start()
-    redirected = web.get("/sleep", params={"seconds": 4})
+    redirected = web.get("/sleep/why%3Fnow", params={"seconds": 4})
     timer.join()
     assert redirected.status_code == 303
-    assert "__modal_function_call_id=" in redirected.headers["location"]
+    assert "/sleep/why%3Fnow?__modal_function_call_id=" in redirected.headers["location"]
     assert web.get(redirected.headers["location"]).json() == "slept"

@@ -44,6 +44,7 @@ def web():
         return StreamingResponse(lines(), media_type="text/event-stream")
 
     @api.get("/sleep")
+    @api.get("/sleep/{word}")
     async def sleep(seconds: float):
         await asyncio.sleep(seconds)
         return "slept"

@@ -282,7 +282,7 @@ class Ingress:
             )
             return
         self._waiting[call.call_id] = call
-        location = f"{scope['path']}?{_RESUME_PARAMETER}={call.call_id}".encode()
+        location = bytes(scope["raw_path"]) + f"?{_RESUME_PARAMETER}={call.call_id}".encode()
         await send({"type": "http.response.start", "status": 303, "headers": [(b"location", location)]})
         await send({"type": "http.response.body", "body": b""})
 
