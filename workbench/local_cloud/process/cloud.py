@@ -249,7 +249,7 @@ class LocalCloud:
             injector=self._injector,
             control=[
                 SessionRpcs(authenticator),
-                EnvironmentRpcs(objects),
+                EnvironmentRpcs(objects, renamed=self._sandboxes.environment_renamed),
                 ProxyTokenRpcs(proxy_tokens, objects),
                 ProxyRpcs(objects),
                 secrets,

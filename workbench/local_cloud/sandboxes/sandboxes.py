@@ -267,6 +267,13 @@ class Sandboxes:
         record.name = name
         self.note(record)
 
+    def environment_renamed(self, old: str, new: str) -> None:
+        """Move the sandboxes of an environment to its new name."""
+        for record in self._records.values():
+            if record.environment == old:
+                record.environment = new
+                self.note(record)
+
     def all(self) -> list[Record]:
         """Return every sandbox, newest first."""
         return sorted(self._records.values(), key=lambda record: record.created_at, reverse=True)

@@ -1,6 +1,7 @@
 """Environment RPCs: separate sets of names within the one workspace."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -18,8 +19,10 @@ _KIND, _EVERYWHERE = "environment", "*"
 class EnvironmentRpcs:
     """Handles the environment RPCs; the default environment always exists."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, *, renamed: Callable[[str, str], None]) -> None:
+        """`renamed` gets an environment's old and new name, after its objects and apps have moved."""
         self._objects = objects
+        self._renamed = renamed
         self._objects.get_or_create(
             _KIND,
             "en",
@@ -85,6 +88,7 @@ class EnvironmentRpcs:
                 raise failed_precondition(f"The environment '{name}' is the default one and cannot be renamed.")
             name = _checked(request.name.value)
             self._objects.rename_environment(environment_id, request.current_name, name)
+            self._renamed(request.current_name, name)
         return api_pb2.EnvironmentListItem(name=name, environment_id=environment_id)
 
     async def EnvironmentDelete(self, request: api_pb2.EnvironmentDeleteRequest, context: Any) -> empty_pb2.Empty:
