@@ -51,7 +51,7 @@ def test_a_name_that_was_taken_while_an_app_was_built_is_refused_in_words(
         publish(deployments, winner := building(apps))
     else:
         winner = apps.get_or_create(NAME, environment="", create=True).app_id
-    with pytest.raises(CloudError, match="was made meanwhile.*deploy again") as caught:
+    with pytest.raises(CloudError, match="was made meanwhile") as caught:
         publish(deployments, late)
     assert caught.value.reason is Reason.ALREADY_EXISTS
     publish(deployments, winner)  # which is what deploying again does
@@ -67,3 +67,24 @@ def test_an_app_that_is_stopped_while_it_is_built_is_not_deployed(apps: Apps, de
         publish(deployments, app_id)
     assert caught.value.reason is Reason.FAILED_PRECONDITION
     assert (apps.get(app_id).state, apps.get(app_id).version) == (api_pb2.APP_STATE_STOPPED, 1)
+
+
+def test_the_app_of_a_name_that_was_stopped_last_is_found_until_another_is_deployed(
+    apps: Apps, deployments: Deployments
+) -> None:
+    assert apps.stopped(NAME, environment="") is None
+    for _ in range(2):
+        publish(deployments, last := building(apps))
+        apps.stop(last)
+    found = apps.stopped(NAME, environment="")
+    assert found is not None
+    assert (found.app_id, apps.stopped(NAME, environment="other")) == (last, None)
+
+
+def test_a_stopped_app_is_listed_for_a_while_only(apps: Apps, database: Database, deployments: Deployments) -> None:
+    publish(deployments, deployed := building(apps))
+    recent, old = building(apps), building(apps)
+    apps.stop(recent)
+    apps.stop(old)
+    database.execute("UPDATE apps SET stopped_at=stopped_at-3700 WHERE app_id=?", (old,))
+    assert {app.app_id for app in apps.listed(environment="")} == {deployed, recent}

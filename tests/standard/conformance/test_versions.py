@@ -95,3 +95,26 @@ def test_environments_keep_names_apart(modal_cli: Cli, name: str) -> None:
     finally:
         modal_cli("environment", "delete", name, "--yes", check=False)
     assert "default one" in modal_cli("environment", "delete", "main", "--yes", check=False)
+
+
+def test_a_stopped_app_still_tells_its_history_by_name(modal_cli: Cli, tmp_path: Path, name: str) -> None:
+    deploy(modal_cli, tmp_path, name, "red")
+    modal_cli("app", "stop", name, "--yes")
+    assert re.search(r"^\W*v1\b", modal_cli("app", "history", name), re.MULTILINE)
+    assert "in the 'main' environment" in modal_cli("app", "history", f"{name}-none", check=False)
+
+
+def test_a_running_sandbox_moves_along_when_its_environment_is_renamed(modal_cli: Cli, name: str) -> None:
+    renamed = f"{name}-2"
+    modal_cli("environment", "create", name)
+    app = modal.App.lookup("moving", create_if_missing=True, environment_name=name)
+    sandbox = modal.Sandbox.create("sleep", "60", app=app, name="one", timeout=60)
+    try:
+        modal_cli("environment", "update", name, "--set-name", renamed)
+        found = modal.Sandbox.from_name("moving", "one", environment_name=renamed)
+        assert found.object_id == sandbox.object_id
+        assert "ta-" in modal_cli("container", "list", "--env", renamed, "--json")
+    finally:
+        sandbox.terminate(wait=True)
+        modal_cli("app", "stop", str(app.app_id), "--yes")
+        modal_cli("environment", "delete", renamed, "--yes")

@@ -14,6 +14,7 @@ from workbench.local_cloud.apps.apps import App, Apps
 from workbench.local_cloud.apps.deployment_versions import Deployments
 from workbench.local_cloud.apps.function_handles import handle_metadata
 from workbench.local_cloud.base.errors import invalid
+from workbench.local_cloud.store.names import DEFAULT_ENVIRONMENT
 from workbench.local_cloud.workspace.handshake import client_version, version_warnings
 
 _LOG_POLL_S = 5.0
@@ -68,12 +69,19 @@ class AppRpcs:
     async def AppGetByDeploymentName(
         self, request: api_pb2.AppGetByDeploymentNameRequest, context: Any
     ) -> api_pb2.AppGetByDeploymentNameResponse:
-        """Find a deployment by name; the answer for an unknown name has an empty id, it is no error."""
-        app = self._apps.find(request.name, environment=request.environment_name)
-        if app is None:
-            return api_pb2.AppGetByDeploymentNameResponse()
+        """Find a deployment by name, else the one of that name that was stopped last.
+
+        The answer for an unknown name has no id, it is no error.
+        """
+        environment = request.environment_name or DEFAULT_ENVIRONMENT
+        app = self._apps.find(request.name, environment=environment)
+        stopped = self._apps.stopped(request.name, environment=environment) if app is None else None
+        found = app or stopped
         return api_pb2.AppGetByDeploymentNameResponse(
-            app_id=app.app_id, environment_name=app.environment, lifecycle=_lifecycle(app)
+            app_id=app.app_id if app is not None else "",
+            previous_app_id=stopped.app_id if stopped is not None else "",
+            environment_name=environment,
+            lifecycle=_lifecycle(found) if found is not None else None,
         )
 
     async def AppGetOrCreate(
@@ -157,9 +165,9 @@ class AppRpcs:
         return empty_pb2.Empty()
 
     async def AppList(self, request: api_pb2.AppListRequest, context: Any) -> api_pb2.AppListResponse:
-        """List apps, newest first; ephemeral ones only while they run."""
+        """List apps that run, are deployed or were stopped in the last hour, newest first."""
         response = api_pb2.AppListResponse()
-        for app in self._apps.all(environment=request.environment_name):
+        for app in self._apps.listed(environment=request.environment_name):
             response.apps.add(
                 app_id=app.app_id,
                 description=app.description,

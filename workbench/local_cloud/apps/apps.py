@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS web_ports (
 
 
 _DEFINITIONS_KEPT = 1000
+_STOPPED_LISTED_S = 3600.0  # how long a stopped app is still listed
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,23 @@ class Apps:
         )
         return None if row is None else self.get(row["app_id"])
 
+    def stopped(self, name: str, *, environment: str) -> App | None:
+        """Return the deployment of that name that was stopped last, or None."""
+        row = self._db.one(
+            "SELECT app_id FROM apps WHERE name=? AND environment=? AND stopped_at>0 ORDER BY stopped_at DESC",
+            (name, environment or DEFAULT_ENVIRONMENT),
+        )
+        return None if row is None else self.get(row["app_id"])
+
     def running(self, name: str) -> list[str]:
         """Return the ids of the deployments of that name that are not stopped, one of each environment."""
         return [row["app_id"] for row in self._db.all("SELECT app_id FROM apps WHERE name=? AND stopped_at=0", (name,))]
 
-    def all(self, *, environment: str) -> list[App]:
-        """Return every app of an environment, newest first."""
+    def listed(self, *, environment: str) -> list[App]:
+        """Return the apps of an environment that run, are deployed or were stopped in the last hour, newest first."""
         rows = self._db.all(
-            "SELECT app_id FROM apps WHERE environment=? ORDER BY created_at DESC",
-            (environment or DEFAULT_ENVIRONMENT,),
+            "SELECT app_id FROM apps WHERE environment=? AND (stopped_at=0 OR stopped_at>?) ORDER BY created_at DESC",
+            (environment or DEFAULT_ENVIRONMENT, time.time() - _STOPPED_LISTED_S),
         )
         return [self.get(row["app_id"]) for row in rows]
 

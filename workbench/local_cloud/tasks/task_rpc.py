@@ -27,8 +27,8 @@ class TaskRpcs:
         self._logs = logs
 
     async def TaskList(self, request: api_pb2.TaskListRequest, context: Any) -> api_pb2.TaskListResponse:
-        """List the running tasks of an environment, or of one app in it."""
-        environment = request.environment_name or DEFAULT_ENVIRONMENT
+        """List the running tasks of an environment, or of one app, which may be in any."""
+        environment = request.environment_name or ("" if request.app_id else DEFAULT_ENVIRONMENT)
         response = api_pb2.TaskListResponse()
         running: list[Task | Record] = [
             *self._pools.tasks(),
@@ -37,7 +37,7 @@ class TaskRpcs:
         for task in running:
             app_id = self._app_id(task)
             app = self._apps.get(app_id)
-            if request.app_id not in ("", app_id) or app.environment != environment:
+            if request.app_id not in ("", app_id) or environment not in ("", app.environment):
                 continue
             response.tasks.add(
                 task_id=task.task_id,
