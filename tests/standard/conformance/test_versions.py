@@ -114,6 +114,7 @@ def test_a_running_sandbox_moves_along_when_its_environment_is_renamed(modal_cli
         found = modal.Sandbox.from_name("moving", "one", environment_name=renamed)
         assert found.object_id == sandbox.object_id
         assert "ta-" in modal_cli("container", "list", "--env", renamed, "--json")
+        assert "terminate 1 running container" in modal_cli("app", "stop", str(app.app_id), check=False, stdin="n\n")
     finally:
         sandbox.terminate(wait=True)
         modal_cli("app", "stop", str(app.app_id), "--yes")
