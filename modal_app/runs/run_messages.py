@@ -4,6 +4,7 @@ Each owner has a partition of one queue, from which it alone takes. A message to
 """
 
 import asyncio
+import queue
 from typing import Literal
 
 import structlog
@@ -53,6 +54,8 @@ class Control:
         """
         try:
             found = await self._queue.get_many.aio(_AT_ONCE, partition=owner, timeout=_WAIT_S)
+        except queue.Empty:
+            return []
         except PLATFORM_ERRORS as error:
             _log.warning("control.receive_failed", reason=type(error).__name__)
             await asyncio.sleep(_RETRY_S)

@@ -17,7 +17,7 @@ from modal_app.runs.leases import Lease, WarmSandbox
 from modal_app.runs.log import LogWriter
 from modal_app.runs.ownership import Ownership
 from modal_app.runs.run_execution import Run, RunResources
-from modal_app.runs.run_messages import Control
+from modal_app.runs.run_messages import Control, Message
 from modal_app.runs.run_records import Records, RunRecord
 from modal_app.runs.shared_state import SharedState
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS, retrying
@@ -27,6 +27,7 @@ _log = structlog.get_logger(__name__)
 _ARCHIVE_ATTEMPTS = 3
 _ARCHIVE_PAUSE_S = 1.0
 _STOP_S = 5.0
+_LISTEN_AGAIN_S = 0.5
 
 
 class Supervisor:
@@ -190,18 +191,27 @@ class Supervisor:
 
     async def _listen(self, owner: str) -> None:
         """Act on the messages that other containers send to this owner, until cancelled."""
+        waiting: list[Message] = []
         while True:
-            for message in await self._control.receive(owner):
-                run = self._runs.get(message.run_id)
-                match message.op:
-                    case _ if run is None:
-                        continue
-                    case "cancel":
-                        run.cancel()
-                    case "reading":
-                        run.readers.remote(message.reader, message.for_s)
-                    case "left":
-                        run.readers.left(message.reader)
+            try:
+                waiting = waiting or await self._control.receive(owner)
+                while waiting:
+                    self._heard(waiting.pop(0))
+            except Exception:  # noqa: BLE001  # the boundary: an owner that hears nothing cannot be told to cancel
+                _log.exception("control.broken")
+                await asyncio.sleep(_LISTEN_AGAIN_S)
+
+    def _heard(self, message: Message) -> None:
+        run = self._runs.get(message.run_id)
+        match message.op:
+            case _ if run is None:
+                return
+            case "cancel":
+                run.cancel()
+            case "reading":
+                run.readers.remote(message.reader, message.for_s)
+            case "left":
+                run.readers.left(message.reader)
 
 
 def _since_process_start_ms() -> int:
