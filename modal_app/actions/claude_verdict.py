@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from modal_app.actions.claude_answer import Answer
 from modal_app.actions.claude_lines import Object, blocks_of
 from modal_app.actions.claude_usage import Spent, Usage
+from modal_app.contract.caps import MAX_RESULT_BYTES
 from modal_app.contract.errors import ContractError, ErrorCode
 
 MAX_SENTENCE_CHARS = 1000
@@ -82,6 +83,10 @@ class Account:
             self._session_id = session
         self._spent.note(line)
         self.answer.note(line)
+        if self.answer.too_large and self.failure is None:
+            self.failure = ContractError(
+                ErrorCode.TOO_LARGE, f"the answer is too large: at most {MAX_RESULT_BYTES} bytes of text and data"
+            )
         match line.get("type"):
             case "assistant":
                 self._answered(line)

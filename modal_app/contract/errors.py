@@ -121,3 +121,8 @@ class ContractError(Exception):
     def status(self) -> int:
         """The HTTP status of the error's code, used when no stream has begun."""
         return ERRORS[self.code].status
+
+
+def internal_error() -> ContractError:
+    """The error that a caller gets for a failure of the endpoint itself: its details are only in the log."""
+    return ContractError(ErrorCode.INTERNAL, "an internal error; the endpoint's log has the details")

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypedDict
 
+import structlog
 from pydantic import JsonValue
 
 from modal_app.actions.output import Piece
 from modal_app.contract import sse
-from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.errors import ContractError, ErrorCode, internal_error
 from modal_app.contract.events import (
     TERMINAL,
     Commit,
@@ -37,7 +38,9 @@ from modal_app.contract.events import (
 from modal_app.contract.order import Order
 from modal_app.runs.batches import Batch
 from modal_app.runs.event_spool import Spool
-from modal_app.runs.log import LogLostError, LogWriter
+from modal_app.runs.log import LogLostError, LogRefusedError, LogWriter
+
+_log = structlog.get_logger(__name__)
 
 MAX_WAITING_BYTES = 2 * 1024 * 1024
 MAX_BATCH_BYTES = 640 * 1024  # fits into one item of the queue
@@ -77,6 +80,7 @@ class Journal:
         self._is_urgent = False  # something waits that must not wait for more
         self._terminal: TerminalEvent | None = None
         self._lost = False
+        self._failure: ContractError | None = None
         self._changed = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
@@ -92,8 +96,13 @@ class Journal:
 
     @property
     def lost(self) -> bool:
-        """Whether this container may no longer write to the log; another container then closes the run."""
+        """Whether no more events come into the log from here; another writer then closes the run."""
         return self._lost
+
+    @property
+    def failure(self) -> ContractError | None:
+        """Why the log is lost although this container still owns the run: its owner then closes it."""
+        return self._failure
 
     def start(self) -> None:
         """Begin to write to the log."""
@@ -166,7 +175,7 @@ class Journal:
         """Wait until every event is in the log and return the terminal one; None when the log was lost."""
         assert self._writer is not None
         await asyncio.wait([self._writer])
-        return None if self._lost else self._terminal
+        return None if self._lost or self._writer.cancelled() else self._terminal
 
     async def aclose(self) -> None:
         """Stop writing to the log, whether or not everything is there. Idempotent."""
@@ -211,9 +220,20 @@ class Journal:
                 self.spool.append(batch)
                 self._notify()
         except LogLostError as error:
-            self._lost = True
-            self.spool.fail(str(error))
-            self._notify()
+            self._lose(str(error))
+        except LogRefusedError:
+            _log.exception("log.refused")
+            self._failure = ContractError(ErrorCode.TOO_LARGE, "an event of the run is too large to be stored")
+            self._lose(self._failure.message)
+        except Exception:  # noqa: BLE001  # the boundary: readers must not wait for ever
+            _log.exception("log.broken")
+            self._failure = internal_error()
+            self._lose("the run's events can no longer be stored")
+
+    def _lose(self, reason: str) -> None:
+        self._lost = True
+        self.spool.fail(reason)
+        self._notify()
 
     async def _linger(self) -> None:
         with suppress(TimeoutError):

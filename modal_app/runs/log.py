@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import modal
+import modal.exception
 import structlog
 
 from modal_app.queue_items import Joiner, parts
@@ -29,6 +30,10 @@ _PUT_S = 10.0
 
 class LogLostError(Exception):
     """A batch may not be in the log, because this container may no longer write to it."""
+
+
+class LogRefusedError(Exception):
+    """A batch is not in the log: the platform takes none like it, however often it is put."""
 
 
 def partition(run_id: str, segment: int) -> str:
@@ -54,7 +59,7 @@ class LogWriter:
         self._bytes = 0
 
     async def append(self, batch: Batch) -> None:
-        """Return when the batch is in the log, where every container sees it. Raises LogLostError.
+        """Return when the batch is in the log, where every container sees it. Raises LogLostError, LogRefusedError.
 
         Failures of the platform are tried again for as long as `may_write` allows.
         """
@@ -79,7 +84,10 @@ class LogWriter:
             with attempt:
                 if not await self._may_write():
                     raise LogLostError("the run is no longer this container's")
-                await self._queue.put_many.aio(items, partition=name, timeout=_PUT_S, partition_ttl=KEPT_S)
+                try:
+                    await self._queue.put_many.aio(items, partition=name, timeout=_PUT_S, partition_ttl=KEPT_S)
+                except (modal.exception.InvalidError, modal.exception.RequestSizeError) as error:
+                    raise LogRefusedError(f"the platform takes no such batch: {error}"[:300]) from None
         if not await self._may_write():
             raise LogLostError("the run is no longer this container's")
 

@@ -10,7 +10,7 @@ import structlog
 from pydantic import JsonValue
 
 from modal_app.actions.performed import Performed
-from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.errors import ContractError, ErrorCode, internal_error
 from modal_app.contract.events import Commit, SandboxFacts, Timings, Usage
 from modal_app.contract.proof import ProcessFacts
 from modal_app.runs.journal import Journal
@@ -102,8 +102,3 @@ class Outcome:
             exit_code=self.exit_code,
             timings=self.timings,
         )
-
-
-def internal_error() -> ContractError:
-    """The error that a caller gets for a failure of the endpoint itself: its details are only in the log."""
-    return ContractError(ErrorCode.INTERNAL, "an internal error; the endpoint's log has the details")

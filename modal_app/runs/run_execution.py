@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from modal_app import actions
-from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.errors import ContractError, ErrorCode, internal_error
 from modal_app.contract.events import Phase, TerminalEvent, Timings
 from modal_app.contract.proof import Bundle
 from modal_app.contract.requests import PrewarmRequest, Request
@@ -24,7 +24,7 @@ from modal_app.runs.breaker import Breaker
 from modal_app.runs.cost import estimate
 from modal_app.runs.journal import Journal
 from modal_app.runs.leases import Lease, Leases, ProjectBusyError, WarmSandbox
-from modal_app.runs.outcome import Outcome, internal_error
+from modal_app.runs.outcome import Outcome
 from modal_app.runs.own_time import OwnTime
 from modal_app.runs.readers import Readers
 from modal_app.runs.run_records import RunRecord

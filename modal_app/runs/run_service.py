@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from modal_app import actions
-from modal_app.contract.errors import ContractError, ErrorCode
+from modal_app.contract.errors import ContractError, ErrorCode, internal_error
 from modal_app.contract.events import TerminalEvent
 from modal_app.contract.requests import PrewarmRequest, Request
 from modal_app.endpoint_settings import Settings
@@ -21,7 +21,6 @@ from modal_app.runs.closing import CANCELLED, Closer
 from modal_app.runs.event_spool import Spool
 from modal_app.runs.following import FollowedRuns
 from modal_app.runs.leases import Lease, Leases, ProjectBusyError, WarmSandbox
-from modal_app.runs.outcome import internal_error
 from modal_app.runs.ownership import Ownership, Pulse
 from modal_app.runs.run_execution import RunResources
 from modal_app.runs.run_messages import Control, Message
@@ -67,7 +66,7 @@ class RunService:
         self._closer = Closer(state, self._records, archive, fleet)
         starts = Starts(quick_s=timeouts.cold_start_s / 2, slow_s=timeouts.cold_start_s, most=settings.max_runs)
         resources = RunResources(platform, settings, fleet, self._leases, self._breaker, model, starts)
-        self._supervisor = Supervisor(resources, state, self._records, archive)
+        self._supervisor = Supervisor(resources, state, self._records, archive, self._closer)
         self._following = FollowedRuns(
             state, self._records, archive, self._pulse, self._closer, lease_s=timeouts.lease_s
         )

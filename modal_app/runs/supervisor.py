@@ -11,6 +11,7 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.events import TerminalEvent
 from modal_app.contract.requests import Request
 from modal_app.runs.archive_writer import Archive, ArchiveFailedError
+from modal_app.runs.closing import Closer
 from modal_app.runs.event_spool import Spool
 from modal_app.runs.journal import Journal
 from modal_app.runs.leases import Lease, WarmSandbox
@@ -26,6 +27,7 @@ _log = structlog.get_logger(__name__)
 
 _ARCHIVE_ATTEMPTS = 3
 _ARCHIVE_PAUSE_S = 1.0
+_CLOSE_S = 900.0
 _STOP_S = 5.0
 _LISTEN_AGAIN_S = 0.5
 
@@ -33,12 +35,15 @@ _LISTEN_AGAIN_S = 0.5
 class Supervisor:
     """Starts runs, and holds each until it is archived and has no reader in this container."""
 
-    def __init__(self, resources: RunResources, state: SharedState, records: Records, archive: Archive) -> None:
+    def __init__(
+        self, resources: RunResources, state: SharedState, records: Records, archive: Archive, closer: Closer
+    ) -> None:
         self._ownership: Ownership | None = None
         self._resources = resources
         self._state = state
         self._records = records
         self._archive = archive
+        self._closer = closer
         self._control = Control(state)
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # of the runs that are going on or being archived
@@ -111,7 +116,7 @@ class Supervisor:
         self._runs[run.run_id] = run
         if ownership.lost:  # since `ready`, and `on_lost` did not know of this run
             run.abandon()
-        task = asyncio.create_task(self._keep(run))
+        task = asyncio.create_task(self._keep(run, ownership))
         self._tasks[run.run_id] = task
         task.add_done_callback(lambda done: self._kept(run, done))
         return run
@@ -153,7 +158,7 @@ class Supervisor:
             if run.record.owner == owner:
                 run.abandon()
 
-    async def _keep(self, run: Run) -> None:
+    async def _keep(self, run: Run, ownership: Ownership) -> None:
         record = run.record
         structlog.contextvars.bind_contextvars(run_id=run.run_id)
         _log.info(
@@ -166,6 +171,8 @@ class Supervisor:
         terminal = await run.live()
         if terminal is not None:
             await self._archive_run(run, terminal)
+        elif (failure := run.journal.failure) is not None:
+            await self._close(run, failure, ownership)
 
     def _kept(self, run: Run, task: "asyncio.Task[None]") -> None:
         """After a run's task: the run is archived, or is left to the sweeper."""
@@ -188,6 +195,16 @@ class Supervisor:
             await self._archive.settle(run.bundle(terminal))
         except (ArchiveFailedError, *PLATFORM_ERRORS) as error:
             _log.warning("run.not_archived", reason=str(error)[:300])
+
+    async def _close(self, run: Run, failure: ContractError, ownership: Ownership) -> None:
+        """Give a run its end when its own writer cannot; if the owner is lost meanwhile, others do it."""
+        try:
+            async for attempt in retrying(pause_s=_ARCHIVE_PAUSE_S, within_s=_CLOSE_S):
+                with attempt:
+                    if not ownership.lost:
+                        await self._closer.close(run.record, failure)
+        except PLATFORM_ERRORS as error:
+            _log.error("run.not_closed", reason=str(error)[:300])
 
     async def _listen(self, owner: str) -> None:
         """Act on the messages that other containers send to this owner, until cancelled."""

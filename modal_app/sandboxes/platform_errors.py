@@ -3,13 +3,14 @@
 Docstrings call these "platform errors".
 """
 
+import queue
 from collections.abc import AsyncIterator
 
 import modal.exception
 import stamina
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-PLATFORM_ERRORS = (modal.exception.Error, GRPCError, StreamTerminatedError, OSError, TimeoutError)
+PLATFORM_ERRORS = (modal.exception.Error, GRPCError, StreamTerminatedError, OSError, TimeoutError, queue.Full)
 _LONGEST = 8  # times the first pause
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modal_app.actions.claude_stream import ClaudeStream, Item, Message, Plain, Text
 from modal_app.actions.claude_verdict import Verdict
-from modal_app.contract.caps import MAX_STREAM_TEXT_BYTES
+from modal_app.contract.caps import MAX_RESULT_BYTES, MAX_STREAM_TEXT_BYTES
 from modal_app.contract.errors import ErrorCode
 from tests.support.claude.cases import CASES, IN_THE_BACKGROUND, WORDS, Case
 from tests.support.paths import RECORDED
@@ -430,6 +430,21 @@ def test_a_message_that_was_retracted_is_taken_back() -> None:
     assert verdict.result == "two"
     untouched = data.replace(b'"u1", "u2"', b'"u7", "u8"')
     assert said(read(untouched)[0]) == "onetwo"
+
+
+@pytest.mark.parametrize("beyond", ["texts", "results", "data"])
+def test_an_answer_is_bounded_though_each_of_its_lines_is_not_too_large(beyond: str) -> None:
+    """It becomes one event, and one that the log does not take would leave the run without an end."""
+    part = "x" * (1024 * 1024 - 16)
+    text = line(type="assistant", uuid="u", message={"id": "m", "content": [{"type": "text", "text": part}]})
+    result = line(type="result", subtype="success", is_error=False, result=part)
+    data = line(type="result", subtype="success", is_error=False, result=part, structured_output=[part] * 7)
+    fits = {"texts": text * 8 + RESULT, "results": result * 8, "data": data}[beyond]
+    assert read(fits)[1].error is None
+    _, verdict = read({"texts": text * 9 + RESULT, "results": result * 9, "data": data + RESULT * 9000}[beyond])
+    assert verdict.error is not None
+    assert verdict.error.code is ErrorCode.TOO_LARGE
+    assert len(verdict.result) <= MAX_RESULT_BYTES
 
 
 def test_silence_is_measured() -> None:

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from modal_app.actions.output import Piece
+from modal_app.contract.errors import ErrorCode, internal_error
 from modal_app.contract.events import Phase
 from modal_app.runs.batches import Batch
-from modal_app.runs.event_spool import Spool
+from modal_app.runs.event_spool import Spool, SpoolBrokenError
 from modal_app.runs.journal import Journal
-from modal_app.runs.log import LogWriter
+from modal_app.runs.log import LogLostError, LogRefusedError, LogWriter
 
 _BEFORE_THE_JOB = (Phase.SANDBOX_STARTING, Phase.SANDBOX_READY, Phase.RUNNING)
 
@@ -76,4 +77,41 @@ async def test_a_status_that_nothing_follows_is_put_all_the_same() -> None:
             await asyncio.sleep(0.001)
     assert log.batches == [(1, 1), (2, 2)]
     await journal.aclose()
+    journal.spool.close()
+
+
+class _Failing(LogWriter):
+    """A log that fails at every batch after the first."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def append(self, batch: Batch) -> None:
+        if batch.first > 1:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError("the disk is full"), ErrorCode.INTERNAL),
+        (RuntimeError("a fault of the endpoint's own"), ErrorCode.INTERNAL),
+        (LogRefusedError("too large"), ErrorCode.TOO_LARGE),
+        (LogLostError("another container's"), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+async def test_a_log_that_fails_in_whatever_way_leaves_no_reader_and_no_run_waiting(
+    error: Exception, code: ErrorCode | None
+) -> None:
+    """The run's end is not taken for stored, and who has to store it is told why."""
+    journal = Journal(Spool("0190b1a4-0000-7000-8000-000000000000"), _Failing(error))
+    journal.start()
+    journal.status(Phase.ACCEPTED, "is accepted")
+    await asyncio.wait_for(journal.spool.reached(1, timeout_s=30), 30)
+    journal.error(internal_error(), exit_code=None, sandbox=None)
+    assert await asyncio.wait_for(journal.finish(), 30) is None
+    with pytest.raises(SpoolBrokenError):
+        await asyncio.wait_for(journal.spool.ended(), 30)
+    assert (journal.failure.code if journal.failure else None) == code
     journal.spool.close()

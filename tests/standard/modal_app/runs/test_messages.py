@@ -36,7 +36,7 @@ async def test_an_owner_hears_a_cancel_after_a_message_that_it_could_not_act_on(
     shared: SharedState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that stops to listen goes on with its runs, and nobody can cancel them."""
-    supervisor = Supervisor(cast("Any", None), shared, Records(shared), Archive(shared))
+    supervisor = Supervisor(cast("Any", None), shared, Records(shared), Archive(shared), cast("Any", None))
     heard = asyncio.Event()
     faults = iter([RuntimeError("a fault of the endpoint's own")])
 
