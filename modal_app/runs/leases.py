@@ -15,6 +15,8 @@ from modal_app.runs.ownership import Pulse
 from modal_app.runs.run_records import Records, put_first
 from modal_app.runs.shared_state import SharedState
 
+SUBMIT_S = 60.0  # for a submission as a whole: by then a claim is followed by its run's record, or by nothing
+_UNUSED_S = SUBMIT_S + 30.0  # after which a claim without a record holds nothing; clocks differ by less
 _ATTEMPTS = 5
 
 
@@ -34,7 +36,8 @@ class WarmSandbox(BaseModel):
 class Lease(BaseModel):
     """One link of a project's chain: the run that holds the project, and the container that owns the run.
 
-    `warm` is the sandbox that the holder has left for the next run, told with the release.
+    `at_ms` is when the run was accepted, in Unix milliseconds. `warm` is the sandbox that the holder has left for the
+    next run, told with the release.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,6 +45,7 @@ class Lease(BaseModel):
     number: int
     run_id: str
     owner: str
+    at_ms: int
     released: bool = False
     warm: WarmSandbox | None = None
 
@@ -61,23 +65,25 @@ class Leases:
         self._records = records
         self._pulse = pulse
 
-    async def claim(self, project: str, *, run_id: str, owner: str) -> tuple[Lease, WarmSandbox | None]:
+    async def claim(self, project: str, *, run_id: str, owner: str, at_ms: int) -> tuple[Lease, WarmSandbox | None]:
         """Claim a project for a run; returns the lease, and the prewarmed sandbox that waits for it, if there is one.
 
+        `at_ms` is when the run was accepted: a claim whose answer was lost is known by it when it is made again.
         `point` should follow, for which nobody has to wait.
         Raises ProjectBusyError while the last lease is neither released nor over, and when other claims keep winning.
         """
         for _ in range(_ATTEMPTS):
             last = await self.last(project)
+            if last is not None and not last.released and (last.run_id, last.at_ms) == (run_id, at_ms):
+                return last, _waiting(await self._before(project, last))
             if last is not None and not last.released and not await self._is_over(last):
                 raise ProjectBusyError(last.run_id)
-            mine = Lease(number=last.number + 1 if last else 1, run_id=run_id, owner=owner)
+            mine = Lease(number=last.number + 1 if last else 1, run_id=run_id, owner=owner, at_ms=at_ms)
             kept = Lease.model_validate_json(
                 await put_first(self._dict, _link(project, mine.number), mine.model_dump_json())
             )
             if kept == mine:
-                warm = last.warm if last is not None else None
-                return mine, warm if warm is not None and warm.until_ms > time.time() * 1000 else None
+                return mine, _waiting(last)
         raise ProjectBusyError(kept.run_id)
 
     async def point(self, project: str, lease: Lease) -> None:
@@ -88,6 +94,17 @@ class Leases:
         """Release a project; `warm` is the sandbox that waits for its next run, if any."""
         kept = lease.model_copy(update={"released": True, "warm": warm})
         await self._dict.put.aio(_link(project, lease.number), kept.model_dump_json())
+
+    async def give_back(self, project: str, *, run_id: str, at_ms: int) -> bool:
+        """Release a project that a claim of which no answer came may hold; returns whether it was claimed.
+
+        The sandbox that waited for the claim waits for the next one.
+        """
+        last = await self.last(project)
+        if last is None or (last.run_id, last.at_ms) != (run_id, at_ms):
+            return False
+        await self.release(project, last, warm=_waiting(await self._before(project, last)))
+        return True
 
     async def last(self, project: str) -> Lease | None:
         """The newest lease of a project, released or not; None before the first.
@@ -106,12 +123,24 @@ class Leases:
         found = await self._dict.get.aio(_link(project, number)) if number else None
         return None if found is None else str(found)
 
+    async def _before(self, project: str, lease: Lease) -> Lease | None:
+        found = await self._read(project, lease.number - 1)
+        return None if found is None else Lease.model_validate_json(found)
+
     async def _is_over(self, lease: Lease) -> bool:
-        """Whether an unreleased lease holds nothing any more: its run has ended, or its owner is dead."""
+        """Whether an unreleased lease holds nothing any more: its run has ended or never was, or its owner is dead."""
         record = await self._records.get(lease.run_id)
         if record is not None and record.state != "open":
             return True
+        if record is None and time.time() - lease.at_ms / 1000 > _UNUSED_S:
+            return True
         return await self._pulse.is_dead(lease.owner)
+
+
+def _waiting(lease: Lease | None) -> WarmSandbox | None:
+    """The sandbox that waits for the run after this lease, if its time is not over."""
+    warm = lease.warm if lease is not None else None
+    return warm if warm is not None and warm.until_ms > time.time() * 1000 else None
 
 
 def _pointer(project: str) -> str:

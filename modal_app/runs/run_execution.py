@@ -152,6 +152,11 @@ class Run:
             cost=estimate(outcome.sandbox_s) if outcome.sandbox_s else None,
         )
 
+    @property
+    def _note_s(self) -> float:
+        """How long a write to the shared state may take that does not decide about the run."""
+        return self._resources.settings.timeouts.lease_s / 2
+
     def _limit_s(self) -> float:
         waits = self.request.wait_s if self._lease is None else 0
         return self._resources.settings.timeouts.sandbox_s + waits
@@ -181,16 +186,25 @@ class Run:
             while True:
                 try:
                     claiming = asyncio.ensure_future(
-                        self._resources.leases.claim(project, run_id=self.run_id, owner=self.record.owner)
+                        self._resources.leases.claim(
+                            project, run_id=self.run_id, owner=self.record.owner, at_ms=self.record.accepted_at_ms
+                        )
                     )
                     lease, self._warm = await asyncio.shield(claiming)
                     return lease
                 except ProjectBusyError:
                     if time.monotonic() >= deadline:
                         raise
+                except PLATFORM_ERRORS as error:
+                    _log.warning("run.project_not_claimed", reason=type(error).__name__)
+                    if time.monotonic() >= deadline:
+                        message = "whether the project is free cannot be found out (the platform fails): try again soon"
+                        raise ContractError(ErrorCode.SANDBOX_UNAVAILABLE, message) from None
                 except asyncio.CancelledError:
-                    await asyncio.wait([claiming])
-                    if not claiming.cancelled() and claiming.exception() is None:
+                    await asyncio.wait([claiming], timeout=self._note_s)
+                    if not claiming.done():
+                        claiming.cancel()  # the lease that it may have got is over as soon as the run is
+                    elif not claiming.cancelled() and claiming.exception() is None:
                         await self._release(project, claiming.result()[0], None)
                     raise
                 await asyncio.sleep(_LEASE_POLL_S)
@@ -360,9 +374,10 @@ class Run:
         await self._note(self._resources.leases.release(project, lease, warm=warm))
 
     async def _note(self, noting: Awaitable[None]) -> None:
-        """Await a write to the shared state whose failure is logged and does not fail the run."""
+        """Await a write to the shared state; one that fails or takes too long is logged and does not fail the run."""
         try:
-            await noting
+            async with asyncio.timeout(self._note_s):
+                await noting
         except PLATFORM_ERRORS as error:
             _log.warning("run.not_noted", reason=type(error).__name__)
 

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -20,8 +20,8 @@ from modal_app.runs.breaker import Breaker
 from modal_app.runs.closing import CANCELLED, Closer
 from modal_app.runs.event_spool import Spool
 from modal_app.runs.following import FollowedRuns
-from modal_app.runs.leases import Lease, Leases, ProjectBusyError, WarmSandbox
-from modal_app.runs.ownership import Ownership, Pulse
+from modal_app.runs.leases import SUBMIT_S, Lease, Leases, ProjectBusyError, WarmSandbox
+from modal_app.runs.ownership import Pulse
 from modal_app.runs.run_execution import RunResources
 from modal_app.runs.run_messages import Control, Message
 from modal_app.runs.run_records import Records, RunRecord, body_digest
@@ -38,7 +38,6 @@ T = TypeVar("T")
 _PRESENCE_S = 15.0  # for which an owner counts a reader elsewhere; the owner is told of it three times in that time
 _JOIN_S = 10.0  # for the container that has claimed the project to create the run's record
 _POLL_S = 0.1
-_SUBMIT_S = 60.0
 _STOP_S = 10.0
 _UNDO_PAUSE_S = 1.0
 # One text for both: a caller must not learn that another user's run exists.
@@ -167,68 +166,65 @@ class RunService:
         await self._supervisor.aclose()
 
     async def _submit(self, request: Request, key: str) -> str:
-        async with asyncio.timeout(_SUBMIT_S):
+        async with asyncio.timeout(SUBMIT_S):
             ownership = await self._supervisor.ready()
             run_id, is_new = await self._records.claim(key, request)
             if not is_new and await self._is_known(run_id):
                 return run_id
             self._supervisor.check_room()
-            project = project_name(request.user_id, request.project_id)
+            record = RunRecord(
+                run_id=run_id,
+                user_id=request.user_id,
+                project_id=request.project_id,
+                action=request.action,
+                body_sha256=body_digest(request),
+                owner=ownership.owner,
+                accepted_at_ms=int(time.time() * 1000),
+            )
             failures = 0
             lease: Lease | None = None
             warm: WarmSandbox | None = None
             if actions.needs_sandbox(request):
-                failures = await self._breaker.check(project)
+                failures = await self._breaker.check(_project(record))
                 try:
-                    lease, warm = await self._leases.claim(project, run_id=run_id, owner=ownership.owner)
+                    lease, warm = await self._claim(record)
                 except ProjectBusyError as busy:
                     if busy.run_id == run_id:  # the same request is being started by another container
                         return await self._joined(run_id)
                     if not request.wait_s:
                         raise
-            try:
-                return await self._create(run_id, request, ownership, lease=lease, warm=warm, failures=failures)
-            except BaseException:
-                if lease is not None:
-                    await self._leases.release(project, lease, warm=warm)
-                raise
+            if await self._create(record):
+                self._supervisor.start(record, request, ownership, lease=lease, warm=warm, failures=failures)
+            elif lease is not None:  # another container was first
+                self._spawn(self._give_back(record))
+            return run_id
 
     async def _is_known(self, run_id: str) -> bool:
         return self._supervisor.get(run_id) is not None or await self._records.get(run_id) is not None
 
-    async def _create(
-        self,
-        run_id: str,
-        request: Request,
-        ownership: Ownership,
-        *,
-        lease: Lease | None,
-        warm: WarmSandbox | None,
-        failures: int,
-    ) -> str:
-        record = RunRecord(
-            run_id=run_id,
-            user_id=request.user_id,
-            project_id=request.project_id,
-            action=request.action,
-            body_sha256=body_digest(request),
-            owner=ownership.owner,
-            accepted_at_ms=int(time.time() * 1000),
-        )
+    async def _claim(self, record: RunRecord) -> tuple[Lease, WarmSandbox | None]:
+        """Claim the project of a run. When it is not known whether that was done, it is undone."""
         try:
-            kept = await self._records.create(record)
-        except PLATFORM_ERRORS:
+            return await self._leases.claim(
+                _project(record), run_id=record.run_id, owner=record.owner, at_ms=record.accepted_at_ms
+            )
+        except ProjectBusyError:
+            raise
+        except BaseException:
+            self._spawn(self._give_back(record))
+            raise
+
+    async def _create(self, record: RunRecord) -> bool:
+        """Create a run's record; False when another container was first. When neither is known, all is undone."""
+        try:
+            return await self._records.create(record) == record
+        except BaseException:
             self._spawn(self._undo(record))
             raise
-        if kept == record:
-            self._supervisor.start(record, request, ownership, lease=lease, warm=warm, failures=failures)
-        elif lease is not None:  # another container was first
-            project = project_name(request.user_id, request.project_id)
-            await self._leases.release(project, lease, warm=warm)
-        return run_id
 
     async def _undo(self, record: RunRecord) -> None:
         """Close a run of which it is not known whether its record was created, and which nobody executes."""
+        await self._give_back(record)
         await asyncio.sleep(_UNDO_PAUSE_S)
         async for attempt in retrying(pause_s=_UNDO_PAUSE_S):
             with attempt:
@@ -237,6 +233,18 @@ class RunService:
                     await self._closer.close(record, internal_error())
                 elif kept is None:
                     await self._records.settle(record.run_id)
+
+    async def _give_back(self, record: RunRecord) -> None:
+        """Release the project of a run that nobody executes; a claim that arrives late is looked for once more."""
+        for pause_s in (0, _UNDO_PAUSE_S):
+            await asyncio.sleep(pause_s)
+            with suppress(*PLATFORM_ERRORS):  # then the claim is over by itself after a while
+                async for attempt in retrying(pause_s=_UNDO_PAUSE_S, within_s=SUBMIT_S):
+                    with attempt:
+                        if await self._leases.give_back(
+                            _project(record), run_id=record.run_id, at_ms=record.accepted_at_ms
+                        ):
+                            return
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -275,6 +283,10 @@ class RunService:
             if leaving.done() and leaving.exception() is not None:
                 _log.info("reader.leaving_not_told", run_id=record.run_id)
             raise
+
+
+def _project(record: RunRecord) -> str:
+    return project_name(record.user_id, record.project_id)
 
 
 async def _platform_answer(asked: Awaitable[T]) -> T:
