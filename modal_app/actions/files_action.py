@@ -8,7 +8,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import modal
 import modal.exception
@@ -24,18 +24,18 @@ from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.requests import FilesDelete, FilesList, FilesMove, FilesRead, FilesRequest, FilesWrite
 from modal_app.sandboxes.fleet import finish, sub_path
 from modal_app.sandboxes.platform_errors import PLATFORM_ERRORS
-from modal_app.sandboxes.project_sandbox import UNLOCK, WORKSPACE, Job
+from modal_app.sandboxes.project_sandbox import UNLOCK, WORKSPACE, WRITE_SET, Job
 
 _log = structlog.get_logger(__name__)
 
-_SCRIPT = (Path(__file__).parents[1] / "sandboxes" / "guest" / "write_set.py").read_text(encoding="utf-8")
 _REFUSED, _FAILED = 3, 4  # exit codes of the script
-# $1 is the program that removes a killed git's locks, $2 the write-set script, $3 to $5 its arguments; the rest is a
+_END_S = 5.0  # for the script to end when its run is cancelled, and for what it has done to be undone
+# $1 is the program that removes a killed git's locks, $2 the write-set script, $3 and $4 its arguments; the rest is a
 # command to be run before `undo`.
-_CONCLUDE = """
-unlock=$1 script=$2 root=$3 how=$4 held=$5; shift 5
-[ "$how" = settle ] || { python3 -I -c "$unlock" "$root"; "$@"; }
-exec python3 -I -c "$script" "$root" "$how" "$held"
+_UNDO = """
+unlock=$1 script=$2 root=$3 held=$4; shift 4
+python3 -I -c "$unlock" "$root"; "$@"
+exec python3 -I -c "$script" "$root" undo "$held"
 """
 _TYPES = {FileEntryType.FILE: "file", FileEntryType.DIRECTORY: "directory", FileEntryType.SYMLINK: "link"}
 
@@ -92,37 +92,50 @@ async def change(request: FilesRequest, job: Job, output: Output) -> JsonValue:
     held = str(result.pop("held", ""))
     try:
         result |= await git_action.commit_writes(job, output, request.message, request.timeout_s)
+        code = await job.exec(["python3", "-I", "-c", WRITE_SET, WORKSPACE, "settle", held], answers=range(256))
+        if code != 0:
+            raise _crashed(code)
     except BaseException:  # without its commit the write set must not stand either
-        await finish(asyncio.ensure_future(_conclude(job, "undo", held, put_back)))
+        await finish(asyncio.ensure_future(_undo(job, held, put_back)))
         raise
-    await _conclude(job, "settle", held, ())
     return result
 
 
-async def _conclude(job: Job, how: str, held: str, then: Sequence[str]) -> None:
-    """Undo a write set together with its git commit (`how` is "undo"), or make it final ("settle").
+async def _undo(job: Job, held: str, put_back: Sequence[str]) -> None:
+    """Undo a write set together with its git commit.
 
-    `held` is the name under which the script keeps what is needed for that, `then` a command to be run before an undo.
-    A failure is only logged: it means that the sandbox is gone, and without a commit of the volume nothing is written.
+    `held` is the name under which the script keeps what is needed for that, `put_back` a command to be run before.
+    A failure is only logged: the project's next sandbox undoes what is left.
     """
     try:
-        await job.aside(("sh", "-c", _CONCLUDE, "sh", UNLOCK, _SCRIPT, WORKSPACE, how, held, *then), env=ENV)
+        await job.aside(("sh", "-c", _UNDO, "sh", UNLOCK, WRITE_SET, WORKSPACE, held, *put_back), env=ENV)
     except ContractError as error:
-        _log.warning("files.not_concluded", how=how, reason=str(error))
+        _log.warning("files.not_undone", reason=str(error))
 
 
 async def _changed(
     job: Job, output: Output, asked: Mapping[str, object], timeout_s: float | None
 ) -> dict[str, JsonValue]:
-    """Run the script that changes the workspace and return its answer. Raises ContractError, with nothing changed."""
+    """Run the script that changes the workspace and return its answer. Raises ContractError, with nothing changed.
+
+    A script that does not come to its own end is given a moment to; then what it has done is undone.
+    """
     captured = Captured(output)
-    code = await job.exec(
-        ["python3", "-I", "-c", _SCRIPT, WORKSPACE],
-        stdin=json.dumps(asked).encode(),
-        on_output=captured,
-        timeout_s=timeout_s,
-        answers=(_REFUSED,),
+    changing = asyncio.ensure_future(
+        job.exec(
+            ["python3", "-I", "-c", WRITE_SET, WORKSPACE],
+            stdin=json.dumps(asked).encode(),
+            on_output=captured,
+            timeout_s=timeout_s,
+            answers=(_REFUSED,),
+        )
     )
+    code = None
+    try:
+        code = await asyncio.shield(changing)
+    finally:
+        if code not in (0, _REFUSED):
+            await finish(asyncio.ensure_future(_recover(job, changing)))
     await output.flush()
     if code in (_REFUSED, _FAILED):
         raise _refusal(bytes(captured.data), code)
@@ -130,6 +143,21 @@ async def _changed(
         raise _crashed(code)
     answer: dict[str, JsonValue] = json.loads(captured.data)
     return answer
+
+
+async def _recover(job: Job, changing: "asyncio.Future[int]") -> None:
+    """Undo a change that is not final when its script has ended; one that goes on is left to the next sandbox."""
+    await asyncio.wait([changing], timeout=_END_S)
+    if not changing.done():
+        changing.cancel()
+        await asyncio.wait([changing], timeout=_END_S)
+        _log.warning("files.cut_off")
+        return
+    try:
+        async with asyncio.timeout(_END_S):
+            await job.aside(("python3", "-I", "-c", WRITE_SET, WORKSPACE, "recover"))
+    except (ContractError, TimeoutError) as error:
+        _log.warning("files.not_recovered", reason=str(error))
 
 
 class _Refusal(BaseModel):

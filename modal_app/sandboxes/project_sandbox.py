@@ -66,19 +66,23 @@ _ENV = {
 
 # One command, because each costs a round of calls. As root it first gives the job's user the files that others (uploads
 # through the volume API) have put into the project, and then becomes that user: "$@". As that user it writes git's
-# default settings and removes the locks of killed gits; then it prints the time after which changes are the run's own.
-# An interpreter takes longer to start than all the rest: it is started only where something has the name of a lock.
+# default settings, takes back changes of files that were cut off, and removes the locks of killed gits; then it prints
+# the time after which changes are the run's own. An interpreter takes longer to start than all the rest: it is started
+# only where something has the name of what was left.
 _LOCKED = f'find {WORKSPACE} ! -type d \\( -name "*.lock" -o -name gc.pid \\) -print -quit 2>/dev/null'
+_CUT_OFF = f'find {WORKSPACE} -maxdepth 1 -type d -name ".workbench-*" -print -quit 2>/dev/null'
 PROBE = f"""
-unlock=$1 config=$2 path=$3; shift 3
+unlock=$1 config=$2 path=$3 write_set=$4; shift 4
 tell='printf %s "$2" > "$3"; echo "$uid"
+[ -z "$({_CUT_OFF})" ] || python3 -I -c "$4" {WORKSPACE} recover >/dev/null 2>&1
 [ -z "$({_LOCKED})" ] || python3 -I -c "$1" {WORKSPACE}; exec date +%s.%N'
 uid=$(id -u)
-if [ "$uid" != 0 ]; then set -- "$unlock" "$config" "$path"; eval "$tell"; fi
+if [ "$uid" != 0 ]; then set -- "$unlock" "$config" "$path" "$write_set"; eval "$tell"; fi
 echo root
 find {WORKSPACE} ! -uid {JOB_UID} -exec chown -h {JOB_UID}:{JOB_UID} {{}} +
-exec "$@" sh -c 'uid=$(id -u); '"$tell" sh "$unlock" "$config" "$path"
+exec "$@" sh -c 'uid=$(id -u); '"$tell" sh "$unlock" "$config" "$path" "$write_set"
 """
+WRITE_SET = (Path(__file__).parent / "guest" / "write_set.py").read_text(encoding="utf-8")
 UNLOCK = (Path(__file__).parent / "guest" / "stale_locks.py").read_text(encoding="utf-8")
 PROBED = re.compile(rb"(root\n)?(\d{1,10})\n(\{.*\}\n)?(\d{1,12}\.\d{1,9})\n")
 _STDIN_CHUNK_BYTES = 1024 * 1024
@@ -205,7 +209,7 @@ class ProjectSandbox:
         It also removes the locks that killed gits have left: the caller holds the project's lease, so no git runs.
         Raises ContractError `sandbox_unavailable`, `sandbox_lost`.
         """
-        argv = ["sh", "-c", PROBE, "sh", UNLOCK, git_defaults.CONFIG, git_defaults.PATH, *AS_JOB]
+        argv = ["sh", "-c", PROBE, "sh", UNLOCK, git_defaults.CONFIG, git_defaults.PATH, WRITE_SET, *AS_JOB]
         code, printed = await self._command(argv, timeout_s=self._timeouts.start_s)
         said = PROBED.fullmatch(printed)
         if code != 0 or said is None:

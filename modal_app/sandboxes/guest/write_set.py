@@ -4,23 +4,32 @@ Reads one JSON object from stdin. Prints one on stdout and exits with 0; or prin
 nothing, and exits with 3 when the change is not possible, or 4 when the workspace failed. With `hold`, what is needed
 to undo the change is kept in the workspace, under the name that is printed as `held`. Called again with the arguments
 `undo NAME`, it takes the change back together with what git has made of it since; with `settle NAME` it makes the
-change final. Standard library only, and nothing is imported from the workspace.
+change final. With `recover` it takes back every change that was not made final, because what made it was killed.
+
+A change is final as soon as its journal is removed. Each step is in the journal before it is done. Standard library
+only, and nothing is imported from the workspace.
 """
 
 import base64
 import json
 import os
+import re
 import shutil
 import stat
+import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-JOURNAL = "undo.json"
+JOURNAL = "undo.jsonl"
+TRASH = re.compile(r"\.workbench-[0-9a-f]{12}")
+KEPT = re.compile(r"[0-9]{1,9}")
 GIT_CHANGES = (".git/index", ".git/COMMIT_EDITMSG")
+BRANCH = re.compile(r"ref: (refs/heads/[^\x00-\x20\x7f]+)\n")
+REMOVE = 'chmod -R u+rwx -- "$1"; exec rm -rf -- "$1"'
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -37,26 +46,37 @@ class Workspace:
     """A directory tree that is walked by descriptor, one component at a time, so that no link is followed.
 
     `undo` lists what was done as (path, kept): `kept` is the name under which the old content is put away, or "" when
-    nothing was at the path before.
+    nothing was at the path before. `held` names the directory of an earlier change, whose journal is then read.
     """
 
     def __init__(self, root: str, held: str = "") -> None:
         self.root = os.open(root, DIRECTORY)
         self.trash = held or f".workbench-{os.urandom(6).hex()}"
         self.undo: list[tuple[str, str]] = []
+        self.undone: set[int] = set()
         self.names = 0
         if not held:
             os.mkdir(self.trash, 0o700, dir_fd=self.root)
         self.trash_fd = os.open(self.trash, DIRECTORY, dir_fd=self.root)
+        how = os.O_RDWR if held else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        how |= os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        self.journal = os.open(JOURNAL, how, 0o600, dir_fd=self.trash_fd)
         if held:
-            with os.fdopen(os.open(JOURNAL, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.trash_fd)) as file:
-                self.undo = json.load(file)
-            self.names = len(self.undo)
+            self.read_journal()
 
-    def hold(self) -> str:
-        """Store what is needed to undo everything, and return the name under which it is kept."""
-        self.keep(JOURNAL, json.dumps(self.undo).encode())
-        return self.trash
+    def read_journal(self) -> None:
+        """Take over what was done, and what of it was undone, before this program was started."""
+        with os.fdopen(os.dup(self.journal)) as file:
+            lines = [line_of(line) for line in file]
+        self.undo = [line for line in lines if isinstance(line, tuple)]
+        self.undone = {line for line in lines if isinstance(line, int)}
+        self.names = max(len(self.undo), *(int(name) for name in os.listdir(self.trash_fd) if KEPT.fullmatch(name)), 0)
+        os.write(self.journal, b"\n")  # the last line may be torn
+
+    def note(self, path: str, kept: str) -> None:
+        """Write into the journal what is done next."""
+        self.undo.append((path, kept))
+        os.write(self.journal, json.dumps([path, kept]).encode() + b"\n")
 
     def keep(self, name: str, data: bytes, mode: int = 0o600) -> None:
         """Write a new file into the directory of what was put away."""
@@ -71,20 +91,33 @@ class Workspace:
         """
         self.keep(".gitignore", b"*")
         if self.kind(self.root, ".git") == "nothing":
-            self.undo.append((".git", ""))
+            self.note(".git", "")
         elif self.kind(self.root, ".git") == "directory":
-            for path in GIT_CHANGES:
-                self.remember(path)
+            for path in (*GIT_CHANGES, *self.branch()):
+                with suppress(RefusedError):  # the directory around it is made by the commit, and is harmless empty
+                    self.remember(path)
+
+    def branch(self) -> "tuple[str, ...]":
+        """The file of the branch that a commit moves, if git has one now or will make one."""
+        with self.parent(".git/HEAD") as (parent, name):
+            if self.kind(parent, name) != "file":
+                return ()
+            with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
+                head = BRANCH.fullmatch(file.read(1024).decode(errors="replace"))
+        return (f".git/{head[1]}",) if head and is_plain(head[1]) else ()
 
     def remember(self, path: str) -> None:
         """Keep a copy of a file for `undo`, or the fact that it does not exist."""
         with self.parent(path) as (parent, name):
-            kept = self.kept_name() if self.kind(parent, name) == "file" else ""
-            self.undo.append((path, kept))
+            kind = self.kind(parent, name)
+            if kind not in ("file", "nothing"):
+                return
+            kept = self.kept_name() if kind == "file" else ""
             if kept:
                 with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
                     mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                     self.keep(kept, file.read(), mode)
+            self.note(path, kept)  # the copy is whole now
 
     @contextmanager
     def parent(self, path: str, *, create: bool = False) -> "Iterator[tuple[int, str]]":
@@ -112,8 +145,8 @@ class Workspace:
                 raise RefusedError("not_found", f"there is no {path}") from None
         except OSError:
             raise RefusedError("invalid_request", f"a component of {path} is not a directory, or a link") from None
+        self.note(make, "")
         os.mkdir(part, 0o755, dir_fd=current)
-        self.undo.append((make, ""))
         return os.open(part, DIRECTORY, dir_fd=current)
 
     def kind(self, parent: int, name: str) -> str:
@@ -137,8 +170,8 @@ class Workspace:
             if kind == "file":
                 mode = stat.S_IMODE(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
                 self.put_away(path, parent, name)
+            self.note(path, "")
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=parent)
-            self.undo.append((path, ""))
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(descriptor, mode)
                 file.write(data)
@@ -166,8 +199,8 @@ class Workspace:
     def put_away(self, path: str, parent: int, name: str) -> None:
         """Move what is at a path out of the way, so that `roll_back` can bring it back."""
         kept = self.kept_name()
+        self.note(path, kept)
         os.rename(name, kept, src_dir_fd=parent, dst_dir_fd=self.trash_fd)
-        self.undo.append((path, kept))
 
     def kept_name(self) -> str:
         """A new name in the directory of what was put away."""
@@ -175,13 +208,16 @@ class Workspace:
         return str(self.names)
 
     def roll_back(self) -> None:
-        """Undo everything, the last change first.
+        """Undo everything, the last change first, but what was undone before.
 
         What was made is removed, with whatever it holds by now, and what was put away comes back. Every step is tried;
         then the first OSError is raised.
         """
         errors = []
-        for path, kept in reversed(self.undo):
+        for number in reversed(range(len(self.undo))):
+            if number in self.undone:
+                continue
+            path, kept = self.undo[number]
             try:
                 with self.parent(path) as (parent, name):
                     if kept:
@@ -189,15 +225,58 @@ class Workspace:
                     else:
                         os.rename(name, self.kept_name(), src_dir_fd=parent, dst_dir_fd=self.trash_fd)
             except (FileNotFoundError, RefusedError):
-                continue  # neither the path nor the directory around it exists any more
+                pass  # neither the path nor the directory around it exists any more
             except OSError as error:
                 errors.append(error)
+                continue
+            self.undone.add(number)
+            with suppress(OSError):
+                os.write(self.journal, b"%d\n" % number)
         if errors:
             raise errors[0]
 
-    def clean(self) -> None:
-        """Remove what was put away."""
-        shutil.rmtree(self.trash, dir_fd=self.root)
+    def settle(self) -> None:
+        """Make the change final, and remove what was put away; raises OSError while it is not final.
+
+        What cannot be removed is left: `recover` tries again.
+        """
+        with suppress(FileNotFoundError):
+            os.unlink(JOURNAL, dir_fd=self.trash_fd)
+        remove(self.root, self.trash)
+
+
+def remove(root: int, name: str) -> None:
+    """Remove a directory of what was put away, as far as possible; directories in it may be read-only, or lie deep."""
+    try:
+        shutil.rmtree(name, dir_fd=root)
+    except (OSError, RecursionError):
+        quiet = subprocess.DEVNULL
+        with suppress(OSError):
+            subprocess.run(
+                ["sh", "-c", REMOVE, "sh", name],
+                check=False,
+                cwd=f"/proc/{os.getpid()}/fd/{root}",
+                stdin=quiet,
+                stdout=quiet,
+                stderr=quiet,
+            )
+
+
+def line_of(line: str) -> "tuple[str, str] | int | None":
+    """What a line of a journal says: a step, the number of one that was undone, or nothing, if it is neither."""
+    try:
+        value = json.loads(line)
+        if isinstance(value, int):
+            return value
+        path, kept = value
+        return (path, kept) if is_plain(path) and (kept == "" or KEPT.fullmatch(kept)) else None
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path leads from one directory down to the next only."""
+    return all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 def change(workspace: Workspace, request: "dict[str, object]") -> "dict[str, object]":
@@ -211,7 +290,7 @@ def change(workspace: Workspace, request: "dict[str, object]") -> "dict[str, obj
             data = base64.b64decode(file["data"])
             workspace.write(file["path"], data)
             written.append({"path": file["path"], "size": len(data)})
-        return {"written": written} | ({"held": workspace.hold()} if request["hold"] else {})
+        return {"written": written} | ({"held": workspace.trash} if request["hold"] else {})
     if op == "delete":
         workspace.delete(str(request["path"]))
         return {"deleted": request["path"]}
@@ -227,26 +306,42 @@ def changed(root: str, request: "dict[str, object]") -> "dict[str, object]":
         answer = change(workspace, request)
     except BaseException:
         workspace.roll_back()
+        workspace.settle()
         raise
-    finally:
-        if "held" not in answer:
-            workspace.clean()
+    if "held" not in answer:
+        workspace.settle()
     return answer
 
 
 def conclude(root: str, how: str, held: str) -> None:
     """Undo the change that is kept under the name `held`, or (`how` is "settle") make it final; raises OSError."""
     workspace = Workspace(root, held=held)
-    try:
-        if how == "undo":
-            workspace.roll_back()
-    finally:
-        workspace.clean()
+    if how == "undo":
+        workspace.roll_back()
+    workspace.settle()
+
+
+def recover(root: str) -> None:
+    """Take back every change that is not final, and remove what is left of those that are."""
+    with os.scandir(root) as entries:
+        found = [one.name for one in entries if TRASH.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
+    for name in found:
+        try:
+            conclude(root, "undo", name)
+        except FileNotFoundError:  # it has no journal
+            directory = os.open(root, DIRECTORY)
+            remove(directory, name)
+            os.close(directory)
+        except OSError:
+            continue  # what cannot be taken back now stays for the next time
 
 
 def main() -> int:
     """Read the request, change the files, print the answer; returns the exit code."""
     root, *rest = sys.argv[1:]
+    if rest == ["recover"]:
+        recover(root)
+        return 0
     if rest:
         conclude(root, *rest)
         return 0

@@ -18,7 +18,7 @@ _NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 
 def _said(*before: str, workspace: Path | None = None, path: str = os.defpath) -> "re.Match[bytes]":
     probe = project_sandbox.PROBE.replace(project_sandbox.WORKSPACE, str(workspace or "/no/such/directory"))
-    settings = (git_defaults.CONFIG, "/dev/null")
+    settings = (git_defaults.CONFIG, "/dev/null", project_sandbox.WRITE_SET)
     command = [*before, "sh", "-c", probe, "sh", project_sandbox.UNLOCK, *settings, *project_sandbox.AS_JOB]
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**os.environ, "PATH": path})
     said = project_sandbox.PROBED.fullmatch(run.stdout)
