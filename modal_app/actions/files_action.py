@@ -7,7 +7,8 @@ anywhere.
 import asyncio
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from pathlib import PurePosixPath
 
 import modal
@@ -60,10 +61,13 @@ async def _answer(request: FilesList | FilesRead, volume: modal.Volume) -> JsonV
     if request.path is not None:
         await _resolve(volume, root, request.path, wanted=FileEntryType.DIRECTORY)
     entries: dict[str, JsonValue] = {}
-    for entry in await _entries(volume, f"{root}/{request.path or ''}".rstrip("/"), recursive=True):
+    async for entry in _entries(volume, f"{root}/{request.path or ''}".rstrip("/"), recursive=True):
         path = str(PurePosixPath("/", entry.path).relative_to(root))
         if request.path is None and PurePosixPath(path).parts[0] == ".git":
-            continue  # git's own files are listed only when they are asked for by path
+            continue  # git's own files are listed, and counted, only when they are asked for by path
+        if len(entries) == MAX_LIST_ENTRIES:
+            message = f"there are more than {MAX_LIST_ENTRIES} entries: list a directory below it by its `path`"
+            raise ContractError(ErrorCode.TOO_LARGE, message)
         kind = _TYPES.get(entry.type, "other")
         entries[path] = {"path": path, "type": kind, "size": entry.size, "mtime": entry.mtime}
     return {"path": request.path or "", "entries": [entries[path] for path in sorted(entries)]}
@@ -185,17 +189,20 @@ def _crashed(exit_code: int) -> ContractError:
     return ContractError(ErrorCode.PROCESS_FAILED, message, exit_code=exit_code)
 
 
-async def _entries(volume: modal.Volume, path: str, *, recursive: bool) -> list[FileEntry]:
-    found: list[FileEntry] = []
-    try:
-        async for entry in volume.iterdir.aio(path, recursive=recursive):
-            found.append(entry)
-            if len(found) > MAX_LIST_ENTRIES:
-                message = f"there are more than {MAX_LIST_ENTRIES} entries: list a directory below it by its `path`"
-                raise ContractError(ErrorCode.TOO_LARGE, message)
-    except (modal.exception.NotFoundError, FileNotFoundError):
-        return []
-    return found
+async def _entries(volume: modal.Volume, path: str, *, recursive: bool) -> AsyncGenerator[FileEntry, None]:
+    with suppress(modal.exception.NotFoundError, FileNotFoundError):
+        async with aclosing(volume.iterdir.aio(path, recursive=recursive)) as entries:
+            async for entry in entries:
+                yield entry
+
+
+async def _entry(volume: modal.Volume, path: str, name: str) -> FileEntry | None:
+    """The entry of a name in a directory; None when there is none."""
+    async with aclosing(_entries(volume, path, recursive=False)) as entries:
+        async for entry in entries:
+            if PurePosixPath(entry.path).name == name:
+                return entry
+    return None
 
 
 async def _resolve(volume: modal.Volume, root: str, path: str, *, wanted: FileEntryType) -> FileEntry:
@@ -207,8 +214,7 @@ async def _resolve(volume: modal.Volume, root: str, path: str, *, wanted: FileEn
     entry = None
     parts = path.split("/")
     for depth, part in enumerate(parts):
-        named = {PurePosixPath(one.path).name: one for one in await _entries(volume, at, recursive=False)}
-        entry = named.get(part)
+        entry = await _entry(volume, at, part)
         if entry is None:
             raise ContractError(ErrorCode.NOT_FOUND, f"there is no {path}")
         expected = wanted if depth == len(parts) - 1 else FileEntryType.DIRECTORY

@@ -1,12 +1,19 @@
 """The actions `git` and `files` through the endpoint, with the projects of hostile jobs."""
 
 import base64
+import io
 from typing import Any
 
+import modal
 import pytest
 
+from modal_app.actions import files_action
+from modal_app.contract.errors import ContractError
 from modal_app.contract.events import DoneEvent, ErrorEvent
+from modal_app.contract.requests import FilesList, FilesRead
+from modal_app.sandboxes.fleet import sub_path
 from workbench import Project, Workbench
+from workbench.local_cloud import Running
 
 
 def act(wb: Workbench, project: Project, action: str, op: str, **fields: Any) -> Any:
@@ -139,6 +146,25 @@ def test_a_write_set_is_all_or_nothing(wb: Workbench, project: Project) -> None:
     assert error.code == "invalid_request"
     assert act(wb, project, "files", "read", path="kept")["content"] == "old"
     assert [entry["path"] for entry in act(wb, project, "files", "list")["entries"]] == ["d", "d/x", "kept"]
+
+
+async def test_only_what_is_listed_counts(cloud: Running, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the commits of a project nor the files beside the one that is read take anything away from it."""
+    monkeypatch.setattr(files_action, "MAX_LIST_ENTRIES", 12)
+    volume = modal.Volume.from_name("listed", create_if_missing=True, version=2)
+    root = sub_path(project.user_id, project.project_id)
+    async with volume.batch_upload.aio() as batch:
+        for number in range(10):
+            batch.put_file(io.BytesIO(b"git"), f"{root}/.git/{number}")
+            batch.put_file(io.BytesIO(b"%d" % number), f"{root}/data/{number}")
+    who = {"user_id": project.user_id, "project_id": project.project_id, "action": "files"}
+    listed: Any = await files_action.read(FilesList(**who, op="list"), volume)
+    assert [entry["path"] for entry in listed["entries"]] == ["data", *(f"data/{number}" for number in range(10))]
+    monkeypatch.setattr(files_action, "MAX_LIST_ENTRIES", 5)
+    found: Any = await files_action.read(FilesRead(**who, op="read", path="data/7"), volume)
+    assert found["content"] == "7"
+    with pytest.raises(ContractError, match="more than 5 entries"):
+        await files_action.read(FilesList(**who, op="list"), volume)
 
 
 @pytest.mark.parametrize(
