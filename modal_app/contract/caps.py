@@ -11,6 +11,7 @@ MAX_PATH_DEPTH = 32  # each component is checked by a call of its own when a fil
 MAX_PROMPT_BYTES = 1024 * 1024  # more than any model reads at once
 MAX_SCHEMA_BYTES = 16 * 1024  # the schema is one of several arguments of the CLI
 MAX_TOOLS = 64  # tools are arguments, too, each of at most 386 characters
+MAX_OPTIONS_BYTES = 48 * 1024  # tools and schema together: Modal refuses more than 65,536 for one exec
 MAX_MCP_BYTES = 64 * 1024  # servers are a few lines each
 MAX_JSON_DEPTH = 100  # of lists and objects in a value: pydantic reads 200 with the event around it
 MAX_FILES = 1000  # files in one write set

@@ -9,7 +9,14 @@ from typing import Literal, get_args
 
 from pydantic import JsonValue
 
-from modal_app.contract.caps import MAX_JSON_DEPTH, MAX_MCP_BYTES, MAX_PROMPT_BYTES, MAX_SCHEMA_BYTES, MAX_TOOLS
+from modal_app.contract.caps import (
+    MAX_JSON_DEPTH,
+    MAX_MCP_BYTES,
+    MAX_OPTIONS_BYTES,
+    MAX_PROMPT_BYTES,
+    MAX_SCHEMA_BYTES,
+    MAX_TOOLS,
+)
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.contract.json_text import require_shallow
 
@@ -64,10 +71,16 @@ class ClaudeOptions:
         for name, tools in (("allowed_tools", self.allowed_tools), ("disallowed_tools", self.disallowed_tools)):
             _require(len(tools) <= MAX_TOOLS, f"{name}: names {len(tools)} tools, and may name at most {MAX_TOOLS}")
             _require(all(_TOOL.fullmatch(tool) for tool in tools), f"{name}: each must be Name or Name(pattern)")
+        together = sum(_size(tool) + 1 for tool in (*self.allowed_tools, *self.disallowed_tools))
         if self.json_schema is not None:
-            _require(
-                _size(compact(self.json_schema)) <= MAX_SCHEMA_BYTES, f"json_schema: at most {MAX_SCHEMA_BYTES} bytes"
-            )
+            schema_bytes = _size(compact(self.json_schema))
+            _require(schema_bytes <= MAX_SCHEMA_BYTES, f"json_schema: at most {MAX_SCHEMA_BYTES} bytes")
+            together += schema_bytes
+        _require(
+            together <= MAX_OPTIONS_BYTES,
+            f"allowed_tools, disallowed_tools, json_schema: have {together} bytes together, and may have at most "
+            f"{MAX_OPTIONS_BYTES}",
+        )
         if self.mcp_config is not None:
             servers = self.mcp_config.get("mcpServers")
             _require(isinstance(servers, dict) and len(self.mcp_config) == 1, "mcp_config: must be {mcpServers: {…}}")

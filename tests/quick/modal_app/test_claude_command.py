@@ -145,6 +145,9 @@ def test_what_must_not_become_an_argument_is_refused(options: dict[str, Any]) ->
     assert caught.value.code is ErrorCode.INVALID_REQUEST
 
 
+LONGEST = ("Bash" * 32 + "(" + "ü" * 256 + ")",) * 64
+
+
 @given(st.text(), st.text(), st.text(), st.text())
 def test_no_text_of_a_request_becomes_an_option(resume: str, model: str, allowed: str, denied: str) -> None:
     """However a request is filled, the only options are those that stand here."""
@@ -156,9 +159,10 @@ def test_no_text_of_a_request_becomes_an_option(resume: str, model: str, allowed
 
 
 def test_the_largest_command_fits_modal() -> None:
-    made = command(
-        json_schema={"description": "x" * (MAX_SCHEMA_BYTES - 50)},
-        allowed_tools=("Bash(" + "x" * 250 + ")",) * 64,
-        disallowed_tools=("Bash(" + "x" * 250 + ")",) * 64,
-    )
+    """And no larger one is taken: the platform would refuse it after the sandbox was made."""
+    tools = ("Bash(" + "x" * 249 + ")",) * 64
+    options = {"allowed_tools": tools, "disallowed_tools": tools}
+    made = command(json_schema={"description": "x" * (MAX_SCHEMA_BYTES - 50)}, **options)
     assert sum(len(one) + 1 for one in made.argv) < MODAL_ARGUMENTS_BYTES
+    with pytest.raises(ContractError, match="together"):
+        command(json_schema={"description": "x" * (MAX_SCHEMA_BYTES - 50)}, **options | {"allowed_tools": LONGEST})
