@@ -27,12 +27,18 @@ _HEAD_BYTES = 64 * 1024
 _ATTEMPTS = 4
 _PAUSE_S = 0.2
 _SAID_BYTES = 2000
-# One command, because each costs a round of calls. `find` exits with 1 when it could not read every directory.
+_LISTED = 200  # the newest, which fit into what is kept of a command's output
+# One command, because each costs a round of calls. `find` exits with 1 when it could not read every directory. After
+# the newest files comes the count of all.
 _COMMIT = f"""
 said=$(sync {_WORKSPACE} 2>&1); synced=$?
 [ -z "$said" ] || printf '%s' "$said" | head -c {_SAID_BYTES} | tr '\\n' ' '
 printf '\\0'
-find . -type f -newerct "$1" -printf '%C@ %P\\0'; found=$?
+exec 4>&1
+found=$({{
+  {{ find . -type f -newerct "$1" -printf '%C@ %P\\0'; echo "$?" >&3; }} |
+    LC_ALL=C sort -znr | sed -zn '1,{_LISTED}p;$=' >&4
+}} 3>&1)
 [ "$synced" = 0 ] || exit 2
 exit "$found"
 """
@@ -172,13 +178,14 @@ def _parse_listing(printed: bytes) -> tuple[str, int, list[bytes]]:
     said, _, listed = printed.partition(b"\0")
     files = []
     count = 0
-    for entry in listed.split(b"\0")[:-1]:  # after the last NUL comes nothing, or an entry that was cut off
-        changed_at, _, path = entry.partition(b" ")
-        if path:
-            count += 1
-        if path and _is_text(path) and len(path) < 1024:
+    for entry in listed.split(b"\0"):
+        changed_at, is_file, path = entry.partition(b" ")
+        if not is_file:
+            count = int(changed_at or count)
+        elif _is_text(path) and len(path) < 1024:
             files.append((float(changed_at), path))
-    return one_line(said.decode(errors="replace").strip()), count, [path for _, path in heapq.nlargest(_SAMPLES, files)]
+    newest = [path for _, path in heapq.nlargest(_SAMPLES, files)]
+    return one_line(said.decode(errors="replace").strip()), count, newest
 
 
 def _is_text(path: bytes) -> bool:
