@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from modal_app import logs
 from modal_app.contract.caps import MAX_BODY_BYTES, MAX_KEY_CHARS
@@ -213,7 +214,11 @@ def _wants_json(request: Request) -> bool:
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body. Raises ContractError `too_large` beyond MAX_BODY_BYTES, `invalid_request` when it is late."""
+    """The request's body.
+
+    Raises ContractError `too_large` beyond MAX_BODY_BYTES, `invalid_request` when it is late, `cancelled` when the
+    client leaves.
+    """
     too_large = ContractError(ErrorCode.TOO_LARGE, f"the body is too large: at most {MAX_BODY_BYTES} bytes")
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
@@ -228,6 +233,8 @@ async def _body(request: Request) -> bytes:
     except TimeoutError:
         message = f"the body did not arrive whole within {_BODY_S:g} s: send it again"
         raise ContractError(ErrorCode.INVALID_REQUEST, message) from None
+    except ClientDisconnect:
+        raise ContractError(ErrorCode.CANCELLED, "the client left before its request was whole") from None
     return bytes(body)
 
 

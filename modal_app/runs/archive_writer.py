@@ -1,6 +1,6 @@
 """The archive: each ended run's events and proof, on a volume, in `/{day}/{run_id}/` by the day of its acceptance.
 
-For a job of the Claude CLI it also holds the request and the exchanges with the model, so that the job can be replayed.
+It also holds the request, and for a job of the Claude CLI the exchanges with the model, so that it can be replayed.
 Archives are written through the mount and committed explicitly; they are read through the volume's API, which sees only
 what is committed.
 """
@@ -29,8 +29,8 @@ _log = structlog.get_logger(__name__)
 
 EVENTS = "events.sse"
 BUNDLE = "run.json"
-REQUEST = "request.json"  # only of action `claude`, without secrets
-TRAFFIC = "model.jsonl"  # its exchanges with the model, one JSON object a line
+REQUEST = "request.json"  # without secrets
+TRAFFIC = "model.jsonl"  # of a job of action `claude`: its exchanges with the model, one JSON object a line
 _COMMIT_S = 60.0
 
 

@@ -76,7 +76,9 @@ class Spool:
         self._notify()
 
     def piece(self, start: int, end: int) -> bytes:
-        """The bytes from offset `start` up to `end`."""
+        """The bytes from offset `start` up to `end`. Raises SpoolBrokenError when the spool is closed."""
+        if self._closed:
+            raise self._broken()
         return os.pread(self._file.fileno(), end - start, start)
 
     async def read(
@@ -137,7 +139,7 @@ class Spool:
         at = bisect_right(self._index, after + 1, key=lambda entry: entry[0]) - 1
         start = self._index[at][1]
         end = self._index[at + 1][1] if at + 1 < len(self._index) else self._size
-        return start + offset_after(os.pread(self._file.fileno(), end - start, start), after)
+        return start + offset_after(self.piece(start, end), after)
 
     def _notify(self) -> None:
         self._changed.set()
