@@ -16,7 +16,8 @@ a queue (one order for all readers). Every other write belongs to one writer, or
   served; its release is written by its holder. `lease/{project}` is the newest number; it may lag, the chain cannot.
 - `owner/{id}`, an owner's beat: that owner. `owner/{id}/{n}`, whether it was back or is dead: the first put stands.
 - `breaker/{project}`, failed starts in a row: the holder of the lease.
-- The log, queue partitions `{id}/{segment}`: the owner while it holds its own lease, afterwards any closer.
+- The log, queue partitions `{id}/{segment}`: the owner while it holds its own lease, afterwards any closer; the owner
+  is one of them when its writer has failed.
 - The control queue, partition `{owner}`: any container puts messages, the owner alone takes them.
 - Model traffic, queue partition `run/{id}`: the gateway appends, and who has recorded the run as archived clears it.
 - The archive, `/{day}/{id}/` on the volume: the owner or a closer; the last commit stands, all with the same events.
@@ -51,11 +52,13 @@ log, append an `error` unless there is a terminal event, and go through (6) to (
 every `sweep_s` seconds; so does a reader in another container, and a DELETE. They may do it at the same time.
 
 - After (1): a key without a run. The next request with that key makes the run.
-- After (2): a lease without a run. The next claim takes the project, once the owner is dead.
+- After (2): a lease without a run. The next claim takes the project, once the owner is dead, or the lease so old that
+  no run can still follow it. An owner that lives gives the project back when its submission breaks off.
 - Within (3): a run under way without a record. The sweeper removes it from those under way when its id is old enough.
 - After (3): an `open` record and an empty log. Closed, with `accepted` and `error: container_lost` as its events.
 - In (4): half a log and a live sandbox, which ends itself after `lease_s` seconds of silence. Closed in the same way.
-  What was committed stays, but is not claimed: without its `done` the run ends with `container_lost`.
+  What was committed stays, but is not claimed: without its `done` the run ends with `container_lost`. A change of
+  files that was cut off is taken back by the project's next sandbox, before its job.
 - After (5): a log with its end and an `open` record. Closed; the end that is in the log stands.
 - After (6) or within (7): an `ended` record, perhaps half an archive. Closed when the owner is dead or `sweep_margin_s`
   seconds have passed; the archive is written anew.

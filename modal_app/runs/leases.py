@@ -45,7 +45,7 @@ class Lease(BaseModel):
     number: int
     run_id: str
     owner: str
-    at_ms: int
+    at_ms: int = 0
     released: bool = False
     warm: WarmSandbox | None = None
 
