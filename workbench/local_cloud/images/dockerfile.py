@@ -157,7 +157,7 @@ def argument_list(text: str) -> list[str] | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for brackets in thousands of brackets
         return None
     return found if isinstance(found, list) and all(isinstance(word, str) for word in found) else None
 

@@ -2,7 +2,8 @@
 
 `steps` reads the images that share this machine's system. What it refuses, and every base that is not this machine's
 system, is read here. A base's config is known only once it is there, so that a stage is read while it is built; that
-there is nothing to be refused in it is looked for before.
+there is nothing to be refused in it is looked for before, as far as that can be told without the variables of a base
+that has yet to be pulled.
 """
 
 import hashlib
@@ -72,18 +73,30 @@ def interpret(
     if not stages.stages:
         raise RefusedError("The layer has no FROM: begin it with one.")
     plan = RootedPlan(ImageConfig(), rooted=True, stages=stages, call=call)
+    configs: dict[int, ImageConfig] = {}  # of stages, as they end
+    pulled: set[int] = set()  # the stages whose first base has yet to be pulled
     for number in stages.needed():
         base = stages.base(number)
-        known = base if isinstance(base, ImageConfig) else ImageConfig()
+        known = configs[base] if isinstance(base, int) else base if isinstance(base, ImageConfig) else ImageConfig()
+        if isinstance(base, Pull) or (isinstance(base, int) and base in pulled):
+            pulled.add(number)
         plan.steps += [] if isinstance(base, int) or known.layers else [_made_by(base)]
         reader = stages.reader(number, known)
         for instruction in (*dockerfile.instructions(known.on_build), *stages.stages[number].instructions):
-            plan.steps += reader.steps(instruction)
-        plan.config = reader.config
+            try:
+                plan.steps += reader.steps(instruction)
+            except RefusedError:
+                if number not in pulled or not _has_variables(instruction):
+                    raise
+        plan.config = configs[number] = reader.config
     plan.steps += [call] if call is not None else []
     if not plan.steps:  # nothing is built, so that nothing says what was read
         plan.log = [str(instruction) for stage in stages.stages for instruction in stage.instructions]
     return plan
+
+
+def _has_variables(instruction: Instruction) -> bool:
+    return any("$" in text for text in (instruction.text, *(each.text for each in instruction.documents)))
 
 
 def _call(image: api_pb2.Image, parents: Mapping[str, ImageConfig], function_id: str) -> CallFunction:
@@ -146,7 +159,7 @@ class Stages:
         for number in reversed(range(before)):
             if self.stages[number].name == name.lower():
                 return number
-        if counted and name.isdecimal() and int(name) < before:
+        if counted and name in map(str, range(before)):
             return int(name)
         return None
 
