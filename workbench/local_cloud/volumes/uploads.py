@@ -38,15 +38,18 @@ class VolumeFiles:
     def put(self, volume_id: str, entries: list[Entry], *, overwrite: bool) -> None:
         """Put files as one commit.
 
-        Raises CloudError ALREADY_EXISTS when a path is a directory or lies below a file, and for a file that exists
-        unless `overwrite`.
+        Raises CloudError ALREADY_EXISTS when a path is a directory or lies below a file, also one of `entries`, and for
+        a file that exists unless `overwrite`.
         """
         with self._committed.transaction():
             self._committed.version(volume_id)
+            paths = {entry.path for entry in entries}
             for entry in entries:
                 if not entry.path:
                     raise invalid("A file needs a name: its path is empty or '/'.")
                 self._refuse_clash(volume_id, entry.path, overwrite=overwrite)
+                for parent in paths.intersection(parents(entry.path)):
+                    raise already_exists(f"'{entry.path}' cannot be put together with the file '{parent}'.")
             self._committed.publish(volume_id, list(entries), author=AUTHOR)
 
     def _refuse_clash(self, volume_id: str, path: str, *, overwrite: bool) -> None:
@@ -55,6 +58,9 @@ class VolumeFiles:
             raise already_exists(f"'{path}' is a directory: a file cannot replace it.")
         if existing is not None and not overwrite:
             raise already_exists(f"'{path}' already exists: use --force, or force=True, to overwrite it.")
+        self._refuse_below_file(volume_id, path)
+
+    def _refuse_below_file(self, volume_id: str, path: str) -> None:
         for parent in parents(path):
             above = self._committed.entry(volume_id, parent)
             if above is not None and above.kind != "dir":
@@ -80,7 +86,8 @@ class VolumeFiles:
         """Copy as `cp` does: into the target if it is a directory, else to it. Several sources need a directory.
 
         Raises CloudError: NOT_FOUND for a source, INVALID_ARGUMENT for a target that is no directory and for a
-        directory without `recursive` or into itself, ALREADY_EXISTS for a file onto a directory.
+        directory without `recursive` or into itself, ALREADY_EXISTS for a file onto a directory, a directory onto a
+        file, a target below a file, and two files at one path.
         """
         with self._committed.transaction():
             self._committed.version(volume_id)
@@ -89,22 +96,33 @@ class VolumeFiles:
             is_dir = existing is not None and existing.kind == "dir"
             if not is_dir and (len(sources) > 1 or target.endswith("/")):
                 raise invalid(f"'{target}' is not a directory: only a directory takes several files or ends with '/'.")
-            copies: list[Entry | Removal] = []
-            for source in sources:
-                found = self._existing(volume_id, clean(source))
+            self._refuse_below_file(volume_id, into)
+            copies: dict[str, Entry] = {}
+            for source in dict.fromkeys(map(clean, sources)):
+                found = self._existing(volume_id, source)
                 name = found.path.rsplit("/", 1)[-1]
                 to = "/".join(filter(None, (into, name))) if is_dir else into
                 if found.kind == "dir":
                     if not recursive:
                         raise invalid(f"'{source}' is a directory: use recursive (modal volume cp -r).")
                     if not found.path or (to + "/").startswith(found.path + "/"):
-                        raise invalid(f"'{source}' cannot be copied into itself.")
-                elif (clash := self._committed.entry(volume_id, to)) is not None and clash.kind == "dir":
-                    raise already_exists(f"'{to}' is a directory: a file cannot replace it.")
-                copies.append(replace(found, path=to))
+                        raise invalid(f"'{source or '/'}' cannot be copied into itself.")
                 below = self._committed.below(volume_id, found.path) if found.kind == "dir" else []
-                copies.extend(replace(entry, path=to + entry.path[len(found.path) :]) for entry in below)
-            self._committed.publish(volume_id, copies, author=AUTHOR)
+                for entry in (found, *below):
+                    copied = replace(entry, path=to + entry.path[len(found.path) :])
+                    self._refuse_loss(volume_id, copied, copies.get(copied.path))
+                    copies[copied.path] = copied
+            self._committed.publish(volume_id, list(copies.values()), author=AUTHOR)
+
+    def _refuse_loss(self, volume_id: str, copied: Entry, earlier: Entry | None) -> None:
+        """Refuse to replace a directory or to become one where a file is, or was put by an `earlier` copy."""
+        path, is_dir = copied.path, copied.kind == "dir"
+        if earlier is not None and not (is_dir and earlier.kind == "dir"):
+            raise already_exists(f"'{path}' would be written twice: copy one of the sources elsewhere.")
+        existing = self._committed.entry(volume_id, path)
+        if existing is not None and is_dir != (existing.kind == "dir"):
+            this, other = ("file", "directory") if is_dir else ("directory", "file")
+            raise already_exists(f"'{path}' is a {this}: a {other} cannot replace it.")
 
     def _existing(self, volume_id: str, path: str) -> Entry:
         found = self._committed.entry(volume_id, path)
