@@ -23,7 +23,9 @@ _IN_SHELL = re.compile(
     r"(?P<blank>\s+)|(?P<operator>[();<>|&]+)|" + _QUOTED + r"""|(?P<bare>(?:[^\s'"\\();<>|&]|\\.)+)"""
 )
 _SUBSTITUTION = re.compile(r"`|\$\(")
+_SPLIT = re.compile(r"[\s*?\[\\]")
 _COMMAND_V = re.compile(r"\$\(command -v ([\w.-]+)\)")
+_HOME = "\0"  # before a word whose ~ a shell would replace; no line of a Dockerfile has it
 _BUILDKIT_FLAG = re.compile(r"^--(?:mount|network|security)=\S+\s*")
 
 
@@ -178,7 +180,8 @@ def word(text: str, variables: Mapping[str, str], *, escape: str = ESCAPE) -> st
 def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
     """Split a RUN line at `&&` and `;` into commands, each a list of words.
 
-    Raises RefusedError for pipes, redirections, substitutions and the like: no shell runs the line.
+    Raises NeedsRootError for what only a shell can tell: pipes, redirections, substitutions, comments, variables that
+    are unknown, assignments and the like.
     """
     while (shorter := _BUILDKIT_FLAG.sub("", text)) != text:
         text = shorter
@@ -189,7 +192,11 @@ def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
     found: list[list[str]] = [[]]
     for token, is_operator in _tokens(text, variables):
         if not is_operator:
-            found[-1].append(token)
+            if token.startswith(_HOME) and found[-1][:1] != ["rm"]:
+                raise NeedsRootError(
+                    "A word that begins with ~ needs a shell, which the local cloud does not run here."
+                )
+            found[-1].append(token.removeprefix(_HOME))
         elif token in ("&&", ";"):
             found.append([])
         else:
@@ -246,15 +253,15 @@ def _in_double_quotes(text: str, variables: Mapping[str, str], escape: str) -> s
 def _tokens(text: str, variables: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
     """Yield a RUN line's words without their quotes as (word, False), and operators as (operator, True).
 
-    Raises RefusedError. Not `shlex`: it does not say which part of a word was quoted, which decides what a shell would
-    expand.
+    `_HOME` precedes a word that begins with an unquoted `~`. Raises NeedsRootError, RefusedError. Not `shlex`: it does
+    not say which part of a word was quoted, which decides what a shell would expand.
     """
     found: str | None = None
     position = 0
     while position < len(text):
         match = _IN_SHELL.match(text, position)
         if match is None:
-            raise RefusedError(f"A quote is not closed in: {text[:200]}")
+            raise NeedsRootError(f"A quote is not closed in: {text[:200]}")
         if match.lastgroup != "single" and _SUBSTITUTION.search(text, match.start(), match.end() + 1):
             raise NeedsRootError(
                 "Command substitution needs a shell, which the local cloud does not run: write out the words."
@@ -267,7 +274,10 @@ def _tokens(text: str, variables: Mapping[str, str]) -> Iterator[tuple[str, bool
             if match.lastgroup == "operator":
                 yield match.group(), True
         else:
-            found = (found or "") + _unquoted(match, variables)
+            if found is None and match.group().startswith("#"):
+                raise NeedsRootError("A comment needs a shell, which the local cloud does not run here: leave it out.")
+            found = found if found is not None else _HOME * match.group().startswith("~")
+            found += _unquoted(match, variables)
     if found is not None:
         yield found, False
 
@@ -277,6 +287,26 @@ def _unquoted(match: "re.Match[str]", variables: Mapping[str, str]) -> str:
         case "single":
             return match.group("single")
         case "double":
-            return _in_double_quotes(match.group("double"), variables, ESCAPE)
+            return _in_double_quotes(match.group("double"), _KnownVariables(variables), ESCAPE)
         case _:
-            return re.sub(r"\\(.)", r"\1", expand(match.group(), variables))
+            return re.sub(r"\\(.)", r"\1", expand(match.group(), _PlainVariables(variables)))
+
+
+class _KnownVariables(dict[str, str]):
+    """Variables of a RUN line; a shell may know others, such as HOME and PWD."""
+
+    def get(self, name: str, default: object = None) -> str:
+        del default
+        if name not in self:
+            raise NeedsRootError(f"The variable {name[:100]} needs a shell, which the local cloud does not run here.")
+        return self[name]
+
+
+class _PlainVariables(_KnownVariables):
+    """Variables outside of quotes, whose values a shell would split into words or take as patterns of files."""
+
+    def get(self, name: str, default: object = None) -> str:
+        value = super().get(name, default)
+        if not value or _SPLIT.search(value):
+            raise NeedsRootError(f"The value of {name[:100]} needs a shell, which the local cloud does not run here.")
+        return value

@@ -40,15 +40,16 @@ _SHARED = frozenset(("/", "/root", "/etc", "/etc/ssl", "/opt", "/tmp", "/var", "
 def target(text: str, *, workdir: str, what: str = "A file") -> PurePosixPath:
     """Return the absolute path in the image of `text`, which may be relative to `workdir`.
 
-    Raises RefusedError for a bad path, and for one that belongs to the system; `what` begins that message.
+    Raises RefusedError for a bad path, and NeedsRootError for a long one, one with `..`, and one that belongs to the
+    system; `what` begins that last message.
     """
-    if not text or "\0" in text or "\n" in text or len(text) > MAX_PATH_CHARS:
-        raise RefusedError(
-            f"A path must have 1 to {MAX_PATH_CHARS} characters, without line feeds and NUL, unlike {text[:50]!r}."
-        )
+    if not text or "\0" in text or "\n" in text:
+        raise RefusedError(f"A path must have a character, and no line feeds and NUL, unlike {text[:50]!r}.")
+    if len(text) > MAX_PATH_CHARS:
+        raise NeedsRootError(f"A path of more than {MAX_PATH_CHARS} characters: {text[:50]!r}….")
     path = PurePosixPath("/") / workdir / text
     if ".." in path.parts:
-        raise RefusedError(f"The path '{text[:200]}' must not contain '..': write it without.")
+        raise NeedsRootError(f"The path '{text[:200]}' must not contain '..': write it without.")
     path = PurePosixPath("/", *path.parts[1:])  # PurePosixPath keeps two slashes at the front, as POSIX allows
     if is_system(path) or path.is_relative_to(IMAGE_ROOT):
         raise NeedsRootError(f"{what} cannot be at {path}, which belongs to the local cloud: use a path below /opt.")

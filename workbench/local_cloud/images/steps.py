@@ -32,6 +32,7 @@ MAX_DIRECTORIES = 100  # a sandbox mounts a file system for each
 _ARCHIVE = re.compile(r"\.(tar|tar\.\w+|tgz|tbz2?|txz)$")
 _DEBCONF = re.compile(r"^echo\s+'[^']*'\s*\|\s*debconf-set-selections$")
 _APT_NOTHING = frozenset(("update", "clean", "autoclean", "autoremove", "upgrade", "dist-upgrade"))
+_SDK_UV = "/.uv/uv"
 _NO_EFFECT = frozenset(("true", ":", "echo"))
 # fmt: off
 _LEFT_BY_INSTALLERS = (
@@ -148,14 +149,16 @@ class _Reader(ConfigReader):
             # Sorted, so that an outer directory is made first: made later it would hide the inner one.
             self.change(directories=tuple(sorted((*self.config.directories, path))))
             if len(self.config.directories) > MAX_DIRECTORIES:
-                raise RefusedError(f"An image has at most {MAX_DIRECTORIES} directories from WORKDIR and mkdir.")
+                raise NeedsRootError(
+                    f"More than {MAX_DIRECTORIES} directories from WORKDIR and mkdir need a root of their own."
+                )
 
     def _copy(self, instruction: Instruction) -> None:
         mode = None
         flags, rest = dockerfile.flags(instruction.text)
         for name, value in flags:
             match name:
-                case "from" if UV_IMAGE.match(value):
+                case "from" if UV_IMAGE.match(value) and rest.split() == ["/uv", _SDK_UV]:
                     return  # the SDK gets uv into the image in this way; here the machine's own uv is used
                 case "chmod":
                     if not re.fullmatch(r"0?[0-7]{3}", value):
@@ -198,9 +201,9 @@ class _Reader(ConfigReader):
             self._command(command)
 
     def _command(self, command: list[str]) -> None:
-        while command and re.match(r"[A-Za-z_]\w*=", command[0]):
-            command = command[1:]  # variables for this command only: they have no effect on the commands known here
-        name = command[0].rpartition("/")[2] if command else ":"
+        if re.match(r"[A-Za-z_]\w*=", command[0]):
+            raise NeedsRootError("A variable's assignment needs a shell, which the local cloud does not run here.")
+        name = command[0].rpartition("/")[2]
         if name in _NO_EFFECT:
             return
         if name == "rm":
@@ -209,6 +212,8 @@ class _Reader(ConfigReader):
             for word in command[1:]:
                 if not word.startswith("-"):
                     self._directory(str(self._target(word)))
+                elif not re.fullmatch(r"-[pv]+", word):
+                    raise NeedsRootError(f"mkdir {word[:50]} needs a root file system of its own.")
         elif name in ("apt-get", "apt"):
             self._apt(command[1:])
         elif name == "npm":
