@@ -208,14 +208,14 @@ class Layers:
     def _difference(self, place: Place, paths: Iterable[str], before: View, after: View, head: int) -> Layer:
         """Make the layer that leads from one state to another, which differ in `paths` at most."""
         put: dict[str, Entry] = {}
-        removed: list[str] = []
+        gone: set[str] = set()  # a set, since a commit may remove tens of thousands of files
         for path in sorted(paths):
             entry = after.entry(path)
             if entry is not None:
                 put[path] = entry
-            elif before.entry(path) is not None and not any(above in removed for above in parents(path)):
-                removed.append(path)
-        removed = [path for path in removed if all(a not in put or put[a].kind == "dir" for a in parents(path))]
+            elif before.entry(path) is not None and gone.isdisjoint(parents(path)):
+                gone.add(path)
+        removed = [path for path in sorted(gone) if all(a not in put or put[a].kind == "dir" for a in parents(path))]
         for path in (*put, *removed):  # a directory of a layer has the attributes that count
             for above in parents(path):
                 if above not in put and (entry := after.entry(above)) is not None:
