@@ -278,10 +278,19 @@ def _copy_of_an_upper(order: dict[str, Any]) -> dict[str, Any]:
         errors="replace",
         check=False,
     )
-    kept = [line for line in done.stderr.splitlines() if "No such file or directory" not in line]
-    if done.returncode and kept:
-        raise launcher.LaunchError(f"what the sandbox has written cannot be copied: {kept[0][:300]}")
+    if complaint := copy_complaint(done):
+        raise launcher.LaunchError(f"what the sandbox has written cannot be copied: {complaint}")
     return {}
+
+
+def copy_complaint(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return why the copy that `cp` has made is not whole, but for files that were gone meanwhile; else empty."""
+    if done.returncode < 0:
+        return f"cp was ended by signal {-done.returncode}"
+    if not done.returncode:
+        return ""
+    lines = done.stderr.splitlines() or [f"cp ended with exit code {done.returncode}"]
+    return next((line[:300] for line in lines if "No such file or directory" not in line), "")
 
 
 def _show(path: str, name: str) -> None:
