@@ -59,7 +59,7 @@ def instructions(lines: Iterable[str]) -> list[Instruction]:
     Continued lines are joined, comments removed (also between continued lines), here-documents collected, and the
     directives of the first lines are heeded.
     """
-    text = "\n".join(lines)
+    text = "\n".join(lines).removeprefix("\ufeff")  # a byte order mark
     if len(text) > MAX_CHARS:
         raise _too_long()
     rows = [row.removesuffix("\r") for row in text.split("\n")]

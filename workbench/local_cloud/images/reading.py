@@ -22,6 +22,7 @@ UV_IMAGE = re.compile(r"(?:(?:ghcr\.io/)?astral-sh/uv|(?:docker\.io/)?astral/uv)
 # Nothing here depends on them: no port is published, no container is checked or stopped by a signal of its own.
 WITHOUT_EFFECT = frozenset(("LABEL", "EXPOSE", "MAINTAINER", "STOPSIGNAL", "HEALTHCHECK"))
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ENV_NAME = re.compile(r"[^\s=\0]+")
 _STAGE = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 _PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64"}
 # Build arguments that reach RUN without an ARG.
@@ -138,10 +139,8 @@ class ConfigReader:
     def _env(self, instruction: Instruction) -> None:
         env = dict(self.config.env)
         for name, value in dockerfile.pairs(instruction.text, self.variables, escape=instruction.escape):
-            if not _NAME.fullmatch(name) or "\0" in value:
-                raise RefusedError(
-                    f"ENV '{name[:100]}': a name has letters, digits and underscores only, a value has no NUL."
-                )
+            if not _ENV_NAME.fullmatch(name) or "\0" in value:
+                raise RefusedError(f"ENV '{name[:100]}': a name has no blank, '=' or NUL, a value has no NUL.")
             env[name] = value
         if sum(len(name) + len(value) for name, value in env.items()) > MAX_ENV_CHARS:
             raise RefusedError(f"An image's environment has at most {MAX_ENV_CHARS} characters, and this is longer.")

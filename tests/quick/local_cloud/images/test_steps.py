@@ -4,7 +4,7 @@ import pytest
 from modal_proto import api_pb2
 
 from workbench.local_cloud.base import host
-from workbench.local_cloud.images.dockerfile import NeedsRootError
+from workbench.local_cloud.images.dockerfile import NeedsRootError, RefusedError
 from workbench.local_cloud.images.plans import Plan
 from workbench.local_cloud.images.steps import MAX_DIRECTORIES, interpret
 
@@ -57,3 +57,12 @@ def test_what_this_machine_s_system_cannot_hold_gets_a_root_of_its_own(lines: li
     with pytest.raises(NeedsRootError):
         read(*lines)
     assert read("COPY --chmod=755 --from=ghcr.io/astral-sh/uv:latest /uv /.uv/uv").steps == read().steps
+
+
+def test_the_environment_has_names_of_any_kind_and_a_byte_order_mark_is_no_text() -> None:
+    commands = [f"\ufeffFROM python:{host.OWN_PYTHON}-slim", "ENV spring.x=a-b A-B='c d'"]
+    plan = interpret(api_pb2.Image(dockerfile_commands=commands), {}, secrets={})
+    assert plan.config.env == {"spring.x": "a-b", "A-B": "c d"}
+    for line in ("ENV 'a b'=c", "ENV =c"):
+        with pytest.raises(RefusedError):
+            read(line)
