@@ -17,6 +17,7 @@ from workbench.local_cloud.base.host_processes import lines
 from workbench.local_cloud.base.programs import Program
 from workbench.local_cloud.base.system_root import interpreter_paths, system_root
 from workbench.local_cloud.images import layouts
+from workbench.local_cloud.images.pip_settings import of_files
 from workbench.local_cloud.rootfs.layers import order_descriptor
 from workbench.local_cloud.rootfs.mounting import environment
 
@@ -83,11 +84,13 @@ class BuildSandbox:
         with_cloud: bool = False,
         writable: Sequence[tuple[Path, str]] = (),
         quiet: bool = False,
+        what: str = "",
     ) -> None:
         """Run one program to its end. It is killed with its descendants when the caller is cancelled or this ends.
 
         `env` is added to the build's environment; `with_cloud` makes the cloud's own packages visible; `writable` are
-        (host path, path inside) to bind writable; `quiet` keeps the output out of the log. Raises BuildFailedError for
+        (host path, path inside) to bind writable; `quiet` keeps the output out of the log, and `what` names the program
+        in a failure. Raises BuildFailedError for
         an exit code other than 0, and OSError when the program cannot be started.
         """
         inside = order_descriptor(environment({**self._environment(), **(env or {})}))
@@ -95,7 +98,7 @@ class BuildSandbox:
         try:
             await run_to_end(
                 [program, "--args", str(inside), *options, *argv],
-                what=f"{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}",
+                what=what or f"{argv[0].rpartition('/')[2]} {' '.join(argv[1:3])}",
                 log=(lambda text, fd: None) if quiet else self._log,
                 pass_fds=[inside],
             )
@@ -185,8 +188,17 @@ async def _forward(stream: asyncio.StreamReader, fd: int, log: Callable[[str, in
 
 
 def configuration() -> dict[str, str]:
-    """Return the environment variables that configure this machine's installers."""
-    return {name: value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)}
+    """Return the environment variables that configure this machine's installers, also for what pip's files say.
+
+    Raises BuildFailedError.
+    """
+    files = [source for source, _ in configured_files() if source.name == "pip.conf"]
+    own = {name: value for name, value in os.environ.items() if _CONFIGURATION.fullmatch(name)}
+    try:
+        said = of_files([*files, Path(own.get("PIP_CONFIG_FILE", os.devnull))])
+    except ValueError as error:
+        raise BuildFailedError(f"This machine's configuration of pip cannot be used: {error}.") from None
+    return {**said, **own}
 
 
 def configured_files() -> list[tuple[Path, str]]:

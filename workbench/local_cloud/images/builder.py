@@ -25,6 +25,7 @@ from workbench.local_cloud.images.copying import copy_into
 from workbench.local_cloud.images.dockerfile import RefusedError
 from workbench.local_cloud.images.installs import NpmInstall, PipInstall, UvSync
 from workbench.local_cloud.images.interpreters import copy_python
+from workbench.local_cloud.images.pip_settings import FOR_UV
 from workbench.local_cloud.images.plans import Adopt, Copy, ImageConfig, MakePython, Plan
 from workbench.local_cloud.images.room import with_its_reason
 from workbench.local_cloud.rootfs.ids import NoRangeError, give_to_root_inside
@@ -232,10 +233,11 @@ class _Build:
 
     async def _install(self, arguments: list[str]) -> None:
         if host.uv() is not None:
-            argv = ["uv", "pip", "install", "--python", layouts.PYTHON, *arguments]
+            words = ["uv", "pip", "install", "--python", layouts.PYTHON, *arguments]
+            argv = ["/bin/sh", "-c", f'{FOR_UV}exec "$@"', *words[:1], *words]
         else:
             argv = [layouts.PYTHON, "-m", "pip", "install", *arguments]
-        await self._sandbox.run(argv)
+        await self._sandbox.run(argv, what="pip install")
 
     async def _sync(self, arguments: list[str]) -> None:
         if host.uv() is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from workbench.local_cloud.base import host
 from workbench.local_cloud.images import build_sandbox, layouts
 from workbench.local_cloud.images.build_sandbox import BuildFailedError
+from workbench.local_cloud.images.pip_settings import FOR_UV
 from workbench.local_cloud.images.plans import SCRIPT, ImageConfig, Run, RunMount
 from workbench.local_cloud.images.run_mounts import TMPFS
 from workbench.local_cloud.rootfs.host_python import started_by_host_python, without_libraries
@@ -22,7 +23,7 @@ from workbench.local_cloud.rootfs.starting import command, ordered
 _TOOLS = "/__modal/tools"
 _AS_USER = "/__modal/as_user.py"
 _GUEST_AGENT = Path(__file__).parents[1] / "sandboxes" / "guest" / "agent.py"
-_PIP = '#!/bin/sh\nexec {tools}/uv pip "$@"\n'
+_PIP = f'#!/bin/sh\n{FOR_UV}exec {_TOOLS}/uv pip "$@"\n'
 _NAMES = ("/etc/resolv.conf", "/etc/hosts")
 _SETTINGS = "/__modal/settings"  # below it, what the configuration refers to: nothing of the image is hidden by it
 Data = Callable[[bytes], str]
@@ -121,8 +122,7 @@ def _bound(config: ImageConfig, places: Places, data: Data) -> list[Word]:
     if (uv := host.uv()) is not None and config.interpreter:
         argv += places.bind(Path(uv), f"{_TOOLS}/uv", read_only=True)
         for name in ("pip", "pip3"):
-            script = _PIP.format(tools=_TOOLS).encode()
-            argv += ["--perms", "0555", "--ro-bind-data", data(script), places.file(f"{_TOOLS}/{name}")]
+            argv += ["--perms", "0555", "--ro-bind-data", data(_PIP.encode()), places.file(f"{_TOOLS}/{name}")]
     return argv
 
 

@@ -216,3 +216,21 @@ async def test_pip_builds_where_there_is_no_uv(
     assert image.state == BUILT, image.failure
     assert image.directory is not None
     assert list(image.directory.glob("venv/opt/image/venv/lib/python3*/site-packages/piped.py"))
+
+
+async def test_what_configures_pip_counts_when_uv_installs(
+    service: Service, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A private index that is not asked would let the public one answer for its names."""
+    mount = mounted(service, wheel(tmp_path, "kept", "1.0", ""))
+    environment = await made(
+        images, "COPY . /", "ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels", "RUN pip install kept", mount=mount
+    )
+    assert environment.state == BUILT, environment.failure
+    inline = await made(images, "RUN PIP_NO_INDEX=1 PIP_FIND_LINKS=/nowhere pip install kept", mount=mount)
+    assert (inline.state, "/nowhere" in inline.failure) == (FAILED, True)
+    settings = tmp_path / "pip.conf"
+    settings.write_text("[global]\nindex-url = http://127.0.0.1:1/private\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    private = await made(images, "RUN pip install not-there-at-all")
+    assert (private.state, "127.0.0.1:1/private" in private.failure) == (FAILED, True)
