@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from modal_app.contract.errors import ContractError, ErrorCode
 from modal_app.runs.ownership import Pulse
-from modal_app.runs.run_records import Records, put_first
+from modal_app.runs.run_records import Records, RunRecord, put_first
 from modal_app.runs.shared_state import SharedState
 
 SUBMIT_S = 60.0  # for a submission as a whole: by then a claim is followed by its run's record, or by nothing
@@ -36,8 +36,8 @@ class WarmSandbox(BaseModel):
 class Lease(BaseModel):
     """One link of a project's chain: the run that holds the project, and the container that owns the run.
 
-    `at_ms` is when the run was accepted, in Unix milliseconds. `warm` is the sandbox that the holder has left for the
-    next run, told with the release.
+    `at_ms` is when the run was accepted, in Unix milliseconds, and `submission` which request claimed it. `warm` is the
+    sandbox that the holder has left for the next run, told with the release.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,8 +46,13 @@ class Lease(BaseModel):
     run_id: str
     owner: str
     at_ms: int = 0
+    submission: str = ""
     released: bool = False
     warm: WarmSandbox | None = None
+
+    def is_of(self, record: RunRecord) -> bool:
+        """Whether this very submission has claimed it; another one with the same key has not."""
+        return (self.run_id, self.owner, self.submission) == (record.run_id, record.owner, record.submission)
 
 
 class ProjectBusyError(ContractError):
@@ -65,20 +70,26 @@ class Leases:
         self._records = records
         self._pulse = pulse
 
-    async def claim(self, project: str, *, run_id: str, owner: str, at_ms: int) -> tuple[Lease, WarmSandbox | None]:
+    async def claim(self, project: str, record: RunRecord) -> tuple[Lease, WarmSandbox | None]:
         """Claim a project for a run; returns the lease, and the prewarmed sandbox that waits for it, if there is one.
 
-        `at_ms` is when the run was accepted: a claim whose answer was lost is known by it when it is made again.
+        A claim whose answer was lost is known by its submission when it is made again.
         `point` should follow, for which nobody has to wait.
         Raises ProjectBusyError while the last lease is neither released nor over, and when other claims keep winning.
         """
         for _ in range(_ATTEMPTS):
             last = await self.last(project)
-            if last is not None and not last.released and (last.run_id, last.at_ms) == (run_id, at_ms):
+            if last is not None and not last.released and last.is_of(record):
                 return last, _waiting(await self._before(project, last))
             if last is not None and not last.released and not await self._is_over(last):
                 raise ProjectBusyError(last.run_id)
-            mine = Lease(number=last.number + 1 if last else 1, run_id=run_id, owner=owner, at_ms=at_ms)
+            mine = Lease(
+                number=last.number + 1 if last else 1,
+                run_id=record.run_id,
+                owner=record.owner,
+                at_ms=record.accepted_at_ms,
+                submission=record.submission,
+            )
             kept = Lease.model_validate_json(
                 await put_first(self._dict, _link(project, mine.number), mine.model_dump_json())
             )
@@ -95,13 +106,13 @@ class Leases:
         kept = lease.model_copy(update={"released": True, "warm": warm})
         await self._dict.put.aio(_link(project, lease.number), kept.model_dump_json())
 
-    async def give_back(self, project: str, *, run_id: str, at_ms: int) -> bool:
+    async def give_back(self, project: str, record: RunRecord) -> bool:
         """Release a project that a claim of which no answer came may hold; returns whether it was claimed.
 
         The sandbox that waited for the claim waits for the next one.
         """
         last = await self.last(project)
-        if last is None or (last.run_id, last.at_ms) != (run_id, at_ms):
+        if last is None or not last.is_of(record):
             return False
         await self.release(project, last, warm=_waiting(await self._before(project, last)))
         return True

@@ -185,11 +185,7 @@ class Run:
         with self._outcome.timed("queue_ms"):
             while True:
                 try:
-                    claiming = asyncio.ensure_future(
-                        self._resources.leases.claim(
-                            project, run_id=self.run_id, owner=self.record.owner, at_ms=self.record.accepted_at_ms
-                        )
-                    )
+                    claiming = asyncio.ensure_future(self._resources.leases.claim(project, self.record))
                     lease, self._warm = await asyncio.shield(claiming)
                     return lease
                 except ProjectBusyError:

@@ -23,8 +23,9 @@ State = Literal["open", "ended", "archived", "expired"]
 class RunRecord(BaseModel):
     """What every container can know of a run.
 
-    `owner` is the id of the owner that executes it, `body_sha256` the digest of its request. `outcome` is "done" or the
-    error's code, empty while the run is open; `ended_at_ms` is then 0.
+    `owner` is the id of the owner that executes it, `body_sha256` the digest of its request. `submission` tells apart
+    requests with the same key that arrive at the same moment. `outcome` is "done" or the error's code, empty while the
+    run is open; `ended_at_ms` is then 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -36,6 +37,7 @@ class RunRecord(BaseModel):
     body_sha256: str
     owner: str
     accepted_at_ms: int
+    submission: str = ""
     state: State = "open"
     outcome: str = ""
     ended_at_ms: int = 0

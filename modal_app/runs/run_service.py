@@ -180,6 +180,7 @@ class RunService:
                 body_sha256=body_digest(request),
                 owner=ownership.owner,
                 accepted_at_ms=int(time.time() * 1000),
+                submission=secrets.token_hex(8),
             )
             failures = 0
             lease: Lease | None = None
@@ -205,9 +206,7 @@ class RunService:
     async def _claim(self, record: RunRecord) -> tuple[Lease, WarmSandbox | None]:
         """Claim the project of a run. When it is not known whether that was done, it is undone."""
         try:
-            return await self._leases.claim(
-                _project(record), run_id=record.run_id, owner=record.owner, at_ms=record.accepted_at_ms
-            )
+            return await self._leases.claim(_project(record), record)
         except ProjectBusyError:
             raise
         except BaseException:
@@ -241,9 +240,7 @@ class RunService:
             with suppress(*PLATFORM_ERRORS):  # then the claim is over by itself after a while
                 async for attempt in retrying(pause_s=_UNDO_PAUSE_S, within_s=SUBMIT_S):
                     with attempt:
-                        if await self._leases.give_back(
-                            _project(record), run_id=record.run_id, at_ms=record.accepted_at_ms
-                        ):
+                        if await self._leases.give_back(_project(record), record):
                             return
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -40,11 +40,11 @@ class _Leases:
     def __init__(self, away: int) -> None:
         self.away = away
 
-    async def claim(self, project: str, *, run_id: str, owner: str, at_ms: int) -> tuple[Lease, WarmSandbox | None]:
+    async def claim(self, project: str, record: RunRecord) -> tuple[Lease, WarmSandbox | None]:
         self.away -= 1
         if self.away >= 0:
             raise modal.exception.ServiceError("away")
-        return Lease(number=1, run_id=run_id, owner=owner, at_ms=at_ms), None
+        return Lease(number=1, run_id=record.run_id, owner=record.owner, at_ms=record.accepted_at_ms), None
 
 
 @pytest.fixture

@@ -98,6 +98,19 @@ async def test_a_submission_that_takes_too_long_is_undone(
     assert (record.project_id, record.state) == (project.project_id, "open")
 
 
+def record(project: Project, owner: str, *, number: int, accepted_at_ms: int, submission: str = "first") -> RunRecord:
+    return RunRecord(
+        run_id=f"0190b1a4-0000-7000-8000-00000000000{number}",
+        user_id=project.user_id,
+        project_id=project.project_id,
+        action="python",
+        body_sha256="",
+        owner=owner,
+        accepted_at_ms=accepted_at_ms,
+        submission=submission,
+    )
+
+
 async def test_a_claim_that_no_run_has_followed_is_over_after_a_while(shared: SharedState, project: Project) -> None:
     """Its owner lives, and has forgotten it."""
     owner = Ownership(shared, lease_s=LEASE_S, on_lost=lambda: None)
@@ -105,16 +118,34 @@ async def test_a_claim_that_no_run_has_followed_is_over_after_a_while(shared: Sh
     try:
         now_ms = int(time.time() * 1000)
         for number, age_ms in enumerate((200_000, 100_000, 1000), start=1):
-            run_id = f"0190b1a4-0000-7000-8000-00000000000{number}"
-            lease, _ = await leases(shared).claim(
-                project.project_id, run_id=run_id, owner=owner.owner, at_ms=now_ms - age_ms
-            )
+            mine = record(project, owner.owner, number=number, accepted_at_ms=now_ms - age_ms)
+            lease, _ = await leases(shared).claim(project.project_id, mine)
             assert lease.number == number
-        again, _ = await leases(shared).claim(
-            project.project_id, run_id=run_id, owner=owner.owner, at_ms=now_ms - age_ms
-        )
+        again, _ = await leases(shared).claim(project.project_id, mine)
         assert again == lease  # the same claim, made again because its answer was lost
+        other = record(project, owner.owner, number=9, accepted_at_ms=now_ms)
         with pytest.raises(ProjectBusyError):
-            await leases(shared).claim(project.project_id, run_id="another", owner=owner.owner, at_ms=now_ms)
+            await leases(shared).claim(project.project_id, other)
+    finally:
+        await owner.aclose()
+
+
+async def test_of_two_requests_with_one_key_at_one_moment_one_holds_the_project(
+    shared: SharedState, project: Project
+) -> None:
+    """Two clicks can meet in one millisecond of one container: the other one takes nothing from the first."""
+    owner = Ownership(shared, lease_s=LEASE_S, on_lost=lambda: None)
+    await owner.start()
+    try:
+        first = record(project, owner.owner, number=1, accepted_at_ms=int(time.time() * 1000))
+        second = first.model_copy(update={"submission": "second"})
+        held, _ = await leases(shared).claim(project.project_id, first)
+        with pytest.raises(ProjectBusyError):
+            await leases(shared).claim(project.project_id, second)
+        assert not await leases(shared).give_back(project.project_id, second)
+        assert await leases(shared).last(project.project_id) == held
+        records = Records(shared)
+        assert await records.create(first) == first
+        assert await records.create(second) == first
     finally:
         await owner.aclose()
