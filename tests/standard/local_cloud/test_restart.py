@@ -22,6 +22,13 @@ app = modal.App("kept")
 def read():
     import os
     return os.environ["WORD"]
+@app.function()
+def sleep():
+    import time
+    time.sleep(600)
+@app.local_entrypoint()
+def spawns():
+    sleep.spawn()
 @app.cls()
 class Counter:
     start: int = modal.parameter(default=1)
@@ -30,7 +37,7 @@ class Counter:
         return self.start + 1
 """
 BEFORE = """
-import io, json, modal, subprocess, sys
+import io, json, modal, os, re, subprocess, sys
 for command in (["secret", "create", "word", "WORD=hush"], ["deploy", "kept.py"]):
     subprocess.run([sys.executable, "-m", "modal", *command], check=True, capture_output=True)
 modal.Dict.from_name("d", create_if_missing=True)["key"] = {"a": 1}
@@ -43,12 +50,17 @@ call = modal.Function.from_name("kept", "read").spawn()
 call.get(timeout=60)
 app = modal.App.lookup("kept")
 sandbox = modal.Sandbox.create("sleep", "infinity", app=app, name="one", timeout=600)
-print(json.dumps({"call": call.object_id, "sandbox": sandbox.object_id}))
+run = [sys.executable, "-m", "modal", "run", "--detach", "kept.py::spawns"]
+said = subprocess.run(run, check=True, capture_output=True, text=True, env={**os.environ, "MODAL_LOGS_TIMEOUT": "1"})
+detached = re.search(r"ap-\\w+", said.stdout)[0]
+print(json.dumps({"call": call.object_id, "sandbox": sandbox.object_id, "detached": detached}))
 sandbox.detach()
 """
 AFTER = """
-import json, modal, sys
+import json, modal, subprocess, sys
 ids = json.loads(sys.argv[1])
+listed = subprocess.run([sys.executable, "-m", "modal", "app", "list", "--json"], check=True, capture_output=True)
+states = {app["app_id"]: app["state"] for app in json.loads(listed.stdout)}
 def tried(work):
     try:
         return work()
@@ -64,6 +76,7 @@ print(json.dumps({
     "call": tried(lambda: modal.FunctionCall.from_id(ids["call"]).get(timeout=5)),
     "sandbox": tried(lambda: modal.Sandbox.from_id(ids["sandbox"]).poll()),
     "named": tried(lambda: modal.Sandbox.from_name("kept", "one").object_id),
+    "detached": states[ids["detached"]],
     "listed": [one.object_id for one in modal.Sandbox.list()],
 }))
 """
@@ -104,3 +117,7 @@ def test_a_sandbox_that_ran_is_terminated_by_a_restart(seen: dict[str, object]) 
 def test_calls_do_not_survive_a_restart(seen: dict[str, object]) -> None:
     """On Modal results are kept for days."""
     assert seen["call"] == "not found"
+
+
+def test_a_detached_app_whose_entrypoint_had_returned_ends_with_its_calls(seen: dict[str, object]) -> None:
+    assert seen["detached"] == "stopped"

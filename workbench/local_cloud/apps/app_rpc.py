@@ -37,6 +37,7 @@ class AppRpcs:
         web_url: Callable[[str], str],
         published: Callable[[str], None],
         stop_app: Callable[[str], Awaitable[None]],
+        stop_completed: Callable[[], Awaitable[None]],
         task_of_sandbox: Callable[[str], str],
         build_log: Callable[[str, Wanted], list[LogRow]],
         has_ended: Callable[[str], bool],
@@ -44,9 +45,10 @@ class AppRpcs:
         """Take what the RPCs need of other rooms; each callable takes an app's id unless said otherwise.
 
         `running_tasks` counts an app's containers; `web_url` returns the URL of a function; `published` is called after
-        each new layout; `stop_app` stops an app and all that runs for it; `task_of_sandbox` returns the task id of a
-        sandbox; `build_log` returns the log of an image, which the SDK reads as if the image were an app; `has_ended`
-        says whether an app is stopped and everything that it printed is in the log.
+        each new layout; `stop_app` stops an app and all that runs for it; `stop_completed`, without an id, stops the
+        detached apps whose entrypoint has returned and that have nothing left to do; `task_of_sandbox` returns the task
+        id of a sandbox; `build_log` returns the log of an image, which the SDK reads as if the image were an app;
+        `has_ended` says whether an app is stopped and everything that it printed is in the log.
         """
         self._has_ended = has_ended
         self._build_log = build_log
@@ -57,6 +59,7 @@ class AppRpcs:
         self._web_url = web_url
         self._published = published
         self._stop_app = stop_app
+        self._stop_completed = stop_completed
         self._task_of_sandbox = task_of_sandbox
 
     async def AppCreate(self, request: api_pb2.AppCreateRequest, context: Any) -> api_pb2.AppCreateResponse:
@@ -152,10 +155,16 @@ class AppRpcs:
         return empty_pb2.Empty()
 
     async def AppClientDisconnect(self, request: api_pb2.AppClientDisconnectRequest, context: Any) -> empty_pb2.Empty:
-        """Stop an ephemeral app whose client disconnects; deployments and detached apps go on."""
+        """Stop an ephemeral app whose client disconnects; deployments go on.
+
+        A detached app goes on, too: when its entrypoint has returned, until its calls and sandboxes have ended.
+        """
         app = self._apps.get(request.app_id)
         if app.state in (api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING):
             await self._stop_app(app.app_id)
+        elif request.reason == api_pb2.APP_DISCONNECT_REASON_ENTRYPOINT_COMPLETED:
+            self._apps.complete(app.app_id)
+            await self._stop_completed()
         return empty_pb2.Empty()
 
     async def AppStop(self, request: api_pb2.AppStopRequest, context: Any) -> empty_pb2.Empty:

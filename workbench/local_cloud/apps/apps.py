@@ -188,6 +188,18 @@ class Apps:
         )
         return [row["app_id"] for row in rows]
 
+    def complete(self, app_id: str) -> None:
+        """Record that the entrypoint of a detached app has returned; does nothing for an app in another state."""
+        self._db.execute(
+            "UPDATE apps SET state=? WHERE app_id=? AND state=?",
+            (api_pb2.APP_STATE_DETACHED_DISCONNECTED, app_id, api_pb2.APP_STATE_DETACHED),
+        )
+
+    def completed(self) -> list[str]:
+        """Return the ids of detached apps that run on, although their entrypoint has returned."""
+        rows = self._db.all("SELECT app_id FROM apps WHERE state=?", (api_pb2.APP_STATE_DETACHED_DISCONNECTED,))
+        return [row["app_id"] for row in rows]
+
     def functions_of(self, app_id: str) -> list[str]:
         """Return the ids of all functions that an app has ever defined, also those not in its present layout."""
         rows = self._db.all("SELECT function_id FROM functions WHERE app_id=?", (app_id,))

@@ -171,7 +171,7 @@ class LocalCloud:
             secrets=secrets.resolve,
             functions=lambda: self._build_functions,
         )
-        calls = Calls()
+        calls = self._calls = Calls()
         self._pools = Pools(self._apps, clocks, make_container=lambda *ids: self._containers.make(*ids))
         mounts = LiveMounts(self._sandboxes, self._pools)
         self._schedules = Schedules(self._apps, calls, self._pools, clocks)
@@ -222,6 +222,7 @@ class LocalCloud:
             web_url=self._ingress.url,
             published=self._pools.redeployed,
             stop_app=self.stop_app,
+            stop_completed=self._stop_completed_apps,
             task_of_sandbox=lambda sandbox_id: self._sandboxes.get(sandbox_id).task_id,
             build_log=self._images.log_rows,
             has_ended=self._has_ended,
@@ -324,6 +325,7 @@ class LocalCloud:
             await self._ingress.serve(function_id, method)
         for app_id in self._apps.abandoned(silence_s=0):
             await self.stop_app(app_id)
+        await self._stop_completed_apps()
         for work in (self._clean_up(), self._keep_the_log_short(), self._schedules.run()):
             self._close_at_end(partial(_end, asyncio.create_task(work)))
 
@@ -360,6 +362,16 @@ class LocalCloud:
         await self._sandboxes.stop_app(app_id)
         self._clocks.forget(app_id)
         self._logs.wake(app_id)
+
+    async def _stop_completed_apps(self) -> None:
+        """Stop the detached apps whose entrypoint has returned and that have no call and no sandbox left."""
+        if not (completed := self._apps.completed()):
+            return
+        busy = {self._apps.app_of(call.function_id).app_id for call in self._calls.undone()}
+        busy |= {record.app_id for record in self._sandboxes.all() if record.result is None}
+        for app_id in completed:
+            if app_id not in busy:
+                await self.stop_app(app_id)
 
     def _app_named(self, name: str) -> str:
         """The id of the running app that is named so in exactly one environment, else what stands for the cloud."""
@@ -400,6 +412,7 @@ class LocalCloud:
             try:
                 for app_id in self._apps.abandoned(silence_s=APP_SILENCE_S):
                     await self.stop_app(app_id)
+                await self._stop_completed_apps()
                 self._volumes.drop_abandoned()
                 await self._dicts.tidy()
                 await self._queues.tidy()
