@@ -3,22 +3,26 @@
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import wait_until
 from tests.support import warm
 from workbench.local_cloud.process import daemon
 from workbench.local_cloud.process.state_directory import State
+from workbench.local_cloud.store.damage import DATABASE
 
 pytestmark = pytest.mark.timeout(180)
 
 APP = """
 import modal
 app = modal.App("kept")
-@app.function(secrets=[modal.Secret.from_name("word")])
+@app.function(secrets=[modal.Secret.from_name("word"), modal.Secret.from_dict({"OTHER": "deployed"})])
 def read():
     import os
     return os.environ["WORD"]
@@ -53,6 +57,7 @@ sandbox = modal.Sandbox.create("sleep", "infinity", app=app, name="one", timeout
 run = [sys.executable, "-m", "modal", "run", "--detach", "kept.py::spawns"]
 said = subprocess.run(run, check=True, capture_output=True, text=True, env={**os.environ, "MODAL_LOGS_TIMEOUT": "1"})
 detached = re.search(r"ap-\\w+", said.stdout)[0]
+modal.Secret.from_dict({"OTHER": "forgotten"}).hydrate()
 print(json.dumps({"call": call.object_id, "sandbox": sandbox.object_id, "detached": detached}))
 sandbox.detach()
 """
@@ -82,6 +87,13 @@ print(json.dumps({
 """
 
 
+def values(database: Path, change: str = "") -> list[str]:
+    """The values of all secrets in a cloud's database, after a change to it."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(change)
+        return sorted(env for (env,) in connection.execute("SELECT env FROM secrets"))
+
+
 @pytest.fixture(scope="module")
 def seen() -> Iterator[dict[str, object]]:
     root = Path(tempfile.mkdtemp(prefix="workbench-restart-"))
@@ -99,7 +111,13 @@ def seen() -> Iterator[dict[str, object]]:
     try:
         ids = python(BEFORE)
         assert daemon.stop(state)
-        yield python(AFTER, json.dumps(ids))
+        database = state.root / DATABASE
+        values(database, "UPDATE objects SET created_at=1")
+        values(database, "UPDATE secrets SET last_used_at=1")
+        values(database, "DELETE FROM secret_owners")  # as an older build has left it
+        after = python(AFTER, json.dumps(ids))
+        wait_until(lambda: "forgotten" not in str(values(database)), "the secret that nobody uses is kept")
+        yield {**after, "secrets": values(database)}
     finally:
         daemon.stop(state)
         shutil.rmtree(root)
@@ -121,3 +139,9 @@ def test_calls_do_not_survive_a_restart(seen: dict[str, object]) -> None:
 
 def test_a_detached_app_whose_entrypoint_had_returned_ends_with_its_calls(seen: dict[str, object]) -> None:
     assert seen["detached"] == "stopped"
+
+
+def test_a_secret_that_only_a_deployment_needs_survives_and_one_that_nothing_needs_is_deleted(
+    seen: dict[str, object],
+) -> None:
+    assert seen["secrets"] == ['{"OTHER": "deployed"}', '{"WORD": "hush"}']

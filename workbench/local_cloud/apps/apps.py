@@ -61,6 +61,11 @@ class App:
     class_ids: dict[str, str]
 
 
+def secrets_of(function: api_pb2.Function) -> set[str]:
+    """Return the ids of the objects that a function has as its secrets or uses in its code."""
+    return {*function.secret_ids, *(used.object_id for used in function.object_dependencies)}
+
+
 class Apps:
     """Reads and writes apps and functions. Every method raises CloudError NOT_FOUND for an id that does not exist."""
 
@@ -199,6 +204,24 @@ class Apps:
         """Return the ids of detached apps that run on, although their entrypoint has returned."""
         rows = self._db.all("SELECT app_id FROM apps WHERE state=?", (api_pb2.APP_STATE_DETACHED_DISCONNECTED,))
         return [row["app_id"] for row in rows]
+
+    def not_stopped(self) -> set[str]:
+        """Return the ids of all apps that are not stopped."""
+        return {row["app_id"] for row in self._db.all("SELECT app_id FROM apps WHERE stopped_at=0")}
+
+    def needed_secrets(self) -> set[str]:
+        """Return the ids of the secrets of all functions and variants of apps that are not stopped."""
+        functions = self._db.all("SELECT definition FROM functions JOIN apps USING (app_id) WHERE stopped_at=0")
+        variants = self._db.all(
+            "SELECT options FROM variants JOIN functions ON functions.function_id=base_id JOIN apps USING (app_id) "
+            "WHERE stopped_at=0"
+        )
+        needed: set[str] = set()
+        for row in functions:
+            needed.update(secrets_of(api_pb2.Function.FromString(row["definition"])))
+        for row in variants:
+            needed.update(api_pb2.FunctionOptions.FromString(row["options"]).secret_ids)
+        return needed
 
     def functions_of(self, app_id: str) -> list[str]:
         """Return the ids of all functions that an app has ever defined, also those not in its present layout."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.apps.apps import App, Apps
+from workbench.local_cloud.apps.apps import App, Apps, secrets_of
 from workbench.local_cloud.base.errors import already_exists, failed_precondition, not_found
 from workbench.local_cloud.store.database import Database
 
@@ -120,6 +120,11 @@ class Deployments:
             Deployment(row["version"], row["at"], row["tag"], row["client_version"], row["rolled_back_to"])
             for row in rows
         ]
+
+    def needed_secrets(self) -> set[str]:
+        """Return the ids of the secrets of all versions that can be deployed again."""
+        rows = self._db.all("SELECT definition FROM deployed_functions JOIN apps USING (app_id) WHERE stopped_at=0")
+        return {used for row in rows for used in secrets_of(api_pb2.Function.FromString(row["definition"]))}
 
     def _deployed(self, app_id: str) -> App:
         app = self._apps.get(app_id)

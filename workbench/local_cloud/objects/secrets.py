@@ -1,7 +1,11 @@
-"""Secrets: named sets of environment variables. Only containers and sandboxes get their values, clients never do."""
+"""Secrets: sets of environment variables. Only containers and sandboxes get their values, clients never do.
+
+Those without a name, which programs make of their own values, are deleted when nothing can use them any more.
+"""
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -15,15 +19,23 @@ _DDL = """
 CREATE TABLE IF NOT EXISTS secrets (
   secret_id TEXT PRIMARY KEY, env TEXT NOT NULL, last_used_at REAL NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS secret_owners (
+  secret_id TEXT PRIMARY KEY REFERENCES secrets ON DELETE CASCADE, app_id TEXT NOT NULL
+);
 """
+
+OWNED_KEPT_S = 10 * 60  # after its last use, once its app is stopped: a client may be about to use it
+UNOWNED_KEPT_S = 24 * 60 * 60  # after its last use: nothing else tells whether a client still has it
 
 
 class SecretRpcs:
     """Handles the secret RPCs, and resolves secrets into the environment of containers and sandboxes."""
 
-    def __init__(self, database: Database, objects: Objects) -> None:
+    def __init__(self, database: Database, objects: Objects, *, now: Callable[[], float] = time.time) -> None:
+        """`now` returns Unix seconds."""
         self._db = database
         self._objects = objects
+        self._now = now
         database.script(_DDL)
 
     def resolve(self, sources: Any) -> dict[str, str]:
@@ -45,9 +57,34 @@ class SecretRpcs:
         row = self._db.one("SELECT env FROM secrets WHERE secret_id=?", (secret_id,))
         if row is None:
             raise not_found(f"Secret {secret_id} not found.")
-        self._db.execute("UPDATE secrets SET last_used_at=? WHERE secret_id=?", (time.time(), secret_id))
+        self._db.execute("UPDATE secrets SET last_used_at=? WHERE secret_id=?", (self._now(), secret_id))
         env: dict[str, str] = json.loads(row["env"])
         return env
+
+    def drop_unused(self, *, running_apps: Callable[[], set[str]], needed: Callable[[], set[str]]) -> None:
+        """Delete the secrets without a name that nothing can use any more.
+
+        `running_apps` returns the ids of the apps that are not stopped, `needed` those of the secrets that their
+        functions need, in any version that can be deployed again.
+        """
+        now = self._now()
+        rows = self._db.all(
+            "SELECT secret_id, app_id FROM secrets JOIN objects ON object_id=secret_id "
+            "LEFT JOIN secret_owners USING (secret_id) WHERE name IS NULL "
+            "AND max(created_at, last_used_at) < iif(app_id IS NULL, ?, ?)",
+            (now - UNOWNED_KEPT_S, now - OWNED_KEPT_S),
+        )
+        if not rows:
+            return
+        running = running_apps()
+        candidates = {str(row["secret_id"]) for row in rows if row["app_id"] not in running}
+        for secret_id in candidates - needed() if candidates else ():
+            self._delete(secret_id)
+
+    def _delete(self, secret_id: str) -> None:
+        with self._db.transaction():
+            self._objects.delete("secret", secret_id)
+            self._db.execute("DELETE FROM secrets WHERE secret_id=?", (secret_id,))
 
     async def SecretGetOrCreate(
         self, request: api_pb2.SecretGetOrCreateRequest, context: Any
@@ -67,6 +104,8 @@ class SecretRpcs:
                 "ON CONFLICT (secret_id) DO UPDATE SET env=excluded.env",
                 (secret_id, json.dumps(dict(request.env_dict))),
             )
+        if created and request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_ANONYMOUS_OWNED_BY_APP:
+            self._db.execute("INSERT INTO secret_owners VALUES (?,?)", (secret_id, request.app_id))
         row = self._db.one("SELECT env FROM secrets WHERE secret_id=?", (secret_id,))
         keys = set(json.loads(row["env"])) if row is not None else set()
         if missing := sorted(set(request.required_keys) - keys):
@@ -124,7 +163,5 @@ class SecretRpcs:
 
     async def SecretDelete(self, request: api_pb2.SecretDeleteRequest, context: Any) -> empty_pb2.Empty:
         """Delete a secret and its values."""
-        with self._db.transaction():
-            self._objects.delete("secret", request.secret_id)
-            self._db.execute("DELETE FROM secrets WHERE secret_id=?", (request.secret_id,))
+        self._delete(request.secret_id)
         return empty_pb2.Empty()

@@ -7,6 +7,7 @@ in one run directory, which is removed when the cloud ends, by the janitor if th
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -96,6 +97,7 @@ _log = structlog.get_logger(__name__)
 
 APP_SILENCE_S = 60.0  # an ephemeral app whose client has sent no heartbeat for so long is stopped
 _CLEAN_UP_S = 5.0
+_SECRETS_S = 60.0  # between two looks for unused secrets, which may read every function's definition
 _LOG_LOOK_S = 1.0
 _STOP_S = 5.0
 
@@ -143,7 +145,7 @@ class LocalCloud:
         self._clocks = clocks = Clocks(lambda function_id: self._apps.app_of(function_id).app_id)
         self._logs = AppLogs(database)
         snapshots = Snapshots(database, content, tmp=_directory(run / "snapshots"))
-        secrets = SecretRpcs(database, objects)
+        secrets = self._secrets = SecretRpcs(database, objects)
         file_mounts = MountRpcs(database, content, arrivals, blobs)
         self._layers = Layers(_directory(state / "rootfs", mode=0o711))
         self._sandboxes = Sandboxes(
@@ -214,9 +216,10 @@ class LocalCloud:
             router_url=self._router_url,
         )
         sandbox_ports = SandboxPortRpcs(self._sandboxes)
+        deployments = self._deployments = Deployments(database, self._apps)
         app_rpcs = AppRpcs(
             self._apps,
-            Deployments(database, self._apps),
+            deployments,
             self._logs,
             running_tasks=self._pools.running_tasks,
             web_url=self._ingress.url,
@@ -407,12 +410,19 @@ class LocalCloud:
 
     async def _clean_up(self) -> None:
         """Stop abandoned apps, and delete abandoned objects and expired entries, until cancelled."""
+        secrets_due = 0.0
         while True:
             await asyncio.sleep(_CLEAN_UP_S)
             try:
                 for app_id in self._apps.abandoned(silence_s=APP_SILENCE_S):
                     await self.stop_app(app_id)
                 await self._stop_completed_apps()
+                if (now := time.monotonic()) >= secrets_due:
+                    secrets_due = now + _SECRETS_S
+                    self._secrets.drop_unused(
+                        running_apps=self._apps.not_stopped,
+                        needed=lambda: self._apps.needed_secrets() | self._deployments.needed_secrets(),
+                    )
                 self._volumes.drop_abandoned()
                 await self._dicts.tidy()
                 await self._queues.tidy()

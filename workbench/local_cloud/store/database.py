@@ -54,6 +54,7 @@ class Database:
                 "journal_mode=WAL",
                 "synchronous=NORMAL",
                 "foreign_keys=ON",
+                "secure_delete=ON",  # a deleted secret leaves no bytes behind, whatever the build of SQLite does
                 "busy_timeout=5000",
                 f"wal_autocheckpoint={_LONGEST_LOG_PAGES}",
                 f"journal_size_limit={KEPT_LOG_BYTES}",
