@@ -35,6 +35,7 @@ _END_S = 5.0  # for the script to end when its run is cancelled, and for what it
 # command to be run before `undo`.
 _UNDO = """
 unlock=$1 script=$2 root=$3 held=$4; shift 4
+[ -e "$root/$held/undo.jsonl" ] || exit 0  # it is final already, and its commit stands with it
 python3 -I -c "$unlock" "$root"; "$@"
 exec python3 -I -c "$script" "$root" undo "$held"
 """

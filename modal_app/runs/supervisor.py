@@ -27,7 +27,6 @@ _log = structlog.get_logger(__name__)
 
 _ARCHIVE_ATTEMPTS = 3
 _ARCHIVE_PAUSE_S = 1.0
-_CLOSE_S = 900.0
 _STOP_S = 5.0
 _LISTEN_AGAIN_S = 0.5
 
@@ -197,14 +196,11 @@ class Supervisor:
             _log.warning("run.not_archived", reason=str(error)[:300])
 
     async def _close(self, run: Run, failure: ContractError, ownership: Ownership) -> None:
-        """Give a run its end when its own writer cannot; if the owner is lost meanwhile, others do it."""
-        try:
-            async for attempt in retrying(pause_s=_ARCHIVE_PAUSE_S, within_s=_CLOSE_S):
-                with attempt:
-                    if not ownership.lost:
-                        await self._closer.close(run.record, failure)
-        except PLATFORM_ERRORS as error:
-            _log.error("run.not_closed", reason=str(error)[:300])
+        """Give a run its end when its own writer cannot, however often that fails; of a lost owner, others do it."""
+        async for attempt in retrying(pause_s=_ARCHIVE_PAUSE_S, also=(Exception,)):
+            with attempt:
+                if not ownership.lost:
+                    await self._closer.close(run.record, failure)
 
     async def _listen(self, owner: str) -> None:
         """Act on the messages that other containers send to this owner, until cancelled."""

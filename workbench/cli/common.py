@@ -77,7 +77,8 @@ def check_place(file: Path | None) -> None:
     if file is None:
         return
     directory = file.absolute().parent
-    if file.is_dir() or not directory.is_dir() or not os.access(file if file.exists() else directory, os.W_OK):
+    place = file if os.path.exists(file) else directory  # noqa: PTH110  # unlike Path's, it never raises
+    if os.path.isdir(file) or not os.path.isdir(directory) or not os.access(place, os.W_OK):  # noqa: PTH112  # as above
         raise typer.BadParameter(f"{file} cannot be written: it needs a directory that is there and may be written")
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 JOURNAL = "undo.jsonl"
 TRASH = re.compile(r"\.workbench-[0-9a-f]{12}")
 KEPT = re.compile(r"[0-9]{1,9}")
+MADE = "/"  # in place of a kept name: a directory that was made, which goes when it is empty
+CLEANING_S = 10  # for what is left of final changes: it does not keep a sandbox from its work
 GIT_CHANGES = (".git/index", ".git/COMMIT_EDITMSG")
 BRANCH = re.compile(r"ref: (refs/heads/[^\x00-\x20\x7f]+)\n")
 REMOVE = 'chmod -R u+rwx -- "$1"; exec rm -rf -- "$1"'
@@ -45,8 +47,9 @@ class RefusedError(Exception):
 class Workspace:
     """A directory tree that is walked by descriptor, one component at a time, so that no link is followed.
 
-    `undo` lists what was done as (path, kept): `kept` is the name under which the old content is put away, or "" when
-    nothing was at the path before. `held` names the directory of an earlier change, whose journal is then read.
+    `undo` lists what was done as (path, kept): `kept` is the name under which the old content is put away, "" when
+    nothing was at the path before, or MADE for a directory that was made on the way. `held` names the directory of an
+    earlier change, whose journal is then read.
     """
 
     def __init__(self, root: str, held: str = "") -> None:
@@ -94,17 +97,30 @@ class Workspace:
             self.note(".git", "")
         elif self.kind(self.root, ".git") == "directory":
             for path in (*GIT_CHANGES, *self.branch()):
-                with suppress(RefusedError):  # the directory around it is made by the commit, and is harmless empty
-                    self.remember(path)
+                with suppress(RefusedError):  # a component of it is a link, which no commit of ours follows
+                    self.remember(self.missing(path))
+
+    def missing(self, path: str) -> str:
+        """The first directory on the way to a path that does not exist, which git would make; else the path."""
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            above = "/".join(parts[:depth])
+            with self.parent(above) as (parent, name):
+                if self.kind(parent, name) == "nothing":
+                    return above
+        return path
 
     def branch(self) -> "tuple[str, ...]":
-        """The file of the branch that a commit moves, if git has one now or will make one."""
+        """The file that a commit moves: that of the branch, also one that git will make, or HEAD without a branch."""
         with self.parent(".git/HEAD") as (parent, name):
             if self.kind(parent, name) != "file":
                 return ()
             with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
-                head = BRANCH.fullmatch(file.read(1024).decode(errors="replace"))
-        return (f".git/{head[1]}",) if head and is_plain(head[1]) else ()
+                text = file.read(1024).decode(errors="replace")
+        head = BRANCH.fullmatch(text)
+        if head and is_plain(head[1]):
+            return (f".git/{head[1]}",)
+        return () if text.startswith("ref:") else (".git/HEAD",)
 
     def remember(self, path: str) -> None:
         """Keep a copy of a file for `undo`, or the fact that it does not exist."""
@@ -145,7 +161,7 @@ class Workspace:
                 raise RefusedError("not_found", f"there is no {path}") from None
         except OSError:
             raise RefusedError("invalid_request", f"a component of {path} is not a directory, or a link") from None
-        self.note(make, "")
+        self.note(make, MADE)
         os.mkdir(part, 0o755, dir_fd=current)
         return os.open(part, DIRECTORY, dir_fd=current)
 
@@ -210,8 +226,9 @@ class Workspace:
     def roll_back(self) -> None:
         """Undo everything, the last change first, but what was undone before.
 
-        What was made is removed, with whatever it holds by now, and what was put away comes back. Every step is tried;
-        then the first OSError is raised.
+        What was made is removed, with whatever it holds by now, and what was put away comes back. A directory that was
+        made on the way stays if it holds anything: it is not the change's. Every step is tried; then the first OSError
+        is raised.
         """
         errors = []
         for number in reversed(range(len(self.undo))):
@@ -220,7 +237,10 @@ class Workspace:
             path, kept = self.undo[number]
             try:
                 with self.parent(path) as (parent, name):
-                    if kept:
+                    if kept == MADE:
+                        with suppress(OSError):
+                            os.rmdir(name, dir_fd=parent)
+                    elif kept:
                         os.rename(kept, name, src_dir_fd=self.trash_fd, dst_dir_fd=parent)
                     else:
                         os.rename(name, self.kept_name(), src_dir_fd=parent, dst_dir_fd=self.trash_fd)
@@ -250,16 +270,22 @@ def remove(root: int, name: str) -> None:
     try:
         shutil.rmtree(name, dir_fd=root)
     except (OSError, RecursionError):
-        quiet = subprocess.DEVNULL
-        with suppress(OSError):
-            subprocess.run(
-                ["sh", "-c", REMOVE, "sh", name],
-                check=False,
-                cwd=f"/proc/{os.getpid()}/fd/{root}",
-                stdin=quiet,
-                stdout=quiet,
-                stderr=quiet,
-            )
+        remove_by_programs(root, name)
+
+
+def remove_by_programs(root: int, name: str, within_s: "float | None" = None) -> None:
+    """Remove a directory whatever is in it, as far as possible within that time."""
+    quiet = subprocess.DEVNULL
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            ["sh", "-c", REMOVE, "sh", name],
+            check=False,
+            cwd=f"/proc/{os.getpid()}/fd/{root}",
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            timeout=within_s,
+        )
 
 
 def line_of(line: str) -> "tuple[str, str] | int | None":
@@ -269,7 +295,7 @@ def line_of(line: str) -> "tuple[str, str] | int | None":
         if isinstance(value, int):
             return value
         path, kept = value
-        return (path, kept) if is_plain(path) and (kept == "" or KEPT.fullmatch(kept)) else None
+        return (path, kept) if is_plain(path) and (kept in ("", MADE) or KEPT.fullmatch(kept)) else None
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -330,7 +356,7 @@ def recover(root: str) -> None:
             conclude(root, "undo", name)
         except FileNotFoundError:  # it has no journal
             directory = os.open(root, DIRECTORY)
-            remove(directory, name)
+            remove_by_programs(directory, name, CLEANING_S)
             os.close(directory)
         except OSError:
             continue  # what cannot be taken back now stays for the next time

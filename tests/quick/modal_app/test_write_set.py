@@ -84,6 +84,23 @@ def test_a_change_that_is_killed_at_any_step_is_taken_back_or_whole(root: Path) 
     assert files(root) == AFTER
 
 
+def test_what_a_killed_move_has_moved_is_never_removed(root: Path) -> None:
+    """It is at one of the two places, whole, whenever the program is killed."""
+    steps, code = 0, KILLED
+    while code == KILLED:
+        steps += 1
+        code = run(root, asked={"op": "move", "path": "d", "to": "new/deep/d"}, dies_at=steps)
+        assert run(root, "recover") == 0
+        moved = files(root) == {"kept": "old", "new/deep/d/x": "old", "new/deep/d/y": "old"}
+        assert moved or files(root) == BEFORE
+        assert list(root.glob(".workbench-*")) == []
+        if moved and code == KILLED:
+            (root / "new/deep/d").rename(root / "d")
+            (root / "new/deep").rmdir()
+            (root / "new").rmdir()
+    assert (code, steps > 5) == (0, True)
+
+
 def test_a_change_that_waits_for_its_commit_is_taken_back_and_a_final_one_stays(root: Path) -> None:
     assert run(root, asked={**WRITE, "hold": True}) == 0
     [held] = [path.name for path in root.glob(".workbench-*")]
@@ -96,7 +113,8 @@ def test_a_change_that_waits_for_its_commit_is_taken_back_and_a_final_one_stays(
     assert files(root) == AFTER
 
 
-def test_a_change_whose_commit_was_made_is_taken_back_with_it(root: Path) -> None:
+@pytest.mark.parametrize("head", ["a branch", "no branch", "a packed branch"])
+def test_a_change_whose_commit_was_made_is_taken_back_with_it(root: Path, head: str) -> None:
     """A branch that goes on to a commit whose files are gone would show them as deleted."""
 
     def git(*arguments: str) -> str:
@@ -107,6 +125,11 @@ def test_a_change_whose_commit_was_made_is_taken_back_with_it(root: Path) -> Non
     git("add", ".")
     git("commit", "-q", "-m", "first")
     first = git("rev-parse", "HEAD")
+    if head == "no branch":
+        git("checkout", "-q", "--detach")
+    elif head == "a packed branch":
+        git("checkout", "-q", "-b", "feat/x")
+        git("pack-refs", "--all")
     assert run(root, asked={**WRITE, "hold": True}) == 0
     git("add", "kept", "d", "fresh")
     git("commit", "-q", "-m", "second")
