@@ -171,7 +171,7 @@ def test_a_job_that_shows_no_life_ends_with_all_that_it_has_started(claude: Clau
     assert (end.code, end.recoverable) == ("stalled", True)
     assert end.timings is not None
     assert end.timings.run_ms is not None
-    assert STALL_S * 1000 <= end.timings.run_ms < (STALL_S + 10) * 1000
+    assert end.timings.run_ms >= STALL_S * 1000
 
 
 def test_a_job_takes_a_sandbox_made_ahead_only_when_that_reaches_what_it_must(claude: Claude, project: Project) -> None:
