@@ -170,9 +170,9 @@ def test_an_event_of_any_size_is_taken() -> None:
 def files_below(directory: Path) -> int:
     """How many files of a directory this process has open, also those without a name."""
     found = 0
-    for descriptor in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # others come and go meanwhile
-            found += os.readlink(f"/proc/self/fd/{descriptor}").startswith(f"{directory}/")
+            found += descriptor.readlink().is_relative_to(directory)
     return found
 
 
