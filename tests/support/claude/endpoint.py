@@ -26,7 +26,7 @@ from workbench.scripted_model import Fault as ModelFault
 
 APP = "claude-tests"
 KEY = "sk-the-real-key-of-the-models-service"
-STALL_S = 30  # the CLI takes 16 s to its first word on a machine that is busy
+STALL_S = 24  # the CLI takes 16 s to its first word on a busy machine; from 30 s on it tells the progress of a tool
 SETTINGS = FAST | {
     "WORKBENCH_TIMEOUT_STALL_S": str(STALL_S),
     "WORKBENCH_TIMEOUT_MODEL_HEADERS_S": "2",

@@ -68,7 +68,7 @@ def _moments(asked: tuple[Answered, ...], fault: str) -> tuple[float, ...]:
 def _never_ending(kind: str, *codes: str, also: Judge = lambda seen: None) -> Experiment:
     """An answer that never comes to its end, at every attempt."""
     turn: Turn = {"text": _WORDS, "pace_ms": 60, "fault": {"kind": kind, "after_deltas": 2}}
-    return _asked(turn, harm=_silent, broken=(told(*codes), also), fault=kind, patience_s=_SILENT_S)
+    return _asked(turn, harm=_no_end, broken=(told(*codes), also), fault=kind, patience_s=_SILENT_S)
 
 
 def _named(status: int) -> Judge:
@@ -102,6 +102,13 @@ def _as_answer(words: str) -> Judge:
         return f"its stream {seen.end}" if seen.end.ended in ("cut", "silent") else None
 
     return judge
+
+
+def _no_end(seen: Outcome) -> str | None:
+    """It fell silent, or called a part of the answer the whole, when its sandbox ended before its reader gave up."""
+    if seen.end.ended == "done" and seen.end.text.strip() != _WORDS:
+        return f"it {seen.end}, after {seen.end.text!r}"
+    return _silent(seen)
 
 
 def _silent(seen: Outcome) -> str | None:

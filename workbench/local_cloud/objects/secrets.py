@@ -71,7 +71,7 @@ class SecretRpcs:
         rows = self._db.all(
             "SELECT secret_id, app_id FROM secrets JOIN objects ON object_id=secret_id "
             "LEFT JOIN secret_owners USING (secret_id) WHERE name IS NULL "
-            "AND max(created_at, last_used_at) < iif(app_id IS NULL, ?, ?)",
+            "AND max(created_at, last_used_at) < CASE WHEN app_id IS NULL THEN ? ELSE ? END",
             (now - UNOWNED_KEPT_S, now - OWNED_KEPT_S),
         )
         if not rows:

@@ -137,7 +137,7 @@ async def test_of_two_requests_with_one_key_at_one_moment_one_holds_the_project(
     owner = Ownership(shared, lease_s=LEASE_S, on_lost=lambda: None)
     await owner.start()
     try:
-        first = record(project, owner.owner, number=1, accepted_at_ms=int(time.time() * 1000))
+        first = record(project, owner.owner, number=7, accepted_at_ms=int(time.time() * 1000))
         second = first.model_copy(update={"submission": "second"})
         held, _ = await leases(shared).claim(project.project_id, first)
         with pytest.raises(ProjectBusyError):
