@@ -46,7 +46,8 @@ class World:
     """The pools of one app, with the containers that they have started."""
 
     def __init__(self) -> None:
-        self.apps = Apps(Database(Path(":memory:")))
+        self.database = Database(Path(":memory:"))
+        self.apps = Apps(self.database)
         self.app_id = self.apps.get_or_create("pools", environment="", create=True).app_id
         self.clocks = Clocks(lambda function_id: self.apps.app_of(function_id).app_id)
         self.calls = Calls()
@@ -88,6 +89,7 @@ async def world() -> AsyncIterator[World]:
     world = World()
     yield world
     await world.pools.aclose()
+    world.database.close()
 
 
 async def test_a_drained_container_is_asked_to_end_only_after_its_inputs(
