@@ -146,6 +146,7 @@ BAD_PATHS = {
     "absolute": "/etc/passwd",
     "parent": "..",
     "parent_inside": "a/../../b",
+    "reserved": ".workbench-0123456789ab/file",
     "dot": "./a",
     "doubled": "a//b",
     "trailing": "a/",
