@@ -6,6 +6,7 @@ Python's recursion limit. So one limit, MAX_JSON_DEPTH, holds for all of them.
 """
 
 import json
+import math
 from typing import NoReturn
 
 from pydantic import JsonValue
@@ -16,10 +17,17 @@ from modal_app.contract.caps import MAX_JSON_DEPTH
 def parse_json(text: str | bytes) -> JsonValue:
     """Parse a JSON text; raises ValueError for invalid JSON, for NaN and Infinity, and for too deep a nesting."""
     try:
-        value: JsonValue = json.loads(text, parse_constant=_no_constant)
+        value: JsonValue = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     require_shallow(value)
+    return value
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{number[:20]} is too large a number")
     return value
 
 

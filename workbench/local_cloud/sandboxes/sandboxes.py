@@ -392,7 +392,9 @@ class Sandboxes:
     async def _forget_oldest(self) -> None:
         finished = [record for record in self._records.values() if record.result is not None]
         for record in finished[:-FINISHED_KEPT]:
-            del self._records[record.sandbox_id], self._by_task[record.task_id]
+            if self._records.pop(record.sandbox_id, None) is None:
+                continue  # another end has forgotten it meanwhile
+            del self._by_task[record.task_id]
             self._ledger.forget(record.sandbox_id)
             self._without_output.discard(record.sandbox_id)
             if record.sandbox is not None:

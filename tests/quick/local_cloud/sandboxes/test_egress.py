@@ -216,6 +216,9 @@ async def test_a_public_address_of_this_machine_is_not_dialled(way: Way) -> None
     way.names["me.example"] = [["93.184.216.34"]]
     assert await way.tunnel("me.example:443") is None
     assert way.refused == [("me.example", 443, "it is an address of this machine")]
+    way.names["mapped.example"] = [["::ffff:93.184.216.34"]]
+    assert await way.tunnel("mapped.example:443") is None
+    assert way.refused[1:] == [("mapped.example", 443, "it is an address of this machine")]
     assert way.dialled == []
 
 

@@ -95,7 +95,7 @@ class Channel:
                 return
             try:
                 self._on_message(json.loads(data), descriptors)
-            except (ValueError, LookupError, TypeError, OSError) as error:
+            except (ValueError, LookupError, TypeError, OSError, ArithmeticError, RecursionError) as error:
                 self._on_bad(error)
             finally:
                 for descriptor in descriptors:

@@ -54,8 +54,11 @@ class Exec:
                 try:
                     if eof and self._is_terminal:
                         self._stdin.write(fresh + _END_OF_INPUT)
+                        self.stdin_closed = True
                     elif fresh:
                         self._stdin.write(fresh)
+                    self.stdin_bytes_written += len(fresh)  # a call that is cancelled from here on is made again
+                    fresh = b""
                     await self._stdin.drain()
                     if eof and not self._is_terminal:
                         self._stdin.close()

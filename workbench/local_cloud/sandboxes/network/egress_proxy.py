@@ -71,6 +71,11 @@ def own_addresses() -> AbstractSet[Address]:
     return {ip_address(item.address.partition("%")[0]) for item in found if item.family in families}
 
 
+def _unmapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for: both lead to the same place."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 async def dial(address: Address, port: int) -> Stream:
     """Connect to an address; raises OSError."""
     return await asyncio.open_connection(str(address), port, limit=CHUNK_BYTES)
@@ -197,7 +202,8 @@ class EgressProxy:
         return await asyncio.get_running_loop().run_in_executor(self._lookups, _addresses, host, port)
 
     def _verdict(self, target: Target, addresses: Sequence[Address]) -> Allowed | Refused:
-        own = self._own_addresses()
+        own = {_unmapped(address) for address in self._own_addresses()}
+        addresses = [_unmapped(address) for address in addresses]
         exceptions = self._test_networks
         others = [
             address for address in addresses if address not in own or any(address in network for network in exceptions)
