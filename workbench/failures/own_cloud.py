@@ -96,7 +96,7 @@ def _held(root: Path) -> Iterator[None]:
 def _remove(root: Path) -> None:
     """Remove a state. A cloud in it whose experiment was ended just starts or ends, and is waited for."""
     with suppress(StateInUseError):  # then the next experiment clears it
-        daemon.reset(State(root), wait_s=_CLOUD_END_S)
+        daemon.reset(State(root), timeout_s=_CLOUD_END_S)
 
 
 @contextmanager

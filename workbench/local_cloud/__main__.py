@@ -70,7 +70,10 @@ def main() -> int:
     except IsolationUnavailableError as error:
         _say({"error": f"{error} {MORE}"})
         return 1
-    except (PortInUseError, StateInUseError, StateError, UidRangeError, WrongSdkError) as error:
+    except StateInUseError as error:
+        _say({"error": str(error), "in_use": True})
+        return 1
+    except (PortInUseError, StateError, UidRangeError, WrongSdkError) as error:
         _say({"error": str(error)})
         return 1
     return 0

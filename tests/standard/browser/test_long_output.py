@@ -118,6 +118,27 @@ def test_what_is_no_longer_kept_is_said(desk: JupyterPages) -> None:
         desk.execute("output_index.MAX_ROWS = 8_000_000")
 
 
+def test_the_keys_go_on_from_the_first_kept_line_when_theirs_is_no_longer_kept(desk: JupyterPages) -> None:
+    desk.execute("from workbench.runs import output_index; output_index.MAX_ROWS = 50_000")
+    try:
+        code = f"{IMPORTS}replay = Replay(events.very_long_run({LINES}))\nreplay.playback.seek(570)\nreplay.view"
+        view = desk.show(code).locator(".wb-run")
+        unkept = view.locator(".wb-unkept")
+        expect(unkept).to_have_text(re.compile(r"^The first \d{2},\d{3} lines are no longer kept"), timeout=LONG)
+        view.locator(".wb-lines").focus()
+        desk.page.keyboard.press("Home")
+        cursor = view.locator(".wb-row[data-cursor]:visible")
+        expect(cursor).to_contain_text(re.compile(r"line \d{5} of"))
+        desk.execute("replay.playback.play()\nwhile replay.playback.playing:\n    replay.playback.advance()")
+        expect(unkept).to_have_text(re.compile(r"^The first 1[45]\d,\d{3} lines are no longer kept"), timeout=LONG)
+        expect(cursor).to_contain_text(re.compile(r"line 1[45]\d{4} of"))
+        first = int(str(cursor.inner_text()).partition("line ")[2].split()[0])
+        desk.page.keyboard.press("ArrowDown")
+        expect(cursor).to_contain_text(f"line {first + 1} of")
+    finally:
+        desk.execute("output_index.MAX_ROWS = 8_000_000")
+
+
 def test_a_live_run_has_all_its_output_though_its_events_are_gone(desk: JupyterPages) -> None:
     """Its kernel keeps a few events of it, as of a run that was going on for long, and all its lines."""
     many = 30_000

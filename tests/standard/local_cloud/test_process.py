@@ -61,7 +61,7 @@ def test_a_cloud_that_is_not_found_is_not_taken_for_gone(own_state: State) -> No
     announced = (own_state.root / "running.json").read_text()
     (own_state.root / "running.json").unlink()
     with pytest.raises(StateInUseError, match="already runs"):
-        daemon.reset(own_state)
+        daemon.reset(own_state, timeout_s=0.5)
     (own_state.root / "running.json").write_text(announced)
     assert own_state.running() == running
     daemon.reset(own_state)

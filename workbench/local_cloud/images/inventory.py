@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.local_cloud.base.guest_directories import remove_at_once, remove_tree
+from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.images.build_logs import BuildLog
 from workbench.local_cloud.images.plans import ImageConfig
 from workbench.local_cloud.rootfs import kept_bases
+from workbench.local_cloud.rootfs.layers import remove_layers
 from workbench.local_cloud.store.database import Database
 
 ROOTFS, LAYERS, LIVE, BLOBS, IMAGES = "rootfs", "layers", "live", "blobs", "images"
@@ -104,13 +105,11 @@ def collect(state: Path, database: Database) -> tuple[int, int]:
     unused += [path for path in _entries(state / IMAGES) if path.name not in directories]
     unused += _entries(state / ROOTFS / LIVE)
     unused += [path for path in _entries(state / ROOTFS / BLOBS) if path.name != "tmp"]  # a pull asks for them again
-    size = 0
+    size = sum(map(tree_bytes, unused))
+    of_users_inside = [path for path in unused if path.parent.parent.name == ROOTFS and path.parent.name != BLOBS]
+    remove_layers(state / ROOTFS, of_users_inside)
     for path in unused:
-        size += tree_bytes(path)
-        if path.parent.name == LAYERS:
-            remove_at_once(path, state / ROOTFS / LIVE)
-        else:
-            remove_tree(path)
+        remove_tree(path)
     return len(unused), size
 
 

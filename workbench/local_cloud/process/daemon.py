@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +19,8 @@ from pathlib import Path
 import psutil
 
 from workbench.errors import WorkbenchError
-from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.process.state_directory import Running, State, StateUnusableError
 from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
-from workbench.local_cloud.volumes.stacks import LAYERS
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
@@ -36,16 +33,30 @@ class CloudStartFailedError(WorkbenchError):
 def start(state: State, *, port: int | None = None, timeout_s: float = START_TIMEOUT_S) -> tuple[Running, bool]:
     """Start the cloud of a state directory, unless it runs; returns (the cloud, whether this call started it).
 
-    `port` is that of the gRPC server, None for the last one or a free one; `timeout_s` limits the start. Raises
-    CloudStartFailedError.
+    `port` is that of the gRPC server, None for the last one or a free one; `timeout_s` limits the start, and before it
+    the wait for another start or end that is under way. Raises CloudStartFailedError, StateInUseError.
     """
+    while True:
+        running = state.wait_while_changing(timeout_s)
+        if running is not None:
+            if port is not None and not running.url.endswith(f":{port}"):
+                raise CloudStartFailedError(
+                    f"the local cloud already runs at {running.url}: run `workbench cloud stop` to choose another port"
+                )
+            return running, False
+        answer = _launched(state, port, timeout_s)
+        if "error" not in answer:
+            break
+        if not answer.get("in_use"):  # else another start came first
+            raise CloudStartFailedError(str(answer["error"]))
     running = state.running()
-    if running is not None:
-        if port is not None and not running.url.endswith(f":{port}"):
-            raise CloudStartFailedError(
-                f"the local cloud already runs at {running.url}: run `workbench cloud stop` to choose another port"
-            )
-        return running, False
+    if running is None:
+        raise CloudStartFailedError(f"the local cloud ended as it started: {state.log} says why")
+    return running, True
+
+
+def _launched(state: State, port: int | None, timeout_s: float) -> dict[str, object]:
+    """Start a cloud's process and return what it says. Raises CloudStartFailedError."""
     try:
         state.try_out()
     except StateUnusableError as error:
@@ -69,17 +80,15 @@ def start(state: State, *, port: int | None = None, timeout_s: float = START_TIM
         except BaseException:  # the caller gets no cloud that it could stop
             _kill(process)
             raise
-    if "error" in answer:
-        raise CloudStartFailedError(str(answer["error"]))
-    running = state.running()
-    if running is None:
-        raise CloudStartFailedError(f"the local cloud ended as it started: {state.log} says why")
-    return running, True
+    return answer
 
 
 def stop(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-    """End the running cloud and everything that it runs, after `timeout_s` by SIGKILL; False when none was running."""
-    running = state.running()
+    """End the running cloud and everything that it runs, after `timeout_s` by SIGKILL; False when none was running.
+
+    One that is just starting is ended when it has started. Raises StateInUseError when it takes longer than that.
+    """
+    running = state.wait_while_changing(timeout_s)
     if running is None:
         return False
     try:
@@ -95,17 +104,21 @@ def stop(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
     return True
 
 
-def reset(state: State, *, wait_s: float = 0.0) -> None:
+def reset(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
     """End the cloud and remove all of its state: apps, secrets, volumes and their history.
 
-    Raises StateInUseError, and removes nothing, when a cloud uses the directory for `wait_s` seconds more, such as one
-    that just starts or ends.
+    Raises StateInUseError, and removes nothing, when a process uses the directory for `timeout_s` seconds more;
+    StateError when not all of it could be removed.
     """
-    stop(state)
-    if state.root.is_dir():
-        with state.locked(wait_s=wait_s):  # no cloud can start meanwhile
-            remove_tree(state.root / LAYERS)
-            shutil.rmtree(state.root, ignore_errors=True)
+    stop(state, timeout_s=timeout_s)
+    if not state.root.is_dir():
+        return
+    with state.locked():  # no cloud can start meanwhile
+        from workbench.local_cloud.process import maintenance  # here: it knows all that a state has, and takes long
+
+        maintenance.remove_all(state.root)
+        with contextlib.suppress(OSError):  # a directory that somebody else has made in one of theirs
+            state.root.rmdir()
 
 
 def _first_line(process: "subprocess.Popen[bytes]", state: State, timeout_s: float) -> dict[str, object]:

@@ -5,12 +5,15 @@ For the state directory of a cloud that does not run; the caller must hold its l
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.images import inventory
+from workbench.local_cloud.rootfs.ids import NoRangeError
+from workbench.local_cloud.rootfs.layers import LayerError, remove_layers
 from workbench.local_cloud.store import damage
 from workbench.local_cloud.store.content import ContentStore, read_chunks
 from workbench.local_cloud.store.database import Database
@@ -107,19 +110,44 @@ def gc(state: Path) -> tuple[int, int]:
 
     Files of volumes that are laid out for mounts are removed as well: the next mount lays them out again.
     Commits refer to their contents, so `prune` comes first. Raises DamagedStateError, before anything is removed, when
-    the database cannot be read.
+    the database cannot be read; StateError when something cannot be removed.
     """
     damage.check(state)
     database, content = Database(state / DATABASE), ContentStore(state / CONTENT)
     try:
         wanted = set(_references(database))
         removed, size = content.keep_only(wanted)
-        of_images = inventory.collect(state, database)
+        with _removing(state):
+            of_images = inventory.collect(state, database)
         remove_tree(state / LAYERS)
         return removed + of_images[0], size + of_images[1]
     finally:
         content.close()
         database.close()
+
+
+def remove_all(state: Path) -> None:
+    """Remove all that is in a state directory, damaged or not. Raises StateError when something cannot be removed."""
+    rootfs = state / inventory.ROOTFS
+    with _removing(state):
+        for path in state.glob(f"{DATABASE}*"):
+            path.unlink()  # first: of a removal that is cut off, nothing is left that another cloud takes for whole
+        inside = [path for part in (inventory.LAYERS, inventory.LIVE) for path in rootfs.glob(f"{part}/*")]
+        remove_layers(rootfs, inside)
+        for path in state.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _removing(state: Path) -> Iterator[None]:
+    """Turn what keeps files from being removed into a StateError."""
+    try:
+        yield
+    except (OSError, LayerError, NoRangeError) as error:
+        raise damage.StateError(f"not all files could be removed in {state}: {error}") from error
 
 
 def images(state: Path) -> list[inventory.Listed]:
@@ -133,11 +161,12 @@ def images(state: Path) -> list[inventory.Listed]:
 
 
 def prune_images(state: Path, *, before: float) -> inventory.Pruned:
-    """Remove images that nothing uses and that were built before a time (Unix seconds). Raises DamagedStateError."""
+    """Remove images that nothing uses and that were built before a time (Unix seconds). Raises StateError."""
     damage.check(state)
     database = Database(state / DATABASE)
     try:
-        return inventory.prune(state, database, before=before)
+        with _removing(state):
+            return inventory.prune(state, database, before=before)
     finally:
         database.close()
 

@@ -31,6 +31,7 @@ OWNER_VARIABLE = "WORKBENCH_CLOUD_OWNER"  # a process id: the cloud ends when th
 # What `modal setup` may have stored in the user's configuration; beside a token the SDK refuses it, unless it is empty.
 _SIGNED_IN = tuple(f"MODAL_OAUTH_{name}" for name in ("REFRESH_TOKEN", "CLIENT_ID", "CLIENT_SECRET", "JWT_KEY"))
 _LOOK_S = 0.05
+_KILLED_S = 2.0  # a killed cloud's lock may be held for a moment more by a program that it was just starting
 _ROOT_STATE_DIR = Path("/var/lib/modal-workbench")  # not root's home, which the users of sandboxes cannot enter
 
 
@@ -139,12 +140,12 @@ class State:
         self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
     @contextmanager
-    def locked(self, *, wait_s: float = 0.0, create: bool = True) -> Iterator[Path]:
+    def locked(self, *, wait_s: float = _KILLED_S, create: bool = True) -> Iterator[Path]:
         """Lock the directory while the block runs, and give a new run directory.
 
         Of clouds that no longer run, the processes are ended and the run directories removed. Raises StateInUseError
-        when another cloud still has the lock after `wait_s` seconds; without `create` FileNotFoundError when the
-        directory is not there.
+        when another cloud runs, or still has the lock after `wait_s` seconds; without `create` FileNotFoundError when
+        the directory is not there.
         """
         if create:
             self.create()
@@ -152,11 +153,8 @@ class State:
         try:
             deadline = time.monotonic() + wait_s
             while not self._taken(lock):
-                if time.monotonic() >= deadline:
-                    raise StateInUseError(
-                        f"a local cloud already runs with the state in {self.root}: "
-                        "use it, or run `workbench cloud stop`"
-                    )
+                if self.running() is not None or time.monotonic() >= deadline:
+                    raise self._refused()
                 time.sleep(_LOOK_S)
             runs = self.root / "run"
             if runs.exists():
@@ -170,6 +168,39 @@ class State:
             remove_tree(run)
         finally:
             os.close(lock)
+
+    def wait_while_changing(self, timeout_s: float) -> Running | None:
+        """Wait until no process has the lock, or its cloud is announced; returns the cloud that runs then, if any.
+
+        It is that of a cloud that starts or ends, or of a command that works on the state. Raises StateInUseError when
+        it still has the lock after `timeout_s` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (running := self.running()) is None and self._in_use():
+            if time.monotonic() >= deadline:
+                raise self._refused()
+            time.sleep(_LOOK_S)
+        return running
+
+    def _refused(self) -> StateInUseError:
+        return StateInUseError(
+            f"a local cloud already runs with the state in {self.root}, or a command works on it: "
+            "use the cloud, run `workbench cloud stop`, or wait for the command's end"
+        )
+
+    def _in_use(self) -> bool:
+        """Whether a process has the lock."""
+        try:
+            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:  # there is none, or none can be: then its making says why
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     def _taken(self, lock: int) -> bool:
         """Take the lock unless somebody has it, or has removed the directory meanwhile."""

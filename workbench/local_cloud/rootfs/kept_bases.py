@@ -17,9 +17,8 @@ from pathlib import Path
 
 import platformdirs
 
-from workbench.local_cloud.base.guest_directories import remove_at_once
 from workbench.local_cloud.rootfs.ids import ids
-from workbench.local_cloud.rootfs.layers import LAYERS, LIVE, Layers, Root
+from workbench.local_cloud.rootfs.layers import LAYERS, Layers, Root, remove_layers
 
 _NAME, _LOCK = "bases", "lock"
 _ASK_AGAIN_S = 0.05
@@ -87,7 +86,7 @@ def can_link(kept: Path, root: Root) -> bool:
 def prune(*, before: float) -> tuple[int, int]:
     """Remove the bases that no process uses or has begun to use since a time (Unix seconds).
 
-    Returns how many, and their bytes. Raises OSError.
+    Returns how many, and their bytes. Raises LayerError, NoRangeError, OSError.
     """
     removed = size = 0
     if problem() or not (directory() / _LOCK).is_file():
@@ -103,7 +102,7 @@ def prune(*, before: float) -> tuple[int, int]:
                 if os.fstat(own).st_mtime >= before:
                     continue
                 size += sum(os.lstat(f"{here}/{name}").st_size for here, _, names in os.walk(path) for name in names)
-                remove_at_once(path, directory() / LIVE)
+                remove_layers(directory(), [path])
                 _lock_of(path).unlink()
                 removed += 1
     return removed, size

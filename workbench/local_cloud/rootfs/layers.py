@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -233,11 +234,9 @@ async def work(store: Path, do: str, *, inherit: Sequence[int] = (), **order: An
 
     `inherit` are descriptors that the worker gets. Raises LayerError, OSError.
     """
-    text = json.dumps({"do": do, "store": str(store), "ids": ids().as_json(), "owner": _owner(), **order})
-    read = order_descriptor(text.encode())
-    worker = [sys.executable, "-P", "-m", "workbench.local_cloud.rootfs.worker", str(read)]
+    read = _order(store, do, order)
     try:
-        program = await Program.start(*worker, pass_fds=[read, *inherit], cwd="/")
+        program = await Program.start(*_worker(read), pass_fds=[read, *inherit], cwd="/")
     finally:
         os.close(read)
     async with aclosing(program):
@@ -248,9 +247,47 @@ async def work(store: Path, do: str, *, inherit: Sequence[int] = (), **order: An
         except TimeoutError:
             raise LayerError(f"The files of a layer took longer than {_WORK_S:g} s.") from None
     if code:
-        said = complaint.decode(errors="replace").strip().splitlines() or [f"it ended with {code}"]
-        raise LayerError(said[-1][:500])
+        raise _failed(code, complaint)
     return dict(json.loads(printed))
+
+
+def remove_layers(store: Path, paths: Sequence[Path]) -> None:
+    """Remove trees of a store that no cloud uses, each whole or not at all, and wait for it.
+
+    Raises LayerError, NoRangeError, OSError.
+    """
+    if not paths:
+        return
+    (store / LIVE).mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        for path in paths:
+            remove_at_once(path, store / LIVE)
+        return
+    read = _order(store, "remove", {"paths": [str(path.relative_to(store)) for path in paths], "aside": LIVE})
+    try:  # their files belong to subordinate ids
+        done = subprocess.run(
+            _worker(read), pass_fds=[read], cwd="/", capture_output=True, check=False, timeout=_WORK_S
+        )
+    except subprocess.TimeoutExpired:
+        raise LayerError(f"The files of a layer took longer than {_WORK_S:g} s.") from None
+    finally:
+        os.close(read)
+    if done.returncode:
+        raise _failed(done.returncode, done.stderr)
+
+
+def _order(store: Path, do: str, order: Mapping[str, Any]) -> int:
+    text = json.dumps({"do": do, "store": str(store), "ids": ids().as_json(), "owner": _owner(), **order})
+    return order_descriptor(text.encode())
+
+
+def _worker(read: int) -> list[str]:
+    return [sys.executable, "-P", "-m", "workbench.local_cloud.rootfs.worker", str(read)]
+
+
+def _failed(code: int | None, complaint: bytes) -> LayerError:
+    said = complaint.decode(errors="replace").strip().splitlines() or [f"it ended with {code}"]
+    return LayerError(said[-1][:500])
 
 
 async def measure(

@@ -71,6 +71,8 @@ function output({ lines, painters, root, connected, reason }) {
   };
   // The number of the row that a search goes on from: the cursor's, or that before the first in sight.
   const here = () => cursor?.number ?? (shown.number(shown.at(Math.floor(top / ROW)).place) ?? 0) - 1;
+  // The place of the row that keys act on; undefined or null when there is none, or it is not known.
+  const stands = () => cursor && (cursor.place ?? shown.place(cursor.number));
   const step = (question, by, answered) =>
     lines.ask({ type: "match", ...shown.filter, number: Math.max(-1, here()), by, ...question }, answered, connected());
   // Look for the next match, or the one before, or with 0 only how many there are; `stay` at the cursor if it is one.
@@ -147,6 +149,7 @@ function output({ lines, painters, root, connected, reason }) {
     }
     const gone = shown.update();
     const total = shown.length;
+    if ((stands() ?? Infinity) < shown.begin) cursor = { place: shown.begin, number: shown.number(shown.begin), line: -1 };
     const room = view.clientHeight;
     high = room;
     const tall = Math.min(total * ROW, TALLEST);
@@ -235,7 +238,7 @@ function output({ lines, painters, root, connected, reason }) {
   view.addEventListener("keydown", (event) => {
     touched = true;
     const total = shown.length;
-    const place = cursor && (cursor.place ?? shown.place(cursor.number));
+    const place = stands();
     const at = place == null ? -1 : shown.index(place) + cursor.line + 1;
     const pages = { PageUp: -1, PageDown: 1 }[event.key];
     const to = { ArrowDown: at + 1, ArrowUp: at < 0 ? total - 1 : at - 1, Home: 0, End: total - 1 }[event.key];

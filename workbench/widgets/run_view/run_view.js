@@ -22,6 +22,7 @@ export default widget("run", {
         return;
       }
       if (message.reset && message.ask && message.ask !== asked) return; // an old question's answer
+      if (message.reset && message.ask && !waiting && message.last <= lines.seen) return; // another page's, with nothing new
       const rows = JSON.parse(decoder.decode(buffers[0]));
       if (message.reset) {
         lines.clear();
