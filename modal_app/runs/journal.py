@@ -83,6 +83,7 @@ class Journal:
         self._failure: ContractError | None = None
         self._changed = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
+        self._on_lost: Callable[[], None] = lambda: None
 
     @property
     def elapsed_ms(self) -> int:
@@ -104,8 +105,9 @@ class Journal:
         """Why the log is lost although this container still owns the run: its owner then closes it."""
         return self._failure
 
-    def start(self) -> None:
-        """Begin to write to the log."""
+    def start(self, on_lost: Callable[[], None]) -> None:
+        """Begin to write to the log; `on_lost` is called once if it is lost: nobody hears of the run then."""
+        self._on_lost = on_lost
         self._writer = asyncio.create_task(self._write())
 
     def status(
@@ -234,6 +236,7 @@ class Journal:
         self._lost = True
         self.spool.fail(reason)
         self._notify()
+        self._on_lost()
 
     async def _linger(self) -> None:
         with suppress(TimeoutError):

@@ -113,7 +113,7 @@ class Run:
         Returns None when the log was lost: another container then closes the run. Every failure of the run becomes its
         terminal event.
         """
-        self.journal.start()
+        self.journal.start(self.abandon)
         outcome = self._outcome
         try:
             self.journal.status(Phase.ACCEPTED, "the run is accepted", cold_start=self.cold_start)

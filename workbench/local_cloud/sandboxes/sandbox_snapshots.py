@@ -17,7 +17,7 @@ from typing import Any
 
 from workbench.local_cloud.sandboxes.engine.execs import Exec
 from workbench.local_cloud.sandboxes.engine.isolation import SNAPSHOT_PROGRAM
-from workbench.local_cloud.sandboxes.engine.output_spool import OutputForgottenError, Spool
+from workbench.local_cloud.sandboxes.engine.output_spool import OutputForgottenError, OutputLostError, Spool
 from workbench.local_cloud.sandboxes.engine.running_sandbox import Sandbox
 from workbench.local_cloud.sandboxes.engine.spec import SandboxStartFailedError
 from workbench.local_cloud.store.content import ContentStore
@@ -155,7 +155,7 @@ async def _program(sandbox: Sandbox, command: dict[str, Any], timeout_s: float) 
                 sandbox.execs.forget(exec_id)
     except TimeoutError as error:
         raise SnapshotError(f"it was not done after {timeout_s:.0f} s") from error
-    except (SandboxStartFailedError, OutputForgottenError, ValueError) as error:
+    except (SandboxStartFailedError, OutputForgottenError, OutputLostError, ValueError) as error:
         raise SnapshotError(str(error)) from error
 
 

@@ -50,7 +50,7 @@ async def test_phases_that_follow_each_other_at_once_are_one_batch(
     monkeypatch.setattr("modal_app.runs.journal._LINGER_S", 60.0)
     log = _Log()
     journal = Journal(Spool("0190b1a4-0000-7000-8000-000000000000"), log)
-    journal.start()
+    journal.start(_nobody)
     journal.status(Phase.ACCEPTED, "is accepted")
     while not log.batches:  # noqa: ASYNC110  # the writer's task puts it
         await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_phases_that_follow_each_other_at_once_are_one_batch(
 async def test_a_status_that_nothing_follows_is_put_all_the_same() -> None:
     log = _Log()
     journal = Journal(Spool("0190b1a4-0000-7000-8000-000000000000"), log)
-    journal.start()
+    journal.start(_nobody)
     journal.status(Phase.ACCEPTED, "is accepted")
     async with asyncio.timeout(30):
         while len(log.batches) < 2:
@@ -78,6 +78,10 @@ async def test_a_status_that_nothing_follows_is_put_all_the_same() -> None:
     assert log.batches == [(1, 1), (2, 2)]
     await journal.aclose()
     journal.spool.close()
+
+
+def _nobody() -> None:
+    """Hear that a log is lost, and do nothing."""
 
 
 class _Failing(LogWriter):
@@ -106,12 +110,15 @@ async def test_a_log_that_fails_in_whatever_way_leaves_no_reader_and_no_run_wait
 ) -> None:
     """The run's end is not taken for stored, and who has to store it is told why."""
     journal = Journal(Spool("0190b1a4-0000-7000-8000-000000000000"), _Failing(error))
-    journal.start()
+    lost = asyncio.Event()
+    journal.start(lost.set)
     journal.status(Phase.ACCEPTED, "is accepted")
     await asyncio.wait_for(journal.spool.reached(1, timeout_s=30), 30)
+    assert not lost.is_set()
     journal.error(internal_error(), exit_code=None, sandbox=None)
     assert await asyncio.wait_for(journal.finish(), 30) is None
     with pytest.raises(SpoolBrokenError):
         await asyncio.wait_for(journal.spool.ended(), 30)
+    assert lost.is_set()  # the run ends now: nobody would hear of what it does
     assert (journal.failure.code if journal.failure else None) == code
     journal.spool.close()

@@ -37,8 +37,9 @@ async def test_a_batch_that_no_queue_takes_is_not_put_for_ever(log: LogWriter) -
 
 
 def test_a_run_whose_log_takes_no_more_is_ended_by_its_own_container(wb: Workbench, project: Project) -> None:
-    """Nobody else would do it: its owner lives."""
-    run = wb.launch(project, "python", code="import time; print(1, flush=True); time.sleep(2); print(2)")
+    """Nobody else would do it: its owner lives. The job, of which nobody would hear, ends with it."""
+    code = "import time; print(1, flush=True); time.sleep(2); print(2, flush=True); time.sleep(600)"
+    run = wb.launch(project, "python", code=code)
     next(event for event in run.follow() if event.type == "stream")
     with wb.faults.injected(at="call", rpc="QueuePut", app=wb.app_name, status="INVALID_ARGUMENT", times=1):
         end = wb.attach(run.run_id).wait(90)
