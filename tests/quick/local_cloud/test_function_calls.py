@@ -1,5 +1,7 @@
 """Which calls are kept, and what of them."""
 
+import asyncio
+
 import pytest
 from modal_proto import api_pb2
 
@@ -72,3 +74,23 @@ async def test_of_an_output_that_is_released_only_the_status_is_left(calls: Call
     assert call.finished(0, 0) == []
     assert item.output is not None
     assert item.output.result == _DONE
+
+
+async def test_a_map_of_nothing_is_finished_when_it_is_closed(calls: Calls) -> None:
+    call = calls.create("fu-1", open=True)
+    assert calls.undone() == [call]
+    call.close_inputs()
+    assert (call.done, calls.undone()) == (True, [])
+
+
+async def test_a_map_whose_caller_is_gone_is_closed(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its app, or when nobody has asked for it for an hour."""
+    stopped, forgotten, asked = (calls.create("fu-1", open=True) for _ in range(3))
+    stopped.function_id = "fu-stopped"
+    calls.close_inputs_of(lambda function_id: function_id == "fu-stopped")
+    assert calls.undone() == [forgotten, asked]
+    monkeypatch.setattr(function_calls, "_FORGOTTEN_S", 0.05)
+    await asyncio.sleep(0.06)
+    calls.get(asked.call_id)
+    calls.close_forgotten()
+    assert calls.undone() == [asked]

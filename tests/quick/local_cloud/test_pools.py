@@ -64,8 +64,8 @@ class World:
         self.apps.definitions_changed()
         return function_id
 
-    def submit(self, function_id: str) -> Input:
-        item = self.calls.create(function_id).add(0, api_pb2.FunctionInput(args=b"x"))
+    def submit(self, function_id: str, parent_input_id: str = "") -> Input:
+        item = self.calls.create(function_id, parent_input_id=parent_input_id).add(0, api_pb2.FunctionInput(args=b"x"))
         self.pools.submit(item)
         return item
 
@@ -156,3 +156,46 @@ async def test_a_container_that_fails_as_it_ends_fails_no_waiting_input(world: W
     world.pools.failed_to_start(task_id, _RESULT(status=_RESULT.GENERIC_STATUS_FAILURE, exception="at the exit"))
     assert waiting.output is None
     assert world.pools.backlog(function_id) == 1
+
+
+async def test_a_function_that_calls_itself_gets_the_containers_that_this_takes(world: World) -> None:
+    """Each input waits for the one that it has made: a limit that counted them all would stop the last for ever."""
+    function_id = world.function()
+    made = ""
+    for depth in range(1, 13):
+        item = world.submit(function_id, made)
+        await until(lambda depth=depth: len(world.started) == depth)
+        await until(lambda: world.pools.tasks()[-1].container is not None)
+        assert await world.pools.take_inputs(world.pools.tasks()[-1].task_id) == [item]
+        made = item.input_id
+    for _ in range(3):
+        world.submit(function_id)
+    await asyncio.sleep(0.05)
+    assert len(world.started) == 12, "what calls nothing has no part in it"
+
+
+async def test_variants_get_new_containers_when_their_app_is_deployed_again(world: World) -> None:
+    """Their old ones may go on for as long as their inputs take."""
+    base = world.function(concurrency_limit=1)
+    variant = world.apps.bind(base, b"params", api_pb2.FunctionOptions())
+    await world.running(variant)
+    waits = world.submit(variant)
+    world.apps.define_function(world.app_id, base, api_pb2.Function(function_name="f", concurrency_limit=1))
+    world.apps.set_layout(
+        world.app_id, state=api_pb2.APP_STATE_EPHEMERAL, function_ids={"f": base}, class_ids={}, tags={}, name=None
+    )
+    world.pools.redeployed(world.app_id)
+    await until(lambda: len(world.started) == 2 and world.pools.tasks()[-1].container is not None)
+    assert await world.pools.take_inputs(world.pools.tasks()[-1].task_id) == [waits]
+
+
+async def test_a_container_that_does_not_start_fails_nothing_that_another_one_serves(world: World) -> None:
+    function_id = world.function(startup_timeout_secs=5)
+    await world.running(function_id)
+    waits = world.submit(function_id)
+    for count in (2, 3, 4):
+        await until(lambda count=count: len(world.started) == count)
+        await asyncio.sleep(0.02)
+        world.clocks.of(world.app_id).advance(5)
+        await until(lambda count=count: world.started[count - 1].exited.is_set())
+    assert waits.output is None

@@ -28,6 +28,8 @@ def live(*busy: int, capacity: int = 1) -> list[Task]:
         ((1, 0), 3, {}, 2),
         ((), 100, {}, scaling.MAX_CONTAINERS),
         ((), 100, {"max_containers": 2}, 2),
+        ((), 0, {"min_containers": 20}, 20),
+        ((), 0, {"min_containers": 100}, scaling.MAX_SHARED_CONTAINERS),
         ((1, 1), 5, {"max_containers": 2}, 0),
         ((), 0, {"min_containers": 3}, 3),
         ((0,), 0, {"min_containers": 3}, 2),
@@ -54,7 +56,7 @@ def test_concurrent_and_batched_inputs_count_together() -> None:
     ("function", "backlog", "wanted"),
     [
         (api_pb2.Function(max_concurrent_inputs=40), 500, 13),
-        (api_pb2.Function(max_concurrent_inputs=100, target_concurrent_inputs=40), 500, 5),
+        (api_pb2.Function(max_concurrent_inputs=100, target_concurrent_inputs=40), 500, 13),
         (api_pb2.Function(max_concurrent_inputs=2), 500, scaling.MAX_SHARED_CONTAINERS),
         (api_pb2.Function(max_concurrent_inputs=1), 500, scaling.MAX_CONTAINERS),
         (api_pb2.Function(batch_max_size=10), 500, scaling.MAX_CONTAINERS),  # a batch computes
@@ -65,6 +67,26 @@ def test_inputs_that_share_containers_get_as_many_as_they_need(
 ) -> None:
     """Each of them mostly waits, as a response that streams does: what counts is that none is left waiting."""
     assert scaling.missing(function, api_pb2.AutoscalerSettings(), [], backlog=backlog) == wanted
+
+
+def test_a_container_takes_more_than_its_target_while_another_one_starts() -> None:
+    function = api_pb2.Function(max_concurrent_inputs=100, target_concurrent_inputs=10)
+    assert scaling.capacity(function) == 100
+    assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(9, capacity=100), backlog=1) == 0
+    assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(10, capacity=100), backlog=1) == 1
+    assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(25, 5, capacity=100), backlog=1) == 2
+
+
+@pytest.mark.parametrize(
+    ("blocked", "settings", "wanted"),
+    [(0, {}, 0), (1, {}, 1), (8, {}, 3), (3, {"max_containers": 8}, 0)],
+)
+def test_containers_that_wait_for_what_waits_do_not_count(blocked: int, settings: dict[str, int], wanted: int) -> None:
+    scale = api_pb2.AutoscalerSettings(**settings)
+    full = live(*[1] * scaling.MAX_CONTAINERS)
+    assert scaling.missing(api_pb2.Function(), scale, full, backlog=3, blocked=blocked) == wanted
+    many = live(*[1] * scaling.MAX_SHARED_CONTAINERS)
+    assert scaling.missing(api_pb2.Function(), scale, many, backlog=3, blocked=31) == 0
 
 
 def test_what_is_told_at_run_time_wins() -> None:

@@ -57,6 +57,15 @@ def test_maps_keep_their_order_unless_told_otherwise(deployed: None) -> None:
     assert [str(error) for error in errors] == ["no 0", "no 1"]
 
 
+def test_a_map_of_nothing_is_nothing(deployed: None) -> None:
+    assert list(function("square").map([])) == []
+
+
+def test_a_function_calls_itself_as_deep_as_it_likes(deployed: None) -> None:
+    """Each call holds a container while it waits for the next one."""
+    assert function("deep").remote(11) == 11
+
+
 def test_a_spawned_call_is_found_by_its_id(deployed: None) -> None:
     call = function("square").spawn(7)
     again = modal.FunctionCall.from_id(call.object_id)

@@ -11,6 +11,11 @@ notes = modal.Dict.from_name("calls-notes", create_if_missing=True)
 
 
 @app.function()
+def deep(left: int) -> int:
+    return 1 + deep.remote(left - 1) if left > 1 else 1
+
+
+@app.function()
 def square(x: int) -> int:
     print("squaring", x)  # noqa: T201  # output is what the log is made of
     return x * x

@@ -16,6 +16,7 @@ from workbench.local_cloud.base.ids import new_id
 
 DATA_WINDOW_BYTES = 4 * 1024 * 1024  # of a stream that are written but not read
 _FINISHED_CALLS_KEPT = 10_000
+_FORGOTTEN_S = 3600.0  # a caller that lives asks for outputs each minute, or gives inputs
 
 
 class DataStream:
@@ -132,6 +133,7 @@ class Call:
 
     `invocation` is the protocol's FunctionCallInvocationType. `outputs` are the inputs that have an output, in the
     order in which they got it. `data_in` is what a web call's client sends, `data_out` what the function yields.
+    `touched_at` is when it was last asked for by its id, on the monotonic clock.
     """
 
     def __init__(
@@ -149,6 +151,8 @@ class Call:
         self.invocation = invocation
         self.parent_input_id = parent_input_id
         self.open = open
+        self.touched_at = time.monotonic()
+        self._complete = False
         self.created_at = time.time()
         self.inputs: dict[str, Input] = {}
         self.by_idx: dict[int, Input] = {}
@@ -186,6 +190,7 @@ class Call:
 
     def close_inputs(self) -> None:
         """Record that the call gets no further inputs. Idempotent."""
+        self._complete = True
         if self.open:
             self.open = False
             if self.done:
@@ -204,7 +209,7 @@ class Call:
     @property
     def done(self) -> bool:
         """Whether every input has an output, and there will be no further one."""
-        return bool(self.inputs) and not self.open and len(self.outputs) == len(self.inputs)
+        return bool(self.inputs or self._complete) and not self.open and len(self.outputs) == len(self.inputs)
 
     async def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
         """Return when `ready` returns True, which is checked at each new output, or after `timeout_s` seconds."""
@@ -250,7 +255,22 @@ class Calls:
         """Return a call by id; raises CloudError NOT_FOUND."""
         if call_id not in self._calls:
             raise not_found(f"Function call {call_id} not found: calls are kept until the local cloud ends, at most.")
-        return self._calls[call_id]
+        call = self._calls[call_id]
+        call.touched_at = time.monotonic()
+        return call
+
+    def close_inputs_of(self, is_of: Callable[[str], bool]) -> None:
+        """Record that open calls get no further inputs; `is_of` tells it by the function's id."""
+        for call in list(self._calls.values()):
+            if call.open and is_of(call.function_id):
+                call.close_inputs()
+
+    def close_forgotten(self) -> None:
+        """Record that calls get no further inputs whose callers have not been heard of for an hour."""
+        before = time.monotonic() - _FORGOTTEN_S
+        for call in list(self._calls.values()):
+            if call.open and call.touched_at < before:
+                call.close_inputs()
 
     def of_function(self, function_id: str) -> list[Call]:
         """Return the calls of one function, oldest first."""

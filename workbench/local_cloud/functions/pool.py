@@ -6,6 +6,7 @@ Pools are per function rather than per app, because limits, idle times and defin
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 
 import structlog
 from modal_proto import api_pb2
@@ -31,6 +32,7 @@ _INTERRUPTED_S = 5.0  # a draining container that is interrupted after that time
 _CHECK_S = 60.0
 _END_S = 10.0
 _START_FAILURES_ALLOWED = 2
+_HEAD_INPUTS = 32  # of those that wait, whose callers are looked for
 _DIED = "The container died."
 _LONGEST_PAUSE_S = 60.0  # before the next container of a function whose containers end as they start
 _REAL = Clock()  # never advanced: how long a process may take to end is not a promise of Modal's
@@ -121,7 +123,7 @@ class Pools:
             self._crashes.pop(function_id, None)
             for variant_id in (function_id, *self._apps.variants(function_id)):
                 self._overrides.pop(variant_id, None)
-            self._scale(function_id)
+                self._scale(variant_id)
 
     async def stop_app(self, app_id: str) -> None:
         """Kill every container of an app and wait until they have ended."""
@@ -317,13 +319,31 @@ class Pools:
             if task.function_id == function_id and task.definition_id == definition_id
             if not (task.draining or task.spent)
         ]
-        wanted = scaling.missing(function, self.settings(function_id), live, backlog=self.backlog(function_id))
+        wanted = scaling.missing(
+            function,
+            self.settings(function_id),
+            live,
+            backlog=self.backlog(function_id),
+            blocked=len(self._waited_for_by(function_id, live)) if len(live) >= scaling.MAX_CONTAINERS else 0,
+        )
         if wanted and self._apps.app_of(function_id).stopped_at:
             stopped = made_here(api_pb2.GenericResult.GENERIC_STATUS_TERMINATED, "The app is stopped.")
             self._fail_waiting(function_id, stopped)
             return
         for _ in range(wanted):
             self._spawn(self._run(self._new_task(function_id, definition_id), self._make_container))
+
+    def _waited_for_by(self, function_id: str, live: Iterable[Task]) -> set[str]:
+        """Return the ids of those containers that work on a caller of an input that waits, or on that one's caller."""
+        running = {input_id: (task, item) for task in live for input_id, item in task.inputs.items()}
+        found: set[str] = set()
+        callers = [item.call.parent_input_id for item in islice(self._waiting.get(function_id, ()), _HEAD_INPUTS)]
+        while callers:
+            task, item = running.pop(callers.pop(), (None, None))
+            if task is not None and item is not None:
+                found.add(task.task_id)
+                callers.append(item.call.parent_input_id)
+        return found
 
     def _new_task(self, function_id: str, definition_id: str) -> Task:
         capacity = scaling.capacity(self._apps.function(function_id))
@@ -382,7 +402,7 @@ class Pools:
                 await clock.first(task.changed.wait(), container.exited.wait(), timeout_s=left)
                 continue
             _log.warning("container.start_timed_out", task_id=task.task_id)
-            if not task.draining:
+            if not (task.draining or self._serves(task.function_id)):
                 reason = f"The function's container did not start within its startup timeout of {limit_s:g} s."
                 result = made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
                 self.failed_to_start(task.task_id, result)
@@ -393,13 +413,18 @@ class Pools:
         """Fail a function's inputs when its containers do not start, and start another one if it needs that."""
         if not task.hello and not task.preempted:
             self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
-        if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
+        if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED and not self._serves(task.function_id):
             reason = (
                 "The function's container does not start: `modal app logs`, or cloud.log in the local cloud's "
                 "state directory, says why."
             )
             self._fail_waiting(task.function_id, made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason))
         self._replace(task)
+
+    def _serves(self, function_id: str) -> bool:
+        """Whether a container of a function takes inputs: then those that wait do not fail because another does not."""
+        tasks = (task for task in self._tasks.values() if task.function_id == function_id)
+        return any(task.ready and not (task.draining or task.spent) for task in tasks)
 
     def _replace(self, ended: Task) -> None:
         """Start another container when one has ended, if the function needs it.
@@ -490,7 +515,7 @@ def _fail(items: Iterable[Input], result: api_pb2.GenericResult) -> None:
 
 def _starts_again(task: Task, item: Input) -> bool:
     """Whether an input starts again in another container if this one, being preempted, does not finish it."""
-    return task.preempted and not item.cancelled and item.call.can_start_again
+    return task.own is None and task.preempted and not item.cancelled and item.call.can_start_again
 
 
 def _result_of_a_crash(item: Input) -> api_pb2.GenericResult:

@@ -7,7 +7,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.functions.task import Task
 
 MAX_CONTAINERS = 8  # of a function that sets no limit itself and whose containers work on one input at a time
-MAX_SHARED_CONTAINERS = 32  # of one whose containers work on several, which mostly wait
+MAX_SHARED_CONTAINERS = 32  # of one whose containers work on several or wait for others, and of one that asks for many
 
 
 def settings(
@@ -32,17 +32,33 @@ def capacity(function: api_pb2.Function) -> int:
     return max(function.max_concurrent_inputs, function.target_concurrent_inputs, 1) * max(function.batch_max_size, 1)
 
 
+def aim(function: api_pb2.Function) -> int:
+    """Return how many inputs a container has when another one is started: of those that it can take, the target."""
+    target = function.target_concurrent_inputs or function.max_concurrent_inputs
+    return max(target, 1) * max(function.batch_max_size, 1)
+
+
 def missing(
-    function: api_pb2.Function, scale: api_pb2.AutoscalerSettings, live: Sequence[Task], *, backlog: int
+    function: api_pb2.Function,
+    scale: api_pb2.AutoscalerSettings,
+    live: Sequence[Task],
+    *,
+    backlog: int,
+    blocked: int = 0,
 ) -> int:
-    """Return how many containers to start besides the `live` ones; `backlog` is the number of waiting inputs."""
-    short = backlog - sum(task.capacity - len(task.inputs) for task in live)
+    """Return how many containers to start besides the `live` ones; `backlog` is the number of waiting inputs.
+
+    `blocked` of the live ones wait for results of waiting inputs: they do not count where no limit is set.
+    """
+    each = aim(function)
+    short = backlog - sum(each - len(task.inputs) for task in live)
     busy = short > 0 or any(task.inputs for task in live)
     spare = scale.buffer_containers if busy else 0
     idle = sum(1 for task in live if not task.inputs)
-    for_inputs = -(-short // capacity(function)) + spare if short > 0 else spare - idle
+    for_inputs = -(-short // each) + spare if short > 0 else spare - idle
     wanted = max(for_inputs, scale.min_containers - len(live), 0)
     most = MAX_SHARED_CONTAINERS if _shares_containers(function) else MAX_CONTAINERS
+    most = min(max(most, scale.min_containers) + blocked, MAX_SHARED_CONTAINERS)
     return max(0, min(wanted, (scale.max_containers or most) - len(live)))
 
 

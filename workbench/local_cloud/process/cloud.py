@@ -361,6 +361,7 @@ class LocalCloud:
         functions = self._apps.functions_of(app_id)
         self._apps.stop(app_id)
         await asyncio.gather(*(self._ingress.drop(function_id) for function_id in functions))
+        self._calls.close_inputs_of(lambda function_id: self._apps.app_of(function_id).app_id == app_id)
         await self._pools.stop_app(app_id)
         await self._sandboxes.stop_app(app_id)
         self._clocks.forget(app_id)
@@ -368,6 +369,7 @@ class LocalCloud:
 
     async def _stop_completed_apps(self) -> None:
         """Stop the detached apps whose entrypoint has returned and that have no call and no sandbox left."""
+        self._calls.close_forgotten()
         if not (completed := self._apps.completed()):
             return
         busy = {self._apps.app_of(call.function_id).app_id for call in self._calls.undone()}
