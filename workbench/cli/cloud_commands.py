@@ -156,7 +156,7 @@ def gc(
 
 @images.command("list")
 def list_images(as_json: JsonOption = False) -> None:
-    """List the images that were built here, the newest first: what each stands on, its layers and its size.
+    """List the images that were built here, the newest first: what each stands on, its layers, its size and names.
 
     A size counts all layers of the image; other images may have some of them, too.
     """
@@ -170,12 +170,12 @@ def list_images(as_json: JsonOption = False) -> None:
     if not found:
         typer.echo("no image was built here yet")
         return
-    typer.echo(f"{'image':<26}{'state':<9}{'built (UTC)':<18}{'layers':>6}{'MB':>8}  used  base")
+    typer.echo(f"{'image':<26}{'state':<9}{'built (UTC)':<18}{'layers':>6}{'MB':>8}  used  base, names")
     for image in found:
         built = time.strftime("%Y-%m-%d %H:%M", time.gmtime(image.finished_at)) if image.finished_at else ""
         typer.echo(
             f"{image.image_id:<26}{image.state:<9}{built:<18}{image.layers:>6}{image.size / 1e6:>8.1f}  "
-            f"{'yes' if image.used else 'no':<4}  {image.base}"
+            f"{'yes' if image.used else 'no':<4}  {', '.join((image.base, *image.names))}"
         )
     typer.echo(f"{len(found)} images; `workbench cloud images prune` removes those that nothing uses")
 
@@ -218,7 +218,7 @@ def prune_images(
     ] = "7d",
     as_json: JsonOption = False,
 ) -> None:
-    """Remove images that no app, no deployment and no other image uses, and the layers that no image has any more.
+    """Remove images that no name, app, deployment or other image uses, and the layers that no image has any more.
 
     The local cloud must not be running. An image that is removed is built anew when it is asked for.
     """

@@ -12,6 +12,7 @@ from typing import Any
 
 from workbench.local_cloud.base.guest_directories import remove_tree
 from workbench.local_cloud.images.build_logs import BuildLog
+from workbench.local_cloud.images.names import CURRENT
 from workbench.local_cloud.images.plans import ImageConfig
 from workbench.local_cloud.rootfs import kept_bases
 from workbench.local_cloud.rootfs.layers import remove_layers
@@ -28,7 +29,8 @@ class Listed:
     """One image: its id, its state, what it stands on, how many layers it has, its size, its age, and who uses it.
 
     `size` is in bytes, with all its layers, of which other images may have some too; `finished_at` in Unix seconds.
-    `used` says whether an app, a deployment that can be rolled back to, or an image on top of it needs it.
+    `used` says whether a name, an app, a deployment that can be rolled back to, or an image on top of it needs it;
+    `names` are the names that it was published under, each as environment/name:tag.
     """
 
     image_id: str
@@ -38,6 +40,7 @@ class Listed:
     size: int
     finished_at: float
     used: bool
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Pruned:
 def listed(state: Path, database: Database) -> list[Listed]:
     """Return all images, the newest first."""
     rows = _rows(database)
-    used = _used(database, rows)
+    used, names = _used(database, rows), _names(database)
     sizes: dict[Path, int] = {}
 
     def size(path: Path) -> int:
@@ -74,6 +77,7 @@ def listed(state: Path, database: Database) -> list[Listed]:
                 sum(map(size, paths)),
                 row["finished_at"],
                 image_id in used,
+                tuple(names.get(image_id, ())),
             )
         )
     return sorted(found, key=lambda image: image.finished_at, reverse=True)
@@ -171,8 +175,8 @@ def _base(image_id: str, rows: dict[str, dict[str, Any]]) -> str:
 
 
 def _used(database: Database, rows: dict[str, dict[str, Any]]) -> set[str]:
-    """Return the ids of images that functions, deployments or snapshots refer to, with those below them."""
-    found = set()
+    """Return the ids of images that names, functions, deployments or snapshots refer to, with those below them."""
+    found = set(_names(database))
     for table in ("functions", "deployed_functions"):
         if _has(database, table):
             for row in database.all(f"SELECT definition FROM {table}"):  # noqa: S608  # one of two names
@@ -186,6 +190,19 @@ def _used(database: Database, rows: dict[str, dict[str, Any]]) -> set[str]:
         more = set(json.loads(str(row_of["parents"]))) - found if row_of is not None else set()
         found |= more
         waiting += more
+    return found
+
+
+def _names(database: Database) -> dict[str, list[str]]:
+    """Return the names that mean an image, by the image's id."""
+    found: dict[str, list[str]] = {}
+    if _has(database, "image_names"):
+        rows = database.all(
+            "SELECT image_id, image_names.name AS name, objects.name AS environment FROM image_names "  # noqa: S608  # ours
+            f"JOIN objects ON object_id=environment_id WHERE {CURRENT} ORDER BY environment, image_names.name"
+        )
+        for row in rows:
+            found.setdefault(str(row["image_id"]), []).append(f"{row['environment']}/{row['name']}")
     return found
 
 

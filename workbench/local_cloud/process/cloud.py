@@ -40,6 +40,8 @@ from workbench.local_cloud.functions.schedules import Schedules
 from workbench.local_cloud.functions.web_ingress import Ingress
 from workbench.local_cloud.images import images
 from workbench.local_cloud.images.image_rpc import ImageRpcs
+from workbench.local_cloud.images.name_rpc import ImageNameRpcs
+from workbench.local_cloud.images.names import ImageNames
 from workbench.local_cloud.mounts.blob_routes import BlobRoutes
 from workbench.local_cloud.mounts.mount_rpc import MountRpcs
 from workbench.local_cloud.objects.dict_rpc import DictRpcs
@@ -259,6 +261,7 @@ class LocalCloud:
                 secrets,
                 file_mounts,
                 ImageRpcs(self._images),
+                ImageNameRpcs(ImageNames(database), objects, require=partial(_require_image, self._images, snapshots)),
                 self._volumes,
                 self._dicts,
                 self._queues,
@@ -430,6 +433,12 @@ class LocalCloud:
                 await self._queues.tidy()
             except Exception as error:  # noqa: BLE001  # one failure must not prevent later clean-ups
                 _log.error("cloud.clean_up_failed", exc_info=error)
+
+
+def _require_image(found: images.Images, snapshots: Snapshots, image_id: str) -> None:
+    """Raise CloudError unless an image is built, or is a snapshot that is kept."""
+    if snapshots.find(image_id) is None:
+        found.built(image_id)
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -102,11 +102,12 @@ class Objects:
                 self._db.execute(f"UPDATE {table} SET environment=? WHERE environment=?", (new, old))  # noqa: S608  # our own names
 
     def held_by(self, environment: str) -> tuple[str, ...]:
-        """Return up to ten things that an environment holds, each in words: running apps and named objects."""
+        """Return up to ten things that an environment holds, each in words: running apps, named objects and images."""
         rows = self._db.all(
             "SELECT 'app' AS kind, name FROM apps WHERE environment=? AND stopped_at=0 AND name IS NOT NULL "
-            "UNION ALL SELECT kind, name FROM objects WHERE environment=? AND name IS NOT NULL LIMIT 10",
-            (environment, environment),
+            "UNION ALL SELECT kind, name FROM objects WHERE environment=? AND name IS NOT NULL "
+            "UNION ALL SELECT DISTINCT 'named image', name FROM image_names WHERE environment_id=? LIMIT 10",
+            (environment, environment, self.environment_id(environment)),
         )
         return tuple(f"the {row['kind']} '{row['name']}'" for row in rows)
 
