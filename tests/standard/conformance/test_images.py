@@ -413,3 +413,15 @@ def test_files_that_are_added_without_a_copy_are_in_sandboxes(cloud: Running, tm
         assert sandbox.exec("sh", "-c", "echo x > /root/own").wait() == 0
     finally:
         sandbox.terminate(wait=True)
+
+
+@pytest.mark.parametrize("version", ["2025.06", "2026.10"])
+def test_images_tell_the_builder_version_that_they_were_asked_for(
+    app: modal.App, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Also those on another image, and those that have a root file system of their own."""
+    monkeypatch.setenv("MODAL_IMAGE_BUILDER_VERSION", version)
+    base = modal.Image.debian_slim().env({"BUILDER": version})
+    for image in (base, base.env({"A": "1"}), base.run_commands("echo 1 > /etc/mine")):
+        image.build(app)
+        assert getattr(image._get_metadata(), "image_builder_version", "") == version

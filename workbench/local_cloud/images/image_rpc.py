@@ -1,6 +1,7 @@
 """Image RPCs: find or build a layer, follow its build's log, and look images up."""
 
 import platform
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,6 +18,7 @@ ONLY_LOOK = "x-workbench-only-look"  # a header of callers who ask whether an im
 _MAX_WAIT_S = 60.0
 _ARCHITECTURES = {"x86_64": api_pb2.ARCH_X86_64, "aarch64": api_pb2.ARCH_AARCH64}
 _MAX_CHAIN = 1000
+_VERSION = re.compile(r"[A-Za-z0-9.]{0,32}")
 _ROUNDING_S = 0.001  # added to a build's end: the SDK asks for lines up to it, rounded to microseconds
 
 
@@ -40,6 +42,7 @@ class ImageRpcs:
         image_id = await self._images.get_or_create(
             request.image,
             function_id=request.build_function_id,
+            builder_version=_builder_version(request.builder_version),
             force_build=request.force_build,
             ignore_cache=request.ignore_cache,
             only_look=ONLY_LOOK in metadata(context),
@@ -123,6 +126,12 @@ def _entry(text: str) -> int:
     return int(text)
 
 
+def _builder_version(text: str) -> str:
+    if not _VERSION.fullmatch(text):
+        raise invalid(f"builder_version must be a version such as 2025.06, not {text[:50]!r}.")
+    return text
+
+
 def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
     stamp = timestamp_pb2.Timestamp()
     stamp.FromNanoseconds(int(seconds * 1e9))
@@ -140,4 +149,8 @@ def _result(image: Image) -> api_pb2.GenericResult:
 def _metadata(image: Image) -> api_pb2.ImageMetadata:
     version = image.config.python
     full = platform.python_version() if version == host.OWN_PYTHON else version
-    return api_pb2.ImageMetadata(python_version_info=f"Python {full}", workdir=image.config.workdir)
+    return api_pb2.ImageMetadata(
+        python_version_info=f"Python {full}",
+        workdir=image.config.workdir,
+        image_builder_version=image.config.builder_version,
+    )

@@ -209,6 +209,7 @@ class Images:
         image: api_pb2.Image,
         *,
         function_id: str = "",
+        builder_version: str = "",
         force_build: bool = False,
         ignore_cache: bool = False,
         only_look: bool = False,
@@ -219,8 +220,9 @@ class Images:
 
         `force_build` builds it in any case, and later calls find the new image. `ignore_cache` alone also builds it in
         any case, but later calls find the image that was there before. `function_id` is the function that a layer of
-        `run_function` calls. Raises CloudError for an image below it that cannot be run, and for an unknown mount,
-        secret or function; a layer that cannot be built has its reason in `failure`.
+        `run_function` calls, `builder_version` what a new image's config says of that. Raises CloudError for an image
+        below it that cannot be run, and for an unknown mount, secret or function; a layer that cannot be built has its
+        reason in `failure`.
         """
         parents = {base.docker_tag: self.built(base.image_id) for base in image.base_images}
         secrets = self._secrets(list(image.secret_ids))
@@ -242,6 +244,8 @@ class Images:
         except RefusedError as error:
             refusal = str(error)
         key: str | None = _key(self.layers.private, image, parent_key, checksum, secrets, plan.steps)
+        below = parent.config.builder_version if parent is not None else ""
+        plan.config = replace(plan.config, builder_version=builder_version or below)
         row = self._db.one("SELECT * FROM image_layers WHERE key=?", (key,))
         if row is not None and not force_build and not ignore_cache:
             found = self._image(row)
@@ -375,7 +379,8 @@ class Images:
                         secrets=secrets,
                         log=log.add,
                     )
-                config = await while_there_is_room(self._root, building)
+                made = await while_there_is_room(self._root, building)
+                config = replace(made, builder_version=plan.config.builder_version)
         except asyncio.CancelledError as cancelled:
             self._finish(image_id, config, "", _ABANDONED if _ABANDONED in cancelled.args else _INTERRUPTED)
             raise

@@ -36,6 +36,7 @@ class ImageConfig:
     shell: tuple[str, ...] = DEFAULT_SHELL
     on_build: tuple[str, ...] = ()  # instructions for the build that has this image as its base
     guest_python: str = ""  # with layers: the path of the Python that runs functions, empty if there is none
+    builder_version: str = ""  # that the SDK asked for, such as 2025.06; of the image below when it asked for none
 
     def to_json(self) -> str:
         """Return the config as it is stored."""
