@@ -233,8 +233,8 @@ class _Build:
 
     async def _install(self, arguments: list[str]) -> None:
         if host.uv() is not None:
-            words = ["uv", "pip", "install", "--python", layouts.PYTHON, *arguments]
-            argv = ["/bin/sh", "-c", f'{FOR_UV}exec "$@"', *words[:1], *words]
+            words = ["install", "--python", layouts.PYTHON, *arguments]
+            argv = ["/bin/sh", "-c", f'{FOR_UV}exec uv pip "$@"', "pip", *words]
         else:
             argv = [layouts.PYTHON, "-m", "pip", "install", *arguments]
         await self._sandbox.run(argv, what="pip install")

@@ -7,18 +7,39 @@ import configparser
 from collections.abc import Iterable
 from pathlib import Path
 
-# A shell's lines, to be put before the program: they see what a step sets for one command, too.
+# A shell's lines, to be put before `exec uv pip "$@"`: they see what a step sets for one command, too. The words are
+# pip's; `--no-index` goes right behind the subcommand, since uv's other ones do not know it, and words behind `--` are
+# no options. All variables of a shell are a step's own, so that those here have a prefix, and are gone afterwards.
 FOR_UV = """\
 [ -n "${UV_DEFAULT_INDEX-}${UV_INDEX_URL-}" ] || export UV_INDEX_URL="${PIP_INDEX_URL-}"
+[ -n "${UV_INDEX_URL-}" ] || unset UV_INDEX_URL
 [ -n "${UV_INDEX-}${UV_EXTRA_INDEX_URL-}" ] || export UV_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL-}"
-[ -n "${UV_FIND_LINKS-}" ] || export UV_FIND_LINKS="$(echo ${PIP_FIND_LINKS-} | tr ' ' ,)"
+[ -n "${UV_EXTRA_INDEX_URL-}" ] || unset UV_EXTRA_INDEX_URL
 [ -n "${UV_CONSTRAINT-}" ] || export UV_CONSTRAINT="${PIP_CONSTRAINT-}"
+[ -n "${UV_CONSTRAINT-}" ] || unset UV_CONSTRAINT
 [ -n "${UV_INSECURE_HOST-}" ] || export UV_INSECURE_HOST="${PIP_TRUSTED_HOST-}"
+[ -n "${UV_INSECURE_HOST-}" ] || unset UV_INSECURE_HOST
 [ -n "${SSL_CERT_FILE-}" ] || [ -z "${PIP_CERT-}" ] || export SSL_CERT_FILE="$PIP_CERT"
-for name in UV_INDEX_URL UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_CONSTRAINT UV_INSECURE_HOST; do
-  eval "[ -n \\"\\$$name\\" ]" || unset $name
-done
-case "${PIP_NO_INDEX-}:$*" in [1tTyY]*:*install*|on:*install*) set -- "$@" --no-index ;; esac
+if [ -n "${UV_FIND_LINKS-}" ]; then :
+elif [ -z "${PIP_FIND_LINKS-}" ]; then unset UV_FIND_LINKS
+else export UV_FIND_LINKS="$(set -f; set -- $PIP_FIND_LINKS; IFS=,; printf %s "$*")"
+fi
+case "${PIP_NO_INDEX-}" in [1tTyY]*|on)
+  __modal_left=$#
+  __modal_command=
+  while [ "$__modal_left" -gt 0 ]; do
+    __modal_word=$1
+    shift
+    set -- "$@" "$__modal_word"
+    __modal_left=$((__modal_left - 1))
+    case "$__modal_command:$__modal_word" in
+      :-*) ;;
+      :install) __modal_command=install; set -- "$@" --no-index ;;
+      :*) __modal_command=other ;;
+    esac
+  done
+  unset __modal_left __modal_command __modal_word ;;
+esac
 """
 _NAMES = ("index-url", "extra-index-url", "find-links", "constraint", "trusted-host", "cert", "no-index")
 
