@@ -128,7 +128,7 @@ class Run:
     """Run a program as the image's user in its own root file system. `words` are its argv, `text` is what was asked.
 
     `script` is the text of a file that is at `SCRIPT` meanwhile, empty for none. `stage` is the stage's number, for the
-    names in `mounts`.
+    names in `mounts`. Without `network` it reaches no address but its own loopback.
     """
 
     words: tuple[str, ...]
@@ -139,6 +139,7 @@ class Run:
     script: str = ""
     mounts: tuple[RunMount, ...] = ()
     stage: int = 0
+    network: bool = True
 
 
 @dataclass(frozen=True)

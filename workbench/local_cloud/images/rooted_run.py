@@ -1,7 +1,7 @@
 """RUN steps: programs of the image, run as root of its file system and as nobody outside.
 
-They have the network, since packages come from there, and this machine's configuration of pip, uv and npm. Nothing of
-that gets into the layer.
+They have the network, since packages come from there, unless they ask for none; and this machine's configuration of
+pip, uv and npm. Nothing of that gets into the layer.
 """
 
 import os
@@ -60,7 +60,7 @@ class RunStep:
             env |= {each.variable: secrets[each.name] for each in step.mounts if each.variable and each.name in secrets}
             if config.interpreter:  # an environment of ours, which has no pip: uv takes its place
                 words = [_with_uv(word) for word in words]
-            argv = _bound(config, places, data)
+            argv = [*([] if step.network else ["--unshare-net"]), *_bound(config, places, data)]
             for mount in step.mounts:
                 argv += _mounted(mount, paths.get(mount), secrets, places, data)
             if step.script:

@@ -46,7 +46,7 @@ from workbench.local_cloud.images.reading import (
     check,
     platform_arguments,
 )
-from workbench.local_cloud.images.run_mounts import read, texts
+from workbench.local_cloud.images.run_mounts import asked, read
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?(?::[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)?", re.ASCII)
@@ -359,7 +359,8 @@ class StageReader(ConfigReader):
             yield replace(step, sources=tuple(local))
 
     def _run(self, instruction: Instruction) -> Run:
-        mounts, text = texts(instruction)
+        found = asked(instruction)
+        text = found.command
         expand = partial(dockerfile.expand, variables=self.variables, escape=instruction.escape)
         workdir = self.config.workdir or "/"
         script = _script(text, instruction)
@@ -372,8 +373,9 @@ class StageReader(ConfigReader):
             workdir,
             self.config.user,
             script,
-            read(mounts, expand=expand, workdir=workdir, secrets=self._stages.secrets),
+            read(found.mounts, expand=expand, workdir=workdir, secrets=self._stages.secrets),
             self._number,
+            found.network,
         )
 
 

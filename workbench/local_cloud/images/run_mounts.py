@@ -1,9 +1,9 @@
-"""Reads the `--mount` flags of a RUN, as Docker's builder defines them, and refuses what a step cannot have here."""
+"""Reads the flags of a RUN, as Docker's builder defines them, and refuses what a step cannot have here."""
 
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from workbench.local_cloud.images import dockerfile
 from workbench.local_cloud.images.dockerfile import Instruction, RefusedError
@@ -22,6 +22,7 @@ _OPTIONS: dict[str, Mapping[str, str]] = {
     TMPFS: {**_TARGET, "size": "size"},
     SECRET: {**_TARGET, **_OWNER, "id": "id", "source": "id", "src": "id", "required": "required", "env": "env"},
 }
+_HAD = (("network", "default"), ("network", "none"), ("security", "sandbox"))  # the flags that a step may have
 _OWN = ("proc", "dev", "sys", "__modal")  # at the top: the kernel's and ours
 _SIZE = re.compile(r"(\d{1,15})([kmg]?)b?", re.IGNORECASE | re.ASCII)
 _SCALE = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -30,15 +31,26 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ID = 65_536
 
 
-def texts(instruction: Instruction) -> tuple[list[str], str]:
-    """Return the texts of a RUN's mounts, and its command. Raises RefusedError for other flags that would be missed."""
+@dataclass(frozen=True)
+class Asked:
+    """What a RUN asks for: its command, the texts of its mounts, and whether it has the network."""
+
+    command: str
+    mounts: tuple[str, ...]
+    network: bool
+
+
+def asked(instruction: Instruction) -> Asked:
+    """Read a RUN's flags. Raises RefusedError for those that would be missed, and for a RUN without a command."""
     flags, command = dockerfile.flags(instruction.text)
     for name, value in flags:
-        if name not in ("mount", "network", "security") or (name, value) == ("security", "insecure"):
+        if name != "mount" and (name, value) not in _HAD:
             raise RefusedError(f"RUN --{name[:50]}={value[:50]} is not implemented by the local cloud.")
-    if not command:
+    if not command or dockerfile.argument_list(command) == []:
         raise RefusedError("RUN needs a command.")
-    return [value for name, value in flags if name == "mount"], command
+    networks = [value for name, value in flags if name == "network"]
+    mounts = tuple(value for name, value in flags if name == "mount")
+    return Asked(command, mounts, network=networks[-1:] != ["none"])
 
 
 def read(

@@ -26,7 +26,7 @@ from workbench.local_cloud.images.reading import (
     carry_out,
     check,
 )
-from workbench.local_cloud.images.run_mounts import CACHE, TMPFS, read, texts
+from workbench.local_cloud.images.run_mounts import CACHE, TMPFS, asked, read
 
 MAX_DIRECTORIES = 100  # a sandbox mounts a file system for each
 _ARCHIVE = re.compile(r"\.(tar|tar\.\w+|tgz|tbz2?|txz)$")
@@ -187,12 +187,14 @@ class _Reader(ConfigReader):
 
     def _command_of(self, instruction: Instruction) -> str:
         """Return a RUN's command; installers have their own caches, so that mounts of such need nothing here."""
-        mounts, text = texts(instruction)
+        found = asked(instruction)
+        if not found.network:
+            raise NeedsRootError("RUN --network=none needs a root file system of its own.")
         expand = partial(dockerfile.expand, variables=self.variables, escape=instruction.escape)
-        for mount in read(mounts, expand=expand, workdir=self.config.workdir or "/", secrets=self._secrets):
+        for mount in read(found.mounts, expand=expand, workdir=self.config.workdir or "/", secrets=self._secrets):
             if mount.kind not in (CACHE, TMPFS):
                 raise NeedsRootError(f"RUN --mount=type={mount.kind} needs a root file system of its own.")
-        return text
+        return found.command
 
     def _run(self, text: str) -> None:
         if _DEBCONF.match(text):

@@ -37,6 +37,11 @@ def test_what_no_variable_mends_is_refused_before_the_base_is_pulled() -> None:
             read("FROM example.com/a:1", line if "$" not in line else line.replace("$A", "a"))
 
 
+def test_a_step_without_a_command_is_refused() -> None:
+    with pytest.raises(RefusedError, match="RUN needs a command"):
+        read("FROM scratch", "RUN []")
+
+
 def test_a_stage_has_the_variables_of_the_stage_that_it_begins_with() -> None:
     plan = read("FROM scratch AS build", "ENV D=/app", "WORKDIR inner", "FROM build", "WORKDIR $D", "WORKDIR x")
     assert [step.path for step in plan.steps if isinstance(step, MakeDirectory)] == ["/inner", "/app", "/app/x"]

@@ -37,6 +37,21 @@ def test_what_a_shell_reads_otherwise_is_given_to_a_shell(line: str) -> None:
         read('ENV PKGS="aaa bbb" PATTERN=a* EMPTY=""', f"RUN {line}")
 
 
+@pytest.mark.parametrize("text", ["[]", "[ ]", "--mount=type=cache,target=/c []", ""])
+def test_a_step_without_a_command_is_refused(text: str) -> None:
+    with pytest.raises(RefusedError, match="RUN needs a command"):
+        read(f"RUN {text}")
+
+
+def test_a_network_is_had_left_out_or_refused() -> None:
+    assert read("RUN --network=default mkdir /x").config.directories == ("/x",)
+    with pytest.raises(NeedsRootError):
+        read("RUN --network=none mkdir /x")
+    with pytest.raises(RefusedError, match="RUN --network=host is not implemented") as caught:
+        read("RUN --network=host mkdir /x")
+    assert not isinstance(caught.value, NeedsRootError)
+
+
 def test_what_every_shell_reads_alike_needs_none() -> None:
     plan = read("ENV D=/opt/x", "RUN mkdir -pv $D '/opt/~' /opt/a#b \"$D/y\" && rm -rf ~/.cache/pip")
     assert plan.config.directories == ("/opt/a#b", "/opt/x", "/opt/x/y", "/opt/~")

@@ -1,6 +1,7 @@
 """Layers with a root file system of their own: found again, built anew, cut off, and closed to the machine outside."""
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -304,6 +305,17 @@ def site() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
+
+
+async def test_a_step_without_the_network_has_one_of_its_own(images: Images, served: Registry) -> None:
+    look = "readlink /proc/self/ns/net && cat /proc/net/dev"
+    made = await built(images, f"FROM {served.name('small:1')}", f"RUN --network=none {look}", f"RUN {look}")
+    assert made.image.state == BUILT, made.image.failure
+    _, alone, other = "".join(made.lines).split("RUN ")
+    here = str(await asyncio.to_thread(Path("/proc/self/ns/net").readlink))
+    assert here in other
+    assert here not in alone
+    assert re.findall(r"(\S+):\s+\d", alone) == ["lo"]
 
 
 async def test_add_takes_files_of_the_network(
