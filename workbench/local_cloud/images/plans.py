@@ -166,13 +166,14 @@ class CallFunction:
 class CopyFiles:
     """Copy files of the build context into the image's own root file system.
 
-    `owner` is `user[:group]`; `excluded` are patterns below a source; with `unpack`, archives are unpacked.
+    `mode` is as chmod takes it, empty for the files' own. `owner` is `user[:group]`; `excluded` are patterns below a
+    source; with `unpack`, archives are unpacked.
     """
 
     sources: tuple[str, ...]
     destination: str
     into: bool
-    mode: int | None
+    mode: str
     owner: str
     unpack: bool
     excluded: tuple[str, ...] = ()

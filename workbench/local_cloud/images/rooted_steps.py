@@ -47,10 +47,11 @@ from workbench.local_cloud.images.reading import (
     platform_arguments,
 )
 from workbench.local_cloud.images.run_mounts import asked, read
+from workbench.local_cloud.rootfs.modes import is_mode
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?(?::[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)?", re.ASCII)
-_MODE = re.compile(r"0?[0-7]{3,4}")
+_DOWNLOADED = "u=rw,go="  # the mode of a file of the network
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _URL = re.compile(r"\w+://|git@")
 _MAX_PATH = 4000
@@ -286,15 +287,18 @@ class StageReader(ConfigReader):
 
     def _copy(self, instruction: Instruction) -> Iterator[Step]:
         flags, rest = dockerfile.flags(instruction.text)
-        step = CopyFiles((), "", into=False, mode=None, owner="", unpack=instruction.keyword == "ADD")
+        step = CopyFiles((), "", into=False, mode="", owner="", unpack=instruction.keyword == "ADD")
         origin = checksum = ""
         for name, raw in flags:
             value = dockerfile.word(raw, self.variables, escape=instruction.escape)
             match name:
                 case "chmod":
-                    if not _MODE.fullmatch(value):
-                        raise RefusedError(f"A mode must be octal digits, as in --chmod=644, not '{value[:60]}'.")
-                    step = replace(step, mode=int(value, 8))
+                    if not is_mode(value):
+                        raise RefusedError(
+                            "A mode must be octal digits or symbols, as in --chmod=644 and --chmod=u=rwX,go=rX, not "
+                            f"'{value[:60]}'."
+                        )
+                    step = replace(step, mode=value)
                 case "chown":
                     if not _ACCOUNT.fullmatch(value):
                         raise RefusedError(
@@ -350,7 +354,8 @@ class StageReader(ConfigReader):
                 if step.unpack is False:
                     raise RefusedError("COPY takes no files of the network: use ADD.")
                 check_url(source)
-                yield Download(source, checksum, replace(step, unpack=False, mode=step.mode or 0o600))
+                mode = step.mode if step.mode.isdigit() else ",".join(filter(None, (_DOWNLOADED, step.mode)))
+                yield Download(source, checksum, replace(step, unpack=False, mode=mode))
             elif ".." in PurePosixPath(source).parts:
                 raise RefusedError(f"'{source[:200]}' has '..' in it: a source must be in the build context.")
             else:

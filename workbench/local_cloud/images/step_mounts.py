@@ -69,4 +69,4 @@ class StepMounts:
 def copy_of(mount: RunMount) -> CopyFiles:
     """Return the COPY that brings the files of a mount to where it finds them."""
     source = posixpath.normpath(mount.source or ".").lstrip("/") or "."
-    return CopyFiles((source,), f"/{_NAME}", into=False, mode=None, owner="", unpack=False)
+    return CopyFiles((source,), f"/{_NAME}", into=False, mode="", owner="", unpack=False)

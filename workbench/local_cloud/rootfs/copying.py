@@ -26,6 +26,7 @@ import zstandard
 
 from workbench.local_cloud.registry import unpacking
 from workbench.local_cloud.rootfs.launcher import Places
+from workbench.local_cloud.rootfs.modes import applied
 
 _CHUNK_BYTES = 1 << 20
 _MAGIC = re.compile(r"[*?\[]")
@@ -95,10 +96,10 @@ class Tree:
 def copy_files(source: Tree, target: Tree, step: dict[str, Any]) -> int:
     """Carry out one COPY or ADD and return how many files it copied.
 
-    `step` has `sources`, `destination` (absolute), `into` (whether that is a directory in any case), `mode` (None keeps
-    the files' own), `owner` (`user[:group]`, empty for the default), `excluded` (patterns below a source) and `unpack`
-    (whether archives are unpacked). Raises CopyRefusedError, LaunchError, LayerRefusedError, UnpackFailedError, and
-    OSError.
+    `step` has `sources`, `destination` (absolute), `into` (whether that is a directory in any case), `mode` (see
+    `modes`; empty keeps the files' own), `owner` (`user[:group]`, empty for the default), `excluded` (patterns below a
+    source) and `unpack` (whether archives are unpacked). Raises CopyRefusedError, LaunchError, LayerRefusedError,
+    UnpackFailedError, and OSError.
     """
     owner = owner_of(step["owner"], target) if step["owner"] else None
     copy = _Copy(target, owner, step["mode"], _excluding(step["excluded"]), keeps=source.keeps)
@@ -128,7 +129,7 @@ class _Copy:
         self,
         target: Tree,
         owner: tuple[int, int] | None,
-        mode: int | None,
+        mode: str,
         excludes: Callable[[str], bool],
         *,
         keeps: bool,
@@ -215,7 +216,7 @@ class _Copy:
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISREG(status.st_mode) and not self._keeps:
             mode = mode & 0o755 | 0o444
-        place.chmod(self._mode if self._mode is not None else mode)
+        place.chmod(applied(self._mode, mode, is_directory=stat.S_ISDIR(status.st_mode)) if self._mode else mode)
         if self._keeps:
             for name in os.listxattr(source, follow_symlinks=False):
                 if not name.startswith(_OVERLAY):

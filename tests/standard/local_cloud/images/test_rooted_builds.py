@@ -318,6 +318,32 @@ async def test_a_step_without_the_network_has_one_of_its_own(images: Images, ser
     assert re.findall(r"(\S+):\s+\d", alone) == ["lo"]
 
 
+async def test_modes_are_given_in_digits_and_in_symbols(service: Service, images: Images, served: Registry) -> None:
+    """Symbols leave a directory open, and what runs a program, where digits make all files alike."""
+    service.mounts = {"mo-1": {"/tree/d/plain": b"1"}}
+    made = await built(
+        images,
+        f"FROM {served.name('small:1')} AS first",
+        "RUN mkdir -p /own/d && echo 1 > /own/d/plain && echo 2 > /own/d/tool && chmod 700 /own/d/tool /own/d",
+        f"FROM {served.name('small:1')}",
+        "COPY --chmod=u=rwX,go=rX --from=first /own /own",
+        "COPY --chmod=g=u,o= tree /tree",
+        "COPY --chmod=640 tree/d/plain /plain",
+        "RUN stat -c '%n %a' /own/d /own/d/* /tree/d /tree/d/plain /plain",
+        context_mount_id="mo-1",
+    )
+    assert made.image.state == BUILT, made.image.failure
+    found = dict(line.split() for line in made.lines[-6:])
+    assert found == {
+        "/own/d": "755",
+        "/own/d/plain": "644",
+        "/own/d/tool": "755",
+        "/tree/d": "770",
+        "/tree/d/plain": "660",
+        "/plain": "640",
+    }
+
+
 async def test_add_takes_files_of_the_network(
     images: Images, served: Registry, site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,10 +354,12 @@ async def test_add_takes_files_of_the_network(
         base,
         f"ADD {site}/away/a%20b.txt?c=d /into/",
         f"ADD --chown=me:us --chmod=644 {site}/x /named",
-        "RUN stat -c '%n %U:%G %a' /into/* /named && cat /named",
+        f"ADD --chmod=a+x {site}/x /ready",
+        "RUN stat -c '%n %U:%G %a' /into/* /named /ready && cat /named",
     )
     assert made.image.state == BUILT, made.image.failure
-    assert made.lines[-3:] == ["/into/a b.txt root:root 600\n", "/named me:us 644\n", "from the network\n"]
+    modes = ["/into/a b.txt root:root 600\n", "/named me:us 644\n", "/ready root:root 711\n"]
+    assert made.lines[-4:] == [*modes, "from the network\n"]
     for line, reason in (
         (f"ADD --checksum=sha256:{'0' * 64} {site}/x /x", "not the one that --checksum names"),
         (f"ADD {site}/missing /x", "answers with the status 404"),
