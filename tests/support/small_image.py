@@ -10,8 +10,8 @@ from typing import Any
 from tests.support.layers import Image, Layer, archive, directory, link, member
 
 PROGRAMS = (
-    *("sh", "bash", "cat", "chmod", "cut", "env", "find", "grep", "head", "id", "ln", "ls", "mkdir", "readlink", "rm"),
-    *("sed", "sleep", "sort", "stat", "tar", "touch", "true", "false"),
+    *("sh", "bash", "cat", "chmod", "cut", "env", "find", "grep", "head", "id", "ln", "ls", "mkdir", "mv", "readlink"),
+    *("rm", "sed", "sleep", "sort", "stat", "tar", "touch", "true", "false"),
 )
 _ACCOUNTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n",

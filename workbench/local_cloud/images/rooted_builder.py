@@ -54,7 +54,7 @@ from workbench.local_cloud.rootfs.ids import NoRangeError
 from workbench.local_cloud.rootfs.layers import LayerError, Layers, Root
 from workbench.local_cloud.rootfs.machine_base import NoMachineBaseError
 
-_VERSION = 2  # to be raised when the same step makes other files from then on
+_VERSION = 3  # to be raised when the same step makes other files from then on
 _PYTHON = "Image"
 Make = Callable[[Root], Coroutine[Any, Any, None]]
 
@@ -334,7 +334,9 @@ class _Build:
         async def make(root: Root) -> None:
             async with AsyncExitStack() as stack:
                 paths = await self._mounts.paths(step.mounts, partial(self._source, step), stack)
-                await self._runs.run(step, config, root, paths, self._stages.secrets)
+                made = await self._runs.run(step, config, root, paths, self._stages.secrets)
+            if made:
+                await self._layers.work("unmake", target=root.upper, paths=made)
 
         parts = [asdict(step), [await self._mounted(step, mount) for mount in step.mounts]]
         return await self._layer(config, "Run", parts, make)

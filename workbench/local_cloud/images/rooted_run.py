@@ -17,7 +17,7 @@ from workbench.local_cloud.images.run_mounts import TMPFS
 from workbench.local_cloud.rootfs.host_python import started_by_host_python, without_libraries
 from workbench.local_cloud.rootfs.ids import ids
 from workbench.local_cloud.rootfs.layers import Root, order_descriptor
-from workbench.local_cloud.rootfs.mounting import Places, Word
+from workbench.local_cloud.rootfs.mounting import Places, Word, made_places
 from workbench.local_cloud.rootfs.starting import command, ordered
 
 _TOOLS = "/__modal/tools"
@@ -43,10 +43,11 @@ class RunStep:
         root: Root,
         paths: Mapping[RunMount, Path],
         secrets: Mapping[str, str],
-    ) -> None:
+    ) -> list[str]:
         """Run a step on a root to its end; `paths` are the host's for its mounts.
 
-        Raises BuildFailedError, IsolationUnavailableError, OSError.
+        Returns what had to be made on the root for what was mounted, see `mounting.made_places`. Raises
+        BuildFailedError, IsolationUnavailableError, OSError.
         """
         descriptors: list[int] = []
 
@@ -70,9 +71,15 @@ class RunStep:
                 env, later = without_libraries(env)
                 words = [*started_by_host_python(), _AS_USER, "as", step.user, *later, "--", *words]
             argv += ["--chdir", places.directory(step.workdir), "--", *words]
-            with ordered(root, places, argv, env=env, seccomp=self._seccomp, owner=ids().root) as (order, inherited):
+            made = order_descriptor(b"")
+            descriptors.append(made)
+            with ordered(root, places, argv, env=env, seccomp=self._seccomp, owner=ids().root, made=made) as (
+                order,
+                inherited,
+            ):
                 what, pass_fds = f"RUN {step.text}", [*descriptors, *inherited]
                 await build_sandbox.run_to_end(command(order), what=what, log=self._log, pass_fds=pass_fds)
+            return made_places(made)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -45,6 +45,7 @@ OWN = ("proc", "dev")  # at the top, what bubblewrap mounts there itself: no ima
 HIDDEN = "__modal"  # at the top, what is ours alone: process 1 would heed an image's files there
 LOADER_FILES = (b"/etc/ld.so.preload\0", b"/etc/ld.so.cache\0")
 MAX_LINKS = 40
+MAX_MADE = 1000  # of the paths that are told
 OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -84,6 +85,9 @@ def main() -> NoReturn:
             if source is not None and kind == "directory":
                 places.mount(found[-1], attached[source])
         places.close()
+        if order["made"] is not None:
+            with open(order["made"], "wb") as file:  # closed before anything of the image starts
+                file.write(b"\0".join(map(os.fsencode, places.made)))
         argv = fill(order["argv"], found, attached)
         os.execv(argv[0], argv)  # noqa: S606  # no shell is the point
     except LaunchError as error:
@@ -373,6 +377,7 @@ class Places:
         self.root = os.open(root, OPEN_DIRECTORY)
         self.hidden: list[str] = []
         self.mounted: dict[tuple[str, ...], int] = {}
+        self.made: list[str] = []  # on the root itself, as paths without links, each after those above it
 
     def mount(self, path: str, source: str) -> None:
         """Record that a directory of the host is mounted at a path that `make` has returned: others lie in it then."""
@@ -395,6 +400,7 @@ class Places:
         """Make a directory at the top; raises LaunchError if the image has something else of that name."""
         try:
             os.mkdir(name, 0o755, dir_fd=self.root)
+            self.note([name])
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=self.root, follow_symlinks=False).st_mode):
                 raise LaunchError(f"the image's /{name} is not a directory") from None
@@ -453,11 +459,13 @@ class Places:
                 if last and kind != "directory":
                     if found is None:
                         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=here))
+                        self.note(done)
                     elif not stat.S_ISREG(found.st_mode):
                         raise LaunchError(f"{path} is not a file in the image, and one is mounted there")
                     break
                 if found is None:
                     os.mkdir(name, 0o755, dir_fd=here)
+                    self.note(done)
                 elif not stat.S_ISDIR(found.st_mode):
                     raise LaunchError(f"{path} cannot be made: /{'/'.join(done)} is not a directory in the image")
                 inner = self.enter(name, done, here)
@@ -466,6 +474,12 @@ class Places:
         finally:
             os.close(here)
         return "/" + "/".join(done)
+
+    def note(self, parts: list[str]) -> None:
+        """Record what has been made at parts, unless it is in something else that is mounted there."""
+        inside = any(tuple(parts[:number]) in self.mounted for number in range(1, len(parts)))
+        if not inside and len(self.made) < MAX_MADE:
+            self.made.append("/".join(parts))
 
     def enter(self, name: str, parts: list[str], here: int) -> int:
         """Open a directory at its path `parts`, or what is mounted there."""

@@ -76,6 +76,12 @@ class Places:
         return len(self.found) - 1
 
 
+def made_places(descriptor: int) -> list[str]:
+    """Return what a launcher has made on its root, as paths without links, each after those above it."""
+    content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    return [os.fsdecode(path) for path in content.split(b"\0") if path]
+
+
 def environment(env: Mapping[str, str]) -> bytes:
     """Return what bubblewrap's `--args` reads to give the program inside an environment, and nothing but that.
 
@@ -97,8 +103,20 @@ def isolated(places: Places, *, hostname: str) -> list[Word]:
     return argv
 
 
-def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, processes: int, niceness: int = 0) -> bytes:
-    """Return the launcher's order. `owner` is the user that owns the namespace when the cloud is root."""
+def order(
+    root: Root,
+    places: Places,
+    argv: Sequence[Word],
+    *,
+    owner: int,
+    processes: int,
+    niceness: int = 0,
+    made: int | None = None,
+) -> bytes:
+    """Return the launcher's order. `owner` is the user that owns the namespace when the cloud is root.
+
+    To the descriptor `made`, the launcher writes what it makes on the root for what is mounted, see `made_places`.
+    """
     return marshal.dumps(
         {
             "store": str(root.store),
@@ -106,6 +124,7 @@ def order(root: Root, places: Places, argv: Sequence[Word], *, owner: int, proce
             "owner": owner if os.geteuid() == 0 else None,
             "processes": processes,
             "niceness": niceness,
+            "made": made,
             "lower": root.lower,
             "upper": root.upper,
             "work": root.work,

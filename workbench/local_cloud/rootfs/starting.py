@@ -33,14 +33,21 @@ def command(order: int) -> list[str]:
 
 @contextmanager
 def ordered(
-    root: Root, places: Places, words: Sequence[Word], *, env: Mapping[str, str], seccomp: bytes, owner: int
+    root: Root,
+    places: Places,
+    words: Sequence[Word],
+    *,
+    env: Mapping[str, str],
+    seccomp: bytes,
+    owner: int,
+    made: int | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Give the descriptor of a launcher's order, and all that must go with it: a program with this machine's network.
 
     `env` is the program's own, which may come from the image: it could choose what the host's loader loads. Process 1
     is ours, see `first_process`. `words` are bubblewrap's further options and, after "--", the program; `places` those
     that they count; `seccomp` is the filter, and `owner` the user that owns the namespace when the cloud is root.
-    Raises IsolationUnavailableError.
+    `made` is as for `mounting.order`, and the caller's to hand on. Raises IsolationUnavailableError.
     """
     inside = marshal.dumps([(os.fsencode(name), os.fsencode(value)) for name, value in env.items()], MARSHAL_VERSION)
     first = compiled(Path(first_process.__file__), _FIRST)
@@ -55,7 +62,7 @@ def ordered(
         argv += ["--perms", "0444", "--ro-bind-data", str(descriptors[2]), places.file(_FIRST)]
         argv += ["--", *started_by_host_python(), _FIRST, str(descriptors[1]), *program]
         root = _with_mount_points(root, places)
-        content = order(root, places, argv, owner=owner, processes=MAX_PROCESSES)
+        content = order(root, places, argv, owner=owner, processes=MAX_PROCESSES, made=made)
         descriptors.append(order_descriptor(content))
         yield descriptors[-1], descriptors
     finally:

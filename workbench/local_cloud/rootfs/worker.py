@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def main() -> int:
         "copy": _copy,
         "directory": _directory,
         "put": _put,
+        "unmake": _unmake,
         "copy of an upper": _copy_of_an_upper,
         "remove": _remove,
         "rename": _rename,
@@ -247,6 +248,30 @@ def _put(order: dict[str, Any]) -> dict[str, Any]:
                 file.write(contents.read(size))
             os.chmod(place, order["mode"])
     return {}
+
+
+def _unmake(order: dict[str, Any]) -> dict[str, Any]:
+    """Remove what was made on a root for mounts and is still empty, from what was written to that root.
+
+    Programs have run on it since: no link of theirs is followed, and what is no such file or directory any more stays.
+    """
+    top = os.open(order["target"], launcher.OPEN_DIRECTORY)
+    count = 0
+    for path in reversed(order["paths"]):
+        *above, name = path.split("/")
+        with suppress(OSError), ExitStack() as stack:
+            here = top
+            for part in above:
+                here = os.open(part, launcher.OPEN_DIRECTORY, dir_fd=here)
+                stack.callback(os.close, here)
+            status = os.stat(name, dir_fd=here, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                os.rmdir(name, dir_fd=here)
+                count += 1
+            elif stat.S_ISREG(status.st_mode) and not status.st_size:
+                os.unlink(name, dir_fd=here)
+                count += 1
+    return {"removed": count}
 
 
 def _copy_of_an_upper(order: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """`RUN --mount`: what is mounted is there while the step runs, and in no layer, log or key."""
 
+import os
 import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -236,3 +240,44 @@ async def test_mounts_lie_in_one_another(service: Service, images: Images, small
     assert made.image.state == BUILT, made.image.failure
     assert made.lines[-2:] == ["made\n", "main\n"]
     assert list((images.layers.store / "live").iterdir()) == []
+
+
+def written(images: Images, built: Built) -> list[str]:
+    """The paths in the topmost layer of an image."""
+    layer = images.layers.store / "layers" / built.layers[0]
+    return sorted(str(path.relative_to(layer)) for path in layer.rglob("*"))
+
+
+async def test_places_of_mounts_behind_links_are_in_no_layer(service: Service, images: Images, small: str) -> None:
+    """Also where the image has a link in the place of a name server's file; what a step has put there stays."""
+    service.secrets = {"st-1": {"word": SECRET}}
+    links = "RUN mkdir /real /dns && ln -s /real /link && ln -s /made/resolv.conf /dns/resolv.conf"
+    steps = [f"{small} AS links", links, "FROM links", "COPY --from=links /dns /etc"]
+    mounts = "--mount=type=secret,id=word,target=/link/a/b/word --mount=type=tmpfs,target=/link/c/d"
+    look = "cat /real/a/b/word > /dev/null && cat /etc/resolv.conf > /dev/null"
+    empty = await built(images, *steps, f"RUN {mounts} {look}", secret_ids=["st-1"])
+    assert empty.image.state == BUILT, empty.image.failure
+    assert written(images, empty) == ["real"]
+    kept = await built(images, *steps, f"RUN {mounts} {look} && touch /real/a/mine", secret_ids=["st-1"])
+    assert written(images, kept) == ["real", "real/a", "real/a/mine"]
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A directory of this machine in which everybody may remove what is there."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        Path(name, "b").mkdir()
+        yield Path(name)
+
+
+async def test_no_link_of_a_step_is_followed_when_places_are_removed(images: Images, small: str, outside: Path) -> None:
+    made = await built(
+        images,
+        small,
+        "RUN mkdir /real && ln -s /real/new /link",
+        f"RUN --mount=type=tmpfs,target=/link/b mv /real/new /real/gone && ln -s {outside} /real/new",
+    )
+    assert made.image.state == BUILT, made.image.failure
+    assert os.listdir(outside) == ["b"]
+    assert written(images, made) == ["real", "real/gone", "real/gone/b", "real/new"]
