@@ -9,7 +9,7 @@ import modal
 import pytest
 from modal.exception import NotFoundError
 
-from tests.standard.conformance.conftest import Run
+from tests.standard.conformance.conftest import TIMEOUT_S, Run
 from tests.support.commands import Cli
 
 
@@ -58,6 +58,20 @@ def test_a_name_that_was_deleted_is_not_found(app: modal.App, modal_cli: Cli, na
         modal.Sandbox.create(app=app, image=modal.Image.from_name(f"{name}:v1"))
     assert "No publishing history" in modal_cli("image", "names", "history", f"{name}:v1", check=False)
     modal.Image.from_id(image.object_id).build(app)  # the image itself is still there
+
+
+def test_snapshots_of_sandboxes_are_published(app: modal.App, run: Run, name: str) -> None:
+    sandbox = modal.Sandbox.create(app=app, image=modal.Image.debian_slim(), timeout=TIMEOUT_S)
+    try:
+        assert sandbox.exec("sh", "-c", "mkdir /tmp/made && echo kept > /tmp/made/word").wait() == 0
+        sandbox.snapshot_filesystem().publish(name)
+        sandbox.snapshot_directory("/tmp/made").publish(f"{name}:v1")
+        sandbox.mount_image("/tmp/again", modal.Image.from_name(f"{name}:v1").build(app))
+        again = sandbox.exec("cat", "/tmp/again/word")
+        assert again.stdout.read() == "kept\n"
+    finally:
+        sandbox.terminate()
+    assert run(modal.Image.from_name(name), "cat", "/tmp/made/word") == "kept\n"
 
 
 def test_the_cli_builds_a_dockerfile_and_publishes_it(run: Run, modal_cli: Cli, name: str, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class ImageNameRpcs:
         return api_pb2.ImagePublishResponse(image_id=made.image_id, revision_id=made.revision_id)
 
     async def ImageGetByTag(self, request: api_pb2.ImageGetByTagRequest, context: Any) -> api_pb2.ImageGetByTagResponse:
-        """Find the image that a name means; raises CloudError NOT_FOUND, also when that image has been deleted."""
+        """Find the image that a name means; raises CloudError NOT_FOUND, also when that image is gone."""
         environment_id, asked = self._place(request.tag, request.environment_name)
         found = self._names.newest(environment_id, asked.name)
         if found is None:
@@ -54,7 +54,8 @@ class ImageNameRpcs:
             if error.reason != Reason.NOT_FOUND:
                 raise
             raise not_found(
-                f"Image '{asked.name}' is {found.image_id}, which was deleted: publish another one under this name."
+                f"Image '{asked.name}' is {found.image_id}, which is not there any more: publish another one under "
+                "this name."
             ) from None
         return api_pb2.ImageGetByTagResponse(image_id=found.image_id)
 

@@ -25,6 +25,7 @@ from workbench.local_cloud.apps.deployment_versions import Deployments
 from workbench.local_cloud.base.clocks import WHOLE, Clocks
 from workbench.local_cloud.base.code_version import VERSION_HEADER, code_digest
 from workbench.local_cloud.base.credentials import Credentials
+from workbench.local_cloud.base.errors import not_found
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.base.quiet_server import QuietServer
 from workbench.local_cloud.faults.injection import Injector
@@ -436,8 +437,11 @@ class LocalCloud:
 
 
 def _require_image(found: images.Images, snapshots: Snapshots, image_id: str) -> None:
-    """Raise CloudError unless an image is built, or is a snapshot that is kept."""
-    if snapshots.find(image_id) is None:
+    """Raise CloudError unless an image is built, or is a snapshot that has not expired."""
+    if snapshots.is_expired(image_id):
+        raise not_found(f"Image {image_id}, a snapshot of a sandbox, has expired: take a new one.")
+    snapshot = snapshots.find(image_id)
+    if snapshot is None or snapshot.kind == "layer":
         found.built(image_id)
 
 

@@ -96,10 +96,10 @@ async def test_only_images_that_can_be_used_get_names(rpcs: ImageNameRpcs) -> No
         await rpcs.ImagePublish(api_pb2.ImagePublishRequest(tag="a", image_id="im-one", allow_public=True), None)
 
 
-async def test_the_name_of_a_deleted_image_says_so(rpcs: ImageNameRpcs, database: Database) -> None:
+async def test_the_name_of_an_image_that_is_gone_says_so(rpcs: ImageNameRpcs, database: Database) -> None:
     await publish(rpcs, "mine")
     database.execute("UPDATE image_names SET image_id='im-gone'")
-    with pytest.raises(CloudError, match="'mine:latest' is im-gone, which was deleted") as caught:
+    with pytest.raises(CloudError, match="'mine:latest' is im-gone, which is not there any more") as caught:
         await found(rpcs, "mine")
     assert caught.value.reason == Reason.NOT_FOUND
 
