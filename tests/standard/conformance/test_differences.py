@@ -3,6 +3,7 @@
 A test that begins to pass fails the suite: its row in the document of differences is then out of date.
 """
 
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -159,6 +160,18 @@ def test_where_and_on_what_a_function_runs_has_no_effect(cloud: Running) -> None
 
     with own.run():
         assert answer.remote() == 42
+
+
+@differs
+def test_a_function_has_an_identity_token(cloud: Running) -> None:
+    own = modal.App()
+
+    @own.function(serialized=True)
+    def token() -> str | None:
+        return os.environ.get("MODAL_IDENTITY_TOKEN")
+
+    with own.run():
+        assert token.remote()
 
 
 def test_clustered_functions_are_refused(cloud: Running) -> None:

@@ -1,6 +1,7 @@
 """Functions and classes through the stock SDK: called, mapped, retried, cancelled, scaled; found again by name."""
 
 import concurrent.futures
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.support.commands import Cli
 from tests.support.paths import APPS
+from workbench.local_cloud.process.state_directory import Running
 
 APP = APPS / "calls.py"
 pytestmark = pytest.mark.timeout(180)
@@ -41,6 +43,20 @@ def test_calls_return_raise_and_yield(deployed: None) -> None:
     assert list(function("count").remote_gen(5)) == [0, 1, 2, 3, 4]
     assert list(function("count_slowly").remote_gen(5)) == [0, 1, 2, 3, 4]
     assert function("plus_one").remote(4) == 17
+
+
+def test_a_function_knows_where_it_runs_and_no_secret_can_tell_it_otherwise(cloud: Running) -> None:
+    names = ("MODAL_TASK_ID", "MODAL_IMAGE_ID", "MODAL_REGION", "MODAL_CLOUD_PROVIDER", "MODAL_ENVIRONMENT")
+    own = modal.App()
+
+    @own.function(serialized=True, secrets=[modal.Secret.from_dict(dict.fromkeys(names, "forged"))])
+    def known() -> list[str]:
+        return [os.environ[name] for name in names]
+
+    with own.run():
+        task, image, region, provider, environment = known.remote()
+    assert (task[:3], image[:3], environment) == ("ta-", "im-", "main")
+    assert not {"", "forged"} & {region, provider}
 
 
 def test_values_larger_than_a_message_pass_both_ways(deployed: None) -> None:

@@ -74,6 +74,34 @@ def test_environment_and_working_directory(app: modal.App) -> None:
         sandbox.terminate()
 
 
+def test_programs_know_their_sandbox_and_no_secret_can_tell_them_another(app: modal.App) -> None:
+    """The same holds in a sandbox that is made of a snapshot: it has ids of its own."""
+    names = ("MODAL_SANDBOX_ID", "MODAL_TASK_ID", "MODAL_IMAGE_ID", "MODAL_REGION", "MODAL_CLOUD_PROVIDER")
+    command = ("sh", "-c", f"echo {' '.join(f'${name}' for name in names)}")
+    forged = modal.Secret.from_dict(dict.fromkeys(names, "forged"))
+
+    def known(image: modal.Image) -> tuple[modal.Image, set[str]]:
+        """A snapshot of a new sandbox, and what its entrypoint, an exec, and an exec with a secret have said."""
+        sandbox = modal.Sandbox.create(
+            "sh", "-c", f"{command[2]}; read -r _", app=app, image=image, secrets=[forged], timeout=120
+        )
+        try:
+            first = next(iter(sandbox.stdout)).split()
+            assert first[:1] == [sandbox.object_id]
+            assert first[1].startswith("ta-")
+            assert first[2] == image.object_id
+            assert not {"", "forged"} & set(first)
+            later = [sandbox.exec(*command).stdout.read(), sandbox.exec(*command, secrets=[forged]).stdout.read()]
+            assert [one.split() for one in later] == [first, first]
+            return sandbox.snapshot_filesystem(), set(first[:3])
+        finally:
+            sandbox.terminate()
+
+    snapshot, first = known(modal.Image.debian_slim().env({"MODAL_SANDBOX_ID": "forged"}).build(app))
+    _, second = known(snapshot)
+    assert not first & second
+
+
 def test_an_entrypoint_gives_the_sandbox_its_output_and_exit_code(app: modal.App) -> None:
     sandbox = modal.Sandbox.create("sh", "-c", "read word; echo got $word; exit 5", app=app, timeout=60)
     sandbox.stdin.write("it\n")

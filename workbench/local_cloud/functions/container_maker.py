@@ -14,6 +14,7 @@ from modal_proto import api_pb2
 from workbench.local_cloud.apps.app_logs import AppLogs, Origin
 from workbench.local_cloud.apps.apps import Apps
 from workbench.local_cloud.base.errors import failed_precondition
+from workbench.local_cloud.base.placement import placement_env
 from workbench.local_cloud.functions.container import CODE_ROOT, Container
 from workbench.local_cloud.images import environments, layouts
 from workbench.local_cloud.images.images import Image, Images
@@ -123,9 +124,8 @@ class ContainerMaker:
             **self._secrets(function.secret_ids),
             "MODAL_IS_REMOTE": "1",
             "MODAL_SERVER_URL": self._url(),
-            "MODAL_TASK_ID": task_id,
+            **placement_env(task_id, function.image_id),
             "MODAL_ENVIRONMENT": app.environment,
-            "MODAL_IMAGE_ID": function.image_id,
             "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{admission}",
             "NO_PROXY": "127.0.0.1,localhost",
         }

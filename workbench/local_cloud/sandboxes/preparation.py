@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from modal_proto import api_pb2
 
+from workbench.local_cloud.base.placement import placement_env
 from workbench.local_cloud.images import layouts
 from workbench.local_cloud.images.images import Image
 from workbench.local_cloud.images.own_roots import OwnRoots
@@ -100,6 +101,10 @@ class Preparation:
             uid=uid,
             mounts=tuple(binds),
             env=env,
+            fixed_env={
+                **placement_env(record.task_id, definition.image_id),
+                "MODAL_SANDBOX_ID": record.sandbox_id,
+            },
             directories=(
                 *image.config.directories,
                 *(() if rooted else self._empty_workdir(workdir, image, files, definition)),

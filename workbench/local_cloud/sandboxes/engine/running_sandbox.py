@@ -203,7 +203,8 @@ class Sandbox:
             return known
         if self.closed:
             raise SandboxStartFailedError("the sandbox has ended")
-        words, variables = list(argv), {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {})}
+        words = list(argv)
+        variables = {**DEFAULT_ENV, **self.env, **self._spec.env, **(env or {}), **self._spec.fixed_env}
         if self._spec.root is not None:
             words, variables = rooted.inside(words, variables)
         order = {

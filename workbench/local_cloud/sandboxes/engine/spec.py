@@ -40,6 +40,8 @@ class BindMount:
 class SandboxSpec:
     """What a sandbox is made from. `uid` is the unprivileged host user as which it runs when the cloud is root.
 
+    Every program has the variables of `env` below its own, and those of `fixed_env` over its own.
+
     `directories` are paths inside of empty, writable file systems in memory; a mount at the same path hides them. With
     `root` they are directories of that, made if they are missing.
     `workdir` is made if it does not exist. `python` is the path inside of the image's own interpreter, empty without
@@ -53,6 +55,7 @@ class SandboxSpec:
     mounts: tuple[BindMount, ...] = ()
     directories: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    fixed_env: Mapping[str, str] = field(default_factory=dict)
     workdir: str = HOME
     python: str = ""
     root: Root | None = None
