@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,6 +57,7 @@ class ContainerMaker:
         volume_metadata: Callable[[str], api_pb2.VolumeMetadata],
         url: Callable[[], str],
         working_on: Callable[[str, str], tuple[str, str]],
+        close_ports: Callable[[str], Awaitable[None]],
         launchers: WarmLaunchers,
         scratch: Path,
     ) -> None:
@@ -65,7 +66,8 @@ class ContainerMaker:
         `secrets` returns the environment variables of secrets' ids; `lay_out` copies the files of mounts into a
         directory; `layout` returns an app's layout; `volume_metadata` that of a volume's id; `url` returns the cloud's
         gRPC URL. Each container has a directory below `scratch`. `working_on` returns the call and the input to which a
-        row of output belongs, from the container's task id and the input that its output names.
+        row of output belongs, from the container's task id and the input that its output names. `close_ports` closes
+        what a container has opened to its ports, by its task id.
         """
         self._apps = apps
         self._images = images
@@ -79,6 +81,7 @@ class ContainerMaker:
         self._volume_metadata = volume_metadata
         self._url = url
         self._working_on = working_on
+        self._close_ports = close_ports
         self._launchers = launchers
         self._scratch = scratch
         self._environment = scratch / "environment"
@@ -112,6 +115,7 @@ class ContainerMaker:
         root = building.root if building is not None else await self._root_of(image, task_id, held, told)
         if root is not None and self._lacks_python(image):
             image = replace(image, config=replace(image.config, interpreter=sys.executable))
+        held.push_async_callback(self._close_ports, task_id)  # when it is dismissed, and can open none
         admission = self._authenticator.admit_task(task_id, restricted=function.untrusted)
         held.callback(self._authenticator.dismiss_task, task_id)
         env = {

@@ -82,6 +82,7 @@ from workbench.local_cloud.store.database import KEPT_LOG_BYTES, Database
 from workbench.local_cloud.store.disk_reserve import require_room
 from workbench.local_cloud.store.ephemeral import Ephemeral
 from workbench.local_cloud.store.names import Objects
+from workbench.local_cloud.tasks.port_forwards import PortForwards
 from workbench.local_cloud.tasks.task_rpc import TaskRpcs
 from workbench.local_cloud.volumes import overlay_mounts
 from workbench.local_cloud.volumes.block_routes import VolumeRoutes
@@ -233,6 +234,7 @@ class LocalCloud:
             build_log=self._images.log_rows,
             has_ended=self._has_ended,
         )
+        forwards = PortForwards(self._pools, self._sandboxes.descriptors)
         self._containers = ContainerMaker(
             self._apps,
             self._images,
@@ -245,6 +247,7 @@ class LocalCloud:
             volume_metadata=self._volumes.metadata,
             url=self._router_url,
             working_on=self._pools.working_on,
+            close_ports=forwards.close,
             launchers=self._engine.launchers,
             scratch=_directory(run / "containers"),
         )
@@ -274,6 +277,7 @@ class LocalCloud:
                 sandbox_ports,
                 SandboxRpcsV1(self._sandboxes, sandbox_rpcs, sandbox_ports),
                 SandboxStatsRpcs(self._sandboxes, clocks),
+                forwards,
                 TaskRpcs(self._apps, self._pools, self._sandboxes, self._logs),
             ],
             router=[
