@@ -42,6 +42,29 @@ def publish(deployments: Deployments, app_id: str) -> None:
     deployments.publish(request, client_version="1")
 
 
+def test_each_version_keeps_its_commit_also_when_it_is_deployed_again(apps: Apps, deployments: Deployments) -> None:
+    app_id = building(apps)
+    commits = [api_pb2.CommitInfo(vcs="git", commit_hash=letter * 40, dirty=letter == "b") for letter in "ab"]
+    for commit in (*commits, None):
+        deployed = api_pb2.APP_STATE_DEPLOYED
+        request = api_pb2.AppPublishRequest(app_id=app_id, name=NAME, app_state=deployed, commit_info=commit)
+        deployments.publish(request, client_version="1")
+    deployments.roll_over(app_id, client_version="1")
+    deployments.roll_back(app_id, 2, client_version="1")
+    deployments.roll_over(app_id, client_version="1")
+    found = [one.commit for one in reversed(deployments.history(app_id))]
+    assert found == [*commits, None, None, commits[1], commits[1]]
+
+
+def test_a_commit_that_is_too_large_is_refused_and_nothing_is_deployed(apps: Apps, deployments: Deployments) -> None:
+    app_id = building(apps)
+    request = api_pb2.AppPublishRequest(app_id=app_id, name=NAME, app_state=api_pb2.APP_STATE_DEPLOYED)
+    request.commit_info.branch = "b" * 10_000
+    with pytest.raises(CloudError, match="commit is at most 8192 bytes"):
+        deployments.publish(request, client_version="1")
+    assert deployments.history(app_id) == []
+
+
 @pytest.mark.parametrize("first", ["another deployment", "a lookup that makes it"])
 def test_a_name_that_was_taken_while_an_app_was_built_is_refused_in_words(
     apps: Apps, deployments: Deployments, first: str

@@ -1,6 +1,7 @@
 """An app's versions and environments through the stock CLI."""
 
 import re
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import modal
 import pytest
 
 from tests.support.commands import Cli
+from workbench.local_cloud.process.state_directory import Running
 
 SOURCE = """
 import modal
@@ -58,6 +60,33 @@ def test_an_earlier_version_comes_back_whole(modal_cli: Cli, tmp_path: Path, nam
     refused = modal_cli("app", "rollback", name, "v9", check=False)
     assert "has no version 9" in refused
     assert said(name) == "blue"
+
+
+def test_the_history_tells_the_commit_of_each_version(cloud: Running, tmp_path: Path, name: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    in_repository = {"GIT_DIR": str(source / ".git"), "GIT_WORK_TREE": str(source)}
+    modal_cli = Cli({**cloud.env(), **in_repository})
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ("git", "-C", source, "-c", "user.name=n", "-c", "user.email=e@example.com", *words),
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    git("init", "--quiet")
+    (source / ".gitignore").write_text("*.py\n")
+    git("add", ".gitignore")
+    git("commit", "--quiet", "-m", "first")
+    commit = git("rev-parse", "HEAD")[:7]
+    deploy(modal_cli, source, name, "red")
+    (source / ".gitignore").write_text("*.py\n*.txt\n")
+    deploy(modal_cli, source, name, "blue")
+    modal_cli("app", "rollback", name)
+    rows = modal_cli("app", "history", name)
+    assert re.findall(rf"\bv(\d)\b.*\b{commit}(\*?)", rows) == [("3", ""), ("2", "*"), ("1", "")], rows
 
 
 def test_a_rollover_brings_new_containers_of_the_same_code(modal_cli: Cli, tmp_path: Path, name: str) -> None:

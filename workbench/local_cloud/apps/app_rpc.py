@@ -211,6 +211,7 @@ class AppRpcs:
                     deployed_by="local",
                     rollback_version=deployment.rolled_back_to,
                     rollback_allowed=True,
+                    commit_info=deployment.commit,
                 )
                 for deployment in history
             ],

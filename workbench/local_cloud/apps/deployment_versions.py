@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import App, Apps, secrets_of
-from workbench.local_cloud.base.errors import already_exists, failed_precondition, not_found
+from workbench.local_cloud.base.errors import already_exists, failed_precondition, invalid, not_found
 from workbench.local_cloud.store.database import Database
 
 _DDL = """
@@ -20,18 +20,26 @@ CREATE TABLE IF NOT EXISTS deployed_functions (
   app_id TEXT NOT NULL, version INTEGER NOT NULL, function_id TEXT NOT NULL, definition_id TEXT NOT NULL,
   definition BLOB NOT NULL, PRIMARY KEY (app_id, version, function_id)
 );
+CREATE TABLE IF NOT EXISTS deployed_commits (
+  app_id TEXT NOT NULL, version INTEGER NOT NULL, info BLOB NOT NULL, PRIMARY KEY (app_id, version)
+);
 """
+_MAX_COMMIT_BYTES = 8192  # the SDK sends a few hundred: its texts have at most 255 characters each
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """One version of an app; `at` is in Unix seconds, `rolled_back_to` the version that it repeats (0: none)."""
+    """One version of an app; `at` is in Unix seconds, `rolled_back_to` the version that it repeats (0: none).
+
+    `commit` is that of the source code, None when it was in no git repository.
+    """
 
     version: int
     at: float
     tag: str
     client_version: str
     rolled_back_to: int
+    commit: api_pb2.CommitInfo | None = None
 
 
 class Deployments:
@@ -49,9 +57,13 @@ class Deployments:
         """Make a request's functions the app's layout; a deployment also gets its name and its next version.
 
         A request without a state keeps the app's state: `modal serve` sends such a one after each change of its files.
-        Raises CloudError: FAILED_PRECONDITION when the app was stopped, ALREADY_EXISTS when another app has the name.
+        Raises CloudError: FAILED_PRECONDITION when the app was stopped, ALREADY_EXISTS when another app has the name,
+        INVALID_ARGUMENT for a commit that takes more than 8,192 bytes to describe.
         """
         deployed = request.app_state == api_pb2.APP_STATE_DEPLOYED
+        commit = request.commit_info.SerializeToString()
+        if len(commit) > _MAX_COMMIT_BYTES:
+            raise invalid(f"A deployment's commit is at most {_MAX_COMMIT_BYTES} bytes, not {len(commit)}.")
         with self._db.transaction():
             app = self._apps.get(request.app_id)
             if app.stopped_at:
@@ -70,6 +82,7 @@ class Deployments:
             )
             if deployed:
                 self._add_version(request.app_id, tag=request.deployment_tag, client_version=client_version)
+                self._add_commit(request.app_id, commit)
         return self._apps.get(request.app_id)
 
     def roll_over(self, app_id: str, *, client_version: str) -> App:
@@ -78,9 +91,10 @@ class Deployments:
         Raises CloudError FAILED_PRECONDITION when the app is not deployed.
         """
         with self._db.transaction():
-            self._deployed(app_id)
+            version = self._deployed(app_id).version
             self._apps.renew_definitions(app_id)
             self._add_version(app_id, tag="", client_version=client_version)
+            self._add_commit(app_id, self._commit(app_id, version))
         return self._apps.get(app_id)
 
     def roll_back(self, app_id: str, version: int, *, client_version: str) -> App:
@@ -110,14 +124,26 @@ class Deployments:
             )
             self._apps.definitions_changed()
             self._add_version(app_id, tag=row["tag"], client_version=client_version, rolled_back_to=wanted)
+            self._add_commit(app_id, self._commit(app_id, wanted))
         return self._apps.get(app_id)
 
     def history(self, app_id: str) -> list[Deployment]:
         """Return an app's versions, newest first."""
         self._apps.get(app_id)
-        rows = self._db.all("SELECT * FROM deployments WHERE app_id=? ORDER BY version DESC", (app_id,))
+        rows = self._db.all(
+            "SELECT * FROM deployments LEFT JOIN deployed_commits USING (app_id, version) WHERE app_id=? "
+            "ORDER BY version DESC",
+            (app_id,),
+        )
         return [
-            Deployment(row["version"], row["at"], row["tag"], row["client_version"], row["rolled_back_to"])
+            Deployment(
+                row["version"],
+                row["at"],
+                row["tag"],
+                row["client_version"],
+                row["rolled_back_to"],
+                api_pb2.CommitInfo.FromString(row["info"]) if row["info"] else None,
+            )
             for row in rows
         ]
 
@@ -139,6 +165,17 @@ class Deployments:
             raise already_exists(
                 f"App '{name}' was made meanwhile, by another deployment or by App.lookup: deploy again to update it."
             )
+
+    def _commit(self, app_id: str, version: int) -> bytes:
+        """Return the commit of a version as it was published, empty for none."""
+        row = self._db.one("SELECT info FROM deployed_commits WHERE app_id=? AND version=?", (app_id, version))
+        return bytes(row["info"]) if row is not None else b""
+
+    def _add_commit(self, app_id: str, commit: bytes) -> None:
+        """Note the commit of the version that an app has now."""
+        if commit:
+            version = self._apps.get(app_id).version
+            self._db.execute("INSERT INTO deployed_commits VALUES (?, ?, ?)", (app_id, version, commit))
 
     def _add_version(self, app_id: str, *, tag: str, client_version: str, rolled_back_to: int = 0) -> None:
         now = time.time()
