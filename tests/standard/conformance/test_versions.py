@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import modal
 import pytest
 
@@ -23,6 +24,22 @@ def word():
 @app.function()
 def only_in_{word}():
     return 1
+
+@app.cls()
+class Speaker:
+    start: str = modal.parameter(default="")
+
+    @modal.method()
+    def say(self):
+        return self.start + "{word}"
+
+@app.function()
+@modal.asgi_app()
+def page():
+    async def answer(scope, receive, send):
+        await send({{"type": "http.response.start", "status": 200, "headers": []}})
+        await send({{"type": "http.response.body", "body": b"{word}"}})
+    return answer
 """
 
 
@@ -87,6 +104,27 @@ def test_the_history_tells_the_commit_of_each_version(cloud: Running, tmp_path: 
     modal_cli("app", "rollback", name)
     rows = modal_cli("app", "history", name)
     assert re.findall(rf"\bv(\d)\b.*\b{commit}(\*?)", rows) == [("3", ""), ("2", "*"), ("1", "")], rows
+
+
+def test_a_function_is_called_as_it_was_in_a_version_whatever_is_deployed_now(
+    modal_cli: Cli, tmp_path: Path, name: str
+) -> None:
+    deploy(modal_cli, tmp_path, name, "red")
+    first = modal.Function.from_name(name, "word", version=1)
+    assert first.remote() == "red"
+    deploy(modal_cli, tmp_path, name, "blue")
+    assert first.remote() == "red"  # also one that was looked up while its version was the newest
+    for version, word in ((1, "red"), (2, "blue")):
+        assert modal.Function.from_name(name, "word", version=version).remote() == word
+        speaker = modal.Cls.from_name(name, "Speaker", version=version)(start="so ")
+        assert speaker.say.remote() == f"so {word}"
+        url = modal.Function.from_name(name, "page", version=version).get_web_url()
+        assert httpx.get(url or "", timeout=60).text == word
+    assert said(name) == "blue"
+    with pytest.raises(modal.exception.NotFoundError, match="no version 3: it has 1 to 2"):
+        modal.Function.from_name(name, "word", version=3).hydrate()
+    with pytest.raises(modal.exception.NotFoundError, match=r"Version 1 of app .* has no function 'only_in_blue'"):
+        modal.Function.from_name(name, "only_in_blue", version=1).hydrate()
 
 
 def test_a_rollover_brings_new_containers_of_the_same_code(modal_cli: Cli, tmp_path: Path, name: str) -> None:

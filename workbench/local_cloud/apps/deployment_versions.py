@@ -1,4 +1,4 @@
-"""The versions of deployed apps: the layout and definitions of each, so that an earlier one can be deployed again."""
+"""The versions of deployed apps: the layout and definitions of each, so that one can be called or deployed again."""
 
 import json
 import time
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.apps import App, Apps, secrets_of
-from workbench.local_cloud.base.errors import already_exists, failed_precondition, invalid, not_found
+from workbench.local_cloud.base.errors import CloudError, already_exists, failed_precondition, invalid, not_found
+from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.store.database import Database
 
 _DDL = """
@@ -22,6 +23,9 @@ CREATE TABLE IF NOT EXISTS deployed_functions (
 );
 CREATE TABLE IF NOT EXISTS deployed_commits (
   app_id TEXT NOT NULL, version INTEGER NOT NULL, info BLOB NOT NULL, PRIMARY KEY (app_id, version)
+);
+CREATE TABLE IF NOT EXISTS pinned_functions (
+  base_id TEXT NOT NULL, version INTEGER NOT NULL, function_id TEXT NOT NULL, PRIMARY KEY (base_id, version)
 );
 """
 _MAX_COMMIT_BYTES = 8192  # the SDK sends a few hundred: its texts have at most 255 characters each
@@ -107,7 +111,7 @@ class Deployments:
             wanted = version if version > 0 else app.version + version
             row = self._db.one("SELECT * FROM deployments WHERE app_id=? AND version=?", (app_id, wanted))
             if row is None:
-                raise not_found(f"App '{app.name}' has no version {wanted}: `modal app history` shows those it has.")
+                raise _no_version(app, wanted)
             self._apps.set_layout(
                 app_id,
                 function_ids=json.loads(row["function_ids"]),
@@ -126,6 +130,34 @@ class Deployments:
             self._add_version(app_id, tag=row["tag"], client_version=client_version, rolled_back_to=wanted)
             self._add_commit(app_id, self._commit(app_id, wanted))
         return self._apps.get(app_id)
+
+    def pinned(self, app_id: str, version: int, tag: str) -> str:
+        """Return the id of the function that had a tag in a version of an app, as it was then.
+
+        It is a function of its own, with the version's definition and its own containers; it is made if it is new.
+        Raises CloudError NOT_FOUND for the version, or when the version has no such tag.
+        """
+        with self._db.transaction():
+            app = self._apps.get(app_id)
+            row = self._db.one("SELECT function_ids FROM deployments WHERE app_id=? AND version=?", (app_id, version))
+            if row is None:
+                raise _no_version(app, version)
+            base_id = json.loads(row["function_ids"]).get(tag)
+            if base_id is None:
+                raise not_found(f"Version {version} of app '{app.name}' has no function '{tag}'.")
+            key = (base_id, version)
+            known = self._db.one("SELECT function_id FROM pinned_functions WHERE base_id=? AND version=?", key)
+            if known is not None:
+                return str(known["function_id"])
+            function_id = new_id("fu")
+            self._db.execute(
+                "INSERT INTO functions (function_id, app_id, name, definition_id, definition) "
+                "SELECT ?, was.app_id, name, was.definition_id, was.definition FROM deployed_functions AS was "
+                "JOIN functions USING (function_id) WHERE was.function_id=? AND was.version=?",
+                (function_id, *key),
+            )
+            self._db.execute("INSERT INTO pinned_functions VALUES (?,?,?)", (*key, function_id))
+        return function_id
 
     def history(self, app_id: str) -> list[Deployment]:
         """Return an app's versions, newest first."""
@@ -191,3 +223,8 @@ class Deployments:
             "WHERE app_id=? AND function_id IN (SELECT value FROM apps, json_each(apps.function_ids) WHERE app_id=?)",
             (version, app_id, app_id),
         )
+
+
+def _no_version(app: App, version: int) -> CloudError:
+    known = f"1 to {app.version}" if app.version else "none"
+    return not_found(f"App '{app.name}' has no version {version}: it has {known}, which `modal app history` shows.")

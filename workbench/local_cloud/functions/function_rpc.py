@@ -4,7 +4,8 @@ from typing import Any, Protocol
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.apps.apps import Apps
+from workbench.local_cloud.apps.apps import App, Apps
+from workbench.local_cloud.apps.deployment_versions import Deployments
 from workbench.local_cloud.apps.function_handles import handle_metadata
 from workbench.local_cloud.base.errors import invalid, not_found
 from workbench.local_cloud.functions import schedules
@@ -33,8 +34,9 @@ class WebIngress(Protocol):
 class FunctionRpcs:
     """Handles the function RPCs."""
 
-    def __init__(self, apps: Apps, pools: Pools, web: WebIngress) -> None:
+    def __init__(self, apps: Apps, deployments: Deployments, pools: Pools, web: WebIngress) -> None:
         self._apps = apps
+        self._deployments = deployments
         self._pools = pools
         self._web = web
 
@@ -98,9 +100,13 @@ class FunctionRpcs:
         )
 
     async def FunctionGet(self, request: api_pb2.FunctionGetRequest, context: Any) -> api_pb2.FunctionGetResponse:
-        """Look a deployed function up by its app's name and its tag."""
+        """Look a deployed function up by its app's name and its tag, as it is now or as it was in a version."""
         app = self._apps.find(request.app_name, environment=request.environment_name)
-        function_id = app.function_ids.get(request.object_tag) if app is not None else None
+        function_id: str | None = None
+        if app is not None and request.app_version:
+            function_id = await self._pinned(app, request.app_version, request.object_tag)
+        elif app is not None:
+            function_id = app.function_ids.get(request.object_tag)
         if function_id is None:
             raise not_found(f"Function '{request.object_tag}' of app '{request.app_name}' not found.")
         return api_pb2.FunctionGetResponse(
@@ -108,6 +114,18 @@ class FunctionRpcs:
             function=function_data(self._apps.function(function_id)),
             handle_metadata=self._handle(function_id),
         )
+
+    async def _pinned(self, app: App, version: int, tag: str) -> str:
+        """Return the id of a function as it was in a version; a web function has an address of its own for that."""
+        function_id = self._deployments.pinned(app.app_id, version, tag)
+        function = api_pb2.Function()
+        function.CopyFrom(self._apps.function(function_id))
+        if function.webhook_config.type:
+            function.web_url = await self._web.serve(function_id)
+        await self._serve_methods(function_id, function)
+        if function != self._apps.function(function_id):
+            self._apps.define_function(app.app_id, function_id, function)
+        return function_id
 
     async def FunctionGetById(
         self, request: api_pb2.FunctionGetByIdRequest, context: Any

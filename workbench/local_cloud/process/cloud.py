@@ -270,7 +270,7 @@ class LocalCloud:
                 self._dicts,
                 self._queues,
                 app_rpcs,
-                FunctionRpcs(self._apps, self._pools, self._ingress),
+                FunctionRpcs(self._apps, deployments, self._pools, self._ingress),
                 CallRpcs(self._apps, calls, self._pools),
                 ContainerRpcs(self._apps, calls, self._pools, self._logs),
                 sandbox_rpcs,
