@@ -123,8 +123,11 @@ def test_a_function_is_called_as_it_was_in_a_version_whatever_is_deployed_now(
     assert said(name) == "blue"
     with pytest.raises(modal.exception.NotFoundError, match="no version 3: it has 1 to 2"):
         modal.Function.from_name(name, "word", version=3).hydrate()
-    with pytest.raises(modal.exception.NotFoundError, match=r"Version 1 of app .* has no function 'only_in_blue'"):
+    with pytest.raises(modal.exception.NotFoundError, match="'only_in_blue' of version 1 of"):
         modal.Function.from_name(name, "only_in_blue", version=1).hydrate()
+    for version in (None, 1):
+        with pytest.raises(modal.exception.NotFoundError, match=r"is a modal\.Cls\. Use `modal\.Cls\.from_name`"):
+            modal.Function.from_name(name, "Speaker", version=version).hydrate()
 
 
 def test_a_rollover_brings_new_containers_of_the_same_code(modal_cli: Cli, tmp_path: Path, name: str) -> None:

@@ -3,12 +3,13 @@
 import json
 import re
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
 from workbench.local_cloud.apps.variants import with_options
-from workbench.local_cloud.base.errors import invalid, not_found
+from workbench.local_cloud.base.errors import CloudError, invalid, not_found
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.store.database import Database
 from workbench.local_cloud.store.names import DEFAULT_ENVIRONMENT, require_environment
@@ -64,6 +65,15 @@ class App:
 def secrets_of(function: api_pb2.Function) -> set[str]:
     """Return the ids of the objects that a function has as its secrets or uses in its code."""
     return {*function.secret_ids, *(used.object_id for used in function.object_dependencies)}
+
+
+def no_function(what: str, tag: str, classes: Container[str]) -> CloudError:
+    """Build the refusal of a function's look-up in `what`; where the tag is a class's, the SDK says so.
+
+    `classes` are the tags of the classes that the app has, or had in the version that was asked for.
+    """
+    taken = api_pb2.FunctionLookupError(reason=api_pb2.FunctionLookupError.REASON_CLASS_NAME_USED)
+    return not_found(f"Function '{tag}' of {what} not found.", detail=taken if tag in classes else None)
 
 
 class Apps:

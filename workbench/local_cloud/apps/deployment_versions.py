@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.apps.apps import App, Apps, secrets_of
+from workbench.local_cloud.apps.apps import App, Apps, no_function, secrets_of
 from workbench.local_cloud.base.errors import CloudError, already_exists, failed_precondition, invalid, not_found
 from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.store.database import Database
@@ -139,12 +139,12 @@ class Deployments:
         """
         with self._db.transaction():
             app = self._apps.get(app_id)
-            row = self._db.one("SELECT function_ids FROM deployments WHERE app_id=? AND version=?", (app_id, version))
+            row = self._db.one("SELECT * FROM deployments WHERE app_id=? AND version=?", (app_id, version))
             if row is None:
                 raise _no_version(app, version)
             base_id = json.loads(row["function_ids"]).get(tag)
             if base_id is None:
-                raise not_found(f"Version {version} of app '{app.name}' has no function '{tag}'.")
+                raise no_function(f"version {version} of app '{app.name}'", tag, json.loads(row["class_ids"]))
             key = (base_id, version)
             known = self._db.one("SELECT function_id FROM pinned_functions WHERE base_id=? AND version=?", key)
             if known is not None:

@@ -5,6 +5,8 @@ The reasons are the canonical codes of `google.rpc.Code`. Only `server.statuses`
 
 from enum import StrEnum
 
+from google.protobuf.message import Message
+
 
 class Reason(StrEnum):
     """The kind of a refusal or failure, named as gRPC names its status codes."""
@@ -28,17 +30,21 @@ class Reason(StrEnum):
 
 
 class CloudError(Exception):
-    """A call was refused or failed. `message` is a whole sentence that may be shown to the caller: it has no secret."""
+    """A call was refused or failed. `message` is a whole sentence that may be shown to the caller: it has no secret.
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    `detail` is a message of the protocol by which the SDK tells this refusal from others of the same reason.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, detail: Message | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.detail = detail
 
 
-def not_found(message: str) -> CloudError:
+def not_found(message: str, *, detail: Message | None = None) -> CloudError:
     """Build NOT_FOUND, which the SDK raises as `modal.exception.NotFoundError`."""
-    return CloudError(Reason.NOT_FOUND, message)
+    return CloudError(Reason.NOT_FOUND, message, detail=detail)
 
 
 def already_exists(message: str) -> CloudError:

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from modal_proto import api_pb2
 
-from workbench.local_cloud.apps.apps import App, Apps
+from workbench.local_cloud.apps.apps import App, Apps, no_function
 from workbench.local_cloud.apps.deployment_versions import Deployments
 from workbench.local_cloud.apps.function_handles import handle_metadata
 from workbench.local_cloud.base.errors import invalid, not_found
@@ -108,7 +108,8 @@ class FunctionRpcs:
         elif app is not None:
             function_id = app.function_ids.get(request.object_tag)
         if function_id is None:
-            raise not_found(f"Function '{request.object_tag}' of app '{request.app_name}' not found.")
+            classes = app.class_ids if app is not None else ()
+            raise no_function(f"app '{request.app_name}'", request.object_tag, classes)
         return api_pb2.FunctionGetResponse(
             function_id=function_id,
             function=function_data(self._apps.function(function_id)),

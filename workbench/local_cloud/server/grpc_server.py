@@ -254,7 +254,7 @@ async def _abort(name: str, context: Any, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
         raise error
     if isinstance(error, CloudError):
-        await context.abort(statuses.GRPC[error.reason], error.message)
+        await context.abort(statuses.GRPC[error.reason], error.message, statuses.trailing_metadata(error))
     if is_disk_full(error):
         _log.error("rpc.disk_full", rpc=name, exc_info=error)
         await context.abort(
