@@ -16,6 +16,7 @@ from modal.exception import InvalidError
 
 from tests.conftest import REACHABLE, wait_until
 from tests.support.commands import Cli
+from tests.support.packages import debian_repository
 from workbench.local_cloud.process.state_directory import Running
 
 
@@ -31,11 +32,13 @@ def app(cloud: Running) -> modal.App:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with a page, a git repository, a Python package and an npm package."""
+    """A server with a page, a git repository, and a package each of Debian, Python and npm."""
     root = tmp_path_factory.mktemp("site")
     (root / "page").write_text("hello")
     _repository(root)
     _wheel(root / "simple" / "tiny")
+    (root / "debs").mkdir()
+    debian_repository(root / "debs", "from-the-site", 'echo "$(id -un) installed it" > /said-by-postinst')
     manifest = {"name": "tiny", "versions": {"1.2.3": {"name": "tiny", "version": "1.2.3"}}}
     (root / "tiny").write_text(json.dumps(manifest | {"dist-tags": {"latest": "1.2.3"}}))
     with http.server.ThreadingHTTPServer((REACHABLE, 0), partial(Quiet, directory=str(root))) as server:
@@ -96,7 +99,13 @@ PIP = """
 python3 -m pip install -q --no-cache-dir --disable-pip-version-check --target /tmp/p \\
   --index-url {site}/simple --trusted-host {host} tiny >&2 && PYTHONPATH=/tmp/p python3 -c 'import tiny'
 """
+APT = """
+rm -rf /etc/apt/sources.list.d/* && echo 'deb [trusted=yes] {site}/debs ./' > /etc/apt/sources.list
+{ apt-get update && apt-get install -y from-the-site && apt-get remove -y --purge from-the-site; } >&2
+cat /said-by-postinst
+"""
 PROGRAMS = {
+    "apt": ("root installed it", "sh", "-ec", APT),
     "curl": ("hello", *CURL, "{site}/page"),
     "python": ("hello", "python3", "-c", PYTHON),
     "git": ("first", "sh", "-c", "cd /tmp && git clone -q {site}/tiny.git && git -C tiny log --format=%s"),
@@ -117,6 +126,7 @@ def _needs(*argv: str) -> pytest.MarkDecorator:
 @pytest.mark.parametrize(
     "name",
     [
+        pytest.param("apt", marks=_needs("/usr/bin/apt-get", "--version")),
         "curl",
         "python",
         "git",
