@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import modal
 import pytest
 from modal.exception import InvalidError
+from modal_proto import api_pb2, api_pb2_grpc
 
 from tests.conftest import REACHABLE, wait_until
 from tests.support.commands import Cli
@@ -164,6 +166,23 @@ def test_the_way_ends_with_its_function(modal_cli: Cli, tmp_path: Path) -> None:
         assert "allowed" in tried(sandbox, url).values()
         modal_cli("app", "stop", "web-ways-that-end", "--yes")
         wait_until(lambda: set(tried(sandbox, url).values()) == {None}, "the function's port is closed")
+
+
+def test_an_answered_request_leaves_no_call_behind(urls: tuple[str, str], cloud: Running) -> None:
+    """Its answer is read once, and nobody has the call's id: thousands would only fill the memory."""
+    assert httpx.post(urls[0], content=b"x" * 1_000_000, timeout=60, trust_env=False).text == "allowed"
+    function = modal.Function.from_name("web-ways", "allowed").hydrate()
+    request = api_pb2.FunctionCallListRequest(function_id=function.object_id)
+    shown = (
+        ("x-modal-token-id", cloud.token_id),
+        ("x-modal-token-secret", cloud.token_secret),
+        ("x-modal-client-version", modal.__version__),
+    )
+    with grpc.insecure_channel(cloud.url.removeprefix("http://")) as channel:
+        stub = api_pb2_grpc.ModalClientStub(channel)
+        wait_until(
+            lambda: not stub.FunctionCallList(request, metadata=shown, timeout=30).function_calls, "calls are kept"
+        )
 
 
 @asynccontextmanager

@@ -68,17 +68,21 @@ class ContainerRpcs:
     async def FunctionCallGetDataIn(
         self, request: api_pb2.FunctionCallGetDataRequest, context: Any
     ) -> AsyncIterator[api_pb2.DataChunk]:
-        """Stream what the client of a web call sends, to the container that works on the call."""
-        async for chunk in self._own_call(request.function_call_id).data_in.read(after=request.last_index):
+        """Stream what a web call's client sends, to the container that works on the call; nothing after its end."""
+        call = self._own_call(request.function_call_id)
+        if call is None:
+            return
+        async for chunk in call.data_in.read(after=request.last_index):
             yield chunk
 
     async def FunctionCallPutDataOut(
         self, request: api_pb2.FunctionCallPutDataRequest, context: Any
     ) -> empty_pb2.Empty:
-        """Take what a container yields; waits while the reader is 4 MiB behind."""
+        """Take what a container yields; waits while the reader is 4 MiB behind. After the call's end it is dropped."""
         call = self._own_call(request.function_call_id)
-        for chunk in request.data_chunks:
-            await call.data_out.put(chunk)
+        if call is not None:
+            for chunk in request.data_chunks:
+                await call.data_out.put(chunk)
         return empty_pb2.Empty()
 
     async def FunctionPutOutputs(self, request: api_pb2.FunctionPutOutputsRequest, context: Any) -> empty_pb2.Empty:
@@ -120,9 +124,11 @@ class ContainerRpcs:
         origin = Origin(task.task_id, task.function_id, call_id, input_id)
         self._logs.append(self._apps.app_of(task.function_id).app_id, [text], fd=fd, origin=origin)
 
-    def _own_call(self, call_id: str) -> Call:
-        call = self._calls.get(call_id)
-        if self._pools.task(_task_id()).function_id != call.function_id:
+    def _own_call(self, call_id: str) -> Call | None:
+        """Return a call of this container's function; None for one that is kept no longer."""
+        task = self._pools.task(_task_id())
+        call = self._calls.find(call_id)
+        if call is not None and task.function_id != call.function_id:
             raise CloudError(
                 Reason.PERMISSION_DENIED, f"The call {call.call_id} belongs to another function than this container's."
             )

@@ -17,17 +17,21 @@ from workbench.local_cloud.base.ids import new_id
 DATA_WINDOW_BYTES = 4 * 1024 * 1024  # of a stream that are written but not read
 _FINISHED_CALLS_KEPT = 10_000
 _FORGOTTEN_S = 3600.0  # a caller that lives asks for outputs each minute, or gives inputs
+_FINISHED_BYTES_KEPT = 256 * 1024 * 1024  # of their results in all
+_READING_S = 60.0  # for so long after its end a call is kept even beyond that: its client may still be reading
 
 
 class DataStream:
     """Chunks with indices from 1, for one reader; the writer waits while the reader is `DATA_WINDOW_BYTES` behind."""
 
-    def __init__(self, *, replayable: bool = False) -> None:
+    def __init__(self, *, replayable: bool = False, on_freed: Callable[[int], None] = lambda _: None) -> None:
         """`replayable` keeps chunks that were read, for another reader, until they reach `DATA_WINDOW_BYTES`.
 
-        `whole` is True while all chunks since the first are kept in this way.
+        `whole` is True while all chunks since the first are kept in this way. `on_freed` is called with the bytes of
+        each chunk that is kept no longer.
         """
         self.whole = replayable
+        self._on_freed = on_freed
         self._chunks: list[api_pb2.DataChunk] = []
         self._last_index = 0
         self._buffered = 0
@@ -46,6 +50,11 @@ class DataStream:
         self._notify()
 
     @property
+    def kept_bytes(self) -> int:
+        """The bytes of the chunks that are kept."""
+        return self._buffered
+
+    @property
     def begun(self) -> bool:
         """Whether any chunk was ever put."""
         return self._last_index > 0
@@ -54,6 +63,12 @@ class DataStream:
         """End the stream: the reader gets what is left, and a waiting writer returns."""
         self._closed = True
         self._notify()
+
+    def drop(self) -> None:
+        """End the stream and free what is left, which nobody will read."""
+        self._chunks.clear()
+        self._buffered = 0
+        self.close()
 
     async def read(self, *, after: int = 0) -> AsyncIterator[api_pb2.DataChunk]:
         """Yield chunks with an index above `after` until the stream is closed."""
@@ -72,7 +87,9 @@ class DataStream:
                 await self._wait()
 
     def _drop_first(self) -> None:
-        self._buffered -= len(self._chunks.pop(0).data)
+        freed = len(self._chunks.pop(0).data)
+        self._buffered -= freed
+        self._on_freed(freed)
         self._notify()
 
     def _notify(self) -> None:
@@ -110,8 +127,10 @@ class Input:
         """Free the output, which its reader has; only its status is kept."""
         if self.output is not None and not self.released:
             self.released = True
+            before = self.output.ByteSize()
             result = api_pb2.GenericResult(status=self.output.result.status)
             self.output = api_pb2.FunctionPutOutputsItem(input_id=self.input_id, result=result)
+            self.call.freed(before - self.output.ByteSize())
 
     def end_attempt(self) -> None:
         """Record that no container works on the input any more, and stop its timeout."""
@@ -144,8 +163,9 @@ class Call:
         *,
         open: bool = False,  # noqa: A002  # what it is, and no file
         on_done: "Callable[[Call], None]" = lambda _: None,
+        on_freed: "Callable[[Call, int], None]" = lambda _, __: None,
     ) -> None:
-        """`on_done` is called once, when the call is done."""
+        """`on_done` is called once, when the call is done; `on_freed` with bytes of results that are kept no longer."""
         self.call_id = new_id("fc")
         self.function_id = function_id
         self.invocation = invocation
@@ -158,9 +178,10 @@ class Call:
         self.by_idx: dict[int, Input] = {}
         self.outputs: list[Input] = []
         self.data_in = DataStream(replayable=True)
-        self.data_out = DataStream()
+        self.data_out = DataStream(on_freed=self.freed)
         self._changed = asyncio.Event()
         self._on_done = on_done
+        self._on_freed = on_freed
 
     def add(self, idx: int, payload: api_pb2.FunctionInput) -> Input:
         """Add an input at the position `idx` and return it."""
@@ -198,8 +219,18 @@ class Call:
 
     def _end(self) -> None:
         self.data_out.close()
-        self.data_in.close()
+        self.data_in.drop()  # no attempt follows that would need it
         self._on_done(self)
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of the results that are kept: outputs, and what the function has yielded and nobody has read."""
+        outputs: int = sum(item.output.ByteSize() for item in self.outputs if item.output is not None)
+        return outputs + self.data_out.kept_bytes
+
+    def freed(self, count: int) -> None:
+        """Record that `count` bytes of the results are kept no longer."""
+        self._on_freed(self, count)
 
     @property
     def can_start_again(self) -> bool:
@@ -221,12 +252,25 @@ class Call:
                 return
 
 
+@dataclass
+class _Finished:
+    """What a finished call holds, and when it has finished, by the monotonic clock."""
+
+    kept_bytes: int
+    at: float = field(default_factory=time.monotonic)
+
+
 class Calls:
-    """Calls by id. The 10,000 that finished last are kept, so that their outputs can be read later."""
+    """Calls by id. Those that finished last are kept, so that their outputs can be read later.
+
+    These are at most 10,000 calls, with 256 MiB of results in all once they have finished a minute ago.
+    """
 
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
-        self._finished: dict[str, None] = {}  # ids, in the order in which they finished
+        self._finished: dict[str, _Finished] = {}  # by id, in the order in which they finished
+        self._kept_bytes = 0
+        self._shortening: asyncio.TimerHandle | None = None
 
     def create(
         self,
@@ -240,16 +284,39 @@ class Calls:
 
         One that is `open` is not finished before its `close_inputs`.
         """
-        call = Call(function_id, invocation, parent_input_id, open=open, on_done=self._keep)
+        call = Call(function_id, invocation, parent_input_id, open=open, on_done=self._keep, on_freed=self._count_less)
         self._calls[call.call_id] = call
         return call
 
     def _keep(self, call: Call) -> None:
         if call.call_id not in self._calls:
             return
-        self._finished[call.call_id] = None
+        finished = self._finished[call.call_id] = _Finished(call.kept_bytes)
+        self._kept_bytes += finished.kept_bytes
         if len(self._finished) > _FINISHED_CALLS_KEPT:
             self.forget(self._calls[next(iter(self._finished))])
+        if self._shortening is None:
+            self._shorten()
+
+    def _count_less(self, call: Call, count: int) -> None:
+        if (finished := self._finished.get(call.call_id)) is not None:
+            finished.kept_bytes -= count
+            self._kept_bytes -= count
+
+    def _shorten(self) -> None:
+        """Forget the calls that finished first until the results of the others fit; later, when these are too new."""
+        self._shortening = None
+        while self._kept_bytes > _FINISHED_BYTES_KEPT:
+            oldest, finished = next(iter(self._finished.items()))
+            left_s = finished.at + _READING_S - time.monotonic()
+            if left_s > 0:
+                self._shortening = asyncio.get_running_loop().call_later(left_s, self._shorten)
+                return
+            self.forget(self._calls[oldest])
+
+    def find(self, call_id: str) -> Call | None:
+        """Return a call by id, or None."""
+        return self._calls.get(call_id)
 
     def get(self, call_id: str) -> Call:
         """Return a call by id; raises CloudError NOT_FOUND."""
@@ -294,4 +361,5 @@ class Calls:
     def forget(self, call: Call) -> None:
         """Remove a call whose outputs will not be read again."""
         self._calls.pop(call.call_id, None)
-        self._finished.pop(call.call_id, None)
+        if (finished := self._finished.pop(call.call_id, None)) is not None:
+            self._kept_bytes -= finished.kept_bytes

@@ -9,6 +9,7 @@ import math
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 import uvicorn
@@ -86,7 +87,7 @@ class Ingress:
         self._pools = pools
         self._read_blob = read_blob
         self._servers: dict[tuple[str, str], tuple[uvicorn.Server, asyncio.Task[None]]] = {}
-        self._waiting: dict[str, Call] = {}
+        self._waiting: WeakValueDictionary[str, Call] = WeakValueDictionary()  # as long as they are kept
         self._background: set[asyncio.Task[None]] = set()
 
     async def serve(self, function_id: str, method: str = "") -> str:
@@ -185,8 +186,11 @@ class Ingress:
         finally:
             if start is not None:
                 start.cancel()
-            if call.call_id not in self._waiting and not call.done:
-                self._spawn(self._leave(call, scope))
+            if call.call_id not in self._waiting:
+                if call.done:
+                    self._calls.forget(call)  # nobody else knows it
+                else:
+                    self._spawn(self._leave(call, scope))
 
     def _refused(self, function_id: str, method: str, headers: Headers) -> str | None:
         """Return why a request is refused, None when it is not; raises CloudError NOT_FOUND unless a web function."""
