@@ -111,3 +111,17 @@ def test_a_stopped_app_is_listed_for_a_while_only(apps: Apps, database: Database
     apps.stop(old)
     database.execute("UPDATE apps SET stopped_at=stopped_at-3700 WHERE app_id=?", (old,))
     assert {app.app_id for app in apps.listed(environment="")} == {deployed, recent}
+
+
+def test_a_detached_app_is_left_by_a_client_that_is_silent_and_not_by_one_that_is_heard(apps: Apps) -> None:
+    detached = apps.create(environment="", description=NAME, state=api_pb2.APP_STATE_DETACHED)
+    apps.create(environment="", description=NAME, state=api_pb2.APP_STATE_DEPLOYED)
+    apps.leave_silent(silence_s=60)
+    assert apps.left() == []
+    apps.leave_silent(silence_s=-1)  # as if a minute had passed
+    assert apps.left() == [detached]
+    apps.beat(detached)  # the client's machine was asleep
+    assert apps.left() == []
+    apps.stop(detached)
+    apps.beat(detached)
+    assert apps.get(detached).state == api_pb2.APP_STATE_STOPPED

@@ -50,10 +50,12 @@ async def test_the_calls_that_finished_first_go_first(calls: Calls) -> None:
 
 async def test_a_map_between_two_inputs_is_not_finished(calls: Calls) -> None:
     mapped = made(calls, open=True)
+    assert calls.running() == [mapped]
     finish(mapped)
     for _ in range(3):
         finish(made(calls))
     assert not calls.get(mapped.call_id).done
+    assert calls.running() == []
     mapped.close_inputs()
     assert calls.get(mapped.call_id).done
 
@@ -140,9 +142,9 @@ async def test_of_an_output_that_is_released_only_the_status_is_left(calls: Call
 
 async def test_a_map_of_nothing_is_finished_when_it_is_closed(calls: Calls) -> None:
     call = calls.create("fu-1", open=True)
-    assert calls.undone() == [call]
+    assert not call.done
     call.close_inputs()
-    assert (call.done, calls.undone()) == (True, [])
+    assert call.done
 
 
 async def test_a_map_whose_caller_is_gone_is_closed(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,9 +152,9 @@ async def test_a_map_whose_caller_is_gone_is_closed(calls: Calls, monkeypatch: p
     stopped, forgotten, asked = (calls.create("fu-1", open=True) for _ in range(3))
     stopped.function_id = "fu-stopped"
     calls.close_inputs_of(lambda function_id: function_id == "fu-stopped")
-    assert calls.undone() == [forgotten, asked]
+    assert [call.done for call in (stopped, forgotten, asked)] == [True, False, False]
     monkeypatch.setattr(function_calls, "_FORGOTTEN_S", 0.05)
     await asyncio.sleep(0.06)
     calls.get(asked.call_id)
     calls.close_forgotten()
-    assert calls.undone() == [asked]
+    assert [call.done for call in (forgotten, asked)] == [True, False]

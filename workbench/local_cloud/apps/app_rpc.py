@@ -46,7 +46,7 @@ class AppRpcs:
 
         `running_tasks` counts an app's containers; `web_url` returns the URL of a function; `published` is called after
         each new layout; `stop_app` stops an app and all that runs for it; `stop_completed`, without an id, stops the
-        detached apps whose entrypoint has returned and that have nothing left to do; `task_of_sandbox` returns the task
+        detached apps whose client has left them and that have nothing left to do; `task_of_sandbox` returns the task
         id of a sandbox; `build_log` returns the log of an image, which the SDK reads as if the image were an app;
         `has_ended` says whether an app is stopped and everything that it printed is in the log.
         """
@@ -150,20 +150,20 @@ class AppRpcs:
         return empty_pb2.Empty()
 
     async def AppHeartbeat(self, request: api_pb2.AppHeartbeatRequest, context: Any) -> empty_pb2.Empty:
-        """Keep an ephemeral app alive."""
+        """Keep an ephemeral or detached app alive."""
         self._apps.beat(request.app_id)
         return empty_pb2.Empty()
 
     async def AppClientDisconnect(self, request: api_pb2.AppClientDisconnectRequest, context: Any) -> empty_pb2.Empty:
         """Stop an ephemeral app whose client disconnects; deployments go on.
 
-        A detached app goes on, too: when its entrypoint has returned, until its calls and sandboxes have ended.
+        A detached app goes on, too, until its calls and sandboxes have ended, for whatever reason its client leaves.
         """
         app = self._apps.get(request.app_id)
         if app.state in (api_pb2.APP_STATE_EPHEMERAL, api_pb2.APP_STATE_INITIALIZING):
             await self._stop_app(app.app_id)
-        elif request.reason == api_pb2.APP_DISCONNECT_REASON_ENTRYPOINT_COMPLETED:
-            self._apps.complete(app.app_id)
+        elif app.state == api_pb2.APP_STATE_DETACHED:
+            self._apps.leave(app.app_id)
             await self._stop_completed()
         return empty_pb2.Empty()
 

@@ -192,8 +192,11 @@ class Apps:
         )
 
     def beat(self, app_id: str) -> None:
-        """Record a heartbeat of an ephemeral app's client."""
-        self._db.execute("UPDATE apps SET heartbeat_at=? WHERE app_id=?", (time.time(), app_id))
+        """Record a heartbeat of an app's client; a detached app that was taken for left has its client again, then."""
+        self._db.execute(
+            "UPDATE apps SET heartbeat_at=?, state=CASE state WHEN ? THEN ? ELSE state END WHERE app_id=?",
+            (time.time(), api_pb2.APP_STATE_DETACHED_DISCONNECTED, api_pb2.APP_STATE_DETACHED, app_id),
+        )
 
     def abandoned(self, *, silence_s: float) -> list[str]:
         """Return the ids of ephemeral apps whose client has sent no heartbeat for `silence_s` seconds."""
@@ -203,15 +206,22 @@ class Apps:
         )
         return [row["app_id"] for row in rows]
 
-    def complete(self, app_id: str) -> None:
-        """Record that the entrypoint of a detached app has returned; does nothing for an app in another state."""
+    def leave(self, app_id: str) -> None:
+        """Record that the client of a detached app has left it; does nothing for an app in another state."""
         self._db.execute(
             "UPDATE apps SET state=? WHERE app_id=? AND state=?",
             (api_pb2.APP_STATE_DETACHED_DISCONNECTED, app_id, api_pb2.APP_STATE_DETACHED),
         )
 
-    def completed(self) -> list[str]:
-        """Return the ids of detached apps that run on, although their entrypoint has returned."""
+    def leave_silent(self, *, silence_s: float) -> None:
+        """Record that every detached app whose client has sent no heartbeat for `silence_s` seconds is left by it."""
+        self._db.execute(
+            "UPDATE apps SET state=? WHERE state=? AND heartbeat_at<?",
+            (api_pb2.APP_STATE_DETACHED_DISCONNECTED, api_pb2.APP_STATE_DETACHED, time.time() - silence_s),
+        )
+
+    def left(self) -> list[str]:
+        """Return the ids of detached apps that run on, although their client has left them."""
         rows = self._db.all("SELECT app_id FROM apps WHERE state=?", (api_pb2.APP_STATE_DETACHED_DISCONNECTED,))
         return [row["app_id"] for row in rows]
 

@@ -343,9 +343,9 @@ class Calls:
         """Return the calls of one function, oldest first."""
         return [call for call in self._calls.values() if call.function_id == function_id]
 
-    def undone(self) -> list[Call]:
-        """Return the calls of which an input has no output yet."""
-        return [call for call in self._calls.values() if not call.done]
+    def running(self) -> list[Call]:
+        """Return the calls of which an input has no output yet; not those that only wait for further inputs."""
+        return [call for call in self._calls.values() if len(call.outputs) < len(call.inputs)]
 
     def below(self, call: Call) -> list[Call]:
         """Return a call, the calls that its inputs have made, those that these have made, and so on."""

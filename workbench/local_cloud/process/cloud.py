@@ -99,7 +99,7 @@ from workbench.local_cloud.workspace.proxy_tokens import ProxyTokens
 
 _log = structlog.get_logger(__name__)
 
-APP_SILENCE_S = 60.0  # an ephemeral app whose client has sent no heartbeat for so long is stopped
+APP_SILENCE_S = 60.0  # the client of an ephemeral or detached app that has sent no heartbeat for so long is gone
 _CLEAN_UP_S = 5.0
 _SECRETS_S = 60.0  # between two looks for unused secrets, which may read every function's definition
 _LOG_LOOK_S = 1.0
@@ -376,11 +376,11 @@ class LocalCloud:
         self._logs.wake(app_id)
 
     async def _stop_completed_apps(self) -> None:
-        """Stop the detached apps whose entrypoint has returned and that have no call and no sandbox left."""
+        """Stop the detached apps whose client has left them and that have no running call and no sandbox left."""
         self._calls.close_forgotten()
-        if not (completed := self._apps.completed()):
+        if not (completed := self._apps.left()):
             return
-        busy = {self._apps.app_of(call.function_id).app_id for call in self._calls.undone()}
+        busy = {self._apps.app_of(call.function_id).app_id for call in self._calls.running()}
         busy |= {record.app_id for record in self._sandboxes.all() if record.result is None}
         for app_id in completed:
             if app_id not in busy:
@@ -421,13 +421,16 @@ class LocalCloud:
     async def _clean_up(self) -> None:
         """Stop abandoned apps, and delete abandoned objects and expired entries, until cancelled."""
         secrets_due = 0.0
+        silence_counts_from = time.monotonic() + APP_SILENCE_S  # while no cloud ran, no client could be heard
         while True:
             await asyncio.sleep(_CLEAN_UP_S)
             try:
                 for app_id in self._apps.abandoned(silence_s=APP_SILENCE_S):
                     await self.stop_app(app_id)
+                if (now := time.monotonic()) >= silence_counts_from:
+                    self._apps.leave_silent(silence_s=APP_SILENCE_S)
                 await self._stop_completed_apps()
-                if (now := time.monotonic()) >= secrets_due:
+                if now >= secrets_due:
                     secrets_due = now + _SECRETS_S
                     self._secrets.drop_unused(
                         running_apps=self._apps.not_stopped,
