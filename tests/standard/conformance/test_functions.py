@@ -197,6 +197,15 @@ def test_the_autoscaler_is_told_at_run_time(deployed: None) -> None:
     square.autoscaler.update(min_containers=0)
 
 
+def test_a_function_tells_how_many_more_inputs_it_can_take_at_once(deployed: None) -> None:
+    sleep = function("sleep").with_concurrency(max_inputs=3).with_options(max_containers=1)
+    assert sleep.get_current_stats().input_headroom == 0
+    call = sleep.spawn(600)
+    wait_until(lambda: sleep.get_current_stats().num_running_inputs == 1, "the call did not start")
+    assert sleep.get_current_stats().input_headroom == 2
+    call.cancel(terminate_containers=True)
+
+
 def test_web_functions_of_every_kind_answer(deployed: None) -> None:
     method = modal.Cls.from_name("calls", "Counter")().web
     with httpx.Client(timeout=60, trust_env=False) as client:

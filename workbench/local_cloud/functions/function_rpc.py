@@ -190,12 +190,16 @@ class FunctionRpcs:
     async def FunctionGetCurrentStats(
         self, request: api_pb2.FunctionGetCurrentStatsRequest, context: Any
     ) -> api_pb2.FunctionStats:
-        """Count a function's containers, its running inputs and those that wait."""
+        """Count a function's containers, its running inputs, those that wait, and how many more could run at once."""
         tasks = [task for task in self._pools.tasks() if task.function_id == request.function_id]
+        backlog = self._pools.backlog(request.function_id)
+        takes_more = (task for task in tasks if task.ready and not (task.draining or task.spent))
+        room = sum(task.capacity - len(task.inputs) for task in takes_more)
         return api_pb2.FunctionStats(
-            backlog=self._pools.backlog(request.function_id),
+            backlog=backlog,
             num_total_tasks=len(tasks),
             num_running_inputs=sum(len(task.inputs) for task in tasks),
+            input_headroom=max(0, room - backlog),
         )
 
 
