@@ -3,10 +3,12 @@
 A test that begins to pass fails the suite: its row in the document of differences is then out of date.
 """
 
+import datetime as dt
 import os
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -154,7 +156,15 @@ def test_options_of_a_volume_are_refused(cloud: Running) -> None:
 def test_where_and_on_what_a_function_runs_has_no_effect(cloud: Running) -> None:
     own = modal.App()
 
-    @own.function(serialized=True, region="us-east", cloud="aws", cpu=4, memory=64_000, enable_memory_snapshot=True)
+    @own.function(
+        serialized=True,
+        region="us-east",
+        cloud="aws",
+        cpu=4,
+        memory=64_000,
+        ephemeral_disk=600_000,
+        enable_memory_snapshot=True,
+    )
     def answer() -> int:
         return 42
 
@@ -189,6 +199,54 @@ def test_memory_snapshots_are_refused(sandbox: modal.Sandbox) -> None:
         sandbox._experimental_snapshot()
 
 
+# What is not there, by the command that asks for it, and what the refusal tells instead.
+INSTEAD = {
+    ("app", "stats", "echo"): "AppGetTimeRangeStats is not implemented .* keeps no statistics.*modal function calls",
+    ("function", "stats", "echo/web"): "FunctionGetTimeRangeStats is not implemented .* keeps no statistics",
+    ("function", "metrics", "echo/web"): "MetricsGetInfo is not implemented .* collects no metrics",
+    ("endpoint", "list"): "EndpointList is not implemented .* runs no models",
+    ("dashboard",): "WorkspaceDashboardUrlGet is not implemented .* has no web page",
+    ("curl", "https://web.us-west.modal.direct"): "CurlGetAuthToken is not implemented .*Run `curl` itself",
+    ("environment", "roles", "list", "main"): "EnvironmentGetRoles is not implemented .*may do everything",
+    ("token", "new"): "TokenFlowCreate is not implemented .*workbench cloud env",
+    ("token", "rotate"): "TokenFlowCreate is not implemented .*workbench cloud env",
+    ("setup",): "TokenFlowCreate is not implemented .*workbench cloud env",
+}
+
+
+@pytest.fixture(scope="module")
+def echo(modal_cli: Cli) -> None:
+    """An app that commands can name."""
+    modal_cli("secret", "create", "echo-secret", "WORD=hush", "--force")
+    modal_cli("deploy", str(APP))
+
+
+@pytest.mark.parametrize("command", INSTEAD, ids=" ".join)
+def test_a_command_that_is_refused_says_what_to_do_instead(
+    modal_cli: Cli, echo: None, command: tuple[str, ...]
+) -> None:
+    answer = modal_cli(*command, check=False)
+    assert re.search(INSTEAD[command], " ".join(answer.split())), answer
+
+
+def test_methods_that_are_refused_say_what_to_do_instead(app: modal.App, echo: None) -> None:
+    web = modal.Function.from_name("echo", "web")
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    for ask in (web.stats, app.stats, lambda since: list(app.sandboxes.stats(since=since))):
+        with pytest.raises(modal.exception.Error, match="keeps no statistics"):
+            ask(since=since)
+    with pytest.raises(modal.exception.Error, match="may do everything"):
+        modal.Environment.from_name("main").roles.list()
+
+
+def test_a_function_that_wants_a_terminal_is_refused(modal_cli: Cli, tmp_path: Path) -> None:
+    program = tmp_path / "interactive.py"
+    program.write_text("import modal\napp = modal.App()\n@app.function()\ndef ask():\n    modal.interact()\n")
+    answer = modal_cli("run", "-i", f"{program}::ask", check=False)
+    assert "FunctionStartPtyShell is not implemented" in answer
+    assert "`exec(…, pty=True)` has one" in answer
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -196,7 +254,6 @@ def test_memory_snapshots_are_refused(sandbox: modal.Sandbox) -> None:
         (("nfs", "list"), "SharedVolumeList is not implemented"),
         (("workspace", "members", "list"), "WorkspaceMembersList is not implemented"),
         (("environment", "update", "main", "--set-web-suffix", "x"), "Web suffixes are not implemented"),
-        (("function", "calls", "echo/web"), "is not implemented by the local cloud"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -25,6 +25,7 @@ from workbench.local_cloud.faults.injection import Injector
 from workbench.local_cloud.faults.protocol import At
 from workbench.local_cloud.server import statuses
 from workbench.local_cloud.server.callers import Authenticator, Caller, caller, metadata
+from workbench.local_cloud.server.missing_calls import WITHOUT_A_TOKEN, refusal
 from workbench.local_cloud.server.repeated_calls import Answers, Key
 from workbench.local_cloud.store.damage import is_damage, is_disk_full
 
@@ -45,8 +46,6 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
 )
-# RPCs that may be called without credentials.
-OPEN_METHODS = frozenset[str]()
 
 
 def _as_long_as_the_client_waits(request: Any, context: Any) -> float:
@@ -152,16 +151,14 @@ class RpcServer:
     def _admit(
         self, name: str, handler: object, call_metadata: dict[str, str], identify: Callable[[dict[str, str]], Caller]
     ) -> None:
-        if name not in OPEN_METHODS:
+        if handler is not None or name not in WITHOUT_A_TOKEN:
             who = identify(call_metadata)
             caller.set(who)
             who.check(name)
         if handler is None:
             self.coverage.asked_for[name] += 1
             _log.warning("rpc.unimplemented", rpc=name)
-            raise CloudError(
-                Reason.UNIMPLEMENTED, f"{name} is not implemented by the local cloud; Modal itself has it."
-            )
+            raise CloudError(Reason.UNIMPLEMENTED, refusal(name))
 
     async def _answer(
         self,

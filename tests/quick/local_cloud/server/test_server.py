@@ -11,8 +11,10 @@ from google.protobuf import empty_pb2
 from modal_proto import api_pb2, api_pb2_grpc, task_command_router_pb2_grpc
 from modal_proto import task_command_router_pb2 as tcr
 
+from tests.support.paths import ROOT
 from workbench.local_cloud.base.credentials import Credentials
 from workbench.local_cloud.server import grpc_server as module
+from workbench.local_cloud.server import missing_calls
 from workbench.local_cloud.server.callers import Authenticator
 from workbench.local_cloud.server.grpc_server import RpcServer
 from workbench.local_cloud.workspace.handshake import SDK_VERSION, SessionRpcs
@@ -125,6 +127,21 @@ async def test_a_defect_is_told_without_its_words(stub: Any) -> None:
     error = await failure(ask.DictClear.future(api_pb2.DictClearRequest(), metadata=shown, timeout=WAIT_S))
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in error.details()
+
+
+def test_what_to_do_instead_is_said_of_calls_that_there_are_and_that_are_missing() -> None:
+    calls = {method.name for method in api_pb2.DESCRIPTOR.services_by_name["ModalClient"].methods}
+    assert missing_calls.explained() <= calls
+    code = "".join(path.read_text() for path in (ROOT / "workbench" / "local_cloud").rglob("*.py"))
+    assert [name for name in missing_calls.explained() if f"async def {name}(" in code] == []
+
+
+async def test_who_asks_for_a_token_is_told_how_to_get_it(stub: Any) -> None:
+    """Whoever signs in has none yet."""
+    ask, _ = stub
+    refused = await failure(ask.TokenFlowCreate.future(api_pb2.TokenFlowCreateRequest(), timeout=WAIT_S))
+    assert refused.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert 'eval "$(workbench cloud env)"' in refused.details()
 
 
 async def test_an_unknown_caller_and_a_missing_call_are_told_apart(stub: Any) -> None:
