@@ -1,10 +1,12 @@
 """Functions and classes through the stock SDK: called, mapped, retried, cancelled, scaled; found again by name."""
 
 import concurrent.futures
+import json
 import os
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import modal
@@ -90,6 +92,37 @@ def test_a_spawned_call_is_found_by_its_id(deployed: None) -> None:
     assert modal.FunctionCall.gather(function("square").spawn(2), function("square").spawn(3)) == [4, 9]
     [root] = function("plus_one").spawn(2).get_call_graph()
     assert root.function_name == "plus_one"
+
+
+def test_a_function_s_inputs_and_variants_are_listed(cloud: Running, modal_cli: Cli) -> None:
+    own = modal.App()
+
+    @own.function(serialized=True)
+    def half(x: int) -> float:
+        return 1 / x
+
+    def listed(*options: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(modal_cli("function", "calls", half.object_id, "--json", *options))
+        return found
+
+    with own.run():
+        assert listed() == []
+        assert list(half.map([1, 2])) == [1, 0.5]
+        with pytest.raises(ZeroDivisionError):
+            half.remote(0)
+        variant = half.with_options(timeout=77)
+        call = variant.spawn(4)
+        assert call.get(timeout=60) == 0.25
+        newest, *others = listed()
+        assert [newest["status"], *(one["status"] for one in others)] == ["failure", "success", "success"]
+        assert newest["container_id"].startswith("ta-")
+        assert newest["execution_time_seconds"] >= 0
+        assert len(listed("--tail", "1")) == 1
+        assert [one["status"] for one in listed("--since", "1h")] == ["success", "success", "failure"]
+        assert listed("--all-variants")[0]["function_call_id"] == call.object_id
+        [row] = json.loads(modal_cli("function", "variants", half.object_id, "--json"))
+        assert (row["function_id"], row["options"]["timeout"]) == (variant.object_id, 77)
+        assert json.loads(modal_cli("function", "variants", half.object_id, "--limit", "0", "--json")) == [row]
 
 
 def test_a_call_graph_shows_who_called_whom(deployed: None) -> None:

@@ -348,6 +348,17 @@ class Apps:
         rows = self._db.all("SELECT function_id FROM variants WHERE base_id=?", (base_id,))
         return [row["function_id"] for row in rows]
 
+    def newest_variants(self, base_id: str) -> list[str]:
+        """Return the ids of a function's variants, newest first."""
+        rows = self._db.all("SELECT function_id FROM variants WHERE base_id=? ORDER BY rowid DESC", (base_id,))
+        return [row["function_id"] for row in rows]
+
+    def options(self, function_id: str) -> api_pb2.FunctionOptions:
+        """Return the options of a variant, as they were given; empty for a base function."""
+        row = self._db.one("SELECT options FROM variants WHERE function_id=?", (function_id,))
+        options: api_pb2.FunctionOptions = api_pb2.FunctionOptions.FromString(b"" if row is None else row["options"])
+        return options
+
     def params(self, function_id: str) -> bytes:
         """Return the serialised parameters of a variant; empty for a base function."""
         row = self._db.one("SELECT params FROM variants WHERE function_id=?", (function_id,))

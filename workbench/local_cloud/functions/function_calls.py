@@ -104,8 +104,8 @@ class DataStream:
 class Input:
     """One input of a call, the attempt that is made now, and the output once there is one.
 
-    `idx` is its position in the call, `task_id` the container that has it (empty: none), `started_at` Unix seconds,
-    `queued_at` the monotonic time of its app's clock.
+    `idx` is its position in the call, `task_id` the container that has it (empty: none), `queued_at` the monotonic time
+    of its app's clock. `started_at` and `made_at` are Unix seconds, of the app's clock and of real time.
     """
 
     call: "Call"
@@ -115,21 +115,25 @@ class Input:
     retry_count: int = 0
     task_id: str = ""
     started_at: float = 0
+    made_at: float = field(default_factory=time.time)
+    method_name: str = ""  # of a class
     queued_at: float = 0
     overdue: bool = False  # the attempt has timed out: its container's output no longer counts
     attempt_over: asyncio.Event = field(default_factory=asyncio.Event)
     time_limit: Timer | None = None  # of the attempt
     output: api_pb2.FunctionPutOutputsItem | None = None
     cancelled: bool = False
-    released: bool = False  # of its output only the status is left
+    released: bool = False  # of its output only the status and the time are left
 
     def release(self) -> None:
-        """Free the output, which its reader has; only its status is kept."""
+        """Free the output, which its reader has; only its status and its time are kept."""
         if self.output is not None and not self.released:
             self.released = True
             before = self.output.ByteSize()
             result = api_pb2.GenericResult(status=self.output.result.status)
-            self.output = api_pb2.FunctionPutOutputsItem(input_id=self.input_id, result=result)
+            self.output = api_pb2.FunctionPutOutputsItem(
+                input_id=self.input_id, result=result, output_created_at=self.output.output_created_at
+            )
             self.call.freed(before - self.output.ByteSize())
 
     def end_attempt(self) -> None:
@@ -185,7 +189,7 @@ class Call:
 
     def add(self, idx: int, payload: api_pb2.FunctionInput) -> Input:
         """Add an input at the position `idx` and return it."""
-        item = Input(self, idx, payload)
+        item = Input(self, idx, payload, method_name=payload.method_name)
         self.inputs[item.input_id] = item
         self.by_idx[idx] = item
         return item
@@ -342,6 +346,10 @@ class Calls:
     def of_function(self, function_id: str) -> list[Call]:
         """Return the calls of one function, oldest first."""
         return [call for call in self._calls.values() if call.function_id == function_id]
+
+    def all(self) -> list[Call]:
+        """Return every call, oldest first."""
+        return list(self._calls.values())
 
     def running(self) -> list[Call]:
         """Return the calls of which an input has no output yet; not those that only wait for further inputs."""

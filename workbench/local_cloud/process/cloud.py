@@ -36,6 +36,7 @@ from workbench.local_cloud.functions.container_maker import ContainerMaker
 from workbench.local_cloud.functions.container_rpc import ContainerRpcs
 from workbench.local_cloud.functions.function_calls import Calls
 from workbench.local_cloud.functions.function_rpc import FunctionRpcs
+from workbench.local_cloud.functions.listings import ListingRpcs
 from workbench.local_cloud.functions.pool import Pools
 from workbench.local_cloud.functions.schedules import Schedules
 from workbench.local_cloud.functions.web_ingress import Ingress
@@ -272,6 +273,7 @@ class LocalCloud:
                 app_rpcs,
                 FunctionRpcs(self._apps, deployments, self._pools, self._ingress),
                 CallRpcs(self._apps, calls, self._pools),
+                ListingRpcs(self._apps, calls, self._pools, clocks),
                 ContainerRpcs(self._apps, calls, self._pools, self._logs),
                 sandbox_rpcs,
                 sandbox_ports,
