@@ -85,9 +85,9 @@ class VolumeFiles:
     def copy(self, volume_id: str, sources: list[str], target: str, *, recursive: bool) -> None:
         """Copy as `cp` does: into the target if it is a directory, else to it. Several sources need a directory.
 
-        Raises CloudError: NOT_FOUND for a source, INVALID_ARGUMENT for a target that is no directory and for a
-        directory without `recursive` or into itself, ALREADY_EXISTS for a file onto a directory, a directory onto a
-        file, a target below a file, and two files at one path.
+        Raises CloudError: NOT_FOUND for a source, INVALID_ARGUMENT for a target that is no directory, for a copy whose
+        path is too long, and for a directory without `recursive` or into itself, ALREADY_EXISTS for a file onto a
+        directory, a directory onto a file, a target below a file, and two files at one path.
         """
         with self._committed.transaction():
             self._committed.version(volume_id)
@@ -109,7 +109,7 @@ class VolumeFiles:
                         raise invalid(f"'{source or '/'}' cannot be copied into itself.")
                 below = self._committed.below(volume_id, found.path) if found.kind == "dir" else []
                 for entry in (found, *below):
-                    copied = replace(entry, path=to + entry.path[len(found.path) :])
+                    copied = replace(entry, path=clean(to + entry.path[len(found.path) :]))
                     self._refuse_loss(volume_id, copied, copies.get(copied.path))
                     copies[copied.path] = copied
             self._committed.publish(volume_id, list(copies.values()), author=AUTHOR)

@@ -48,6 +48,16 @@ def test_a_copy_that_would_lose_a_file_is_refused_and_changes_nothing(
     assert (committed.below(VOLUME, ""), committed.head(VOLUME)) == (before, head)
 
 
+def test_a_copy_whose_path_would_be_too_long_is_refused_and_changes_nothing(committed: CommittedVolumes) -> None:
+    deep = "/".join("d" * 200 for _ in range(12))
+    volumes = VolumeFiles(committed)
+    volumes.put(VOLUME, files(f"a/{deep}/x", f"b/{deep}/y"), overwrite=False)
+    before, head = committed.below(VOLUME, ""), committed.head(VOLUME)
+    with pytest.raises(CloudError, match="at most 4096 bytes"):
+        volumes.copy(VOLUME, ["a"], f"b/{deep}", recursive=True)
+    assert (committed.below(VOLUME, ""), committed.head(VOLUME)) == (before, head)
+
+
 def test_directories_are_merged_and_files_replaced(committed: CommittedVolumes) -> None:
     volumes = VolumeFiles(committed)
     volumes.put(VOLUME, files("p/a/x", "q/a/y", "dst/a/x", "dst/a/z"), overwrite=False)
