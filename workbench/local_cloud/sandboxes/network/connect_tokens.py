@@ -11,7 +11,6 @@ import hashlib
 import secrets
 import socket
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import h11
@@ -125,8 +124,9 @@ def shown_token(request: h11.Request) -> tuple[str, bool]:
         if name == b"authorization" and text[:7].lower() == "bearer ":
             return text[7:].strip(), False
         if name == b"cookie" and not found:
-            found = _cookies(text).get(PARAMETER, "")
-    for key, shown in parse_qsl(urlsplit(request.target.decode("ascii")).query):
+            pairs = dict(map(_named, reversed(value.split(b";"))))
+            found = pairs.get(PARAMETER.encode(), b"").decode("latin-1")
+    for key, shown in parse_qsl(_split(request.target)[1]):
         if key == PARAMETER:
             return shown, True
     return found, False
@@ -137,15 +137,14 @@ def passed_on(request: h11.Request, grant: Grant, *, upgrade: bool = False) -> h
     names = {name for name, _ in request.headers}
     if names >= {b"content-length", b"transfer-encoding"}:  # RFC 9112, 6.1: servers disagree about which one counts
         raise h11.RemoteProtocolError("two framings", error_status_hint=400)
-    parts = urlsplit(request.target.decode("ascii"))
-    target = (parts.path or "/") + (f"?{query}" if (query := _without_token(parts.query)) else "")
+    path, asked = _split(request.target)
+    target = path + (f"?{query}" if (query := _without_token(asked)) else "")
     headers: Headers = [(b"Connection", b"Upgrade" if upgrade else b"close")]
     for name, value in end_to_end(request):
         if name in (b"authorization", USER_HEADER) or name.replace(b"_", b"-") == USER_HEADER:
             continue
         if name == b"cookie":
-            kept = {key: text for key, text in _cookies(value.decode("latin-1")).items() if key != PARAMETER}
-            value = "; ".join(f"{key}={text}" for key, text in kept.items()).encode("latin-1")
+            value = b";".join(pair for pair in value.split(b";") if _named(pair)[0] != PARAMETER.encode()).strip()
             if not value:
                 continue
         headers.append((name, value))
@@ -163,11 +162,20 @@ def _without_token(query: str) -> str:
     return urlencode([(name, value) for name, value in pairs if name != PARAMETER])
 
 
-def _cookies(text: str) -> dict[str, str]:
-    try:
-        return {name: morsel.coded_value for name, morsel in SimpleCookie(text).items()}
-    except CookieError:
-        return {}
+def _named(pair: bytes) -> tuple[bytes, bytes]:
+    """Return the name and the value of one cookie. Browsers send values that `http.cookies` does not take."""
+    name, _, value = pair.partition(b"=")
+    return name.strip(), value.strip().strip(b'"')
+
+
+def _split(target: bytes) -> tuple[str, str]:
+    """Return the path and the query of a request's target. A path may begin with `//`, which names no host there."""
+    text = target.decode("ascii").partition("#")[0]
+    if not text.startswith("/"):  # the absolute form, as proxies get it (RFC 9112, 3.2.2)
+        parts = urlsplit(text)
+        return parts.path or "/", parts.query
+    path, _, query = text.partition("?")
+    return path, query
 
 
 def _wants_upgrade(request: h11.Request) -> bool:
