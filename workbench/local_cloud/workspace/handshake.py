@@ -31,7 +31,12 @@ class SessionRpcs:
     async def TokenInfoGet(self, request: api_pb2.TokenInfoGetRequest, context: Any) -> api_pb2.TokenInfoGetResponse:
         """Describe the token that the caller shows."""
         token_id = metadata(context).get("x-modal-token-id", "")
-        return api_pb2.TokenInfoGetResponse(token_id=token_id, workspace_name=WORKSPACE)
+        return api_pb2.TokenInfoGetResponse(
+            token_id=token_id,
+            workspace_id=WORKSPACE,
+            workspace_name=WORKSPACE,
+            user_identity=api_pb2.UserIdentity(user_id=WORKSPACE, username=WORKSPACE),
+        )
 
     async def WorkspaceNameLookup(self, request: empty_pb2.Empty, context: Any) -> api_pb2.WorkspaceNameLookupResponse:
         """Return the name of the workspace."""

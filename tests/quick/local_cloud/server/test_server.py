@@ -122,6 +122,14 @@ async def test_a_client_of_another_version_is_warned_by_name(stub: Any, version:
     assert [version in text and SDK_VERSION in text for text in texts] == [True] * warned
 
 
+async def test_a_token_tells_its_workspace_and_its_user(stub: Any) -> None:
+    ask, shown = stub
+    info = ask.TokenInfoGet.future(api_pb2.TokenInfoGetRequest(), metadata=shown, timeout=WAIT_S)
+    found = await asyncio.to_thread(info.result)
+    assert {found.workspace_id, found.workspace_name} == {"local"}
+    assert (found.user_identity.user_id, found.user_identity.username) == ("local", "local")
+
+
 async def test_a_defect_is_told_without_its_words(stub: Any) -> None:
     ask, shown = stub
     error = await failure(ask.DictClear.future(api_pb2.DictClearRequest(), metadata=shown, timeout=WAIT_S))
