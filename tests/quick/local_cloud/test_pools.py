@@ -174,6 +174,17 @@ async def test_a_function_that_calls_itself_gets_the_containers_that_this_takes(
     assert len(world.started) == 12, "what calls nothing has no part in it"
 
 
+async def test_functions_that_call_each_other_get_the_containers_that_this_takes(world: World) -> None:
+    functions = [world.function(), world.function()]
+    made = ""
+    for depth in range(1, 23):
+        item = world.submit(functions[depth % 2], made)
+        await until(lambda depth=depth: len(world.started) == depth)
+        await until(lambda: world.pools.tasks()[-1].container is not None)
+        assert await world.pools.take_inputs(world.pools.tasks()[-1].task_id) == [item]
+        made = item.input_id
+
+
 async def test_variants_get_new_containers_when_their_app_is_deployed_again(world: World) -> None:
     """Their old ones may go on for as long as their inputs take."""
     base = world.function(concurrency_limit=1)

@@ -334,16 +334,18 @@ class Pools:
             self._spawn(self._run(self._new_task(function_id, definition_id), self._make_container))
 
     def _waited_for_by(self, function_id: str, live: Iterable[Task]) -> set[str]:
-        """Return the ids of those containers that work on a caller of an input that waits, or on that one's caller."""
-        running = {input_id: (task, item) for task in live for input_id, item in task.inputs.items()}
-        found: set[str] = set()
-        callers = [item.call.parent_input_id for item in islice(self._waiting.get(function_id, ()), _HEAD_INPUTS)]
-        while callers:
-            task, item = running.pop(callers.pop(), (None, None))
-            if task is not None and item is not None:
-                found.add(task.task_id)
-                callers.append(item.call.parent_input_id)
-        return found
+        """Return the ids of those containers that work on a caller of an input that waits, or on that one's caller.
+
+        A caller in between may be in another function's container.
+        """
+        waiting = islice(self._waiting.get(function_id, ()), _HEAD_INPUTS)
+        callers = {item.call.parent_input_id for item in waiting}
+        seen: set[str] = set()
+        while callers := callers - seen - {""}:
+            seen |= callers
+            items = (task.inputs.get(caller) for task in self._tasks.values() for caller in callers)
+            callers = {item.call.parent_input_id for item in items if item is not None}
+        return {task.task_id for task in live if not seen.isdisjoint(task.inputs)}
 
     def _new_task(self, function_id: str, definition_id: str) -> Task:
         capacity = scaling.capacity(self._apps.function(function_id))
