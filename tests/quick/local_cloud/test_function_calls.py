@@ -158,3 +158,15 @@ async def test_a_map_whose_caller_is_gone_is_closed(calls: Calls, monkeypatch: p
     calls.get(asked.call_id)
     calls.close_forgotten()
     assert [call.done for call in (forgotten, asked)] == [True, False]
+
+
+async def test_results_count_once_however_often_their_call_finishes(calls: Calls) -> None:
+    """A late input begins a call again."""
+    call = made(calls)
+    for idx in range(1, 4):
+        finish(call)
+        call.add(idx, api_pb2.FunctionInput())
+    finish(call)
+    assert calls._kept_bytes == call.kept_bytes
+    calls.forget(call)
+    assert calls._kept_bytes == 0

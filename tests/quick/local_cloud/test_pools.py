@@ -205,8 +205,27 @@ async def test_a_container_that_does_not_start_fails_nothing_that_another_one_se
     await world.running(function_id)
     waits = world.submit(function_id)
     for count in (2, 3, 4):
+        world.clocks.of(world.app_id).advance(4)  # beyond the pause after the one before
         await until(lambda count=count: len(world.started) == count)
         await asyncio.sleep(0.02)
         world.clocks.of(world.app_id).advance(5)
         await until(lambda count=count: world.started[count - 1].exited.is_set())
     assert waits.output is None
+
+
+async def test_a_container_that_dies_as_it_starts_is_not_replaced_without_a_pause(world: World) -> None:
+    """While another one serves, nothing fails; a loop without a pause would take a processor for as long."""
+    function_id = world.function()
+    await world.running(function_id)
+    waits = [world.submit(function_id) for _ in range(2)]
+    await until(lambda: len(world.started) == 3)
+    for count in (1, 2):
+        world.started[count].kill()
+    await until(lambda: len(world.pools.tasks()) == 1)
+    for task in world.pools.tasks():
+        world.pools.failed_to_start(task.task_id, _RESULT(status=_RESULT.GENERIC_STATUS_INIT_FAILURE))
+    await asyncio.sleep(0.05)
+    assert [item.output for item in waits] == [None, None]
+    assert len(world.started) == 3
+    world.clocks.of(world.app_id).advance(2)
+    await until(lambda: len(world.started) > 3)

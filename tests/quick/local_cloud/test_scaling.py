@@ -74,7 +74,9 @@ def test_a_container_takes_more_than_its_target_while_another_one_starts() -> No
     assert scaling.capacity(function) == 100
     assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(9, capacity=100), backlog=1) == 0
     assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(10, capacity=100), backlog=1) == 1
-    assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(25, 5, capacity=100), backlog=1) == 2
+    assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(25, capacity=100), backlog=11) == 2
+    assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(25, 5, capacity=100), backlog=1) == 0
+    assert scaling.missing(function, api_pb2.AutoscalerSettings(), live(25, capacity=100), backlog=0) == 0
 
 
 @pytest.mark.parametrize(

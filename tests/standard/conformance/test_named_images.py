@@ -7,7 +7,7 @@ from pathlib import Path
 
 import modal
 import pytest
-from modal.exception import NotFoundError
+from modal.exception import InvalidError, NotFoundError
 
 from tests.standard.conformance.conftest import TIMEOUT_S, Run
 from tests.support.commands import Cli
@@ -69,6 +69,8 @@ def test_snapshots_of_sandboxes_are_published(app: modal.App, run: Run, name: st
         sandbox.mount_image("/tmp/again", modal.Image.from_name(f"{name}:v1").build(app))
         again = sandbox.exec("cat", "/tmp/again/word")
         assert again.stdout.read() == "kept\n"
+        with pytest.raises(InvalidError, match="a snapshot that only sandboxes can use"):
+            modal.Image.from_name(f"{name}:v1").run_commands("true").build(app)
     finally:
         sandbox.terminate()
     assert run(modal.Image.from_name(name), "cat", "/tmp/made/word") == "kept\n"

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 
 from modal_proto import api_pb2
@@ -166,9 +166,9 @@ class Apps:
         self.get(app_id)
         self._db.execute("UPDATE apps SET tags=? WHERE app_id=?", (json.dumps(tags), app_id))
 
-    def renew_definitions(self, app_id: str) -> None:
-        """Give every definition of an app a new id with the same content, so that its containers are replaced."""
-        for function_id in self.functions_of(app_id):
+    def renew_definitions(self, app_id: str, *, but: Collection[str]) -> None:
+        """Give an app's definitions, `but` those of some functions, new ids, so that their containers are replaced."""
+        for function_id in set(self.functions_of(app_id)).difference(but):
             self._db.execute("UPDATE functions SET definition_id=? WHERE function_id=?", (new_id("de"), function_id))
         self.definitions_changed()
 

@@ -96,7 +96,8 @@ class Deployments:
         """
         with self._db.transaction():
             version = self._deployed(app_id).version
-            self._apps.renew_definitions(app_id)
+            pinned = {str(row["function_id"]) for row in self._db.all("SELECT function_id FROM pinned_functions")}
+            self._apps.renew_definitions(app_id, but=pinned)  # a version is as it was
             self._add_version(app_id, tag="", client_version=client_version)
             self._add_commit(app_id, self._commit(app_id, version))
         return self._apps.get(app_id)

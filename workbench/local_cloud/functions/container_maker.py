@@ -104,7 +104,7 @@ class ContainerMaker:
     async def _made(self, task_id: str, function_id: str, building: Building | None, held: AsyncExitStack) -> Container:
         function = self._apps.function(function_id)
         app = self._apps.app_of(function_id)
-        image = self._images.built(function.image_id)
+        image = self._images.whole(function.image_id)
         if building is not None:
             image = replace(image, config=building.config, directory=None)
 

@@ -295,6 +295,7 @@ class Calls:
     def _keep(self, call: Call) -> None:
         if call.call_id not in self._calls:
             return
+        self._not_finished(call)  # a late input may have begun it again
         finished = self._finished[call.call_id] = _Finished(call.kept_bytes)
         self._kept_bytes += finished.kept_bytes
         if len(self._finished) > _FINISHED_CALLS_KEPT:
@@ -310,7 +311,7 @@ class Calls:
     def _shorten(self) -> None:
         """Forget the calls that finished first until the results of the others fit; later, when these are too new."""
         self._shortening = None
-        while self._kept_bytes > _FINISHED_BYTES_KEPT:
+        while self._finished and self._kept_bytes > _FINISHED_BYTES_KEPT:
             oldest, finished = next(iter(self._finished.items()))
             left_s = finished.at + _READING_S - time.monotonic()
             if left_s > 0:
@@ -369,5 +370,8 @@ class Calls:
     def forget(self, call: Call) -> None:
         """Remove a call whose outputs will not be read again."""
         self._calls.pop(call.call_id, None)
+        self._not_finished(call)
+
+    def _not_finished(self, call: Call) -> None:
         if (finished := self._finished.pop(call.call_id, None)) is not None:
             self._kept_bytes -= finished.kept_bytes

@@ -115,9 +115,11 @@ class Pools:
 
     def redeployed(self, app_id: str) -> None:
         """Drain an app's containers of older definitions, and start the minimum of new ones."""
-        for task in self.tasks(app_id):
-            if task.definition_id != self._apps.definition_id(task.function_id):
-                self._drain(task)
+        outdated = [t for t in self.tasks(app_id) if t.definition_id != self._apps.definition_id(t.function_id)]
+        for task in outdated:
+            self._drain(task)
+        for function_id in {task.function_id for task in outdated}:
+            self._scale(function_id)
         for function_id in self._apps.get(app_id).function_ids.values():
             self._failures.pop(function_id, None)
             self._crashes.pop(function_id, None)
@@ -197,7 +199,7 @@ class Pools:
         if not task.ready:
             task.ready = True
             task.wake()
-        self._crashes.pop(task.function_id, None)
+            self._crashes.pop(task.function_id, None)
         clock = self._clocks.of_function(task.function_id)
         deadline = clock.monotonic() + GET_INPUTS_HOLD_S
         while not task.draining and not task.spent:
@@ -299,6 +301,9 @@ class Pools:
         if task.own is not None:
             _fail(task.own, result)
             return
+        if self._serves(task.function_id):
+            _log.warning("container.start_failed", task_id=task.task_id)
+            return
         self._failures[task.function_id] = _START_FAILURES_ALLOWED
         self._fail_waiting(task.function_id, result)
 
@@ -366,7 +371,8 @@ class Pools:
             await task.container.exited.wait()
         except Exception as error:  # noqa: BLE001  # the boundary: a container that cannot start fails its inputs
             _log.error("container.failed", task_id=task.task_id, exc_info=error)
-            self._failures[task.function_id] = _START_FAILURES_ALLOWED
+            if not self._serves(task.function_id):
+                self._failures[task.function_id] = _START_FAILURES_ALLOWED
         finally:
             task.draining = True
             task.wake()
@@ -404,7 +410,7 @@ class Pools:
                 await clock.first(task.changed.wait(), container.exited.wait(), timeout_s=left)
                 continue
             _log.warning("container.start_timed_out", task_id=task.task_id)
-            if not (task.draining or self._serves(task.function_id)):
+            if not task.draining:
                 reason = f"The function's container did not start within its startup timeout of {limit_s:g} s."
                 result = made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
                 self.failed_to_start(task.task_id, result)
@@ -413,14 +419,16 @@ class Pools:
 
     def _count_and_replace(self, task: Task) -> None:
         """Fail a function's inputs when its containers do not start, and start another one if it needs that."""
-        if not task.hello and not task.preempted:
-            self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
-        if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED and not self._serves(task.function_id):
-            reason = (
-                "The function's container does not start: `modal app logs`, or cloud.log in the local cloud's "
-                "state directory, says why."
-            )
-            self._fail_waiting(task.function_id, made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason))
+        if not self._serves(task.function_id):
+            if not task.hello and not task.preempted:
+                self._failures[task.function_id] = self._failures.get(task.function_id, 0) + 1
+            if self._failures.get(task.function_id, 0) >= _START_FAILURES_ALLOWED:
+                reason = (
+                    "The function's container does not start: `modal app logs`, or cloud.log in the local cloud's "
+                    "state directory, says why."
+                )
+                result = made_here(api_pb2.GenericResult.GENERIC_STATUS_INIT_FAILURE, reason)
+                self._fail_waiting(task.function_id, result)
         self._replace(task)
 
     def _serves(self, function_id: str) -> bool:
@@ -435,7 +443,8 @@ class Pools:
         because it will probably end, too. A new call of the function does not wait for that.
         """
         function_id = ended.function_id
-        if ended.ready or ended.preempted or self._waiting.get(function_id):
+        waited_for = self._waiting.get(function_id) and not self._serves(function_id)
+        if ended.ready or ended.preempted or waited_for:
             self._scale(function_id)
             return
         crashes = self._crashes[function_id] = self._crashes.get(function_id, 0) + 1

@@ -51,7 +51,7 @@ def missing(
     `blocked` of the live ones wait for results of waiting inputs: they do not count where no limit is set.
     """
     each = aim(function)
-    short = backlog - sum(each - len(task.inputs) for task in live)
+    short = backlog - sum(max(0, each - len(task.inputs)) for task in live)
     busy = short > 0 or any(task.inputs for task in live)
     spare = scale.buffer_containers if busy else 0
     idle = sum(1 for task in live if not task.inputs)

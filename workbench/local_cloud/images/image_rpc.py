@@ -39,6 +39,8 @@ class ImageRpcs:
             raise invalid(
                 f"Images can be built only for this machine's processor ({platform.machine()}): name no other one."
             )
+        for base in request.image.base_images:
+            self._images.whole(base.image_id)
         image_id = await self._images.get_or_create(
             request.image,
             function_id=request.build_function_id,

@@ -59,7 +59,7 @@ _UNNOTED = (
 )
 _UNKNOWN = "The build failed inside the local cloud: cloud.log in its state directory has the cause."
 _SLEEP = ["sleep", "172800"]
-_KEY_VERSION = 4  # to be raised when the same definition is built differently from then on
+_KEY_VERSION = 5  # to be raised when the same definition is built differently from then on
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS image_layers (
@@ -139,13 +139,15 @@ class Images:
         mount_checksum: Callable[[str], str],
         secrets: Callable[[list[str]], dict[str, str]],
         functions: Callable[[], BuildFunctions],
+        require_whole: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Mark builds that an earlier process did not finish as failed.
 
         `blobs` holds what was pulled from registries, `layers` the root file systems of images, and `seccomp` is the
         filter for programs that run on them during a build. `lay_out` copies the files of mounts into a directory,
         `mount_checksum` returns that of a mount's contents, `secrets` resolves secrets' ids into environment variables,
-        and `functions` returns what calls the functions of builds.
+        and `functions` returns what calls the functions of builds. `require_whole` raises CloudError for an image's id
+        whose files are not all in its layers.
         """
         self._db = database
         self._root = root
@@ -163,6 +165,7 @@ class Images:
         )
         self._mount_checksum = mount_checksum
         self._secrets = secrets
+        self._require_whole = require_whole
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._logs: dict[str, BuildLog] = {}
         self._followers: Counter[str] = Counter()
@@ -182,8 +185,16 @@ class Images:
         """Return an image by its id; raises CloudError NOT_FOUND."""
         row = self._db.one("SELECT * FROM image_layers WHERE image_id=?", (image_id,))
         if row is None:
-            raise not_found(f"Image {image_id} not found.")
+            raise not_found(f"Image {image_id[:100]} not found.")
         return self._image(row)
+
+    def whole(self, image_id: str) -> Image:
+        """Return an image on which functions and layers can stand: a directory's snapshot is none.
+
+        Raises CloudError as `built` does, and INVALID_ARGUMENT, or NOT_FOUND for a snapshot that has expired.
+        """
+        self._require_whole(image_id)
+        return self.built(image_id)
 
     def built(self, image_id: str) -> Image:
         """Return an image that can be run.
@@ -243,9 +254,10 @@ class Images:
             plan = await self._interpreted(image, configs, secrets, files, function_id)
         except RefusedError as error:
             refusal = str(error)
-        key: str | None = _key(self.layers.private, image, parent_key, checksum, secrets, plan.steps)
         below = parent.config.builder_version if parent is not None else ""
         plan.config = replace(plan.config, builder_version=builder_version or below)
+        parent_key.append(("", plan.config.builder_version))
+        key: str | None = _key(self.layers.private, image, parent_key, checksum, secrets, plan.steps)
         row = self._db.one("SELECT * FROM image_layers WHERE key=?", (key,))
         if row is not None and not force_build and not ignore_cache:
             found = self._image(row)

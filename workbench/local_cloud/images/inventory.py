@@ -6,6 +6,8 @@ Reads the database and the files; `prune` is for the state of a cloud that does 
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,23 +131,23 @@ def missing(state: Path, database: Database) -> list[str]:
 
 
 def tree_bytes(directory: Path) -> int:
-    """Return the bytes that removing a directory frees: without files that others share by hard links."""
-    return sum(
-        status.st_size
-        for parent, _, names in os.walk(directory)
-        for name in names
-        if (status := os.lstat(os.path.join(parent, name))).st_nlink == 1  # noqa: PTH118  # a million files
-    )
+    """Return the bytes that removing a directory frees: without files that others share by hard links.
+
+    Files of directories that we may not enter, which are those of users inside, are left out.
+    """
+    return sum(status.st_size for status in _files(directory) if status.st_nlink == 1)
 
 
 def _all_bytes(directory: Path) -> int:
     """Return the bytes of a directory's files, each counted once, whoever shares them."""
-    found = {}
+    return sum({status.st_ino: status.st_size for status in _files(directory)}.values())
+
+
+def _files(directory: Path) -> Iterator[os.stat_result]:
     for parent, _, names in os.walk(directory):
         for name in names:
-            status = os.lstat(f"{parent}/{name}")
-            found[status.st_ino] = status.st_size
-    return sum(found.values())
+            with suppress(OSError):
+                yield os.lstat(f"{parent}/{name}")
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -51,11 +51,11 @@ class ImageNameRpcs:
         try:
             self._require(found.image_id)
         except CloudError as error:
-            if error.reason != Reason.NOT_FOUND:
+            if error.reason not in (Reason.NOT_FOUND, Reason.FAILED_PRECONDITION):
                 raise
             raise not_found(
-                f"Image '{asked.name}' is {found.image_id}, which is not there any more: publish another one under "
-                "this name."
+                f"Image '{asked.name}' is {found.image_id}, which is not there any more, or not with all its files: "
+                "publish another one under this name."
             ) from None
         return api_pb2.ImageGetByTagResponse(image_id=found.image_id)
 

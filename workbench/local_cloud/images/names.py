@@ -15,8 +15,8 @@ from workbench.local_cloud.base.ids import new_id
 from workbench.local_cloud.store.database import Database
 
 LATEST = "latest"  # the tag of a name without one
-MAX_NAMES = 10_000  # of all environments, each with its tag: a container may publish, too
-MAX_REVISIONS = 200  # of one name and tag; older ones are forgotten
+MAX_NAMES = 1000  # of all environments, each with its tag: a container may publish, too
+MAX_REVISIONS = 50  # of one name and tag; older ones are forgotten
 # The SDK's own rules (name_utils.py, _image.py): a name looks neither like an app's id nor like an image's.
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _APP_ID = re.compile(r"ap-[A-Za-z0-9]{22}")

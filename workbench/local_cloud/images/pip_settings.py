@@ -9,7 +9,8 @@ from pathlib import Path
 
 # A shell's lines, to be put before `exec uv pip "$@"`: they see what a step sets for one command, too. The words are
 # pip's; `--no-index` goes right behind the subcommand, since uv's other ones do not know it, and words behind `--` are
-# no options. All variables of a shell are a step's own, so that those here have a prefix, and are gone afterwards.
+# no options; a word before it that is no subcommand may be an option's value. All variables of a shell are a step's
+# own, so that those here have a prefix, and are gone afterwards.
 FOR_UV = """\
 [ -n "${UV_DEFAULT_INDEX-}${UV_INDEX_URL-}" ] || export UV_INDEX_URL="${PIP_INDEX_URL-}"
 [ -n "${UV_INDEX_URL-}" ] || unset UV_INDEX_URL
@@ -24,7 +25,7 @@ if [ -n "${UV_FIND_LINKS-}" ]; then :
 elif [ -z "${PIP_FIND_LINKS-}" ]; then unset UV_FIND_LINKS
 else export UV_FIND_LINKS="$(set -f; set -- $PIP_FIND_LINKS; IFS=,; printf %s "$*")"
 fi
-case "${PIP_NO_INDEX-}" in [1tTyY]*|on)
+case "${PIP_NO_INDEX-}" in [1tTyY]*|[oO][nN])
   __modal_left=$#
   __modal_command=
   while [ "$__modal_left" -gt 0 ]; do
@@ -33,9 +34,8 @@ case "${PIP_NO_INDEX-}" in [1tTyY]*|on)
     set -- "$@" "$__modal_word"
     __modal_left=$((__modal_left - 1))
     case "$__modal_command:$__modal_word" in
-      :-*) ;;
       :install) __modal_command=install; set -- "$@" --no-index ;;
-      :*) __modal_command=other ;;
+      :--|:check|:compile|:debug|:freeze|:help|:list|:show|:sync|:tree|:uninstall) __modal_command=other ;;
     esac
   done
   unset __modal_left __modal_command __modal_word ;;

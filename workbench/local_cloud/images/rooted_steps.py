@@ -293,7 +293,7 @@ class StageReader(ConfigReader):
             value = dockerfile.word(raw, self.variables, escape=instruction.escape)
             match name:
                 case "chmod":
-                    if not is_mode(value):
+                    if value and not is_mode(value):
                         raise RefusedError(
                             "A mode must be octal digits or symbols, as in --chmod=644 and --chmod=u=rwX,go=rX, not "
                             f"'{value[:60]}'."

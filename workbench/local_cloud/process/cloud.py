@@ -25,7 +25,7 @@ from workbench.local_cloud.apps.deployment_versions import Deployments
 from workbench.local_cloud.base.clocks import WHOLE, Clocks
 from workbench.local_cloud.base.code_version import VERSION_HEADER, code_digest
 from workbench.local_cloud.base.credentials import Credentials
-from workbench.local_cloud.base.errors import not_found
+from workbench.local_cloud.base.errors import invalid, not_found
 from workbench.local_cloud.base.ports import listen
 from workbench.local_cloud.base.quiet_server import QuietServer
 from workbench.local_cloud.faults.injection import Injector
@@ -177,6 +177,7 @@ class LocalCloud:
             mount_checksum=file_mounts.checksum,
             secrets=secrets.resolve,
             functions=lambda: self._build_functions,
+            require_whole=partial(_require_whole, snapshots),
         )
         calls = self._calls = Calls()
         self._pools = Pools(self._apps, clocks, make_container=lambda *ids: self._containers.make(*ids))
@@ -380,13 +381,14 @@ class LocalCloud:
     async def _stop_completed_apps(self) -> None:
         """Stop the detached apps whose client has left them and that have no running call and no sandbox left."""
         self._calls.close_forgotten()
-        if not (completed := self._apps.left()):
-            return
-        busy = {self._apps.app_of(call.function_id).app_id for call in self._calls.running()}
-        busy |= {record.app_id for record in self._sandboxes.all() if record.result is None}
-        for app_id in completed:
-            if app_id not in busy:
+        for app_id in self._apps.left():
+            if app_id in self._apps.left() and not self._is_busy(app_id):  # it may have changed meanwhile
                 await self.stop_app(app_id)
+
+    def _is_busy(self, app_id: str) -> bool:
+        """Whether an app has a running call or a sandbox."""
+        calls = (self._apps.app_of(call.function_id).app_id == app_id for call in self._calls.running())
+        return any(calls) or any(one.app_id == app_id and one.result is None for one in self._sandboxes.all())
 
     def _app_named(self, name: str) -> str:
         """The id of the running app that is named so in exactly one environment, else what stands for the cloud."""
@@ -443,6 +445,18 @@ class LocalCloud:
                 await self._queues.tidy()
             except Exception as error:  # noqa: BLE001  # one failure must not prevent later clean-ups
                 _log.error("cloud.clean_up_failed", exc_info=error)
+
+
+def _require_whole(snapshots: Snapshots, image_id: str) -> None:
+    """Raise CloudError for a snapshot that has expired, or whose files only sandboxes get."""
+    if snapshots.is_expired(image_id):
+        raise not_found(f"Image {image_id}, a snapshot of a sandbox, has expired: take a new one.")
+    snapshot = snapshots.find(image_id)
+    if snapshot is not None and snapshot.kind != "layer":
+        raise invalid(
+            f"Image {image_id} is a snapshot that only sandboxes can use: of a directory, or made where sandboxes "
+            "share this machine's system. Copy its files in a sandbox, and take a snapshot of its file system."
+        )
 
 
 def _require_image(found: images.Images, snapshots: Snapshots, image_id: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from workbench.errors import WorkbenchError
-from workbench.local_cloud.process.state_directory import Running, State, StateUnusableError
+from workbench.local_cloud.process.state_directory import Running, State, StateInUseError, StateUnusableError
 from workbench.local_cloud.sandboxes.engine.diagnosis import MORE
 
 START_TIMEOUT_S = 60.0
@@ -34,10 +34,14 @@ def start(state: State, *, port: int | None = None, timeout_s: float = START_TIM
     """Start the cloud of a state directory, unless it runs; returns (the cloud, whether this call started it).
 
     `port` is that of the gRPC server, None for the last one or a free one; `timeout_s` limits the start, and before it
-    the wait for another start or end that is under way. Raises CloudStartFailedError, StateInUseError.
+    the wait for another start or end that is under way. Raises CloudStartFailedError.
     """
+    deadline = time.monotonic() + timeout_s
     while True:
-        running = state.wait_while_changing(timeout_s)
+        try:
+            running = state.wait_while_changing(deadline - time.monotonic())
+        except StateInUseError as error:
+            raise CloudStartFailedError(str(error)) from error
         if running is not None:
             if port is not None and not running.url.endswith(f":{port}"):
                 raise CloudStartFailedError(
@@ -116,7 +120,8 @@ def reset(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
     with state.locked():  # no cloud can start meanwhile
         from workbench.local_cloud.process import maintenance  # here: it knows all that a state has, and takes long
 
-        maintenance.remove_all(state.root)
+        maintenance.remove_all(state.root, keep="lock")
+        (state.root / "lock").unlink()  # last: whoever takes another one may begin anew
         with contextlib.suppress(OSError):  # a directory that somebody else has made in one of theirs
             state.root.rmdir()
 

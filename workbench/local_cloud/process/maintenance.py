@@ -126,8 +126,11 @@ def gc(state: Path) -> tuple[int, int]:
         database.close()
 
 
-def remove_all(state: Path) -> None:
-    """Remove all that is in a state directory, damaged or not. Raises StateError when something cannot be removed."""
+def remove_all(state: Path, *, keep: str) -> None:
+    """Remove all that is in a state directory, damaged or not, but for one name.
+
+    Raises StateError when something cannot be removed.
+    """
     rootfs = state / inventory.ROOTFS
     with _removing(state):
         for path in state.glob(f"{DATABASE}*"):
@@ -135,6 +138,8 @@ def remove_all(state: Path) -> None:
         inside = [path for part in (inventory.LAYERS, inventory.LIVE) for path in rootfs.glob(f"{part}/*")]
         remove_layers(rootfs, inside)
         for path in state.iterdir():
+            if path.name == keep:
+                continue
             if path.is_dir() and not path.is_symlink():
                 remove_tree(path)
             else:

@@ -26,7 +26,7 @@ def through(*words: str, cwd: Path | None = None, **env: str) -> tuple[list[str]
     return first.split("|")[:-1], {name: found[name] for name in found if name not in ("PATH", "PWD", "_", "SHLVL")}
 
 
-@pytest.mark.parametrize("yes", ["1", "true", "yes", "on"])
+@pytest.mark.parametrize("yes", ["1", "true", "yes", "on", "On"])
 @pytest.mark.parametrize(
     ("words", "given"),
     [
@@ -37,6 +37,9 @@ def through(*words: str, cwd: Path | None = None, **env: str) -> tuple[list[str]
         ("show install", "show install"),
         ("--version", "--version"),
         ("install install", "install --no-index install"),
+        ("--cache-dir /c install x", "--cache-dir /c install --no-index x"),
+        ("--python 3.11 uninstall install", "--python 3.11 uninstall install"),
+        ("-- install", "-- install"),
     ],
 )
 def test_an_index_is_left_out_where_pip_would_ask_one(words: str, given: str, yes: str) -> None:

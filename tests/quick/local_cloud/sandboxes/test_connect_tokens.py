@@ -33,3 +33,9 @@ def test_a_path_that_begins_like_a_host_stays_a_path(target: str) -> None:
     assert shown_token(asked) == ("secret", True)
     assert passed_on(request(target), Grant(80, "")).target == target.encode()
     assert passed_on(asked, Grant(80, "")).target.split(b"?")[0] == target.encode().split(b"?")[0]
+
+
+def test_a_token_in_a_name_that_is_written_otherwise_is_not_passed_on() -> None:
+    asked = request("/a?x=1&%5Fmodal_connect_token=secret")
+    assert shown_token(asked) == ("secret", True)
+    assert passed_on(asked, Grant(80, "")).target == b"/a?x=1"

@@ -20,8 +20,13 @@ KEY = "0" * 32
 
 
 async def fill(layers: Layers, root: Root) -> None:
-    """A directory that only another user inside may enter, with a file in it."""
-    tar = archive(directory("srv", 0o700, owner=(7, 8)), member("srv/note", b"x" * 100, owner=(7, 8)))
+    """Directories that only another user inside may enter, one of which others may list, each with a file in it."""
+    tar = archive(
+        directory("srv", 0o700, owner=(7, 8)),
+        member("srv/note", b"x" * 100, owner=(7, 8)),
+        directory("listed", 0o744, owner=(7, 8)),
+        member("listed/note", b"x" * 100, owner=(7, 8)),
+    )
     blob = order_descriptor(tar)
     try:
         await layers.work("unpack", inherit=[blob], blob=blob, diff_id=digest(tar), lower=root.lower, target=root.upper)

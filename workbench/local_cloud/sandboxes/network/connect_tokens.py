@@ -156,9 +156,9 @@ def passed_on(request: h11.Request, grant: Grant, *, upgrade: bool = False) -> h
 
 
 def _without_token(query: str) -> str:
-    if PARAMETER not in query:
-        return query
     pairs = parse_qsl(query, keep_blank_values=True)
+    if all(name != PARAMETER for name, _ in pairs):
+        return query
     return urlencode([(name, value) for name, value in pairs if name != PARAMETER])
 
 
