@@ -6,8 +6,6 @@ Reads the database and the files; `prune` is for the state of a cloud that does 
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from workbench.local_cloud.images.build_logs import BuildLog
 from workbench.local_cloud.images.names import CURRENT
 from workbench.local_cloud.images.plans import ImageConfig
 from workbench.local_cloud.rootfs import kept_bases
-from workbench.local_cloud.rootfs.layers import remove_layers
+from workbench.local_cloud.rootfs.layers import files_below, remove_layers
 from workbench.local_cloud.store.database import Database
 
 ROOTFS, LAYERS, LIVE, BLOBS, IMAGES = "rootfs", "layers", "live", "blobs", "images"
@@ -135,19 +133,12 @@ def tree_bytes(directory: Path) -> int:
 
     Files of directories that we may not enter, which are those of users inside, are left out.
     """
-    return sum(status.st_size for status in _files(directory) if status.st_nlink == 1)
+    return sum(status.st_size for status in files_below(directory) if status.st_nlink == 1)
 
 
 def _all_bytes(directory: Path) -> int:
     """Return the bytes of a directory's files, each counted once, whoever shares them."""
-    return sum({status.st_ino: status.st_size for status in _files(directory)}.values())
-
-
-def _files(directory: Path) -> Iterator[os.stat_result]:
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            with suppress(OSError):
-                yield os.lstat(f"{parent}/{name}")
+    return sum({status.st_ino: status.st_size for status in files_below(directory)}.values())
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from workbench.local_cloud.rootfs.ids import ids
-from workbench.local_cloud.rootfs.layers import LAYERS, Layers, Root, remove_layers
+from workbench.local_cloud.rootfs.layers import LAYERS, Layers, Root, files_below, remove_layers
 
 _NAME, _LOCK = "bases", "lock"
 _ASK_AGAIN_S = 0.05
@@ -101,7 +101,7 @@ def prune(*, before: float) -> tuple[int, int]:
                     continue
                 if os.fstat(own).st_mtime >= before:
                     continue
-                size += sum(os.lstat(f"{here}/{name}").st_size for here, _, names in os.walk(path) for name in names)
+                size += sum(status.st_size for status in files_below(path))
                 remove_layers(directory(), [path])
                 _lock_of(path).unlink()
                 removed += 1

@@ -11,7 +11,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,6 +249,14 @@ async def work(store: Path, do: str, *, inherit: Sequence[int] = (), **order: An
     if code:
         raise _failed(code, complaint)
     return dict(json.loads(printed))
+
+
+def files_below(directory: Path) -> Iterator[os.stat_result]:
+    """Yield what is known of each file of a tree, but for those of directories that only users inside may enter."""
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                yield os.lstat(f"{parent}/{name}")
 
 
 def remove_layers(store: Path, paths: Sequence[Path]) -> None:
