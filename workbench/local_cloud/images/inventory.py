@@ -4,7 +4,6 @@ Reads the database and the files; `prune` is for the state of a cloud that does 
 """
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
