@@ -118,6 +118,7 @@ def test_a_function_s_inputs_and_variants_are_listed(cloud: Running, modal_cli: 
         assert newest["container_id"].startswith("ta-")
         assert newest["execution_time_seconds"] >= 0
         assert len(listed("--tail", "1")) == 1
+        wait_until(lambda: len(listed("--since", "1h")) == 3, "the range ends with the last whole second")
         assert [one["status"] for one in listed("--since", "1h")] == ["success", "success", "failure"]
         assert listed("--all-variants")[0]["function_call_id"] == call.object_id
         [row] = json.loads(modal_cli("function", "variants", half.object_id, "--json"))

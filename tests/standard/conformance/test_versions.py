@@ -94,12 +94,12 @@ def test_the_history_tells_the_commit_of_each_version(cloud: Running, tmp_path: 
         ).stdout
 
     git("init", "--quiet")
-    (source / ".gitignore").write_text("*.py\n")
+    (source / ".gitignore").write_text("*.py\n__pycache__\n")
     git("add", ".gitignore")
     git("commit", "--quiet", "-m", "first")
     commit = git("rev-parse", "HEAD")[:7]
     deploy(modal_cli, source, name, "red")
-    (source / ".gitignore").write_text("*.py\n*.txt\n")
+    (source / ".gitignore").write_text("*.py\n__pycache__\n*.txt\n")
     deploy(modal_cli, source, name, "blue")
     modal_cli("app", "rollback", name)
     rows = modal_cli("app", "history", name)
