@@ -90,9 +90,12 @@ def _launched(state: State, port: int | None, timeout_s: float) -> dict[str, obj
 def stop(state: State, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
     """End the running cloud and everything that it runs, after `timeout_s` by SIGKILL; False when none was running.
 
-    One that is just starting is ended when it has started. Raises StateInUseError when it takes longer than that.
+    One that is just starting is ended when it has started; it counts as none when it has not after `timeout_s`.
     """
-    running = state.wait_while_changing(timeout_s)
+    try:
+        running = state.wait_while_changing(timeout_s)
+    except StateInUseError:
+        return False
     if running is None:
         return False
     try:
