@@ -344,11 +344,6 @@ class Apps:
         return function_id if row is None else str(row["base_id"])
 
     def variants(self, base_id: str) -> list[str]:
-        """Return the ids of a function's variants."""
-        rows = self._db.all("SELECT function_id FROM variants WHERE base_id=?", (base_id,))
-        return [row["function_id"] for row in rows]
-
-    def newest_variants(self, base_id: str) -> list[str]:
         """Return the ids of a function's variants, newest first."""
         rows = self._db.all("SELECT function_id FROM variants WHERE base_id=? ORDER BY rowid DESC", (base_id,))
         return [row["function_id"] for row in rows]

@@ -66,7 +66,7 @@ class ListingRpcs:
     ) -> api_pb2.FunctionListVariantsResponse:
         """Return a function's variants: up to 1,000 those with the most containers first, of more the newest first."""
         self._apps.function(request.function_id)
-        ids = self._apps.newest_variants(self._apps.base_id(request.function_id))
+        ids = self._apps.variants(self._apps.base_id(request.function_id))
         response = api_pb2.FunctionListVariantsResponse()
         if 0 < request.limit <= _VARIANTS_OF_A_PAGE:
             busy = Counter(task.function_id for task in self._pools.tasks())

@@ -380,7 +380,6 @@ class LocalCloud:
 
     async def _stop_completed_apps(self) -> None:
         """Stop the detached apps whose client has left them and that have no running call and no sandbox left."""
-        self._calls.close_forgotten()
         for app_id in self._apps.left():
             if app_id in self._apps.left() and not self._is_busy(app_id):  # it may have changed meanwhile
                 await self.stop_app(app_id)
@@ -433,6 +432,7 @@ class LocalCloud:
                     await self.stop_app(app_id)
                 if (now := time.monotonic()) >= silence_counts_from:
                     self._apps.leave_silent(silence_s=APP_SILENCE_S)
+                self._calls.close_forgotten()
                 await self._stop_completed_apps()
                 if now >= secrets_due:
                     secrets_due = now + _SECRETS_S
