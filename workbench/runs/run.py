@@ -192,13 +192,14 @@ class Run:
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         seen = 0
         while True:
+            ended = self._state.ended  # read first: what comes in between is seen in the next round
             fresh = [one for one in self.received if one.event.seq > seen]
             for one in fresh:
                 seen = one.event.seq
                 yield one.event
             if fresh:
                 continue
-            if self._state.ended:
+            if ended:
                 self.wait(0)
                 return
             if time.monotonic() > deadline:

@@ -450,6 +450,24 @@ def test_background_commits_come_by_themselves(app: modal.App) -> None:
         sandbox.terminate()
 
 
+def test_a_volume_that_is_deleted_does_not_keep_another_from_its_commits(app: modal.App) -> None:
+    gone = modal.Volume.from_name("deleted-below-a-sandbox", create_if_missing=True, version=2).hydrate()
+    with modal.Volume.ephemeral(version=2) as kept:
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/a": gone, "/b": kept})
+        modal.Volume.objects.delete("deleted-below-a-sandbox")
+        sandbox.exec("sh", "-c", "echo 1 > /a/f; echo 1 > /b/f; sync /").wait()
+        wait_until(lambda: [entry.path for entry in kept.listdir("/")] == ["f"], "the other volume is committed")
+        sandbox.terminate()
+
+
+def test_a_file_that_is_dated_before_1970_is_listed(app: modal.App) -> None:
+    with modal.Volume.ephemeral(version=2) as volume:
+        sandbox = modal.Sandbox.create(app=app, timeout=60, volumes={"/v": volume})
+        assert sandbox.exec("sh", "-c", "touch -d 1960-01-01 /v/old; sync /v").wait() == 0
+        assert [(entry.path, entry.mtime) for entry in volume.listdir("/")] == [("old", 0)]
+        sandbox.terminate()
+
+
 def test_a_terminal_is_one(sandbox: modal.Sandbox) -> None:
     """Allocated inside: the program has a controlling terminal, its size and its name; output is one stream."""
     code = (

@@ -21,15 +21,21 @@ async def commit(record: Record, path: str, *, author: str, by_sync: bool = Fals
     """Commit the mounts at, above or below a path; returns which files were left out and why, "" for none.
 
     `by_sync` says that a `sync` asked for it, which commits volumes of version 2 only and silently skips others, as on
-    Modal. Raises CloudError as `WorkingCopy.commit` does.
+    Modal. Raises CloudError as `WorkingCopy.commit` does, once all mounts have had their turn.
     """
     losses: list[Skipped] = []
+    failures: list[Exception] = []
     for target, copy in record.mounts.items():
         if by_sync and copy.version == api_pb2.VOLUME_FS_VERSION_V1:
             continue
         concerned = path == "/" or (path + "/").startswith(target + "/") or target.startswith(path.rstrip("/") + "/")
         if concerned:
-            losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
+            try:
+                losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
+            except Exception as error:  # noqa: BLE001  # raised below: one mount does not keep the others from it
+                failures.append(error)
+    if failures:
+        raise failures[0]
     if losses:
         named = [str(loss) for loss in losses[:_LOSSES_NAMED]]
         _log.warning("sandbox.commit_incomplete", sandbox_id=record.sandbox_id, losses=len(losses), first=named)
@@ -49,4 +55,6 @@ async def commit_in_background(record: Record, clock: Clock) -> None:
                     await commit(record, "/", author=f"{author_of(record)} (background)")
                 except CloudError as error:  # the next commit, or the final one, has the same changes
                     _log.warning("sandbox.commit_failed", sandbox_id=record.sandbox_id, error=error.message)
+                except Exception as error:  # noqa: BLE001  # a full disk, say: the next commit tries again
+                    _log.error("sandbox.commit_failed", sandbox_id=record.sandbox_id, exc_info=error)
                 pause_s = _PACER.pause_s(time.monotonic() - started)

@@ -172,7 +172,12 @@ class VolumeRpcs:
             found = found[: request.max_entries]
         for start in range(0, len(found), _PAGE):
             yield [
-                api_pb2.FileEntry(path=entry.path, type=_KINDS[entry.kind], mtime=int(entry.mtime), size=entry.size)
+                api_pb2.FileEntry(
+                    path=entry.path,
+                    type=_KINDS[entry.kind],
+                    mtime=max(0, int(entry.mtime)),  # unsigned: a file may be dated before 1970
+                    size=entry.size,
+                )
                 for entry in found[start : start + _PAGE]
             ]
 
