@@ -34,13 +34,12 @@ async def commit(record: Record, path: str, *, author: str, by_sync: bool = Fals
                 losses += [skipped for skipped in (await copy.commit(author)).skipped if skipped.is_loss]
             except Exception as error:  # noqa: BLE001  # raised below: one mount does not keep the others from it
                 failures.append(error)
+    named = [str(loss) for loss in losses[:_LOSSES_NAMED]]
+    if losses:
+        _log.warning("sandbox.commit_incomplete", sandbox_id=record.sandbox_id, losses=len(losses), first=named)
     if failures:
         raise failures[0]
-    if losses:
-        named = [str(loss) for loss in losses[:_LOSSES_NAMED]]
-        _log.warning("sandbox.commit_incomplete", sandbox_id=record.sandbox_id, losses=len(losses), first=named)
-        return f"{len(losses)} left out: {'; '.join(named)}"
-    return ""
+    return f"{len(losses)} left out: {'; '.join(named)}" if losses else ""
 
 
 async def commit_in_background(record: Record, clock: Clock) -> None:
